@@ -1,0 +1,70 @@
+"""What calibration hands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ChannelOrder(Enum):
+    """Order of the colour channels that the model expects."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes the model's input, in this order.
+
+    Shorter side resized to ``resize`` pixels (bilinear, antialiased), centre-cropped to ``crop``,
+    scaled to [0, 1], channels put in ``channel_order``, then ``(x - mean) / std`` per channel.
+    ``None`` leaves a step out; one mean/std value serves all channels.
+    """
+
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channel_order: ChannelOrder = ChannelOrder.RGB
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatch:
+    """Preprocessed images (n, channels, height, width) float32 and labels (n,) int64 or ``None``."""
+
+    images: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSet:
+    """The images that rank and recover (``fitting``) and those kept back to judge (``held_out``).
+
+    ``fingerprint_sha256`` covers pixels before preprocessing, labels and preprocessing options.
+    """
+
+    fitting: ImageBatch
+    held_out: ImageBatch
+    preprocessing: Preprocessing
+    source: str
+    fingerprint_sha256: str
+    class_names: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return self.fitting.labels is not None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image: (channels, height, width)."""
+        return tuple(int(s) for s in self.fitting.images.shape[1:])

@@ -1,0 +1,85 @@
+"""JSON for frozen dataclasses: what is written reads back equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def to_jsonable(value: Any) -> Any:
+    """Turn dataclasses, enums, tuples, paths and numpy values into plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {str(k): to_jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(v) for v in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def from_jsonable(cls: type[T], data: Any) -> T:
+    """Rebuild an instance of ``cls`` from what :func:`to_jsonable` wrote.
+
+    Raises:
+        ValueError: a field is missing or unknown, or an enum value is not one of the allowed.
+    """
+    return cast(T, _decode(cls, data))
+
+
+def _decode(kind: Any, data: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        members = [m for m in typing.get_args(kind) if m is not type(None)]
+        return None if data is None else _decode(members[0], data)
+    if origin is tuple:
+        args = typing.get_args(kind)
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_decode(args[0], item) for item in data)
+        return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
+    if origin is dict:
+        key_kind, value_kind = typing.get_args(kind)
+        return {key_kind(k): _decode(value_kind, v) for k, v in data.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, data)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(data)
+    if kind is np.ndarray or origin is np.ndarray:
+        return np.asarray(data)
+    if kind is Path:
+        return Path(data)
+    if kind is float and isinstance(data, int):
+        return float(data)
+    return data
+
+
+def _decode_dataclass(kind: type[Any], data: Any) -> Any:
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - names)
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(data))
+    if unknown or missing:
+        raise ValueError(f"{kind.__name__}: unknown fields {unknown}, missing fields {missing}")
+    return kind(**{name: _decode(hints[name], data[name]) for name in data})

@@ -1,0 +1,66 @@
+"""What profiling hands on. Every time says how it was obtained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Provenance(Enum):
+    """How a figure was obtained; printed beside every millisecond."""
+
+    MEASURED_ON_HOST = "measured on this host"
+    MEASURED_ON_TARGET = "measured on target"
+    PREDICTED = "predicted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyMeasurement:
+    """Wall-clock latency of one batch on this host with onnxruntime."""
+
+    provenance: Provenance
+    latency_p50_ms: float
+    latency_p90_ms: float
+    cpu_time_p50_ms: float
+    repetitions: int
+    warmup: int
+    threads: int
+    batch_size: int
+    runtime: str
+    machine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyRatio:
+    """CPU time of B over A from interleaved pairs in one process: median and bootstrap interval."""
+
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    pairs: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyPrediction:
+    """Roofline prediction for a device: ``low_ms`` and ``high_ms`` are the stated error band."""
+
+    provenance: Provenance
+    target: str
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    compute_bound_share: float
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFigures:
+    """Size, work and measured latency of one ONNX file on this host."""
+
+    size_bytes: int
+    parameters: int
+    macs: int
+    peak_memory_bytes: int | None
+    latency: LatencyMeasurement | None

@@ -1,0 +1,71 @@
+"""The exception tree: one class per kind of failure, each with its process exit status.
+
+Every message is one clear sentence: what was given, what is accepted, what to do.
+The table of exit statuses in ``docs/exit-statuses.md`` is checked against this module by a test.
+"""
+
+from __future__ import annotations
+
+
+class EdgepruneError(Exception):
+    """Base of every failure that edgeprune reports to the user in one sentence."""
+
+    exit_status: int = 1
+
+
+class UsageError(EdgepruneError):
+    """An option or argument has a value that is not accepted."""
+
+    exit_status = 2
+
+
+class ModelLoadError(EdgepruneError):
+    """The model file or name cannot be turned into a working module."""
+
+    exit_status = 3
+
+
+class CalibrationError(EdgepruneError):
+    """The calibration data are missing, empty, corrupt or do not fit the model."""
+
+    exit_status = 4
+
+
+class CaptureError(EdgepruneError):
+    """``torch.export`` cannot capture the model, or its graph is not one we can work on."""
+
+    exit_status = 5
+
+
+class NothingToPruneError(EdgepruneError):
+    """No channel of the model can be removed, or not enough of them for the ratio asked for."""
+
+    exit_status = 6
+
+
+class OutputError(EdgepruneError):
+    """The output exists already or cannot be written."""
+
+    exit_status = 7
+
+
+class ParityError(EdgepruneError):
+    """Two neighbours in the chain of models disagree by more than the tolerance."""
+
+    exit_status = 8
+
+
+class TargetError(EdgepruneError):
+    """The target profile is unknown or malformed."""
+
+    exit_status = 9
+
+
+class ProfileError(EdgepruneError):
+    """An ONNX file cannot be loaded or run by onnxruntime."""
+
+    exit_status = 10
+
+
+INTERRUPTED_EXIT_STATUS = 130
+"""Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
