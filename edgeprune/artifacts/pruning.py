@@ -1,0 +1,92 @@
+"""What ranking, selection and recovery hand on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Aggregate(Enum):
+    """How per-image marginals become one value per player."""
+
+    MEAN = "mean"
+    RMS = "rms"
+    MEAN_PLUS_2STD = "mean+2std"
+
+
+class RankingMethod(Enum):
+    """Which estimator gave a group's values."""
+
+    MULTILINEAR = "multilinear"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Value of every player (n_players,), higher is more important, and how it was estimated.
+
+    ``standard_errors`` are those of the aggregate over images and passes. ``evaluations`` counts
+    v(S) of one batch of images; a forward and backward pass counts as one.
+    """
+
+    values: NDArray[np.float64]
+    standard_errors: NDArray[np.float64]
+    group_methods: dict[str, RankingMethod]
+    aggregate: Aggregate
+    evaluations: int
+    images: int
+    q_low: float
+    loss: str
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlan:
+    """What happens to one coupled group: which of its players go."""
+
+    group: str
+    players: int
+    kept: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningPlan:
+    """Players to remove (ascending indices), and what that costs and saves in MACs per image."""
+
+    removed: tuple[int, ...]
+    groups: tuple[GroupPlan, ...]
+    ratio_asked: float
+    macs_before: int
+    macs_after: int
+    width_quantum: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def macs_removed_share(self) -> float:
+        """Share of the original MACs that goes."""
+        return 1.0 - self.macs_after / self.macs_before
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryStep:
+    """What least squares did to one consumer: relative squared error of its output before and after."""
+
+    layer: str
+    error_before: float
+    error_after: float
+    rows: int
+    repaired_residual: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryReport:
+    """Every step of the closed-form recovery, in order."""
+
+    steps: tuple[RecoveryStep, ...]
+    images: int
+    ridge: float
+    duration_s: float
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,184 @@
+"""The report of one run: everything that a person or a CI step reads afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+
+REPORT_SCHEMA_VERSION = "1.0"
+
+
+class AccuracyKind(Enum):
+    """What the quality figures compare with."""
+
+    TOP1 = "top-1 accuracy"
+    AGREEMENT = "top-1 agreement with the original"
+    RELATIVE_ERROR = "relative squared error against the original"
+
+
+class Verdict(Enum):
+    """Outcome of one check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyFigure:
+    """Quality of one stage's model on the held-out images, with a 95% Wilson interval (shares in [0, 1])."""
+
+    stage: str
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityFigure:
+    """How far two neighbours of the chain are apart on calibration images.
+
+    ``relative_error`` is max |a - b| / max |a|. ``top1_agreement`` is ``None`` where the output is
+    no class score. ``tolerance`` applies to ``relative_error``.
+    """
+
+    reference: str
+    candidate: str
+    max_abs_error: float
+    mean_abs_error: float
+    relative_error: float
+    cosine: float
+    top1_agreement: float | None
+    images: int
+    tolerance: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One prunable or frozen layer of the model before and after."""
+
+    layer: str
+    op: str
+    channels_before: int
+    channels_after: int
+    macs_before: int
+    macs_after: int
+    group: str | None
+    frozen_by: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """Wall-clock time of one stage."""
+
+    stage: str
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """What was given."""
+
+    source: str
+    format: str
+    architecture: str | None
+    input_shape: tuple[int, ...]
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSection:
+    """The images behind every figure."""
+
+    source: str
+    fingerprint_sha256: str
+    fitting_images: int
+    held_out_images: int
+    labelled: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingSection:
+    """How players were valued."""
+
+    players: int
+    groups: int
+    methods: dict[str, int]
+    aggregate: str
+    loss: str
+    evaluations: int
+    images: int
+    q_low: float
+    median_relative_standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningSection:
+    """What was removed."""
+
+    ratio_asked: float
+    ratio_asked_by: str
+    macs_removed_share: float
+    width_quantum: int
+    players_removed: int
+    layers: tuple[LayerRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverySection:
+    """How accuracy came back without training."""
+
+    layers_solved: int
+    images: int
+    ridge: float
+    mean_error_before: float
+    mean_error_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentSection:
+    """Original and compressed ONNX on this host, and on the target where that is another device."""
+
+    target: str
+    original: ModelFigures
+    compressed: ModelFigures
+    host_cpu_ratio: LatencyRatio | None
+    original_prediction: LatencyPrediction | None
+    compressed_prediction: LatencyPrediction | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Versions and machine, so that a figure can be repeated."""
+
+    edgeprune: str
+    python: str
+    packages: dict[str, str]
+    machine: str
+    threads: int
+    seed: int
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """All of the above. ``notes`` holds every fallback and warning, in words."""
+
+    schema_version: str
+    created_utc: str
+    model: ModelSection
+    calibration: CalibrationSection
+    ranking: RankingSection
+    pruning: PruningSection
+    recovery: RecoverySection
+    accuracy_kind: AccuracyKind
+    accuracy: tuple[AccuracyFigure, ...]
+    parity: tuple[ParityFigure, ...]
+    deployment: DeploymentSection
+    stage_times: tuple[StageTime, ...]
+    environment: Environment
+    notes: tuple[str, ...]
