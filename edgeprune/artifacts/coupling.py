@@ -1,0 +1,116 @@
+"""Which channels leave together, where to mask them, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IndexArray = NDArray[np.int64]
+"""Player index of every position along one tensor dimension; ``NO_PLAYER`` where none."""
+
+NO_PLAYER = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoupledGroup:
+    """Players that are structurally interchangeable: removing any of them changes the same dimensions.
+
+    ``layers`` are the layers whose output channels they are, in graph order.
+    """
+
+    name: str
+    players: tuple[int, ...]
+    layers: tuple[str, ...]
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskPoint:
+    """Where channels enter a consumer: multiplying ``source``'s ``dim`` there equals removing them."""
+
+    consumer: str
+    source: str
+    dim: int
+    players: IndexArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedLayer:
+    """A convolution or linear layer: ``macs = macs_per_weight * out * in`` with the widths kept.
+
+    ``out_players`` and ``in_players`` follow dimensions 0 and 1 of the weight.
+    """
+
+    name: str
+    node: str
+    op: str
+    weight: str
+    macs_per_weight: int
+    out_players: IndexArray
+    in_players: IndexArray
+
+    def macs(self, removed: NDArray[np.bool_]) -> int:
+        """Multiply-accumulates per image once the players marked in ``removed`` are gone."""
+        return (
+            self.macs_per_weight * kept_count(self.out_players, removed) * kept_count(self.in_players, removed)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenChannels:
+    """Output channels of a layer that stay, and the op that holds them."""
+
+    layer: str
+    channels: int
+    op: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CouplingGraph:
+    """The result of the coupling analysis; index maps are computed once, here.
+
+    ``parameter_players`` maps (parameter, dimension), ``node_players`` (node, dimension) to players.
+    """
+
+    num_players: int
+    groups: tuple[CoupledGroup, ...]
+    mask_points: tuple[MaskPoint, ...]
+    layers: tuple[WeightedLayer, ...]
+    frozen: tuple[FrozenChannels, ...]
+    parameter_players: dict[tuple[str, int], IndexArray]
+    node_players: dict[tuple[str, int], IndexArray]
+    unruled_ops: tuple[str, ...]
+
+    def removed_mask(self, removed: Sequence[int]) -> NDArray[np.bool_]:
+        """Boolean mask (num_players,) of the players to remove."""
+        mask = np.zeros(self.num_players, dtype=bool)
+        mask[list(removed)] = True
+        return mask
+
+    def total_macs(self, removed: NDArray[np.bool_] | None = None) -> int:
+        """Multiply-accumulates per image of all convolutions and linear layers."""
+        gone = np.zeros(self.num_players, dtype=bool) if removed is None else removed
+        return sum(layer.macs(gone) for layer in self.layers)
+
+    def group_of_player(self) -> NDArray[np.int64]:
+        """Index into ``groups`` of every player (num_players,)."""
+        owner = np.full(self.num_players, -1, dtype=np.int64)
+        for index, group in enumerate(self.groups):
+            owner[list(group.players)] = index
+        return owner
+
+
+def kept_positions(players: IndexArray, removed: NDArray[np.bool_]) -> IndexArray:
+    """Positions of a dimension that stay, ascending."""
+    gone = (players != NO_PLAYER) & removed[players]
+    return np.flatnonzero(~gone)
+
+
+def kept_count(players: IndexArray, removed: NDArray[np.bool_]) -> int:
+    """Number of positions of a dimension that stay."""
+    return int(players.size - np.count_nonzero((players != NO_PLAYER) & removed[players]))

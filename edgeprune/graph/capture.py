@@ -1,0 +1,172 @@
+"""Capture a module as a functional ATen graph whose batch dimension is dynamic."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
+from torch.fx.graph import CodeGen
+
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.errors import CaptureError
+
+_log = logging.getLogger("edgeprune.graph.capture")
+_CHECK_BATCH = 3
+
+
+def capture(module: nn.Module, input_shape: tuple[int, ...]) -> CapturedModel:
+    """Capture ``module`` for inputs (batch, *input_shape) of float32 with ``torch.export``.
+
+    The graph is functional (no in-place op), keeps the user's parameter names, returns one tensor or a
+    tuple of tensors, and is checked against the module on a batch size that the export did not see.
+
+    Raises:
+        CaptureError: the export fails, the batch cannot be dynamic, or the captured graph disagrees.
+    """
+    generator = torch.Generator().manual_seed(0)
+    example = torch.rand((2, *input_shape), generator=generator)
+    program = export_program(module, example)
+    graph_module = _flatten_signature(program)
+    _check_single_input(graph_module)
+    _check_against(module, graph_module, torch.rand((_CHECK_BATCH, *input_shape), generator=generator))
+    parameters = sum(p.numel() for p in graph_module.parameters())
+    return CapturedModel(graph_module=graph_module, input_shape=input_shape, num_parameters=parameters)
+
+
+def export_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = True) -> Any:
+    """Run ``torch.export`` and functionalise the result, keeping convolution, linear and the like whole.
+
+    Raises:
+        CaptureError: with the reason of ``torch.export`` in one line.
+    """
+    dynamic = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
+            return program.run_decompositions({})
+    except Exception as error:
+        shape = "x".join(str(s) for s in example.shape[1:])
+        raise CaptureError(
+            f"torch.export could not capture the model for inputs of {shape} with a dynamic batch "
+            f"({_first_line(error)}); accepted are models that run on one image tensor of that shape without "
+            "data-dependent control flow and without a batch size fixed in their code: check the input shape, "
+            "or change the line that it names."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _flatten_signature(program: Any) -> GraphModule:
+    """A plain GraphModule: positional inputs, bare outputs, no guards and no dead code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = program.module(check_guards=False)
+    root = nn.Module()
+    graph = Graph()
+    output = graph.graph_copy(source.graph, {})
+    flat = [v for v in _leaves(output) if v is not None]
+    graph.output(flat[0] if len(flat) == 1 else tuple(flat))
+    graph.set_codegen(CodeGen())
+    for node in list(graph.nodes):
+        if node.op == "call_module":
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    for name, parameter in source.named_parameters(remove_duplicate=False):
+        copied = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+        set_attribute(root, name, copied)
+    for name, buffer in source.named_buffers(remove_duplicate=False):
+        set_attribute(root, name, buffer.detach().clone())
+    for node in graph.nodes:
+        if node.op == "get_attr" and not has_attribute(root, node.target):
+            value = copy.deepcopy(get_attribute(source, node.target))
+            set_attribute(root, node.target, value)
+    graph_module = GraphModule(root, graph, class_name="CapturedGraph")
+    graph_module.train(False)
+    return graph_module
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+def get_attribute(root: nn.Module, path: str) -> Any:
+    """Value behind a dotted path."""
+    value: Any = root
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def has_attribute(root: nn.Module, path: str) -> bool:
+    """Whether a dotted path exists."""
+    try:
+        get_attribute(root, path)
+    except AttributeError:
+        return False
+    return True
+
+
+def set_attribute(root: nn.Module, path: str, value: Any) -> None:
+    """Register a parameter or buffer under a dotted path, making the modules between."""
+    *parents, leaf = path.split(".")
+    owner = root
+    for part in parents:
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        child = owner._modules[part]
+        assert child is not None
+        owner = child
+    if isinstance(value, nn.Parameter):
+        owner._buffers.pop(leaf, None)
+        owner.register_parameter(leaf, value)
+    elif isinstance(value, Tensor):
+        owner._parameters.pop(leaf, None)
+        owner.register_buffer(leaf, value)
+    else:
+        setattr(owner, leaf, value)
+
+
+def _check_single_input(graph_module: GraphModule) -> None:
+    names = [n.name for n in graph_module.graph.nodes if n.op == "placeholder"]
+    if len(names) != 1:
+        raise CaptureError(
+            f"the model takes {len(names)} inputs ({', '.join(names)}); accepted is one image tensor: "
+            "wrap the model so that the others are constants."
+        )
+
+
+def _check_against(module: nn.Module, graph_module: GraphModule, images: Tensor) -> None:
+    with torch.no_grad():
+        expected = [t for t in tensor_leaves(module(images)) if t is not None]
+        got = [t for t in tensor_leaves(graph_module(images)) if t is not None]
+    for index, (a, b) in enumerate(zip(expected, got, strict=False)):
+        scale = float(a.abs().max()) or 1.0
+        if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * scale:
+            raise CaptureError(
+                f"the captured graph disagrees with the model on output {index} for a batch of "
+                f"{images.shape[0]}: the model depends on its batch size or draws random numbers in "
+                "evaluation mode; make its forward pass deterministic and independent between images."
+            )
+
+
+def tensor_leaves(value: Any) -> list[Tensor]:
+    """Tensors of a nested output, in order (dataclass-like and dict outputs included)."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in tensor_leaves(v)]
+    if isinstance(value, (list, tuple)):
+        return [t for v in value for t in tensor_leaves(v)]
+    return []

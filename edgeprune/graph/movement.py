@@ -1,0 +1,99 @@
+"""Ops that only move data: run them on an index tensor and read off where every index went."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from edgeprune.graph.context import Context, Labelling, concrete_argument
+from edgeprune.graph.labels import Atoms, DimLabels
+
+_MAX_ELEMENTS = 2**27
+
+
+def move(context: Context, node: Node) -> Labelling:
+    """Labels after a data movement with one tensor input (view, permute, slice, split, pixel shuffle ...).
+
+    Where one dimension is split over several, the smaller ones are coupled so that what remains is
+    rectangular (channel shuffle: the same place in every group leaves together).
+    """
+    source = node.args[0]
+    assert isinstance(source, Node)
+    value = node.meta["val"]
+    several = isinstance(value, (list, tuple))
+    outputs: list[DimLabels] = [{} for _ in value] if several else [{}]
+    for dim, atoms in context.labels(source).items():
+        if math.prod(context.shape(source)) > _MAX_ELEMENTS:
+            context.freeze(node, {dim: atoms}, "the tensor is too large to trace")
+            continue
+        moved = _run_on_indices(node, context.shape(source), dim)
+        for number, indices in enumerate(moved):
+            symbolic = _symbolic_dims(value[number] if several else value)
+            _read_off(context, node, indices, symbolic, atoms, outputs[number])
+    return outputs if several else outputs[0]
+
+
+def _run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]:
+    view = [1] * len(shape)
+    view[dim] = shape[dim]
+    indices = torch.arange(shape[dim], dtype=torch.int32).view(view).expand(shape)
+    args = [indices, *(concrete_argument(a) for a in node.args[1:])]
+    kwargs = {k: concrete_argument(v) for k, v in node.kwargs.items()}
+    if "view" in str(node.target):  # an expanded tensor has no strides that a view could keep
+        result = torch.reshape(indices, args[1])
+    else:
+        assert callable(node.target)
+        result = node.target(*args, **kwargs)
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def _symbolic_dims(value: Any) -> set[int]:
+    return {i for i, s in enumerate(value.shape) if not isinstance(s, int)}
+
+
+def _read_off(
+    context: Context, node: Node, indices: Tensor, symbolic: set[int], atoms: Atoms, into: DimLabels
+) -> None:
+    """Turn an index tensor into labels along one dimension and add them to ``into``."""
+    varying = [d for d in range(indices.dim()) if _varies(indices, d)]
+    if not varying or any(d in symbolic for d in varying):
+        reason = "a channel is picked out alone" if not varying else "channels are folded into the batch"
+        context.freeze(node, {0: atoms}, reason)
+        return
+    keep = _dim_to_keep(indices, varying)
+    if keep is None:
+        context.freeze(node, {0: atoms}, "channels are spread over several dimensions irregularly")
+        return
+    along = indices.movedim(keep, 0).reshape(indices.shape[keep], -1).numpy()
+    labels = atoms[along[:, 0]]
+    if len(varying) > 1:
+        for row, label in zip(along, labels, strict=True):
+            members = np.unique(row)
+            context.couple(node, atoms[members], np.full(len(members), label, dtype=np.int64))
+    if keep in into:
+        context.couple(node, into[keep], labels)
+    else:
+        into[keep] = labels
+
+
+def _varies(indices: Tensor, dim: int) -> bool:
+    if indices.shape[dim] < 2 or indices.stride(dim) == 0:
+        return False
+    return bool((indices != indices.narrow(dim, 0, 1)).any())
+
+
+def _dim_to_keep(indices: Tensor, varying: list[int]) -> int | None:
+    """The dimension that stays prunable: the largest whose indices are all different."""
+    if len(varying) == 1:
+        return varying[0]
+    candidates = []
+    for dim in varying:
+        line = indices.movedim(dim, 0).reshape(indices.shape[dim], -1)[:, 0]
+        if len(torch.unique(line)) == indices.shape[dim]:
+            candidates.append(dim)
+    return max(candidates, key=lambda d: int(indices.shape[d]), default=None)

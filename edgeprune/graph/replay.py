@@ -1,0 +1,109 @@
+"""The characteristic function on a real network: minus the loss with the players outside masked."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.nn import functional
+
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.graph.capture import tensor_leaves
+
+
+class LossKind(Enum):
+    """What v(S) is minus of."""
+
+    LABELS = "cross-entropy with the labels"
+    PSEUDO_LABELS = "cross-entropy with the original's predictions"
+    OUTPUTS = "squared error against the original's outputs, relative to their power"
+
+
+class MaskedGame:
+    """All players of a network as one game over calibration images (see ``shapley.game``).
+
+    Args:
+        masked: module (images, masks) -> outputs from ``masking.mask_module``.
+        batch: inputs; labels decide the loss if present.
+        reference: the original's outputs on these images, one tensor per output.
+        images_at_once: rows of one forward pass.
+    """
+
+    def __init__(
+        self,
+        masked: GraphModule,
+        num_players: int,
+        batch: ImageBatch,
+        reference: list[Tensor],
+        *,
+        images_at_once: int = 128,
+    ) -> None:
+        self._masked = masked
+        self._images = batch.images
+        self._reference = reference
+        self._images_at_once = images_at_once
+        self._num_players = num_players
+        self.evaluations = 0
+        self.loss_kind = _choose_loss(batch, reference)
+        if self.loss_kind is LossKind.LABELS:
+            assert batch.labels is not None
+            self._classes = batch.labels
+        elif self.loss_kind is LossKind.PSEUDO_LABELS:
+            self._classes = reference[0].argmax(dim=1)
+
+    @property
+    def num_players(self) -> int:
+        """Number of players."""
+        return self._num_players
+
+    @property
+    def num_images(self) -> int:
+        """Number of calibration images."""
+        return int(self._images.shape[0])
+
+    def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """v(S) (m, k) of coalitions (m, n) on every image."""
+        result = np.empty((len(coalitions), self.num_images))
+        for row, coalition in enumerate(coalitions):
+            for start in range(0, self.num_images, self._images_at_once):
+                chosen = torch.arange(start, min(start + self._images_at_once, self.num_images))
+                masks = self._masks(np.broadcast_to(coalition, (len(chosen), len(coalition))))
+                with torch.no_grad():
+                    loss = self._loss(chosen, masks)
+                result[row, start : start + len(chosen)] = -loss.double().numpy()
+                self.evaluations += 1
+        return result
+
+    def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
+        """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""
+        masks = self._masks(memberships).requires_grad_(True)
+        with torch.enable_grad():
+            total = -self._loss(torch.from_numpy(images), masks).sum()
+            (gradient,) = torch.autograd.grad(total, masks)
+        self.evaluations += 1
+        return np.asarray(gradient[:, :-1].double().numpy())
+
+    def _masks(self, memberships: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
+        masks = torch.ones((len(memberships), self._num_players + 1), dtype=self._images.dtype)
+        masks[:, :-1] = torch.from_numpy(np.ascontiguousarray(memberships))
+        return masks
+
+    def _loss(self, chosen: Tensor, masks: Tensor) -> Tensor:
+        outputs = tensor_leaves(self._masked(self._images[chosen], masks))
+        if self.loss_kind is not LossKind.OUTPUTS:
+            return functional.cross_entropy(outputs[0], self._classes[chosen], reduction="none")
+        losses = [
+            (o - r[chosen]).flatten(1).square().sum(1) / r[chosen].flatten(1).square().sum(1).clamp_min(1e-12)
+            for o, r in zip(outputs, self._reference, strict=True)
+        ]
+        return torch.stack(losses).mean(0)
+
+
+def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:
+    if len(reference) != 1 or reference[0].dim() != 2 or reference[0].shape[1] < 2:
+        return LossKind.OUTPUTS
+    return LossKind.PSEUDO_LABELS if batch.labels is None else LossKind.LABELS

@@ -1,0 +1,448 @@
+"""One rule per kind of op: how it couples channels. An op without a rule freezes what touches it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+from torch.fx import Node
+
+from edgeprune.graph.context import (
+    Context,
+    Labelling,
+    LayerRecord,
+    Rule,
+    concrete_argument,
+    op_name,
+    positions,
+    repeat_each,
+)
+from edgeprune.graph.labels import Atoms, DimLabels
+from edgeprune.graph.movement import move
+
+RULES: dict[str, Rule] = {}
+"""Rule by name of the ATen op (without overload)."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for the named ATen ops."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+ELEMENTWISE = [
+    "relu",
+    "relu6",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "silu",
+    "gelu",
+    "sigmoid",
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "selu",
+    "mish",
+    "softplus",
+    "softsign",
+    "logsigmoid",
+    "threshold",
+    "hardshrink",
+    "softshrink",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "div",
+    "neg",
+    "abs",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "pow",
+    "square",
+    "reciprocal",
+    "sin",
+    "cos",
+    "maximum",
+    "minimum",
+    "where",
+    "prelu",
+    "dropout",
+    "native_dropout",
+    "clone",
+    "contiguous",
+    "alias",
+    "detach",
+    "detach_",
+    "to",
+    "_to_copy",
+    "lift_fresh_copy",
+    "alpha_dropout",
+    "feature_dropout",
+]
+
+MOVEMENT = [
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "flatten",
+    "unflatten",
+    "permute",
+    "transpose",
+    "t",
+    "squeeze",
+    "unsqueeze",
+    "movedim",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "narrow",
+    "slice",
+    "expand",
+    "expand_as",
+    "flip",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+]
+
+POOLING = [
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "_adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "max_pool2d_with_indices",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+]
+
+
+@rule(*ELEMENTWISE)
+def elementwise(context: Context, node: Node) -> Labelling:
+    """Operands that meet under broadcasting are coupled index by index."""
+    operands = [
+        a for a in (*node.args, *node.kwargs.values()) if isinstance(a, Node) and _is_tensor(context, a)
+    ]
+    if op_name(node) == "prelu":
+        return _prelu(context, node)
+    out_shape = context.shape(node)
+    labels: DimLabels = {}
+    for dim, size in enumerate(out_shape):
+        vectors = _operand_labels(context, operands, dim, len(out_shape), size)
+        found = [v for v in vectors if v is not None]
+        for left, right in pairwise(found):
+            context.couple(node, left, right)
+        if found and any(v is None for v in vectors):
+            context.freeze(node, {dim: found[0]}, "meets a tensor whose channels cannot go")
+        elif found:
+            labels[dim] = found[0]
+    return labels
+
+
+def _is_tensor(context: Context, node: Node) -> bool:
+    return node.op == "get_attr" or hasattr(node.meta.get("val"), "shape")
+
+
+def _operand_labels(
+    context: Context, operands: list[Node], dim: int, rank: int, size: int
+) -> list[Atoms | None]:
+    """Label vector of each operand that spans output dimension ``dim`` (broadcast ones are left out)."""
+    vectors: list[Atoms | None] = []
+    for operand in operands:
+        shape = context.shape(operand)
+        own = dim - (rank - len(shape))
+        if own >= 0 and size > 1 and shape[own] == size:
+            vectors.append(context.labels(operand).get(own))
+    return vectors
+
+
+def _prelu(context: Context, node: Node) -> Labelling:
+    source, slope = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(slope, Node)
+    labels = context.labels(source)
+    if 1 in labels and context.shape(slope)[0] > 1:
+        context.couple(node, labels[1], context.parameter(slope, 0))
+    return dict(labels)
+
+
+@rule(*MOVEMENT)
+def movement(context: Context, node: Node) -> Labelling:
+    """Data movement, read off an index tensor."""
+    return move(context, node)
+
+
+@rule("select")
+def select(context: Context, node: Node) -> Labelling:
+    """Picking one index: other dimensions keep their labels; a labelled dimension would lose its meaning."""
+    source, dim = node.args[0], concrete_argument(node.args[1])
+    assert isinstance(source, Node)
+    dim = dim % len(context.shape(source))
+    labels = dict(context.labels(source))
+    if dim in labels:
+        context.freeze(node, {dim: labels.pop(dim)}, "a channel is picked out alone")
+    return {d - (d > dim): v for d, v in labels.items()}
+
+
+@rule("pad", "constant_pad_nd")
+def pad(context: Context, node: Node) -> Labelling:
+    """Padding a labelled dimension adds atoms of its own (they may couple with what they are added to)."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    amounts = concrete_argument(node.args[1])
+    mode = concrete_argument(node.args[2]) if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    rank = len(context.shape(source))
+    labels: DimLabels = {}
+    for dim, atoms in context.labels(source).items():
+        place = 2 * (rank - 1 - dim)
+        before, after = (amounts[place], amounts[place + 1]) if place + 1 < len(amounts) else (0, 0)
+        if (before, after) == (0, 0):
+            labels[dim] = atoms
+        elif before < 0 or after < 0 or (isinstance(mode, str) and mode != "constant"):
+            context.freeze(node, {dim: atoms}, "channels are cropped or mirrored by padding")
+        else:
+            labels[dim] = np.concatenate([context.atoms.new(before), atoms, context.atoms.new(after)])
+    return labels
+
+
+@rule("cat", "concat", "concatenate")
+def concatenate(context: Context, node: Node) -> Labelling:
+    """Labels are joined along the dimension and coupled along the others."""
+    sources = node.args[0]
+    assert isinstance(sources, (list, tuple))
+    rank = len(context.shape(node))
+    dim = concrete_argument(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % rank
+    labels: DimLabels = {}
+    for other in range(rank):
+        vectors = [context.labels(s).get(other) for s in sources]
+        if all(v is None for v in vectors):
+            continue
+        if other == dim:
+            parts = [
+                np.zeros(context.shape(s)[dim], dtype=np.int64) if v is None else v
+                for s, v in zip(sources, vectors, strict=True)
+                if isinstance(s, Node)
+            ]
+            labels[dim] = np.concatenate(parts)
+            continue
+        found = [v for v in vectors if v is not None]
+        for left, right in pairwise(found):
+            context.couple(node, left, right)
+        if len(found) < len(vectors):
+            context.freeze(node, {other: found[0]}, "joined with a tensor whose channels cannot go")
+        else:
+            labels[other] = found[0]
+    return labels
+
+
+@rule(*POOLING)
+def pooling(context: Context, node: Node) -> Labelling:
+    """Pooling and interpolation work on each channel alone; spatial labels cannot go."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    labels = dict(context.labels(source))
+    shape = context.shape(source)
+    spatial = [d for d in labels if d >= _channel_dim(op_name(node), len(shape)) + 1]
+    for dim in spatial:
+        context.freeze(node, {dim: labels.pop(dim)}, "pooling mixes along this dimension")
+    value = node.meta["val"]
+    return [dict(labels) for _ in value] if isinstance(value, (list, tuple)) else labels
+
+
+def _channel_dim(op: str, rank: int) -> int:
+    spatial = next((int(c) for c in op if c in "123"), 2)
+    return rank - spatial - 1
+
+
+@rule("mean", "sum", "amax", "amin", "var", "std")
+def reduction(context: Context, node: Node) -> Labelling:
+    """Reduced dimensions must stay whole; the others keep their labels."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    rank = len(context.shape(source))
+    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    given = concrete_argument(given)
+    keepdim = bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
+    if given is None or given == []:
+        reduced = set(range(rank))
+    else:
+        reduced = {d % rank for d in (given if isinstance(given, (list, tuple)) else [given])}
+    labels = dict(context.labels(source))
+    for dim in sorted(reduced & set(labels)):
+        context.freeze(node, {dim: labels.pop(dim)}, "reduced over")
+    if keepdim:
+        return labels
+    return {d - sum(r < d for r in reduced): v for d, v in labels.items()}
+
+
+@rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_batch_norm")
+def batch_norm(context: Context, node: Node) -> Labelling:
+    """Scale, shift and statistics leave with their channel."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    labels = dict(context.labels(source))
+    if 1 in labels:
+        for stored in node.args[1:5]:
+            if isinstance(stored, Node):
+                context.couple(node, labels[1], context.parameter(stored, 0))
+    value = node.meta["val"]
+    return [labels, *({} for _ in value[1:])] if isinstance(value, (list, tuple)) else labels
+
+
+@rule("conv1d", "conv2d", "conv3d", "convolution")
+def convolution(context: Context, node: Node) -> Labelling:
+    """Output channels are the weight's; input channels enter at a mask point, or pass through if depthwise."""
+    source, weight = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(weight, Node)
+    transposed = op_name(node) == "convolution" and bool(node.args[6])
+    if not context.is_parameter(weight) or transposed:
+        return freeze_all(
+            context, node, "its weight is computed" if not transposed else "transposed convolution"
+        )
+    labels = context.labels(source)
+    groups = _argument(node, 8 if op_name(node) == "convolution" else 6, "groups", 1)
+    in_channels = context.shape(source)[1]
+    out_atoms = context.parameter(weight, 0)
+    in_atoms = context.parameter(weight, 1)
+    _couple_bias(context, node, out_atoms)
+    for dim, atoms in labels.items():
+        if dim != 1:
+            context.freeze(node, {dim: atoms}, "convolved over")
+    entering = labels.get(1)
+    if groups == 1:
+        _enter(context, node, source, 1, entering, in_atoms)
+    elif groups == in_channels:
+        if entering is None:
+            context.freeze(node, {0: out_atoms}, "its input channels cannot go")
+        else:
+            context.couple(node, repeat_each(entering, len(out_atoms) // groups), out_atoms)
+        context.atoms.freeze(in_atoms, context.because(node, "one input channel per filter"))
+    else:
+        _couple_groups(context, node, out_atoms, groups)
+        if entering is None:
+            context.freeze(node, {0: in_atoms}, "its input channels cannot go")
+        else:
+            _couple_groups(context, node, entering, groups)
+            context.couple(node, entering[: len(in_atoms)], in_atoms)
+            context.add_mask(node, source, 1, entering)
+    _add_layer(context, node, weight, out_atoms, in_atoms, positions(context.shape(node)))
+    return {1: out_atoms}
+
+
+def _couple_groups(context: Context, node: Node, atoms: Atoms, groups: int) -> None:
+    """The same place in every group leaves together, so that the groups stay equally wide."""
+    rows = atoms.reshape(groups, -1)
+    for upper, lower in pairwise(rows):
+        context.couple(node, upper, lower)
+
+
+def _couple_bias(context: Context, node: Node, out_atoms: Atoms) -> None:
+    bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+    if isinstance(bias, Node):
+        context.couple(node, out_atoms, context.parameter(bias, 0))
+
+
+def _enter(
+    context: Context, node: Node, source: Node, dim: int, entering: Atoms | None, in_atoms: Atoms
+) -> None:
+    if entering is None:
+        context.atoms.freeze(in_atoms, context.because(node, "its input channels cannot go"))
+        return
+    context.couple(node, entering, in_atoms)
+    context.add_mask(node, source, dim, entering)
+
+
+def _add_layer(
+    context: Context, node: Node, weight: Node, out_atoms: Atoms, in_atoms: Atoms, spatial: int
+) -> None:
+    macs_per_weight = spatial * math.prod(context.shape(weight)[2:])
+    context.add_layer(
+        LayerRecord(
+            node=node,
+            weight=str(weight.target),
+            op=op_name(node),
+            macs_per_weight=macs_per_weight,
+            out_atoms=out_atoms,
+            in_atoms=in_atoms,
+        )
+    )
+
+
+@rule("linear")
+def linear(context: Context, node: Node) -> Labelling:
+    """The last dimension enters at a mask point; the others pass through."""
+    source, weight = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(weight, Node)
+    if not context.is_parameter(weight):
+        return freeze_all(context, node, "its weight is computed")
+    shape = context.shape(source)
+    last = len(shape) - 1
+    labels = dict(context.labels(source))
+    entering = labels.pop(last, None)
+    out_atoms = context.parameter(weight, 0)
+    in_atoms = context.parameter(weight, 1)
+    _couple_bias(context, node, out_atoms)
+    _enter(context, node, source, last, entering, in_atoms)
+    _add_layer(context, node, weight, out_atoms, in_atoms, math.prod(shape[1:-1]))
+    labels[last] = out_atoms
+    return labels
+
+
+@rule("getitem")
+def getitem(context: Context, node: Node) -> Labelling:
+    """One of several results."""
+    source, index = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(index, int)
+    several = context.values.get(source, [])
+    return several[index] if isinstance(several, list) and several else {}
+
+
+@rule("sym_size", "sym_numel", "mul", "add", "sub", "floordiv")
+def scalar_or_elementwise(context: Context, node: Node) -> Labelling:
+    """Arithmetic on sizes carries no channels; the same names on tensors are elementwise."""
+    return elementwise(context, node) if hasattr(node.meta.get("val"), "shape") else {}
+
+
+def freeze_all(context: Context, node: Node, reason: str) -> Labelling:
+    """Freeze every label that touches ``node``; its value carries none."""
+    for operand in node.all_input_nodes:
+        several = context.values.get(operand, {})
+        if operand.op == "get_attr":
+            several = context.labels(operand)
+        for labels in several if isinstance(several, list) else [several]:
+            context.freeze(node, labels, reason)
+    value = node.meta.get("val")
+    return [{} for _ in value] if isinstance(value, (list, tuple)) else {}
+
+
+def _argument(node: Node, index: int, name: str, default: int) -> int:
+    value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+    assert isinstance(value, int)
+    return value

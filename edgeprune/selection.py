@@ -1,0 +1,164 @@
+"""Select which players go: least value per MAC first, over the whole network. Pure function, no torch."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
+from edgeprune.artifacts.pruning import GroupPlan, PruningPlan
+from edgeprune.errors import NothingToPruneError
+
+MIN_CHANNELS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Width:
+    """How a layer's two widths shrink with each player of a group that goes."""
+
+    layer: int
+    out_per_player: int
+    in_per_player: int
+
+
+class _Costs:
+    """MACs of the network as a function of how many players of each group are gone."""
+
+    def __init__(self, coupling: CouplingGraph) -> None:
+        owner = coupling.group_of_player()
+        self._factor = np.array([x.macs_per_weight for x in coupling.layers], dtype=np.int64)
+        self._out = np.array([x.out_players.size for x in coupling.layers], dtype=np.int64)
+        self._in = np.array([x.in_players.size for x in coupling.layers], dtype=np.int64)
+        self._widths: dict[int, list[_Width]] = defaultdict(list)
+        sizes = [len(g.players) for g in coupling.groups]
+        for index, layer in enumerate(coupling.layers):
+            out_counts = _per_group(owner, layer.out_players)
+            in_counts = _per_group(owner, layer.in_players)
+            for group in sorted(out_counts.keys() | in_counts.keys()):
+                width = _Width(
+                    layer=index,
+                    out_per_player=out_counts.get(group, 0) // sizes[group],
+                    in_per_player=in_counts.get(group, 0) // sizes[group],
+                )
+                self._widths[group].append(width)
+
+    def total(self) -> int:
+        """MACs now."""
+        return int((self._factor * self._out * self._in).sum())
+
+    def saving(self, group: int, count: int) -> int:
+        """MACs saved if ``count`` more players of ``group`` went."""
+        saved = 0
+        for w in self._widths[group]:
+            out, into = int(self._out[w.layer]), int(self._in[w.layer])
+            after = (out - count * w.out_per_player) * (into - count * w.in_per_player)
+            saved += int(self._factor[w.layer]) * (out * into - after)
+        return saved
+
+    def remove(self, group: int, count: int) -> None:
+        """Let ``count`` players of ``group`` go."""
+        for w in self._widths[group]:
+            self._out[w.layer] -= count * w.out_per_player
+            self._in[w.layer] -= count * w.in_per_player
+
+
+def _per_group(owner: NDArray[np.int64], players: NDArray[np.int64]) -> dict[int, int]:
+    groups, counts = np.unique(owner[players[players != NO_PLAYER]], return_counts=True)
+    return dict(zip(groups.tolist(), counts.tolist(), strict=True))
+
+
+def select(
+    values: NDArray[np.float64],
+    coupling: CouplingGraph,
+    *,
+    ratio: float,
+    width_quantum: int = 1,
+    min_channels: int = MIN_CHANNELS,
+) -> PruningPlan:
+    """Remove players until ``ratio`` of the MACs is gone, always those with the least value per MAC saved.
+
+    Widths shrink in steps that leave each group a multiple of ``width_quantum`` and at least
+    ``min_channels``; a group smaller than that stays whole.
+
+    Raises:
+        NothingToPruneError: there are no players, or the ratio cannot be reached; says how far it goes.
+    """
+    if coupling.num_players == 0:
+        raise NothingToPruneError(
+            "no channel of the model can be removed; accepted are models with at least one layer whose output "
+            "only feeds layers that can do without a part of it: 'edgeprune inspect' lists what holds each layer."
+        )
+    costs = _Costs(coupling)
+    before = costs.total()
+    budget = before * (1.0 - ratio)
+    orders = [
+        np.array(g.players)[np.argsort(values[list(g.players)], kind="stable")] for g in coupling.groups
+    ]
+    gone = [0] * len(orders)
+    heap: list[tuple[float, int]] = []
+
+    def price(group: int) -> float | None:
+        step = _step(len(orders[group]), gone[group], width_quantum, min_channels)
+        if step == 0:
+            return None
+        loss = float(values[orders[group][gone[group] : gone[group] + step]].sum())
+        return loss / costs.saving(group, step)
+
+    for group in range(len(orders)):
+        if (first := price(group)) is not None:
+            heapq.heappush(heap, (first, group))
+    while costs.total() > budget and heap:
+        _, group = heapq.heappop(heap)
+        now = price(group)
+        if now is None:
+            continue
+        # Savings only shrink as other groups go, so prices only rise: a stale entry is pushed back.
+        if heap and now > heap[0][0]:
+            heapq.heappush(heap, (now, group))
+            continue
+        step = _step(len(orders[group]), gone[group], width_quantum, min_channels)
+        costs.remove(group, step)
+        gone[group] += step
+        if (again := price(group)) is not None:
+            heapq.heappush(heap, (again, group))
+    if costs.total() > budget:
+        raise NothingToPruneError(
+            f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} can go "
+            f"with widths in steps of {width_quantum} and at least {min_channels} channels left in every group: "
+            "ask for less, or for a smaller --width-quantum."
+        )
+    return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum)
+
+
+def _step(size: int, gone: int, quantum: int, min_channels: int) -> int:
+    """Players in the next step: to the next lower multiple of the quantum; 0 if that leaves too few."""
+    kept = size - gone
+    step = kept % quantum or quantum
+    return step if kept - step >= max(min_channels, 1) else 0
+
+
+def _plan(
+    coupling: CouplingGraph,
+    orders: list[NDArray[np.int64]],
+    gone: list[int],
+    ratio: float,
+    before: int,
+    after: int,
+    width_quantum: int,
+) -> PruningPlan:
+    removed = sorted(int(p) for order, count in zip(orders, gone, strict=True) for p in order[:count])
+    return PruningPlan(
+        removed=tuple(removed),
+        groups=tuple(
+            GroupPlan(group=g.name, players=len(g.players), kept=len(g.players) - count)
+            for g, count in zip(coupling.groups, gone, strict=True)
+        ),
+        ratio_asked=ratio,
+        macs_before=before,
+        macs_after=after,
+        width_quantum=width_quantum,
+    )
