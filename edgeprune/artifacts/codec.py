@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from enum import Enum
@@ -13,9 +14,17 @@ import numpy as np
 
 T = TypeVar("T")
 
+_NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
 
 def to_jsonable(value: Any) -> Any:
-    """Turn dataclasses, enums, tuples, paths and numpy values into plain JSON values."""
+    """Turn dataclasses, enums, tuples, paths and numpy values into plain JSON values.
+
+    JSON has no NaN and no infinity: those floats become the strings of ``_NON_FINITE``.
+
+    Raises:
+        TypeError: a value has no JSON form.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
@@ -23,13 +32,15 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return to_jsonable(value.tolist())
     if isinstance(value, np.generic):
-        return value.item()
+        return to_jsonable(value.item())
     if isinstance(value, dict):
         return {str(k): to_jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return _NON_FINITE[str(value)]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -39,7 +50,7 @@ def from_jsonable(cls: type[T], data: Any) -> T:
     """Rebuild an instance of ``cls`` from what :func:`to_jsonable` wrote.
 
     Raises:
-        ValueError: a field is missing or unknown, or an enum value is not one of the allowed.
+        ValueError: a field is missing or unknown, or a value is not of the field's type.
     """
     return cast(T, _decode(cls, data))
 
@@ -50,11 +61,15 @@ def _decode(kind: Any, data: Any) -> Any:
         members = [m for m in typing.get_args(kind) if m is not type(None)]
         return None if data is None else _decode(members[0], data)
     if origin is tuple:
+        if not isinstance(data, list):
+            raise ValueError(f"expected a list, got {data!r}")
         args = typing.get_args(kind)
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_decode(args[0], item) for item in data)
         return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
     if origin is dict:
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, got {data!r}")
         key_kind, value_kind = typing.get_args(kind)
         return {key_kind(k): _decode(value_kind, v) for k, v in data.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -65,12 +80,22 @@ def _decode(kind: Any, data: Any) -> Any:
         return np.asarray(data)
     if kind is Path:
         return Path(data)
-    if kind is float and isinstance(data, int):
+    return _decode_scalar(kind, data)
+
+
+def _decode_scalar(kind: Any, data: Any) -> Any:
+    if kind is float and data in _NON_FINITE.values():
         return float(data)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if kind in (int, float, str, bool) and type(data) is not kind:
+        raise ValueError(f"expected {kind.__name__}, got {data!r}")
     return data
 
 
 def _decode_dataclass(kind: type[Any], data: Any) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{kind.__name__}: expected an object, got {data!r}")
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(data) - names)

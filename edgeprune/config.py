@@ -1,0 +1,204 @@
+"""The project file ``edgeprune.toml``, and the option values that it shares with the command line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeprune.artifacts.calibration import ChannelOrder
+from edgeprune.errors import UsageError
+
+CONFIG_NAME = "edgeprune.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingOptions:
+    """Preprocessing as asked for; ``None`` leaves a value to the card, or to the card beside the data."""
+
+    card: str | None = None
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channel_order: ChannelOrder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectConfig:
+    """Defaults of a project; ``None`` leaves a value to the command line or to edgeprune.
+
+    ``source`` is the file read, ``None`` where there is none. Paths in it count from its folder.
+    """
+
+    source: Path | None = None
+    calibration: str | None = None
+    target: str | None = None
+    ratio: float | None = None
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    seed: int | None = None
+    threads: int | None = None
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+
+
+def find_config(start_dir: str | Path) -> Path | None:
+    """``edgeprune.toml`` in a folder (its parents are not searched), or ``None``."""
+    candidate = Path(start_dir) / CONFIG_NAME
+    return candidate if candidate.is_file() else None
+
+
+def load_config(path: str | Path) -> ProjectConfig:
+    """Read a project file.
+
+    Raises:
+        UsageError: it is no TOML, or has an unknown key or a value that is not accepted.
+    """
+    source = Path(path)
+    try:
+        table = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"project file {str(source)!r} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"project file {str(source)!r} is not valid TOML: {error}") from error
+    preprocessing = table.pop("preprocessing", {})
+    if not isinstance(preprocessing, dict):
+        raise UsageError(f"project file {str(source)!r}: 'preprocessing' has to be a [preprocessing] table")
+    values = _read_table(source, table, _TOP_LEVEL_KEYS, where="")
+    options = _read_table(source, preprocessing, _PREPROCESSING_KEYS, where="preprocessing.")
+    for key in ("calibration", "arch"):
+        if key in values:
+            values[key] = _beside(source, values[key])
+    if options.get("card", "").endswith(".toml"):
+        options["card"] = _beside(source, options["card"])
+    return ProjectConfig(source=source, preprocessing=PreprocessingOptions(**options), **values)
+
+
+def check_ratio(value: object) -> float:
+    """The share of the MACs to cut.
+
+    Raises:
+        UsageError: not a number between 0 and 1, both excluded.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < 1.0:
+        return float(value)
+    raise UsageError(
+        f"ratio {value!r} is not accepted: it is the share of the MACs to cut, "
+        "between 0 and 1 (0.25 cuts a quarter)"
+    )
+
+
+def parse_input_shape(value: object) -> tuple[int, ...]:
+    """Shape of one image, (channels, height, width), from ``3x32x32``, ``3,32,32`` or a list.
+
+    Raises:
+        UsageError: not three positive whole numbers.
+    """
+    parts: list[Any] = value.replace("x", ",").split(",") if isinstance(value, str) else _as_list(value)
+    numbers = [_positive_int(part) for part in parts]
+    shape = tuple(number for number in numbers if number is not None)
+    if len(shape) != 3 or len(parts) != 3:
+        raise UsageError(
+            f"input shape {value!r} is not accepted: give channels, height and width of one image "
+            "without the batch, such as 3x224x224"
+        )
+    return shape
+
+
+def _as_list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _positive_int(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        return None
+    return value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise UsageError("a text in quotes is expected")
+
+
+def _at_least(minimum: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+            return value
+        raise UsageError(f"a whole number of at least {minimum} is expected")
+
+    return read
+
+
+def _floats(value: object) -> tuple[float, ...]:
+    items = _as_list(value)
+    if items and all(_is_finite_number(item) for item in items):
+        return tuple(float(item) for item in items)
+    raise UsageError("a number or a list of numbers, one per channel, is expected")
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _channel_order(value: object) -> ChannelOrder:
+    for order in ChannelOrder:
+        if value == order.value:
+            return order
+    accepted = " or ".join(repr(order.value) for order in ChannelOrder)
+    raise UsageError(f"{accepted} is expected")
+
+
+_TOP_LEVEL_KEYS: dict[str, Callable[[object], Any]] = {
+    "calibration": _text,
+    "target": _text,
+    "ratio": check_ratio,
+    "arch": _text,
+    "input-shape": parse_input_shape,
+    "seed": _at_least(0),
+    "threads": _at_least(1),
+}
+_PREPROCESSING_KEYS: dict[str, Callable[[object], Any]] = {
+    "card": _text,
+    "resize": _at_least(1),
+    "crop": _at_least(1),
+    "mean": _floats,
+    "std": _floats,
+    "channel-order": _channel_order,
+}
+
+
+def _read_table(
+    source: Path, table: dict[str, Any], readers: dict[str, Callable[[object], Any]], *, where: str
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    known = [*readers, "preprocessing"] if not where else list(readers)
+    for key, value in table.items():
+        if key not in readers:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UsageError(
+                f"project file {str(source)!r} has the unknown key '{where}{key}'; {hint}"
+                f"accepted: {', '.join(known)}"
+            )
+        try:
+            values[key.replace("-", "_")] = readers[key](value)
+        except UsageError as error:
+            raise UsageError(
+                f"project file {str(source)!r}: '{where}{key}' is {value!r}, but {error}"
+            ) from None
+    return values
+
+
+def _beside(source: Path, value: str) -> str:
+    """A path in a project file counts from its folder; ``package.module:name`` is no path."""
+    if ".py:" in value:
+        location, _, name = value.rpartition(":")
+        return f"{source.parent / location}:{name}"
+    return value if ":" in value else str(source.parent / value)
