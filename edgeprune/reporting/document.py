@@ -1,0 +1,311 @@
+"""What a report says, in order and in words; the renderers only lay it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
+from edgeprune.artifacts.report import AccuracyKind, LayerRow, RunReport, Verdict
+from edgeprune.reporting.formatting import (
+    MISSING,
+    format_bytes,
+    format_change,
+    format_count,
+    format_error,
+    format_macs,
+    format_ms,
+    format_prediction,
+    format_quality,
+    format_ratio,
+    format_share,
+    significant,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A titled table. ``code_columns`` hold names, paths or hashes, shown verbatim."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    remark: str = ""
+    code_columns: frozenset[int] = frozenset()
+    numeric_columns: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A whole report: the verdict as (label, sentence) pairs, what to be wary of, then the tables."""
+
+    title: str
+    verdict: tuple[tuple[str, str], ...]
+    passed: bool
+    alerts: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def build_document(report: RunReport) -> Document:
+    """Arrange a run report for a reader."""
+    tables = (
+        _comparison(report),
+        _accuracy(report),
+        _parity(report),
+        _layers(report),
+        _method(report),
+        _environment(report),
+    )
+    return Document(
+        title=f"edgeprune: {report.model.source} for {report.deployment.target}",
+        verdict=_verdict(report),
+        passed=all(figure.verdict is Verdict.PASSED for figure in report.parity),
+        alerts=tuple(dict.fromkeys((*report.calibration.warnings, *report.notes))),
+        tables=tables,
+    )
+
+
+def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
+    deployment, pruning = report.deployment, report.pruning
+    asked = (
+        f"{format_share(pruning.ratio_asked)} fewer MACs ({pruning.ratio_asked_by}); "
+        f"{format_share(pruning.macs_removed_share)} removed"
+    )
+    lines = [("asked for", asked), (report.accuracy_kind.value, _quality_line(report))]
+    for label, before, after, change in _static_rows(deployment.original, deployment.compressed):
+        lines.append((label, f"{before} -> {after} ({change})"))
+    if deployment.host_cpu_ratio is not None:
+        lines.append(("speed", format_ratio(deployment.host_cpu_ratio)))
+    if deployment.compressed_prediction is not None:
+        lines.append((f"latency on {deployment.target}", _predicted_line(report)))
+    lines.append(("checks", _parity_line(report)))
+    return tuple(lines)
+
+
+def _quality_line(report: RunReport) -> str:
+    if not report.accuracy:
+        return MISSING
+    original, compressed = report.accuracy[0], report.accuracy[-1]
+    kind = report.accuracy_kind
+    start = format_quality(original, kind, interval=False)
+    return f"{start} -> {format_quality(compressed, kind)} on {compressed.images} held-out images"
+
+
+def _predicted_line(report: RunReport) -> str:
+    original = report.deployment.original_prediction
+    compressed = report.deployment.compressed_prediction
+    assert compressed is not None
+    end = format_prediction(compressed)
+    if original is None:
+        return end
+    change = format_change(original.latency_ms, compressed.latency_ms)
+    return f"{format_prediction(original)} -> {end}, {change}"
+
+
+def _parity_line(report: RunReport) -> str:
+    failed = [f for f in report.parity if f.verdict is not Verdict.PASSED]
+    if failed:
+        names = ", ".join(f"{f.candidate} against {f.reference}" for f in failed)
+        return f"FAILED: {len(failed)} of {len(report.parity)} parity checks ({names})"
+    return f"all {len(report.parity)} parity checks passed" if report.parity else "no parity check was made"
+
+
+def _comparison(report: RunReport) -> Table:
+    deployment = report.deployment
+    before, after = deployment.original, deployment.compressed
+    rows = (
+        *_static_rows(before, after),
+        _memory_row(before, after),
+        *_latency_rows(before.latency, after.latency),
+        *_prediction_rows(deployment.original_prediction, deployment.compressed_prediction),
+    )
+    return Table(
+        title="Original and compressed",
+        columns=("", "original", "compressed", "change"),
+        rows=rows,
+        remark=_timing_remark(report),
+        numeric_columns=frozenset({1, 2, 3}),
+    )
+
+
+def _static_rows(before: ModelFigures, after: ModelFigures) -> list[tuple[str, str, str, str]]:
+    """What needs no clock: work, parameters, size."""
+    figures = (
+        ("MACs per image", format_macs, before.macs, after.macs),
+        ("parameters", format_count, before.parameters, after.parameters),
+        ("ONNX file", format_bytes, before.size_bytes, after.size_bytes),
+    )
+    return [(label, show(old), show(new), format_change(old, new)) for label, show, old, new in figures]
+
+
+def _memory_row(before: ModelFigures, after: ModelFigures) -> tuple[str, str, str, str]:
+    values = (before.peak_memory_bytes, after.peak_memory_bytes)
+    shown = [MISSING if value is None else format_bytes(value) for value in values]
+    change = "" if values[0] is None or values[1] is None else format_change(values[0], values[1])
+    return ("peak memory", shown[0], shown[1], change)
+
+
+def _latency_rows(
+    before: LatencyMeasurement | None, after: LatencyMeasurement | None
+) -> list[tuple[str, str, str, str]]:
+    labels = {
+        "latency p50": "latency_p50_ms",
+        "latency p90": "latency_p90_ms",
+        "CPU time p50": "cpu_time_p50_ms",
+    }
+    rows = []
+    for label, name in labels.items():
+        shown = [
+            MISSING if figure is None else format_ms(getattr(figure, name), figure.provenance)
+            for figure in (before, after)
+        ]
+        comparable = before is not None and after is not None
+        change = format_change(getattr(before, name), getattr(after, name)) if comparable else ""
+        rows.append((label, shown[0], shown[1], change))
+    return rows
+
+
+def _prediction_rows(
+    before: LatencyPrediction | None, after: LatencyPrediction | None
+) -> list[tuple[str, str, str, str]]:
+    known = after or before
+    if known is None:
+        return []
+    shown = [MISSING if figure is None else format_prediction(figure) for figure in (before, after)]
+    change = "" if before is None or after is None else format_change(before.latency_ms, after.latency_ms)
+    return [(f"latency on {known.target}", shown[0], shown[1], change)]
+
+
+def _timing_remark(report: RunReport) -> str:
+    parts = []
+    latency = report.deployment.compressed.latency
+    if latency is not None:
+        parts.append(
+            f"Times with {latency.runtime} on {latency.machine}, {latency.threads} thread(s), "
+            f"batch {latency.batch_size}, {latency.repetitions} repetitions after {latency.warmup} "
+            "to warm up."
+        )
+    ratio = report.deployment.host_cpu_ratio
+    if ratio is not None:
+        parts.append(
+            f"Ratio of CPU times from {ratio.pairs} interleaved pairs, {ratio.threads} thread(s): "
+            f"{format_ratio(ratio)}."
+        )
+    prediction = report.deployment.compressed_prediction
+    if prediction is not None:
+        parts.append(
+            f"Prediction for {prediction.target}: {prediction.basis}; "
+            f"{format_share(prediction.compute_bound_share)} of it is compute-bound."
+        )
+    return " ".join(parts)
+
+
+def _accuracy(report: RunReport) -> Table:
+    kind = report.accuracy_kind
+    rows = tuple(
+        (figure.stage, format_quality(figure, kind), str(figure.images)) for figure in report.accuracy
+    )
+    lower = " Lower is better." if kind is AccuracyKind.RELATIVE_ERROR else ""
+    return Table(
+        title="Accuracy by stage",
+        columns=("model", kind.value, "images"),
+        rows=rows,
+        remark=f"On images that neither ranking nor recovery saw.{lower}",
+        numeric_columns=frozenset({1, 2}),
+    )
+
+
+def _parity(report: RunReport) -> Table:
+    rows = tuple(
+        (
+            f"{figure.reference} / {figure.candidate}",
+            format_error(figure.relative_error),
+            format_error(figure.tolerance),
+            format_error(figure.max_abs_error),
+            f"{figure.cosine:.6f}",
+            "" if figure.top1_agreement is None else format_share(figure.top1_agreement),
+            figure.verdict.value if figure.verdict is Verdict.PASSED else figure.verdict.value.upper(),
+        )
+        for figure in report.parity
+    )
+    return Table(
+        title="Parity chain",
+        columns=("models", "relative error", "tolerance", "max error", "cosine", "same top-1", "verdict"),
+        rows=rows,
+        remark="Neighbours compared on calibration images; relative error is max |a - b| / max |a|.",
+        numeric_columns=frozenset({1, 2, 3, 4, 5}),
+    )
+
+
+def _layers(report: RunReport) -> Table:
+    return Table(
+        title="Layers",
+        columns=("layer", "op", "channels", "MACs", "change", "group", "held by"),
+        rows=tuple(_layer_row(row) for row in report.pruning.layers),
+        remark=(
+            f"{report.pruning.players_removed} of {report.ranking.players} channels removed; "
+            f"widths in steps of {report.pruning.width_quantum}."
+        ),
+        code_columns=frozenset({0, 5}),
+        numeric_columns=frozenset({2, 3, 4}),
+    )
+
+
+def _layer_row(row: LayerRow) -> tuple[str, ...]:
+    same = row.channels_before == row.channels_after
+    channels = str(row.channels_before) if same else f"{row.channels_before} -> {row.channels_after}"
+    before, after = format_count(row.macs_before), format_count(row.macs_after)
+    macs = before if row.macs_before == row.macs_after else f"{before} -> {after}"
+    change = format_change(row.macs_before, row.macs_after)
+    return (row.layer, row.op, channels, macs, change, row.group or "", row.frozen_by or "")
+
+
+def _method(report: RunReport) -> Table:
+    ranking, recovery, calibration = report.ranking, report.recovery, report.calibration
+    methods = ", ".join(f"{name} for {count}" for name, count in ranking.methods.items())
+    labels = "labelled" if calibration.labelled else "unlabelled"
+    rows = (
+        (
+            "calibration",
+            f"{calibration.source}: {calibration.fitting_images} images to fit, "
+            f"{calibration.held_out_images} kept back, {labels}",
+        ),
+        ("ranking", f"{ranking.players} channels in {ranking.groups} groups; {methods}"),
+        (
+            "ranking values",
+            f"{ranking.aggregate} of {ranking.loss} over {ranking.images} images, "
+            f"{ranking.evaluations} evaluations, "
+            f"coalitions from q = {ranking.q_low:g} to {ranking.q_high:g}, "
+            f"median relative standard error {significant(ranking.median_relative_standard_error, 2)}",
+        ),
+        (
+            "recovery",
+            f"{recovery.layers_solved} layers on {recovery.images} images, ridge {recovery.ridge:g}; "
+            f"mean relative error {significant(recovery.mean_error_before)} -> "
+            f"{significant(recovery.mean_error_after)}",
+        ),
+        ("time", ", ".join(f"{t.stage} {significant(t.duration_s)} s" for t in report.stage_times)),
+    )
+    return Table(title="How it was done", columns=("step", "what"), rows=rows)
+
+
+def _environment(report: RunReport) -> Table:
+    environment, model = report.environment, report.model
+    versions = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+    rows = [
+        ("command", environment.command),
+        ("model", _model_words(report)),
+        ("model SHA-256", model.sha256 or "none: not a file"),
+        ("calibration SHA-256", report.calibration.fingerprint_sha256),
+        ("machine", environment.machine),
+        ("threads, seed", f"{environment.threads}, {environment.seed}"),
+        ("versions", f"edgeprune {environment.edgeprune}, Python {environment.python}, {versions}"),
+        ("made", f"{report.created_utc} (report schema {report.schema_version})"),
+    ]
+    return Table(title="Environment", columns=("", ""), rows=tuple(rows), code_columns=frozenset({1}))
+
+
+def _model_words(report: RunReport) -> str:
+    model = report.model
+    architecture = f", architecture {model.architecture}" if model.architecture else ""
+    shape = "x".join(str(size) for size in model.input_shape)
+    return f"{model.source} ({model.format}{architecture}), input {shape}"

@@ -1,0 +1,101 @@
+"""Figures as people read them. Exact values are in the JSON report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, Provenance
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind
+
+MISSING = "not measured"
+
+
+def format_bytes(size_bytes: int) -> str:
+    """A size in B, KiB, MiB or GiB (powers of 1024)."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{size_bytes} B" if unit == "B" else f"{significant(value)} {unit}"
+        value /= 1024
+    return f"{significant(value)} GiB"
+
+
+def format_count(count: int) -> str:
+    """A count with k, M or G (powers of 1000)."""
+    value = float(count)
+    if value < 1000:
+        return str(count)
+    for unit in ("k", "M"):
+        value /= 1000
+        if value < 999.5:
+            return f"{significant(value)} {unit}"
+    return f"{significant(value / 1000)} G"
+
+
+def format_macs(macs: int) -> str:
+    """Multiply-accumulates per image, such as ``40.8 M MACs``."""
+    return f"{format_count(macs)} MACs"
+
+
+def format_change(before: float, after: float) -> str:
+    """Relative change in percent with its sign; empty where there was nothing before."""
+    if before == 0:
+        return ""
+    change = after / before - 1.0
+    return "no change" if change == 0 else f"{100 * change:+.1f}%"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with about three significant digits and no exponent."""
+    if not math.isfinite(value):
+        return str(value)
+    rounded = float(f"{value:.{digits - 1}e}")
+    magnitude = math.floor(math.log10(abs(rounded))) if rounded else 0
+    return f"{value:.{max(0, digits - 1 - magnitude)}f}"
+
+
+def format_ms(milliseconds: float, provenance: Provenance) -> str:
+    """A time and how it was obtained; every millisecond in a report goes through here."""
+    return f"{significant(milliseconds)} ms ({provenance.value})"
+
+
+def format_prediction(prediction: LatencyPrediction) -> str:
+    """A predicted time with its error band."""
+    band = f"band {significant(prediction.low_ms)} to {significant(prediction.high_ms)}"
+    return f"{significant(prediction.latency_ms)} ms ({prediction.provenance.value}, {band})"
+
+
+def format_share(share: float) -> str:
+    """A share in [0, 1] as a percentage."""
+    return f"{100 * share:.1f}%"
+
+
+def format_quality(figure: AccuracyFigure, kind: AccuracyKind, *, interval: bool = True) -> str:
+    """A quality figure, with its 95% interval."""
+    show: Callable[[float], str] = significant if kind is AccuracyKind.RELATIVE_ERROR else format_share
+    text = show(figure.value)
+    return f"{text} (95% interval {show(figure.low)} to {show(figure.high)})" if interval else text
+
+
+def format_ratio(ratio: LatencyRatio) -> str:
+    """CPU time of the compressed model over the original's, and what that means."""
+    return (
+        f"{ratio.ratio:.2f}x the original's CPU time on this host "
+        f"({ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}, "
+        f"{Provenance.MEASURED_ON_HOST.value}): {ratio_meaning(ratio)}"
+    )
+
+
+def ratio_meaning(ratio: LatencyRatio) -> str:
+    """``faster`` or ``slower`` only where the whole interval is on that side of 1."""
+    if ratio.high < 1.0:
+        return "faster"
+    if ratio.low > 1.0:
+        return "SLOWER"
+    return "no clear difference"
+
+
+def format_error(value: float) -> str:
+    """A small error, such as a parity figure."""
+    return "0" if value == 0 else f"{value:.1e}"

@@ -1,0 +1,52 @@
+"""The report as JSON: exact figures, one versioned schema (``docs/report-schema.md``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
+from edgeprune.errors import UsageError
+from edgeprune.files import atomic_write_text
+
+
+def report_to_json(report: RunReport) -> str:
+    """The text of ``report.json``."""
+    return json.dumps(to_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(report: RunReport, path: str | Path) -> None:
+    """Write ``report.json``; what is written reads back equal.
+
+    Raises:
+        OutputError: the path cannot be written.
+    """
+    atomic_write_text(path, report_to_json(report))
+
+
+def read_json(path: str | Path) -> RunReport:
+    """Read a report that :func:`write_json` wrote.
+
+    Raises:
+        UsageError: no such file, not a report, or one of a schema version that this edgeprune does not know.
+    """
+    shown = repr(str(path))
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"report {shown} cannot be read ({error.strerror}); name a report.json") from error
+    except ValueError as error:
+        raise UsageError(f"{shown} is not JSON ({error}); name a report.json written by edgeprune") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version is None:
+        raise UsageError(f"{shown} has no schema_version; name a report.json written by edgeprune")
+    if version != REPORT_SCHEMA_VERSION:
+        raise UsageError(
+            f"report {shown} has schema version {version!r}, this edgeprune reads "
+            f"{REPORT_SCHEMA_VERSION!r}; read it with the edgeprune that wrote it, or run that again"
+        )
+    try:
+        return from_jsonable(RunReport, data)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

@@ -1,0 +1,68 @@
+"""The report as GitHub-flavoured Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from edgeprune.artifacts.report import RunReport
+from edgeprune.reporting.document import Document, Table, build_document
+
+
+def render_markdown(report: RunReport) -> str:
+    """The report for ``report.md``: verdict first, then warnings, then the tables."""
+    document = build_document(report)
+    blocks = [
+        f"# {escape(document.title)}",
+        _verdict(document),
+        *_alerts(document),
+        *(_table(table) for table in document.tables),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table."""
+    joined = " ".join(text.split())
+    return re.sub(r"([\\`*\[\]|<]|(?<!\w)_|_(?!\w))", r"\\\1", joined)
+
+
+def _code(text: str) -> str:
+    """A code span inside a table, whatever backticks and pipes the text holds."""
+    joined = " ".join(text.split()).replace("|", "\\|")
+    if not joined:
+        return ""
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", joined)), default=0) + 1)
+    return f"{fence} {joined} {fence}" if "`" in joined else f"{fence}{joined}{fence}"
+
+
+def _verdict(document: Document) -> str:
+    heading = "" if document.passed else "**A CHECK FAILED: do not ship this model.**\n\n"
+    return heading + "\n".join(f"- **{escape(label)}**: {escape(text)}" for label, text in document.verdict)
+
+
+def _alerts(document: Document) -> list[str]:
+    if not document.alerts:
+        return []
+    lines = "\n".join(f"> - {escape(alert)}" for alert in document.alerts)
+    return [f"## Warnings and notes\n\n> [!WARNING]\n{lines}"]
+
+
+def _table(table: Table) -> str:
+    numeric = table.numeric_columns
+    lines = [
+        _row(tuple(escape(column) for column in table.columns)),
+        _row(tuple("---:" if index in numeric else "---" for index in range(len(table.columns)))),
+        *(_row(_cells(table, row)) for row in table.rows),
+    ]
+    remark = f"\n\n{escape(table.remark)}" if table.remark else ""
+    return f"## {escape(table.title)}\n\n" + "\n".join(lines) + remark
+
+
+def _cells(table: Table, row: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        _code(cell) if index in table.code_columns else escape(cell) for index, cell in enumerate(row)
+    )
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"

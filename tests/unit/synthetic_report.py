@@ -1,0 +1,187 @@
+"""A report with made-up figures that exercises every section; the golden files show it."""
+
+from __future__ import annotations
+
+from edgeprune.artifacts.latency import (
+    LatencyMeasurement,
+    LatencyPrediction,
+    LatencyRatio,
+    ModelFigures,
+    Provenance,
+)
+from edgeprune.artifacts.report import (
+    REPORT_SCHEMA_VERSION,
+    AccuracyFigure,
+    AccuracyKind,
+    CalibrationSection,
+    DeploymentSection,
+    Environment,
+    LayerRow,
+    ModelSection,
+    ParityFigure,
+    PruningSection,
+    RankingSection,
+    RecoverySection,
+    RunReport,
+    StageTime,
+    Verdict,
+)
+
+
+def measurement(p50: float) -> LatencyMeasurement:
+    return LatencyMeasurement(
+        provenance=Provenance.MEASURED_ON_HOST,
+        latency_p50_ms=p50,
+        latency_p90_ms=p50 * 1.25,
+        cpu_time_p50_ms=p50 * 1.01,
+        repetitions=200,
+        warmup=20,
+        threads=1,
+        batch_size=1,
+        runtime="onnxruntime 9.9.9",
+        machine="Synthetic CPU, 2 cores",
+    )
+
+
+def prediction(latency: float) -> LatencyPrediction:
+    return LatencyPrediction(
+        provenance=Provenance.PREDICTED,
+        target="rpi4",
+        latency_ms=latency,
+        low_ms=latency / 2,
+        high_ms=latency * 2,
+        compute_bound_share=0.625,
+        basis="roofline over 12 nodes",
+    )
+
+
+def parity(reference: str, candidate: str, error: float, verdict: Verdict = Verdict.PASSED) -> ParityFigure:
+    return ParityFigure(
+        reference=reference,
+        candidate=candidate,
+        max_abs_error=error * 10,
+        mean_abs_error=error,
+        relative_error=error,
+        cosine=0.9999999,
+        top1_agreement=1.0,
+        images=64,
+        tolerance=1e-4,
+        verdict=verdict,
+    )
+
+
+def accuracy(stage: str, value: float) -> AccuracyFigure:
+    return AccuracyFigure(stage=stage, value=value, low=value - 0.021, high=value + 0.011, images=360)
+
+
+def synthetic_report() -> RunReport:
+    return RunReport(
+        schema_version=REPORT_SCHEMA_VERSION,
+        created_utc="2030-01-02T03:04:05+00:00",
+        model=ModelSection(
+            source="models/odd|name_[bold].safetensors",
+            format="state-dict",
+            architecture="examples/digits/model.py:digits_net",
+            input_shape=(1, 8, 8),
+            sha256="ab" * 32,
+        ),
+        calibration=CalibrationSection(
+            source="calibration/digits.npz",
+            fingerprint_sha256="cd" * 32,
+            fitting_images=1000,
+            held_out_images=360,
+            labelled=True,
+            warnings=("2 of 10 classes have fewer than 5 images",),
+        ),
+        ranking=RankingSection(
+            players=96,
+            groups=5,
+            methods={"multilinear": 4, "exact": 1},
+            aggregate="rms",
+            loss="cross-entropy",
+            evaluations=48,
+            images=1000,
+            q_low=0.5,
+            q_high=0.95,
+            median_relative_standard_error=0.0312,
+        ),
+        pruning=PruningSection(
+            ratio_asked=0.25,
+            ratio_asked_by="--ratio",
+            macs_removed_share=0.2613,
+            width_quantum=4,
+            players_removed=20,
+            layers=(
+                LayerRow(
+                    layer="stem.conv",
+                    op="convolution",
+                    channels_before=16,
+                    channels_after=12,
+                    macs_before=1_204_224,
+                    macs_after=903_168,
+                    group="stem.conv",
+                    frozen_by=None,
+                ),
+                LayerRow(
+                    layer="head",
+                    op="linear",
+                    channels_before=10,
+                    channels_after=10,
+                    macs_before=640,
+                    macs_after=640,
+                    group=None,
+                    frozen_by="output",
+                ),
+            ),
+        ),
+        recovery=RecoverySection(
+            layers_solved=6, images=1000, ridge=0.01, mean_error_before=0.3141, mean_error_after=0.0271
+        ),
+        accuracy_kind=AccuracyKind.TOP1,
+        accuracy=(
+            accuracy("original", 0.9861),
+            accuracy("pruned without recovery", 0.8139),
+            accuracy("recovered", 0.9806),
+            accuracy("ONNX", 0.9806),
+        ),
+        parity=(
+            parity("original", "masked", 0.0),
+            parity("pruned", "ONNX", 3.2e-7),
+        ),
+        deployment=DeploymentSection(
+            target="rpi4",
+            original=ModelFigures(
+                size_bytes=81_920,
+                parameters=19_850,
+                macs=4_900_000,
+                peak_memory_bytes=None,
+                latency=measurement(0.1234),
+            ),
+            compressed=ModelFigures(
+                size_bytes=61_444,
+                parameters=14_210,
+                macs=3_619_630,
+                peak_memory_bytes=5_500_000,
+                latency=measurement(0.0987),
+            ),
+            host_cpu_ratio=LatencyRatio(
+                ratio=0.81, low=0.78, high=0.84, confidence=0.95, pairs=100, threads=1
+            ),
+            original_prediction=prediction(1.5),
+            compressed_prediction=prediction(1.1),
+        ),
+        stage_times=(
+            StageTime(stage="load", duration_s=0.12),
+            StageTime(stage="rank", duration_s=4.5),
+        ),
+        environment=Environment(
+            edgeprune="0.0.0",
+            python="3.99.0",
+            packages={"torch": "9.9.9", "onnx": "8.8.8"},
+            machine="Synthetic CPU, 2 cores",
+            threads=1,
+            seed=0,
+            command="edgeprune compress net.safetensors --target rpi4",
+        ),
+        notes=("no rule for op aten.foo; 4 channels stay",),
+    )

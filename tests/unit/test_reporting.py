@@ -1,0 +1,251 @@
+"""The three forms of the report: golden files, round trip, provenance of every figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import typing
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from synthetic_report import parity, synthetic_report
+
+from edgeprune.artifacts.latency import LatencyRatio, Provenance
+from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, AccuracyKind, RunReport, Verdict
+from edgeprune.errors import OutputError, UsageError
+from edgeprune.reporting import read_json, render_markdown, render_terminal, report_to_json, write_json
+from edgeprune.reporting.formatting import (
+    format_bytes,
+    format_change,
+    format_count,
+    ratio_meaning,
+    significant,
+)
+from edgeprune.reporting.markdown import escape
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
+
+
+def terminal_text(report: RunReport, width: int = 160) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(render_terminal(report))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+RENDERERS = {"report.json": report_to_json, "report.md": render_markdown, "report.txt": terminal_text}
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_golden(name: str) -> None:
+    text = RENDERERS[name](synthetic_report())
+    if os.environ.get(UPDATE_FLAG) == "1":
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    expected = (GOLDEN / name).read_text(encoding="utf-8")
+    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+
+
+def test_json_round_trip_is_equal(tmp_path: Path) -> None:
+    report = synthetic_report()
+    write_json(report, tmp_path / "report.json")
+    assert read_json(tmp_path / "report.json") == report
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) -> None:
+    report = synthetic_report()
+    odd = dataclasses.replace(parity("a", "b", float("inf")), cosine=float("nan"))
+    write_json(dataclasses.replace(report, parity=(odd,)), tmp_path / "report.json")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    back = read_json(tmp_path / "report.json").parity[0]
+    assert back.relative_error == float("inf")
+    assert back.cosine != back.cosine
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("not json", "is not JSON"),
+        ("[]", "has no schema_version"),
+        ('{"model": 1}', "has no schema_version"),
+        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.0'"),
+        (
+            '{"schema_version": "1.0"}',
+            "does not fit schema 1.0: RunReport: unknown fields [], missing fields",
+        ),
+    ],
+)
+def test_read_refuses_what_is_no_report(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        read_json(path)
+
+
+def test_read_refuses_a_missing_file_and_a_wrongly_typed_field(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_json(tmp_path / "none.json")
+    data = json.loads(report_to_json(synthetic_report()))
+    data["environment"]["seed"] = "zero"
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError, match="expected int, got 'zero'"):
+        read_json(tmp_path / "report.json")
+
+
+def test_write_to_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_json(synthetic_report(), tmp_path / "none" / "report.json")
+
+
+@pytest.mark.parametrize("render", [render_markdown, terminal_text])
+def test_every_millisecond_says_how_it_was_obtained(render: typing.Callable[[RunReport], str]) -> None:
+    text = re.sub(r"\s+", " ", render(synthetic_report()))
+    times = [text[found.end() :][:40] for found in re.finditer(r"[\d.]+ ms\b", text)]
+    assert len(times) >= 10
+    meanings = "|".join(p.value for p in Provenance)
+    assert all(re.match(rf" \(({meanings})[,)]", after) for after in times), times
+
+
+def test_the_verdict_comes_first_and_holds_the_outcome() -> None:
+    head = render_markdown(synthetic_report()).split("## ")[0]
+    for fact in ("25.0% fewer MACs", "98.6% -> 98.1%", "96.0% to 99.2%", "-25.0%", "0.81x", "predicted"):
+        assert fact in head
+    assert "FAILED" not in head
+
+
+def test_a_failed_check_is_the_first_thing_said() -> None:
+    report = synthetic_report()
+    bad = dataclasses.replace(
+        report, parity=(*report.parity, parity("ONNX", "ORT", 0.5, verdict=Verdict.FAILED))
+    )
+    head = render_markdown(bad).split("## ")[0]
+    assert "A CHECK FAILED" in head
+    assert "1 of 3 parity checks (ORT against ONNX)" in head
+    assert "A CHECK FAILED" in terminal_text(bad)
+
+
+def test_warnings_and_notes_stand_before_the_tables_once_each() -> None:
+    report = synthetic_report()
+    warned = dataclasses.replace(report, notes=(*report.notes, *report.calibration.warnings))
+    text = render_markdown(warned)
+    assert text.count("fewer than 5 images") == 1
+    assert text.index("fewer than 5 images") < text.index("## Original and compressed")
+    assert "no rule for op" in text
+    calm = dataclasses.replace(
+        report, notes=(), calibration=dataclasses.replace(report.calibration, warnings=())
+    )
+    assert "Warnings" not in render_markdown(calm)
+    assert "Warnings" not in terminal_text(calm)
+
+
+def test_without_prediction_ratio_and_timing_the_report_still_renders() -> None:
+    report = synthetic_report()
+    bare = dataclasses.replace(
+        report,
+        accuracy_kind=AccuracyKind.RELATIVE_ERROR,
+        deployment=dataclasses.replace(
+            report.deployment,
+            target="host",
+            host_cpu_ratio=None,
+            original_prediction=None,
+            compressed_prediction=None,
+            original=dataclasses.replace(report.deployment.original, latency=None),
+            compressed=dataclasses.replace(report.deployment.compressed, latency=None),
+        ),
+    )
+    for text in (render_markdown(bare), terminal_text(bare)):
+        assert "predicted" not in text
+        assert "not measured" in text
+        assert "Lower is better" in text
+    assert read_back(bare) == bare
+
+
+def read_back(report: RunReport) -> RunReport:
+    from edgeprune.artifacts.codec import from_jsonable
+
+    return from_jsonable(RunReport, json.loads(report_to_json(report)))
+
+
+def test_names_are_never_read_as_markup() -> None:
+    report = synthetic_report()
+    assert "odd|name_[bold].safetensors" in terminal_text(report)
+    assert "odd\\|name\\_\\[bold\\].safetensors" in render_markdown(report)
+    rows = [line for line in render_markdown(report).splitlines() if line.startswith("|")]
+    widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+    assert widths == {3, 4, 5, 8}
+
+
+def test_escape_leaves_words_alone() -> None:
+    assert escape("layer1.conv_2") == "layer1.conv_2"
+    assert escape("__init__ a*b <x>") == "\\__init_\\_ a\\*b \\<x>"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "meaning"),
+    [(0.7, 0.9, "faster"), (0.9, 1.1, "no clear difference"), (1.1, 1.3, "SLOWER")],
+)
+def test_faster_is_said_only_where_the_interval_says_so(low: float, high: float, meaning: str) -> None:
+    ratio = LatencyRatio(ratio=(low + high) / 2, low=low, high=high, confidence=0.95, pairs=9, threads=1)
+    assert ratio_meaning(ratio) == meaning
+
+
+def test_units() -> None:
+    assert [format_bytes(n) for n in (0, 1023, 1024, 1536, 5 << 20)] == [
+        "0 B",
+        "1023 B",
+        "1.00 KiB",
+        "1.50 KiB",
+        "5.00 MiB",
+    ]
+    assert [format_count(n) for n in (999, 1000, 999_499, 999_500, 40_800_000, 4_100_000_000)] == [
+        "999",
+        "1.00 k",
+        "999 k",
+        "1.00 M",
+        "40.8 M",
+        "4.10 G",
+    ]
+    assert [significant(x) for x in (0.0, 0.01234, 1.0, 12.345, 1234.5)] == [
+        "0.00",
+        "0.0123",
+        "1.00",
+        "12.3",
+        "1234",
+    ]
+    assert [format_change(*pair) for pair in ((4, 3), (2, 3), (5, 5), (0, 3))] == [
+        "-25.0%",
+        "+50.0%",
+        "no change",
+        "",
+    ]
+
+
+def reachable(kind: object) -> list[type]:
+    """Dataclasses in the fields of ``kind``, itself first."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        inner = [t for hint in typing.get_type_hints(kind).values() for t in reachable(hint)]
+        return list(dict.fromkeys([kind, *inner]))
+    return [t for part in typing.get_args(kind) for t in reachable(part)]
+
+
+@pytest.mark.parametrize("kind", reachable(RunReport), ids=lambda kind: kind.__name__)
+def test_every_field_of_the_schema_is_documented_and_nothing_else(kind: type) -> None:
+    text = (ROOT / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    sections = {part.splitlines()[0]: part for part in text.split("\n## ")[1:]}
+    assert kind.__name__ in sections, f"docs/report-schema.md has no section {kind.__name__}"
+    described = re.findall(r"^\| `(\w+)` \| \S.* \| \S.* \|$", sections[kind.__name__], flags=re.MULTILINE)
+    assert sorted(described) == sorted(f.name for f in dataclasses.fields(kind))
+
+
+def test_the_documented_schema_version_is_the_current_one() -> None:
+    text = (ROOT / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    assert f"schema version `{REPORT_SCHEMA_VERSION}`" in text
