@@ -1,0 +1,287 @@
+"""Work of an ONNX model at batch 1: multiply-accumulates and bytes moved per node, parameters, size.
+
+Counts follow the shapes that ``onnx.shape_inference`` finds. Sources: the ONNX operator specification.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from edgeprune.errors import ProfileError
+
+_LOG = logging.getLogger("edgeprune.latency")
+
+Shape = tuple[int, ...]
+
+_FREE_OPS = frozenset(
+    "Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze".split()
+)
+# onnxruntime folds or fuses these into the convolution whose only reader they are.
+_FUSED_AFTER_CONV = frozenset("BatchNormalization Clip HardSigmoid LeakyRelu Relu Sigmoid Tanh".split())
+_FUSED_AFTER_GEMM = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu"})
+_UNCOUNTED_OPS = frozenset(
+    "Attention ConvInteger Einsum GRU If LSTM Loop MatMulInteger MultiHeadAttention QLinearConv "
+    "QLinearMatMul RNN Scan".split()
+)
+_FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+
+class OpKind(Enum):
+    """Which kernel family runs a node."""
+
+    CONV = "convolution"
+    DEPTHWISE = "depthwise convolution"
+    GEMM = "matrix product"
+    MEMORY = "moves or maps data"
+    FREE = "free: folded, fused or no data moved"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpWork:
+    """Work of one node for one input: ``bytes_moved`` counts inputs, weights and outputs once each."""
+
+    op_type: str
+    name: str
+    kind: OpKind
+    macs: int
+    bytes_moved: int
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether this is a convolution with one input channel a group."""
+        return self.kind is OpKind.DEPTHWISE
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tensors:
+    shapes: Mapping[str, Shape]
+    item_bytes: Mapping[str, int]
+    constants: frozenset[str]
+
+    def bytes_of(self, names: Sequence[str]) -> int:
+        return sum(math.prod(self.shapes[n]) * self.item_bytes[n] for n in names if n in self.shapes)
+
+
+def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
+    """Work of every node at batch 1, in graph order.
+
+    Convolutions (grouped too), transposed convolutions, Gemm and MatMul have MACs; other nodes only
+    move bytes. Nodes that onnxruntime folds, fuses into a convolution or skips are ``OpKind.FREE``.
+    An op whose MACs are not counted is logged.
+
+    Raises:
+        ProfileError: the file is missing or no ONNX, a size other than the batch is dynamic, or the
+            shapes of a convolution or matrix product cannot be inferred.
+    """
+    model = _load(Path(onnx_path))
+    _fix_batch(model, Path(onnx_path).name)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ProfileError(
+            f"{Path(onnx_path).name}: shapes cannot be inferred ({_first_line(error)}); give a valid ONNX file"
+        ) from error
+    graph = inferred.graph
+    tensors = _tensors(graph)
+    fused = _fused_nodes(graph)
+    work = tuple(_node_work(node, tensors, index in fused) for index, node in enumerate(graph.node))
+    uncounted = sorted({node.op_type for node in graph.node} & _UNCOUNTED_OPS)
+    if uncounted:
+        _LOG.warning("%s: MACs of %s are not counted", Path(onnx_path).name, ", ".join(uncounted))
+    return work
+
+
+def total_macs(onnx_path: str | Path) -> int:
+    """Multiply-accumulates of one input through the whole model.
+
+    Raises:
+        ProfileError: as :func:`count_work`.
+    """
+    return sum(op.macs for op in count_work(onnx_path))
+
+
+def count_parameters(onnx_path: str | Path) -> int:
+    """Floating-point values in constant tensors of at least one dimension that some node reads.
+
+    Raises:
+        ProfileError: the file is missing or no ONNX.
+    """
+    graph = _load(Path(onnx_path)).graph
+    read = {name for node in graph.node for name in node.input}
+    return sum(
+        math.prod(tensor.dims)
+        for name, tensor in _constant_tensors(graph).items()
+        if name in read and tensor.data_type in _FLOAT_TYPES and len(tensor.dims) > 0
+    )
+
+
+def size_bytes(onnx_path: str | Path) -> int:
+    """Size of the file, and of the external data files that it names.
+
+    Raises:
+        ProfileError: the file or its external data is missing, or it is no ONNX.
+    """
+    path = Path(onnx_path)
+    graph = _load(path).graph
+    external = {
+        ExternalDataInfo(tensor).location
+        for tensor in _constant_tensors(graph).values()
+        if uses_external_data(tensor)
+    }
+    total = path.stat().st_size
+    for location in sorted(external):
+        data = path.parent / location
+        if not data.is_file():
+            raise ProfileError(
+                f"{path.name}: its external data file {location!r} is missing; put it beside the ONNX file"
+            )
+        total += data.stat().st_size
+    return total
+
+
+def _load(path: Path) -> ModelProto:
+    if not path.is_file():
+        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ProfileError(
+            f"{path.name}: not an ONNX file ({_first_line(error)}); give an .onnx file"
+        ) from error
+    if not model.graph.node:
+        raise ProfileError(f"{path.name}: an ONNX file without nodes; give the file of a model")
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _fix_batch(model: ModelProto, where: str) -> None:
+    # Stored shapes may carry the symbol of the batch, which would hide the sizes found at batch 1.
+    del model.graph.value_info[:]
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for given in model.graph.input:
+        if given.name in constants:
+            continue
+        for position, dim in enumerate(given.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") and dim.dim_value > 0 and position > 0:
+                continue
+            if position > 0:
+                raise ProfileError(
+                    f"{where}: dimension {position} of input {given.name!r} is dynamic "
+                    f"({dim.dim_param or 'unnamed'}); only the batch may be: export it with a fixed size"
+                )
+            dim.dim_value = 1
+    for output in model.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+
+
+def _constant_tensors(graph: GraphProto) -> dict[str, TensorProto]:
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tensors.update({node.output[0]: a.t for a in node.attribute if a.name == "value"})
+    return tensors
+
+
+def _tensors(graph: GraphProto) -> _Tensors:
+    constant = _constant_tensors(graph)
+    shapes: dict[str, Shape] = {name: tuple(tensor.dims) for name, tensor in constant.items()}
+    item_bytes = {name: _item_bytes(tensor.data_type) for name, tensor in constant.items()}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        dims = kind.shape.dim
+        known = kind.HasField("shape") and all(d.HasField("dim_value") for d in dims)
+        if known and value.name not in shapes:
+            shapes[value.name] = tuple(d.dim_value for d in dims)
+            item_bytes[value.name] = _item_bytes(kind.elem_type)
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if all(name in constants for name in node.input if name):
+            constants.update(node.output)
+    return _Tensors(shapes=shapes, item_bytes=item_bytes, constants=frozenset(constants))
+
+
+def _item_bytes(elem_type: int) -> int:
+    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return 0
+    return int(helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
+
+
+def _fused_nodes(graph: GraphProto) -> frozenset[int]:
+    """Positions of nodes that run inside the convolution or matrix product before them."""
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    for output in graph.output:
+        readers[output.name] = readers.get(output.name, 0) + 1
+    host_of: dict[str, str] = {}
+    fused: set[int] = set()
+    for index, node in enumerate(graph.node):
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            host_of[node.output[0]] = node.op_type
+            continue
+        host = host_of.get(node.input[0]) if node.input else None
+        allowed = _FUSED_AFTER_GEMM if host == "Gemm" else _FUSED_AFTER_CONV
+        if host is not None and node.op_type in allowed and readers[node.input[0]] == 1:
+            fused.add(index)
+            if node.op_type == "BatchNormalization":
+                host_of[node.output[0]] = host
+    return frozenset(fused)
+
+
+def _node_work(node: NodeProto, tensors: _Tensors, fused: bool) -> OpWork:
+    kind, macs = OpKind.MEMORY, 0
+    if fused or node.op_type in _FREE_OPS or all(o in tensors.constants for o in node.output if o):
+        return OpWork(op_type=node.op_type, name=node.name, kind=OpKind.FREE, macs=0, bytes_moved=0)
+    if node.op_type in ("Conv", "ConvTranspose"):
+        kind, macs = _conv_work(node, tensors)
+    elif node.op_type in ("Gemm", "MatMul"):
+        kind, macs = OpKind.GEMM, _product_macs(node, tensors)
+    unknown = [n for n in (*node.input, *node.output) if n and n not in tensors.shapes]
+    if unknown:
+        _LOG.warning(
+            "%s %r: the size of %r is unknown, its bytes are not counted", node.op_type, node.name, unknown[0]
+        )
+    moved = tensors.bytes_of([*node.input, *node.output])
+    return OpWork(op_type=node.op_type, name=node.name, kind=kind, macs=macs, bytes_moved=moved)
+
+
+def _shape(node: NodeProto, name: str, tensors: _Tensors) -> Shape:
+    if name not in tensors.shapes:
+        raise ProfileError(
+            f"the shape of {name!r} at {node.op_type} node {node.name!r} cannot be inferred; "
+            "export the model with fixed sizes"
+        )
+    return tensors.shapes[name]
+
+
+def _conv_work(node: NodeProto, tensors: _Tensors) -> tuple[OpKind, int]:
+    weight = _shape(node, node.input[1], tensors)
+    groups = next((int(a.i) for a in node.attribute if a.name == "group"), 1)
+    # Each output value of a convolution, or each input value of a transposed one, meets
+    # one filter: the weight elements without its dimension 0.
+    positions = node.output[0] if node.op_type == "Conv" else node.input[0]
+    macs = math.prod(_shape(node, positions, tensors)) * math.prod(weight[1:])
+    channels = weight[1] * groups if node.op_type == "Conv" else weight[0]
+    return (OpKind.DEPTHWISE if groups > 1 and groups == channels else OpKind.CONV), macs
+
+
+def _product_macs(node: NodeProto, tensors: _Tensors) -> int:
+    left = _shape(node, node.input[0], tensors)
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    inner = left[0] if transposed else left[-1]
+    return math.prod(_shape(node, node.output[0], tensors)) * inner
