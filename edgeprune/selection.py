@@ -14,6 +14,7 @@ from edgeprune.artifacts.pruning import GroupPlan, PruningPlan
 from edgeprune.errors import NothingToPruneError
 
 MIN_CHANNELS = 2
+STEPS_PER_GROUP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +78,17 @@ def select(
     *,
     ratio: float,
     width_quantum: int = 1,
+    adapt_quantum: bool = False,
     min_channels: int = MIN_CHANNELS,
 ) -> PruningPlan:
     """Remove players until ``ratio`` of the MACs is gone, always those with the least value per MAC saved.
 
     Widths shrink in steps that leave each group a multiple of ``width_quantum`` and at least
-    ``min_channels``; a group smaller than that stays whole.
+    ``min_channels``; a group smaller than that stays whole. With ``adapt_quantum`` the quantum is halved
+    in groups of fewer than ``STEPS_PER_GROUP`` steps, where rounding would cost more than it gains.
+
+    Args:
+        values: cost of removing each player (n_players,), additive over players.
 
     Raises:
         NothingToPruneError: there are no players, or the ratio cannot be reached; says how far it goes.
@@ -99,10 +105,11 @@ def select(
         np.array(g.players)[np.argsort(values[list(g.players)], kind="stable")] for g in coupling.groups
     ]
     gone = [0] * len(orders)
+    quanta = [_group_quantum(len(o), width_quantum) if adapt_quantum else width_quantum for o in orders]
     heap: list[tuple[float, int]] = []
 
     def price(group: int) -> float | None:
-        step = _step(len(orders[group]), gone[group], width_quantum, min_channels)
+        step = _step(len(orders[group]), gone[group], quanta[group], min_channels)
         if step == 0:
             return None
         loss = float(values[orders[group][gone[group] : gone[group] + step]].sum())
@@ -120,7 +127,7 @@ def select(
         if heap and now > heap[0][0]:
             heapq.heappush(heap, (now, group))
             continue
-        step = _step(len(orders[group]), gone[group], width_quantum, min_channels)
+        step = _step(len(orders[group]), gone[group], quanta[group], min_channels)
         costs.remove(group, step)
         gone[group] += step
         if (again := price(group)) is not None:
@@ -131,7 +138,33 @@ def select(
             f"with widths in steps of {width_quantum} and at least {min_channels} channels left in every group: "
             "ask for less, or for a smaller --width-quantum."
         )
-    return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum)
+    return _plan(
+        coupling,
+        orders,
+        gone,
+        ratio,
+        before,
+        costs.total(),
+        width_quantum,
+        _lowered(coupling, quanta, width_quantum),
+    )
+
+
+def _group_quantum(size: int, quantum: int) -> int:
+    """The quantum, halved until the group has at least ``STEPS_PER_GROUP`` steps."""
+    while quantum > 1 and size < STEPS_PER_GROUP * quantum:
+        quantum //= 2
+    return quantum
+
+
+def _lowered(coupling: CouplingGraph, quanta: list[int], width_quantum: int) -> tuple[str, ...]:
+    lowered = sum(q < width_quantum for q in quanta)
+    if not lowered:
+        return ()
+    return (
+        f"{lowered} of {len(quanta)} groups are too narrow for widths in steps of {width_quantum}; "
+        f"there they go in steps of {min(quanta)} or more (--width-quantum sets one step for all)",
+    )
 
 
 def _step(size: int, gone: int, quantum: int, min_channels: int) -> int:
@@ -149,6 +182,7 @@ def _plan(
     before: int,
     after: int,
     width_quantum: int,
+    notes: tuple[str, ...],
 ) -> PruningPlan:
     removed = sorted(int(p) for order, count in zip(orders, gone, strict=True) for p in order[:count])
     return PruningPlan(
@@ -161,4 +195,5 @@ def _plan(
         macs_before=before,
         macs_after=after,
         width_quantum=width_quantum,
+        notes=notes,
     )

@@ -55,7 +55,9 @@ class WeightedLayer:
     def macs(self, removed: NDArray[np.bool_]) -> int:
         """Multiply-accumulates per image once the players marked in ``removed`` are gone."""
         return (
-            self.macs_per_weight * kept_count(self.out_players, removed) * kept_count(self.in_players, removed)
+            self.macs_per_weight
+            * kept_count(self.out_players, removed)
+            * kept_count(self.in_players, removed)
         )
 
 

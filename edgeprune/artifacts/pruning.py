@@ -39,8 +39,18 @@ class Ranking:
     evaluations: int
     images: int
     q_low: float
+    q_high: float
     loss: str
     duration_s: float
+
+    @property
+    def removal_costs(self) -> NDArray[np.float64]:
+        """What removing each player costs, additive over players (n_players,).
+
+        Marginals of both signs cancel when many players go, so what adds up is their square; a plain
+        mean is already additive.
+        """
+        return self.values if self.aggregate is Aggregate.MEAN else np.square(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)

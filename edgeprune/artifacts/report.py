@@ -113,6 +113,7 @@ class RankingSection:
     evaluations: int
     images: int
     q_low: float
+    q_high: float
     median_relative_standard_error: float
 
 

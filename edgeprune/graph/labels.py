@@ -63,7 +63,7 @@ class AtomTable:
     def union(self, left: Atoms, right: Atoms, because: Freeze) -> None:
         """Couple two label vectors index by index; atom ``FROZEN`` on one side freezes the other."""
         for a, b in zip(left.tolist(), right.tolist(), strict=True):
-            if a == FROZEN or b == FROZEN:
+            if FROZEN in (a, b):
                 self.freeze(np.array([a, b]), because)
                 continue
             root_a, root_b = self._root(a), self._root(b)

@@ -1,4 +1,8 @@
-"""The original network with a mask on every player: reversible, and equal to physical removal."""
+"""The original network with a switch on every player: reversible, and equal to physical removal.
+
+A *plain* mask point multiplies channels by 0 or 1. A *reconstructing* one replaces absent channels by
+their best linear estimate from the present ones, which is what recovery will make of them.
+"""
 
 from __future__ import annotations
 
@@ -7,65 +11,136 @@ import itertools
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, MaskPoint
 from edgeprune.artifacts.model import CapturedModel
 
 
-def apply_mask(value: Tensor, masks: Tensor, players: Tensor, dim: int) -> Tensor:
-    """Multiply ``value`` along ``dim`` by each image's mask of the player found there.
+class ChannelMask(nn.Module):
+    """Multiply one dimension by each image's mask of the player found there.
 
     ``masks`` is (batch, players + 1); its last column is 1 and serves positions without a player.
     """
-    shape = [1] * value.dim()
-    shape[0], shape[dim] = masks.shape[0], players.shape[0]
-    return value * masks.index_select(1, players).view(shape)
+
+    players: Tensor
+
+    def __init__(self, players: Tensor, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("players", players, persistent=False)
+        self.dim = dim
+
+    def forward(self, value: Tensor, masks: Tensor) -> Tensor:
+        """Masked ``value``."""
+        shape = [1] * value.dim()
+        shape[0], shape[self.dim] = masks.shape[0], self.players.shape[0]
+        return value * masks.index_select(1, self.players).view(shape)
 
 
-def mask_module(captured: CapturedModel, coupling: CouplingGraph) -> GraphModule:
-    """The captured network with a second input ``masks`` (batch, players + 1) applied at every mask point.
+class ChannelReconstruction(nn.Module):
+    """Replace absent channels by their linear estimate from those present (one coalition per batch).
 
-    The weights are shared with ``captured``, not copied.
+    ``value -> mean + (R + diag(m) D) (value - mean)``: R estimates, and the derivative by m at 0 is what
+    the true channel would add (absent), or what only this channel can tell (present: its leave-one-out
+    residual, K o / diag K with K the inverse covariance of the present ones).
     """
-    source = captured.graph_module
+
+    players: Tensor
+    mean: Tensor
+
+    def __init__(self, players: Tensor, dim: int, mean: Tensor, covariance: Tensor, ridge: float) -> None:
+        super().__init__()
+        self.register_buffer("players", players, persistent=False)
+        self.register_buffer("mean", mean, persistent=False)
+        self.dim = dim
+        lifted = ridge * torch.diagonal(covariance).mean().clamp_min(1e-12)
+        self._covariance = covariance
+        self._regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
+        self._estimate = torch.eye(len(covariance))
+        self._direction = torch.zeros_like(self._estimate)
+
+    def set_coalition(self, present: Tensor) -> None:
+        """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
+        member = present[self.players]
+        inside, outside = torch.where(member)[0], torch.where(~member)[0]
+        size = len(member)
+        estimate = torch.zeros(size, size, dtype=self._covariance.dtype)
+        direction = torch.zeros_like(estimate)
+        if len(inside):
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._regular[inside][:, inside]))
+            estimate[inside, inside] = 1.0
+            direction[inside[:, None], inside] = inverse / torch.diagonal(inverse)[:, None]
+            if len(outside):
+                mapped = self._covariance[outside][:, inside] @ inverse
+                estimate[outside[:, None], inside] = mapped
+                direction[outside[:, None], inside] = -mapped
+        direction[outside, outside] = 1.0
+        self._estimate = estimate.float()
+        self._direction = direction.float()
+
+    def forward(self, value: Tensor, masks: Tensor) -> Tensor:
+        """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by."""
+        moved = value.movedim(self.dim, 1)
+        shape = moved.shape
+        centred = moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
+        centred = centred - self.mean[:, None]
+        weights = masks.index_select(1, self.players).unsqueeze(2)
+        change = (self._direction @ centred).detach() * weights
+        rebuilt = self._estimate @ centred + change + self.mean[:, None]
+        return rebuilt.reshape(shape).movedim(1, self.dim)
+
+
+def mask_sources(coupling: CouplingGraph) -> list[tuple[str, int, list[MaskPoint]]]:
+    """Distinct (node, dimension) at which players enter consumers, with their mask points."""
+
+    def key(point: MaskPoint) -> tuple[str, int]:
+        return point.source, point.dim
+
+    ordered = sorted(coupling.mask_points, key=key)
+    return [(source, dim, list(points)) for (source, dim), points in itertools.groupby(ordered, key=key)]
+
+
+def player_columns(point: MaskPoint, num_players: int) -> Tensor:
+    """Column of the mask matrix for every position; positions without a player read the last one."""
+    return torch.from_numpy(np.where(point.players == NO_PLAYER, num_players, point.players))
+
+
+def mask_module(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    statistics: dict[tuple[str, int], tuple[Tensor, Tensor]] | None = None,
+    *,
+    ridge: float = 1e-3,
+) -> GraphModule:
+    """The captured network with a second input ``masks`` (batch, players + 1), weights shared.
+
+    With ``statistics`` (mean and covariance by mask source) the points listed there reconstruct instead
+    of masking.
+    """
+    source_module = captured.graph_module
     graph = Graph()
-    graph.output(graph.graph_copy(source.graph, mapping := {}))
+    mapping: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.output(graph.graph_copy(source_module.graph, mapping))
     by_name = {old.name: new for old, new in mapping.items()}
-    root = copy.copy(source)
+    root = copy.copy(source_module)
+    root._modules = dict(source_module._modules)
     first = next(n for n in graph.nodes if n.op == "placeholder")
     with graph.inserting_after(first):
         masks = graph.placeholder("masks")
-    grouped = itertools.groupby(
-        sorted(coupling.mask_points, key=lambda p: (p.source, p.dim)), key=lambda p: (p.source, p.dim)
-    )
-    buffers: dict[str, Tensor] = {}
-    for number, (_, points) in enumerate(grouped):
-        _insert(graph, by_name, masks, list(points), f"_mask_players_{number}", buffers, coupling.num_players)
-    for name, value in buffers.items():
-        setattr(root, name, value)
+    for number, (source, dim, points) in enumerate(mask_sources(coupling)):
+        columns = player_columns(points[0], coupling.num_players)
+        found = (statistics or {}).get((source, dim))
+        point_module: nn.Module = (
+            ChannelMask(columns, dim) if found is None else ChannelReconstruction(columns, dim, *found, ridge)
+        )
+        name = f"_mask_point_{number}"
+        root.add_module(name, point_module)
+        with graph.inserting_after(by_name[source]):
+            masked = graph.call_module(name, (by_name[source], masks))
+        for point in points:
+            by_name[point.consumer].replace_input_with(by_name[source], masked)
     return GraphModule(root, graph, class_name="MaskedGraph")
-
-
-def _insert(
-    graph: Graph,
-    by_name: dict[str, Node],
-    masks: Node,
-    points: list[MaskPoint],
-    name: str,
-    buffers: dict[str, Tensor],
-    num_players: int,
-) -> None:
-    source = by_name[points[0].source]
-    players = np.where(points[0].players == NO_PLAYER, num_players, points[0].players)
-    buffers[name] = torch.from_numpy(players)
-    with graph.inserting_after(source):
-        index = graph.get_attr(name)
-    with graph.inserting_after(index):
-        masked = graph.call_function(apply_mask, (source, masks, index, points[0].dim))
-    for point in points:
-        by_name[point.consumer].replace_input_with(source, masked)
 
 
 def full_masks(batch: int, num_players: int, *, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from enum import Enum
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.graph.capture import tensor_leaves
+from edgeprune.graph.masking import ChannelReconstruction
 
 
 class LossKind(Enum):
@@ -47,13 +49,33 @@ class MaskedGame:
         self._reference = reference
         self._images_at_once = images_at_once
         self._num_players = num_players
-        self.evaluations = 0
+        self._counter = [0]
+        self._points = [m for m in masked.modules() if isinstance(m, ChannelReconstruction)]
         self.loss_kind = _choose_loss(batch, reference)
         if self.loss_kind is LossKind.LABELS:
             assert batch.labels is not None
             self._classes = batch.labels
         elif self.loss_kind is LossKind.PSEUDO_LABELS:
             self._classes = reference[0].argmax(dim=1)
+
+    @property
+    def evaluations(self) -> int:
+        """Passes of one batch so far, games narrowed from this one included."""
+        return self._counter[0]
+
+    @property
+    def loss_description(self) -> str:
+        """The loss in words."""
+        return self.loss_kind.value
+
+    def on_images(self, count: int) -> MaskedGame:
+        """The same game on the first ``count`` images; evaluations are counted together."""
+        narrowed = copy.copy(self)
+        narrowed._images = self._images[:count]
+        narrowed._reference = [r[:count] for r in self._reference]
+        if self.loss_kind is not LossKind.OUTPUTS:
+            narrowed._classes = self._classes[:count]
+        return narrowed
 
     @property
     def num_players(self) -> int:
@@ -71,25 +93,43 @@ class MaskedGame:
         for row, coalition in enumerate(coalitions):
             for start in range(0, self.num_images, self._images_at_once):
                 chosen = torch.arange(start, min(start + self._images_at_once, self.num_images))
-                masks = self._masks(np.broadcast_to(coalition, (len(chosen), len(coalition))))
+                masks = self._membership(np.broadcast_to(coalition, (len(chosen), len(coalition))))
                 with torch.no_grad():
                     loss = self._loss(chosen, masks)
                 result[row, start : start + len(chosen)] = -loss.double().numpy()
-                self.evaluations += 1
+                self._counter[0] += 1
         return result
 
     def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""
-        masks = self._masks(memberships).requires_grad_(True)
+        masks = self._membership(memberships).requires_grad_(True)
         with torch.enable_grad():
             total = -self._loss(torch.from_numpy(images), masks).sum()
             (gradient,) = torch.autograd.grad(total, masks)
-        self.evaluations += 1
+        self._counter[0] += 1
         return np.asarray(gradient[:, :-1].double().numpy())
+
+    @property
+    def shared_coalition(self) -> bool:
+        """Whether all images of a batch must have the same coalition (reconstructing mask points)."""
+        return bool(self._points)
+
+    def _membership(self, memberships: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
+        """The mask input of the network for these memberships (b, n)."""
+        return self._set_coalition(memberships) if self._points else self._masks(memberships)
+
+    def _set_coalition(self, memberships: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
+        if not (memberships == memberships[0]).all():
+            raise ValueError("a reconstructing game takes one coalition per batch")
+        present = torch.ones(self._num_players + 1, dtype=torch.bool)
+        present[:-1] = torch.from_numpy(memberships[0] > 0)
+        for point in self._points:
+            point.set_coalition(present)
+        return torch.zeros((len(memberships), self._num_players + 1), dtype=self._images.dtype)
 
     def _masks(self, memberships: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
         masks = torch.ones((len(memberships), self._num_players + 1), dtype=self._images.dtype)
-        masks[:, :-1] = torch.from_numpy(np.ascontiguousarray(memberships))
+        masks[:, :-1] = torch.from_numpy(np.array(memberships))
         return masks
 
     def _loss(self, chosen: Tensor, masks: Tensor) -> Tensor:

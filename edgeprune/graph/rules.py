@@ -144,9 +144,7 @@ POOLING = [
 @rule(*ELEMENTWISE)
 def elementwise(context: Context, node: Node) -> Labelling:
     """Operands that meet under broadcasting are coupled index by index."""
-    operands = [
-        a for a in (*node.args, *node.kwargs.values()) if isinstance(a, Node) and _is_tensor(context, a)
-    ]
+    operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, Node) and _is_tensor(a)]
     if op_name(node) == "prelu":
         return _prelu(context, node)
     out_shape = context.shape(node)
@@ -163,7 +161,7 @@ def elementwise(context: Context, node: Node) -> Labelling:
     return labels
 
 
-def _is_tensor(context: Context, node: Node) -> bool:
+def _is_tensor(node: Node) -> bool:
     return node.op == "get_attr" or hasattr(node.meta.get("val"), "shape")
 
 
@@ -315,7 +313,7 @@ def batch_norm(context: Context, node: Node) -> Labelling:
 
 @rule("conv1d", "conv2d", "conv3d", "convolution")
 def convolution(context: Context, node: Node) -> Labelling:
-    """Output channels are the weight's; input channels enter at a mask point, or pass through if depthwise."""
+    """Output channels are the weight's; input channels enter at a mask point (or pass, if depthwise)."""
     source, weight = node.args[0], node.args[1]
     assert isinstance(source, Node)
     assert isinstance(weight, Node)

@@ -33,6 +33,11 @@ class Game(Protocol):
 class DifferentiableGame(Game, Protocol):
     """A game that extends to fractional membership and knows its gradient there."""
 
+    @property
+    def shared_coalition(self) -> bool:
+        """Whether all images of one call must have the same coalition."""
+        ...
+
     def marginals(self, memberships: FloatArray, images: IndexArray) -> FloatArray:
         """dv/dm of every player (b, n) for the images (b,), each at its own membership (b, n)."""
         ...

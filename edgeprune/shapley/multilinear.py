@@ -26,6 +26,7 @@ def multilinear(
     *,
     passes: int,
     q_low: float,
+    q_high: float = 1.0,
     aggregate: Aggregate,
     batch: int,
     rng: np.random.Generator,
@@ -42,8 +43,10 @@ def multilinear(
         order = rng.permutation(game.num_images)
         for start in range(0, game.num_images, batch):
             images = order[start : start + batch]
-            q = rng.uniform(q_low, 1.0, size=(len(images), 1))
-            memberships = (rng.random((len(images), game.num_players)) < q).astype(np.float64)
+            rows = 1 if game.shared_coalition else len(images)
+            q = rng.uniform(q_low, q_high, size=(rows, 1))
+            drawn = (rng.random((rows, game.num_players)) < q).astype(np.float64)
+            memberships = np.broadcast_to(drawn, (len(images), game.num_players))
             moments.add(game.marginals(memberships, images))
             evaluations += 1
             advance(1)

@@ -1,0 +1,236 @@
+"""The public Python API; the command line calls these functions and nothing deeper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.report import RunReport
+from edgeprune.calibration import load_calibration
+from edgeprune.errors import ProfileError, UsageError
+from edgeprune.graph.capture import capture
+from edgeprune.graph.coupling import couple
+from edgeprune.latency.figures import figures
+from edgeprune.latency.prediction import predict
+from edgeprune.latency.timing import compare
+from edgeprune.loading import load_model
+from edgeprune.pipeline import delivery, stages
+from edgeprune.pipeline.assembly import layer_rows
+from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.pipeline.state import CompressOptions, Run
+from edgeprune.results import DryRun, GroupRow, Inspection, ProfileResult
+from edgeprune.targets import HOST, load_target
+
+__all__ = ["compress", "compress_dry_run", "inspect", "profile"]
+
+
+def compress(
+    model: str | Path | nn.Module,
+    *,
+    calibration: str | Path | None,
+    output: str | Path,
+    target: str = HOST,
+    ratio: float | None = None,
+    architecture: str | None = None,
+    weights: str | None = None,
+    trust_pickle: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+    width_quantum: int | None = None,
+    batch_size: int | None = None,
+    max_images: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+) -> RunReport:
+    """Prune a trained network, recover it without training, export, verify and profile it.
+
+    Args:
+        model: file, ``torchvision:NAME`` or a module (never changed); see ``edgeprune.loading``.
+        calibration: folder of images, ``.npz`` or ``package.module:function``; labels are optional.
+        output: folder to write; it appears whole or not at all.
+        target: device profile by name, alias or path; its width quantum rounds the layers' widths.
+        ratio: share of MACs to remove, in (0, 1); a quarter where ``None``.
+        width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
+        batch_size: fixed batch of the ONNX file; dynamic where ``None``.
+        max_images: at most so many calibration images are used.
+        seed: the same seed gives the same artefact.
+
+    Raises:
+        EdgepruneError: one sentence; each subclass carries the command line's exit status.
+    """
+    run = _start(
+        CompressOptions(
+            model=model,
+            calibration=calibration,
+            target=target,
+            ratio=ratio,
+            output=Path(output),
+            architecture=architecture,
+            weights=weights,
+            trust_pickle=trust_pickle,
+            input_shape=input_shape,
+            preprocessing=preprocessing,
+            width_quantum=width_quantum,
+            batch_size=batch_size,
+            seed=seed,
+            threads=threads,
+            overwrite=overwrite,
+            max_images=max_images,
+            command=command or "edgeprune.compress (Python API)",
+        )
+    )
+    prepared = stages.prepare(run)
+    planned = stages.plan(run, prepared)
+    pruned = stages.prune_and_recover(run, prepared, planned)
+    return delivery.deliver(run, prepared, planned, pruned)
+
+
+def compress_dry_run(
+    model: str | Path | nn.Module,
+    *,
+    calibration: str | Path | None,
+    target: str = HOST,
+    ratio: float | None = None,
+    architecture: str | None = None,
+    weights: str | None = None,
+    trust_pickle: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+    width_quantum: int | None = None,
+    max_images: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> DryRun:
+    """Rank and select as :func:`compress` would, and say what it would remove; writes nothing."""
+    run = _start(
+        CompressOptions(
+            model=model,
+            calibration=calibration,
+            target=target,
+            ratio=ratio,
+            architecture=architecture,
+            weights=weights,
+            trust_pickle=trust_pickle,
+            input_shape=input_shape,
+            preprocessing=preprocessing,
+            width_quantum=width_quantum,
+            seed=seed,
+            threads=threads,
+            max_images=max_images,
+        )
+    )
+    prepared = stages.prepare(run)
+    planned = stages.plan(run, prepared)
+    return DryRun(
+        source=prepared.loaded.source,
+        target=prepared.target.name,
+        ratio_asked=planned.plan.ratio_asked,
+        macs_before=planned.plan.macs_before,
+        macs_after=planned.plan.macs_after,
+        width_quantum=planned.plan.width_quantum,
+        layers=layer_rows(prepared.coupling, planned.plan.removed),
+        notes=tuple(dict.fromkeys(run.notes)),
+    )
+
+
+def _start(options: CompressOptions) -> Run:
+    stages.check_options(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return Run(options=options)
+
+
+def inspect(
+    model: str | Path | nn.Module,
+    *,
+    architecture: str | None = None,
+    weights: str | None = None,
+    trust_pickle: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+    calibration: str | Path | None = None,
+) -> Inspection:
+    """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
+
+    Raises:
+        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape.
+    """
+    loaded = load_model(
+        model,
+        architecture=architecture,
+        weights=weights,
+        trust_pickle=trust_pickle,
+        input_shape=input_shape,
+    )
+    shape = input_shape or loaded.input_shape
+    if shape is None and calibration is not None:
+        shape = load_calibration(calibration).input_shape
+    if shape is None:
+        raise UsageError(
+            "the model does not tell the shape of its input; accepted is --input-shape such as 3x224x224, or "
+            "--calibration with images of the right size."
+        )
+    captured = capture(loaded.module, shape)
+    coupling = couple(captured)
+    return Inspection(
+        source=loaded.source,
+        input_shape=shape,
+        parameters=captured.num_parameters,
+        macs=coupling.total_macs(),
+        players=coupling.num_players,
+        layers=layer_rows(coupling, ()),
+        groups=tuple(
+            GroupRow(group=g.name, channels=len(g.players), layers=g.layers, consumers=g.consumers)
+            for g in coupling.groups
+        ),
+        unruled_ops=coupling.unruled_ops,
+        notes=loaded.notes,
+    )
+
+
+def profile(
+    onnx_path: str | Path,
+    *,
+    target: str = HOST,
+    baseline: str | Path | None = None,
+    threads: int | None = None,
+    batch_size: int = 1,
+    seed: int = 0,
+) -> ProfileResult:
+    """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
+
+    Raises:
+        ProfileError: a file cannot be loaded or run by onnxruntime.
+    """
+    described = load_target(target)
+    count = threads or torch.get_num_threads()
+    paths = [Path(onnx_path)] + ([] if baseline is None else [Path(baseline)])
+    for path in paths:
+        if not path.is_file():
+            raise ProfileError(f"{path} does not exist; accepted is the path of an .onnx file.")
+    found = [figures(p, threads=count, batch_size=batch_size, seed=seed) for p in paths]
+    predictions = [None if described.is_host else predict(p, described) for p in paths]
+    ratio = None
+    if baseline is not None:
+        ratio = compare(
+            Path(baseline),
+            Path(onnx_path),
+            threads=count,
+            batch_size=batch_size,
+            pairs=LATENCY_PAIRS,
+            seed=seed,
+        )
+    return ProfileResult(
+        path=str(onnx_path),
+        target=described.name,
+        figures=found[0],
+        baseline_path=None if baseline is None else str(baseline),
+        baseline=found[1] if baseline is not None else None,
+        host_cpu_ratio=ratio,
+        prediction=predictions[0],
+        baseline_prediction=predictions[1] if baseline is not None else None,
+    )

@@ -1,0 +1,122 @@
+"""Export a captured program to simplified ONNX and the pruned network to files that need no pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxsim
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from edgeprune.errors import CaptureError
+from edgeprune.files import atomic_write_text
+
+_log = logging.getLogger("edgeprune.exporting")
+INPUT_NAME = "input"
+BATCH_SYMBOL = "batch"
+
+
+def export_onnx(program: ExportedProgram, path: Path) -> None:
+    """Write the program as ONNX (dynamo exporter, its optimizer on: batch norm folded where it can be).
+
+    Inputs are called ``input``, outputs ``output`` (``output_0`` ... where there are several).
+
+    Raises:
+        CaptureError: an op of the program has no ONNX form.
+    """
+    outputs = len(program.graph_signature.user_outputs)
+    names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
+    try:
+        with _quiet():
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+                input_names=[INPUT_NAME],
+                output_names=names,
+            )
+            assert exported is not None
+            model = exported.model_proto
+    except Exception as error:
+        line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
+        raise CaptureError(
+            f"the pruned network could not be written as ONNX ({line.strip()[:300]}); accepted are networks "
+            "whose ops have an ONNX form: replace the op it names."
+        ) from error
+    _strip_metadata(model)
+    onnx.save_model(model, str(path))
+
+
+def simplify_onnx(source: Path, destination: Path) -> str | None:
+    """Simplify with onnxsim; returns a note where the file had to be taken over unsimplified."""
+    model = onnx.load_model(str(source))
+    try:
+        with _quiet():
+            simplified, equal = onnxsim.simplify(model)
+        reason = None if equal else "its own check found a difference"
+    except Exception as error:
+        simplified, reason = model, str(error).splitlines()[0] if str(error) else type(error).__name__
+    if reason is not None:
+        note = f"onnxsim could not simplify the model ({reason}); model.onnx is the exporter's own output"
+        _log.warning(note)
+        onnx.save_model(model, str(destination))
+        return note
+    _strip_metadata(simplified)
+    onnx.checker.check_model(simplified)
+    onnx.save_model(simplified, str(destination))
+    return None
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    """Drop source paths and stack traces, which are private and differ from run to run."""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        del item.metadata_props[:]
+    for initializer in model.graph.initializer:
+        del initializer.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+    for item in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in item.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = BATCH_SYMBOL
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write the program as ``.pt2``."""
+    with _quiet():
+        torch.export.save(program, str(path))
+
+
+def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write ``surgery.json`` and ``weights.safetensors`` (same keys as the user's own state_dict)."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {k: v.detach().contiguous().clone() for k, v in sorted(state.items())}, folder / "weights.safetensors"
+    )
+    atomic_write_text(folder / "surgery.json", json.dumps(recipe, indent=1, sort_keys=True) + "\n")
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keep the exporters' chatter off the user's terminal; what matters is raised."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

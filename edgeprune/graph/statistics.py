@@ -1,0 +1,50 @@
+"""Mean and covariance of the channels at every mask point of the original network."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule
+
+from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.graph.masking import mask_sources
+
+MAX_CHANNELS = 4096
+"""Wider mask points (a flattened feature map) are masked instead of reconstructed."""
+
+
+@torch.no_grad()
+def channel_statistics(
+    captured: CapturedModel, coupling: CouplingGraph, images: Tensor, *, images_at_once: int = 64
+) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+    """Mean (C,) float32 and covariance (C, C) float64 by (node, dimension), streamed over ``images``."""
+    wanted = [(s, d) for s, d, points in mask_sources(coupling) if points[0].players.size <= MAX_CHANNELS]
+    tapped = _tap(captured.graph_module, [s for s, _ in wanted])
+    sums: dict[tuple[str, int], Tensor] = {}
+    products: dict[tuple[str, int], Tensor] = {}
+    rows: dict[tuple[str, int], int] = {}
+    for batch in images.split(images_at_once):
+        for key, value in zip(wanted, tapped(batch), strict=True):
+            channels = value.movedim(key[1], 0).flatten(1)
+            sums[key] = sums.get(key, torch.zeros(())) + channels.sum(1).double()
+            products[key] = products.get(key, torch.zeros(())) + (channels @ channels.T).double()
+            rows[key] = rows.get(key, 0) + channels.shape[1]
+    result = {}
+    for key in wanted:
+        mean = sums[key] / rows[key]
+        result[key] = (mean.float(), products[key] / rows[key] - mean[:, None] * mean)
+    return result
+
+
+def _tap(module: GraphModule, names: list[str]) -> GraphModule:
+    """A copy of the graph, weights shared, that returns the named activations."""
+    graph = Graph()
+    mapping: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.graph_copy(module.graph, mapping)
+    by_name = {old.name: new for old, new in mapping.items()}
+    graph.output(tuple(by_name[n] for n in names))
+    graph.eliminate_dead_code()
+    return GraphModule(copy.copy(module), graph, class_name="TappedGraph")

@@ -1,0 +1,175 @@
+"""Verify neighbours in the chain of models against each other, and judge quality with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Verdict
+from edgeprune.errors import ParityError, ProfileError
+
+FloatArray = NDArray[np.float32]
+Outputs = list[FloatArray]
+Z_95 = 1.959963984540054
+
+
+def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *, batch: int = 64) -> Outputs:
+    """Outputs of a torch module over all images, one array per output tensor."""
+    parts: list[list[Tensor]] = []
+    with torch.no_grad():
+        for chunk in images.split(batch):
+            parts.append(_leaves(module(chunk)))
+    return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
+
+
+def _leaves(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in _leaves(v)]
+    if isinstance(value, (list, tuple)):
+        return [t for v in value for t in _leaves(v)]
+    return []
+
+
+def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Outputs:
+    """Outputs of an ONNX file over all images with onnxruntime; a fixed batch size is honoured.
+
+    Raises:
+        ProfileError: onnxruntime cannot load or run the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        declared = session.get_inputs()[0]
+        fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
+        parts = [
+            _run_padded(session, declared.name, chunk.numpy(), fixed)
+            for chunk in images.split(fixed or batch)
+        ]
+    except Exception as error:
+        raise ProfileError(
+            f"onnxruntime could not run {path.name} ({str(error).splitlines()[0][:300]}); accepted is an ONNX file "
+            "for the CPU provider with one float32 image input."
+        ) from error
+    return [np.concatenate(p) for p in zip(*parts, strict=True)]
+
+
+def _run_padded(
+    session: onnxruntime.InferenceSession, name: str, chunk: FloatArray, fixed: int | None
+) -> Outputs:
+    """Run one chunk; the last one is filled up where the batch size is fixed."""
+    count = len(chunk)
+    if fixed is not None and count < fixed:
+        chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - count, axis=0)])
+    return [np.asarray(o)[:count] for o in session.run(None, {name: chunk})]
+
+
+def compare(
+    reference: Outputs, candidate: Outputs, *, names: tuple[str, str], tolerance: float
+) -> ParityFigure:
+    """How far two models are apart on the same images; judged on max |a - b| / max |a|.
+
+    Raises:
+        ParityError: the outputs differ in number or shape.
+    """
+    shapes_a, shapes_b = [a.shape for a in reference], [b.shape for b in candidate]
+    if shapes_a != shapes_b:
+        raise ParityError(
+            f"{names[1]} gives outputs of shape {shapes_b} where {names[0]} gives {shapes_a}; the stage between "
+            "them broke the model: please report it with the model's architecture."
+        )
+    a = np.concatenate([x.reshape(-1).astype(np.float64) for x in reference])
+    b = np.concatenate([x.reshape(-1).astype(np.float64) for x in candidate])
+    difference = np.abs(a - b)
+    scale = float(np.abs(a).max()) or 1.0
+    worst = float(difference.max()) if np.isfinite(b).all() else math.inf
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    relative = worst / scale
+    return ParityFigure(
+        reference=names[0],
+        candidate=names[1],
+        max_abs_error=worst,
+        mean_abs_error=float(difference.mean()),
+        relative_error=relative,
+        cosine=float(a @ b) / norms if norms > 0 else 1.0,
+        top1_agreement=_agreement(reference, candidate),
+        images=len(reference[0]),
+        tolerance=tolerance,
+        verdict=Verdict.PASSED if relative <= tolerance else Verdict.FAILED,
+    )
+
+
+def is_classifier(outputs: Outputs) -> bool:
+    """Whether the outputs are one row of class scores per image."""
+    return len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] >= 2
+
+
+def _agreement(reference: Outputs, candidate: Outputs) -> float | None:
+    if not is_classifier(reference):
+        return None
+    return float((reference[0].argmax(1) == candidate[0].argmax(1)).mean())
+
+
+def require(figures: tuple[ParityFigure, ...]) -> None:
+    """Raise for the first pair of neighbours that disagrees.
+
+    Raises:
+        ParityError: names the pair, the difference and the tolerance.
+    """
+    for figure in figures:
+        if figure.verdict is Verdict.FAILED:
+            raise ParityError(
+                f"{figure.candidate} differs from {figure.reference} by {figure.relative_error:.2e} of the largest "
+                f"output, accepted is {figure.tolerance:.0e}: the stage between them is wrong for this model; "
+                "nothing was written, please report it with the model's architecture."
+            )
+
+
+def accuracy_kind(outputs: Outputs, labelled: bool) -> AccuracyKind:
+    """What quality can be measured for these outputs."""
+    if not is_classifier(outputs):
+        return AccuracyKind.RELATIVE_ERROR
+    return AccuracyKind.TOP1 if labelled else AccuracyKind.AGREEMENT
+
+
+def accuracy(
+    stage: str, outputs: Outputs, *, original: Outputs, labels: NDArray[np.int64] | None, kind: AccuracyKind
+) -> AccuracyFigure:
+    """Quality of one stage's outputs with a 95% interval (Wilson 1927; normal for errors)."""
+    count = len(outputs[0])
+    if kind is AccuracyKind.RELATIVE_ERROR:
+        errors = np.mean(
+            [
+                np.square(o - r).reshape(count, -1).sum(1)
+                / np.maximum(np.square(r).reshape(count, -1).sum(1), 1e-12)
+                for o, r in zip(outputs, original, strict=True)
+            ],
+            axis=0,
+        )
+        mean, half = float(errors.mean()), Z_95 * float(errors.std()) / math.sqrt(count)
+        return AccuracyFigure(
+            stage=stage, value=mean, low=max(0.0, mean - half), high=mean + half, images=count
+        )
+    truth = labels if kind is AccuracyKind.TOP1 else original[0].argmax(1)
+    hits = int((outputs[0].argmax(1) == truth).sum())
+    low, high = wilson_interval(hits, count)
+    return AccuracyFigure(stage=stage, value=hits / count, low=low, high=high, images=count)
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """95% score interval of a share (Wilson 1927)."""
+    share = hits / count
+    denominator = 1 + Z_95**2 / count
+    centre = (share + Z_95**2 / (2 * count)) / denominator
+    half = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2)) / denominator
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

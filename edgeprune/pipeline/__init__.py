@@ -1,0 +1,1 @@
+"""The way through the stages: only this package knows them all."""

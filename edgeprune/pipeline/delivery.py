@@ -1,0 +1,134 @@
+"""Export, verify, judge, profile and report: everything that writes, at once or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from edgeprune import exporting, outputs, parity
+from edgeprune.artifacts.report import DeploymentSection, ParityFigure, RunReport
+from edgeprune.files import atomic_write_text
+from edgeprune.graph.capture import export_program
+from edgeprune.graph.surgery import surgery_recipe
+from edgeprune.latency.figures import figures
+from edgeprune.latency.prediction import predict
+from edgeprune.latency.timing import compare as compare_latency
+from edgeprune.pipeline.assembly import assemble_report, package_versions
+from edgeprune.pipeline.stages import PARITY_IMAGES, compare_outputs
+from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
+from edgeprune.reporting.json_report import write_json
+from edgeprune.reporting.markdown import render_markdown
+from edgeprune.targets import TargetProfile
+
+LATENCY_PAIRS = 100
+
+
+def deliver(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> RunReport:
+    """Export, verify, profile, report; everything appears at once or not at all."""
+    options = run.options
+    assert options.output is not None
+    with (
+        outputs.staged_output(options.output, overwrite=options.overwrite) as folder,
+        tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch,
+    ):
+        work = Path(scratch)
+        chain = pruned.parity + _export(run, prepared, planned, pruned, folder, work)
+        judged = _judge(run, prepared, pruned, folder / "model.onnx")
+        deployment = _profile(run, prepared.target, work / "original.onnx", folder / "model.onnx")
+        report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
+        write_json(report, folder / "report.json")
+        atomic_write_text(folder / "report.md", render_markdown(report))
+        outputs.write_manifest(
+            folder,
+            inputs=_input_hashes(prepared),
+            seed=options.seed,
+            command=options.command,
+            versions=package_versions(),
+        )
+    return report
+
+
+def _export(
+    run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path, work: Path
+) -> tuple[ParityFigure, ...]:
+    with run.stage("export"):
+        size = run.options.batch_size
+        example = torch.zeros((size or 2, *prepared.captured.input_shape))
+        dynamic = size is None
+        baseline = export_program(prepared.captured.graph_module, example, dynamic_batch=dynamic)
+        exporting.export_onnx(baseline, work / "original-exported.onnx")
+        exporting.simplify_onnx(work / "original-exported.onnx", work / "original.onnx")
+        program = export_program(pruned.recovered, example, dynamic_batch=dynamic)
+        exporting.export_onnx(program, work / "exported.onnx")
+        note = exporting.simplify_onnx(work / "exported.onnx", folder / "model.onnx")
+        if note is not None:
+            run.notes.append(note)
+        exporting.save_program(program, folder / "model.pt2")
+        recipe = surgery_recipe(prepared.coupling, planned.plan.removed)
+        state = {**prepared.loaded.module.state_dict(), **pruned.recovered.state_dict()}
+        exporting.save_surgery(recipe, state, folder)
+    with run.stage("verify export"):
+        sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
+        threads = run.threads
+        in_torch = parity.run_torch(pruned.recovered, sample)
+        exported = parity.run_onnx(work / "exported.onnx", sample, threads=threads)
+        simplified = parity.run_onnx(folder / "model.onnx", sample, threads=threads)
+        found = (
+            compare_outputs(in_torch, exported, "recovered", "ONNX"),
+            compare_outputs(exported, simplified, "ONNX", "ONNX simplified"),
+        )
+        parity.require(found)
+    return found
+
+
+def _judge(run: Run, prepared: Prepared, pruned: Pruned, onnx_path: Path) -> Judged:
+    with run.stage("judge"):
+        held = prepared.calibration.held_out
+        original = parity.run_torch(prepared.captured.graph_module, held.images)
+        labels = None if held.labels is None else held.labels.numpy()
+        kind = parity.accuracy_kind(original, labels is not None)
+        by_stage = {
+            "original": original,
+            "pruned": parity.run_torch(pruned.bare, held.images),
+            "recovered": parity.run_torch(pruned.recovered, held.images),
+            "ONNX": parity.run_onnx(onnx_path, held.images, threads=run.threads),
+        }
+        figures_found = tuple(
+            parity.accuracy(stage, found, original=original, labels=labels, kind=kind)
+            for stage, found in by_stage.items()
+        )
+    return Judged(kind=kind, figures=figures_found)
+
+
+def _profile(run: Run, target: TargetProfile, original: Path, compressed: Path) -> DeploymentSection:
+    threads = run.threads
+    batch = run.options.batch_size or 1
+    with run.stage("profile"):
+        before = figures(original, threads=threads, batch_size=batch, seed=run.options.seed)
+        after = figures(compressed, threads=threads, batch_size=batch, seed=run.options.seed)
+        ratio = compare_latency(
+            original,
+            compressed,
+            threads=threads,
+            batch_size=batch,
+            pairs=LATENCY_PAIRS,
+            seed=run.options.seed,
+        )
+        remote = not target.is_host
+        return DeploymentSection(
+            target=target.name,
+            original=before,
+            compressed=after,
+            host_cpu_ratio=ratio,
+            original_prediction=predict(original, target) if remote else None,
+            compressed_prediction=predict(compressed, target) if remote else None,
+        )
+
+
+def _input_hashes(prepared: Prepared) -> dict[str, str]:
+    hashes = {prepared.calibration.source: prepared.calibration.fingerprint_sha256}
+    if prepared.loaded.sha256 is not None:
+        hashes[prepared.loaded.source] = prepared.loaded.sha256
+    return hashes

@@ -1,0 +1,205 @@
+"""Load to recover: everything that happens before a file is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeprune import outputs, parity, progress
+from edgeprune.artifacts.calibration import CalibrationSet
+from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.artifacts.report import ParityFigure
+from edgeprune.calibration import load_calibration
+from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
+from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.graph.coupling import couple
+from edgeprune.graph.masking import full_masks, mask_module
+from edgeprune.graph.replay import MaskedGame
+from edgeprune.graph.statistics import channel_statistics
+from edgeprune.graph.surgery import prune
+from edgeprune.loading import load_model
+from edgeprune.pipeline.state import CompressOptions, Planned, Prepared, Pruned, Run
+from edgeprune.ranking import RankingOptions, inclusion_law, rank, total_passes
+from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.selection import select
+from edgeprune.targets import load_target
+
+DEFAULT_RATIO = 0.25
+PARITY_TOLERANCE = 1e-4
+PARITY_IMAGES = 64
+
+
+def check_options(options: CompressOptions) -> None:
+    """Refuse values that no stage could work with.
+
+    Raises:
+        UsageError: names the option, its value and what is accepted.
+    """
+    if options.ratio is not None and not 0.0 < options.ratio < 1.0:
+        raise UsageError(
+            f"--ratio {options.ratio:g} was given; accepted is a share of the MACs to remove, above 0 and "
+            "below 1: 0.25 removes a quarter."
+        )
+    positive = {
+        "--width-quantum": options.width_quantum,
+        "--batch-size": options.batch_size,
+        "--threads": options.threads,
+    }
+    for name, value in positive.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} was given; accepted is a whole number from 1 on.")
+    if options.calibration is None:
+        raise CalibrationError(
+            "no calibration data were given; accepted are a folder of images, an .npz file or "
+            "package.module:function: name one with --calibration."
+        )
+    if options.output is not None:
+        outputs.check_destination(options.output, overwrite=options.overwrite)
+
+
+def prepare(run: Run) -> Prepared:
+    """Load, calibrate, capture and couple."""
+    options = run.options
+    assert options.calibration is not None
+    target = load_target(options.target)
+    with run.stage("load"):
+        loaded = load_model(
+            options.model,
+            architecture=options.architecture,
+            weights=options.weights,
+            trust_pickle=options.trust_pickle,
+            input_shape=options.input_shape,
+        )
+    run.notes.extend(loaded.notes)
+    with run.stage("calibration data"):
+        calibration = load_calibration(
+            options.calibration,
+            preprocessing=options.preprocessing,
+            max_images=options.max_images,
+            seed=options.seed,
+            input_shape=options.input_shape or loaded.input_shape,
+        )
+    run.notes.extend(calibration.warnings)
+    with run.stage("capture"):
+        captured = capture(loaded.module, calibration.input_shape)
+    _check_outputs(captured, calibration)
+    with run.stage("couple"):
+        coupling = couple(captured)
+    if coupling.unruled_ops:
+        run.note("ops without a rule, their channels stay: " + ", ".join(coupling.unruled_ops))
+    return Prepared(
+        loaded=loaded, calibration=calibration, captured=captured, coupling=coupling, target=target
+    )
+
+
+def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None:
+    """Refuse a model that gives no numbers, and labels that it has no class for."""
+    with torch.no_grad():
+        found = tensor_leaves(captured.graph_module(calibration.fitting.images[:8]))
+    if not all(bool(torch.isfinite(t).all()) for t in found):
+        raise ModelLoadError(
+            "the model gives NaN or infinite outputs on the calibration images; accepted is a trained model with "
+            "finite outputs: check the weights and the preprocessing (--mean, --std)."
+        )
+    labels = calibration.fitting.labels
+    if labels is not None and found[0].dim() == 2:
+        classes, highest = int(found[0].shape[1]), int(labels.max())
+        if highest >= classes:
+            raise CalibrationError(
+                f"the calibration data have a label {highest}, but the model has {classes} classes (0 to "
+                f"{classes - 1}); name the class folders in the model's order, or give the images without labels."
+            )
+
+
+def plan(run: Run, prepared: Prepared) -> Planned:
+    """Rank every player and select which ones go."""
+    options = run.options
+    ratio = options.ratio if options.ratio is not None else DEFAULT_RATIO
+    if options.ratio is None:
+        run.note(f"no budget was given: {DEFAULT_RATIO:.0%} of the MACs go")
+    captured, coupling, calibration = prepared.captured, prepared.coupling, prepared.calibration
+    quantum = options.width_quantum or prepared.target.width_quantum
+    # Select first on a flat ranking: an impossible request must fail before minutes of ranking.
+    select(
+        np.ones(coupling.num_players), coupling, ratio=ratio, width_quantum=quantum,
+        adapt_quantum=options.width_quantum is None,
+    )  # fmt: skip
+    with run.stage("rank"), torch.no_grad():
+        images = calibration.fitting
+        reference = [torch.from_numpy(o) for o in parity.run_torch(captured.graph_module, images.images)]
+        statistics = channel_statistics(captured, coupling, images.images)
+        masked = mask_module(captured, coupling, statistics)
+        game = MaskedGame(masked, coupling.num_players, images, reference)
+        low, high = inclusion_law(ratio)
+        settings = RankingOptions(q_low=low, q_high=high)
+        with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
+            ranking = rank(
+                game,
+                coupling.groups,
+                rng=np.random.default_rng([options.seed, 1]),
+                options=settings,
+                advance=advance,
+            )
+    with run.stage("select"):
+        chosen = select(
+            ranking.removal_costs,
+            coupling,
+            ratio=ratio,
+            width_quantum=quantum,
+            adapt_quantum=options.width_quantum is None,
+        )
+    run.notes.extend(chosen.notes)
+    asked_by = "--ratio" if options.ratio is not None else "default"
+    return Planned(ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
+
+
+def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
+    """Remove the players, check removal against masking, and recover without training."""
+    captured, coupling = prepared.captured, prepared.coupling
+    removed = planned.plan.removed
+    with run.stage("prune"):
+        bare = prune(captured, coupling, removed)
+    sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
+    with run.stage("verify pruning"):
+        original = parity.run_torch(prepared.loaded.module, sample)
+        traced = parity.run_torch(captured.graph_module, sample)
+        masked = _run_masked(captured, coupling, removed, sample)
+        removed_outputs = parity.run_torch(bare, sample)
+        figures_found = (
+            compare_outputs(original, traced, "original", "captured graph"),
+            compare_outputs(masked, removed_outputs, "masked", "pruned"),
+        )
+        parity.require(figures_found)
+    with run.stage("recover"):
+        layers = len(coupling.layers)
+        with progress.task("recovering layers in closed form", layers) as advance:
+            recovered, report = reconstruct(
+                captured.graph_module,
+                bare,
+                coupling,
+                removed,
+                prepared.calibration.fitting.images,
+                generator=torch.Generator().manual_seed(run.options.seed),
+                advance=advance,
+            )
+    run.notes.extend(report.notes)
+    return Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
+
+
+def _run_masked(
+    captured: CapturedModel, coupling: CouplingGraph, removed: tuple[int, ...], images: Tensor
+) -> parity.Outputs:
+    module = mask_module(captured, coupling)
+
+    def masked(batch: Tensor) -> object:
+        masks = full_masks(len(batch), coupling.num_players)
+        masks[:, list(removed)] = 0.0
+        return module(batch, masks)
+
+    return parity.run_torch(masked, images)
+
+
+def compare_outputs(a: parity.Outputs, b: parity.Outputs, first: str, second: str) -> ParityFigure:
+    return parity.compare(a, b, names=(first, second), tolerance=PARITY_TOLERANCE)

@@ -1,0 +1,111 @@
+"""What a run carries through the stages: its options, notes and times, and the artifacts of each part."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
+from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.model import CapturedModel, LoadedModel
+from edgeprune.artifacts.pruning import PruningPlan, Ranking, RecoveryReport
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
+from edgeprune.targets import HOST, TargetProfile
+
+_log = logging.getLogger("edgeprune.pipeline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions:
+    """Everything that decides a run; see :func:`edgeprune.compress`."""
+
+    model: str | Path | nn.Module
+    calibration: str | Path | None
+    target: str = HOST
+    ratio: float | None = None
+    output: Path | None = None
+    architecture: str | None = None
+    weights: str | None = None
+    trust_pickle: bool = False
+    input_shape: tuple[int, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    width_quantum: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    threads: int | None = None
+    overwrite: bool = False
+    max_images: int | None = None
+    command: str = ""
+
+
+@dataclass
+class Run:
+    """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored."""
+
+    options: CompressOptions
+    notes: list[str] = field(default_factory=list)
+    times: list[StageTime] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage and say that it runs."""
+        _log.info("%s", name)
+        started = time.perf_counter()
+        yield
+        self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
+
+    @property
+    def threads(self) -> int:
+        """Threads of every timed or multi-threaded part."""
+        return self.options.threads or torch.get_num_threads()
+
+    def note(self, text: str) -> None:
+        """Record a fallback or warning for the log and the report."""
+        _log.warning(text)
+        self.notes.append(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model that is ready to be pruned, and what to prune it with."""
+
+    loaded: LoadedModel
+    calibration: CalibrationSet
+    captured: CapturedModel
+    coupling: CouplingGraph
+    target: TargetProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """The ranking and the plan that follows from it."""
+
+    ranking: Ranking
+    plan: PruningPlan
+    ratio_asked_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """The pruned network before and after recovery, with the checks between."""
+
+    bare: GraphModule
+    recovered: GraphModule
+    recovery: RecoveryReport
+    parity: tuple[ParityFigure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Quality by stage on the held-out images."""
+
+    kind: AccuracyKind
+    figures: tuple[AccuracyFigure, ...]

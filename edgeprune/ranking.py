@@ -1,0 +1,137 @@
+"""Rank every player of a network: gradients of the multilinear extension, exact values in small groups."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edgeprune.artifacts.coupling import CoupledGroup
+from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod
+from edgeprune.shapley.aggregate import aggregate
+from edgeprune.shapley.exact import exact
+from edgeprune.shapley.game import DifferentiableGame, Game
+from edgeprune.shapley.multilinear import multilinear
+from edgeprune.shapley.subgame import SubGame
+
+
+class NetworkGame(DifferentiableGame, Protocol):
+    """A differentiable game that says what its loss is and can be narrowed to fewer images."""
+
+    @property
+    def evaluations(self) -> int:
+        """Passes of one batch so far."""
+        ...
+
+    @property
+    def loss_description(self) -> str:
+        """The loss in words."""
+        ...
+
+    def on_images(self, count: int) -> Game:
+        """The same game on the first ``count`` images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingOptions:
+    """How values are estimated.
+
+    ``samples`` is the number of (image, coalition) pairs of the gradient estimate, at least one pass over
+    all images. Groups of up to ``exact_players`` players get exact values, on as many images as keep
+    coalitions x images within ``exact_image_evaluations``.
+    """
+
+    samples: int = 8192
+    batch: int = 32
+    aggregate: Aggregate = Aggregate.RMS
+    q_low: float = 0.8
+    q_high: float = 1.0
+    exact_players: int = 8
+    exact_image_evaluations: int = 8192
+
+
+def inclusion_law(ratio: float) -> tuple[float, float]:
+    """Range of inclusion probabilities for a share ``ratio`` of MACs to remove.
+
+    Coalitions must look like the network that survives: measured on ResNet-20, [0.8, 1] is best when 25%
+    go and [0.3, 0.9] when 50% go; in between and beyond the line through both, within [0.2, 0.9] and
+    [0.7, 1].
+    """
+    return float(np.clip(1.3 - 2.0 * ratio, 0.2, 0.9)), float(np.clip(1.1 - 0.4 * ratio, 0.7, 1.0))
+
+
+def total_passes(game: Game, options: RankingOptions) -> int:
+    """Forward-backward passes of the gradient estimate, of one batch each (for progress displays)."""
+    rounds = max(1, math.ceil(options.samples / game.num_images))
+    return rounds * math.ceil(game.num_images / options.batch)
+
+
+def rank(
+    game: NetworkGame,
+    groups: tuple[CoupledGroup, ...],
+    *,
+    rng: np.random.Generator,
+    options: RankingOptions | None = None,
+    advance: Callable[[int], None] = lambda _units: None,
+) -> Ranking:
+    """Value every player of ``game``; deterministic for a given ``rng``."""
+    options = options or RankingOptions()
+    started = time.perf_counter()
+    before = game.evaluations
+    estimate = multilinear(
+        game,
+        passes=max(1, math.ceil(options.samples / game.num_images)),
+        q_low=options.q_low,
+        q_high=options.q_high,
+        aggregate=options.aggregate,
+        batch=options.batch,
+        rng=rng,
+        advance=advance,
+    )
+    values, errors = estimate.values.copy(), estimate.standard_errors.copy()
+    methods = dict.fromkeys((g.name for g in groups), RankingMethod.MULTILINEAR)
+    for group in groups:
+        if 2 <= len(group.players) <= options.exact_players:
+            _refine_exactly(game, group, values, errors, options)
+            methods[group.name] = RankingMethod.EXACT
+    return Ranking(
+        values=values,
+        standard_errors=errors,
+        group_methods=methods,
+        aggregate=options.aggregate,
+        evaluations=game.evaluations - before,
+        images=game.num_images,
+        q_low=options.q_low,
+        q_high=options.q_high,
+        loss=game.loss_description,
+        duration_s=time.perf_counter() - started,
+    )
+
+
+def _refine_exactly(
+    game: NetworkGame,
+    group: CoupledGroup,
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    errors: np.ndarray[tuple[int], np.dtype[np.float64]],
+    options: RankingOptions,
+) -> None:
+    """Exact values order and apportion a small group; its total stays that of the joint game.
+
+    The exact game has everyone else present while the joint one does not, so only shares can be taken
+    over: the group's root sum of squares is kept, since squares are what adds up.
+    """
+    players = np.array(group.players)
+    images = max(8, min(game.num_images, options.exact_image_evaluations // 2 ** len(players)))
+    per_image = exact(SubGame(game.on_images(images), players))
+    own, own_errors = aggregate(per_image, options.aggregate)
+    size = float(np.sqrt(np.square(own).sum()))
+    if size == 0.0:
+        return
+    scale = float(np.sqrt(np.square(values[players]).sum())) / size
+    values[players] = own * scale
+    errors[players] = own_errors * scale

@@ -1,0 +1,165 @@
+"""What least squares needs to know about a layer: its normalisation, its residual add, its unfolding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.nn import functional
+
+_BATCH_NORMS = ("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSite:
+    """Names of the nodes around one weighted layer.
+
+    ``linear_output`` is the layer's output after its batch norm; ``residual`` the add that it alone
+    feeds, with ``shortcut`` the other operand.
+    """
+
+    node: str
+    source: str
+    weight: str
+    bias: str | None
+    norm: str | None
+    linear_output: str
+    residual: str | None
+    shortcut: str | None
+
+
+def find_site(module: GraphModule, name: str) -> LayerSite:
+    """Look up what follows the weighted layer ``name`` in the graph."""
+    node = next(n for n in module.graph.nodes if n.name == name)
+    source, weight = node.args[0], node.args[1]
+    bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+    norm, output = _following_norm(node)
+    residual, shortcut = _following_add(output)
+    return LayerSite(
+        node=name,
+        source=source.name,
+        weight=str(weight.target),
+        bias=str(bias.target) if isinstance(bias, Node) else None,
+        norm=norm.name if norm is not None else None,
+        linear_output=output.name,
+        residual=residual.name if residual is not None else None,
+        shortcut=shortcut.name if shortcut is not None else None,
+    )
+
+
+def _op(node: Node) -> str:
+    packet = getattr(node.target, "overloadpacket", None)
+    return str(packet.__name__) if packet is not None else str(getattr(node.target, "__name__", node.target))
+
+
+def _only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _following_norm(node: Node) -> tuple[Node | None, Node]:
+    user = _only_user(node)
+    if user is None or _op(user) not in _BATCH_NORMS or user.args[0] is not node:
+        return None, node
+    if _op(user) == "batch_norm":
+        return user, user
+    result = next((u for u in user.users if _op(u) == "getitem" and u.args[1] == 0), None)
+    return (user, result) if result is not None else (None, node)
+
+
+def _following_add(output: Node) -> tuple[Node | None, Node | None]:
+    user = _only_user(output)
+    if user is None or _op(user) not in ("add", "add_") or user.kwargs.get("alpha", 1) != 1:
+        return None, None
+    operands = [a for a in user.args if isinstance(a, Node)]
+    if len(operands) != 2 or operands[0] is operands[1]:
+        return None, None
+    other = operands[1] if operands[0] is output else operands[0]
+    return user, other
+
+
+def depends_on(node: Node, unsolved: set[str]) -> bool:
+    """Whether a node is computed from any of the named nodes."""
+    seen: set[Node] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current.name in unsolved:
+            return True
+        stack.extend(current.all_input_nodes)
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How a convolution or linear layer reads its input."""
+
+    groups: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    is_linear: bool
+
+
+def geometry(node: Node, weight: Tensor) -> Geometry | None:
+    """Geometry of a linear or two-dimensional convolution node; ``None`` for other kinds."""
+    if _op(node) == "linear":
+        return Geometry(groups=1, kernel=(), stride=(), padding=(), dilation=(), is_linear=True)
+    if _op(node) != "conv2d":
+        return None
+    padding = _pair(node, 4, "padding", 0)
+    if padding is None:
+        return None
+    return Geometry(
+        groups=int(_value(node, 6, "groups", 1)),
+        kernel=tuple(weight.shape[2:]),
+        stride=_pair(node, 3, "stride", 1) or (1, 1),
+        padding=padding,
+        dilation=_pair(node, 5, "dilation", 1) or (1, 1),
+        is_linear=False,
+    )
+
+
+def _value(node: Node, index: int, name: str, default: Any) -> Any:
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def _pair(node: Node, index: int, name: str, default: int) -> tuple[int, ...] | None:
+    value = _value(node, index, name, default)
+    if isinstance(value, str):
+        return None
+    if isinstance(value, int):
+        return (value, value)
+    values = tuple(int(v) for v in value)
+    return values * 2 if len(values) == 1 else values
+
+
+def rows_of(x: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
+    """Unfolded input rows (picked, groups, d) at the picked output positions of one batch."""
+    if shape.is_linear:
+        return x.reshape(-1, x.shape[-1])[picked].unsqueeze(1)
+    patches = functional.unfold(
+        x, list(shape.kernel), list(shape.dilation), list(shape.padding), list(shape.stride)
+    )
+    flat = patches.transpose(1, 2).reshape(-1, patches.shape[1])[picked]
+    return flat.view(len(picked), shape.groups, -1)
+
+
+def targets_of(t: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
+    """Target rows (picked, groups, o) at the same positions."""
+    if shape.is_linear:
+        return t.reshape(-1, t.shape[-1])[picked].unsqueeze(1)
+    flat = t.flatten(2).transpose(1, 2).reshape(-1, t.shape[1])[picked]
+    return flat.view(len(picked), shape.groups, -1)
+
+
+def channels_last(x: Tensor, shape: Geometry) -> Tensor:
+    """Activation as rows (images * positions, channels)."""
+    if shape.is_linear:
+        return x.reshape(-1, x.shape[-1])
+    return x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])

@@ -1,0 +1,160 @@
+"""What the public functions besides ``compress`` return, and how a person sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+from edgeprune.artifacts.report import LayerRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRow:
+    """One coupled group: interchangeable channels and the layers that they tie together."""
+
+    group: str
+    channels: int
+    layers: tuple[str, ...]
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a model is made of, what can be pruned, and what cannot and why."""
+
+    source: str
+    input_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    players: int
+    layers: tuple[LayerRow, ...]
+    groups: tuple[GroupRow, ...]
+    unruled_ops: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def render(self) -> RenderableType:
+        """Tables for the terminal."""
+        head = Text(
+            f"{self.source}: input {'x'.join(map(str, self.input_shape))}, {self.parameters:,} parameters, "
+            f"{self.macs / 1e6:,.2f} M MACs, {self.players:,} prunable channels in {len(self.groups)} groups"
+        )
+        layers = Table("layer", "op", "channels", "M MACs", "group", "stays because", title="Layers")
+        for row in self.layers:
+            layers.add_row(
+                row.layer,
+                row.op,
+                str(row.channels_before),
+                f"{row.macs_before / 1e6:,.3f}",
+                row.group or "-",
+                row.frozen_by or "",
+            )
+        groups = Table("group", "channels", "produced by", "enter", title="Coupled groups")
+        for found in self.groups:
+            groups.add_row(
+                found.group, str(found.channels), _shorten(found.layers), _shorten(found.consumers)
+            )
+        parts: list[RenderableType] = [head, layers, groups]
+        if self.unruled_ops:
+            parts.append(Text("ops without a rule (their channels stay): " + ", ".join(self.unruled_ops)))
+        parts.extend(Text(f"note: {note}") for note in self.notes)
+        return Group(*parts)
+
+
+def _shorten(names: tuple[str, ...], limit: int = 4) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """The plan that ``compress`` would carry out; nothing was written."""
+
+    source: str
+    target: str
+    ratio_asked: float
+    macs_before: int
+    macs_after: int
+    width_quantum: int
+    layers: tuple[LayerRow, ...]
+    notes: tuple[str, ...]
+
+    def render(self) -> RenderableType:
+        """Tables for the terminal."""
+        share = 1 - self.macs_after / self.macs_before
+        head = Text(
+            f"dry run, nothing written: {self.source} for {self.target}, {share:.1%} of the MACs would go "
+            f"({self.macs_before / 1e6:,.2f} M -> {self.macs_after / 1e6:,.2f} M)"
+        )
+        table = Table("layer", "channels", "M MACs", title="Plan")
+        for row in self.layers:
+            table.add_row(
+                row.layer,
+                f"{row.channels_before} -> {row.channels_after}",
+                f"{row.macs_before / 1e6:,.3f} -> {row.macs_after / 1e6:,.3f}",
+            )
+        return Group(head, table, *(Text(f"note: {note}") for note in self.notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileResult:
+    """Size, work and latency of one ONNX file, beside a baseline where one was given."""
+
+    path: str
+    target: str
+    figures: ModelFigures
+    baseline_path: str | None
+    baseline: ModelFigures | None
+    host_cpu_ratio: LatencyRatio | None
+    prediction: LatencyPrediction | None
+    baseline_prediction: LatencyPrediction | None
+
+    def render(self) -> RenderableType:
+        """A table for the terminal; every time says where it comes from."""
+        table = Table("", self.path, title=f"Profile for {self.target}")
+        columns = [self.figures]
+        predictions = [self.prediction]
+        if self.baseline is not None:
+            table.add_column(self.baseline_path or "baseline")
+            columns.append(self.baseline)
+            predictions.append(self.baseline_prediction)
+        table.add_row("size", *(f"{f.size_bytes / 1024:,.1f} KiB" for f in columns))
+        table.add_row("parameters", *(f"{f.parameters:,}" for f in columns))
+        table.add_row("MACs", *(f"{f.macs / 1e6:,.3f} M" for f in columns))
+        table.add_row("peak memory", *(_memory(f) for f in columns))
+        table.add_row("latency", *(_latency(f) for f in columns))
+        if any(predictions):
+            table.add_row(f"latency on {self.target}", *(_prediction(p) for p in predictions))
+        parts: list[RenderableType] = [table]
+        if self.host_cpu_ratio is not None:
+            r = self.host_cpu_ratio
+            parts.append(
+                Text(
+                    f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
+                    f"[{r.low:.3f}, {r.high:.3f}] ({r.confidence:.0%} interval, {r.pairs} interleaved pairs, "
+                    f"{r.threads} threads, measured on this host)"
+                )
+            )
+        return Group(*parts)
+
+
+def _memory(figures: ModelFigures) -> str:
+    if figures.peak_memory_bytes is None:
+        return "not measurable here"
+    return f"{figures.peak_memory_bytes / 2**20:,.1f} MiB (measured on this host)"
+
+
+def _latency(figures: ModelFigures) -> str:
+    found = figures.latency
+    if found is None:
+        return "not measured"
+    return f"p50 {found.latency_p50_ms:.3f} ms, p90 {found.latency_p90_ms:.3f} ms ({found.provenance.value})"
+
+
+def _prediction(found: LatencyPrediction | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.latency_ms:.2f} ms [{found.low_ms:.2f}, {found.high_ms:.2f}] ({found.provenance.value})"
