@@ -69,3 +69,9 @@ class ProfileError(EdgepruneError):
 
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
+
+INTERNAL_EXIT_STATUS = 70
+"""Exit status after a fault of edgeprune itself (EX_SOFTWARE of sysexits.h)."""
+
+BROKEN_PIPE_EXIT_STATUS = 141
+"""Exit status when the reader of a pipe left (128 + SIGPIPE, the shell's convention)."""

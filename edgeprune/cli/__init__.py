@@ -1,0 +1,5 @@
+"""The command line: thin over the public Python API."""
+
+from edgeprune.cli.entry import main
+
+__all__ = ["main"]

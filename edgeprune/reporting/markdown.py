@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from edgeprune.artifacts.report import RunReport
+from edgeprune.files import atomic_write_text
 from edgeprune.reporting.document import Document, Table, build_document
 
 
@@ -18,6 +20,15 @@ def render_markdown(report: RunReport) -> str:
         *(_table(table) for table in document.tables),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def write_markdown(report: RunReport, path: str | Path) -> None:
+    """Write ``report.md``.
+
+    Raises:
+        OutputError: the path cannot be written.
+    """
+    atomic_write_text(path, render_markdown(report))
 
 
 def escape(text: str) -> str:

@@ -1,0 +1,53 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli.compress import compress
+from edgeprune.cli.inspect import inspect
+from edgeprune.cli.profile import profile
+from edgeprune.cli.session import begin
+from edgeprune.cli.targets import targets_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Prune a trained PyTorch vision model by Shapley values, recover it without training, "
+    "and ship it to a small device as ONNX.",
+    epilog="Example: edgeprune compress model.pt2 --calibration images/ --target rpi4 --ratio 0.25 -o out/",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgeprune {metadata.version('edgeprune')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", metavar="", callback=_print_version, is_eager=True, help="Show the version and exit."
+    ),
+]
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Version = False,  # noqa: ARG001 - its callback acts
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Options that may stand before or after the command."""
+    begin(context, verbose, quiet)
+
+
+app.command()(compress)
+app.command()(profile)
+app.command()(inspect)
+app.add_typer(targets_app, name="targets")

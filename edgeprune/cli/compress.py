@@ -1,0 +1,176 @@
+"""``edgeprune compress``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+import typer
+
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.cli import options as opt
+from edgeprune.cli import settings
+from edgeprune.cli.session import begin, quiet_libraries, show, show_json
+from edgeprune.config import PreprocessingOptions, check_ratio, parse_input_shape
+from edgeprune.outputs import check_destination
+
+
+class Common(TypedDict):
+    """What a run and a dry run both need."""
+
+    calibration: str
+    target: str
+    ratio: float | None
+    architecture: str | None
+    weights: str | None
+    trust_pickle: bool
+    input_shape: tuple[int, ...] | None
+    preprocessing: Preprocessing | None
+    width_quantum: int | None
+    max_images: int | None
+    seed: int
+    threads: int | None
+
+
+Ratio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio",
+        metavar="SHARE",
+        help="Share of the MACs to cut, between 0 and 1. Default: 0.25.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+WidthQuantum = Annotated[
+    int | None,
+    typer.Option(
+        "--width-quantum",
+        min=1,
+        help="Round layer widths to multiples of this. Default: the target's.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Fix the batch size of the ONNX file. Default: dynamic.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+MaxImages = Annotated[
+    int | None,
+    typer.Option(
+        "--max-images",
+        min=1,
+        help="Use at most this many calibration images.",
+        rich_help_panel=opt.DATA_PANEL,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="Folder to write. Default: MODEL-edgeprune in the current folder.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        help="Replace an output folder that edgeprune wrote before.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Load, rank and plan, but write nothing.", rich_help_panel=opt.RUN_PANEL),
+]
+
+
+def compress(
+    context: typer.Context,
+    model: opt.Model,
+    arch: opt.Arch = None,
+    weights: opt.Weights = None,
+    trust_pickle: opt.TrustPickle = False,
+    input_shape: opt.InputShape = None,
+    calibration: opt.Calibration = None,
+    card: opt.Card = None,
+    resize: opt.Resize = None,
+    crop: opt.Crop = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    channel_order: opt.Order = None,
+    max_images: MaxImages = None,
+    target: opt.Target = None,
+    ratio: Ratio = None,
+    width_quantum: WidthQuantum = None,
+    batch_size: BatchSize = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    seed: opt.Seed = None,
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Prune a trained model, recover it without training, export it to ONNX and report."""
+    session = begin(context, verbose, quiet)
+    config = settings.project_config(model, session)
+    share = check_ratio(ratio) if ratio is not None else config.ratio
+    shape = parse_input_shape(input_shape) if input_shape else config.input_shape
+    device = target or config.target or "host"
+    folder = output or settings.default_output(model)
+    _check_early(device, None if dry_run else folder, overwrite)
+    data = settings.choose_calibration(calibration, model, config, session)
+    asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
+    preprocessing = settings.choose_preprocessing(asked, mean, std, config)
+
+    from edgeprune import api
+
+    quiet_libraries(session)
+    common: Common = {
+        "calibration": data,
+        "target": device,
+        "ratio": share,
+        "architecture": arch or config.arch,
+        "weights": weights,
+        "trust_pickle": trust_pickle,
+        "input_shape": shape,
+        "preprocessing": preprocessing,
+        "width_quantum": width_quantum,
+        "max_images": max_images,
+        "seed": seed if seed is not None else config.seed or 0,
+        "threads": threads or config.threads,
+    }
+    if dry_run:
+        plan = api.compress_dry_run(model, **common)
+        return show_json(plan) if as_json else show(plan.render())
+    report = api.compress(
+        model,
+        **common,
+        output=folder,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        command=session.command_line,
+    )
+    from edgeprune.reporting import render_terminal
+
+    session.say(f"written to {folder}")
+    return show_json(report) if as_json else show(render_terminal(report))
+
+
+def _check_early(target: str, folder: Path | None, overwrite: bool) -> None:
+    """Refuse in a blink what would otherwise fail after the libraries are loaded."""
+    from edgeprune.targets import load_target
+
+    load_target(target)
+    if folder is not None:
+        check_destination(folder, overwrite=overwrite)

@@ -1,0 +1,196 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgeprune.artifacts.calibration import ChannelOrder
+
+MODEL_PANEL = "Model"
+DATA_PANEL = "Calibration data"
+GOAL_PANEL = "Goal"
+RUN_PANEL = "Run and output"
+
+
+def complete_target(incomplete: str) -> list[str]:
+    """Names of targets for shell completion."""
+    from edgeprune.targets import list_targets
+
+    return [name for name in list_targets() if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A .pt2 exported program, a state_dict (.pt .pth .safetensors, with --arch), "
+        "a pickled module (.pt, with --trust-pickle), or torchvision:NAME.",
+    ),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        help="Architecture of a state_dict: torchvision:NAME, package.module:factory "
+        "or path/to/file.py:factory.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="NAME",
+        help="Weights of a torchvision:NAME model, by their torchvision name, or 'none' for random ones.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+TrustPickle = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pickle",
+        metavar="",
+        help="Load a whole pickled module. A pickle runs code: only for files that you trust.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        "--input-shape",
+        metavar="CxHxW",
+        help="Channels, height and width of one image, such as 3x224x224 or 3,224,224. "
+        "Default: from the model or the calibration set.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="DATA",
+        help="A folder of images (class folders: labelled), an .npz with 'images' and optional 'labels', "
+        "or package.module:function returning a torch Dataset. Default: edgeprune.toml or a calibration "
+        "folder beside the model.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Card = Annotated[
+    str | None,
+    typer.Option(
+        "--card",
+        metavar="NAME",
+        help="Preprocessing card: imagenet, cifar10, mnist, digits, or a .toml file. "
+        "Default: the card beside the data.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        "--resize",
+        metavar="PIXELS",
+        min=1,
+        help="Resize the shorter side of every image to this.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        "--crop",
+        metavar="PIXELS",
+        min=1,
+        help="Cut a square of this size out of the middle.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="NUMBERS",
+        help="Mean per channel to subtract, of pixels scaled to 0..1, such as 0.485,0.456,0.406.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        "--std",
+        metavar="NUMBERS",
+        help="Standard deviation per channel to divide by, such as 0.229,0.224,0.225.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Order = Annotated[
+    ChannelOrder | None,
+    typer.Option(
+        "--channel-order",
+        help="Order of the colour channels that the model expects. Default: rgb.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="Device to compress or profile for: a name of 'edgeprune targets list' or a .toml profile. "
+        "Default: host.",
+        autocompletion=complete_target,
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        help="Seed of every random number; the same seed gives the same bytes. Default: 0.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads to compute and to measure with. Default: what the machine or target has.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        metavar="",
+        help="Print the result as JSON with exact figures on stdout.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        metavar="",
+        show_default=False,
+        help="Say more; -vv also shows tracebacks.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        metavar="",
+        help="Only errors and the result: no progress, no notes.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]

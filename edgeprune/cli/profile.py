@@ -1,0 +1,53 @@
+"""``edgeprune profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli.session import begin, quiet_libraries, show, show_json
+
+OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to profile.")]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        metavar="OTHER.onnx",
+        help="Compare with this ONNX file by interleaved pairs of runs.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option("--batch-size", min=1, help="Images in a batch.", rich_help_panel=opt.GOAL_PANEL),
+]
+
+
+def profile(
+    context: typer.Context,
+    model: OnnxModel,
+    target: opt.Target = None,
+    baseline: Baseline = None,
+    batch_size: BatchSize = 1,
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Measure an ONNX file on this host, and predict its latency on a target."""
+    session = begin(context, verbose, quiet)
+    from edgeprune.targets import load_target
+
+    device = target or "host"
+    load_target(device)
+    from edgeprune import api
+
+    quiet_libraries(session)
+    result = api.profile(model, target=device, baseline=baseline, threads=threads, batch_size=batch_size)
+    if as_json:
+        show_json(result)
+    else:
+        show(result.render())
