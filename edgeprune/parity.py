@@ -24,7 +24,7 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
     """Outputs of a torch module over all images, one array per output tensor."""
     parts: list[list[Tensor]] = []
     with torch.no_grad():
-        for chunk in images.split(batch):
+        for chunk in torch.split(images, batch):
             parts.append(_leaves(module(chunk)))
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
 
@@ -54,11 +54,12 @@ def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Ou
         fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
         parts = [
             _run_padded(session, declared.name, chunk.numpy(), fixed)
-            for chunk in images.split(fixed or batch)
+            for chunk in torch.split(images, fixed or batch)
         ]
     except Exception as error:
         raise ProfileError(
-            f"onnxruntime could not run {path.name} ({str(error).splitlines()[0][:300]}); accepted is an ONNX file "
+            f"onnxruntime could not run {path.name} ({str(error).splitlines()[0][:300]}); accepted is an "
+            "ONNX file "
             "for the CPU provider with one float32 image input."
         ) from error
     return [np.concatenate(p) for p in zip(*parts, strict=True)]
@@ -85,7 +86,8 @@ def compare(
     shapes_a, shapes_b = [a.shape for a in reference], [b.shape for b in candidate]
     if shapes_a != shapes_b:
         raise ParityError(
-            f"{names[1]} gives outputs of shape {shapes_b} where {names[0]} gives {shapes_a}; the stage between "
+            f"{names[1]} gives outputs of shape {shapes_b} where {names[0]} gives {shapes_a}; the stage "
+            "between "
             "them broke the model: please report it with the model's architecture."
         )
     a = np.concatenate([x.reshape(-1).astype(np.float64) for x in reference])
@@ -129,8 +131,10 @@ def require(figures: tuple[ParityFigure, ...]) -> None:
     for figure in figures:
         if figure.verdict is Verdict.FAILED:
             raise ParityError(
-                f"{figure.candidate} differs from {figure.reference} by {figure.relative_error:.2e} of the largest "
-                f"output, accepted is {figure.tolerance:.0e}: the stage between them is wrong for this model; "
+                f"{figure.candidate} differs from {figure.reference} by {figure.relative_error:.2e} of the "
+                "largest "
+                f"output, accepted is {figure.tolerance:.0e}: the stage between them is wrong for this "
+                "model; "
                 "nothing was written, please report it with the model's architecture."
             )
 

@@ -95,8 +95,10 @@ def select(
     """
     if coupling.num_players == 0:
         raise NothingToPruneError(
-            "no channel of the model can be removed; accepted are models with at least one layer whose output "
-            "only feeds layers that can do without a part of it: 'edgeprune inspect' lists what holds each layer."
+            "no channel of the model can be removed; accepted are models with at least one layer whose "
+            "output "
+            "only feeds layers that can do without a part of it: 'edgeprune inspect' lists what holds each "
+            "layer."
         )
     costs = _Costs(coupling)
     before = costs.total()
@@ -134,20 +136,14 @@ def select(
             heapq.heappush(heap, (again, group))
     if costs.total() > budget:
         raise NothingToPruneError(
-            f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} can go "
-            f"with widths in steps of {width_quantum} and at least {min_channels} channels left in every group: "
+            f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} "
+            "can go "
+            f"with widths in steps of {width_quantum} and at least {min_channels} channels left in every "
+            "group: "
             "ask for less, or for a smaller --width-quantum."
         )
-    return _plan(
-        coupling,
-        orders,
-        gone,
-        ratio,
-        before,
-        costs.total(),
-        width_quantum,
-        _lowered(coupling, quanta, width_quantum),
-    )
+    notes = _lowered(quanta, width_quantum)
+    return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum, notes)
 
 
 def _group_quantum(size: int, quantum: int) -> int:
@@ -157,7 +153,7 @@ def _group_quantum(size: int, quantum: int) -> int:
     return quantum
 
 
-def _lowered(coupling: CouplingGraph, quanta: list[int], width_quantum: int) -> tuple[str, ...]:
+def _lowered(quanta: list[int], width_quantum: int) -> tuple[str, ...]:
     lowered = sum(q < width_quantum for q in quanta)
     if not lowered:
         return ()

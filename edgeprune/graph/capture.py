@@ -55,7 +55,8 @@ def export_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = 
         raise CaptureError(
             f"torch.export could not capture the model for inputs of {shape} with a dynamic batch "
             f"({_first_line(error)}); accepted are models that run on one image tensor of that shape without "
-            "data-dependent control flow and without a batch size fixed in their code: check the input shape, "
+            "data-dependent control flow and without a batch size fixed in their code: check the input "
+            "shape, "
             "or change the line that it names."
         ) from error
 

@@ -17,6 +17,7 @@ from edgeprune.artifacts.coupling import (
     WeightedLayer,
 )
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.graph import layer_rules  # noqa: F401 - registers its rules
 from edgeprune.graph.context import Context, Labelling, op_name
 from edgeprune.graph.labels import FROZEN, Atoms, Freeze
 from edgeprune.graph.rules import RULES, freeze_all

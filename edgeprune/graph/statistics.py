@@ -26,7 +26,7 @@ def channel_statistics(
     sums: dict[tuple[str, int], Tensor] = {}
     products: dict[tuple[str, int], Tensor] = {}
     rows: dict[tuple[str, int], int] = {}
-    for batch in images.split(images_at_once):
+    for batch in torch.split(images, images_at_once):
         for key, value in zip(wanted, tapped(batch), strict=True):
             channels = value.movedim(key[1], 0).flatten(1)
             sums[key] = sums.get(key, torch.zeros(())) + channels.sum(1).double()

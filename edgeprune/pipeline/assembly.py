@@ -10,7 +10,7 @@ from importlib import metadata
 
 import numpy as np
 
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, WeightedLayer, kept_count
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, WeightedLayer, kept_count
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     CalibrationSection,
@@ -77,7 +77,7 @@ def layer_rows(coupling: CouplingGraph, removed: tuple[int, ...]) -> tuple[Layer
     return tuple(rows)
 
 
-def _group_names(coupling: CouplingGraph, layer: WeightedLayer, owner: np.ndarray) -> str | None:  # type: ignore[type-arg]
+def _group_names(coupling: CouplingGraph, layer: WeightedLayer, owner: IndexArray) -> str | None:
     players = layer.out_players[layer.out_players != NO_PLAYER]
     if not players.size:
         return None

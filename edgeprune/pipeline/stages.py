@@ -100,7 +100,8 @@ def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None
         found = tensor_leaves(captured.graph_module(calibration.fitting.images[:8]))
     if not all(bool(torch.isfinite(t).all()) for t in found):
         raise ModelLoadError(
-            "the model gives NaN or infinite outputs on the calibration images; accepted is a trained model with "
+            "the model gives NaN or infinite outputs on the calibration images; accepted is a trained "
+            "model with "
             "finite outputs: check the weights and the preprocessing (--mean, --std)."
         )
     labels = calibration.fitting.labels
@@ -109,7 +110,8 @@ def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None
         if highest >= classes:
             raise CalibrationError(
                 f"the calibration data have a label {highest}, but the model has {classes} classes (0 to "
-                f"{classes - 1}); name the class folders in the model's order, or give the images without labels."
+                f"{classes - 1}); name the class folders in the model's order, or give the images without "
+                "labels."
             )
 
 
@@ -202,4 +204,5 @@ def _run_masked(
 
 
 def compare_outputs(a: parity.Outputs, b: parity.Outputs, first: str, second: str) -> ParityFigure:
+    """Compare two neighbours of the chain at the tolerance of every conversion."""
     return parity.compare(a, b, names=(first, second), tolerance=PARITY_TOLERANCE)

@@ -19,12 +19,12 @@ class LazyGraph:
     def __init__(self, module: GraphModule, batches: list[Tensor], pinned: Counter[str]) -> None:
         self._module = module
         self._batches = batches
-        self._nodes = list(module.graph.nodes)
-        self._by_name = {n.name: n for n in self._nodes}
-        self._place = {n: i for i, n in enumerate(self._nodes)}
+        nodes: list[Node] = list(module.graph.nodes)
+        self._by_name = {n.name: n for n in nodes}
+        self._place = {n: i for i, n in enumerate(nodes)}
         self._values: dict[Node, list[Any]] = {}
         self._done: set[Node] = set()
-        self._readers = {n: len(n.users) + pinned[n.name] for n in self._nodes}
+        self._readers = {n: len(n.users) + pinned[n.name] for n in nodes}
 
     def node(self, name: str) -> Node:
         """The node of that name."""
@@ -43,12 +43,6 @@ class LazyGraph:
     def release(self, name: str) -> None:
         """One pinned reader of the node is done with it."""
         self._drop_reader(self._by_name[name])
-
-    def forget(self, name: str) -> None:
-        """Evaluate a node again when next asked for (its weight changed); it must not have been freed."""
-        node = self._by_name[name]
-        self._values.pop(node, None)
-        self._done.discard(node)
 
     def _pending(self, node: Node) -> list[Node]:
         needed: set[Node] = set()

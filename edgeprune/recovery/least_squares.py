@@ -84,4 +84,5 @@ def channel_map(kept: Tensor, wanted: Tensor, *, ridge: float) -> Tensor:
     wanted = (wanted - wanted.mean(0)).double()
     gram = kept.T @ kept
     gram += ridge * torch.diagonal(gram).mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=torch.float64)
-    return torch.linalg.solve(gram, kept.T @ wanted).T
+    mapping: Tensor = torch.linalg.solve(gram, kept.T @ wanted)
+    return mapping.T

@@ -64,7 +64,7 @@ def reconstruct(
     options: RecoveryOptions | None = None,
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, RecoveryReport]:
-    """Recover a pruned graph on unlabelled ``images`` (n, *input shape); returns a new graph and what was done.
+    """Recover a pruned graph on unlabelled ``images`` (n, *input shape): a new graph and what was done.
 
     ``original`` must still carry the shapes of its capture; node names of both graphs correspond.
     """
@@ -132,7 +132,7 @@ class _Reconstruction:
         self._layers = self._affected(coupling)
         self._sites = {x.name: find_site(original, x.node) for x in self._layers}
         self._repairs = self._choose_repairs()
-        batches = list(images.split(options.images_at_once))
+        batches = list(torch.split(images, options.images_at_once))
         self._first = LazyGraph(original, batches, self._pins_original())
         self._second = LazyGraph(pruned, batches, self._pins_pruned())
 

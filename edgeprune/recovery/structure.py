@@ -143,9 +143,7 @@ def rows_of(x: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     """Unfolded input rows (picked, groups, d) at the picked output positions of one batch."""
     if shape.is_linear:
         return x.reshape(-1, x.shape[-1])[picked].unsqueeze(1)
-    patches = functional.unfold(
-        x, list(shape.kernel), list(shape.dilation), list(shape.padding), list(shape.stride)
-    )
+    patches = functional.unfold(x, shape.kernel, shape.dilation, shape.padding, shape.stride)
     flat = patches.transpose(1, 2).reshape(-1, patches.shape[1])[picked]
     return flat.view(len(picked), shape.groups, -1)
 

@@ -46,4 +46,4 @@ class DifferentiableGame(Game, Protocol):
 def all_coalitions(num_players: int) -> BoolArray:
     """Every coalition (2**n, n); row r holds the players whose bit is set in r."""
     codes = np.arange(2**num_players, dtype=np.int64)
-    return (codes[:, None] >> np.arange(num_players)) & 1 == 1
+    return np.asarray((codes[:, None] >> np.arange(num_players)) & 1 == 1)
