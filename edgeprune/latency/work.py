@@ -13,7 +13,8 @@ from enum import Enum
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+import onnx.inliner
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
@@ -24,14 +25,15 @@ _LOG = logging.getLogger("edgeprune.latency")
 Shape = tuple[int, ...]
 
 _FREE_OPS = frozenset(
-    "Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze".split()
+    {"Constant", "ConstantOfShape", "Dropout", "Flatten", "Identity"}
+    | {"Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"}
 )
+_FUSED_AFTER_GEMM = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 # onnxruntime folds or fuses these into the convolution whose only reader they are.
-_FUSED_AFTER_CONV = frozenset("BatchNormalization Clip HardSigmoid LeakyRelu Relu Sigmoid Tanh".split())
-_FUSED_AFTER_GEMM = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu"})
+_FUSED_AFTER_CONV = _FUSED_AFTER_GEMM | {"BatchNormalization", "Clip", "HardSigmoid"}
 _UNCOUNTED_OPS = frozenset(
-    "Attention ConvInteger Einsum GRU If LSTM Loop MatMulInteger MultiHeadAttention QLinearConv "
-    "QLinearMatMul RNN Scan".split()
+    {"Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
+    | {"MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "Scan"}
 )
 _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -89,7 +91,7 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise ProfileError(
-            f"{Path(onnx_path).name}: shapes cannot be inferred ({_first_line(error)}); give a valid ONNX file"
+            f"{Path(onnx_path).name}: shapes cannot be inferred ({_first_line(error)}); give a valid file"
         ) from error
     graph = inferred.graph
     tensors = _tensors(graph)
@@ -192,7 +194,9 @@ def _constant_tensors(graph: GraphProto) -> dict[str, TensorProto]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            tensors.update({node.output[0]: a.t for a in node.attribute if a.name == "value"})
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    tensors[node.output[0]] = attribute.t
     return tensors
 
 

@@ -1,0 +1,63 @@
+"""Peak memory of loading and running an ONNX model, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import edgeprune
+from edgeprune.errors import ProfileError, UsageError
+
+_LOG = logging.getLogger("edgeprune.latency")
+_TIMEOUT_S = 600
+
+
+def peak_memory_bytes(onnx_path: str | Path, threads: int) -> int | None:
+    """Peak resident bytes of loading and running the model at batch 1, above an idle onnxruntime.
+
+    Measured in a fresh Python process, whose resident memory with onnxruntime imported is the baseline.
+    ``None``, with the reason logged, where the platform does not tell.
+
+    Raises:
+        ProfileError: the file is missing, no ONNX or cannot run, or the process was killed (as when
+            memory runs out) or took longer than ten minutes.
+        UsageError: ``threads`` is below 1.
+    """
+    if threads < 1:
+        raise UsageError(f"threads is {threads}; give at least 1")
+    path = Path(onnx_path)
+    if not path.is_file():
+        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
+    # -P keeps files of the working folder from shadowing packages; the child still has to find this one.
+    package_home = str(Path(edgeprune.__file__).resolve().parent.parent)
+    search = os.pathsep.join(filter(None, (package_home, os.environ.get("PYTHONPATH"))))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "edgeprune.latency._peak", str(path.resolve()), str(threads)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": search},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProfileError(
+            f"{path.name}: measuring its memory took longer than {_TIMEOUT_S} s; give a smaller model"
+        ) from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ProfileError(
+            f"{path.name}: measuring its memory ended with status {done.returncode} ({last}); "
+            "free some memory or give a smaller model"
+        )
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    if "error" in answer:
+        raise ProfileError(answer["error"])
+    if answer["peak_bytes"] is None:
+        _LOG.warning("peak memory of %s is unknown: %s", path.name, answer["reason"])
+        return None
+    return int(answer["peak_bytes"])

@@ -1,0 +1,237 @@
+"""Latency on this host with onnxruntime: one model, or one against another.
+
+Times of one model are wall clock. A comparison uses CPU time of interleaved pairs in one process, which a
+busy machine disturbs far less, and says how sure it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
+from edgeprune.errors import ProfileError, UsageError
+from edgeprune.host import machine_description
+from edgeprune.progress import task
+
+MIN_WARMUP = 3
+MIN_PAIRS = 100
+# CPU clocks may tick as coarsely as 1 ms or be read late; a sample must dwarf that.
+_MIN_SAMPLE_NS = 2_000_000
+_MAX_INNER = 1000
+_BOOTSTRAP_DRAWS = 2000
+_INPUT_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+Feeds = dict[str, NDArray[Any]]
+
+
+def measure(
+    onnx_path: str | Path,
+    *,
+    threads: int,
+    batch_size: int = 1,
+    warmup: int = 5,
+    repetitions: int = 50,
+    seed: int = 0,
+) -> LatencyMeasurement:
+    """Wall-clock latency of one batch of random inputs on this host, in milliseconds.
+
+    Percentiles are over single runs. ``repetitions`` samples are taken, each of enough runs to last
+    2 ms; CPU time per run is the median over the samples, all threads together.
+
+    Raises:
+        ProfileError: the file is missing, no ONNX or cannot run, or a dimension other than the batch
+            is dynamic.
+        UsageError: ``threads``, ``batch_size`` or ``repetitions`` is below 1, or ``warmup`` below 3.
+    """
+    _check_at_least("repetitions", repetitions, 1)
+    _check_at_least("warmup", warmup, MIN_WARMUP)
+    run = open_runner(onnx_path, threads=threads, batch_size=batch_size, seed=seed)
+    inner = _warm_up(run, warmup)
+    wall_ns: list[int] = []
+    cpu_ns: list[float] = []
+    with task(f"timing {Path(onnx_path).name}", repetitions) as advance:
+        for _ in range(repetitions):
+            cpu_start = time.process_time_ns()
+            for _ in range(inner):
+                start = time.perf_counter_ns()
+                run()
+                wall_ns.append(time.perf_counter_ns() - start)
+            cpu_ns.append((time.process_time_ns() - cpu_start) / inner)
+            advance(1)
+    return LatencyMeasurement(
+        provenance=Provenance.MEASURED_ON_HOST,
+        latency_p50_ms=float(np.percentile(wall_ns, 50)) / 1e6,
+        latency_p90_ms=float(np.percentile(wall_ns, 90)) / 1e6,
+        cpu_time_p50_ms=float(np.median(cpu_ns)) / 1e6,
+        repetitions=len(wall_ns),
+        warmup=warmup,
+        threads=threads,
+        batch_size=batch_size,
+        runtime=f"onnxruntime {ort.__version__}",
+        machine=machine_description(),
+    )
+
+
+def compare(
+    onnx_a: str | Path,
+    onnx_b: str | Path,
+    *,
+    threads: int,
+    batch_size: int = 1,
+    pairs: int = MIN_PAIRS,
+    warmup: int = 5,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> LatencyRatio:
+    """CPU time of B over A on this host: median of paired ratios, with a bootstrap interval.
+
+    Both run in one process, in turns, the order alternating from pair to pair. Below 1 means that B is
+    faster.
+
+    Raises:
+        ProfileError: as :func:`measure`, for either file.
+        UsageError: fewer than 100 pairs, or as :func:`measure`; ``confidence`` not in (0, 1).
+    """
+    _check_at_least("pairs", pairs, MIN_PAIRS)
+    _check_at_least("warmup", warmup, MIN_WARMUP)
+    run_a = open_runner(onnx_a, threads=threads, batch_size=batch_size, seed=seed)
+    run_b = open_runner(onnx_b, threads=threads, batch_size=batch_size, seed=seed)
+    inner_a, inner_b = _warm_up(run_a, warmup), _warm_up(run_b, warmup)
+    ratios = np.empty(pairs)
+    with task(f"comparing {Path(onnx_a).name} and {Path(onnx_b).name}", pairs) as advance:
+        for pair in range(pairs):
+            if pair % 2 == 0:
+                a_ns = _cpu_ns(run_a, inner_a)
+                b_ns = _cpu_ns(run_b, inner_b)
+            else:
+                b_ns = _cpu_ns(run_b, inner_b)
+                a_ns = _cpu_ns(run_a, inner_a)
+            ratios[pair] = b_ns / a_ns
+            advance(1)
+    median, low, high = bootstrap_median(ratios, confidence=confidence, seed=seed)
+    return LatencyRatio(ratio=median, low=low, high=high, confidence=confidence, pairs=pairs, threads=threads)
+
+
+def bootstrap_median(
+    samples: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Median of ``samples`` (n,) and its percentile-bootstrap interval (2,000 draws), same for the same seed.
+
+    Raises:
+        UsageError: no samples, a value that is not finite, or ``confidence`` not in (0, 1).
+    """
+    if samples.size == 0 or not np.isfinite(samples).all():
+        raise UsageError("a bootstrap interval needs at least one sample and only finite ones")
+    if not 0.0 < confidence < 1.0:
+        raise UsageError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, samples.size, size=(_BOOTSTRAP_DRAWS, samples.size))
+    medians = np.median(samples[picks], axis=1)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(medians, [tail, 1.0 - tail])
+    return float(np.median(samples)), float(low), float(high)
+
+
+def open_runner(
+    onnx_path: str | Path, *, threads: int, batch_size: int = 1, seed: int = 0
+) -> Callable[[], object]:
+    """A function that runs the model once on the CPU, on the same random inputs every time.
+
+    Spinning is off: idle threads must not burn the CPU time that is measured.
+
+    Raises:
+        ProfileError: the file is missing, no ONNX or cannot run, or a dimension other than the batch
+            is dynamic.
+        UsageError: ``threads`` or ``batch_size`` is below 1.
+    """
+    _check_at_least("threads", threads, 1)
+    _check_at_least("batch_size", batch_size, 1)
+    path = Path(onnx_path)
+    if not path.is_file():
+        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        feeds = _feeds(session, path.name, batch_size, np.random.default_rng(seed))
+        session.run(None, feeds)
+    except ProfileError:
+        raise
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ProfileError(
+            f"{path.name}: onnxruntime cannot load or run it ({reason}); give a valid ONNX file"
+        ) from error
+    return lambda: session.run(None, feeds)
+
+
+def _feeds(session: Any, where: str, batch_size: int, rng: np.random.Generator) -> Feeds:
+    feeds: Feeds = {}
+    for given in session.get_inputs():
+        if given.type not in _INPUT_TYPES:
+            raise ProfileError(
+                f"{where}: input {given.name!r} is of type {given.type}; accepted are "
+                f"{', '.join(sorted(_INPUT_TYPES))}"
+            )
+        shape = _shape(given.name, list(given.shape), where, batch_size)
+        dtype = np.dtype(_INPUT_TYPES[given.type])
+        if dtype.kind == "f":
+            feeds[given.name] = rng.standard_normal(shape).astype(dtype)
+        else:
+            feeds[given.name] = rng.integers(0, 2, size=shape).astype(dtype)
+    return feeds
+
+
+def _shape(name: str, dims: list[Any], where: str, batch_size: int) -> tuple[int, ...]:
+    dynamic = [i for i, dim in enumerate(dims) if not isinstance(dim, int) or dim <= 0]
+    beyond = [i for i in dynamic if i > 0]
+    if beyond:
+        raise ProfileError(
+            f"{where}: dimension {beyond[0]} of input {name!r} is dynamic ({dims[beyond[0]]}); "
+            "only the batch may be: export it with a fixed size"
+        )
+    if not dynamic and dims and dims[0] != batch_size:
+        raise ProfileError(
+            f"{where}: input {name!r} has a fixed batch of {dims[0]}, not {batch_size}; "
+            "ask for that batch size or export with a dynamic batch"
+        )
+    return tuple(batch_size if i in dynamic else int(dim) for i, dim in enumerate(dims))
+
+
+def _warm_up(run: Callable[[], object], warmup: int) -> int:
+    """Run ``warmup`` times; how many runs make a sample of at least 2 ms CPU time, from the fastest."""
+    fastest_ns = min(_cpu_ns(run, 1) for _ in range(warmup))
+    return int(min(_MAX_INNER, max(1, -(-_MIN_SAMPLE_NS // max(1, int(fastest_ns))))))
+
+
+def _cpu_ns(run: Callable[[], object], inner: int) -> float:
+    """CPU time of one run, all threads together: the mean of ``inner`` runs, at least 1 ns."""
+    start = time.process_time_ns()
+    for _ in range(inner):
+        run()
+    return max(1.0, (time.process_time_ns() - start) / inner)
+
+
+def _check_at_least(name: str, given: int, least: int) -> None:
+    if given < least:
+        raise UsageError(f"{name} is {given}; give at least {least}")
