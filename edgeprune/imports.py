@@ -1,0 +1,107 @@
+"""Find a function of the user by ``package.module:name`` or ``path/to/file.py:name``."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgeprune.errors import EdgepruneError
+
+
+@contextlib.contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let Python find modules in ``folder`` for the duration of the block."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)
+
+
+def call_user_function(spec: str, *, what: str, error: type[EdgepruneError]) -> Any:
+    """Import the function that ``spec`` names and call it without arguments.
+
+    Modules in the current directory, and those beside a given file, can be imported meanwhile.
+
+    Raises:
+        EdgepruneError: of class ``error``; the module or the function is missing, or raises.
+    """
+    location, _, name = spec.rpartition(":")
+    if not location or not name:
+        raise error(
+            f"{what} {spec!r} is not understood; give package.module:function or path/to/file.py:function"
+        )
+    folder = Path(location).parent if location.endswith(".py") else Path.cwd()
+    with importable(Path.cwd()), importable(folder):
+        module = _import_module(location, spec, what=what, error=error)
+        function = _find_function(module, name, spec, what=what, error=error)
+        try:
+            return function()
+        except Exception as reason:
+            raise error(
+                f"{what} {spec!r} raised {type(reason).__name__} ({first_line(reason)}); "
+                "it is called without arguments and has to work that way"
+            ) from reason
+
+
+def _import_module(location: str, spec: str, *, what: str, error: type[EdgepruneError]) -> ModuleType:
+    try:
+        if not location.endswith(".py"):
+            # A module written a moment ago is otherwise missed by the finders' cached listings.
+            importlib.invalidate_caches()
+            return importlib.import_module(location)
+        path = Path(location)
+        if not path.is_file():
+            raise error(f"{what} {spec!r} names the file {location!r}, which does not exist")
+        return _import_file(path)
+    except EdgepruneError:
+        raise
+    except Exception as reason:
+        raise error(
+            f"{what} {spec!r} cannot be imported ({type(reason).__name__}: {first_line(reason)}); "
+            "give package.module:function of an importable module, or path/to/file.py:function"
+        ) from reason
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"edgeprune_user_{path.stem}"
+    loader_spec = importlib.util.spec_from_file_location(name, path)
+    if loader_spec is None or loader_spec.loader is None:
+        raise ImportError(f"no loader for {path}")
+    module = importlib.util.module_from_spec(loader_spec)
+    # Dataclasses and torch.export look classes up through sys.modules.
+    sys.modules[name] = module
+    try:
+        loader_spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _find_function(
+    module: ModuleType, name: str, spec: str, *, what: str, error: type[EdgepruneError]
+) -> Callable[[], Any]:
+    function = getattr(module, name, None)
+    if callable(function):
+        return function  # type: ignore[no-any-return]
+    candidates = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
+    near = difflib.get_close_matches(name, candidates, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise error(f"{what} {spec!r} names {name!r}, which is no function of that module{hint}")
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """First non-empty line of an exception's text, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,190 @@
+"""Read checkpoints without running them, find the weights in them and put them into a module."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from edgeprune._archives import FileKind, foreign_globals_text
+from edgeprune.errors import ModelLoadError
+from edgeprune.imports import first_line, importable
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+_AVERAGED_WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+_LISTED = 5
+
+
+def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
+    """Content of a checkpoint: tensors and plain containers only, unless the pickle is trusted.
+
+    Raises:
+        ModelLoadError: damaged, or it holds objects whose loading would run code.
+    """
+    name = str(path)
+    if kind is FileKind.SAFETENSORS:
+        try:
+            return safetensors.torch.load_file(path, device="cpu")
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+            raise ModelLoadError(
+                f"{name!r} is a damaged safetensors file ({first_line(error)}); copy or download it again"
+            ) from error
+    try:
+        with importable(Path.cwd()):
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError as error:
+        foreign = foreign_globals_text(path)
+        if trust_pickle or not foreign:
+            raise _damaged(name, error) from error
+        raise ModelLoadError(
+            f"{name!r} holds pickled Python objects ({foreign}), which run code when they are read; "
+            "save model.state_dict() and give it with --arch, or pass --trust-pickle if you trust its maker"
+        ) from error
+    except (AttributeError, ModuleNotFoundError) as error:
+        raise ModelLoadError(
+            f"{name!r} needs a class that cannot be imported here ({first_line(error)}); run where that "
+            "module is importable, or save model.state_dict() and give it with --arch"
+        ) from error
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"{name!r} cannot be read as a PyTorch checkpoint ({first_line(error)}); "
+        "copy it again, or save it again with torch.save(model.state_dict(), path)"
+    )
+
+
+def unwrap_checkpoint(content: Any, source: str) -> tuple[nn.Module | dict[str, Tensor], list[str]]:
+    """The module or the state_dict inside a checkpoint, and notes on where it was.
+
+    Raises:
+        ModelLoadError: neither is in there.
+    """
+    notes: list[str] = []
+    place = "the file"
+    while True:
+        if isinstance(content, nn.Module):
+            return content, notes
+        if not isinstance(content, Mapping):
+            break
+        if content and _is_state_dict(content):
+            return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}, notes
+        key = next((k for k in (*_WRAPPERS, *_AVERAGED_WRAPPERS) if _holds_weights(content.get(k))), None)
+        if key is None:
+            break
+        notes.append(f"weights taken from the entry {key!r} of {place}")
+        others = [k for k in _AVERAGED_WRAPPERS if k != key and _holds_weights(content.get(k))]
+        if others:
+            notes.append(f"averaged weights under {others[0]!r} were not used")
+        content, place = content[key], f"the entry {key!r}"
+    raise ModelLoadError(
+        f"{source!r} holds {_describe(content)} and no weights; accepted are a state_dict (also under "
+        "'state_dict', 'model', 'model_state_dict' or 'ema'), a torch.export program or a whole module"
+    )
+
+
+def _holds_weights(value: Any) -> bool:
+    return isinstance(value, nn.Module) or (isinstance(value, Mapping) and len(value) > 0)
+
+
+def _is_state_dict(content: Mapping[Any, Any]) -> bool:
+    tensors = sum(isinstance(v, Tensor) for v in content.values())
+    containers = any(_holds_weights(v) for v in content.values())
+    return tensors > 0 and not containers and 2 * tensors > len(content)
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        keys = ", ".join(repr(k) for k in list(content)[:_LISTED])
+        return f"a dictionary with the entries {keys}" if keys else "an empty dictionary"
+    return f"an object of type {type(content).__name__}"
+
+
+def fit_state(module: nn.Module, state: dict[str, Tensor], source: str, architecture: str) -> list[str]:
+    """Load ``state`` into ``module`` (changed in place), every tensor of it, and return notes.
+
+    Raises:
+        ModelLoadError: keys are missing or unexpected, or sizes differ.
+    """
+    expected = module.state_dict()
+    problems = _missing_and_unexpected(module, expected, state)
+    sizes = [
+        f"{key} is {_shape(state[key])} instead of {_shape(reference)}"
+        for key, reference in expected.items()
+        if key in state and state[key].shape != reference.shape
+    ]
+    if sizes:
+        problems.append(f"{len(sizes)} of another size: {_listed(sizes)}")
+    if problems:
+        raise ModelLoadError(
+            f"the weights in {source!r} do not fit {architecture!r}: {'; '.join(problems)}; "
+            "give the architecture that they were trained with"
+        )
+    notes = []
+    if any(
+        state[key].is_floating_point() and state[key].dtype != expected[key].dtype
+        for key in expected
+        if key in state
+    ):
+        notes.append("weights of another floating-point type were converted to that of the architecture")
+    module.load_state_dict(state, strict=False)
+    return notes
+
+
+def strip_prefixes(state: dict[str, Tensor], keys: set[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """Remove the prefixes that wrappers put before every key, unless ``keys`` of the model have them."""
+    notes: list[str] = []
+    if "n_averaged" in state and "n_averaged" not in keys:
+        state = {k: v for k, v in state.items() if k != "n_averaged"}
+    while True:
+        prefix = next((p for p in _PREFIXES if state and all(k.startswith(p) for k in state)), None)
+        if prefix is None or len(keys & set(state)) > 0:
+            return state, notes
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+        notes.append(f"the prefix {prefix!r} was removed from all keys")
+
+
+def _missing_and_unexpected(
+    module: nn.Module, expected: Mapping[str, Any], state: dict[str, Tensor]
+) -> list[str]:
+    # A tensor that serves under two names is saved once by safetensors.
+    loaded = {id(t) for name, t in _all_tensors(module) if name in state}
+    tied = {name for name, t in _all_tensors(module) if id(t) in loaded}
+    # Older files lack the counters of batch normalisation, which do nothing in evaluation.
+    missing = [
+        key
+        for key in expected
+        if key not in state and key not in tied and not key.endswith("num_batches_tracked")
+    ]
+    unexpected = [key for key in state if key not in expected]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing: {_listed(missing)}")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected: {_listed(unexpected)}")
+    return problems
+
+
+def _all_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+
+
+def _listed(items: list[str]) -> str:
+    more = len(items) - _LISTED
+    return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(s) for s in tensor.shape) or "a scalar"

@@ -1,0 +1,156 @@
+"""Read torch.export archives."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from edgeprune._archives import unsafe_export_parts
+from edgeprune.errors import ModelLoadError
+from edgeprune.imports import first_line
+
+_FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_EXPORT_LOGGERS = ("torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive._package")
+
+
+def read_program(path: Path, *, trust_pickle: bool) -> ExportedProgram:
+    """Load a torch.export archive; pickles inside it may hold tensors only, unless trusted.
+
+    Raises:
+        ModelLoadError: damaged, of another version of torch, or it would run code when read.
+    """
+    name = str(path)
+    reason = None if trust_pickle else unsafe_export_parts(path)
+    if reason is not None:
+        raise _refused(name, reason)
+    try:
+        with warnings.catch_warnings(), _weights_only(not trust_pickle), _quiet():
+            warnings.simplefilter("ignore")
+            with path.open("rb") as stream:
+                return torch.export.load(stream)
+    except pickle.UnpicklingError as error:
+        raise _refused(name, "pickled objects") from error
+    except Exception as error:
+        raise ModelLoadError(
+            f"{name!r} is a torch.export archive that torch {torch.__version__} cannot load "
+            f"({first_line(error) or type(error).__name__}); export it again with this version of torch"
+        ) from error
+
+
+def _refused(name: str, reason: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"{name!r} is a torch.export archive that runs code when it is read ({reason}); export the model "
+        "again with plain tensors as inputs, or pass --trust-pickle if you trust its maker"
+    )
+
+
+@contextlib.contextmanager
+def _weights_only(force: bool) -> Iterator[None]:
+    """torch.export.load falls back to unrestricted pickles; this variable of torch forbids it."""
+    before = os.environ.get(_FORCE_WEIGHTS_ONLY)
+    if force:
+        os.environ[_FORCE_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_FORCE_WEIGHTS_ONLY, None)
+        else:
+            os.environ[_FORCE_WEIGHTS_ONLY] = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch's tracebacks in the log: the failure is reported in one sentence."""
+    loggers = [logging.getLogger(name) for name in _EXPORT_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def program_module(program: ExportedProgram, source: str) -> nn.Module:
+    """The program as a module in evaluation mode, without input guards.
+
+    Raises:
+        ModelLoadError: it was captured in training mode.
+    """
+    module: nn.Module = program.module(check_guards=False)
+    return evaluation_mode(module, source)
+
+
+def evaluation_mode(module: nn.Module, source: str) -> nn.Module:
+    """Put a module into evaluation mode (in place), also one that comes from ``torch.export``.
+
+    Raises:
+        ModelLoadError: a captured graph holds operators in training mode.
+    """
+    if isinstance(module, GraphModule):
+        operator = _training_operator(module)
+        if operator is not None:
+            raise ModelLoadError(
+                f"{source!r} was exported in training mode ({operator} with training=True); call "
+                "model.eval() before torch.export.export and export it again"
+            )
+        # torch.export overrides both to raise; the graph holds its mode, so the plain ones are harmless.
+        for method in ("train", "eval"):
+            module.__dict__.pop(method, None)
+    return module.eval()
+
+
+def _training_operator(module: GraphModule) -> str | None:
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None:
+            continue
+        given = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
+        if given.get("training") is True or given.get("train") is True:
+            return str(node.target)
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramInput:
+    """The only tensor input of a program; sizes are ``None`` where dynamic or not told.
+
+    ``shape`` is without the batch: ``fixed`` or, with dynamic image sizes, that of the stored example.
+    """
+
+    shape: tuple[int, ...] | None = None
+    fixed: bool = False
+    dtype: torch.dtype | None = None
+    batch: int | None = None
+
+
+def program_input(program: ExportedProgram) -> ProgramInput:
+    """What the program takes; all ``None`` where that is not one batch of images."""
+    names = set(program.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].dim() < 2:
+        return ProgramInput()
+    value = values[0]
+    batch = value.shape[0] if isinstance(value.shape[0], int) else None
+    fixed = all(isinstance(size, int) for size in value.shape[1:])
+    shape = tuple(int(size) for size in value.shape[1:]) if fixed else _example_shape(program)
+    return ProgramInput(shape=shape, fixed=fixed, dtype=value.dtype, batch=batch)
+
+
+def _example_shape(program: ExportedProgram) -> tuple[int, ...] | None:
+    arguments = (program.example_inputs or ((), {}))[0]
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    return tuple(int(s) for s in tensors[0].shape[1:]) if len(tensors) == 1 else None
