@@ -45,6 +45,7 @@ WidthQuantum = Annotated[
     int | None,
     typer.Option(
         "--width-quantum",
+        metavar="N",
         min=1,
         help="Round layer widths to multiples of this. Default: the target's.",
         rich_help_panel=opt.GOAL_PANEL,
@@ -54,6 +55,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
+        metavar="N",
         min=1,
         help="Fix the batch size of the ONNX file. Default: dynamic.",
         rich_help_panel=opt.GOAL_PANEL,
@@ -63,6 +65,7 @@ MaxImages = Annotated[
     int | None,
     typer.Option(
         "--max-images",
+        metavar="N",
         min=1,
         help="Use at most this many calibration images.",
         rich_help_panel=opt.DATA_PANEL,

@@ -149,6 +149,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         "--seed",
+        metavar="N",
         min=0,
         help="Seed of every random number; the same seed gives the same bytes. Default: 0.",
         rich_help_panel=RUN_PANEL,
@@ -158,6 +159,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         "--threads",
+        metavar="N",
         min=1,
         help="Threads to compute and to measure with. Default: what the machine or target has.",
         rich_help_panel=RUN_PANEL,

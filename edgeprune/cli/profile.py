@@ -22,7 +22,9 @@ Baseline = Annotated[
 ]
 BatchSize = Annotated[
     int,
-    typer.Option("--batch-size", min=1, help="Images in a batch.", rich_help_panel=opt.GOAL_PANEL),
+    typer.Option(
+        "--batch-size", metavar="N", min=1, help="Images in a batch.", rich_help_panel=opt.GOAL_PANEL
+    ),
 ]
 
 

@@ -1,0 +1,71 @@
+# Works with python3 (3.11 or later), git and make. Everything goes into $(VENV); nothing outside the folder changes.
+#   make demo VENV=/somewhere/else          another virtual environment
+#   make demo PYTHON=python3.13             another interpreter
+#   make demo PIP_ARGS="--index-url ..."    another package index, such as one with CPU-only PyTorch
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+DEMO_OUT ?= demo-out
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+BASE := $(VENV)/.stamp-base
+DEV := $(VENV)/.stamp-dev
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(BASE) ## compress the bundled digits model for a Raspberry Pi 4 and for this host
+	@$(MAKE) --no-print-directory demo-run TARGET=rpi4
+	@$(MAKE) --no-print-directory demo-run TARGET=host
+	@echo "== the compressed models and their reports: $(DEMO_OUT)/rpi4 and $(DEMO_OUT)/host"
+
+.PHONY: demo-run
+demo-run:
+	@echo "== compressing the digits model for $(TARGET)"
+	$(BIN)/edgeprune compress examples/digits/digits_net.safetensors \
+	  --arch examples/digits/model.py:digits_net --calibration calibration/digits.npz \
+	  --target $(TARGET) --output $(DEMO_OUT)/$(TARGET) --overwrite
+
+test: $(DEV) ## run the whole test suite
+	@echo "== testing"
+	$(BIN)/python -m pytest
+
+lint: $(DEV) ## check formatting, style, types and the layers of the code
+	@echo "== linting"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## format the code and correct what can be corrected
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV) ## run the benchmarks (minutes)
+	@echo "== benchmarking"
+	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts=--strict-markers
+
+clean: ## remove the virtual environment, caches and the demo's output
+	rm -rf "$(VENV)" "$(DEMO_OUT)" build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BASE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is missing or older than 3.11; install Python 3.11 or later, or name one: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@echo "== making the virtual environment $(VENV)"
+	$(PYTHON) -m venv "$(VENV)"
+	@echo "== installing PyTorch, the large one, then the rest"
+	$(PIP) install $(PIP_ARGS) --constraint constraints.txt "$(TORCH)"
+	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV): $(BASE)
+	@echo "== installing the development tools"
+	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,231 @@
+"""The output folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edgeprune import outputs
+from edgeprune.errors import OutputError
+from edgeprune.outputs import (
+    atomic_write_bytes,
+    atomic_write_text,
+    check_destination,
+    read_manifest,
+    sha256_file,
+    staged_output,
+    write_manifest,
+)
+
+
+def fill(folder: Path, text: str = "new") -> None:
+    (folder / "model.onnx").write_text(text)
+    write_manifest(
+        folder, inputs={"model": "ab" * 32}, seed=3, command="edgeprune compress x", versions={"b": "2"}
+    )
+
+
+def make_output(path: Path, text: str = "old") -> None:
+    with staged_output(path) as staging:
+        fill(staging, text)
+
+
+def fill_and_fail(path: Path, failure: type[BaseException]) -> None:
+    with staged_output(path, overwrite=True) as staging:
+        fill(staging)
+        raise failure
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_the_folder_appears_only_at_the_end(tmp_path: Path) -> None:
+    destination = tmp_path / "deep" / "out"
+    with staged_output(destination) as staging:
+        assert staging.parent == destination.parent
+        assert staging.name.startswith(".")
+        assert not destination.exists()
+        fill(staging)
+    assert entries(destination) == ["manifest.json", "model.onnx"]
+    assert entries(destination.parent) == ["out"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, failure: type[BaseException]) -> None:
+    with pytest.raises(failure):
+        fill_and_fail(tmp_path / "deep" / "er" / "out", failure)
+    assert entries(tmp_path) == []
+
+
+def test_a_failure_leaves_the_old_output_as_it_was(tmp_path: Path) -> None:
+    make_output(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        fill_and_fail(tmp_path / "out", KeyboardInterrupt)
+    assert entries(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "model.onnx").read_text() == "old"
+
+
+def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
+    make_output(tmp_path / "out")
+    (tmp_path / "out" / "stale.txt").touch()
+    with staged_output(tmp_path / "out", overwrite=True) as staging:
+        fill(staging)
+    assert entries(tmp_path) == ["out"]
+    assert entries(tmp_path / "out") == ["manifest.json", "model.onnx"]
+    assert (tmp_path / "out" / "model.onnx").read_text() == "new"
+
+
+def test_the_old_output_comes_back_where_the_last_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_output(tmp_path / "out")
+    rename = Path.rename
+
+    def fail_for_staging(self: Path, target: Path) -> Path:
+        if self.suffix == ".tmp":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_staging)
+    with (
+        pytest.raises(OutputError, match="No space left"),
+        staged_output(tmp_path / "out", overwrite=True) as staging,
+    ):
+        fill(staging)
+    assert entries(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "model.onnx").read_text() == "old"
+
+
+def test_an_existing_empty_folder_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    make_output(tmp_path / "out")
+    assert entries(tmp_path / "out") == ["manifest.json", "model.onnx"]
+    assert entries(tmp_path) == ["out"]
+
+
+def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
+    make_output(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"exists already .* add --overwrite"):
+        check_destination(tmp_path / "out")
+    assert check_destination(tmp_path / "out", overwrite=True) == tmp_path / "out"
+
+
+@pytest.mark.parametrize("manifest", [None, "not json", "{}", '{"created_by": "another"}', "[]"])
+def test_a_folder_of_someone_else_is_never_replaced(tmp_path: Path, manifest: str | None) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    with (
+        pytest.raises(OutputError, match="will not delete it"),
+        staged_output(tmp_path, overwrite=True),
+    ):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        check_destination(tmp_path / "file", overwrite=True)
+    with pytest.raises(OutputError, match="is a file, not a folder"):
+        check_destination(tmp_path / "file" / "out")
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    for path in (".", "..", tmp_path / "a"):
+        with pytest.raises(OutputError, match="current folder"):
+            check_destination(path, overwrite=True)
+    assert check_destination("out") == tmp_path / "a" / "out"
+
+
+def test_a_mount_point_is_not_replaced() -> None:
+    with pytest.raises(OutputError, match="mount point"):
+        check_destination("/proc", overwrite=True)
+
+
+def test_an_unwritable_parent_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="is not writable"):
+        check_destination(tmp_path / "out")
+
+
+def test_a_parent_that_refuses_is_an_output_error(tmp_path: Path) -> None:
+    # Not even root can make a folder in /proc.
+    with pytest.raises(OutputError, match="/proc/out' cannot be"), staged_output("/proc/out"):
+        pytest.fail("the block must not run")
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def late() -> None:
+        with staged_output(tmp_path / "out") as staging:
+            fill(staging)
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "other").touch()
+
+    with pytest.raises(OutputError, match="exists already"):
+        late()
+    assert entries(tmp_path) == ["out"]
+    assert entries(tmp_path / "out") == ["other"]
+
+
+def test_manifest_lists_every_file_with_size_and_hash(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.bin").write_bytes(b"12345")
+    fill(tmp_path)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    assert [(f.path, f.size_bytes) for f in manifest.outputs] == [("model.onnx", 3), ("sub/a.bin", 5)]
+    assert manifest.outputs[1].sha256 == hashlib.sha256(b"12345").hexdigest()
+    assert (manifest.seed, manifest.command) == (3, "edgeprune compress x")
+    assert json.loads((tmp_path / "manifest.json").read_text())["schema_version"] == "1.0"
+
+
+def test_writing_the_manifest_twice_does_not_list_itself(tmp_path: Path) -> None:
+    fill(tmp_path)
+    fill(tmp_path)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    assert [f.path for f in manifest.outputs] == ["model.onnx"]
+
+
+def test_sha256_of_a_file_longer_than_a_chunk(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "big").write_bytes(data)
+    assert sha256_file(tmp_path / "big") == hashlib.sha256(data).hexdigest()
+
+
+def test_atomic_write_replaces_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write_text(path, "ä\n")
+    atomic_write_bytes(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert entries(tmp_path) == ["a.txt"]
+
+
+def test_atomic_write_keeps_the_old_file_where_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        atomic_write_text(path, "new")
+    assert path.read_text() == "old"
+    assert entries(tmp_path) == ["a.txt"]
+
+
+def test_the_module_offers_what_its_documentation_says() -> None:
+    assert all(hasattr(outputs, name) for name in outputs.__all__)
