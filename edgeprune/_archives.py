@@ -156,7 +156,7 @@ _CALLABLE_IN_SIZES = re.compile(
     r"|(Strict)?(Greater|Less)Than|Equality|Unequality"
 )
 _SIZE_EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=!&|~.]*")
-_NOT_ARITHMETIC = re.compile(r"__|[A-Za-z_)]\s*\.|\.\s*[A-Za-z_]|\b(lambda|import|for|if|else)\b")
+_NOT_ARITHMETIC = re.compile(r"__|\)\s*\(|[A-Za-z_)]\s*\.|\.\s*[A-Za-z_]|\b(lambda|import|for|if|else)\b")
 
 
 def unsafe_export_parts(path: Path) -> str | None:
@@ -203,7 +203,7 @@ def _unsafe_json(value: Any) -> str | None:
 
 
 def _is_arithmetic(expression: str) -> bool:
-    expression = re.sub(r"'(\w+)'", r"\1", expression)  # the names of symbols are quoted
+    expression = re.sub(r"'([\w.+-]+)'", r"\1", expression)  # names and decimals are quoted
     if not _SIZE_EXPRESSION.fullmatch(expression) or _NOT_ARITHMETIC.search(expression):
         return False
     called = re.findall(r"([A-Za-z_]\w*)\s*\(", expression)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
                 f"{name!r} is a damaged safetensors file ({first_line(error)}); copy or download it again"
             ) from error
     try:
-        with importable(Path.cwd()):
+        with importable(Path.cwd()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
         foreign = foreign_globals_text(path)
