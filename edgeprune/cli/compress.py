@@ -12,7 +12,6 @@ from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
 from edgeprune.config import PreprocessingOptions, check_ratio, parse_input_shape
-from edgeprune.outputs import check_destination
 
 
 class Common(TypedDict):
@@ -134,7 +133,7 @@ def compress(
     _check_early(device, None if dry_run else folder, overwrite)
     data = settings.choose_calibration(calibration, model, config, session)
     asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
-    preprocessing = settings.choose_preprocessing(asked, mean, std, config)
+    preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
 
     from edgeprune import api
 
@@ -172,6 +171,7 @@ def compress(
 
 def _check_early(target: str, folder: Path | None, overwrite: bool) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
+    from edgeprune.outputs import check_destination
     from edgeprune.targets import load_target
 
     load_target(target)

@@ -17,7 +17,12 @@ _CALIBRATION_FOLDER = "calibration"
 
 def project_folder(model: str) -> Path:
     """Folder to look for a project's files in: the model's, or the current one for a model given by name."""
-    return Path(model).parent if Path(model).exists() else Path()
+    return Path() if is_name(model) else Path(model).parent
+
+
+def is_name(model: str) -> bool:
+    """Whether a model is given by name, such as ``torchvision:resnet18``, and not by its path."""
+    return ":" in model and not Path(model).exists()
 
 
 def project_config(model: str, session: Session) -> ProjectConfig:
@@ -50,7 +55,7 @@ def choose_calibration(option: str | None, model: str, config: ProjectConfig, se
         chosen = _data_in(folder)
         session.say(f"calibration data: {chosen} (found beside the model)")
         return str(chosen)
-    if ":" not in model and not Path(model).exists():
+    if not is_name(model) and not Path(model).exists():
         raise ModelLoadError(f"no model file {model!r}; give the path of a model, or torchvision:NAME")
     raise CalibrationError(
         "no calibration data: give --calibration with a folder of images, an .npz file or "
@@ -70,35 +75,28 @@ def _data_in(folder: Path) -> Path:
 
 def default_output(model: str) -> Path:
     """``MODELSTEM-edgeprune`` in the current folder."""
-    name = model.rpartition(":")[2] if not Path(model).exists() else model
+    name = model.rpartition(":")[2] if is_name(model) else model
     return Path(f"{Path(name).stem}-edgeprune")
 
 
 def choose_preprocessing(
-    options: PreprocessingOptions, mean: str | None, std: str | None, config: ProjectConfig
+    data: str, options: PreprocessingOptions, mean: str | None, std: str | None, config: ProjectConfig
 ) -> Preprocessing | None:
-    """Preprocessing from options over the project file over the card; ``None``: the card beside the data.
+    """Preprocessing of ``data``: options over the project file over the card named or beside the data.
 
     Raises:
-        UsageError: a value or the card is not accepted.
+        UsageError: a value or the name of a card is not accepted.
+        CalibrationError: the card is malformed.
     """
-    from edgeprune.cards import load_card, merge_preprocessing, parse_floats
+    from edgeprune.cards import parse_floats, resolve_preprocessing
 
-    asked = PreprocessingOptions(
-        card=options.card or config.preprocessing.card,
-        resize=options.resize or config.preprocessing.resize,
-        crop=options.crop or config.preprocessing.crop,
-        mean=config.preprocessing.mean if mean is None else parse_floats(mean, option="--mean"),
-        std=config.preprocessing.std if std is None else parse_floats(std, option="--std"),
-        channel_order=options.channel_order or config.preprocessing.channel_order,
-    )
-    if asked == PreprocessingOptions():
-        return None
-    return merge_preprocessing(
-        load_card(asked.card) if asked.card else None,
-        resize=asked.resize,
-        crop=asked.crop,
-        mean=asked.mean,
-        std=asked.std,
-        channel_order=asked.channel_order,
+    defaults = config.preprocessing
+    return resolve_preprocessing(
+        data,
+        card=options.card or defaults.card,
+        resize=options.resize or defaults.resize,
+        crop=options.crop or defaults.crop,
+        mean=defaults.mean if mean is None else parse_floats(mean, option="--mean"),
+        std=defaults.std if std is None else parse_floats(std, option="--std"),
+        channel_order=options.channel_order or defaults.channel_order,
     )
