@@ -1,6 +1,6 @@
 """Child process of ``memory.peak_memory_bytes``: prints the peak of one model as JSON.
 
-Run: python -m edgeprune.latency._peak MODEL.onnx THREADS
+Run: python -m edgeprune.latency._peak MODEL.onnx THREADS BATCH
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _RESET_PEAK = "5"
 
 def main(arguments: list[str]) -> int:
     """Load and run the model; print ``{"peak_bytes": n or null, "reason": text}`` or ``{"error": text}``."""
-    onnx_path, threads = arguments[0], int(arguments[1])
+    onnx_path, threads, batch_size = arguments[0], int(arguments[1]), int(arguments[2])
     baseline = _reset_peak()
     try:
-        run = open_runner(onnx_path, threads=threads)
+        run = open_runner(onnx_path, threads=threads, batch_size=batch_size)
         run()
     except ProfileError as error:
         print(json.dumps({"error": str(error)}))

@@ -14,12 +14,13 @@ def figures(
     onnx_path: str | Path,
     *,
     threads: int,
+    batch_size: int = 1,
     measure_latency: bool = True,
     measure_memory: bool = True,
     repetitions: int = 50,
     seed: int = 0,
 ) -> ModelFigures:
-    """Size, parameters, MACs of one input, and measured peak memory and latency at batch 1.
+    """Size, parameters, MACs of one input, and measured peak memory and latency of a batch.
 
     Raises:
         ProfileError: the file is missing, no ONNX or cannot run, or a dimension other than the batch
@@ -30,8 +31,8 @@ def figures(
         size_bytes=size_bytes(onnx_path),
         parameters=count_parameters(onnx_path),
         macs=total_macs(onnx_path),
-        peak_memory_bytes=peak_memory_bytes(onnx_path, threads) if measure_memory else None,
-        latency=measure(onnx_path, threads=threads, repetitions=repetitions, seed=seed)
+        peak_memory_bytes=peak_memory_bytes(onnx_path, threads, batch_size) if measure_memory else None,
+        latency=measure(onnx_path, threads=threads, batch_size=batch_size, repetitions=repetitions, seed=seed)
         if measure_latency
         else None,
     )

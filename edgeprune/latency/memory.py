@@ -16,8 +16,8 @@ _LOG = logging.getLogger("edgeprune.latency")
 _TIMEOUT_S = 600
 
 
-def peak_memory_bytes(onnx_path: str | Path, threads: int) -> int | None:
-    """Peak resident bytes of loading and running the model at batch 1, above an idle onnxruntime.
+def peak_memory_bytes(onnx_path: str | Path, threads: int, batch_size: int = 1) -> int | None:
+    """Peak resident bytes of loading and running the model on one batch, above an idle onnxruntime.
 
     Measured in a fresh Python process, whose resident memory with onnxruntime imported is the baseline.
     ``None``, with the reason logged, where the platform does not tell.
@@ -25,19 +25,21 @@ def peak_memory_bytes(onnx_path: str | Path, threads: int) -> int | None:
     Raises:
         ProfileError: the file is missing, no ONNX or cannot run, or the process was killed (as when
             memory runs out) or took longer than ten minutes.
-        UsageError: ``threads`` is below 1.
+        UsageError: ``threads`` or ``batch_size`` is below 1.
     """
-    if threads < 1:
-        raise UsageError(f"threads is {threads}; give at least 1")
+    for name, given in (("threads", threads), ("batch_size", batch_size)):
+        if given < 1:
+            raise UsageError(f"{name} is {given}; give at least 1")
     path = Path(onnx_path)
     if not path.is_file():
         raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
     # -P keeps files of the working folder from shadowing packages; the child still has to find this one.
     package_home = str(Path(edgeprune.__file__).resolve().parent.parent)
     search = os.pathsep.join(filter(None, (package_home, os.environ.get("PYTHONPATH"))))
+    child = [sys.executable, "-P", "-m", "edgeprune.latency._peak"]
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "edgeprune.latency._peak", str(path.resolve()), str(threads)],
+            [*child, str(path.resolve()), str(threads), str(batch_size)],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

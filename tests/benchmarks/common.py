@@ -1,0 +1,40 @@
+"""Shared by the benchmarks: research data, the header of a result file, atomic writing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgeprune.files import atomic_write_text
+from edgeprune.pipeline.assembly import machine, package_versions
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "docs" / "benchmarks"
+
+
+def research_data() -> Path:
+    """Folder of the research data, which users do not have; ends the program with a reason where missing."""
+    folder = Path(os.environ.get("EDGEPRUNE_RESEARCH_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "resnet20_cifar10.safetensors").is_file():
+        print(f"skipped: no research data in {folder} (set EDGEPRUNE_RESEARCH_DATA)", file=sys.stderr)
+        raise SystemExit(0)
+    return folder
+
+
+def header(title: str, command: str, seeds: str, threads: int) -> str:
+    """First lines of a result file: what ran, where, with which versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    return (
+        f"# {title}\n\n"
+        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}; do not edit by hand.\n\n"
+        f"- machine: {machine()}, {threads} threads\n- versions: {versions}\n- seeds: {seeds}\n\n"
+    )
+
+
+def write_result(name: str, text: str) -> None:
+    """Put ``docs/benchmarks/NAME`` in place in one step."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(RESULTS / name, text)
+    print(f"wrote docs/benchmarks/{name}")

@@ -1,0 +1,66 @@
+"""The interval of the paired comparison, on synthetic ratios."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprune.errors import UsageError
+from edgeprune.latency.timing import bootstrap_median
+
+
+def ratios(seed: int, size: int = 200, middle: float = 0.8) -> np.ndarray:
+    return middle * np.exp(0.1 * np.random.default_rng(seed).standard_normal(size))
+
+
+def test_median_lies_in_its_interval_and_equals_numpys() -> None:
+    samples = ratios(0)
+    median, low, high = bootstrap_median(samples)
+    assert median == np.median(samples)
+    assert low <= median <= high
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    hits = 0
+    for seed in range(100):
+        _, low, high = bootstrap_median(ratios(seed, size=100), seed=seed)
+        hits += low <= 0.8 <= high
+    assert 86 <= hits <= 100
+
+
+def test_more_samples_narrow_it_and_more_confidence_widens_it() -> None:
+    def width(samples: np.ndarray, confidence: float = 0.95) -> float:
+        _, low, high = bootstrap_median(samples, confidence=confidence)
+        return high - low
+
+    assert width(ratios(1, size=5000)) < width(ratios(1, size=100))
+    assert width(ratios(1), confidence=0.99) > width(ratios(1), confidence=0.5)
+
+
+def test_same_seed_same_interval() -> None:
+    samples = ratios(2)
+    assert bootstrap_median(samples, seed=3) == bootstrap_median(samples, seed=3)
+    assert bootstrap_median(samples, seed=3) != bootstrap_median(samples, seed=4)
+
+
+def test_an_outlier_does_not_move_it() -> None:
+    samples = ratios(5)
+    spoiled = samples.copy()
+    spoiled[0] = 1e6
+    assert bootstrap_median(spoiled)[2] < 1.0
+
+
+def test_equal_samples_give_a_point() -> None:
+    assert bootstrap_median(np.full(100, 0.7)) == (0.7, 0.7, 0.7)
+
+
+@pytest.mark.parametrize("samples", [np.array([]), np.array([1.0, np.nan]), np.array([np.inf])])
+def test_bad_samples_are_refused(samples: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="only finite ones"):
+        bootstrap_median(samples)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
+def test_bad_confidence_is_refused(confidence: float) -> None:
+    with pytest.raises(UsageError, match="give a share between 0 and 1"):
+        bootstrap_median(np.ones(3), confidence=confidence)
