@@ -42,6 +42,7 @@ def compress(
     width_quantum: int | None = None,
     batch_size: int | None = None,
     max_images: int | None = None,
+    held_out_fraction: float = 0.25,
     seed: int = 0,
     threads: int | None = None,
     overwrite: bool = False,
@@ -58,6 +59,7 @@ def compress(
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
+        held_out_fraction: share of them that only judges the result.
         seed: the same seed gives the same artefact.
 
     Raises:
@@ -81,6 +83,7 @@ def compress(
             threads=threads,
             overwrite=overwrite,
             max_images=max_images,
+            held_out_fraction=held_out_fraction,
             command=command or "edgeprune.compress (Python API)",
         )
     )
@@ -103,6 +106,7 @@ def compress_dry_run(
     preprocessing: Preprocessing | None = None,
     width_quantum: int | None = None,
     max_images: int | None = None,
+    held_out_fraction: float = 0.25,
     seed: int = 0,
     threads: int | None = None,
 ) -> DryRun:
@@ -122,6 +126,7 @@ def compress_dry_run(
             seed=seed,
             threads=threads,
             max_images=max_images,
+            held_out_fraction=held_out_fraction,
         )
     )
     prepared = stages.prepare(run)

@@ -42,6 +42,11 @@ def check_options(options: CompressOptions) -> None:
             f"--ratio {options.ratio:g} was given; accepted is a share of the MACs to remove, above 0 and "
             "below 1: 0.25 removes a quarter."
         )
+    if not 0.0 < options.held_out_fraction < 1.0:
+        raise UsageError(
+            f"--held-out {options.held_out_fraction:g} was given; accepted is the share of the calibration "
+            "images kept back to judge the result, above 0 and below 1."
+        )
     positive = {
         "--width-quantum": options.width_quantum,
         "--batch-size": options.batch_size,
@@ -78,6 +83,7 @@ def prepare(run: Run) -> Prepared:
             options.calibration,
             preprocessing=options.preprocessing,
             max_images=options.max_images,
+            held_out_fraction=options.held_out_fraction,
             seed=options.seed,
             input_shape=options.input_shape or loaded.input_shape,
         )

@@ -43,6 +43,7 @@ class CompressOptions:
     threads: int | None = None
     overwrite: bool = False
     max_images: int | None = None
+    held_out_fraction: float = 0.25
     command: str = ""
 
 
