@@ -109,10 +109,16 @@ class CouplingGraph:
 
 def kept_positions(players: IndexArray, removed: NDArray[np.bool_]) -> IndexArray:
     """Positions of a dimension that stay, ascending."""
-    gone = (players != NO_PLAYER) & removed[players]
-    return np.flatnonzero(~gone)
+    return np.flatnonzero(~_gone(players, removed))
 
 
 def kept_count(players: IndexArray, removed: NDArray[np.bool_]) -> int:
     """Number of positions of a dimension that stay."""
-    return int(players.size - np.count_nonzero((players != NO_PLAYER) & removed[players]))
+    return int(players.size - np.count_nonzero(_gone(players, removed)))
+
+
+def _gone(players: IndexArray, removed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Positions whose player leaves; works for networks without players, too."""
+    gone: NDArray[np.bool_] = players != NO_PLAYER
+    gone[gone] = removed[players[gone]]
+    return gone

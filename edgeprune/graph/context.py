@@ -112,6 +112,14 @@ class Context:
             return set()
         return {i for i, s in enumerate(node.meta["val"].shape) if not isinstance(s, int)}
 
+    def one_row_per_image(self, node: Node) -> bool:
+        """Whether dimension 0 of a value is the batch as it came in, and no other depends on it."""
+        if self.symbolic_dims(node) != {0}:
+            return False
+        expression = node.meta["val"].shape[0].node.expr
+        symbols = expression.free_symbols
+        return all(int(expression.xreplace(dict.fromkeys(symbols, n))) == n for n in (CONCRETE_BATCH, 7))
+
     def couple(self, node: Node, left: Atoms, right: Atoms) -> None:
         """Union two label vectors on behalf of ``node``."""
         self.atoms.union(left, right, self.because(node, "coupled with channels that stay"))

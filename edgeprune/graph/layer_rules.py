@@ -69,7 +69,7 @@ def convolution(context: Context, node: Node) -> Labelling:
         else:
             _couple_groups(context, node, entering, groups)
             context.couple(node, entering[: len(in_atoms)], in_atoms)
-            context.add_mask(node, source, 1, entering)
+            _mask(context, node, source, 1, entering)
     _add_layer(context, node, weight, out_atoms, in_atoms, positions(context.shape(node)))
     return {1: out_atoms}
 
@@ -94,7 +94,15 @@ def _enter(
         context.atoms.freeze(in_atoms, context.because(node, "its input channels cannot go"))
         return
     context.couple(node, entering, in_atoms)
-    context.add_mask(node, source, dim, entering)
+    _mask(context, node, source, dim, entering)
+
+
+def _mask(context: Context, node: Node, source: Node, dim: int, entering: Atoms) -> None:
+    """A mask point; an image's mask needs an input with one row per image."""
+    if context.one_row_per_image(source):
+        context.add_mask(node, source, dim, entering)
+    else:
+        context.freeze(node, {dim: entering}, "its input is not laid out as one row per image")
 
 
 def _add_layer(
