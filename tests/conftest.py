@@ -1,0 +1,35 @@
+"""Settings that every test shares: one torch thread, deterministic hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "edgeprune",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("edgeprune")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random state, on one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def research_data() -> Path:
+    """Folder of the research data; the test is skipped where it is missing."""
+    checkout = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("EDGEPRUNE_RESEARCH_DATA", checkout.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("needs the research data: set EDGEPRUNE_RESEARCH_DATA to their folder")
+    return folder
