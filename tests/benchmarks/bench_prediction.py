@@ -357,8 +357,8 @@ Rows that do not count, and why:
 The held-out range is that of published over predicted when the factors are fitted without any row of the
 model that they predict (5% to 95% quantile). A profile's band starts at the lower end of that range and ends
 at {allowance:.0f} times its upper end, both rounded outwards: onnxruntime took 1.7 to 1.9 times as long as
-ncnn and 1.2 to 1.5 times as long as MNN for the same models on a Raspberry Pi 5 (YOLO11n and YOLO11s, Ultralytics
-documentation, Raspberry Pi guide). Devices without enough rows have a band of 0.33 to 4.
+ncnn and 1.2 to 1.5 times as long as MNN for the same models on a Raspberry Pi 5 (YOLO11n and YOLO11s,
+Ultralytics documentation, Raspberry Pi guide). Devices without enough rows have a band of 0.33 to 4.
 """
 
 
