@@ -27,6 +27,7 @@ class Common(TypedDict):
     preprocessing: Preprocessing | None
     width_quantum: int | None
     max_images: int | None
+    held_out_fraction: float
     seed: int
     threads: int | None
 
@@ -70,6 +71,15 @@ MaxImages = Annotated[
         rich_help_panel=opt.DATA_PANEL,
     ),
 ]
+HeldOut = Annotated[
+    float,
+    typer.Option(
+        "--held-out",
+        metavar="SHARE",
+        help="Share of the calibration images kept back to judge the result.",
+        rich_help_panel=opt.DATA_PANEL,
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -110,6 +120,7 @@ def compress(
     std: opt.Std = None,
     channel_order: opt.Order = None,
     max_images: MaxImages = None,
+    held_out: HeldOut = 0.25,
     target: opt.Target = None,
     ratio: Ratio = None,
     width_quantum: WidthQuantum = None,
@@ -149,6 +160,7 @@ def compress(
         "preprocessing": preprocessing,
         "width_quantum": width_quantum,
         "max_images": max_images,
+        "held_out_fraction": held_out,
         "seed": seed if seed is not None else config.seed or 0,
         "threads": threads or config.threads,
     }

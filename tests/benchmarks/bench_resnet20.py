@@ -122,8 +122,8 @@ def render(rows: list[Row], base: float, seeds: int, threads: int) -> str:
     text += (
         f"{CALIBRATION_IMAGES:,} unlabelled training images (1 in 16 kept back), original accuracy\n"
         f"{base:.2%} on the whole test set of 10,000 images. Accuracy is that of the final ONNX file in\n"
-        "onnxruntime. The CPU-time ratio (compressed over original, interleaved pairs, 95% interval) and all durations were\n"
-        "measured on this host.\n\n"
+        "onnxruntime. The CPU-time ratio (compressed over original, interleaved pairs, 95% interval) and\n"
+        "all durations were measured on this host.\n\n"
         "| setting | seed | MACs removed | accuracy | size | CPU-time ratio | rank | recover |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
