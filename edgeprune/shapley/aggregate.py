@@ -7,41 +7,52 @@ import numpy as np
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.game import FloatArray
 
-_TINY = 1e-300
-
 
 class Moments:
-    """Running power sums of marginals, one set per player; nothing is stored per image."""
+    """Running power sums of marginals, one set per player; nothing is stored per image.
+
+    Sums are taken about each player's first sample, so that little spread about a large mean, or none at
+    all, does not drown in rounding.
+    """
 
     def __init__(self, num_players: int) -> None:
         self._sums = np.zeros((4, num_players))
+        self._origin = np.zeros(num_players)
         self.count = 0
 
     def add(self, marginals: FloatArray) -> None:
         """Add samples (b, n)."""
-        power = np.ones_like(marginals)
+        if self.count == 0 and len(marginals):
+            self._origin = marginals[0].astype(np.float64)
+        centred = marginals - self._origin
+        power = np.ones_like(centred)
         for order in range(4):
-            power = power * marginals
+            power = power * centred
             self._sums[order] += power.sum(axis=0)
         self.count += len(marginals)
 
     def aggregate(self, kind: Aggregate) -> tuple[FloatArray, FloatArray]:
         """Value and standard error (n,) each; errors by the delta method, samples taken as independent."""
         m1, m2, m3, m4 = self._sums / self.count
+        mean = self._origin + m1
         variance = np.maximum(m2 - m1**2, 0.0)
+        third = m3 - 3 * m1 * m2 + 2 * m1**3
+        fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+        of_variance = np.maximum(fourth - variance**2, 0.0)
         if kind is Aggregate.MEAN:
-            return m1, np.sqrt(variance / self.count)
+            return mean, np.sqrt(variance / self.count)
         if kind is Aggregate.RMS:
-            rms = np.sqrt(m2)
-            spread = np.maximum(m4 - m2**2, 0.0)
-            return rms, np.sqrt(spread / self.count) / (2 * np.maximum(rms, _TINY))
+            rms = np.hypot(np.sqrt(variance), mean)
+            of_square = np.maximum(of_variance + 4 * mean * third + 4 * mean**2 * variance, 0.0)
+            return rms, np.sqrt(of_square / self.count) / _or_one(2 * rms)
         std = np.sqrt(variance)
-        central3 = m3 - 3 * m1 * m2 + 2 * m1**3
-        central4 = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
-        safe = np.maximum(std, _TINY)
-        of_std = np.maximum(central4 - variance**2, 0.0) / (4 * safe**2)
-        together = variance + 4 * of_std + 2 * central3 / safe
-        return m1 + 2 * std, np.sqrt(np.maximum(together, 0.0) / self.count)
+        together = variance + of_variance / _or_one(variance) + 2 * third / _or_one(std)
+        return mean + 2 * std, np.sqrt(np.maximum(together, 0.0) / self.count)
+
+
+def _or_one(divisor: FloatArray) -> FloatArray:
+    """The divisor, 1 where it is 0: what it divides is 0 there, too."""
+    return np.where(divisor > 0.0, divisor, 1.0)
 
 
 def aggregate(per_image: FloatArray, kind: Aggregate) -> tuple[FloatArray, FloatArray]:
