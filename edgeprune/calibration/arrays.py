@@ -1,0 +1,140 @@
+"""Images in an ``.npz`` file: ``images`` and, where there are any, ``labels``."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeprune._archives import FileKind, detect_kind
+from edgeprune.calibration.folders import IMAGE_EXTENSIONS
+from edgeprune.calibration.limits import check_memory
+from edgeprune.calibration.pixels import channels_first, check_values
+from edgeprune.calibration.source import ACCEPTED, ImageSource, RawImage
+from edgeprune.errors import CalibrationError, ModelLoadError
+
+IMAGES, LABELS = "images", "labels"
+
+Array = np.ndarray[Any, Any]
+
+
+def open_arrays(path: Path, *, wanted: int | None) -> ImageSource:
+    """Images of an ``.npz`` file; pickled objects in it are never run.
+
+    ``images``: (n, h, w), (n, h, w, channels) or (n, channels, h, w), uint8 0..255 or floating point.
+    ``labels``: (n,) whole numbers from 0. ``wanted`` is the model's number of channels, where known.
+
+    Raises:
+        CalibrationError: another kind of file, damaged, or arrays that are not as above.
+    """
+    _check_kind(path)
+    images, labels = _read(path)
+    values = _images(images, path, wanted)
+    if labels is not None:
+        labels = _labels(labels, len(values), path)
+    known = None if labels is None else tuple(int(label) for label in labels)
+
+    def read(index: int) -> RawImage:
+        where = f"image {index} of {str(path)!r}"
+        pixels = torch.from_numpy(np.ascontiguousarray(values[index]).copy())
+        return RawImage(pixels=check_values(pixels, where=where), label=known[index] if known else None)
+
+    return ImageSource(
+        text=str(path),
+        count=len(values),
+        read=read,
+        name_of=lambda index: f"image {index}",
+        labels=known,
+    )
+
+
+def _check_kind(path: Path) -> None:
+    if path.suffix.lower() in IMAGE_EXTENSIONS:
+        raise CalibrationError(f"{str(path)!r} is a single image; give the folder that holds the images")
+    try:
+        kind = detect_kind(path)
+    except ModelLoadError as error:
+        raise CalibrationError(f"{str(path)!r} cannot be read: unreadable or a damaged archive") from error
+    if kind is not FileKind.NPZ:
+        text = "a zip archive" if kind is FileKind.ZIP else kind.value
+        raise CalibrationError(f"{str(path)!r} is {text}; {ACCEPTED}")
+
+
+def _read(path: Path) -> tuple[Array, Array | None]:
+    try:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as data:
+            if IMAGES not in data.files:
+                found = ", ".join(repr(name) for name in data.files)
+                raise CalibrationError(
+                    f"{str(path)!r} has no array {IMAGES!r}; it has {found}: save it with "
+                    "numpy.savez(path, images=..., labels=...)"
+                )
+            shape, dtype = _header(archive, f"{IMAGES}.npy")
+            check_memory(int(np.prod(shape, dtype=np.float64) * dtype.itemsize), len_text=f"{path.name!r}")
+            return data[IMAGES], data[LABELS] if LABELS in data.files else None
+    except CalibrationError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise CalibrationError(
+                f"{str(path)!r} holds Python objects, which are not loaded since that could run code; "
+                "save plain arrays: all images of one size, as uint8 or float32"
+            ) from error
+        raise CalibrationError(f"{str(path)!r} is damaged ({error}); copy or save it again") from error
+
+
+def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+        if reader is None:
+            reader = np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(stream)
+    return shape, dtype
+
+
+def _images(values: Array, path: Path, wanted: int | None) -> Array:
+    """The images as (n, channels, h, w) in native byte order."""
+    shape = values.shape
+    first = True
+    if values.ndim == 3:
+        values = values[:, None]
+    elif values.ndim == 4:
+        layout = channels_first(shape[1:], wanted)
+        first = bool(layout)
+        if layout is None:
+            values = values[..., None]  # refused below
+    if values.ndim != 4 or (values.size == 0 and len(values) > 0):
+        raise CalibrationError(
+            f"'images' in {str(path)!r} has the shape {shape}; accepted are (n, height, width), "
+            "(n, height, width, channels) and (n, channels, height, width) with 1, 3 or 4 channels"
+        )
+    if values.dtype.kind != "f" and values.dtype != np.uint8:
+        raise CalibrationError(
+            f"'images' in {str(path)!r} is of type {values.dtype}; accepted are uint8 in 0..255 and "
+            "floating point in 0..1: convert with images.astype(numpy.uint8)"
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise CalibrationError(
+            f"'images' in {str(path)!r} has NaN or infinite values; accepted are finite pixels: repair it"
+        )
+    values = values.astype(np.uint8 if values.dtype == np.uint8 else np.float32, copy=False)
+    return values if first else values.transpose(0, 3, 1, 2)
+
+
+def _labels(values: Array, count: int, path: Path) -> Array:
+    where = f"'labels' in {str(path)!r}"
+    accepted = f"accepted are ({count},) whole numbers from 0, one per image; or leave 'labels' out"
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or len(values) != count:
+        raise CalibrationError(f"{where} has the shape {values.shape}, 'images' has {count}; {accepted}")
+    if values.dtype.kind not in "iu":
+        raise CalibrationError(f"{where} is of type {values.dtype}; {accepted}")
+    if count and values.min() < 0:
+        raise CalibrationError(f"{where} has the negative label {values.min()}; {accepted}")
+    return values

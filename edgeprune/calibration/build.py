@@ -1,0 +1,273 @@
+"""From a source of images to a :class:`~edgeprune.artifacts.calibration.CalibrationSet`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edgeprune import progress
+from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
+from edgeprune.calibration.advice import advice
+from edgeprune.calibration.fingerprint import fingerprint, image_digest
+from edgeprune.calibration.limits import check_memory
+from edgeprune.calibration.opening import open_source
+from edgeprune.calibration.preprocess import (
+    RANGE_SLACK,
+    check_preprocessing,
+    convert_channels,
+    preprocess,
+)
+from edgeprune.calibration.source import ImageSource, RawImage
+from edgeprune.calibration.split import draw, held_out_count
+from edgeprune.cards import find_card, read_card
+from edgeprune.errors import CalibrationError, UsageError
+
+_log = logging.getLogger("edgeprune.calibration")
+_FLOAT32_BYTES = 4
+
+
+def load_calibration(
+    source: str | Path | Dataset[Any],
+    *,
+    preprocessing: Preprocessing | None = None,
+    held_out_fraction: float = 0.25,
+    max_images: int | None = None,
+    seed: int = 0,
+    input_shape: tuple[int, ...] | None = None,
+) -> CalibrationSet:
+    """Read images, preprocess them and keep a part back; the same arguments give the same set.
+
+    Args:
+        source: folder of images (sub-folders are classes, numbered in alphabetical order), ``.npz`` with
+            ``images`` and optionally ``labels``, ``package.module:function`` or a torch Dataset.
+        preprocessing: ``None`` takes the card beside the data, else leaves the images as they are: float
+            tensors of a Dataset unchanged, pixels scaled to [0, 1].
+        held_out_fraction: share of the images kept back, each class in proportion.
+        max_images: at most so many images are used, drawn by ``seed``.
+        input_shape: the model's (channels, height, width), where known.
+
+    Raises:
+        CalibrationError: the data are missing, empty, damaged or do not fit ``input_shape``.
+        UsageError: a fraction, a number or a seed that is not accepted.
+    """
+    _check_options(held_out_fraction, max_images, seed)
+    options = preprocessing if preprocessing is not None else _card_beside(source)
+    check_preprocessing(options or Preprocessing())
+    channels = _wanted_channels(options, input_shape)
+    opened = open_source(source, wanted=channels)
+    if opened.count < 2:
+        raise CalibrationError(
+            f"{opened.text!r} has {opened.count} images; at least 2 are needed, one to fit and one to judge, "
+            "and a few hundred are advisable"
+        )
+    chosen = list(range(opened.count))
+    if max_images is not None and max_images < opened.count:
+        chosen = draw(max_images, opened.count, opened.labels, np.random.default_rng([seed, 0]))
+    reading = _Reading(source=opened, options=options, channels=channels, input_shape=input_shape)
+    with torch.random.fork_rng(devices=[]), progress.task("reading images", len(chosen)) as advance:
+        torch.manual_seed(seed)  # transforms of a Dataset may draw random numbers
+        for index in chosen:
+            reading.add(index, len(chosen))
+            advance(1)
+    return _finish(reading, held_out_fraction, seed)
+
+
+def _check_options(held_out_fraction: float, max_images: int | None, seed: int) -> None:
+    if not 0.0 < held_out_fraction < 1.0:
+        raise UsageError(f"--held-out {held_out_fraction:g} was given; accepted is above 0 and below 1")
+    if max_images is not None and max_images < 2:
+        raise UsageError(f"--max-images {max_images} was given; at least 2 are needed, to fit and to judge")
+    if seed < 0:
+        raise UsageError(f"--seed {seed} was given; accepted is a whole number from 0")
+
+
+def _card_beside(source: object) -> Preprocessing | None:
+    card = find_card(Path(source).expanduser()) if isinstance(source, (str, Path)) else None
+    return None if card is None else read_card(card).preprocessing
+
+
+def _wanted_channels(options: Preprocessing | None, input_shape: tuple[int, ...] | None) -> int | None:
+    if input_shape is not None:
+        if len(input_shape) != 3 or min(input_shape) < 1:
+            raise CalibrationError(
+                f"the model takes an input of shape {input_shape}, which is no image; accepted is (channels, "
+                "height, width)"
+            )
+        return input_shape[0]
+    several = [len(v) for v in (options.mean, options.std) if v and len(v) > 1] if options else []
+    return several[0] if several else None
+
+
+@dataclass(kw_only=True)
+class _Reading:
+    """Images read so far; the pixels before preprocessing survive as digests only."""
+
+    source: ImageSource
+    options: Preprocessing | None
+    channels: int | None
+    input_shape: tuple[int, ...] | None
+    images: list[Tensor] = field(default_factory=list)
+    labels: list[int | None] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+    converted: int = 0
+    transformed: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    first_name: str = ""
+
+    def add(self, index: int, expected: int) -> None:
+        """Read, check and preprocess one image."""
+        raw = self.source.read(index)
+        name = self.source.name_of(index)
+        image = preprocess(
+            raw.pixels, self.options or Preprocessing(), channels=self.channels, where=f"the image {name}"
+        )
+        if not self.images:
+            self.first_name = name
+            self._check_first(image, expected)
+        elif not self._fits_first(image):
+            raise self._differs(image, name)
+        self._remember(raw, image, name)
+
+    def _remember(self, raw: RawImage, image: Tensor, name: str) -> None:
+        low, high = float(raw.pixels.min()), float(raw.pixels.max())
+        if low == high:
+            self.constant.append(name)
+        scale = 255.0 if raw.pixels.dtype == torch.uint8 else 1.0
+        self.low, self.high = min(self.low, low / scale), max(self.high, high / scale)
+        self.transformed += raw.transformed
+        self.converted += image.shape[0] != raw.pixels.shape[0]
+        self.digests.append(image_digest(raw.pixels))
+        self.labels.append(raw.label)
+        self.images.append(image)
+
+    def _check_first(self, image: Tensor, expected: int) -> None:
+        shape = tuple(image.shape)
+        if self.input_shape is not None and shape != tuple(self.input_shape):
+            raise CalibrationError(
+                f"the images are {shape} after preprocessing, but the model takes {tuple(self.input_shape)} "
+                f"(channels, height, width); {_remedy(shape, self.input_shape)}"
+            )
+        needed_bytes = expected * image.numel() * _FLOAT32_BYTES
+        _log.info("%d images %s take %.0f MiB", expected, shape, needed_bytes / 2**20)
+        check_memory(needed_bytes, len_text=f"{expected} images of shape {shape}")
+
+    def _fits_first(self, image: Tensor) -> bool:
+        first = self.images[0].shape
+        grey_among_colour = self.channels is None and {first[0], image.shape[0]} == {1, 3}
+        return image.shape[1:] == first[1:] and (image.shape[0] == first[0] or grey_among_colour)
+
+    def _differs(self, image: Tensor, name: str) -> CalibrationError:
+        cropped = self.options is not None and self.options.crop is not None
+        remedy = "convert them to one kind" if cropped else "give --resize and --crop to make them alike"
+        return CalibrationError(
+            f"the images differ in shape: {self.first_name} is {tuple(self.images[0].shape)} and {name} is "
+            f"{tuple(image.shape)} (channels, height, width); {remedy}"
+        )
+
+
+def _remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if found[0] != wanted[0]:
+        return f"give images with {wanted[0]} channels"
+    if wanted[1] == wanted[2]:
+        return (
+            f"give --resize {wanted[1]} --crop {wanted[1]}, or --input-shape {','.join(map(str, found))} if "
+            "the model takes that size too"
+        )
+    return (
+        "--resize and --crop make square images only: resize the images beforehand, or give "
+        f"--input-shape {','.join(map(str, found))} if the model takes that size too"
+    )
+
+
+def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> CalibrationSet:
+    labels = _all_or_no_labels(reading)
+    channels_seen = {image.shape[0] for image in reading.images}
+    if len(channels_seen) > 1:
+        reading.converted += sum(image.shape[0] == 1 for image in reading.images)
+        reading.images[:] = [convert_channels(image, 3) for image in reading.images]
+    options = reading.options or Preprocessing()
+    notes = [
+        *reading.source.notes,
+        *_value_notes(reading),
+        *advice(reading.digests, labels, reading.constant),
+    ]
+    for note in notes:
+        _log.warning("%s", note)
+    total = len(reading.images)
+    rng = np.random.default_rng([seed, 1])
+    kept_back = draw(held_out_count(total, held_out_fraction), total, labels, rng)
+    rest = sorted(set(range(total)) - set(kept_back))
+    # Any first few images of a part stand for all classes.
+    fitting, held_out = (
+        _batch(reading, labels, [part[int(i)] for i in rng.permutation(len(part))])
+        for part in (rest, kept_back)
+    )
+    return CalibrationSet(
+        fitting=fitting,
+        held_out=held_out,
+        preprocessing=options,
+        source=reading.source.text,
+        fingerprint_sha256=fingerprint(reading.digests, labels, options),
+        class_names=reading.source.class_names if labels is not None else None,
+        warnings=tuple(notes),
+    )
+
+
+def _all_or_no_labels(reading: _Reading) -> list[int] | None:
+    labels = [label for label in reading.labels if label is not None]
+    if labels and len(labels) < len(reading.labels):
+        raise CalibrationError(
+            f"{len(labels)} of the {len(reading.labels)} images of {reading.source.text!r} have labels; "
+            "accepted are labels for all or for none"
+        )
+    return labels or None
+
+
+def _value_notes(reading: _Reading) -> list[str]:
+    notes = []
+    options = reading.options or Preprocessing()
+    total = len(reading.images)
+    if reading.converted:
+        channels = reading.images[0].shape[0]
+        kind = "grey" if channels == 1 else "colour" if channels == 3 else f"{channels}-channel"
+        notes.append(f"{reading.converted} of {total} images were converted to {kind}, {channels} channel(s)")
+    if (options.mean is None) != (options.std is None):
+        given, missing = ("--std", "--mean") if options.mean is None else ("--mean", "--std")
+        notes.append(
+            f"{given} was given without {missing}, which is taken as {int(options.mean is not None)}"
+        )
+    if options.mean is not None or options.std is not None:
+        return notes
+    plain = reading.low >= -RANGE_SLACK and reading.high <= 1 + RANGE_SLACK
+    if reading.transformed == total:
+        return notes
+    if plain:
+        notes.append(
+            "no normalisation was given, the model gets pixels in [0, 1]; most models need --mean and --std "
+            "or a --card (--mean 0 --std 1 says that this one does not)"
+        )
+    else:
+        notes.append(
+            f"the images have floating-point values from {reading.low:g} to {reading.high:g} and were taken "
+            "as they are, without scaling or normalisation"
+        )
+    return notes
+
+
+def _batch(reading: _Reading, labels: list[int] | None, indices: list[int]) -> ImageBatch:
+    images = torch.empty((len(indices), *reading.images[indices[0]].shape))
+    for position, index in enumerate(indices):
+        images[position] = reading.images[index]
+        reading.images[index] = torch.empty(0)  # every image is in one part only: keep memory at one copy
+    chosen = None if labels is None else torch.tensor([labels[i] for i in indices], dtype=torch.int64)
+    return ImageBatch(images=images, labels=chosen)

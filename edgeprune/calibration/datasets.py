@@ -1,0 +1,122 @@
+"""Images of a torch Dataset, given as an object or by the function that returns it."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from edgeprune.calibration.pixels import check_values, from_array, from_pil, from_tensor
+from edgeprune.calibration.source import ImageSource, RawImage
+from edgeprune.errors import CalibrationError
+from edgeprune.imports import call_user_function, first_line
+
+
+def open_dataset_function(spec: str, *, wanted: int | None) -> ImageSource:
+    """Images of the Dataset that ``package.module:function`` returns.
+
+    Raises:
+        CalibrationError: the function is missing or raises, or returns something else.
+    """
+    dataset = call_user_function(spec, what="calibration function", error=CalibrationError)
+    return open_dataset(dataset, text=spec, wanted=wanted)
+
+
+def open_dataset(dataset: Any, *, text: str, wanted: int | None) -> ImageSource:
+    """Images of a map-style Dataset; an item is an image or starts with (image, label).
+
+    Raises:
+        CalibrationError: no map-style Dataset, or its first item cannot be used.
+    """
+    count = _length(dataset, text)
+
+    def read(index: int) -> RawImage:
+        where = f"item {index} of {text}"
+        try:
+            item = dataset[index]
+        except Exception as error:
+            raise CalibrationError(
+                f"{where} cannot be read: {type(error).__name__} ({first_line(error)}); repair the Dataset"
+            ) from error
+        return _raw(item, where=where, wanted=wanted)
+
+    notes = []
+    if count and not torch.equal(read(0).pixels, read(0).pixels):
+        notes.append(
+            f"{text} gives another image each time that an item is read (random augmentation?); results "
+            "cannot be repeated: use the transforms of validation"
+        )
+    return ImageSource(
+        text=text,
+        count=count,
+        read=read,
+        name_of=lambda index: f"item {index}",
+        class_names=_class_names(dataset),
+        notes=tuple(notes),
+    )
+
+
+def _length(dataset: Any, text: str) -> int:
+    if isinstance(dataset, DataLoader):
+        raise CalibrationError(f"{text} is a DataLoader; return the Dataset inside it, its .dataset")
+    usable = hasattr(dataset, "__getitem__") and not isinstance(dataset, (str, bytes, dict))
+    try:
+        return len(dataset) if usable else _refuse(dataset, text)
+    except (TypeError, NotImplementedError):
+        return _refuse(dataset, text)
+
+
+def _refuse(dataset: Any, text: str) -> int:
+    raise CalibrationError(
+        f"{text} is of type {type(dataset).__name__}; accepted is a torch Dataset with a length whose items "
+        "are images or (image, label)"
+    )
+
+
+def _class_names(dataset: Any) -> tuple[str, ...] | None:
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def _raw(item: Any, *, where: str, wanted: int | None) -> RawImage:
+    image, label = item, None
+    if isinstance(item, (tuple, list)) and item:
+        image, label = item[0], item[1] if len(item) > 1 else None
+    number = None if label is None else _label(label, where)
+    if isinstance(image, Image.Image):
+        return RawImage(pixels=check_values(_decode(image, where), where=where), label=number)
+    if isinstance(image, np.ndarray):
+        return RawImage(pixels=from_array(image, wanted=wanted, where=where), label=number)
+    if isinstance(image, Tensor):
+        pixels = from_tensor(image, wanted=wanted, where=where)
+        return RawImage(pixels=pixels, label=number, transformed=pixels.is_floating_point())
+    raise CalibrationError(
+        f"{where} holds a {type(image).__name__} where the image should be; accepted are a tensor, a NumPy "
+        "array or a PIL image, alone or first in (image, label)"
+    )
+
+
+def _decode(image: Image.Image, where: str) -> Tensor:
+    try:
+        return from_pil(image)
+    except (OSError, ValueError) as error:
+        raise CalibrationError(f"{where} is a damaged image ({error}); replace or remove it") from error
+
+
+def _label(label: Any, where: str) -> int:
+    accepted = "accepted is a whole number from 0, or images without labels"
+    single = isinstance(label, (Tensor, np.ndarray)) and label.shape in {(), (1,)}
+    value = label.item() if single else label
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        shown = repr(value) if np.ndim(value) == 0 else f"of shape {np.shape(value)}"
+        raise CalibrationError(f"the label of {where} is a {type(label).__name__} {shown}; {accepted}")
+    if value < 0:
+        raise CalibrationError(f"the label of {where} is negative ({value}); {accepted}")
+    return int(value)

@@ -1,0 +1,31 @@
+"""What identifies calibration data: their pixels, labels and preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from edgeprune.artifacts.calibration import Preprocessing
+
+
+def image_digest(pixels: Tensor) -> bytes:
+    """SHA-256 of one image's type, shape and values."""
+    digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape)} ".encode())
+    digest.update(pixels.contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def fingerprint(digests: Sequence[bytes], labels: Sequence[int] | None, preprocessing: Preprocessing) -> str:
+    """SHA-256, in hexadecimal, of the images in their order, their labels and their preprocessing."""
+    settings = {
+        "resize": preprocessing.resize,
+        "crop": preprocessing.crop,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "channel_order": preprocessing.channel_order.value,
+    }
+    text = json.dumps({"labels": labels, "preprocessing": settings}, sort_keys=True)
+    return hashlib.sha256(text.encode() + b"".join(digests)).hexdigest()
