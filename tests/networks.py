@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,42 +55,79 @@ def make_case(module: nn.Module, input_shape: tuple[int, ...] = IMAGE, *, batch:
     return Case(captured=captured, coupling=coupling, images=images)
 
 
+@functools.cache
+def toy(factory: Callable[[], nn.Module]) -> Case:
+    """The case of a toy network, made once a session from its own seed; nobody changes it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make_case(factory())
+
+
 def randomise(module: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Random affine parameters and biases; normalisation statistics from random images."""
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) and layer.affine:
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    """Random affine parameters; normalisation statistics are the true ones of random images.
+
+    With other statistics signals fade on their way through a deep network, and any two would agree.
+    """
+    norms = [n for n in module.modules() if isinstance(n, nn.BatchNorm2d | nn.BatchNorm1d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
+        norm.reset_running_stats()
+        norm.momentum = None
     module.train()
     with torch.no_grad():
-        for _ in range(3):
-            module(torch.randn((8, *input_shape)))
+        module(torch.randn((16, *input_shape)))
     module.eval()
 
 
 @torch.no_grad()
-def masked_outputs(case: Case, removed: Iterable[int]) -> list[Tensor]:
-    """Outputs of the original network with the players masked."""
-    masks = full_masks(len(case.images), case.coupling.num_players, dtype=case.images.dtype)
-    masks[:, list(removed)] = 0
-    return tensor_leaves(mask_module(case.captured, case.coupling)(case.images, masks))
+def masked_outputs(
+    case: Case, removals: Sequence[tuple[int, ...]], *, rows_at_once: int = 48
+) -> list[list[Tensor]]:
+    """Outputs of the original network with each removal masked: all in few passes, a coalition a row."""
+    count = len(case.images)
+    masked = mask_module(case.captured, case.coupling)
+    found: list[list[Tensor]] = []
+    for start in range(0, len(removals), max(1, rows_at_once // count)):
+        several = removals[start : start + max(1, rows_at_once // count)]
+        masks = full_masks(count * len(several), case.coupling.num_players, dtype=case.images.dtype)
+        for place, removed in enumerate(several):
+            masks[place * count : (place + 1) * count, list(removed)] = 0
+        outputs = tensor_leaves(masked(case.images.repeat(len(several), 1, 1, 1), masks))
+        found += [list(parts) for parts in zip(*(o.split(count) for o in outputs), strict=True)]
+    return found
 
 
-@torch.no_grad()
-def deviation(case: Case, removed: tuple[int, ...]) -> float:
-    """Largest difference between masked and pruned outputs, relative to the largest output."""
-    expected = masked_outputs(case, removed)
-    got = tensor_leaves(prune(case.captured, case.coupling, removed)(case.images))
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Largest differences over all outputs, relative to each output's largest value.
+
+    ``deviation`` is that of pruned from masked, ``effect`` that of masked from the original.
+    """
+
+    removed: tuple[int, ...]
+    deviation: float
+    effect: float
+
+
+def compare(case: Case, removals: Sequence[tuple[int, ...]]) -> list[Comparison]:
+    """Mask and prune each removal alone. Two constants agree, too: look at ``effect`` as well."""
+    with torch.no_grad():
+        original = tensor_leaves(case.captured.graph_module(case.images))
+        rows = []
+        for removed, masked in zip(removals, masked_outputs(case, removals), strict=True):
+            pruned = tensor_leaves(prune(case.captured, case.coupling, removed)(case.images))
+            row = Comparison(
+                removed=removed, deviation=distance(masked, pruned), effect=distance(original, masked)
+            )
+            rows.append(row)
+    return rows
+
+
+def distance(expected: list[Tensor], got: list[Tensor]) -> float:
+    """Largest difference over all outputs, relative to each output's largest value."""
     assert [a.shape for a in expected] == [b.shape for b in got]
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, got, strict=True))
-
-
-@torch.no_grad()
-def effect(case: Case, removed: tuple[int, ...]) -> float:
-    """Largest change of the outputs by masking, relative to the largest output."""
-    original = tensor_leaves(case.captured.graph_module(case.images))
-    masked = masked_outputs(case, removed)
-    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(original, masked, strict=True))
 
 
 def counted_macs(module: nn.Module, images: Tensor) -> int:
@@ -98,12 +135,6 @@ def counted_macs(module: nn.Module, images: Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(images)
     return counter.get_total_flops() // 2 // len(images)
-
-
-def removed_mask(case: Case, removed: tuple[int, ...]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    mask = np.zeros(case.coupling.num_players, dtype=bool)
-    mask[list(removed)] = True
-    return mask
 
 
 def conv_bn(inputs: int, outputs: int, **options: int) -> nn.Sequential:
