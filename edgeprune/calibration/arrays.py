@@ -122,7 +122,9 @@ def _images(values: Array, path: Path, wanted: int | None) -> Array:
         raise CalibrationError(
             f"'images' in {str(path)!r} has NaN or infinite values; accepted are finite pixels: repair it"
         )
-    values = values.astype(np.uint8 if values.dtype == np.uint8 else np.float32, copy=False)
+    if values.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # what overflows is refused when the image is read
+            values = values.astype(np.float32, copy=False)
     return values if first else values.transpose(0, 3, 1, 2)
 
 

@@ -62,7 +62,16 @@ def load_calibration(
     options = preprocessing if preprocessing is not None else _card_beside(source)
     check_preprocessing(options or Preprocessing())
     channels = _wanted_channels(options, input_shape)
-    opened = open_source(source, wanted=channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # a Dataset and its transforms may draw random numbers
+        opened = open_source(source, wanted=channels)
+        reading = _Reading(source=opened, options=options, channels=channels, input_shape=input_shape)
+        _read(reading, max_images, seed)
+    return _finish(reading, held_out_fraction, seed)
+
+
+def _read(reading: _Reading, max_images: int | None, seed: int) -> None:
+    opened = reading.source
     if opened.count < 2:
         raise CalibrationError(
             f"{opened.text!r} has {opened.count} images; at least 2 are needed, one to fit and one to judge, "
@@ -71,13 +80,10 @@ def load_calibration(
     chosen = list(range(opened.count))
     if max_images is not None and max_images < opened.count:
         chosen = draw(max_images, opened.count, opened.labels, np.random.default_rng([seed, 0]))
-    reading = _Reading(source=opened, options=options, channels=channels, input_shape=input_shape)
-    with torch.random.fork_rng(devices=[]), progress.task("reading images", len(chosen)) as advance:
-        torch.manual_seed(seed)  # transforms of a Dataset may draw random numbers
+    with progress.task("reading images", len(chosen)) as advance:
         for index in chosen:
             reading.add(index, len(chosen))
             advance(1)
-    return _finish(reading, held_out_fraction, seed)
 
 
 def _check_options(held_out_fraction: float, max_images: int | None, seed: int) -> None:

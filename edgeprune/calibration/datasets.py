@@ -48,8 +48,8 @@ def open_dataset(dataset: Any, *, text: str, wanted: int | None) -> ImageSource:
     notes = []
     if count and not torch.equal(read(0).pixels, read(0).pixels):
         notes.append(
-            f"{text} gives another image each time that an item is read (random augmentation?); results "
-            "cannot be repeated: use the transforms of validation"
+            f"{text} gives another image each time that an item is read (random augmentation?), so "
+            "figures depend on chance: use the transforms of validation"
         )
     return ImageSource(
         text=text,
@@ -115,7 +115,7 @@ def _label(label: Any, where: str) -> int:
     single = isinstance(label, (Tensor, np.ndarray)) and label.shape in {(), (1,)}
     value = label.item() if single else label
     if not isinstance(value, Integral) or isinstance(value, bool):
-        shown = repr(value) if np.ndim(value) == 0 else f"of shape {np.shape(value)}"
+        shown = repr(value) if np.ndim(value) == 0 else f"of shape {tuple(np.shape(value))}"
         raise CalibrationError(f"the label of {where} is a {type(label).__name__} {shown}; {accepted}")
     if value < 0:
         raise CalibrationError(f"the label of {where} is negative ({value}); {accepted}")
