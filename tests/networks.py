@@ -29,25 +29,26 @@ class Case:
     coupling: CouplingGraph
     images: Tensor
 
-    def removal(self, group: int, count: int | None = None) -> tuple[int, ...]:
-        """Every second player of a group (all but one at most), so that what goes is not contiguous."""
+    def removal(self, group: int) -> tuple[int, ...]:
+        """Every second player of a group, so that what goes is not contiguous; a lone player goes."""
         players = self.coupling.groups[group].players
-        chosen = players[::2] if count is None else players[:count]
-        return tuple(chosen[: len(players) - 1])
+        return tuple(players[::2])[: max(1, len(players) - 1)]
 
-    def removal_everywhere(self) -> tuple[int, ...]:
-        """Every second player of every group together."""
-        return tuple(sorted(p for g in range(len(self.coupling.groups)) for p in self.removal(g)))
-
-    def removals(self) -> list[tuple[int, ...]]:
-        """One removal for every group that can lose a channel, and all together."""
+    def removals(self, *, groups_at_once: int = 1) -> list[tuple[int, ...]]:
+        """A removal for every group (or few groups side by side), and one of all together."""
         alone = [self.removal(g) for g in range(len(self.coupling.groups))]
-        return [r for r in (*alone, self.removal_everywhere()) if r]
+        several = [alone[i : i + groups_at_once] for i in range(0, len(alone), groups_at_once)]
+        # Lone players may be all that a layer has, so they do not go together.
+        most = [r for r, g in zip(alone, self.coupling.groups, strict=True) if len(g.players) > 1]
+        return [tuple(sorted(p for r in part for p in r)) for part in (*several, most)]
 
 
-def make_case(module: nn.Module, input_shape: tuple[int, ...] = IMAGE, *, batch: int = 2) -> Case:
-    """Randomise, capture, couple and turn to float64."""
-    randomise(module, input_shape)
+def make_case(
+    module: nn.Module, input_shape: tuple[int, ...] = IMAGE, *, batch: int = 2, trained: bool = False
+) -> Case:
+    """Capture, couple and turn to float64; parameters are random unless the module is ``trained``."""
+    if not trained:
+        randomise(module, input_shape)
     captured = capture(module.eval(), input_shape)
     coupling = couple(captured)
     captured.graph_module.double()

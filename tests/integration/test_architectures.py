@@ -1,0 +1,71 @@
+"""Real architectures, every group: pruning does what masking says, and costs what was counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from networks import Case, compare, counted_macs, make_case
+from torch import nn
+
+from edgeprune.compat import import_torchvision
+from edgeprune.graph.surgery import prune
+from edgeprune.loading.model import load_model
+
+RESNET20 = Path(__file__).resolve().parents[1] / "benchmarks" / "resnet20.py"
+
+
+def narrow_classifier() -> nn.Module:
+    """VGG's layers at a width that fits a test: its own have 120 million weights."""
+    wide, inner = nn.Linear(25088, 64), nn.Linear(64, 48)
+    return nn.Sequential(wide, nn.ReLU(), nn.Dropout(), inner, nn.ReLU(), nn.Dropout(), nn.Linear(48, 10))
+
+
+def check(case: Case, *, groups_at_once: int = 1) -> None:
+    """Every group alone (or a few side by side, where they are many) and all together."""
+    removals = case.removals(groups_at_once=groups_at_once)
+    assert case.coupling.unruled_ops == ()
+    assert {f.reason for f in case.coupling.frozen} == {"output of the model"}
+    for row in compare(case, removals):
+        assert row.deviation < 1e-10
+        assert row.effect > 1e-3
+    everything = removals[-1]
+    pruned = prune(case.captured, case.coupling, everything)
+    counted = counted_macs(pruned, case.images)
+    assert counted == case.coupling.total_macs(case.coupling.removed_mask(everything))
+    assert counted < 0.6 * counted_macs(case.captured.graph_module, case.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        # 8 blocks with a convolution inside each, and the stream of each of 4 stages.
+        ("resnet18", 12),
+        # 16 expansions, 7 streams, stem and the last convolution.
+        ("mobilenet_v2", 25),
+        # 8 convolutions and 2 hidden linear layers.
+        ("vgg11_bn", 10),
+        # 58 bottlenecks and growths, the stem and 3 transitions.
+        ("densenet121", 120),
+        # Stem, and 3 convolutions in each of 8 fire modules; the classifier stays.
+        ("squeezenet1_0", 25),
+        # Channel shuffles couple halves of the streams with each other.
+        ("shufflenet_v2_x0_5", 33),
+    ],
+)
+def test_torchvision(name, groups):
+    module = import_torchvision().models.get_model(name, weights=None, num_classes=10)
+    if name == "vgg11_bn":
+        module.classifier = narrow_classifier()
+    case = make_case(module, (3, 32, 32))
+    assert len(case.coupling.groups) == groups
+    check(case, groups_at_once=6 if groups > 100 else 1)
+
+
+@pytest.mark.realdata
+def test_resnet20_with_trained_weights(research_data):
+    loaded = load_model(research_data / "resnet20_cifar10.safetensors", architecture=f"{RESNET20}:resnet20")
+    case = make_case(loaded.module, (3, 32, 32), trained=True)
+    # 9 blocks with a convolution inside each; option A couples 16 of 32 and 32 of 64 channels of the streams.
+    assert len(case.coupling.groups) == 12
+    check(case)

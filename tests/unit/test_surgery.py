@@ -1,0 +1,165 @@
+"""Pruning equals masking, costs what was counted, leaves the original alone, and can be replayed by hand."""
+
+from __future__ import annotations
+
+import json
+
+import networks as nets
+import numpy as np
+import pytest
+import torch
+from networks import Network, compare, conv_bn, counted_macs, distance, head, make_case, toy
+from torch import nn
+
+from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.graph.coupling import couple
+from edgeprune.graph.masking import full_masks, mask_module
+from edgeprune.graph.surgery import prune, surgery_recipe
+
+ALL = pytest.mark.parametrize("factory", nets.PLAYERS, ids=lambda f: f.__name__)
+
+
+@ALL
+def test_masked_equals_pruned_for_every_group_and_all_together(factory):
+    case = toy(factory)
+    removals = case.removals()
+    assert len(removals) == len(case.coupling.groups) + 1
+    for row in compare(case, removals):
+        assert row.deviation < 1e-10
+        assert row.effect > 1e-6
+
+
+@ALL
+def test_macs_are_those_that_torch_counts(factory):
+    case = toy(factory)
+    for removed in ((), *case.removals()):
+        gone = case.coupling.removed_mask(removed)
+        pruned = prune(case.captured, case.coupling, removed)
+        assert case.coupling.total_macs(gone) == counted_macs(pruned, case.images)
+    assert case.coupling.total_macs() == case.coupling.total_macs(case.coupling.removed_mask(()))
+
+
+@ALL
+def test_one_channel_of_a_group_is_enough_to_go_on_with(factory):
+    case = toy(factory)
+    removals = [g.players[1:] for g in case.coupling.groups if len(g.players) > 1]
+    for row in compare(case, removals):
+        assert row.deviation < 1e-10
+
+
+@ALL
+def test_a_pruned_network_takes_any_batch_size(factory):
+    case = toy(factory)
+    pruned = prune(case.captured, case.coupling, case.removals()[-1])
+    with torch.no_grad():
+        two = tensor_leaves(pruned(case.images))
+        five = tensor_leaves(pruned(case.images.repeat(3, 1, 1, 1)[:5]))
+    assert distance(two, [t[:2] for t in five]) < 1e-10
+    assert all(len(t) == 5 for t in five)
+
+
+@ALL
+def test_removing_nobody_changes_nothing(factory):
+    case = toy(factory)
+    with torch.no_grad():
+        original = tensor_leaves(case.captured.graph_module(case.images))
+        pruned = tensor_leaves(prune(case.captured, case.coupling, ())(case.images))
+        masks = full_masks(len(case.images), case.coupling.num_players, dtype=torch.float64)
+        masked = tensor_leaves(mask_module(case.captured, case.coupling)(case.images, masks))
+    assert distance(original, pruned) == 0.0
+    assert distance(original, masked) < 1e-14
+
+
+def test_the_captured_network_is_not_changed():
+    case = toy(nets.residual_add)
+    module = case.captured.graph_module
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    code = module.code
+    pruned = prune(case.captured, case.coupling, case.removals()[-1])
+    for value in pruned.parameters():
+        value.data.zero_()
+    mask_module(case.captured, case.coupling)
+    assert module.code == code
+    assert module.state_dict().keys() == state.keys()
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+def test_each_image_has_its_own_mask():
+    case = toy(nets.concat)
+    removed = [case.removal(0), case.removal(2)]
+    masks = full_masks(2, case.coupling.num_players, dtype=torch.float64)
+    masks[0, list(removed[0])] = 0
+    masks[1, list(removed[1])] = 0
+    with torch.no_grad():
+        together = mask_module(case.captured, case.coupling)(case.images, masks)
+        alone = [prune(case.captured, case.coupling, r)(case.images) for r in removed]
+    assert distance([together[0]], [alone[0][0]]) < 1e-10
+    assert distance([together[1]], [alone[1][1]]) < 1e-10
+
+
+def test_kept_weights_are_the_original_ones():
+    case = toy(nets.chain)
+    removed = (0, 3, 9)
+    pruned = prune(case.captured, case.coupling, removed).state_dict()
+    state = case.captured.graph_module.state_dict()
+    keep = [1, 2, 4, 5, 6, 7]
+    assert torch.equal(pruned["0.0.weight"], state["0.0.weight"][keep])
+    assert torch.equal(pruned["0.1.running_var"], state["0.1.running_var"][keep])
+    assert torch.equal(pruned["1.0.weight"], state["1.0.weight"][[0, 2, 3, 4, 5]][:, keep])
+
+
+def test_a_recipe_replays_on_the_users_own_class():
+    """Kept indices applied to the user's state_dict fit the same class with fewer channels."""
+    module = nets.chain()
+    nets.randomise(module, nets.IMAGE)
+    captured = capture(module, nets.IMAGE)
+    coupling = couple(captured)
+    removed = (1, 4, 10)
+    recipe = json.loads(json.dumps(surgery_recipe(coupling, removed)))
+    assert recipe["schema_version"] == "1.0"
+    assert recipe["kept_indices"]["0.0.weight"] == {"0": [0, 2, 3, 5, 6, 7]}
+    assert recipe["kept_indices"]["1.0.weight"] == {"0": [0, 1, 3, 4, 5], "1": [0, 2, 3, 5, 6, 7]}
+    state = module.state_dict()
+    for name, dims in recipe["kept_indices"].items():
+        for dim, keep in dims.items():
+            state[name] = state[name].index_select(int(dim), torch.tensor(keep))
+    narrow = nn.Sequential(conv_bn(3, 6), conv_bn(6, 5), head(5)).eval()
+    narrow.load_state_dict(state)
+    images = torch.randn(2, *nets.IMAGE)
+    with torch.no_grad():
+        expected = prune(captured, coupling, removed)(images)
+        torch.testing.assert_close(narrow(images), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_recipe_names_only_what_changes():
+    case = toy(nets.chain)
+    assert surgery_recipe(case.coupling, ())["kept_indices"] == {}
+    assert set(surgery_recipe(case.coupling, (8,))["kept_indices"]) == {
+        "1.0.weight", "1.1.weight", "1.1.bias", "1.1.running_mean", "1.1.running_var", "2.2.weight",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["channel_shuffle", "chunk_and_concat", "padded_shortcut", "fixed_view"])
+def test_random_subsets_of_players(name, seed):
+    case = toy(getattr(nets, name))
+    rng = np.random.default_rng(seed)
+    removed = []
+    for group in case.coupling.groups:
+        count = int(rng.integers(0, len(group.players)))
+        removed += rng.choice(group.players, count, replace=False).tolist()
+    (row,) = compare(case, [tuple(sorted(removed))])
+    assert row.deviation < 1e-10
+
+
+def test_a_strided_slice_of_channels_keeps_the_right_ones():
+    case = make_case(
+        Network(
+            lambda m, x: m.head(m.last(torch.cat([(y := m.stem(x))[:, ::2], m.branch(y)], 1))),
+            stem=conv_bn(3, 8), branch=conv_bn(8, 4), last=conv_bn(8, 6), head=head(6),
+        )
+    )  # fmt: skip
+    removals = [*case.removals(), (1,), (0, 1, 2), (2, 5, 7)]
+    for row in compare(case, removals):
+        assert row.deviation < 1e-10
