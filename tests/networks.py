@@ -30,17 +30,18 @@ class Case:
     images: Tensor
 
     def removal(self, group: int) -> tuple[int, ...]:
-        """Every second player of a group, so that what goes is not contiguous; a lone player goes."""
+        """Every second player of a group, so that what goes is not contiguous.
+
+        Nobody of a lone player's group: it may stand for all channels of a layer.
+        """
         players = self.coupling.groups[group].players
-        return tuple(players[::2])[: max(1, len(players) - 1)]
+        return tuple(players[::2])[: len(players) - 1]
 
     def removals(self, *, groups_at_once: int = 1) -> list[tuple[int, ...]]:
-        """A removal for every group (or few groups side by side), and one of all together."""
-        alone = [self.removal(g) for g in range(len(self.coupling.groups))]
+        """A removal for every group (or few groups side by side) that has players to spare, and all together."""
+        alone = [r for g in range(len(self.coupling.groups)) if (r := self.removal(g))]
         several = [alone[i : i + groups_at_once] for i in range(0, len(alone), groups_at_once)]
-        # Lone players may be all that a layer has, so they do not go together.
-        most = [r for r, g in zip(alone, self.coupling.groups, strict=True) if len(g.players) > 1]
-        return [tuple(sorted(p for r in part for p in r)) for part in (*several, most)]
+        return [tuple(sorted(p for r in part for p in r)) for part in (*several, alone) if part]
 
 
 def make_case(
