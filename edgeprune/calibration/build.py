@@ -134,9 +134,7 @@ class _Reading:
         """Read, check and preprocess one image."""
         raw = self.source.read(index)
         name = self.source.name_of(index)
-        image = preprocess(
-            raw.pixels, self.options or Preprocessing(), channels=self.channels, where=f"the image {name}"
-        )
+        image = preprocess(raw.pixels, self.options or Preprocessing(), channels=self.channels, where=name)
         if not self.images:
             self.first_name = name
             self._check_first(image, expected)
