@@ -38,7 +38,7 @@ class Case:
         return tuple(players[::2])[: len(players) - 1]
 
     def removals(self, *, groups_at_once: int = 1) -> list[tuple[int, ...]]:
-        """A removal for every group (or few groups side by side) that has players to spare, and all together."""
+        """A removal for every group (or few side by side) with players to spare, and one of all together."""
         alone = [r for g in range(len(self.coupling.groups)) if (r := self.removal(g))]
         several = [alone[i : i + groups_at_once] for i in range(0, len(alone), groups_at_once)]
         return [tuple(sorted(p for r in part for p in r)) for part in (*several, alone) if part]
