@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import edgeprune
 from edgeprune.errors import ProfileError, UsageError
 
 _LOG = logging.getLogger("edgeprune.latency")
@@ -34,7 +33,7 @@ def peak_memory_bytes(onnx_path: str | Path, threads: int, batch_size: int = 1) 
     if not path.is_file():
         raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
     # -P keeps files of the working folder from shadowing packages; the child still has to find this one.
-    package_home = str(Path(edgeprune.__file__).resolve().parent.parent)
+    package_home = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, (package_home, os.environ.get("PYTHONPATH"))))
     child = [sys.executable, "-P", "-m", "edgeprune.latency._peak"]
     try:
