@@ -18,6 +18,10 @@ from edgeprune.shapley.game import DifferentiableGame, Game
 from edgeprune.shapley.multilinear import multilinear
 from edgeprune.shapley.subgame import SubGame
 
+_MIN_SAMPLES = 4096
+_SAMPLES_PER_PLAYER = 56
+_WORK_MACS = 3.2e12
+
 
 class NetworkGame(DifferentiableGame, Protocol):
     """A differentiable game that says what its loss is and can be narrowed to fewer images."""
@@ -63,6 +67,16 @@ def inclusion_law(ratio: float) -> tuple[float, float]:
     [0.7, 1].
     """
     return float(np.clip(1.3 - 2.0 * ratio, 0.2, 0.9)), float(np.clip(1.1 - 0.4 * ratio, 0.7, 1.0))
+
+
+def affordable_samples(num_players: int, macs_per_image: int) -> int:
+    """(Image, coalition) pairs by default: 56 a player, within 3.2e12 multiply-adds, 4,096 at least.
+
+    Measured on ResNet-20 (448 players, 25% of the MACs cut, whole CIFAR-10 test set): 9,000 pairs end at
+    90.8 to 91.0% over seeds, 27,000 at 91.0 to 91.1%. A pair costs about three times a forward pass.
+    """
+    by_work = int(_WORK_MACS // max(1, 3 * macs_per_image))
+    return max(_MIN_SAMPLES, min(_SAMPLES_PER_PLAYER * num_players, by_work))
 
 
 def total_passes(game: Game, options: RankingOptions) -> int:

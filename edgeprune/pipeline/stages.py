@@ -12,6 +12,7 @@ from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
+from edgeprune.config import check_ratio
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.graph.capture import capture, tensor_leaves
 from edgeprune.graph.coupling import couple
@@ -21,7 +22,7 @@ from edgeprune.graph.statistics import channel_statistics
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
 from edgeprune.pipeline.state import CompressOptions, Planned, Prepared, Pruned, Run
-from edgeprune.ranking import RankingOptions, inclusion_law, rank, total_passes
+from edgeprune.ranking import RankingOptions, affordable_samples, inclusion_law, rank, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
 from edgeprune.targets import load_target
@@ -37,11 +38,8 @@ def check_options(options: CompressOptions) -> None:
     Raises:
         UsageError: names the option, its value and what is accepted.
     """
-    if options.ratio is not None and not 0.0 < options.ratio < 1.0:
-        raise UsageError(
-            f"--ratio {options.ratio:g} was given; accepted is a share of the MACs to remove, above 0 and "
-            "below 1: 0.25 removes a quarter."
-        )
+    if options.ratio is not None:
+        check_ratio(options.ratio)
     if not 0.0 < options.held_out_fraction < 1.0:
         raise UsageError(
             f"--held-out {options.held_out_fraction:g} was given; accepted is the share of the calibration "
@@ -107,8 +105,7 @@ def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None
     if not all(bool(torch.isfinite(t).all()) for t in found):
         raise ModelLoadError(
             "the model gives NaN or infinite outputs on the calibration images; accepted is a trained "
-            "model with "
-            "finite outputs: check the weights and the preprocessing (--mean, --std)."
+            "model with finite outputs: check the weights and the preprocessing (--mean, --std)."
         )
     labels = calibration.fitting.labels
     if labels is not None and found[0].dim() == 2:
@@ -141,7 +138,8 @@ def plan(run: Run, prepared: Prepared) -> Planned:
         masked = mask_module(captured, coupling, statistics)
         game = MaskedGame(masked, coupling.num_players, images, reference)
         low, high = inclusion_law(ratio)
-        settings = RankingOptions(q_low=low, q_high=high)
+        samples = affordable_samples(coupling.num_players, coupling.total_macs())
+        settings = RankingOptions(samples=samples, q_low=low, q_high=high)
         with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
             ranking = rank(
                 game,
