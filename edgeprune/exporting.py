@@ -13,12 +13,13 @@ from typing import Any
 
 import onnx
 import onnxsim
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from edgeprune.errors import CaptureError
-from edgeprune.files import atomic_write_text
+from edgeprune.files import atomic_write_bytes, atomic_write_text
 
 _log = logging.getLogger("edgeprune.exporting")
 INPUT_NAME = "input"
@@ -72,7 +73,6 @@ def simplify_onnx(source: Path, destination: Path) -> str | None:
         onnx.save_model(model, str(destination))
         return note
     _strip_metadata(simplified)
-    onnx.checker.check_model(simplified)
     onnx.save_model(simplified, str(destination))
     return None
 
@@ -101,11 +101,8 @@ def save_program(program: ExportedProgram, path: Path) -> None:
 
 def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
     """Write ``surgery.json`` and ``weights.safetensors`` (same keys as the user's own state_dict)."""
-    from safetensors.torch import save_file
-
-    save_file(
-        {k: v.detach().contiguous().clone() for k, v in sorted(state.items())}, folder / "weights.safetensors"
-    )
+    tensors = {k: v.detach().contiguous().clone() for k, v in sorted(state.items())}
+    atomic_write_bytes(folder / "weights.safetensors", safetensors.torch.save(tensors))
     atomic_write_text(folder / "surgery.json", json.dumps(recipe, indent=1, sort_keys=True) + "\n")
 
 
