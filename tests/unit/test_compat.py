@@ -19,7 +19,7 @@ def test_failure_of_another_kind_is_one_sentence(monkeypatch):
         raise ImportError("No module named 'torchvision'")
 
     monkeypatch.setattr(compat.importlib, "import_module", fail)
-    with pytest.raises(ModelLoadError, match="torchvision cannot be imported .*install"):
+    with pytest.raises(ModelLoadError, match=r"torchvision cannot be imported .*install"):
         compat.import_torchvision()
 
 
