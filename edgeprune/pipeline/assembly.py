@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,6 +22,7 @@ from edgeprune.artifacts.report import (
     RecoverySection,
     RunReport,
 )
+from edgeprune.host import machine_description
 from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy")
@@ -38,18 +37,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def machine() -> str:
-    """Processor, cores and system in one line."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")]
-        processor = names[0] if names else processor
-    except OSError:
-        pass
-    return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def layer_rows(coupling: CouplingGraph, removed: tuple[int, ...]) -> tuple[LayerRow, ...]:
@@ -184,7 +171,7 @@ def _environment(run: Run) -> Environment:
         edgeprune=versions.pop("edgeprune"),
         python=sys.version.split()[0],
         packages=versions,
-        machine=machine(),
+        machine=machine_description(),
         threads=run.threads,
         seed=run.options.seed,
         command=run.options.command,
