@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-10
+"""Variance below this share of a square is what single precision leaves of a constant."""
+
 
 class NormalEquations:
     """Sums for min_W ||X W' + b - T||^2 + ridge ||W - W0||^2, one system for each convolution group.
 
-    X is (rows, groups, d), T is (rows, groups, o). All sums are float64.
+    X is (rows, groups, d), T is (rows, groups, o). Products are taken in single precision about the means
+    of the first rows, so that constant channels leave no noise; sums are float64.
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int) -> None:
@@ -18,10 +22,15 @@ class NormalEquations:
         self._x = torch.zeros(groups, inputs, dtype=torch.float64)
         self._t = torch.zeros(groups, outputs, dtype=torch.float64)
         self._tt = torch.zeros(groups, outputs, dtype=torch.float64)
+        self._x_origin = torch.zeros(groups, inputs)
+        self._t_origin = torch.zeros(groups, outputs)
         self.rows = 0
 
     def add(self, x: Tensor, t: Tensor) -> None:
         """Add rows of inputs (rows, groups, d) and targets (rows, groups, o)."""
+        if self.rows == 0 and x.shape[0]:
+            self._x_origin, self._t_origin = x.mean(0), t.mean(0)
+        x, t = x - self._x_origin, t - self._t_origin
         by_group = x.permute(1, 2, 0)
         self._xx += torch.bmm(by_group, by_group.transpose(1, 2)).double()
         self._xt += torch.bmm(by_group, t.permute(1, 0, 2)).double()
@@ -30,15 +39,16 @@ class NormalEquations:
         self._tt += t.double().square().sum(0)
         self.rows += x.shape[0]
 
-    def _moments(self, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Second moments (G, C, power of T), centred where a bias is fitted."""
-        xx, xt, tt = self._xx / self.rows, self._xt / self.rows, self._tt / self.rows
-        if intercept:
-            x, t = self._x / self.rows, self._t / self.rows
-            xx = xx - x.unsqueeze(2) * x.unsqueeze(1)
-            xt = xt - x.unsqueeze(2) * t.unsqueeze(1)
-            tt = tt - t.square()
-        return xx, xt, tt
+    def _moments(self, intercept: bool) -> tuple[Tensor, Tensor]:
+        """Second moments (X'X, X'T): about the means where a bias is fitted, else about zero."""
+        x, t = self._x / self.rows, self._t / self.rows
+        xx = self._xx / self.rows - x.unsqueeze(2) * x.unsqueeze(1)
+        xt = self._xt / self.rows - x.unsqueeze(2) * t.unsqueeze(1)
+        if not intercept:
+            mean_x, mean_t = self._x_origin + x, self._t_origin + t
+            xx = xx + mean_x.unsqueeze(2) * mean_x.unsqueeze(1)
+            xt = xt + mean_x.unsqueeze(2) * mean_t.unsqueeze(1)
+        return xx, xt
 
     def solve(self, start: Tensor, *, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
         """Weights (groups, d, o) and bias (groups, o); ``ridge`` is relative to the mean diagonal of X'X.
@@ -46,9 +56,10 @@ class NormalEquations:
         Raises:
             torch.linalg.LinAlgError: the system is not positive definite even with the ridge.
         """
-        xx, xt, _ = self._moments(intercept)
-        diagonal = torch.diagonal(xx, dim1=1, dim2=2)
-        weight = ridge * diagonal.mean(dim=1).clamp_min(1e-12)
+        xx, xt = self._moments(intercept)
+        variance = torch.diagonal(xx, dim1=1, dim2=2).mean(dim=1)
+        square = variance + (self._x_origin.double() + self._x / self.rows).square().mean(dim=1)
+        weight = torch.maximum(ridge * variance, _ROUNDING * square).clamp_min(1e-12)
         eye = torch.eye(xx.shape[1], dtype=torch.float64)
         system = xx + weight[:, None, None] * eye
         factor = torch.linalg.cholesky(system)
@@ -59,19 +70,24 @@ class NormalEquations:
         """The bias (groups, o) that fits best with these weights; zero without an intercept."""
         if not intercept:
             return torch.zeros_like(self._t)
-        shift = torch.bmm(self._x.unsqueeze(1), weights.double()).squeeze(1)
-        return (self._t - shift) / self.rows
+        mean_x = self._x_origin.double() + self._x / self.rows
+        return self._t_origin.double() + self._t / self.rows - _times(mean_x, weights)
 
     def relative_error(self, weights: Tensor, bias: Tensor) -> float:
         """||X W + b - T||^2 over the power of T about its mean."""
         w = weights.double()
         quadratic = (w * torch.bmm(self._xx, w)).sum(1)
         cross = (w * self._xt).sum(1)
-        mean_fit = torch.bmm(self._x.unsqueeze(1), w).squeeze(1)
+        offset = bias + _times(self._x_origin.double(), w) - self._t_origin.double()
         residual = quadratic - 2 * cross + self._tt
-        residual += self.rows * bias.square() + 2 * bias * (mean_fit - self._t)
+        residual += self.rows * offset.square() + 2 * offset * (_times(self._x, w) - self._t)
         power = (self._tt - self._t.square() / self.rows).sum().clamp_min(1e-12)
         return float(residual.sum().clamp_min(0) / power)
+
+
+def _times(x: Tensor, weights: Tensor) -> Tensor:
+    """Rows (groups, d) times weights (groups, d, o)."""
+    return torch.bmm(x.unsqueeze(1), weights.double()).squeeze(1)
 
 
 def channel_map(kept: Tensor, wanted: Tensor, *, ridge: float) -> Tensor:
@@ -80,8 +96,8 @@ def channel_map(kept: Tensor, wanted: Tensor, *, ridge: float) -> Tensor:
     Both are rows of centred activations (rows, channels) (ridge on channel Gram matrices, cf. GRAIL,
     arXiv 2602.23795).
     """
-    kept = (kept - kept.mean(0)).double()
-    wanted = (wanted - wanted.mean(0)).double()
+    kept, wanted = kept.double(), wanted.double()
+    kept, wanted = kept - kept.mean(0), wanted - wanted.mean(0)
     gram = kept.T @ kept
     gram += ridge * torch.diagonal(gram).mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=torch.float64)
     mapping: Tensor = torch.linalg.solve(gram, kept.T @ wanted)
