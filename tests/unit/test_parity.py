@@ -85,6 +85,7 @@ def test_outputs_that_are_no_numbers_fail(value):
     candidate[0, 0] = value
     figure = against(candidate)
     assert figure.verdict is Verdict.FAILED
+    assert figure.max_abs_error == figure.relative_error == math.inf
     with pytest.raises(ParityError, match="pruned differs from original"):
         require((figure,))
 

@@ -268,10 +268,11 @@ def test_a_residual_sum_is_repaired_by_the_layer_that_feeds_it(digits):
         head=head(8),
     )
     given = trial(module, digits, tuple(range(0, 8, 2)))
-    _, report = given.recover()
+    recovered, report = given.recover()
     flags = {s.layer: s.repaired_residual for s in report.steps}
     assert flags == {"middle.0": False, "first.0": False, "second.0": True, "head.2": False}
-    _, plain = given.recover(options=RecoveryOptions(residual_repair=False))
+    unrepaired, plain = given.recover(options=RecoveryOptions(residual_repair=False))
+    assert given.error(recovered) < given.error(unrepaired)
     assert not any(s.repaired_residual for s in plain.steps)
 
 
@@ -381,3 +382,16 @@ def test_lazy_graph_computes_once_and_frees_after_the_last_reader(digits):
     graph.release(relu)
     with pytest.raises(RuntimeError, match="was freed; it needed another pin"):
         graph.value(relu)
+
+
+def test_a_bias_before_a_norm_is_counted_once(digits):
+    def copy_channels(module: nn.Module) -> None:
+        state = module.state_dict()
+        for name in ("0.0.weight", "0.1.weight", "0.1.bias", "0.1.running_mean", "0.1.running_var"):
+            state[name][5:] = state[name][:3]
+        state["1.bias"] += 3.0
+
+    module = nn.Sequential(conv_bn(3, 8), nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), head(6))
+    given = trial(module, digits, (5, 6, 7), change=copy_channels)
+    recovered, _ = given.recover(options=SHARP)
+    assert given.error(recovered) < 1e-8

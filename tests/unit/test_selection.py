@@ -227,3 +227,26 @@ def test_every_plan_keeps_its_promises_or_says_why_not(widths, ratio, quantum, a
         assert row.kept >= min(MIN_CHANNELS, row.players)
         if not adapt:
             assert row.kept == row.players or row.kept % quantum == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_step_takes_the_least_value_per_mac_of_all_groups(seed):
+    """Against the same rule written out slowly: all prices anew after every channel."""
+    coupling = chain_graph((7, 9, 6), (5, 1, 3, 8))
+    values = np.random.default_rng(seed).uniform(0.1, 1.0, 22)
+    orders = [sorted(g.players, key=lambda p: values[p]) for g in coupling.groups]
+    removed: list[int] = []
+
+    def macs(gone: list[int]) -> int:
+        return coupling.total_macs(coupling.removed_mask(gone))
+
+    while macs(removed) > 0.5 * macs([]):
+        left = [[p for p in order if p not in removed] for order in orders]
+        candidates = [players[0] for players in left if len(players) > MIN_CHANNELS]
+        removed.append(min(candidates, key=lambda p: values[p] / (macs(removed) - macs([*removed, p]))))
+    assert select(values, coupling, ratio=0.5).removed == tuple(sorted(removed))
+
+
+def test_adapting_goes_down_to_single_channels():
+    plan = select(np.ones(12), chain_graph((6, 6)), ratio=0.1, width_quantum=8, adapt_quantum=True)
+    assert sorted(row.kept for row in plan.groups) == [5, 6]

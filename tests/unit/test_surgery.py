@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeprune.graph.capture import capture, tensor_leaves
 from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import full_masks, mask_module
+from edgeprune.graph.masking import ChannelReconstruction, full_masks, mask_module
 from edgeprune.graph.surgery import prune, surgery_recipe
 
 ALL = pytest.mark.parametrize("factory", nets.PLAYERS, ids=lambda f: f.__name__)
@@ -163,3 +163,38 @@ def test_a_strided_slice_of_channels_keeps_the_right_ones():
     removals = [*case.removals(), (1,), (0, 1, 2), (2, 5, 7)]
     for row in compare(case, removals):
         assert row.deviation < 1e-10
+
+
+def test_a_value_read_by_several_layers_is_masked_for_each():
+    case = make_case(
+        Network(
+            lambda m, x: m.head(torch.cat([m.left(y := m.stem(x)), m.right(y)], 1)),
+            stem=conv_bn(3, 8), left=conv_bn(8, 4), right=nn.Conv2d(8, 3, 3, padding=1), head=head(7),
+        )
+    )  # fmt: skip
+    for row in compare(case, case.removals()):
+        assert row.deviation < 1e-10
+
+
+def test_a_reconstructing_point_tells_the_leave_one_out_residual():
+    """Absent channels become their regression on the present; slopes are what only that channel adds."""
+    rows = torch.randn(400, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
+    rows = rows - rows.mean(0)
+    point = ChannelReconstruction(torch.arange(5), 1, torch.zeros(5), rows.T @ rows / 400, 1e-9)
+    present = torch.tensor([True, True, False, True, False, True])
+    point.set_coalition(present)
+    masks = torch.zeros(400, 6, requires_grad=True)
+    rebuilt = point(rows.float(), masks)
+    members, absent = [0, 1, 3], [2, 4]
+
+    def regressed(targets: list[int], on: list[int]) -> torch.Tensor:
+        return rows[:, on] @ torch.linalg.lstsq(rows[:, on], rows[:, targets]).solution
+
+    expected = rows.clone()
+    expected[:, absent] = regressed(absent, members)
+    torch.testing.assert_close(rebuilt.detach(), expected.float(), atol=1e-3, rtol=1e-3)
+    (slopes,) = torch.autograd.grad(rebuilt.sum(), masks)
+    for player in range(5):
+        others = [m for m in members if m != player]
+        left = rows[:, player] - regressed([player], others)[:, 0]
+        torch.testing.assert_close(slopes[:, player], left.float(), atol=1e-3, rtol=1e-3)
