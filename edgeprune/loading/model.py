@@ -21,6 +21,7 @@ from edgeprune.loading.architectures import (
     check_torchvision_name,
     nominal_input_shape,
 )
+from edgeprune.loading.batches import free_batch
 from edgeprune.loading.checkpoints import fit_state, read_checkpoint, strip_prefixes, unwrap_checkpoint
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 
@@ -190,7 +191,9 @@ def _from_program(
         )
     notes = []
     if taken.batch is not None:
-        notes.append(f"the program was exported for a fixed batch of {taken.batch}")
+        if taken.shape is not None:
+            free_batch(module, taken.batch, taken.shape, str(path))
+        notes.append(f"the program was exported for a fixed batch of {taken.batch}; it takes any batch here")
     if architecture is not None:
         notes.append("an exported program holds its architecture; --arch was not needed and not used")
     return LoadedModel(
