@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
+import sys
+import traceback
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +36,7 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> CapturedModel:
     """
     generator = torch.Generator().manual_seed(0)
     example = torch.rand((2, *input_shape), generator=generator)
+    _check_runs(module, example)
     program = export_program(module, example)
     graph_module = _flatten_signature(program)
     _check_single_input(graph_module)
@@ -46,18 +53,57 @@ def export_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = 
     """
     dynamic = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
             return program.run_decompositions({})
     except Exception as error:
         shape = "x".join(str(s) for s in example.shape[1:])
         raise CaptureError(
             f"torch.export could not capture the model for inputs of {shape} with a dynamic batch "
-            f"({_first_line(error)}); accepted are models that run on one image tensor of that shape without "
-            "data-dependent control flow and without a batch size fixed in their code: check the input "
-            "shape, "
-            "or change the line that it names."
+            f"({_first_line(error)}{_place(error)}); accepted are models that run on one image tensor of "
+            "that shape without data-dependent control flow and without a batch size fixed in their code: "
+            "change that part of the model"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch.export from printing graphs and tracebacks: the failure is reported in one sentence."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of the user's own code in a traceback, to find it again."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), sys.prefix, "<")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    return f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _check_runs(module: nn.Module, example: Tensor) -> None:
+    """Tell a wrong input shape from a model that resists the export."""
+    try:
+        with torch.no_grad():
+            module(example)
+    except Exception as error:
+        if isinstance(error, TypeError) and "argument" in str(error):
+            raise CaptureError(
+                f"the model cannot be called with one image tensor ({_first_line(error)}); accepted is one "
+                "input: wrap the model so that the others are constants"
+            ) from error
+        shape = "x".join(str(s) for s in example.shape[1:])
+        first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+        fits = first is None or first == example.shape[1]
+        reason = _first_line(error) if fits else f"its first convolution takes {first} channels"
+        raise CaptureError(
+            f"the model does not run on inputs of the shape {shape}, channels x height x width ({reason}); "
+            "give images of the shape that it was trained on, or name that shape with --input-shape"
         ) from error
 
 
@@ -149,9 +195,16 @@ def _check_single_input(graph_module: GraphModule) -> None:
 
 
 def _check_against(module: nn.Module, graph_module: GraphModule, images: Tensor) -> None:
-    with torch.no_grad():
-        expected = [t for t in tensor_leaves(module(images)) if t is not None]
-        got = [t for t in tensor_leaves(graph_module(images)) if t is not None]
+    try:
+        with torch.no_grad():
+            expected = [t for t in tensor_leaves(module(images)) if t is not None]
+            got = [t for t in tensor_leaves(graph_module(images)) if t is not None]
+    except Exception as error:
+        raise CaptureError(
+            f"the model runs on a batch of 2 images but not of {images.shape[0]} ({_first_line(error)}); "
+            "make its forward pass independent of the batch size, or export it with a dynamic batch"
+        ) from error
+    _check_outputs(expected, images.shape[0])
     for index, (a, b) in enumerate(zip(expected, got, strict=False)):
         scale = float(a.abs().max()) or 1.0
         if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * scale:
@@ -160,6 +213,15 @@ def _check_against(module: nn.Module, graph_module: GraphModule, images: Tensor)
                 f"{images.shape[0]}: the model depends on its batch size or draws random numbers in "
                 "evaluation mode; make its forward pass deterministic and independent between images."
             )
+
+
+def _check_outputs(outputs: list[Tensor], batch: int) -> None:
+    kinds = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in outputs]
+    if not outputs or not all(t.is_floating_point() and t.dim() > 1 and len(t) == batch for t in outputs):
+        raise CaptureError(
+            f"the model returns {', '.join(kinds) or 'no tensor'} for a batch of {batch}; accepted are "
+            "floating-point tensors of the shape (images, ...), such as class scores before argmax: return those"
+        )
 
 
 def tensor_leaves(value: Any) -> list[Tensor]:
