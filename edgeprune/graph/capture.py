@@ -220,7 +220,7 @@ def _check_outputs(outputs: list[Tensor], batch: int) -> None:
     if not outputs or not all(t.is_floating_point() and t.dim() > 1 and len(t) == batch for t in outputs):
         raise CaptureError(
             f"the model returns {', '.join(kinds) or 'no tensor'} for a batch of {batch}; accepted are "
-            "floating-point tensors of the shape (images, ...), such as class scores before argmax: return those"
+            "floating-point tensors of shape (images, ...), such as class scores before argmax: return those"
         )
 
 
