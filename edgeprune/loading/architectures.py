@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import io
 import sys
 from typing import Any
 from urllib.error import URLError
@@ -62,11 +64,16 @@ def build_pretrained(name: str, weights: str) -> tuple[nn.Module, str]:
     if not names:
         raise ModelLoadError(f"torchvision offers no weights for {name!r}; give a file or 'none' as weights")
     member = available[chosen]
+    watched = sys.stderr.isatty()
     try:
-        module = models.get_model(name, weights=member, progress=sys.stderr.isatty())
+        # torch.hub announces a download on stdout, which is for results only.
+        with contextlib.redirect_stdout(sys.stderr if watched else io.StringIO()):
+            module = models.get_model(name, weights=member, progress=watched)
     except (URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        text = getattr(reason, "strerror", None) or first_line(error)
         raise ModelLoadError(
-            f"the weights {member} of torchvision:{name} could not be downloaded ({first_line(error)}); "
+            f"the weights {member} of torchvision:{name} could not be downloaded ({text}); "
             "give a file with --weights, or --weights none for random ones"
         ) from error
     return module, str(member)
@@ -97,9 +104,14 @@ def check_torchvision_name(name: str) -> None:
         raise ModelLoadError(f"torchvision has no model {name!r}; {hint}")
 
 
+def is_torchvision_name(name: str) -> bool:
+    """Whether torchvision has a model of this name."""
+    return name in import_torchvision().models.list_models()
+
+
 def _not_an_architecture(architecture: str) -> ModelLoadError:
     hint = ""
-    if architecture in import_torchvision().models.list_models():
+    if is_torchvision_name(architecture):
         hint = f"; did you mean torchvision:{architecture}?"
     return ModelLoadError(
         f"architecture {architecture!r} is not understood; give torchvision:NAME, package.module:function "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import difflib
 import logging
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from edgeprune.loading.architectures import (
     build,
     build_pretrained,
     check_torchvision_name,
+    is_torchvision_name,
     nominal_input_shape,
 )
 from edgeprune.loading.batches import free_batch
@@ -167,11 +170,19 @@ def _check_path(path: Path, source: str) -> None:
         raise ModelLoadError(
             f"{source!r} is no file; {_ACCEPTED}; a function that builds the model goes into --arch"
         )
-    try:
-        check_torchvision_name(source)
-    except ModelLoadError:
-        raise ModelLoadError(f"{source!r} does not exist; {_ACCEPTED}") from None
-    raise ModelLoadError(f"{source!r} does not exist; did you mean torchvision:{source}?")
+    if source.isidentifier() and is_torchvision_name(source):
+        raise ModelLoadError(f"{source!r} does not exist; did you mean torchvision:{source}?")
+    raise ModelLoadError(f"{source!r} does not exist; {_nearest(path)}{_ACCEPTED}")
+
+
+def _nearest(path: Path) -> str:
+    """The file of the most similar name, as the user could have typed it."""
+    with contextlib.suppress(OSError):
+        files = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+        near = difflib.get_close_matches(path.name, files, n=1, cutoff=0.75)
+        if near:
+            return f"did you mean {str(path.with_name(near[0]))!r}? "
+    return ""
 
 
 def _from_program(
