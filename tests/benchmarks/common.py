@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune.files import atomic_write_text
-from edgeprune.pipeline.assembly import machine, package_versions
+from edgeprune.host import machine_description
+from edgeprune.pipeline.assembly import package_versions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "benchmarks"
@@ -29,7 +30,7 @@ def header(title: str, command: str, seeds: str, threads: int) -> str:
     return (
         f"# {title}\n\n"
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}; do not edit by hand.\n\n"
-        f"- machine: {machine()}, {threads} threads\n- versions: {versions}\n- seeds: {seeds}\n\n"
+        f"- machine: {machine_description()}, {threads} threads\n- versions: {versions}\n- seeds: {seeds}\n\n"
     )
 
 
