@@ -1,0 +1,119 @@
+"""``edgeprune compress`` as typed: defaults found beside the model, overwriting, quiet, JSON, dry run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_project import snapshot
+
+FILES = {
+    "manifest.json",
+    "model.onnx",
+    "model.pt2",
+    "report.json",
+    "report.md",
+    "surgery.json",
+    "weights.safetensors",
+}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_json_is_the_report_and_alone_on_stdout(digits: Any) -> None:
+    folder, done = digits
+    assert json.loads(done.stdout) == json.loads((folder / "report.json").read_text())
+    assert f"written to {folder}" in done.stderr
+
+
+def test_the_default_ratio_is_stated(digits: Any) -> None:
+    _, done = digits
+    pruning = json.loads(done.stdout)["pruning"]
+    assert (pruning["ratio_asked"], pruning["ratio_asked_by"]) == (0.25, "default")
+    assert "25%" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def as_typed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported program called model.pt beside a folder of calibration images in class folders."""
+    folder = tmp_path_factory.mktemp("as-typed")
+    shutil.copy(project / "dynamic.pt2", folder / "model.pt")
+    shutil.copytree(project / "classes", folder / "calibration")
+    return folder
+
+
+def test_two_words_are_enough_and_again_gives_the_same_bytes(as_typed: Path, edgeprune: Any) -> None:
+    done = edgeprune("compress", "model.pt", "--target", "rpi", cwd=as_typed, fork=False)
+    assert done.returncode == 0, done.stderr
+    assert "calibration data: calibration (found beside the model)" in done.stderr
+    assert "written to model-edgeprune" in done.stderr
+    assert "25.0% fewer MACs (default)" in done.stdout
+    assert "for rpi4" in done.stdout
+    output = as_typed / "model-edgeprune"
+    assert names(output) == FILES
+    report = json.loads((output / "report.json").read_text())
+    assert report["calibration"]["labelled"] is True
+
+    before = snapshot(output)
+    (output / "stale").write_text("x")
+    done = edgeprune("compress", "model.pt", "--target", "rpi", "--overwrite", "-q", cwd=as_typed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "25.0% fewer MACs (default)" in done.stdout
+    assert names(output) == FILES
+    assert names(as_typed) == {"model.pt", "calibration", "model-edgeprune"}
+    after = snapshot(output)
+    same = {"surgery.json", "weights.safetensors", "model.onnx"}
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(project: Path, edgeprune: Any) -> None:
+    before = snapshot(project)
+    command = (
+        "compress",
+        "small.safetensors",
+        "--arch",
+        "nets.py:small",
+        "--calibration",
+        "flat",
+        "--dry-run",
+    )
+    done = edgeprune(*command, "--ratio", "0.4", "--mean", "0", "--std", "1")
+    assert done.returncode == 0, done.stderr
+    assert "dry run, nothing written" in done.stdout
+    assert "8 -> " in done.stdout
+    assert done.stderr == ""
+
+    done = edgeprune(*command, "--json", "-q")
+    plan = json.loads(done.stdout)
+    assert plan["ratio_asked"] == 0.25
+    assert plan["macs_after"] <= 0.75 * plan["macs_before"]
+    assert any("25%" in note for note in plan["notes"])
+    assert done.stderr == ""
+    assert snapshot(project) == before
+
+
+def test_a_project_file_beside_the_model_gives_the_defaults(
+    project: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    for name in ("nets.py", "whole.pt", "grey.npz"):
+        shutil.copy(project / name, tmp_path / name)
+    (tmp_path / "edgeprune.toml").write_text(
+        'calibration = "grey.npz"\ntarget = "rpi3"\nratio = 0.3\n[preprocessing]\nmean = 0.5\nstd = 0.5\n'
+    )
+    before = snapshot(tmp_path)
+    command = ("compress", "whole.pt", "--trust-pickle", "--dry-run", "--json")
+    done = edgeprune(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["target"], plan["ratio_asked"]) == ("rpi3", 0.3)
+    assert "the file is a pickle and was trusted" in plan["notes"]
+    assert "defaults from edgeprune.toml" in done.stderr
+
+    done = edgeprune(*command, "--ratio", "0.5", cwd=tmp_path)
+    assert json.loads(done.stdout)["ratio_asked"] == 0.5
+    assert {k: v for k, v in snapshot(tmp_path).items() if not k.startswith("scratch")} == before

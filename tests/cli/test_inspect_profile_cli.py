@@ -1,0 +1,107 @@
+"""``edgeprune inspect`` and ``edgeprune profile`` on what a user has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from small_project import DIGITS_DATA, DIGITS_MODEL, sentence
+
+
+def test_inspect_digits(edgeprune: Any) -> None:
+    done = edgeprune("inspect", *DIGITS_MODEL, "--calibration", DIGITS_DATA)
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in (
+        "input 1x8x8",
+        "61,546 parameters",
+        "224 prunable channels",
+        "depthwise.0",
+        "output of the model",
+    ):
+        assert text in " ".join(done.stdout.split())
+
+
+def test_inspect_as_json_agrees(edgeprune: Any) -> None:
+    done = edgeprune("inspect", *DIGITS_MODEL, "--input-shape", "1x8x8", "--json", "-q")
+    found = json.loads(done.stdout)
+    assert found["players"] == sum(group["channels"] for group in found["groups"]) == 224
+    assert found["macs"] == sum(layer["macs_before"] for layer in found["layers"])
+
+
+def test_inspect_without_a_shape_asks_for_it(edgeprune: Any) -> None:
+    assert "--input-shape" in sentence(edgeprune("inspect", *DIGITS_MODEL), 2)
+
+
+def test_inspect_a_torchvision_network_without_weights(edgeprune: Any) -> None:
+    done = edgeprune("inspect", "torchvision:resnet18", "--weights", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    # Published figures of torchvision's ResNet-18: 11,689,512 parameters, 1.814 G MACs.
+    assert found["parameters"] == 11_689_512
+    assert round(found["macs"] / 1e9, 3) == 1.814
+    assert any("weights are random" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(("model", "note"), [("dynamic.pt2", None), ("fixed.pt2", "fixed batch of 1")])
+def test_inspect_exported_programs(model: str, note: str | None, edgeprune: Any) -> None:
+    done = edgeprune("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["input_shape"] == [1, 8, 8]
+    assert found["players"] == 16
+    assert [n for n in found["notes"] if note is None or note not in n] == []
+    assert len(found["notes"]) == (note is not None)
+
+
+def test_inspect_the_output_of_compress(digits: Any, edgeprune: Any) -> None:
+    folder, done = digits
+    found = json.loads(edgeprune("inspect", str(folder / "model.pt2"), "--json").stdout)
+    report = json.loads(done.stdout)
+    after = {row["layer"]: row["channels_after"] for row in report["pruning"]["layers"]}
+    assert sorted(row["channels_before"] for row in found["layers"]) == sorted(after.values())
+    assert found["macs"] == sum(row["macs_after"] for row in report["pruning"]["layers"])
+
+
+def test_profile_here(digits: Any, edgeprune: Any) -> None:
+    model = digits[0] / "model.onnx"
+    done = edgeprune("profile", str(model), "--threads", "1", fork=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "measured on this host" in done.stdout
+    assert "predicted" not in done.stdout
+
+
+def test_profile_for_a_target_beside_a_baseline(digits: Any, tmp_path: Path, edgeprune: Any) -> None:
+    model = digits[0] / "model.onnx"
+    other = tmp_path / "other.onnx"
+    onnx.save(onnx.load(model), other)
+    done = edgeprune(
+        "profile", str(model), "--target", "rpi4", "--baseline", str(other), "--threads", "1", "--json"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["figures"]["size_bytes"] == model.stat().st_size
+    assert found["figures"]["latency"]["provenance"] == "measured on this host"
+    assert found["prediction"]["provenance"] == "predicted"
+    assert found["prediction"]["latency_ms"] == found["baseline_prediction"]["latency_ms"] > 0
+    ratio = found["host_cpu_ratio"]
+    assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+    assert ratio["pairs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (("profile", "none.onnx"), 10, ("none.onnx does not exist", ".onnx file")),
+        (("profile", "text.pt"), 10, ("text.pt", "not an ONNX file", "give an .onnx file")),
+        (("profile", "text.pt", "--target", "rp4"), 9, ("'rp4'", "did you mean 'rpi4'")),
+    ],
+)
+def test_what_cannot_be_profiled(
+    arguments: tuple[str, ...], status: int, parts: tuple[str, ...], edgeprune: Any
+) -> None:
+    said = sentence(edgeprune(*arguments), status)
+    for part in parts:
+        assert part in said
