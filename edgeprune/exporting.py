@@ -49,13 +49,20 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
             assert exported is not None
             model = exported.model_proto
     except Exception as error:
-        line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
         raise CaptureError(
-            f"the pruned network could not be written as ONNX ({line.strip()[:300]}); accepted are networks "
-            "whose ops have an ONNX form: replace the op it names."
+            f"the network could not be written as ONNX ({_innermost(error)}); accepted are networks whose "
+            "ops have an ONNX form: replace the op that it names"
         ) from error
     _strip_metadata(model)
     onnx.save_model(model, str(path))
+
+
+def _innermost(error: BaseException) -> str:
+    """First line of the first cause, which names the op; the exporter wraps it in its own instructions."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = next((x.strip() for x in str(error).splitlines() if x.strip()), type(error).__name__)
+    return line[:300]
 
 
 def simplify_onnx(source: Path, destination: Path) -> str | None:
