@@ -152,13 +152,12 @@ def _save_models(folder: Path, nets: Any) -> None:
     dynamic = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("n")},))
     torch.export.save(dynamic, str(folder / "dynamic.pt2"))
     torch.export.save(torch.export.export(model, (example[:1],)), str(folder / "fixed.pt2"))
-    torch.save(model.train(), folder / "whole.pt")
-    torch.save(model.double(), folder / "double.pt")
-    torch.save(model.half().state_dict(), folder / "half.pt")
-    model.float().eval()
     scattered = {k: v.t().contiguous().t() if v.dim() == 2 else v for k, v in model.state_dict().items()}
     with patch("torch.serialization.location_tag", lambda _storage: "cuda:0"):
         torch.save(scattered, folder / "from_gpu.pt")
+    torch.save(model.train(), folder / "whole.pt")
+    torch.save(model.double(), folder / "double.pt")
+    torch.save(model.half().state_dict(), folder / "half.pt")
     for name in ("named", "colour", "linear", "one_conv"):
         torch.save(getattr(nets, name)().state_dict(), folder / f"{name}.pt")
 
@@ -194,14 +193,15 @@ def _save_images(folder: Path) -> None:
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """One thread, temporary and downloaded files below ``scratch``."""
+    """One thread, a wide terminal, temporary and downloaded files below ``scratch``."""
     scratch.mkdir(parents=True, exist_ok=True)
-    return {
-        **os.environ,
+    own = {
         "OMP_NUM_THREADS": "1",
+        "COLUMNS": "120",
         "TMPDIR": str(scratch),
-        "TORCH_HOME": str(scratch / "torch"),
+        "TORCH_HOME": str(scratch / "hub"),
     }
+    return {**os.environ, **own}
 
 
 def run(*arguments: str, cwd: Path, scratch: Path) -> subprocess.CompletedProcess[str]:
