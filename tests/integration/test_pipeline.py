@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgeprune import api
 from edgeprune.artifacts.codec import to_jsonable
+from edgeprune.errors import ModelLoadError
 from edgeprune.loading import load_model
 from edgeprune.outputs import read_manifest
 from edgeprune.reporting import read_json
@@ -216,6 +217,26 @@ def test_the_same_network_however_it_was_saved(name: str, note: str | None, proj
         expected = load_model(project / "dynamic.pt2").module(images)
         tolerance = 1e-2 if name == "half.pt" else 1e-5
         torch.testing.assert_close(loaded.module(images), expected, atol=tolerance, rtol=0)
+
+
+class Mixes(nn.Module):
+    """Its result for an image depends on the other images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x).mean((2, 3)) + x.mean()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_fixed_batch_that_cannot_be_freed_is_refused(batch: int, tmp_path: Path) -> None:
+    program = torch.export.export(Mixes().eval(), (torch.rand(batch, 1, 8, 8),))
+    torch.export.save(program, str(tmp_path / "mixes.pt2"))
+    with pytest.raises(ModelLoadError, match=f"fixed batch of {batch} and its graph depends on it") as caught:
+        load_model(tmp_path / "mixes.pt2")
+    assert "dynamic_shapes=" in str(caught.value)
 
 
 def test_the_gpu_checkpoint_really_names_a_gpu(project: Path) -> None:
