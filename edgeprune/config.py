@@ -86,8 +86,9 @@ def check_ratio(value: object) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < 1.0:
         return float(value)
+    given = f"{value:g}" if isinstance(value, float) else repr(value)
     raise UsageError(
-        f"ratio {value!r} is not accepted: it is the share of the MACs to cut, "
+        f"ratio {given} is not accepted: it is the share of the MACs to cut, "
         "between 0 and 1 (0.25 cuts a quarter)"
     )
 

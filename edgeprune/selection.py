@@ -95,10 +95,8 @@ def select(
     """
     if coupling.num_players == 0:
         raise NothingToPruneError(
-            "no channel of the model can be removed; accepted are models with at least one layer whose "
-            "output "
-            "only feeds layers that can do without a part of it: 'edgeprune inspect' lists what holds each "
-            "layer."
+            "no channel of the model can be removed: every layer's channels are part of the output or held "
+            "by an operator; 'edgeprune inspect' lists what holds each layer"
         )
     costs = _Costs(coupling)
     before = costs.total()

@@ -178,11 +178,12 @@ def _aliases(shipped: dict[str, Path]) -> dict[str, str]:
 
 
 def _unknown_name(given: str, names: tuple[str, ...], aliases: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(given.lower(), (*names, *aliases), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given.lower(), (*names, *aliases), n=1, cutoff=0.5)
     suggestion = f"did you mean {near[0]!r}? " if near else ""
+    kind = "alias" if len(aliases) == 1 else "aliases"
     return (
         f"unknown target {given!r}; {suggestion}accepted are {', '.join(names)}, "
-        f"the aliases {', '.join(aliases)}, and the path of your own .toml profile"
+        f"the {kind} {', '.join(aliases)}, and the path of your own .toml profile"
     )
 
 

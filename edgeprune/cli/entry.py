@@ -25,6 +25,7 @@ _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: that of the process) and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _let_busy_machines_breathe()
     if _COMPLETION_VARIABLE in os.environ:
         app(prog_name=_PROGRAM)
     for stream in (sys.stdout, sys.stderr):
@@ -32,6 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     session = Session(arguments=tuple(arguments))
     return _guarded(lambda: _invoke(arguments, session), session)
+
+
+def _let_busy_machines_breathe() -> None:
+    """Make idle OpenMP threads wait briefly instead of spinning, before torch reads the setting.
+
+    Measured on two cores, ranking the digits network: one other busy process made it 4x slower while threads
+    spun, 2x with this; alone it took 4.2 s instead of 3.4. A setting of the user's own is left alone.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _invoke(arguments: list[str], session: Session) -> int:

@@ -36,7 +36,7 @@ def inspect(
         weights=weights,
         trust_pickle=trust_pickle,
         input_shape=shape,
-        calibration=calibration or config.calibration,
+        calibration=settings.calibration_for_shape(calibration, shape, model, config),
     )
     if as_json:
         show_json(result)

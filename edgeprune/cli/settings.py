@@ -64,6 +64,16 @@ def choose_calibration(option: str | None, model: str, config: ProjectConfig, se
     )
 
 
+def calibration_for_shape(
+    option: str | None, given: tuple[int, ...] | None, model: str, config: ProjectConfig
+) -> str | None:
+    """Data that could tell the input's shape, where no shape is given: those that ``compress`` would take."""
+    if option is not None or config.calibration is not None or given is not None:
+        return option or config.calibration
+    folder = project_folder(model) / _CALIBRATION_FOLDER
+    return str(_data_in(folder)) if folder.is_dir() else None
+
+
 def _data_in(folder: Path) -> Path:
     """The folder itself, or the one .npz file in it."""
     arrays = sorted(folder.glob("*.npz"))

@@ -217,7 +217,7 @@ def _check_against(module: nn.Module, graph_module: GraphModule, images: Tensor)
 
 def _check_outputs(outputs: list[Tensor], batch: int) -> None:
     kinds = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in outputs]
-    if not outputs or not all(t.is_floating_point() and t.dim() > 1 and len(t) == batch for t in outputs):
+    if not outputs or not all(t.is_floating_point() and t.dim() and len(t) == batch for t in outputs):
         raise CaptureError(
             f"the model returns {', '.join(kinds) or 'no tensor'} for a batch of {batch}; accepted are "
             "floating-point tensors of shape (images, ...), such as class scores before argmax: return those"

@@ -137,10 +137,15 @@ class MaskedGame:
         if self.loss_kind is not LossKind.OUTPUTS:
             return functional.cross_entropy(outputs[0], self._classes[chosen], reduction="none")
         losses = [
-            (o - r[chosen]).flatten(1).square().sum(1) / r[chosen].flatten(1).square().sum(1).clamp_min(1e-12)
+            _power(o - r[chosen]) / _power(r[chosen]).clamp_min(1e-12)
             for o, r in zip(outputs, self._reference, strict=True)
         ]
         return torch.stack(losses).mean(0)
+
+
+def _power(values: Tensor) -> Tensor:
+    """Sum of squares of every image."""
+    return values.reshape(len(values), -1).square().sum(1)
 
 
 def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:

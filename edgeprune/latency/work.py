@@ -156,9 +156,11 @@ def _load(path: Path) -> ModelProto:
         raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
+    except (DecodeError, ValueError) as error:
+        raise ProfileError(f"{str(path)!r} is not an ONNX file; give an .onnx file") from error
+    except OSError as error:
         raise ProfileError(
-            f"{path.name}: not an ONNX file ({_first_line(error)}); give an .onnx file"
+            f"{str(path)!r} cannot be read ({error.strerror}); give the path of a readable .onnx file"
         ) from error
     if not model.graph.node:
         raise ProfileError(f"{path.name}: an ONNX file without nodes; give the file of a model")

@@ -110,6 +110,11 @@ def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None
     labels = calibration.fitting.labels
     if labels is not None and found[0].dim() == 2:
         classes, highest = int(found[0].shape[1]), int(labels.max())
+        if classes == 1:
+            raise CalibrationError(
+                "the calibration data have labels, but the model has a single output and no classes; "
+                "give the images without labels"
+            )
         if highest >= classes:
             raise CalibrationError(
                 f"the calibration data have a label {highest}, but the model has {classes} classes (0 to "
@@ -122,8 +127,6 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     """Rank every player and select which ones go."""
     options = run.options
     ratio = options.ratio if options.ratio is not None else DEFAULT_RATIO
-    if options.ratio is None:
-        run.note(f"no budget was given: {DEFAULT_RATIO:.0%} of the MACs go")
     captured, coupling, calibration = prepared.captured, prepared.coupling, prepared.calibration
     quantum = options.width_quantum or prepared.target.width_quantum
     # Select first on a flat ranking: an impossible request must fail before minutes of ranking.
@@ -131,6 +134,8 @@ def plan(run: Run, prepared: Prepared) -> Planned:
         np.ones(coupling.num_players), coupling, ratio=ratio, width_quantum=quantum,
         adapt_quantum=options.width_quantum is None,
     )  # fmt: skip
+    if options.ratio is None:
+        run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
     with run.stage("rank"), torch.no_grad():
         images = calibration.fitting
         reference = [torch.from_numpy(o) for o in parity.run_torch(captured.graph_module, images.images)]
