@@ -15,6 +15,8 @@ from edgeprune.errors import NothingToPruneError
 
 MIN_CHANNELS = 2
 STEPS_PER_GROUP = 4
+_MAX_EXCHANGES = 100
+_LEAST_GAIN = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +83,10 @@ def select(
     adapt_quantum: bool = False,
     min_channels: int = MIN_CHANNELS,
 ) -> PruningPlan:
-    """Remove players until ``ratio`` of the MACs is gone, always those with the least value per MAC saved.
+    """Remove players until ``ratio`` of the MACs is gone, those with the least value per MAC saved first.
 
+    Then steps are given back, or exchanged between two groups, as long as that lowers the value lost and
+    the ratio still holds: what greedy choice in coarse steps overshoots is not wasted.
     Widths shrink in steps that leave each group a multiple of ``width_quantum`` and at least
     ``min_channels``; a group smaller than that stays whole. With ``adapt_quantum`` the quantum is halved
     in groups of fewer than ``STEPS_PER_GROUP`` steps, where rounding would cost more than it gains.
@@ -135,13 +139,55 @@ def select(
     if costs.total() > budget:
         raise NothingToPruneError(
             f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} "
-            "can go "
-            f"with widths in steps of {width_quantum} and at least {min_channels} channels left in every "
-            "group: "
-            "ask for less, or for a smaller --width-quantum."
+            f"can go with widths in steps of {width_quantum} and at least {min_channels} channels left in "
+            "every group: ask for less, or for a smaller --width-quantum."
         )
+    _exchange(costs, values, orders, gone, quanta, min_channels, budget)
     notes = _lowered(quanta, width_quantum)
     return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum, notes)
+
+
+def _exchange(
+    costs: _Costs,
+    values: NDArray[np.float64],
+    orders: list[NDArray[np.int64]],
+    gone: list[int],
+    quanta: list[int],
+    min_channels: int,
+    budget: float,
+) -> None:
+    """Local search in place from a plan within ``budget``: give a step back, for another group's if need be."""
+    lost = [np.concatenate([[0.0], np.cumsum(values[order])]) for order in orders]
+    least = _LEAST_GAIN * float(np.abs(values).sum())
+
+    def best_move() -> tuple[float, int, int, int, int] | None:
+        best: tuple[float, int, int, int, int] | None = None
+        for back in range(len(orders)):
+            returned = min(quanta[back], gone[back])
+            gain = float(lost[back][gone[back]] - lost[back][gone[back] - returned])
+            if returned == 0 or gain <= (best[0] if best else least):
+                continue
+            costs.remove(back, -returned)
+            over = costs.total() - budget
+            if over <= 0:
+                best = gain, back, returned, back, 0
+            for ahead in range(len(orders)) if over > 0 else ():
+                step = _step(len(orders[ahead]), gone[ahead], quanta[ahead], min_channels)
+                if step == 0 or ahead == back or costs.saving(ahead, step) < over:
+                    continue
+                net = gain - float(lost[ahead][gone[ahead] + step] - lost[ahead][gone[ahead]])
+                if net > (best[0] if best else least):
+                    best = net, back, returned, ahead, step
+            costs.remove(back, returned)
+        return best
+
+    for _ in range(_MAX_EXCHANGES):
+        if (move := best_move()) is None:
+            return
+        _, back, returned, ahead, step = move
+        for group, count in ((back, -returned), (ahead, step)):
+            costs.remove(group, count)
+            gone[group] += count
 
 
 def _group_quantum(size: int, quantum: int) -> int:

@@ -113,7 +113,7 @@ def test_the_default_keeps_two_and_leaves_tiny_groups_whole():
 @pytest.mark.parametrize("ratio", [0.2, 0.4, 0.6])
 @pytest.mark.parametrize("seed", range(8))
 def test_close_to_the_best_of_all_plans_on_tiny_networks(ratio, seed):
-    """Greedy by value per MAC: never better than brute force, and within one channel's value of it."""
+    """Never better than brute force, and within half a channel's value of it."""
     coupling = chain_graph((5, 4, 4), (3, 2, 1, 1))
     values = np.random.default_rng(seed).uniform(0.1, 1.0, 13)
     plan = select(values, coupling, ratio=ratio, min_channels=1)
@@ -126,7 +126,7 @@ def test_close_to_the_best_of_all_plans_on_tiny_networks(ratio, seed):
         if coupling.total_macs(coupling.removed_mask(removed)) <= budget:
             best = min(best, values[removed].sum())
     lost = values[list(plan.removed)].sum()
-    assert best - 1e-12 <= lost <= best + values.max()
+    assert best - 1e-12 <= lost <= best + 0.5 * values.max()
 
 
 def test_the_cheapest_channel_for_its_macs_goes_first():
@@ -230,8 +230,8 @@ def test_every_plan_keeps_its_promises_or_says_why_not(widths, ratio, quantum, a
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_step_takes_the_least_value_per_mac_of_all_groups(seed):
-    """Against the same rule written out slowly: all prices anew after every channel."""
+def test_never_loses_more_than_taking_the_least_value_per_mac_step_by_step(seed):
+    """Against that rule written out slowly, all prices anew after every channel; exchanges only improve it."""
     coupling = chain_graph((7, 9, 6), (5, 1, 3, 8))
     values = np.random.default_rng(seed).uniform(0.1, 1.0, 22)
     orders = [sorted(g.players, key=lambda p: values[p]) for g in coupling.groups]
@@ -244,7 +244,34 @@ def test_every_step_takes_the_least_value_per_mac_of_all_groups(seed):
         left = [[p for p in order if p not in removed] for order in orders]
         candidates = [players[0] for players in left if len(players) > MIN_CHANNELS]
         removed.append(min(candidates, key=lambda p: values[p] / (macs(removed) - macs([*removed, p]))))
-    assert select(values, coupling, ratio=0.5).removed == tuple(sorted(removed))
+    plan = select(values, coupling, ratio=0.5)
+    assert values[list(plan.removed)].sum() <= values[removed].sum() + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("quantum", [1, 4])
+def test_no_step_given_back_or_exchanged_would_be_better(quantum, seed):
+    coupling = chain_graph((16, 24, 8), (9, 4, 4, 1))
+    values = np.random.default_rng(seed).uniform(0.1, 1.0, 48)
+    plan = select(values, coupling, ratio=0.3, width_quantum=quantum)
+    budget = coupling.total_macs() * 0.7
+    orders = [sorted(g.players, key=lambda p: values[p]) for g in coupling.groups]
+    gone = [row.players - row.kept for row in plan.groups]
+
+    def removed(counts: list[int]) -> list[int]:
+        return [p for order, count in zip(orders, counts, strict=True) for p in order[:count]]
+
+    lost = values[list(plan.removed)].sum()
+    for back, ahead in itertools.product(range(3), range(3)):
+        other = list(gone)
+        other[back] -= quantum
+        if ahead != back:
+            other[ahead] += quantum
+        kept = [len(order) - count for order, count in zip(orders, other, strict=True)]
+        if other[back] < 0 or kept[ahead] < max(quantum, MIN_CHANNELS):
+            continue
+        fits = coupling.total_macs(coupling.removed_mask(removed(other))) <= budget
+        assert not fits or values[removed(other)].sum() >= lost - 1e-9
 
 
 def test_adapting_goes_down_to_single_channels():
