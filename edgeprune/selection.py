@@ -156,7 +156,7 @@ def _exchange(
     min_channels: int,
     budget: float,
 ) -> None:
-    """Local search in place from a plan within ``budget``: give a step back, for another group's if need be."""
+    """Local search in place from a plan within ``budget``: give a step back, for another one if need be."""
     lost = [np.concatenate([[0.0], np.cumsum(values[order])]) for order in orders]
     least = _LEAST_GAIN * float(np.abs(values).sum())
 

@@ -231,7 +231,7 @@ def test_every_plan_keeps_its_promises_or_says_why_not(widths, ratio, quantum, a
 
 @pytest.mark.parametrize("seed", range(6))
 def test_never_loses_more_than_taking_the_least_value_per_mac_step_by_step(seed):
-    """Against that rule written out slowly, all prices anew after every channel; exchanges only improve it."""
+    """Against that rule written out slowly, prices anew after every channel; exchanges only improve it."""
     coupling = chain_graph((7, 9, 6), (5, 1, 3, 8))
     values = np.random.default_rng(seed).uniform(0.1, 1.0, 22)
     orders = [sorted(g.players, key=lambda p: values[p]) for g in coupling.groups]
