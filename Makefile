@@ -47,9 +47,8 @@ format: $(DEV) ## format the code and correct what can be corrected
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV) ## run the benchmarks (minutes)
-	@echo "== benchmarking"
-	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts=--strict-markers
+bench: $(DEV) ## run the benchmarks (about 20 minutes on an idle machine); they write docs/benchmarks
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the virtual environment, caches and the demo's output
 	rm -rf "$(VENV)" "$(DEMO_OUT)" build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
