@@ -20,22 +20,29 @@ MAX_CHANNELS = 4096
 def channel_statistics(
     captured: CapturedModel, coupling: CouplingGraph, images: Tensor, *, images_at_once: int = 64
 ) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
-    """Mean (C,) float32 and covariance (C, C) float64 by (node, dimension), streamed over ``images``."""
+    """Mean (C,) float32 and covariance (C, C) float64 by (node, dimension), streamed over ``images``.
+
+    Products are taken about the means of the first images: about zero, single precision would lose a small
+    spread beside a large mean, and what is left need not be positive definite.
+    """
     wanted = [(s, d) for s, d, points in mask_sources(coupling) if points[0].players.size <= MAX_CHANNELS]
     tapped = _tap(captured.graph_module, [s for s, _ in wanted])
+    origins: dict[tuple[str, int], Tensor] = {}
     sums: dict[tuple[str, int], Tensor] = {}
     products: dict[tuple[str, int], Tensor] = {}
     rows: dict[tuple[str, int], int] = {}
     for batch in torch.split(images, images_at_once):
         for key, value in zip(wanted, tapped(batch), strict=True):
             channels = value.movedim(key[1], 0).flatten(1)
+            channels = channels - origins.setdefault(key, channels.mean(1, keepdim=True))
             sums[key] = sums.get(key, torch.zeros(())) + channels.sum(1).double()
             products[key] = products.get(key, torch.zeros(())) + (channels @ channels.T).double()
             rows[key] = rows.get(key, 0) + channels.shape[1]
     result = {}
     for key in wanted:
-        mean = sums[key] / rows[key]
-        result[key] = (mean.float(), products[key] / rows[key] - mean[:, None] * mean)
+        shift = sums[key] / rows[key]
+        mean = origins[key][:, 0].double() + shift
+        result[key] = (mean.float(), products[key] / rows[key] - shift[:, None] * shift)
     return result
 
 
