@@ -28,6 +28,15 @@ class CoupledGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchLayout:
+    """Where the batch lies in an activation: dimension ``dim``, of size ``outer`` x batch x ``inner``."""
+
+    dim: int = 0
+    outer: int = 1
+    inner: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaskPoint:
     """Where channels enter a consumer: multiplying ``source``'s ``dim`` there equals removing them."""
 
@@ -35,13 +44,15 @@ class MaskPoint:
     source: str
     dim: int
     players: IndexArray
+    batch: BatchLayout = BatchLayout()
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedLayer:
     """A convolution or linear layer: ``macs = macs_per_weight * out * in`` with the widths kept.
 
-    ``out_players`` and ``in_players`` follow dimensions 0 and 1 of the weight.
+    ``out_players`` are those of its output channels, ``in_players`` those of the input channels that each
+    output channel reads (the first group's), whichever dimension of the weight these are.
     """
 
     name: str

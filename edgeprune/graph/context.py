@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.graph.labels import Atoms, AtomTable, DimLabels, Freeze
 
 CONCRETE_BATCH = 2
@@ -39,6 +41,7 @@ class MaskCandidate:
     source: Node
     dim: int
     atoms: Atoms
+    batch: BatchLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class Context:
     masks: list[MaskCandidate] = field(default_factory=list)
     layers: list[LayerRecord] = field(default_factory=list)
     unruled: list[Node] = field(default_factory=list)
+    image_rows: dict[Node, tuple[int, NDArray[np.int64]] | None] = field(default_factory=dict)
 
     def because(self, node: Node, reason: str) -> Freeze:
         """A freeze reason that names the node and its op."""
@@ -112,14 +116,6 @@ class Context:
             return set()
         return {i for i, s in enumerate(node.meta["val"].shape) if not isinstance(s, int)}
 
-    def one_row_per_image(self, node: Node) -> bool:
-        """Whether dimension 0 of a value is the batch as it came in, and no other depends on it."""
-        if self.symbolic_dims(node) != {0}:
-            return False
-        expression = node.meta["val"].shape[0].node.expr
-        symbols = expression.free_symbols
-        return all(int(expression.xreplace(dict.fromkeys(symbols, n))) == n for n in (CONCRETE_BATCH, 7))
-
     def couple(self, node: Node, left: Atoms, right: Atoms) -> None:
         """Union two label vectors on behalf of ``node``."""
         self.atoms.union(left, right, self.because(node, "coupled with channels that stay"))
@@ -129,9 +125,9 @@ class Context:
         for atoms in labels.values():
             self.atoms.freeze(atoms, self.because(node, reason))
 
-    def add_mask(self, node: Node, source: Node, dim: int, atoms: Atoms) -> None:
+    def add_mask(self, node: Node, source: Node, dim: int, atoms: Atoms, batch: BatchLayout) -> None:
         """Declare that ``source``'s ``dim`` enters the consumer ``node``."""
-        self.masks.append(MaskCandidate(node=node, source=source, dim=dim, atoms=atoms))
+        self.masks.append(MaskCandidate(node=node, source=source, dim=dim, atoms=atoms, batch=batch))
 
     def add_layer(self, record: LayerRecord) -> None:
         """Declare a weighted layer (its output channels are what can be pruned)."""

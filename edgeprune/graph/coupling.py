@@ -17,9 +17,10 @@ from edgeprune.artifacts.coupling import (
     WeightedLayer,
 )
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.graph import layer_rules  # noqa: F401 - registers its rules
+from edgeprune.graph import attention_rules, layer_rules, norm_rules  # noqa: F401 - registers its rules
 from edgeprune.graph.context import Context, Labelling, op_name
 from edgeprune.graph.labels import FROZEN, Atoms, Freeze
+from edgeprune.graph.layout import trace_images
 from edgeprune.graph.rules import RULES, freeze_all
 
 
@@ -31,6 +32,7 @@ def couple(captured: CapturedModel) -> CouplingGraph:
     """
     context = Context(graph_module=captured.graph_module)
     for node in captured.graph_module.graph.nodes:
+        context.image_rows[node] = trace_images(context, node)
         context.values[node] = _visit(context, node)
     return _assemble(context)
 
@@ -96,7 +98,7 @@ def _assemble(context: Context) -> CouplingGraph:
         num_players=len(players.number),
         groups=_groups(parameter_players, layers, len(players.number)),
         mask_points=tuple(
-            MaskPoint(consumer=m.node.name, source=m.source.name, dim=m.dim, players=found)
+            MaskPoint(consumer=m.node.name, source=m.source.name, dim=m.dim, players=found, batch=m.batch)
             for m in context.masks
             if ((found := players.of(m.atoms)) != NO_PLAYER).any()
         ),

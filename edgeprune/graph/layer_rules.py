@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 from torch.fx import Node
 
 from edgeprune.graph.context import (
@@ -15,45 +16,26 @@ from edgeprune.graph.context import (
     positions,
     repeat_each,
 )
-from edgeprune.graph.labels import Atoms
+from edgeprune.graph.labels import FROZEN, Atoms
+from edgeprune.graph.layout import mask
+from edgeprune.graph.rewrites import int_argument, rewrite, rewrite_convolution
 from edgeprune.graph.rules import freeze_all, rule
-
-
-@rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_batch_norm")
-def batch_norm(context: Context, node: Node) -> Labelling:
-    """Scale, shift and statistics leave with their channel."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    labels = dict(context.labels(source))
-    if 1 in labels:
-        for stored in node.args[1:5]:
-            if isinstance(stored, Node):
-                context.couple(node, labels[1], context.parameter(stored, 0))
-    value = node.meta["val"]
-    return [labels, *({} for _ in value[1:])] if isinstance(value, (list, tuple)) else labels
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution")
 def convolution(context: Context, node: Node) -> Labelling:
     """Output channels are the weight's; input channels enter at a mask point (or pass, if depthwise)."""
-    source, weight = node.args[0], node.args[1]
-    assert isinstance(source, Node)
-    assert isinstance(weight, Node)
-    transposed = op_name(node) == "convolution" and bool(node.args[6])
-    if not context.is_parameter(weight) or transposed:
-        return freeze_all(
-            context, node, "its weight is computed" if not transposed else "transposed convolution"
-        )
-    labels = context.labels(source)
-    groups = _argument(node, 8 if op_name(node) == "convolution" else 6, "groups", 1)
+    if op_name(node) == "convolution" and bool(node.args[6]):
+        return transposed_convolution(context, node)
+    source, weight = _operands(node)
+    if not context.is_parameter(weight):
+        return freeze_all(context, node, "its weight is computed")
+    groups = _groups(node)
     in_channels = context.shape(source)[1]
     out_atoms = context.parameter(weight, 0)
     in_atoms = context.parameter(weight, 1)
     _couple_bias(context, node, out_atoms)
-    for dim, atoms in labels.items():
-        if dim != 1:
-            context.freeze(node, {dim: atoms}, "convolved over")
-    entering = labels.get(1)
+    entering = _channels_of(context, node, source)
     if groups == 1:
         _enter(context, node, source, 1, entering, in_atoms)
     elif groups == in_channels:
@@ -69,9 +51,60 @@ def convolution(context: Context, node: Node) -> Labelling:
         else:
             _couple_groups(context, node, entering, groups)
             context.couple(node, entering[: len(in_atoms)], in_atoms)
-            _mask(context, node, source, 1, entering)
+            mask(context, node, source, 1, entering)
     _add_layer(context, node, weight, out_atoms, in_atoms, positions(context.shape(node)))
     return {1: out_atoms}
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed_convolution(context: Context, node: Node) -> Labelling:
+    """The same with a weight of (in, out / groups, *kernel): all groups share the atoms of dimension 1."""
+    source, weight = _operands(node)
+    if not context.is_parameter(weight):
+        return freeze_all(context, node, "its weight is computed")
+    groups = _groups(node)
+    in_channels = context.shape(source)[1]
+    entering = _channels_of(context, node, source)
+    weight_in, weight_out = context.parameter(weight, 0), context.parameter(weight, 1)
+    if 1 < groups == in_channels:
+        if entering is None:
+            context.freeze(node, {0: weight_in}, "its input channels cannot go")
+        else:
+            context.couple(node, entering, weight_in)
+        context.atoms.freeze(weight_out, context.because(node, "one input channel per filter"))
+        out_atoms = repeat_each(weight_in, len(weight_out))
+        in_atoms = np.array([FROZEN], dtype=np.int64)
+    else:
+        if entering is not None:
+            _couple_groups(context, node, entering, groups)
+        _enter(context, node, source, 1, entering, weight_in)
+        out_atoms = np.tile(weight_out, groups)
+        in_atoms = weight_in[: in_channels // groups]
+    _couple_bias(context, node, out_atoms)
+    _add_layer(context, node, weight, out_atoms, in_atoms, positions(context.shape(source)))
+    return {1: out_atoms}
+
+
+rewrite("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")(rewrite_convolution)
+
+
+def _operands(node: Node) -> tuple[Node, Node]:
+    source, weight = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(weight, Node)
+    return source, weight
+
+
+def _groups(node: Node) -> int:
+    return int_argument(node, 8 if op_name(node) == "convolution" else 6, "groups", 1)
+
+
+def _channels_of(context: Context, node: Node, source: Node) -> Atoms | None:
+    """Labels of the channels that enter; those of positions stay."""
+    labels = dict(context.labels(source))
+    entering = labels.pop(1, None)
+    context.freeze(node, labels, "convolved over")
+    return entering
 
 
 def _couple_groups(context: Context, node: Node, atoms: Atoms, groups: int) -> None:
@@ -94,15 +127,7 @@ def _enter(
         context.atoms.freeze(in_atoms, context.because(node, "its input channels cannot go"))
         return
     context.couple(node, entering, in_atoms)
-    _mask(context, node, source, dim, entering)
-
-
-def _mask(context: Context, node: Node, source: Node, dim: int, entering: Atoms) -> None:
-    """A mask point; an image's mask needs an input with one row per image."""
-    if context.one_row_per_image(source):
-        context.add_mask(node, source, dim, entering)
-    else:
-        context.freeze(node, {dim: entering}, "its input is not laid out as one row per image")
+    mask(context, node, source, dim, entering)
 
 
 def _add_layer(
@@ -124,9 +149,7 @@ def _add_layer(
 @rule("linear")
 def linear(context: Context, node: Node) -> Labelling:
     """The last dimension enters at a mask point; the others pass through."""
-    source, weight = node.args[0], node.args[1]
-    assert isinstance(source, Node)
-    assert isinstance(weight, Node)
+    source, weight = _operands(node)
     if not context.is_parameter(weight):
         return freeze_all(context, node, "its weight is computed")
     shape = context.shape(source)
@@ -140,9 +163,3 @@ def linear(context: Context, node: Node) -> Labelling:
     _add_layer(context, node, weight, out_atoms, in_atoms, math.prod(shape[1:-1]))
     labels[last] = out_atoms
     return labels
-
-
-def _argument(node: Node, index: int, name: str, default: int) -> int:
-    value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-    assert isinstance(value, int)
-    return value

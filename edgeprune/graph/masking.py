@@ -14,28 +14,46 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, MaskPoint
+from edgeprune.artifacts.coupling import NO_PLAYER, BatchLayout, CouplingGraph, MaskPoint
 from edgeprune.artifacts.model import CapturedModel
+
+
+def rows_of_images(per_image: Tensor, batch: BatchLayout) -> Tensor:
+    """Rows (batch, n) repeated as the images lie along an activation's batch dimension."""
+    if batch.inner > 1:
+        per_image = per_image.repeat_interleave(batch.inner, dim=0)
+    return per_image.repeat(batch.outer, 1) if batch.outer > 1 else per_image
 
 
 class ChannelMask(nn.Module):
     """Multiply one dimension by each image's mask of the player found there.
 
-    ``masks`` is (batch, players + 1); its last column is 1 and serves positions without a player.
+    ``masks`` is (batch, players + 1); its last column is 1 and serves positions without a player. Beside
+    reconstructing mask points, ``masks`` is zero and the coalition is set beforehand.
     """
 
     players: Tensor
+    present: Tensor
 
-    def __init__(self, players: Tensor, dim: int) -> None:
+    def __init__(self, players: Tensor, dim: int, batch: BatchLayout) -> None:
         super().__init__()
         self.register_buffer("players", players, persistent=False)
+        self.register_buffer("present", torch.zeros(len(players)), persistent=False)
         self.dim = dim
+        self.batch = batch
+
+    def set_coalition(self, present: Tensor) -> None:
+        """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
+        self.present = present[self.players].to(self.present.dtype)
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Masked ``value``."""
+        factors = self.present.to(masks.dtype) + masks.index_select(1, self.players)
+        rows = rows_of_images(factors, self.batch)
         shape = [1] * value.dim()
-        shape[0], shape[self.dim] = masks.shape[0], self.players.shape[0]
-        return value * masks.index_select(1, self.players).view(shape)
+        shape[self.batch.dim], shape[self.dim] = rows.shape
+        ordered = rows if self.batch.dim < self.dim else rows.T
+        return value * ordered.reshape(shape)
 
 
 class ChannelReconstruction(nn.Module):
@@ -49,11 +67,20 @@ class ChannelReconstruction(nn.Module):
     players: Tensor
     mean: Tensor
 
-    def __init__(self, players: Tensor, dim: int, mean: Tensor, covariance: Tensor, ridge: float) -> None:
+    def __init__(
+        self,
+        players: Tensor,
+        dim: int,
+        batch: BatchLayout,
+        statistics: tuple[Tensor, Tensor],
+        ridge: float,
+    ) -> None:
         super().__init__()
+        mean, covariance = statistics
         self.register_buffer("players", players, persistent=False)
         self.register_buffer("mean", mean, persistent=False)
         self.dim = dim
+        self.batch = batch
         lifted = ridge * torch.diagonal(covariance).mean().clamp_min(1e-12)
         self._covariance = covariance
         self._regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
@@ -81,14 +108,15 @@ class ChannelReconstruction(nn.Module):
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by."""
-        moved = value.movedim(self.dim, 1)
+        places = (self.batch.dim, self.dim)
+        moved = value.movedim(places, (0, 1))
         shape = moved.shape
         centred = moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
         centred = centred - self.mean[:, None]
-        weights = masks.index_select(1, self.players).unsqueeze(2)
+        weights = rows_of_images(masks.index_select(1, self.players), self.batch).unsqueeze(2)
         change = (self._direction @ centred).detach() * weights
         rebuilt = self._estimate @ centred + change + self.mean[:, None]
-        return rebuilt.reshape(shape).movedim(1, self.dim)
+        return rebuilt.reshape(shape).movedim((0, 1), places)
 
 
 def mask_sources(coupling: CouplingGraph) -> list[tuple[str, int, list[MaskPoint]]]:
@@ -131,8 +159,11 @@ def mask_module(
     for number, (source, dim, points) in enumerate(mask_sources(coupling)):
         columns = player_columns(points[0], coupling.num_players)
         found = (statistics or {}).get((source, dim))
+        batch = points[0].batch
         point_module: nn.Module = (
-            ChannelMask(columns, dim) if found is None else ChannelReconstruction(columns, dim, *found, ridge)
+            ChannelMask(columns, dim, batch)
+            if found is None
+            else ChannelReconstruction(columns, dim, batch, found, ridge)
         )
         name = f"_mask_point_{number}"
         root.add_module(name, point_module)

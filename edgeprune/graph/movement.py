@@ -13,7 +13,36 @@ from torch.fx import Node
 from edgeprune.graph.context import Context, Labelling, concrete_argument
 from edgeprune.graph.labels import Atoms, DimLabels
 
-_MAX_ELEMENTS = 2**27
+MAX_ELEMENTS = 2**27
+
+MOVEMENT = (
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "flatten",
+    "unflatten",
+    "permute",
+    "transpose",
+    "t",
+    "squeeze",
+    "unsqueeze",
+    "movedim",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "narrow",
+    "slice",
+    "expand",
+    "expand_as",
+    "flip",
+    "roll",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+)
+"""Ops that only move data, or repeat it."""
 
 
 def move(context: Context, node: Node) -> Labelling:
@@ -28,17 +57,18 @@ def move(context: Context, node: Node) -> Labelling:
     several = isinstance(value, (list, tuple))
     outputs: list[DimLabels] = [{} for _ in value] if several else [{}]
     for dim, atoms in context.labels(source).items():
-        if math.prod(context.shape(source)) > _MAX_ELEMENTS:
+        if math.prod(context.shape(source)) > MAX_ELEMENTS:
             context.freeze(node, {dim: atoms}, "the tensor is too large to trace")
             continue
-        moved = _run_on_indices(node, context.shape(source), dim)
+        moved = run_on_indices(node, context.shape(source), dim)
         for number, indices in enumerate(moved):
             symbolic = _symbolic_dims(value[number] if several else value)
             _read_off(context, node, indices, symbolic, atoms, outputs[number])
     return outputs if several else outputs[0]
 
 
-def _run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]:
+def run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]:
+    """What a movement makes of a tensor that holds, everywhere, the index along ``dim``."""
     view = [1] * len(shape)
     view[dim] = shape[dim]
     indices = torch.arange(shape[dim], dtype=torch.int32).view(view).expand(shape)
@@ -61,11 +91,11 @@ def _read_off(
 ) -> None:
     """Turn an index tensor into labels along one dimension and add them to ``into``."""
     varying = [d for d in range(indices.dim()) if _varies(indices, d)]
-    if not varying or any(d in symbolic for d in varying):
+    if not varying or all(d in symbolic for d in varying):
         reason = "a channel is picked out alone" if not varying else "channels are folded into the batch"
         context.freeze(node, {0: atoms}, reason)
         return
-    keep = _dim_to_keep(indices, varying)
+    keep = _dim_to_keep(indices, varying, symbolic)
     if keep is None:
         context.freeze(node, {0: atoms}, "channels are spread over several dimensions irregularly")
         return
@@ -87,12 +117,12 @@ def _varies(indices: Tensor, dim: int) -> bool:
     return bool((indices != indices.narrow(dim, 0, 1)).any())
 
 
-def _dim_to_keep(indices: Tensor, varying: list[int]) -> int | None:
-    """The dimension that stays prunable: the largest whose indices are all different."""
+def _dim_to_keep(indices: Tensor, varying: list[int], symbolic: set[int]) -> int | None:
+    """The dimension that stays prunable: the largest of fixed size whose indices are all different."""
     if len(varying) == 1:
         return varying[0]
     candidates = []
-    for dim in varying:
+    for dim in sorted(set(varying) - symbolic):
         line = indices.movedim(dim, 0).reshape(indices.shape[dim], -1)[:, 0]
         if len(torch.unique(line)) == indices.shape[dim]:
             candidates.append(dim)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.graph.capture import tensor_leaves
-from edgeprune.graph.masking import ChannelReconstruction
+from edgeprune.graph.masking import ChannelMask, ChannelReconstruction
 
 
 class LossKind(Enum):
@@ -50,7 +50,8 @@ class MaskedGame:
         self._images_at_once = images_at_once
         self._num_players = num_players
         self._counter = [0]
-        self._points = [m for m in masked.modules() if isinstance(m, ChannelReconstruction)]
+        points = [m for m in masked.modules() if isinstance(m, ChannelReconstruction | ChannelMask)]
+        self._points = points if any(isinstance(m, ChannelReconstruction) for m in points) else []
         self.loss_kind = _choose_loss(batch, reference)
         if self.loss_kind is LossKind.LABELS:
             assert batch.labels is not None

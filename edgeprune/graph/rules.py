@@ -19,7 +19,7 @@ from edgeprune.graph.context import (
     op_name,
 )
 from edgeprune.graph.labels import Atoms, DimLabels
-from edgeprune.graph.movement import move
+from edgeprune.graph.movement import MOVEMENT, move
 
 RULES: dict[str, Rule] = {}
 """Rule by name of the ATen op (without overload)."""
@@ -92,33 +92,6 @@ ELEMENTWISE = [
     "lift_fresh_copy",
     "alpha_dropout",
     "feature_dropout",
-]
-
-MOVEMENT = [
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "flatten",
-    "unflatten",
-    "permute",
-    "transpose",
-    "t",
-    "squeeze",
-    "unsqueeze",
-    "movedim",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "unbind",
-    "narrow",
-    "slice",
-    "expand",
-    "expand_as",
-    "flip",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "native_channel_shuffle",
 ]
 
 POOLING = [

@@ -22,10 +22,17 @@ def channel_statistics(
 ) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
     """Mean (C,) float32 and covariance (C, C) float64 by (node, dimension), streamed over ``images``.
 
+    Only where all consumers are weighted layers, since only those can absorb an estimate.
+
     Products are taken about the means of the first images: about zero, single precision would lose a small
     spread beside a large mean, and what is left need not be positive definite.
     """
-    wanted = [(s, d) for s, d, points in mask_sources(coupling) if points[0].players.size <= MAX_CHANNELS]
+    layers = {layer.node for layer in coupling.layers}
+    wanted = [
+        (source, dim)
+        for source, dim, points in mask_sources(coupling)
+        if points[0].players.size <= MAX_CHANNELS and all(p.consumer in layers for p in points)
+    ]
     tapped = _tap(captured.graph_module, [s for s, _ in wanted])
     origins: dict[tuple[str, int], Tensor] = {}
     sums: dict[tuple[str, int], Tensor] = {}

@@ -12,8 +12,10 @@ import torch
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Aggregate, RankingMethod
-from edgeprune.graph.capture import tensor_leaves
-from edgeprune.graph.masking import mask_module
+from edgeprune.graph import statistics
+from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.graph.coupling import couple
+from edgeprune.graph.masking import ChannelMask, ChannelReconstruction, mask_module
 from edgeprune.graph.replay import LossKind, MaskedGame
 from edgeprune.graph.statistics import channel_statistics
 from edgeprune.ranking import RankingOptions, inclusion_law, rank, total_passes
@@ -303,3 +305,27 @@ def test_a_reconstructing_game_shares_a_coalition_and_values_what_others_cannot_
     ranking = rank(game, case.coupling.groups, rng=np.random.default_rng(0), options=options)
     first = ranking.values[:8]
     assert set(np.argsort(first)[:2]) == {4, 5}
+
+
+def test_plain_mask_points_beside_reconstructing_ones_keep_those_present(monkeypatch):
+    """Wide or unabsorbable points are masked while others reconstruct: all present is the original."""
+    wide = 8 * nets.IMAGE[1] * nets.IMAGE[2]
+    network = torch.nn.Sequential(
+        *(torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(6, 8, 3, padding=1)),
+        *(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(wide, 5)),
+    )
+    captured = capture(network.eval(), nets.IMAGE)
+    coupling = couple(captured)
+    pixels, labels = torch.randn(24, *nets.IMAGE), torch.arange(24) % 5
+    with torch.no_grad():
+        reference = tensor_leaves(captured.graph_module(pixels))
+    monkeypatch.setattr(statistics, "MAX_CHANNELS", wide - 1)
+    masked = mask_module(captured, coupling, channel_statistics(captured, coupling, pixels))
+    assert {ChannelMask, ChannelReconstruction} <= {type(m) for m in masked.modules()}
+    game = MaskedGame(masked, coupling.num_players, ImageBatch(images=pixels, labels=labels), reference)
+    everyone = np.ones((1, coupling.num_players), dtype=bool)
+    expected = -torch.nn.functional.cross_entropy(reference[0], labels, reduction="none").numpy()
+    np.testing.assert_allclose(game.values(everyone)[0], expected, rtol=1e-4, atol=1e-5)
+    few = everyone.copy()
+    few[0, list(coupling.groups[0].players)[1:]] = False
+    assert not np.allclose(game.values(few)[0], expected, atol=1e-3)

@@ -11,6 +11,7 @@ import torch
 from networks import Network, compare, conv_bn, counted_macs, distance, head, make_case, toy
 from torch import nn
 
+from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.graph.capture import capture, tensor_leaves
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import ChannelReconstruction, full_masks, mask_module
@@ -180,7 +181,8 @@ def test_a_reconstructing_point_tells_the_leave_one_out_residual():
     """Absent channels become their regression on the present; slopes are what only that channel adds."""
     rows = torch.randn(400, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
     rows = rows - rows.mean(0)
-    point = ChannelReconstruction(torch.arange(5), 1, torch.zeros(5), rows.T @ rows / 400, 1e-9)
+    statistics = (torch.zeros(5), rows.T @ rows / 400)
+    point = ChannelReconstruction(torch.arange(5), 1, BatchLayout(), statistics, 1e-9)
     present = torch.tensor([True, True, False, True, False, True])
     point.set_coalition(present)
     masks = torch.zeros(400, 6, requires_grad=True)
