@@ -26,10 +26,14 @@ Rule = Callable[["Context", Node], Labelling]
 
 
 def op_name(node: Node) -> str:
-    """Name of the ATen op without namespace and overload: ``conv2d`` for ``aten.conv2d.default``."""
+    """Name of the op without overload: ``conv2d`` for ``aten.conv2d.default``.
+
+    Ops of other namespaces keep theirs: ``mylib::blur`` for ``mylib.blur.default``.
+    """
     packet = getattr(node.target, "overloadpacket", None)
     if packet is not None:
-        return str(packet.__name__)
+        namespace = str(getattr(node.target, "namespace", "aten"))
+        return str(packet.__name__) if namespace == "aten" else f"{namespace}::{packet.__name__}"
     return str(getattr(node.target, "__name__", node.target))
 
 

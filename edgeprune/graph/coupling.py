@@ -21,6 +21,7 @@ from edgeprune.graph import attention_rules, layer_rules, norm_rules  # noqa: F4
 from edgeprune.graph.context import Context, Labelling, op_name
 from edgeprune.graph.labels import FROZEN, Atoms, Freeze
 from edgeprune.graph.layout import trace_images
+from edgeprune.graph.plugins import load_rule_plugins
 from edgeprune.graph.rules import RULES, freeze_all
 
 
@@ -30,6 +31,7 @@ def couple(captured: CapturedModel) -> CouplingGraph:
     Labels follow the channels through the ATen graph: union-find over the indices of the weights'
     dimensions. An op without a rule freezes the channels that touch it and is listed.
     """
+    load_rule_plugins()
     context = Context(graph_module=captured.graph_module)
     for node in captured.graph_module.graph.nodes:
         context.image_rows[node] = trace_images(context, node)

@@ -1,0 +1,33 @@
+"""Coupling rules that other packages bring for their own ops, found through entry points."""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+
+from edgeprune.errors import UsageError
+
+ENTRY_POINT_GROUP = "edgeprune.rules"
+
+
+@functools.cache
+def load_rule_plugins() -> tuple[str, ...]:
+    """Import every module that installed packages name under ``edgeprune.rules``; returns their names.
+
+    Importing registers the rules; that is done once a process.
+
+    Raises:
+        UsageError: a plug-in cannot be imported; says which, and from which package.
+    """
+    found = []
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+        try:
+            entry.load()
+        except Exception as error:
+            package = entry.dist.name if entry.dist is not None else "an unknown package"
+            raise UsageError(
+                f"the coupling rules {entry.name!r} of {package} cannot be imported "
+                f"({type(error).__name__}: {error}); correct or uninstall that package"
+            ) from error
+        found.append(entry.name)
+    return tuple(found)
