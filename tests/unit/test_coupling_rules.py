@@ -262,7 +262,7 @@ def test_an_op_without_a_rule_on_the_image_is_not_listed():
     [
         (lambda m, x: x + x.mean(1, keepdim=True), "reduced over"),
         (lambda m, x: x.flip(1) + x, None),
-        (lambda m, x: m.up(x), "no rule for this op"),
+        (lambda m, x: m.up(x), None),
         (lambda m, x: x[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])], None),
         (lambda m, x: x * torch.linspace(0.5, 1, 8).view(1, 8, 1, 1), None),
         (lambda m, x: torch.stack([x, -x], 1).amax(1), None),
