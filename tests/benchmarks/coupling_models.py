@@ -1,0 +1,210 @@
+"""The models of the coupling benchmark, each with the smallest input that it works on."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from edgeprune.compat import import_torchvision
+
+LARGE_MB = 600
+"""Models whose float32 weights take more run only on request."""
+
+LARGE = ("convnext_large", "regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32")
+"""torchvision's classifiers above ``LARGE_MB``, by the sizes in its own documentation."""
+
+ATTENTION = ("vit", "swin", "maxvit")
+SEGMENTATION = (
+    "lraspp_mobilenet_v3_large",
+    "deeplabv3_mobilenet_v3_large",
+    "fcn_resnet50",
+    "deeplabv3_resnet50",
+    "fcn_resnet101",
+    "deeplabv3_resnet101",
+)
+VIDEO = {
+    "r3d_18": (3, 4, 32, 32),
+    "mc3_18": (3, 4, 32, 32),
+    "r2plus1d_18": (3, 4, 32, 32),
+    "s3d": (3, 16, 224, 224),
+}
+SIDES = {"alexnet": 64, "inception_v3": 75, "maxvit_t": 224, "vit_b_32": 64, "vit_l_32": 64, "vit_h_14": 28}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "vit_b_16": {"image_size": 32},
+    "vit_l_16": {"image_size": 32},
+    "vit_b_32": {"image_size": 64},
+    "vit_l_32": {"image_size": 64},
+    "vit_h_14": {"image_size": 28},
+}
+TIMM_CONVOLUTIONAL = (
+    "resnet10t",
+    "seresnet18",
+    "eca_resnet33ts",
+    "skresnet18",
+    "resnest14d",
+    "res2net50_26w_4s",
+    "resnetv2_18",
+    "selecsls42b",
+    "dla34",
+    "hrnet_w18_small",
+    "dpn68",
+    "ese_vovnet19b_dw",
+    "cspresnet50",
+    "cspdarknet53",
+    "darknet53",
+    "gernet_s",
+    "vgg11_bn",
+    "xception41",
+    "inception_v4",
+    "inception_resnet_v2",
+    "hgnetv2_b0",
+    "efficientnet_lite0",
+    "mixnet_s",
+    "mnasnet_small",
+    "fbnetc_100",
+    "tinynet_e",
+    "lcnet_050",
+    "ghostnet_100",
+    "ghostnetv2_100",
+    "repghostnet_050",
+    "mobilenetv4_conv_small",
+    "hardcorenas_a",
+    "rexnet_100",
+    "repvgg_a0",
+    "mobileone_s0",
+    "regnety_002",
+    "nf_regnet_b0",
+    "dm_nfnet_f0",
+    "starnet_s1",
+    "repvit_m0_9",
+    "convnextv2_atto",
+    "convmixer_768_32",
+    "inception_next_atto",
+    "poolformer_s12",
+)
+TIMM_ATTENTION = (
+    "edgenext_xx_small",
+    "fastvit_t8",
+    "efficientvit_b0",
+    "mobilevit_xxs",
+    "efficientformer_l1",
+    "tiny_vit_5m_224",
+    "levit_128s",
+    "pvt_v2_b0",
+    "deit_tiny_patch16_224",
+    "mixer_s32_224",
+    "resmlp_12_224",
+)
+TIMM_SIDES = {
+    "inception_v4": 75,
+    "inception_resnet_v2": 75,
+    "xception41": 64,
+    "efficientformer_l1": 224,
+    "tiny_vit_5m_224": 224,
+    "levit_128s": 224,
+    "deit_tiny_patch16_224": 224,
+    "mixer_s32_224": 224,
+    "resmlp_12_224": 224,
+    "mobilevit_xxs": 64,
+    "edgenext_xx_small": 64,
+    "fastvit_t8": 64,
+    "hrnet_w18_small": 64,
+    "efficientvit_b0": 64,
+    "pvt_v2_b0": 64,
+    "convmixer_768_32": 32,
+    "dm_nfnet_f0": 64,
+}
+ONNX_SAMPLE = frozenset(
+    {
+        "torchvision:alexnet",
+        "torchvision:densenet121",
+        "torchvision:efficientnet_b0",
+        "torchvision:googlenet",
+        "torchvision:mnasnet0_5",
+        "torchvision:mobilenet_v2",
+        "torchvision:mobilenet_v3_small",
+        "torchvision:regnet_x_400mf",
+        "torchvision:regnet_y_400mf",
+        "torchvision:resnet18",
+        "torchvision:resnet50",
+        "torchvision:shufflenet_v2_x0_5",
+        "torchvision:squeezenet1_1",
+        "torchvision:convnext_tiny",
+        "torchvision:swin_t",
+        "segmentation:lraspp_mobilenet_v3_large",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchModel:
+    """One model: ``library`` is torchvision, segmentation, video or timm; ``input_shape`` without batch."""
+
+    library: str
+    name: str
+    input_shape: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    large: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name over all libraries."""
+        return f"{self.library}:{self.name}"
+
+    def build(self) -> nn.Module:
+        """The model with random weights, in evaluation mode."""
+        if self.library == "timm":
+            return quiet_timm().create_model(self.name, pretrained=False, **self.options).eval()
+        models = import_torchvision().models
+        extra: dict[str, Any] = {"init_weights": False} if self.name in ("googlenet", "inception_v3") else {}
+        if self.library == "segmentation":
+            extra = {"weights_backbone": None}
+        module: nn.Module = models.get_model(self.name, weights=None, **extra, **self.options)
+        return module.eval()
+
+
+def quiet_timm() -> Any:
+    """Import timm behind our torchvision shim; its hub of trained weights is not needed."""
+    import_torchvision()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return importlib.import_module("timm")
+
+
+def timm_present() -> bool:
+    """Whether timm is installed."""
+    return importlib.util.find_spec("timm") is not None
+
+
+def all_models() -> list[BenchModel]:
+    """Every model in the order of the sweep: convolutional ones first."""
+    logging.getLogger("edgeprune.compat").setLevel(logging.ERROR)
+    models = import_torchvision().models
+    names = models.list_models(module=models)
+    plain = [n for n in names if not n.startswith(ATTENTION)]
+    rows = [_classifier(n) for n in plain]
+    rows += [BenchModel(library="segmentation", name=n, input_shape=(3, 64, 64)) for n in SEGMENTATION]
+    rows += [BenchModel(library="video", name=n, input_shape=shape) for n, shape in VIDEO.items()]
+    rows += [_classifier(n) for n in names if n not in plain]
+    if timm_present():
+        rows += [_timm(n) for n in (*TIMM_CONVOLUTIONAL, *TIMM_ATTENTION)]
+    return rows
+
+
+def _classifier(name: str) -> BenchModel:
+    side = SIDES.get(name, 32)
+    options = OPTIONS.get(name, {})
+    return BenchModel(
+        library="torchvision", name=name, input_shape=(3, side, side), options=options, large=name in LARGE
+    )
+
+
+def _timm(name: str) -> BenchModel:
+    side = TIMM_SIDES.get(name, 32)
+    return BenchModel(library="timm", name=name, input_shape=(3, side, side))
