@@ -116,8 +116,14 @@ def _couple_groups(context: Context, node: Node, atoms: Atoms, groups: int) -> N
 
 def _couple_bias(context: Context, node: Node, out_atoms: Atoms) -> None:
     bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-    if isinstance(bias, Node):
+    if not isinstance(bias, Node):
+        return
+    if context.is_parameter(bias):
         context.couple(node, out_atoms, context.parameter(bias, 0))
+    elif (computed := context.labels(bias).get(0)) is not None:
+        context.couple(node, out_atoms, computed)
+    else:
+        context.freeze(node, {0: out_atoms}, "its bias is computed")
 
 
 def _enter(
