@@ -33,6 +33,7 @@ class Sweep:
     results: Path
     deadline: float
     timeout_s: float
+    group_seconds: float
     onnx: bool
     revision: str
 
@@ -46,6 +47,7 @@ class Sweep:
         if path.exists() or time.monotonic() > self.deadline:
             return
         command = [sys.executable, str(HERE / "coupling_child.py"), model.key, tool]
+        command += ["--group-seconds", str(self.group_seconds)]
         if model.key in ONNX_SAMPLE or self.onnx:
             command.append("--onnx")
         facts = run_child(command, self.timeout_s)
@@ -66,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each child")
+    parser.add_argument("--group-seconds", type=float, default=20.0, help="for checking groups alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--large", action="store_true", help="also models with more than 600 MB of weights")
     parser.add_argument("--onnx", action="store_true", help="export every pruned graph, not only a sample")
@@ -79,6 +82,7 @@ def main() -> None:
             results=options.results or Path(scratch),
             deadline=time.monotonic() + 60 * options.limit_minutes,
             timeout_s=options.timeout,
+            group_seconds=options.group_seconds,
             onnx=options.onnx,
             revision=revision(),
         )

@@ -90,11 +90,13 @@ def _summary(rows: list[Row]) -> str:
             f"| {sum(r.exact() for r in these)} | {sum(r.works(THEIRS) for r in theirs)} of {len(theirs)} |\n"
         )
     text += (
-        "\n*Works*: half of the channels of every group leave and the smaller network runs. *Exact*: besides,\n"
-        f"in float64 it computes what masking those channels gives, to less than {TOLERANCE:.0e} of the largest\n"
-        "output (half of all groups at once, and half of single groups as far as time allows; Torch-Pruning\n"
-        "has no such mask to compare with). Torch-Pruning: magnitude pruner, channel ratio 0.5, the\n"
-        "classifier ignored, defaults otherwise.\n\n| | median | worst |\n|---|---|---|\n"
+        "\n*Works*: half of the channels of every group leave and the smaller network runs. *Exact*:\n"
+        "besides, in float64 it computes what masking those channels gives, to less than "
+        f"{TOLERANCE:.0e}\nof the largest output (half of all groups at once, and half of single groups as\n"
+        "far as time allows; Torch-Pruning has no such mask to compare with).\n"
+        "Torch-Pruning: magnitude pruner, "
+        "channel ratio 0.5, the classifier ignored, defaults otherwise.\n\n"
+        "| | median | worst |\n|---|---|---|\n"
     )
     for title, tool, key in (
         ("edgeprune: capture", OURS, "capture_s"),
@@ -139,8 +141,8 @@ def _onnx(row: Row) -> float | None:
 
 def _table(rows: list[Row]) -> str:
     text = (
-        "\n## Models\n\nTimes in seconds; *removable*: share of all layers' output channels that can leave; TP:"
-        " Torch-Pruning;\n*memory*: peak during build, capture, analysis and step, in sizes of the model.\n\n"
+        "\n## Models\n\nTimes in seconds; *removable*: share of all layers' output channels that can leave;\n"
+        "TP: Torch-Pruning; *memory*: peak up to the step, in sizes of the model.\n\n"
         "| model | input | capture | couple | step | players | groups | removable | MACs left | deviation "
         "| groups checked | memory | TP graph | TP step | TP channels removed | TP MACs left |\n"
         "|" + "---|" * 16 + "\n"
