@@ -21,6 +21,33 @@ LARGE = ("convnext_large", "regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32")
 """torchvision's classifiers above ``LARGE_MB``, by the sizes in its own documentation."""
 
 ATTENTION = ("vit", "swin", "maxvit")
+FIRST = (
+    "alexnet",
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "squeezenet1_1",
+    "shufflenet_v2_x0_5",
+    "mnasnet0_5",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "vgg11_bn",
+    "resnext50_32x4d",
+    "densenet121",
+    "convnext_tiny",
+    "vit_b_32",
+    "swin_t",
+    "swin_v2_t",
+    "lraspp_mobilenet_v3_large",
+    "fcn_resnet50",
+    "r3d_18",
+    "r2plus1d_18",
+)
+"""One or two of every family come first, so that a sweep that is cut short has seen them all."""
+
 SEGMENTATION = (
     "lraspp_mobilenet_v3_large",
     "deeplabv3_mobilenet_v3_large",
@@ -124,20 +151,19 @@ TIMM_SIDES = {
 ONNX_SAMPLE = frozenset(
     {
         "torchvision:alexnet",
-        "torchvision:densenet121",
         "torchvision:efficientnet_b0",
-        "torchvision:googlenet",
         "torchvision:mnasnet0_5",
         "torchvision:mobilenet_v2",
         "torchvision:mobilenet_v3_small",
         "torchvision:regnet_x_400mf",
         "torchvision:regnet_y_400mf",
         "torchvision:resnet18",
-        "torchvision:resnet50",
+        "torchvision:resnet34",
+        "torchvision:vgg11_bn",
+        "timm:lcnet_050",
+        "timm:repvgg_a0",
         "torchvision:shufflenet_v2_x0_5",
         "torchvision:squeezenet1_1",
-        "torchvision:convnext_tiny",
-        "torchvision:swin_t",
         "segmentation:lraspp_mobilenet_v3_large",
     }
 )
@@ -183,7 +209,7 @@ def timm_present() -> bool:
 
 
 def all_models() -> list[BenchModel]:
-    """Every model in the order of the sweep: convolutional ones first."""
+    """Every model in the order of the sweep: the families' smallest first."""
     logging.getLogger("edgeprune.compat").setLevel(logging.ERROR)
     models = import_torchvision().models
     names = models.list_models(module=models)
@@ -192,9 +218,9 @@ def all_models() -> list[BenchModel]:
     rows += [BenchModel(library="segmentation", name=n, input_shape=(3, 64, 64)) for n in SEGMENTATION]
     rows += [BenchModel(library="video", name=n, input_shape=shape) for n, shape in VIDEO.items()]
     rows += [_classifier(n) for n in names if n not in plain]
-    if timm_present():
-        rows += [_timm(n) for n in (*TIMM_CONVOLUTIONAL, *TIMM_ATTENTION)]
-    return rows
+    first = sorted((r for r in rows if r.name in FIRST), key=lambda r: FIRST.index(r.name))
+    other = [_timm(n) for n in (*TIMM_CONVOLUTIONAL, *TIMM_ATTENTION)] if timm_present() else []
+    return [*first, *other, *(r for r in rows if r.name not in FIRST)]
 
 
 def _classifier(name: str) -> BenchModel:

@@ -96,7 +96,7 @@ def _summary(rows: list[Row]) -> str:
         "far as time allows; Torch-Pruning has no such mask to compare with).\n"
         "Torch-Pruning: magnitude pruner, "
         "channel ratio 0.5, the classifier ignored, defaults otherwise.\n\n"
-        "| | median | worst |\n|---|---|---|\n"
+        "| CPU time and others | median | worst |\n|---|---|---|\n"
     )
     for title, tool, key in (
         ("edgeprune: capture", OURS, "capture_s"),
@@ -141,7 +141,8 @@ def _onnx(row: Row) -> float | None:
 
 def _table(rows: list[Row]) -> str:
     text = (
-        "\n## Models\n\nTimes in seconds; *removable*: share of all layers' output channels that can leave;\n"
+        "\n## Models\n\nTimes in CPU seconds of the one thread; *removable*: share of all layers' "
+        "output\nchannels that can leave; "
         "TP: Torch-Pruning; *memory*: peak up to the step, in sizes of the model.\n\n"
         "| model | input | capture | couple | step | players | groups | removable | MACs left | deviation "
         "| groups checked | memory | TP graph | TP step | TP channels removed | TP MACs left |\n"
