@@ -62,6 +62,8 @@ def _following_norm(node: Node) -> tuple[Node | None, Node]:
     user = _only_user(node)
     if user is None or _op(user) not in _BATCH_NORMS or user.args[0] is not node:
         return None, node
+    if not all(isinstance(stored, Node) for stored in user.args[1:5]):  # no scale and shift to write to
+        return None, node
     if _op(user) == "batch_norm":
         return user, user
     result = next((u for u in user.users if _op(u) == "getitem" and u.args[1] == 0), None)
