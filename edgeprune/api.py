@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edgeprune.applying import apply_surgery
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.report import RunReport
 from edgeprune.calibration import load_calibration
@@ -24,7 +25,7 @@ from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.results import DryRun, GroupRow, Inspection, ProfileResult
 from edgeprune.targets import HOST, load_target
 
-__all__ = ["compress", "compress_dry_run", "inspect", "profile"]
+__all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "profile"]
 
 
 def compress(

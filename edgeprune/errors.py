@@ -67,6 +67,12 @@ class ProfileError(EdgepruneError):
     exit_status = 10
 
 
+class SurgeryError(EdgepruneError):
+    """A pruning cannot be replayed on the given module."""
+
+    exit_status = 11
+
+
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
 

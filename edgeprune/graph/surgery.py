@@ -17,7 +17,7 @@ from edgeprune.graph.capture import get_attribute, set_attribute
 from edgeprune.graph.context import op_name
 from edgeprune.graph.rewrites import REWRITES, Sizes
 
-SURGERY_SCHEMA_VERSION = "1.0"
+SURGERY_SCHEMA_VERSION = "1.1"
 
 
 def prune(captured: CapturedModel, coupling: CouplingGraph, removed: tuple[int, ...]) -> GraphModule:
@@ -46,12 +46,23 @@ def _slice_parameters(module: nn.Module, coupling: CouplingGraph, gone: NDArray[
         set_attribute(module, name, sliced)
 
 
-def surgery_recipe(coupling: CouplingGraph, removed: tuple[int, ...]) -> dict[str, Any]:
-    """What was kept of each parameter: name -> dimension -> kept indices; replays on the user's own class."""
+def surgery_recipe(
+    coupling: CouplingGraph, removed: tuple[int, ...], captured: CapturedModel | None = None
+) -> dict[str, Any]:
+    """What was kept of each parameter: name -> dimension -> kept indices; replays on the user's own class.
+
+    With ``captured``, the network before pruning, it also tells the input shape without the batch and the
+    original shape of every tensor of the graph, to recognise the model (``docs/surgery-format.md``).
+    """
     gone = coupling.removed_mask(removed)
     parameters: dict[str, dict[str, list[int]]] = {}
     for (name, dim), players in sorted(coupling.parameter_players.items()):
         keep = kept_positions(players, gone)
         if keep.size < players.size:
             parameters.setdefault(name, {})[str(dim)] = keep.tolist()
-    return {"schema_version": SURGERY_SCHEMA_VERSION, "kept_indices": parameters}
+    recipe: dict[str, Any] = {"schema_version": SURGERY_SCHEMA_VERSION, "kept_indices": parameters}
+    if captured is not None:
+        state = captured.graph_module.state_dict()
+        recipe["input_shape"] = list(captured.input_shape)
+        recipe["original_shapes"] = {name: list(value.shape) for name, value in sorted(state.items())}
+    return recipe

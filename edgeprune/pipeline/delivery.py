@@ -66,7 +66,7 @@ def _export(
         if note is not None:
             run.notes.append(note)
         exporting.save_program(program, folder / "model.pt2")
-        recipe = surgery_recipe(prepared.coupling, planned.plan.removed)
+        recipe = surgery_recipe(prepared.coupling, planned.plan.removed, prepared.captured)
         state = {**prepared.loaded.module.state_dict(), **pruned.recovered.state_dict()}
         exporting.save_surgery(recipe, state, folder)
     with run.stage("verify export"):

@@ -1,0 +1,205 @@
+"""Run a replayed model on the recorded input shape and compare it with the rewritten graph."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import linecache
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from edgeprune.applying.files import Recipe
+from edgeprune.errors import SurgeryError
+from edgeprune.graph.capture import tensor_leaves
+from edgeprune.loading.programs import program_input, program_module, read_program
+
+_log = logging.getLogger("edgeprune.applying")
+TOLERANCE = 1e-5
+"""Largest difference of outputs from the program's, relative to the largest output."""
+
+_BATCH = 2
+_NOT_THE_USERS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}", "<")
+_INSTEAD = "or go on with model.pt2, the rewritten graph, instead"
+_BARE_NORMS = (
+    nn.GroupNorm,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reference:
+    path: Path
+    program: ExportedProgram
+
+
+def check_replay(
+    original: nn.Module, pruned: nn.Module, plan: Recipe, program_path: Path | None, *, weights: str | None
+) -> None:
+    """Run ``pruned`` once, on a float32 copy in evaluation mode; ``weights`` is the file it was given.
+
+    Norms without parameters, whose sizes the recipe cannot tell, get theirs from what enters them.
+
+    Raises:
+        SurgeryError: it does not run, or its outputs are not those of the program.
+        ModelLoadError: the program cannot be loaded.
+    """
+    reference = None
+    if program_path is not None:
+        program = read_program(program_path, trust_pickle=False)
+        reference = _Reference(path=program_path, program=program)
+    shape = plan.input_shape
+    if shape is None and reference is not None:
+        shape = program_input(reference.program).shape
+    if shape is None:
+        _log.warning("%s has no input shape, so the pruned model was not run", plan.path)
+        return
+    batch = (program_input(reference.program).batch if reference else None) or _BATCH
+    images = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(0))
+    trial = _plain_copy(pruned)
+    if reference is not None and weights is None:
+        _take_weights(trial, reference.program)
+    for module in trial.modules():
+        if isinstance(module, _BARE_NORMS) and not _has_tensors(module):
+            module.register_forward_pre_hook(_fit_norm)
+    got = _run(original, trial, images)
+    for module, tried in zip(pruned.modules(), trial.modules(), strict=True):
+        if isinstance(module, _BARE_NORMS) and not _has_tensors(module):
+            _copy_sizes(tried, module)
+    if reference is not None:
+        _compare(reference, trial, images, got, weights)
+
+
+def _plain_copy(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).to(device="cpu").float().eval()
+
+
+def _take_weights(trial: nn.Module, program: ExportedProgram) -> None:
+    """The program's own weights, so that what is compared is the structure alone."""
+    tensors = {**program.state_dict, **program.constants}
+    own = (trial.named_parameters(remove_duplicate=False), trial.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for name, value in itertools.chain(*own):
+            given = tensors.get(name)
+            if isinstance(given, Tensor) and given.shape == value.shape:
+                value.copy_(given)
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for _ in (*module.parameters(), *module.buffers()))
+
+
+def _fit_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    channels = int(inputs[0].shape[1])
+    if not isinstance(module, nn.GroupNorm):
+        setattr(module, "num_features", channels)  # noqa: B010 - several classes, one attribute
+        return
+    in_a_group = module.num_channels // module.num_groups
+    if channels % in_a_group == 0:
+        module.num_groups, module.num_channels = channels // in_a_group, channels
+
+
+def _copy_sizes(source: nn.Module, destination: nn.Module) -> None:
+    for name in ("num_features", "num_groups", "num_channels"):
+        if hasattr(source, name):
+            setattr(destination, name, getattr(source, name))
+
+
+@torch.no_grad()
+def _run(original: nn.Module, trial: nn.Module, images: Tensor) -> list[Tensor]:
+    try:
+        return tensor_leaves(trial(images))
+    except Exception as error:
+        failure = error
+    shape = "x".join(str(s) for s in images.shape[1:])
+    try:
+        _plain_copy(original)(images)
+    except Exception as error:
+        raise SurgeryError(
+            f"the given model itself does not run on images of {shape}, the recipe's input shape "
+            f"({_first_line(error)}); give the model that was compressed"
+        ) from error
+    raise SurgeryError(
+        f"the pruned model does not run on images of {shape}: {_place(failure, trial)} conflicts with the "
+        f"smaller widths ({_first_line(failure)}); take that size from the tensor or layer there, {_INSTEAD}"
+    ) from failure
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _frames(error: Exception) -> Iterator[tuple[FrameType, int]]:
+    step = error.__traceback__
+    while step is not None:
+        yield step.tb_frame, step.tb_lineno
+        step = step.tb_next
+
+
+def _place(error: Exception, model: nn.Module) -> str:
+    """The innermost line in the files of the model's own classes, or the layer of torch that failed."""
+    outside = [(f, n) for f, n in _frames(error) if not f.f_code.co_filename.startswith(_NOT_THE_USERS)]
+    files = {f.f_code.co_filename for f, _ in outside if isinstance(f.f_locals.get("self"), nn.Module)}
+    own = [(f, n) for f, n in outside if f.f_code.co_filename in files]
+    if own:
+        frame, number = own[-1]
+        source = linecache.getline(frame.f_code.co_filename, number).strip()
+        return f"{frame.f_code.co_filename}:{number}" + (f" ({source})" if source else "")
+    names = {id(module): name for name, module in model.named_modules()}
+    inside = [m for f, _ in _frames(error) if id(m := f.f_locals.get("self")) in names and m is not model]
+    return f"{names[id(inside[-1])]!r} ({inside[-1]})" if inside else "its forward pass"
+
+
+@torch.no_grad()
+def _compare(
+    reference: _Reference, trial: nn.Module, images: Tensor, got: list[Tensor], weights: str | None
+) -> None:
+    try:
+        expected = tensor_leaves(program_module(reference.program, str(reference.path))(images))
+    except RuntimeError as error:
+        raise SurgeryError(
+            f"{str(reference.path)!r} does not run on the recipe's input shape ({_first_line(error)}); "
+            "compare with the model.pt2 of the same run"
+        ) from error
+    difference = _difference(expected, got)
+    if difference <= TOLERANCE:
+        return
+    if weights is not None:
+        _take_weights(trial, reference.program)
+        if _difference(expected, tensor_leaves(trial(images))) <= TOLERANCE:
+            raise SurgeryError(
+                f"{weights!r} holds other weights than {str(reference.path)!r} (outputs differ by "
+                f"{difference:.1g} of the largest); give the weights of the same run as the recipe"
+            )
+    raise SurgeryError(
+        f"the pruned model runs, but its outputs are not those of {str(reference.path)!r} (they differ by "
+        f"{difference:.1g} of the largest): its class has a channel count or an order of channels in its "
+        f"Python code, such as a fixed split, slice or shuffle; take it from the tensor there, {_INSTEAD}"
+    )
+
+
+def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
+    """Largest difference over all outputs, relative to each output's largest; infinite for other shapes."""
+    if [t.shape for t in expected] != [t.shape for t in got]:
+        return float("inf")
+    found = [0.0]
+    for one, two in zip(expected, got, strict=True):
+        scale = float(one.abs().max()) or 1.0
+        value = float((one - two).abs().max()) / scale
+        found.append(float("inf") if math.isnan(value) else value)
+    return max(found)

@@ -1,0 +1,123 @@
+"""Read the two files that describe a pruning: the recipe and the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edgeprune.errors import SurgeryError
+
+READABLE_VERSIONS = ("1.0", "1.1")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe as read: kept positions by parameter and dimension; the rest is empty in version 1.0.
+
+    ``shapes`` are the original shapes of all tensors of the graph; ``input_shape`` is without the batch.
+    """
+
+    path: Path
+    kept: Mapping[str, Mapping[int, Tensor]]
+    shapes: Mapping[str, tuple[int, ...]]
+    input_shape: tuple[int, ...] | None
+
+
+def in_short(names: Sequence[str], *, quoted: bool = True) -> str:
+    """The first few names and how many more."""
+    shown = ", ".join(repr(n) if quoted else n for n in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read ``surgery.json``.
+
+    Raises:
+        SurgeryError: missing, not JSON, of an unknown schema version or malformed.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SurgeryError(
+            f"{str(path)!r} cannot be read ({error.strerror or error}); accepted is the path of the "
+            "surgery.json that edgeprune compress wrote"
+        ) from error
+    except ValueError as error:
+        raise SurgeryError(
+            f"{str(path)!r} is not JSON ({error}); accepted is the surgery.json that edgeprune compress wrote"
+        ) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version not in READABLE_VERSIONS:
+        raise SurgeryError(
+            f"{str(path)!r} has the schema version {version!r}; this version of edgeprune reads "
+            f"{' and '.join(READABLE_VERSIONS)}: compress again, or use the version that wrote it"
+        )
+    try:
+        return _parsed(path, content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SurgeryError(
+            f"{str(path)!r} is malformed ({error}); compress again, or restore the file as it was written"
+        ) from error
+
+
+def _parsed(path: Path, content: dict[str, Any]) -> Recipe:
+    kept = {
+        name: {_dimension(name, dim): _indices(name, keep) for dim, keep in dims.items()}
+        for name, dims in content["kept_indices"].items()
+    }
+    shapes = {name: _sizes(name, shape) for name, shape in content.get("original_shapes", {}).items()}
+    shape = content.get("input_shape")
+    return Recipe(
+        path=path,
+        kept=kept,
+        shapes=shapes,
+        input_shape=None if shape is None else _sizes("input_shape", shape),
+    )
+
+
+def _dimension(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{name} has a dimension {text!r}")
+    return int(text)
+
+
+def _indices(name: str, values: object) -> Tensor:
+    whole = isinstance(values, list) and values and all(type(v) is int and v >= 0 for v in values)
+    if not whole or values != sorted(set(values)):  # type: ignore[call-overload]
+        raise ValueError(f"the kept indices of {name} are not ascending whole numbers")
+    return torch.tensor(values)
+
+
+def _sizes(name: str, values: object) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(v) is int and v >= 0 for v in values):
+        raise ValueError(f"{name} has a shape that is no list of whole numbers")
+    return tuple(values)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read ``weights.safetensors``.
+
+    Raises:
+        SurgeryError: missing or not a safetensors file.
+    """
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except OSError as error:
+        raise SurgeryError(
+            f"{str(path)!r} cannot be read ({error.strerror or error}); accepted is the path of the "
+            "weights.safetensors that edgeprune compress wrote"
+        ) from error
+    except safetensors.SafetensorError as error:
+        raise SurgeryError(
+            f"{str(path)!r} is not a safetensors file ({error}); accepted is the weights.safetensors that "
+            "edgeprune compress wrote"
+        ) from error
