@@ -14,8 +14,9 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+import onnxsim
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgeprune.errors import ProfileError
@@ -31,6 +32,7 @@ _FREE_OPS = frozenset(
 _FUSED_AFTER_GEMM = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 # onnxruntime folds or fuses these into the convolution whose only reader they are.
 _FUSED_AFTER_CONV = _FUSED_AFTER_GEMM | {"BatchNormalization", "Clip", "HardSigmoid"}
+_PRODUCT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _UNCOUNTED_OPS = frozenset(
     {"Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
     | {"MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "Scan"}
@@ -87,20 +89,41 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
     """
     model = _load(Path(onnx_path))
     _fix_batch(model, Path(onnx_path).name)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise ProfileError(
-            f"{Path(onnx_path).name}: shapes cannot be inferred ({_first_line(error)}); give a valid file"
-        ) from error
-    graph = inferred.graph
+    graph = _inferred(model, Path(onnx_path).name)
     tensors = _tensors(graph)
+    if _product_of_unknown(graph, tensors):
+        # Sizes that are computed in the graph become constants once the batch is fixed.
+        simplified, _ = onnxsim.simplify(
+            _load(Path(onnx_path)), overwrite_input_shapes={x.name: _dims(x) for x in model.graph.input}
+        )
+        _fix_batch(simplified, Path(onnx_path).name)
+        graph = _inferred(simplified, Path(onnx_path).name)
+        tensors = _tensors(graph)
     fused = _fused_nodes(graph)
     work = tuple(_node_work(node, tensors, index in fused) for index, node in enumerate(graph.node))
     uncounted = sorted({node.op_type for node in graph.node} & _UNCOUNTED_OPS)
     if uncounted:
         _LOG.warning("%s: MACs of %s are not counted", Path(onnx_path).name, ", ".join(uncounted))
     return work
+
+
+def _dims(value: ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _inferred(model: ModelProto, where: str) -> GraphProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise ProfileError(
+            f"{where}: shapes cannot be inferred ({_first_line(error)}); give a valid file"
+        ) from error
+
+
+def _product_of_unknown(graph: GraphProto, tensors: _Tensors) -> bool:
+    """Whether a convolution or matrix product has an operand whose shape was not inferred."""
+    products = (node for node in graph.node if node.op_type in _PRODUCT_OPS)
+    return any(name not in tensors.shapes for node in products for name in (*node.input[:2], *node.output))
 
 
 def total_macs(onnx_path: str | Path) -> int:

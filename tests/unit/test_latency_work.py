@@ -188,3 +188,33 @@ def test_a_dynamic_image_size_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "d.onnx", node, [constant("w", 4, 3, 1, 1)], ["n", 3, "height", 5])
     with pytest.raises(ProfileError, match=r"dimension 2 of input 'x' is dynamic \(height\)"):
         count_work(path)
+
+
+def test_sizes_that_the_graph_computes_are_found_by_folding(tmp_path: Path) -> None:
+    """Indices from a Range, as exporters write strided access: shape inference alone gives up there."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ReduceProd", ["shape"], ["count"], keepdims=0),
+        helper.make_node("Range", ["zero", "count", "one"], ["picked"]),
+        helper.make_node("Reshape", ["x", "flat"], ["line"]),
+        helper.make_node("Gather", ["line", "picked"], ["gathered"]),
+        helper.make_node("Reshape", ["gathered", "rows"], ["table"]),
+        helper.make_node("MatMul", ["table", "w"], ["y"]),
+    ]
+    constants = {
+        "zero": np.array(0, dtype=np.int64),
+        "one": np.array(1, dtype=np.int64),
+        "flat": np.array([-1], dtype=np.int64),
+        "rows": np.array([-1, 4], dtype=np.int64),
+        "w": np.ones((4, 3), dtype=np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    path = tmp_path / "range.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), str(path))
+    assert total_macs(path) == 2 * 4 * 3
