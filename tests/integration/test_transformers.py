@@ -1,0 +1,81 @@
+"""Transformers through the whole pipeline, and torchvision's own at a small size: masked equals pruned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import networks as nets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgeprune
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.report import Verdict
+from edgeprune.compat import import_torchvision
+
+import_torchvision()
+
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt  # noqa: E402
+from torchvision.models.swin_transformer import SwinTransformer  # noqa: E402
+from torchvision.models.vision_transformer import VisionTransformer  # noqa: E402
+
+
+def vit() -> nn.Module:
+    network = VisionTransformer(
+        image_size=16, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=48, num_classes=5
+    )
+    nn.init.normal_(network.heads.head.weight)
+    return network
+
+
+def swin() -> nn.Module:
+    return SwinTransformer(
+        patch_size=[2, 2], embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4],
+        num_classes=5, stochastic_depth_prob=0.0,
+    )  # fmt: skip
+
+
+def convnext() -> nn.Module:
+    return ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)], num_classes=5, layer_scale=1.0)
+
+
+# Players: head dimensions of each attention layer and hidden channels of each MLP; the residual
+# stream is held by its layer norms.
+MODELS = {
+    "vit": (vit, (3, 16, 16), 2 * (8 + 48)),
+    "swin": (swin, (3, 32, 32), 2 * (8 + 64) + 2 * (8 + 128)),
+    "convnext": (convnext, (3, 32, 32), 64 + 128),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_group_is_exact(name: str) -> None:
+    factory, shape, players = MODELS[name]
+    torch.manual_seed(0)
+    case = nets.make_case(factory(), shape)
+    assert case.coupling.num_players == players
+    for row in nets.compare(case, case.removals()):
+        assert row.deviation < 1e-10
+        assert row.effect > 1e-8
+
+
+@pytest.mark.parametrize("name", ["vit"])
+def test_a_transformer_goes_through_the_whole_pipeline(name: str, tmp_path: Path) -> None:
+    factory, shape, _ = MODELS[name]
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 255, (24, *shape[1:], 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    report = edgeprune.compress(
+        factory().eval(),
+        calibration=tmp_path / "images.npz",
+        preprocessing=Preprocessing(mean=(0.5,), std=(0.25,)),
+        output=tmp_path / "out",
+        width_quantum=1,
+        threads=1,
+    )
+    assert report.pruning.macs_removed_share >= 0.25
+    assert all(figure.verdict is Verdict.PASSED for figure in report.parity)
+    assert report.recovery.mean_error_after < report.recovery.mean_error_before
+    assert report.deployment.compressed.macs < report.deployment.original.macs
