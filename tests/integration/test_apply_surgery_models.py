@@ -84,7 +84,7 @@ def test_the_class_replays_and_trains(name: str, tmp_path: Path) -> None:
     train_one_step(replayed, torch.rand(4, *IMAGE))
 
 
-def test_a_shuffle_of_halves_is_refused_by_line_or_by_outputs(tmp_path: Path) -> None:
+def test_a_shuffle_of_unequal_halves_is_refused_with_its_line(tmp_path: Path) -> None:
     """``chunk(2, 1)`` of a stream whose halves lost different numbers of channels cannot be replayed."""
     model = torchvision_model("shufflenet_v2_x0_5")
     prune_at_random(model, tmp_path, program=False)
