@@ -178,7 +178,7 @@ def _failures(rows: list[Row]) -> str:
     text = "\n## Failures\n"
     for tool, title in ((OURS, "edgeprune"), (THEIRS, "Torch-Pruning")):
         found = [(r.model.key, why) for r in rows if (why := r.reason(tool))]
-        text += f"\n{title}: {len(found)}.\n\n"
+        text += f"\n{title}: {len(found)}.\n" + "\n" * bool(found)
         text += "".join(f"- {name}: {_plain(why)}\n" for name, why in found)
     return text
 
@@ -204,6 +204,9 @@ def _frozen(rows: list[Row]) -> str:
         f"| {_plain(reason)} | {count} | {_some(models[reason])} |\n"
         for reason, count in channels.most_common()
     )
+    low = sorted((r.tools[OURS]["prunable_share"], r.model.key) for r in ran)
+    text += "\nModels of whose channels less than half can leave: "
+    text += (", ".join(f"{name} ({share:.0%})" for share, name in low if share < 0.5) or "none") + ".\n"
     unruled: dict[str, list[str]] = {}
     for row in ran:
         for name in row.tools[OURS]["unruled"]:
