@@ -130,6 +130,7 @@ TIMM_ATTENTION = (
     "resmlp_12_224",
 )
 TIMM_SIDES = {
+    "ghostnetv2_100": 128,
     "inception_v4": 75,
     "inception_resnet_v2": 75,
     "xception41": 64,
