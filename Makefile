@@ -47,7 +47,7 @@ format: $(DEV) ## format the code and correct what can be corrected
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV) ## run the benchmarks (about 20 minutes on an idle machine); they write docs/benchmarks
+bench: $(DEV) ## run all benchmarks (two hours or so on two idle cores); they write docs/benchmarks
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the virtual environment, caches and the demo's output
