@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Verdict
 from edgeprune.errors import ParityError, ProfileError
+from edgeprune.fx import tensor_leaves
 
 FloatArray = NDArray[np.float32]
 Outputs = list[FloatArray]
@@ -25,18 +26,8 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
     parts: list[list[Tensor]] = []
     with torch.no_grad():
         for chunk in torch.split(images, batch):
-            parts.append(_leaves(module(chunk)))
+            parts.append(tensor_leaves(module(chunk)))
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
-
-
-def _leaves(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for v in value.values() for t in _leaves(v)]
-    if isinstance(value, (list, tuple)):
-        return [t for v in value for t in _leaves(v)]
-    return []
 
 
 def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Outputs:

@@ -110,6 +110,28 @@ def select(
     ]
     gone = [0] * len(orders)
     quanta = [_group_quantum(len(o), width_quantum) if adapt_quantum else width_quantum for o in orders]
+    _take_cheapest(costs, values, orders, gone, quanta, min_channels, budget)
+    if costs.total() > budget:
+        raise NothingToPruneError(
+            f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} "
+            f"can go with widths in steps of {width_quantum} and at least {min_channels} channels left in "
+            "every group: ask for less, or for a smaller --width-quantum."
+        )
+    _exchange(costs, values, orders, gone, quanta, min_channels, budget)
+    notes = _lowered(quanta, width_quantum)
+    return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum, notes)
+
+
+def _take_cheapest(
+    costs: _Costs,
+    values: NDArray[np.float64],
+    orders: list[NDArray[np.int64]],
+    gone: list[int],
+    quanta: list[int],
+    min_channels: int,
+    budget: float,
+) -> None:
+    """Greedy removal in place, least value per MAC first, until ``budget`` holds or no step is left."""
     heap: list[tuple[float, int]] = []
 
     def price(group: int) -> float | None:
@@ -136,15 +158,6 @@ def select(
         gone[group] += step
         if (again := price(group)) is not None:
             heapq.heappush(heap, (again, group))
-    if costs.total() > budget:
-        raise NothingToPruneError(
-            f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} "
-            f"can go with widths in steps of {width_quantum} and at least {min_channels} channels left in "
-            "every group: ask for less, or for a smaller --width-quantum."
-        )
-    _exchange(costs, values, orders, gone, quanta, min_channels, budget)
-    notes = _lowered(quanta, width_quantum)
-    return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum, notes)
 
 
 def _exchange(

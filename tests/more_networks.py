@@ -9,7 +9,7 @@ from networks import Case, Network, compare, conv_bn, counted_macs, distance, he
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.graph.capture import tensor_leaves
+from edgeprune.fx import tensor_leaves
 from edgeprune.graph.surgery import prune
 
 Factory = Callable[[], nn.Module]

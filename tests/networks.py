@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.fx import tensor_leaves
+from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune

@@ -19,7 +19,8 @@ from torch.export import ExportedProgram
 
 from edgeprune.applying.files import Recipe
 from edgeprune.errors import SurgeryError
-from edgeprune.graph.capture import tensor_leaves
+from edgeprune.fx import tensor_leaves
+from edgeprune.imports import first_line
 from edgeprune.loading.programs import program_input, program_module, read_program
 
 _log = logging.getLogger("edgeprune.applying")
@@ -130,18 +131,12 @@ def _run(original: nn.Module, trial: nn.Module, images: Tensor) -> list[Tensor]:
     except Exception as error:
         raise SurgeryError(
             f"the given model itself does not run on images of {shape}, the recipe's input shape "
-            f"({_first_line(error)}); give the model that was compressed"
+            f"({first_line(error)}); give the model that was compressed"
         ) from error
     raise SurgeryError(
         f"the pruned model does not run on images of {shape}: {_place(failure, trial)} conflicts with the "
-        f"smaller widths ({_first_line(failure)}); take that size from the tensor or layer there, {_INSTEAD}"
+        f"smaller widths ({first_line(failure)}); take that size from the tensor or layer there, {_INSTEAD}"
     ) from failure
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _frames(error: Exception) -> Iterator[tuple[FrameType, int]]:
@@ -173,7 +168,7 @@ def _compare(
         expected = tensor_leaves(program_module(reference.program, str(reference.path))(images))
     except RuntimeError as error:
         raise SurgeryError(
-            f"{str(reference.path)!r} does not run on the recipe's input shape ({_first_line(error)}); "
+            f"{str(reference.path)!r} does not run on the recipe's input shape ({first_line(error)}); "
             "compare with the model.pt2 of the same run"
         ) from error
     difference = _difference(expected, got)

@@ -20,9 +20,12 @@ from torch.fx.graph import CodeGen
 
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.errors import CaptureError
+from edgeprune.fx import tensor_leaves
+from edgeprune.imports import first_line
 
 _log = logging.getLogger("edgeprune.graph.capture")
 _CHECK_BATCH = 3
+_REASON_LENGTH = 300
 
 
 def capture(module: nn.Module, input_shape: tuple[int, ...]) -> CapturedModel:
@@ -60,9 +63,9 @@ def export_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = 
         shape = "x".join(str(s) for s in example.shape[1:])
         raise CaptureError(
             f"torch.export could not capture the model for inputs of {shape} with a dynamic batch "
-            f"({_first_line(error)}{_place(error)}); accepted are models that run on one image tensor of "
-            "that shape without data-dependent control flow and without a batch size fixed in their code: "
-            "change that part of the model"
+            f"({first_line(error, _REASON_LENGTH)}{_place(error)}); accepted are models that run on one "
+            "image tensor of that shape without data-dependent control flow and without a batch size fixed "
+            "in their code: change that part of the model"
         ) from error
 
 
@@ -94,23 +97,19 @@ def _check_runs(module: nn.Module, example: Tensor) -> None:
     except Exception as error:
         if isinstance(error, TypeError) and "argument" in str(error):
             raise CaptureError(
-                f"the model cannot be called with one image tensor ({_first_line(error)}); accepted is one "
-                "input: wrap the model so that the others are constants"
+                f"the model cannot be called with one image tensor ({first_line(error, _REASON_LENGTH)}); "
+                "accepted is one input: wrap the model so that the others are constants"
             ) from error
         shape = "x".join(str(s) for s in example.shape[1:])
         first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
         fits = first is None or first == example.shape[1]
-        reason = _first_line(error) if fits else f"its first convolution takes {first} channels"
+        reason = (
+            first_line(error, _REASON_LENGTH) if fits else f"its first convolution takes {first} channels"
+        )
         raise CaptureError(
             f"the model does not run on inputs of the shape {shape}, channels x height x width ({reason}); "
             "give images of the shape that it was trained on, or name that shape with --input-shape"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _flatten_signature(program: Any) -> GraphModule:
@@ -201,7 +200,8 @@ def _check_against(module: nn.Module, graph_module: GraphModule, images: Tensor)
             got = [t for t in tensor_leaves(graph_module(images)) if t is not None]
     except Exception as error:
         raise CaptureError(
-            f"the model runs on a batch of 2 images but not of {images.shape[0]} ({_first_line(error)}); "
+            f"the model runs on a batch of 2 images but not of {images.shape[0]} "
+            f"({first_line(error, _REASON_LENGTH)}); "
             "make its forward pass independent of the batch size, or export it with a dynamic batch"
         ) from error
     _check_outputs(expected, images.shape[0])
@@ -222,14 +222,3 @@ def _check_outputs(outputs: list[Tensor], batch: int) -> None:
             f"the model returns {', '.join(kinds) or 'no tensor'} for a batch of {batch}; accepted are "
             "floating-point tensors of shape (images, ...), such as class scores before argmax: return those"
         )
-
-
-def tensor_leaves(value: Any) -> list[Tensor]:
-    """Tensors of a nested output, in order (dataclass-like and dict outputs included)."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for v in value.values() for t in tensor_leaves(v)]
-    if isinstance(value, (list, tuple)):
-        return [t for v in value for t in tensor_leaves(v)]
-    return []

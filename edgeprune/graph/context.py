@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgeprune.artifacts.coupling import BatchLayout
+from edgeprune.fx import op_name
 from edgeprune.graph.labels import Atoms, AtomTable, DimLabels, Freeze
 
 CONCRETE_BATCH = 2
@@ -23,18 +24,6 @@ Labelling = DimLabels | list[DimLabels]
 """Labels of a node's value; a list for ops that return several tensors."""
 
 Rule = Callable[["Context", Node], Labelling]
-
-
-def op_name(node: Node) -> str:
-    """Name of the op without overload: ``conv2d`` for ``aten.conv2d.default``.
-
-    Ops of other namespaces keep theirs: ``mylib::blur`` for ``mylib.blur.default``.
-    """
-    packet = getattr(node.target, "overloadpacket", None)
-    if packet is not None:
-        namespace = str(getattr(node.target, "namespace", "aten"))
-        return str(packet.__name__) if namespace == "aten" else f"{namespace}::{packet.__name__}"
-    return str(getattr(node.target, "__name__", node.target))
 
 
 @dataclass(frozen=True, kw_only=True)

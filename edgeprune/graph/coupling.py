@@ -17,8 +17,9 @@ from edgeprune.artifacts.coupling import (
     WeightedLayer,
 )
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.fx import op_name
 from edgeprune.graph import attention_rules, layer_rules, norm_rules  # noqa: F401 - registers its rules
-from edgeprune.graph.context import Context, Labelling, op_name
+from edgeprune.graph.context import Context, Labelling
 from edgeprune.graph.labels import FROZEN, Atoms, Freeze
 from edgeprune.graph.layout import trace_images
 from edgeprune.graph.plugins import load_rule_plugins

@@ -8,14 +8,8 @@ from itertools import pairwise
 import numpy as np
 from torch.fx import Node
 
-from edgeprune.graph.context import (
-    Context,
-    Labelling,
-    LayerRecord,
-    op_name,
-    positions,
-    repeat_each,
-)
+from edgeprune.fx import op_name
+from edgeprune.graph.context import Context, Labelling, LayerRecord, positions, repeat_each
 from edgeprune.graph.labels import FROZEN, Atoms
 from edgeprune.graph.layout import mask
 from edgeprune.graph.rewrites import int_argument, rewrite, rewrite_convolution

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.artifacts.coupling import BatchLayout
-from edgeprune.graph.context import CONCRETE_BATCH, Context, op_name
+from edgeprune.fx import op_name
+from edgeprune.graph.context import CONCRETE_BATCH, Context
 from edgeprune.graph.labels import Atoms
-from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_on_indices
+from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_on_indices, varies
 
 Rows = tuple[int, NDArray[np.int64]]
 """Dimension that carries the batch and the image that each of its indices belongs to."""
@@ -84,16 +84,12 @@ def _moved(context: Context, node: Node, number: int) -> Rows | None:
         return None
     dim, images = rows
     moved = torch.from_numpy(images)[run_on_indices(node, context.shape(source), dim)[number].long()]
-    varying = [d for d in range(moved.dim()) if _varies(moved, d)]
+    varying = [d for d in range(moved.dim()) if varies(moved, d)]
     if len(varying) != 1:
         return None
     (place,) = varying
     line = moved.movedim(place, 0).reshape(moved.shape[place], -1)[:, 0]
     return place, line.numpy()
-
-
-def _varies(indices: Tensor, dim: int) -> bool:
-    return indices.shape[dim] > 1 and bool(torch.any(indices != indices.narrow(dim, 0, 1)))
 
 
 def _as_layout(dim: int, images: NDArray[np.int64]) -> BatchLayout | None:

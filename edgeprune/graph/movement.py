@@ -90,7 +90,7 @@ def _read_off(
     context: Context, node: Node, indices: Tensor, symbolic: set[int], atoms: Atoms, into: DimLabels
 ) -> None:
     """Turn an index tensor into labels along one dimension and add them to ``into``."""
-    varying = [d for d in range(indices.dim()) if _varies(indices, d)]
+    varying = [d for d in range(indices.dim()) if varies(indices, d)]
     if not varying or all(d in symbolic for d in varying):
         reason = "a channel is picked out alone" if not varying else "channels are folded into the batch"
         context.freeze(node, {0: atoms}, reason)
@@ -111,7 +111,8 @@ def _read_off(
         into[keep] = labels
 
 
-def _varies(indices: Tensor, dim: int) -> bool:
+def varies(indices: Tensor, dim: int) -> bool:
+    """Whether an index tensor changes along a dimension."""
     if indices.shape[dim] < 2 or indices.stride(dim) == 0:
         return False
     return bool((indices != indices.narrow(dim, 0, 1)).any())

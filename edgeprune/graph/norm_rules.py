@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from edgeprune.graph.context import Context, Labelling, concrete_argument, op_name
+from edgeprune.fx import op_name
+from edgeprune.graph.context import Context, Labelling, concrete_argument
 from edgeprune.graph.labels import Atoms, DimLabels
 from edgeprune.graph.rewrites import Sizes, int_argument, rewrite, source_of
 from edgeprune.graph.rules import freeze_all, rule

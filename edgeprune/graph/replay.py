@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.graph.capture import tensor_leaves
+from edgeprune.fx import tensor_leaves
 from edgeprune.graph.masking import ChannelMask, ChannelReconstruction
 
 

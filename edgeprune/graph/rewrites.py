@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
-from edgeprune.graph.context import op_name
+from edgeprune.fx import op_name
 
 
 class Sizes:

@@ -11,13 +11,8 @@ from itertools import pairwise
 import numpy as np
 from torch.fx import Node
 
-from edgeprune.graph.context import (
-    Context,
-    Labelling,
-    Rule,
-    concrete_argument,
-    op_name,
-)
+from edgeprune.fx import op_name
+from edgeprune.graph.context import Context, Labelling, Rule, concrete_argument
 from edgeprune.graph.labels import Atoms, DimLabels
 from edgeprune.graph.movement import MOVEMENT, move
 

@@ -13,8 +13,8 @@ from torch.fx import GraphModule
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.fx import op_name
 from edgeprune.graph.capture import get_attribute, set_attribute
-from edgeprune.graph.context import op_name
 from edgeprune.graph.rewrites import REWRITES, Sizes
 
 SURGERY_SCHEMA_VERSION = "1.1"

@@ -14,7 +14,8 @@ from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
-from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.fx import tensor_leaves
+from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.replay import MaskedGame

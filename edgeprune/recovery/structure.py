@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
+from edgeprune.fx import op_name
+
 _BATCH_NORMS = ("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm")
 
 
@@ -49,30 +51,25 @@ def find_site(module: GraphModule, name: str) -> LayerSite:
     )
 
 
-def _op(node: Node) -> str:
-    packet = getattr(node.target, "overloadpacket", None)
-    return str(packet.__name__) if packet is not None else str(getattr(node.target, "__name__", node.target))
-
-
 def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _following_norm(node: Node) -> tuple[Node | None, Node]:
     user = _only_user(node)
-    if user is None or _op(user) not in _BATCH_NORMS or user.args[0] is not node:
+    if user is None or op_name(user) not in _BATCH_NORMS or user.args[0] is not node:
         return None, node
     if not all(isinstance(stored, Node) for stored in user.args[1:5]):  # no scale and shift to write to
         return None, node
-    if _op(user) == "batch_norm":
+    if op_name(user) == "batch_norm":
         return user, user
-    result = next((u for u in user.users if _op(u) == "getitem" and u.args[1] == 0), None)
+    result = next((u for u in user.users if op_name(u) == "getitem" and u.args[1] == 0), None)
     return (user, result) if result is not None else (None, node)
 
 
 def _following_add(output: Node) -> tuple[Node | None, Node | None]:
     user = _only_user(output)
-    if user is None or _op(user) not in ("add", "add_") or user.kwargs.get("alpha", 1) != 1:
+    if user is None or op_name(user) not in ("add", "add_") or user.kwargs.get("alpha", 1) != 1:
         return None, None
     operands = [a for a in user.args if isinstance(a, Node)]
     if len(operands) != 2 or operands[0] is operands[1]:
@@ -110,9 +107,9 @@ class Geometry:
 
 def geometry(node: Node, weight: Tensor) -> Geometry | None:
     """Geometry of a linear or two-dimensional convolution node; ``None`` for other kinds."""
-    if _op(node) == "linear":
+    if op_name(node) == "linear":
         return Geometry(groups=1, kernel=(), stride=(), padding=(), dilation=(), is_linear=True)
-    if _op(node) != "conv2d":
+    if op_name(node) != "conv2d":
         return None
     padding = _pair(node, 4, "padding", 0)
     if padding is None:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.graph.capture import capture, export_program, tensor_leaves
-from edgeprune.graph.context import op_name
+from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.graph.capture import capture, export_program
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune

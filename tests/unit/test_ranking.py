@@ -12,8 +12,9 @@ import torch
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Aggregate, RankingMethod
+from edgeprune.fx import tensor_leaves
 from edgeprune.graph import statistics
-from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import ChannelMask, ChannelReconstruction, mask_module
 from edgeprune.graph.replay import LossKind, MaskedGame

@@ -19,7 +19,8 @@ from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import RecoveryReport
 from edgeprune.data import data_dir
-from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.fx import tensor_leaves
+from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.recovery.evaluation import LazyGraph

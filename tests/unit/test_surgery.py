@@ -12,7 +12,8 @@ from networks import Network, compare, conv_bn, counted_macs, distance, head, ma
 from torch import nn
 
 from edgeprune.artifacts.coupling import BatchLayout
-from edgeprune.graph.capture import capture, tensor_leaves
+from edgeprune.fx import tensor_leaves
+from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import ChannelReconstruction, full_masks, mask_module
 from edgeprune.graph.surgery import prune, surgery_recipe

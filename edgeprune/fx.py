@@ -1,0 +1,31 @@
+"""What several stages read off a captured graph and its outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+
+def op_name(node: Node) -> str:
+    """Name of the op without overload: ``conv2d`` for ``aten.conv2d.default``.
+
+    Ops of other namespaces keep theirs: ``mylib::blur`` for ``mylib.blur.default``.
+    """
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is not None:
+        namespace = str(getattr(node.target, "namespace", "aten"))
+        return str(packet.__name__) if namespace == "aten" else f"{namespace}::{packet.__name__}"
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def tensor_leaves(value: Any) -> list[Tensor]:
+    """Tensors of a nested output, in order (dataclass-like and dict outputs included)."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in tensor_leaves(v)]
+    if isinstance(value, (list, tuple)):
+        return [t for v in value for t in tensor_leaves(v)]
+    return []
