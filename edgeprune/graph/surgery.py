@@ -14,17 +14,22 @@ from torch.fx import GraphModule
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.fx import op_name
-from edgeprune.graph.capture import get_attribute, set_attribute
+from edgeprune.graph.attributes import get_attribute
 from edgeprune.graph.rewrites import REWRITES, Sizes
 
 SURGERY_SCHEMA_VERSION = "1.1"
 
 
 def prune(captured: CapturedModel, coupling: CouplingGraph, removed: tuple[int, ...]) -> GraphModule:
-    """A new, physically smaller graph without the ``removed`` players; the captured one is not changed."""
+    """A new, physically smaller graph without the ``removed`` players; the captured one is not changed.
+
+    This needs memory for the new weights and, for a moment, for one layer cut along one dimension only.
+    No tensor is shared with the captured graph: either may be changed in place.
+    """
     gone = coupling.removed_mask(removed)
-    pruned = copy.deepcopy(captured.graph_module)
-    _slice_parameters(pruned, coupling, gone)
+    smaller = _smaller_tensors(captured.graph_module, coupling, gone)
+    # Where deepcopy meets a tensor that is in its memo, it takes the smaller one and copies nothing.
+    pruned = copy.deepcopy(captured.graph_module, smaller)
     for node in pruned.graph.nodes:
         if node.op == "call_function":
             rewrite = REWRITES.get(op_name(node))
@@ -36,14 +41,23 @@ def prune(captured: CapturedModel, coupling: CouplingGraph, removed: tuple[int, 
     return pruned
 
 
-def _slice_parameters(module: nn.Module, coupling: CouplingGraph, gone: NDArray[np.bool_]) -> None:
+def _smaller_tensors(module: nn.Module, coupling: CouplingGraph, gone: NDArray[np.bool_]) -> dict[int, Any]:
+    """What replaces each tensor that becomes smaller, by the tensor's identity."""
+    keeps: dict[str, dict[int, torch.Tensor]] = {}
     for (name, dim), players in coupling.parameter_players.items():
-        keep = torch.from_numpy(kept_positions(players, gone))
-        value = get_attribute(module, name)
-        sliced = value.detach().index_select(dim, keep).clone()
-        if isinstance(value, nn.Parameter):
-            sliced = nn.Parameter(sliced, requires_grad=False)
-        set_attribute(module, name, sliced)
+        keep = kept_positions(players, gone)
+        if keep.size < players.size:
+            keeps.setdefault(name, {})[dim] = torch.from_numpy(keep)
+    tensors = {name: get_attribute(module, name) for name in keeps}
+    return {id(tensor): _sliced(tensor, keeps[name]) for name, tensor in tensors.items()}
+
+
+def _sliced(tensor: torch.Tensor, keeps: dict[int, torch.Tensor]) -> torch.Tensor:
+    """A copy of the kept positions; the dimension that loses most first, as each makes a tensor."""
+    value = tensor.detach()
+    for dim, keep in sorted(keeps.items(), key=lambda item: len(item[1]) / tensor.shape[item[0]]):
+        value = value.index_select(dim, keep)
+    return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value
 
 
 def surgery_recipe(

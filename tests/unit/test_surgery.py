@@ -10,6 +10,7 @@ import pytest
 import torch
 from networks import Network, compare, conv_bn, counted_macs, distance, head, make_case, toy
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import tensor_leaves
@@ -78,13 +79,45 @@ def test_the_captured_network_is_not_changed():
     state = {k: v.clone() for k, v in module.state_dict().items()}
     code = module.code
     pruned = prune(case.captured, case.coupling, case.removals()[-1])
-    for value in pruned.parameters():
-        value.data.zero_()
+    for value in pruned.state_dict().values():
+        value.zero_()
     mask_module(case.captured, case.coupling)
     assert module.code == code
     assert module.state_dict().keys() == state.keys()
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name])
+
+
+def test_a_change_of_the_captured_network_does_not_show_in_the_pruned_one():
+    case = toy(nets.residual_add)
+    pruned = prune(case.captured, case.coupling, case.removals()[-1])
+    state = {k: v.clone() for k, v in pruned.state_dict().items()}
+    module = case.captured.graph_module
+    kept_whole = [k for k, v in module.state_dict().items() if v.shape == state[k].shape]
+    assert kept_whole
+    for value in module.state_dict().values():
+        value.zero_()
+    assert all(torch.equal(v, state[k]) for k, v in pruned.state_dict().items())
+
+
+def test_what_leaves_is_never_copied():
+    case = toy(nets.chain)
+    before = sum(p.numel() for p in case.captured.graph_module.parameters())
+
+    class Made(TorchDispatchMode):
+        """Counts the elements of every new tensor."""
+
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if function._schema.name in ("aten::clone", "aten::index_select"):
+                self.elements += found.numel()
+            return found
+
+    with Made() as made:
+        pruned = prune(case.captured, case.coupling, case.removals()[-1])
+    assert sum(p.numel() for p in pruned.parameters()) <= made.elements < 0.8 * before
 
 
 def test_each_image_has_its_own_mask():
