@@ -21,6 +21,8 @@ from torch.fx.graph import CodeGen
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.errors import CaptureError
 from edgeprune.fx import tensor_leaves
+from edgeprune.graph.attributes import get_attribute, has_attribute, set_attribute
+from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.imports import first_line
 
 _log = logging.getLogger("edgeprune.graph.capture")
@@ -42,6 +44,7 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> CapturedModel:
     _check_runs(module, example)
     program = export_program(module, example)
     graph_module = _flatten_signature(program)
+    fold_computed_weights(graph_module)
     _check_single_input(graph_module)
     _check_against(module, graph_module, torch.rand((_CHECK_BATCH, *input_shape), generator=generator))
     parameters = sum(p.numel() for p in graph_module.parameters())
@@ -145,43 +148,6 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [leaf for item in value for leaf in _leaves(item)]
     return [value]
-
-
-def get_attribute(root: nn.Module, path: str) -> Any:
-    """Value behind a dotted path."""
-    value: Any = root
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def has_attribute(root: nn.Module, path: str) -> bool:
-    """Whether a dotted path exists."""
-    try:
-        get_attribute(root, path)
-    except AttributeError:
-        return False
-    return True
-
-
-def set_attribute(root: nn.Module, path: str, value: Any) -> None:
-    """Register a parameter or buffer under a dotted path, making the modules between."""
-    *parents, leaf = path.split(".")
-    owner = root
-    for part in parents:
-        if part not in owner._modules:
-            owner.add_module(part, nn.Module())
-        child = owner._modules[part]
-        assert child is not None
-        owner = child
-    if isinstance(value, nn.Parameter):
-        owner._buffers.pop(leaf, None)
-        owner.register_parameter(leaf, value)
-    elif isinstance(value, Tensor):
-        owner._parameters.pop(leaf, None)
-        owner.register_buffer(leaf, value)
-    else:
-        setattr(owner, leaf, value)
 
 
 def _check_single_input(graph_module: GraphModule) -> None:

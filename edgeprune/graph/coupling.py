@@ -18,9 +18,15 @@ from edgeprune.artifacts.coupling import (
 )
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.fx import op_name
-from edgeprune.graph import attention_rules, layer_rules, norm_rules  # noqa: F401 - registers its rules
+from edgeprune.graph import (  # noqa: F401 - each registers its rules
+    attention_rules,
+    indexing_rules,
+    joining_rules,
+    layer_rules,
+    norm_rules,
+)
 from edgeprune.graph.context import Context, Labelling
-from edgeprune.graph.labels import FROZEN, Atoms, Freeze
+from edgeprune.graph.labels import FROZEN, Atoms, DimLabels, Freeze
 from edgeprune.graph.layout import trace_images
 from edgeprune.graph.plugins import load_rule_plugins
 from edgeprune.graph.rules import RULES, freeze_all
@@ -175,11 +181,19 @@ def _frozen(context: Context, players: _Players, names: dict[Node, str]) -> tupl
     return tuple(rows)
 
 
+def _stored_labels(context: Context, node: Node) -> DimLabels:
+    """Labels of a stored tensor's dimensions that a rule touched."""
+    name = str(node.target)
+    touched = range(len(context.shape(node)))
+    return {dim: context.parameters[(name, dim)] for dim in touched if (name, dim) in context.parameters}
+
+
 def _node_players(context: Context, players: _Players) -> dict[tuple[str, int], IndexArray]:
     """Players along the dimensions of every activation whose size changes when they go."""
     result = {}
     for node, labelling in context.values.items():
-        several = labelling if isinstance(labelling, list) else [labelling]
+        carried = _stored_labels(context, node) if node.op == "get_attr" else labelling
+        several = carried if isinstance(carried, list) else [carried]
         for number, labels in enumerate(several):
             for dim, atoms in labels.items():
                 found = players.of(atoms)

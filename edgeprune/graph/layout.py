@@ -12,8 +12,12 @@ from torch.fx import Node
 from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import op_name
 from edgeprune.graph.context import CONCRETE_BATCH, Context
+from edgeprune.graph.joining_rules import stacked_dim
 from edgeprune.graph.labels import Atoms
 from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_on_indices, varies
+
+_ADDING_LAST = ("unfold", "col2im")
+"""Ops whose result has more dimensions behind the batch, not before it."""
 
 Rows = tuple[int, NDArray[np.int64]]
 """Dimension that carries the batch and the image that each of its indices belongs to."""
@@ -71,7 +75,10 @@ def _kept(context: Context, node: Node, operand: Node, rows: Rows) -> Rows | Non
     added = len(shape) - len(context.shape(operand))
     if added < 0 and dim > 0:
         return None
-    place = dim + max(added, 0)
+    if op_name(node) == "stack":
+        place = dim + (dim >= stacked_dim(node))
+    else:
+        place = dim if op_name(node) in _ADDING_LAST else dim + max(added, 0)
     fits = place in context.symbolic_dims(node) and shape[place] == len(images)
     return (place, images) if fits else None
 

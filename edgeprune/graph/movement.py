@@ -37,6 +37,8 @@ MOVEMENT = (
     "expand_as",
     "flip",
     "roll",
+    "repeat",
+    "repeat_interleave",
     "pixel_shuffle",
     "pixel_unshuffle",
     "channel_shuffle",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-import numpy as np
 from torch.fx import Node
 
 from edgeprune.fx import op_name
@@ -71,9 +70,36 @@ ELEMENTWISE = [
     "reciprocal",
     "sin",
     "cos",
+    "tan",
+    "atan",
+    "erf",
+    "expm1",
+    "log1p",
+    "log2",
+    "sign",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "fmod",
+    "remainder",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "logical_and",
+    "logical_or",
+    "logical_not",
+    "bitwise_not",
     "maximum",
     "minimum",
     "where",
+    "masked_fill",
+    "addcmul",
+    "addcdiv",
+    "lerp",
     "prelu",
     "dropout",
     "native_dropout",
@@ -85,6 +111,12 @@ ELEMENTWISE = [
     "to",
     "_to_copy",
     "lift_fresh_copy",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "fill",
+    "zero",
+    "copy",
     "alpha_dropout",
     "feature_dropout",
 ]
@@ -100,11 +132,28 @@ POOLING = [
     "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
     "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "upsample_nearest1d",
     "upsample_nearest2d",
+    "upsample_nearest3d",
+    "_upsample_nearest_exact2d",
+    "upsample_linear1d",
     "upsample_bilinear2d",
     "upsample_bicubic2d",
+    "upsample_trilinear3d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
 ]
 
 
@@ -173,57 +222,6 @@ def select(context: Context, node: Node) -> Labelling:
     return {d - (d > dim): v for d, v in labels.items()}
 
 
-@rule("pad", "constant_pad_nd")
-def pad(context: Context, node: Node) -> Labelling:
-    """Padding a labelled dimension adds atoms of its own (they may couple with what they are added to)."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    amounts = concrete_argument(node.args[1])
-    mode = concrete_argument(node.args[2]) if len(node.args) > 2 else node.kwargs.get("mode", "constant")
-    rank = len(context.shape(source))
-    labels: DimLabels = {}
-    for dim, atoms in context.labels(source).items():
-        place = 2 * (rank - 1 - dim)
-        before, after = (amounts[place], amounts[place + 1]) if place + 1 < len(amounts) else (0, 0)
-        if (before, after) == (0, 0):
-            labels[dim] = atoms
-        elif before < 0 or after < 0 or (isinstance(mode, str) and mode != "constant"):
-            context.freeze(node, {dim: atoms}, "channels are cropped or mirrored by padding")
-        else:
-            labels[dim] = np.concatenate([context.atoms.new(before), atoms, context.atoms.new(after)])
-    return labels
-
-
-@rule("cat", "concat", "concatenate")
-def concatenate(context: Context, node: Node) -> Labelling:
-    """Labels are joined along the dimension and coupled along the others."""
-    sources = node.args[0]
-    assert isinstance(sources, (list, tuple))
-    rank = len(context.shape(node))
-    dim = concrete_argument(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % rank
-    labels: DimLabels = {}
-    for other in range(rank):
-        vectors = [context.labels(s).get(other) for s in sources]
-        if all(v is None for v in vectors):
-            continue
-        if other == dim:
-            parts = [
-                np.zeros(context.shape(s)[dim], dtype=np.int64) if v is None else v
-                for s, v in zip(sources, vectors, strict=True)
-                if isinstance(s, Node)
-            ]
-            labels[dim] = np.concatenate(parts)
-            continue
-        found = [v for v in vectors if v is not None]
-        for left, right in pairwise(found):
-            context.couple(node, left, right)
-        if len(found) < len(vectors):
-            context.freeze(node, {other: found[0]}, "joined with a tensor whose channels cannot go")
-        else:
-            labels[other] = found[0]
-    return labels
-
-
 @rule(*POOLING)
 def pooling(context: Context, node: Node) -> Labelling:
     """Pooling and interpolation work on each channel alone; spatial labels cannot go."""
@@ -243,7 +241,7 @@ def _channel_dim(op: str, rank: int) -> int:
     return rank - spatial - 1
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std")
+@rule("mean", "sum", "amax", "amin", "var", "std", "prod", "logsumexp")
 def reduction(context: Context, node: Node) -> Labelling:
     """Reduced dimensions must stay whole; the others keep their labels."""
     source = node.args[0]
