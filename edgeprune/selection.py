@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -62,6 +63,11 @@ class _Costs:
             saved += int(self._factor[w.layer]) * (out * into - after)
         return saved
 
+    def channels_per_player(self, group: int) -> int:
+        """Least number of channels by which one player of ``group`` narrows a layer that it narrows."""
+        counts = {n for w in self._widths[group] for n in (w.out_per_player, w.in_per_player) if n > 0}
+        return min(counts, default=1)
+
     def remove(self, group: int, count: int) -> None:
         """Let ``count`` players of ``group`` go."""
         for w in self._widths[group]:
@@ -87,8 +93,9 @@ def select(
 
     Then steps are given back, or exchanged between two groups, as long as that lowers the value lost and
     the ratio still holds: what greedy choice in coarse steps overshoots is not wasted.
-    Widths shrink in steps that leave each group a multiple of ``width_quantum`` and at least
-    ``min_channels``; a group smaller than that stays whole. With ``adapt_quantum`` the quantum is halved
+    Widths shrink in steps that leave each group a multiple of ``width_quantum`` channels and at least
+    ``min_channels``; a group smaller than that stays whole. A player that is several channels wide (an
+    attention head, a norm group) counts as so many. With ``adapt_quantum`` the quantum is halved
     in groups of fewer than ``STEPS_PER_GROUP`` steps, where rounding would cost more than it gains.
 
     Args:
@@ -109,16 +116,19 @@ def select(
         np.array(g.players)[np.argsort(values[list(g.players)], kind="stable")] for g in coupling.groups
     ]
     gone = [0] * len(orders)
-    quanta = [_group_quantum(len(o), width_quantum) if adapt_quantum else width_quantum for o in orders]
-    _take_cheapest(costs, values, orders, gone, quanta, min_channels, budget)
+    channels = [costs.channels_per_player(g) for g in range(len(orders))]
+    wanted = [width_quantum // math.gcd(width_quantum, c) for c in channels]
+    quanta = [_group_quantum(len(o), q) if adapt_quantum else q for o, q in zip(orders, wanted, strict=True)]
+    least = [max(1, -(-min_channels // c)) for c in channels]
+    _take_cheapest(costs, values, orders, gone, quanta, least, budget)
     if costs.total() > budget:
         raise NothingToPruneError(
             f"a ratio of {ratio:g} of the MACs was asked for, but at most {1 - costs.total() / before:.3f} "
             f"can go with widths in steps of {width_quantum} and at least {min_channels} channels left in "
             "every group: ask for less, or for a smaller --width-quantum."
         )
-    _exchange(costs, values, orders, gone, quanta, min_channels, budget)
-    notes = _lowered(quanta, width_quantum)
+    _exchange(costs, values, orders, gone, quanta, least, budget)
+    notes = _lowered(quanta, wanted, channels, width_quantum)
     return _plan(coupling, orders, gone, ratio, before, costs.total(), width_quantum, notes)
 
 
@@ -128,14 +138,14 @@ def _take_cheapest(
     orders: list[NDArray[np.int64]],
     gone: list[int],
     quanta: list[int],
-    min_channels: int,
+    least_players: list[int],
     budget: float,
 ) -> None:
     """Greedy removal in place, least value per MAC first, until ``budget`` holds or no step is left."""
     heap: list[tuple[float, int]] = []
 
     def price(group: int) -> float | None:
-        step = _step(len(orders[group]), gone[group], quanta[group], min_channels)
+        step = _step(len(orders[group]), gone[group], quanta[group], least_players[group])
         if step == 0:
             return None
         loss = float(values[orders[group][gone[group] : gone[group] + step]].sum())
@@ -153,7 +163,7 @@ def _take_cheapest(
         if heap and now > heap[0][0]:
             heapq.heappush(heap, (now, group))
             continue
-        step = _step(len(orders[group]), gone[group], quanta[group], min_channels)
+        step = _step(len(orders[group]), gone[group], quanta[group], least_players[group])
         costs.remove(group, step)
         gone[group] += step
         if (again := price(group)) is not None:
@@ -166,7 +176,7 @@ def _exchange(
     orders: list[NDArray[np.int64]],
     gone: list[int],
     quanta: list[int],
-    min_channels: int,
+    least_players: list[int],
     budget: float,
 ) -> None:
     """Local search in place from a plan within ``budget``: give a step back, for another one if need be."""
@@ -185,7 +195,7 @@ def _exchange(
             if over <= 0:
                 best = gain, back, returned, back, 0
             for ahead in range(len(orders)) if over > 0 else ():
-                step = _step(len(orders[ahead]), gone[ahead], quanta[ahead], min_channels)
+                step = _step(len(orders[ahead]), gone[ahead], quanta[ahead], least_players[ahead])
                 if step == 0 or ahead == back or costs.saving(ahead, step) < over:
                     continue
                 net = gain - float(lost[ahead][gone[ahead] + step] - lost[ahead][gone[ahead]])
@@ -210,21 +220,23 @@ def _group_quantum(size: int, quantum: int) -> int:
     return quantum
 
 
-def _lowered(quanta: list[int], width_quantum: int) -> tuple[str, ...]:
-    lowered = sum(q < width_quantum for q in quanta)
+def _lowered(
+    quanta: list[int], wanted: list[int], channels: list[int], width_quantum: int
+) -> tuple[str, ...]:
+    lowered = [q * c for q, w, c in zip(quanta, wanted, channels, strict=True) if q < w]
     if not lowered:
         return ()
     return (
-        f"{lowered} of {len(quanta)} groups are too narrow for widths in steps of {width_quantum}; "
-        f"there they go in steps of {min(quanta)} or more (--width-quantum sets one step for all)",
+        f"{len(lowered)} of {len(quanta)} groups are too narrow for widths in steps of {width_quantum}; "
+        f"there they go in steps of {min(lowered)} or more (--width-quantum sets one step for all)",
     )
 
 
-def _step(size: int, gone: int, quantum: int, min_channels: int) -> int:
+def _step(size: int, gone: int, quantum: int, least_players: int) -> int:
     """Players in the next step: to the next lower multiple of the quantum; 0 if that leaves too few."""
     kept = size - gone
     step = kept % quantum or quantum
-    return step if kept - step >= max(min_channels, 1) else 0
+    return step if kept - step >= max(least_players, 1) else 0
 
 
 def _plan(

@@ -32,6 +32,7 @@ from edgeprune.recovery.structure import (
     depends_on,
     find_site,
     geometry,
+    has_computed_bias,
     rows_of,
     targets_of,
 )
@@ -150,6 +151,8 @@ class _Reconstruction:
             weight = _tensor(self.pruned, layer.weight)
             if geometry(nodes[layer.node], weight) is None:
                 self.notes.append(f"{layer.name} ({layer.op}) is of a kind that recovery leaves as it is")
+            elif has_computed_bias(nodes[layer.node]):
+                self.notes.append(f"{layer.name}: its bias is computed, so recovery leaves it as it is")
             else:
                 solvable.append(layer)
         return solvable

@@ -43,12 +43,18 @@ def find_site(module: GraphModule, name: str) -> LayerSite:
         node=name,
         source=source.name,
         weight=str(weight.target),
-        bias=str(bias.target) if isinstance(bias, Node) else None,
+        bias=str(bias.target) if isinstance(bias, Node) and bias.op == "get_attr" else None,
         norm=norm.name if norm is not None else None,
         linear_output=output.name,
         residual=residual.name if residual is not None else None,
         shortcut=shortcut.name if shortcut is not None else None,
     )
+
+
+def has_computed_bias(node: Node) -> bool:
+    """Whether the bias of a weighted layer is the result of an op, so that no other could be stored."""
+    bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+    return isinstance(bias, Node) and bias.op != "get_attr"
 
 
 def _only_user(node: Node) -> Node | None:

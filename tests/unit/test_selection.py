@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import networks as nets
@@ -277,3 +278,31 @@ def test_no_step_given_back_or_exchanged_would_be_better(quantum, seed):
 def test_adapting_goes_down_to_single_channels():
     plan = select(np.ones(12), chain_graph((6, 6)), ratio=0.1, width_quantum=8, adapt_quantum=True)
     assert sorted(row.kept for row in plan.groups) == [5, 6]
+
+
+def heads_graph(heads: int, width: int) -> CouplingGraph:
+    """Attention heads as players: each takes ``width`` channels of a projection and of its consumer."""
+    chain = chain_graph((heads,))
+    players = np.repeat(np.arange(heads), width)
+    first, second = chain.layers
+    return dataclasses.replace(
+        chain,
+        layers=(
+            dataclasses.replace(first, out_players=players),
+            dataclasses.replace(second, in_players=players),
+        ),
+    )
+
+
+@pytest.mark.parametrize(("width", "steps"), [(64, 1), (16, 1), (8, 2), (12, 4), (1, 16)])
+def test_a_quantum_counts_the_channels_of_players_that_are_several_wide(width, steps):
+    graph = heads_graph(48, width)
+    plan = select(np.linspace(1, 2, 48), graph, ratio=0.3, width_quantum=16)
+    (row,) = plan.groups
+    assert row.kept * width % 16 == 0
+    assert 0 <= 0.7 * 48 - row.kept < steps
+
+
+def test_one_head_may_be_left_alone_as_it_is_wide_enough():
+    plan = select(np.ones(4), heads_graph(4, 8), ratio=0.75)
+    assert plan.groups[0].kept == 1
