@@ -9,11 +9,13 @@ from torch import nn
 
 from edgeprune.applying import apply_surgery
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.report import RunReport
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
+from edgeprune.graph.inputs import input_shapes
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare
@@ -157,10 +159,13 @@ def inspect(
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: InputShape | InputShapes | None = None,
     calibration: str | Path | None = None,
 ) -> Inspection:
     """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
+
+    ``input_shape`` is that of one input, without the batch, or one such shape for each of several inputs:
+    ``((3, 32, 32), (5,))``.
 
     Raises:
         UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape.
@@ -170,7 +175,9 @@ def inspect(
         architecture=architecture,
         weights=weights,
         trust_pickle=trust_pickle,
-        input_shape=input_shape,
+        input_shape=None
+        if input_shape is None or takes_several(input_shape)
+        else input_shapes(input_shape)[0],
     )
     shape = input_shape or loaded.input_shape
     if shape is None and calibration is not None:
@@ -184,7 +191,7 @@ def inspect(
     coupling = couple(captured)
     return Inspection(
         source=loaded.source,
-        input_shape=shape,
+        input_shape=captured.input_shapes if takes_several(shape) else captured.input_shape,
         parameters=captured.num_parameters,
         macs=coupling.total_macs(),
         players=coupling.num_players,
@@ -194,7 +201,7 @@ def inspect(
             for g in coupling.groups
         ),
         unruled_ops=coupling.unruled_ops,
-        notes=loaded.notes,
+        notes=(*loaded.notes, *captured.notes),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import Tensor
@@ -28,4 +29,6 @@ def tensor_leaves(value: Any) -> list[Tensor]:
         return [t for v in value.values() for t in tensor_leaves(v)]
     if isinstance(value, (list, tuple)):
         return [t for v in value for t in tensor_leaves(v)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [t for field in dataclasses.fields(value) for t in tensor_leaves(getattr(value, field.name))]
     return []

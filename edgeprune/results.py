@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
 from edgeprune.artifacts.report import LayerRow
 
 
@@ -27,7 +28,7 @@ class Inspection:
     """What a model is made of, what can be pruned, and what cannot and why."""
 
     source: str
-    input_shape: tuple[int, ...]
+    input_shape: InputShape | InputShapes
     parameters: int
     macs: int
     players: int
@@ -39,7 +40,7 @@ class Inspection:
     def render(self) -> RenderableType:
         """Tables for the terminal."""
         head = Text(
-            f"{self.source}: input {'x'.join(map(str, self.input_shape))}, {self.parameters:,} parameters, "
+            f"{self.source}: input {shape_words(self.input_shape)}, {self.parameters:,} parameters, "
             f"{self.macs / 1e6:,.2f} M MACs, {self.players:,} prunable channels in {len(self.groups)} groups"
         )
         layers = Table("layer", "op", "channels", "M MACs", "group", "stays because", title="Layers")

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from edgeprune.errors import CaptureError
+
 if TYPE_CHECKING:
     from torch import nn
     from torch.fx import GraphModule
+
+InputShape = tuple[int, ...]
+"""Shape of one input without the batch: (channels, height, width) of an image."""
+
+InputShapes = tuple[InputShape, ...]
+"""One shape an input, in the order of the forward method."""
 
 
 class ModelFormat(Enum):
@@ -42,9 +50,36 @@ class LoadedModel:
 class CapturedModel:
     """The functional ATen graph of a model, batch dimension dynamic, weights as attributes.
 
-    Parameter names in the graph are those of the user's own state_dict.
+    Parameter names in the graph are those of the user's own state_dict. ``notes`` say what a reader of
+    the model's figures must know, such as images of a batch that see each other.
     """
 
     graph_module: GraphModule
-    input_shape: tuple[int, ...]
+    input_shapes: InputShapes
     num_parameters: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def input_shape(self) -> InputShape:
+        """Shape of the only input, without the batch.
+
+        Raises:
+            CaptureError: the model has several inputs; ``input_shapes`` has them all.
+        """
+        if len(self.input_shapes) != 1:
+            raise CaptureError(
+                f"the model takes {len(self.input_shapes)} inputs, {shape_words(self.input_shapes)}; "
+                "accepted here is one input: wrap the model so that the others are constants"
+            )
+        return self.input_shapes[0]
+
+
+def takes_several(shape: InputShape | InputShapes | None) -> bool:
+    """Whether this is a shape for each input, ``((3, 32, 32), (5,))``, rather than one, ``(3, 32, 32)``."""
+    return isinstance(shape, tuple | list) and any(isinstance(size, tuple | list) for size in shape)
+
+
+def shape_words(shape: InputShape | InputShapes) -> str:
+    """``3x32x32``, or ``3x32x32 and 5`` for several inputs; ``scalar`` for one number an image."""
+    shapes = shape if takes_several(shape) else (shape,)
+    return " and ".join("x".join(str(s) for s in sizes) or "scalar" for sizes in shapes)  # type: ignore[union-attr]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import functools
+import inspect
 import io
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -15,61 +19,110 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
+from torch.utils._pytree import tree_leaves
 
-from edgeprune.artifacts.model import CapturedModel
+from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, shape_words
 from edgeprune.errors import CaptureError
-from edgeprune.fx import tensor_leaves
+from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.graph.attention_heads import unfold_heads
 from edgeprune.graph.attributes import get_attribute, has_attribute, set_attribute
+from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
+from edgeprune.graph.inputs import input_shapes, random_inputs
 from edgeprune.imports import first_line
 
 _log = logging.getLogger("edgeprune.graph.capture")
 _CHECK_BATCH = 3
 _REASON_LENGTH = 300
+_TOLERANCE = 1e-4
+_FIXED_BATCH = re.compile(r"specialized it to be a constant \((\d+)\)")
 
 
-def capture(module: nn.Module, input_shape: tuple[int, ...]) -> CapturedModel:
+def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> CapturedModel:
     """Capture ``module`` for inputs (batch, *input_shape) of float32 with ``torch.export``.
 
-    The graph is functional (no in-place op), keeps the user's parameter names, returns one tensor or a
-    tuple of tensors, and is checked against the module on a batch size that the export did not see.
+    Several inputs are given by one shape each, ``((3, 32, 32), (5,))``, in the order of the forward method;
+    they share their batch. The graph is functional (no in-place op), keeps the user's parameter names,
+    returns one tensor or a tuple of tensors (those of nested tuples, lists, dicts and dataclasses, in order),
+    and is checked against the module on a batch size that the export did not see. Where the images of a
+    batch see each other, the logger ``edgeprune.graph.capture`` warns and ``notes`` say so.
 
     Raises:
-        CaptureError: the export fails, the batch cannot be dynamic, or the captured graph disagrees.
+        CaptureError: the shapes are malformed, the export fails, the batch cannot be dynamic, or the captured
+            graph disagrees.
     """
+    shapes = input_shapes(input_shape)
     generator = torch.Generator().manual_seed(0)
-    example = torch.rand((2, *input_shape), generator=generator)
-    _check_runs(module, example)
-    program = export_program(module, example)
+    examples = random_inputs(shapes, 2, generator)
+    outputs = _run_once(module, examples)
+    program = export_program(_with_flat_outputs(module, outputs), examples)
     graph_module = _flatten_signature(program)
     fold_computed_weights(graph_module)
-    _check_single_input(graph_module)
-    _check_against(module, graph_module, torch.rand((_CHECK_BATCH, *input_shape), generator=generator))
+    unfold_heads(graph_module)
+    _check_inputs(graph_module, shapes)
+    others = random_inputs(shapes, _CHECK_BATCH, generator)
+    expected = _run_other_batch(module, others)
+    _check_outputs(expected, outputs, _CHECK_BATCH)
+    _check_repeats(module, graph_module, others, expected)
+    got = _run_other_batch(graph_module, others)
+    _check_agreement(expected, got)
+    notes = batch_statistics_notes(graph_module) or _batch_notes(graph_module, others, got)
+    for note in notes:
+        _log.warning(note)
     parameters = sum(p.numel() for p in graph_module.parameters())
-    return CapturedModel(graph_module=graph_module, input_shape=input_shape, num_parameters=parameters)
+    return CapturedModel(
+        graph_module=graph_module, input_shapes=shapes, num_parameters=parameters, notes=notes
+    )
 
 
-def export_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = True) -> Any:
+def export_program(
+    module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_batch: bool = True
+) -> Any:
     """Run ``torch.export`` and functionalise the result, keeping convolution, linear and the like whole.
+
+    ``example`` is one tensor (batch, ...) or one for each input.
 
     Raises:
         CaptureError: with the reason of ``torch.export`` in one line.
     """
-    dynamic = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    examples = (example,) if isinstance(example, Tensor) else example
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
+            dynamic = _dynamic_batch(examples) if dynamic_batch else None
+            program = torch.export.export(module, examples, dynamic_shapes=dynamic)
             return program.run_decompositions({})
     except Exception as error:
-        shape = "x".join(str(s) for s in example.shape[1:])
+        several = len(examples) > 1
+        takes = "tensors of those shapes" if several else "one image tensor of that shape"
         raise CaptureError(
-            f"torch.export could not capture the model for inputs of {shape} with a dynamic batch "
-            f"({first_line(error, _REASON_LENGTH)}{_place(error)}); accepted are models that run on one "
-            "image tensor of that shape without data-dependent control flow and without a batch size fixed "
-            "in their code: change that part of the model"
+            f"torch.export could not capture the model for inputs of {_shapes_of(examples)} with a dynamic "
+            f"batch ({_export_reason(error)}{_place(error)}); accepted are models that run on {takes} "
+            "without data-dependent control flow and without a batch size fixed in their code: change that "
+            "part of the model"
         ) from error
+
+
+def _dynamic_batch(examples: tuple[Tensor, ...]) -> Any:
+    """One dynamic batch for all inputs; by tensor and not by parameter of forward, which may be ``*args``."""
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in examples:
+        shapes[tensor] = {0: torch.export.Dim("batch")}
+    return shapes
+
+
+def _export_reason(error: Exception) -> str:
+    """First line of the reason; where torch.export says only that a constraint is violated, which one."""
+    reason = first_line(error, _REASON_LENGTH)
+    if reason.startswith("Constraints violated"):
+        fixed = _FIXED_BATCH.search(str(error))
+        return f"its code fixes the batch at {fixed[1]}" if fixed else reason.partition("!")[0]
+    return reason
+
+
+def _shapes_of(examples: tuple[Tensor, ...]) -> str:
+    return shape_words(tuple(tuple(e.shape[1:]) for e in examples))
 
 
 @contextlib.contextmanager
@@ -92,27 +145,62 @@ def _place(error: Exception) -> str:
     return f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def _check_runs(module: nn.Module, example: Tensor) -> None:
-    """Tell a wrong input shape from a model that resists the export."""
+def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    """Outputs for copies of the inputs: the model may change them in place."""
+    with torch.no_grad():
+        return module(*(i.clone() for i in inputs))
+
+
+def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
+    """Outputs of the model; tells a wrong number or shape of inputs from a model that resists the export."""
+    _check_arguments(module, examples)
     try:
-        with torch.no_grad():
-            module(example)
+        return _run(module, examples)
     except Exception as error:
-        if isinstance(error, TypeError) and "argument" in str(error):
+        reason = first_line(error, _REASON_LENGTH)
+        if len(examples) > 1:
             raise CaptureError(
-                f"the model cannot be called with one image tensor ({first_line(error, _REASON_LENGTH)}); "
-                "accepted is one input: wrap the model so that the others are constants"
+                f"the model does not run on inputs of the shapes {_shapes_of(examples)} ({reason}); give the "
+                "shape of every input without the batch, in the order of the model's forward method"
             ) from error
-        shape = "x".join(str(s) for s in example.shape[1:])
+        (example,) = examples
         first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-        fits = first is None or first == example.shape[1]
-        reason = (
-            first_line(error, _REASON_LENGTH) if fits else f"its first convolution takes {first} channels"
-        )
+        if first is not None and example.dim() > 1 and first != example.shape[1]:
+            reason = f"its first convolution takes {first} channels"
         raise CaptureError(
-            f"the model does not run on inputs of the shape {shape}, channels x height x width ({reason}); "
-            "give images of the shape that it was trained on, or name that shape with --input-shape"
+            f"the model does not run on inputs of the shape {_shapes_of(examples)}, channels x height x "
+            f"width ({reason}); give images of the shape that it was trained on, or name that shape with "
+            "--input-shape"
         ) from error
+
+
+def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    try:
+        inspect.signature(module.forward).bind(*examples)
+    except TypeError as error:
+        if len(examples) == 1:
+            raise CaptureError(
+                f"the model cannot be called with one image tensor ({error}); accepted is one input: wrap "
+                "the model so that the others are constants (to inspect it as it is, give one shape an input)"
+            ) from error
+        raise CaptureError(
+            f"the model cannot be called with {len(examples)} tensors ({error}); give one shape for each "
+            "input of its forward method, in order"
+        ) from error
+
+
+def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
+    """The module, or one beside it that returns the tensors of a dataclass that torch.export rejects."""
+    if all(not dataclasses.is_dataclass(leaf) for leaf in tree_leaves(outputs)):
+        return module
+    flat = copy.copy(module)
+
+    @functools.wraps(module.forward)
+    def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return tuple(tensor_leaves(module.forward(*args, **kwargs)))
+
+    flat.forward = forward
+    return flat
 
 
 def _flatten_signature(program: Any) -> GraphModule:
@@ -123,11 +211,12 @@ def _flatten_signature(program: Any) -> GraphModule:
     root = nn.Module()
     graph = Graph()
     output = graph.graph_copy(source.graph, {})
-    flat = [v for v in _leaves(output) if v is not None]
+    flat = [v for v in _leaves(output) if _is_tensor(v)]
     graph.output(flat[0] if len(flat) == 1 else tuple(flat))
     graph.set_codegen(CodeGen())
     for node in list(graph.nodes):
-        if node.op == "call_module":
+        # Writes back into buffers or inputs do not count: a captured graph has no state.
+        if node.op == "call_module" or (op_name(node) == "copy_" and not node.users):
             graph.erase_node(node)
     graph.eliminate_dead_code()
     for name, parameter in source.named_parameters(remove_duplicate=False):
@@ -147,44 +236,100 @@ def _flatten_signature(program: Any) -> GraphModule:
 def _leaves(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [leaf for item in value for leaf in _leaves(item)]
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in _leaves(item)]
     return [value]
 
 
-def _check_single_input(graph_module: GraphModule) -> None:
+def _is_tensor(leaf: Any) -> bool:
+    """Whether an output is a tensor rather than ``None``, a constant or a size."""
+    return isinstance(leaf, Node) and isinstance(leaf.meta.get("val", Tensor()), Tensor)
+
+
+def _check_inputs(graph_module: GraphModule, shapes: InputShapes) -> None:
     names = [n.name for n in graph_module.graph.nodes if n.op == "placeholder"]
-    if len(names) != 1:
+    if len(names) != len(shapes):
         raise CaptureError(
-            f"the model takes {len(names)} inputs ({', '.join(names)}); accepted is one image tensor: "
-            "wrap the model so that the others are constants."
+            f"the captured graph takes {len(names)} inputs ({', '.join(names)}) where {len(shapes)} shapes "
+            "were given; accepted is one tensor for each shape: wrap the model so that the others are "
+            "constants"
         )
 
 
-def _check_against(module: nn.Module, graph_module: GraphModule, images: Tensor) -> None:
+def _run_other_batch(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs for a batch size that the export did not see."""
     try:
-        with torch.no_grad():
-            expected = [t for t in tensor_leaves(module(images)) if t is not None]
-            got = [t for t in tensor_leaves(graph_module(images)) if t is not None]
+        return tensor_leaves(_run(module, inputs))
     except Exception as error:
         raise CaptureError(
-            f"the model runs on a batch of 2 images but not of {images.shape[0]} "
+            f"the model runs on a batch of 2 images but not of {len(inputs[0])} "
             f"({first_line(error, _REASON_LENGTH)}); "
             "make its forward pass independent of the batch size, or export it with a dynamic batch"
         ) from error
-    _check_outputs(expected, images.shape[0])
-    for index, (a, b) in enumerate(zip(expected, got, strict=False)):
-        scale = float(a.abs().max()) or 1.0
-        if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * scale:
-            raise CaptureError(
-                f"the captured graph disagrees with the model on output {index} for a batch of "
-                f"{images.shape[0]}: the model depends on its batch size or draws random numbers in "
-                "evaluation mode; make its forward pass deterministic and independent between images."
-            )
 
 
-def _check_outputs(outputs: list[Tensor], batch: int) -> None:
+def _check_repeats(
+    module: nn.Module, graph_module: GraphModule, inputs: tuple[Tensor, ...], outputs: list[Tensor]
+) -> None:
+    differs = _first_difference(outputs, tensor_leaves(_run(module, inputs)))
+    if differs is None:
+        return
+    drawn = active_random_ops(graph_module)
+    cause = f"draws random numbers, at {drawn}" if drawn else "draws random numbers or keeps a state"
+    raise CaptureError(
+        f"the model in evaluation mode gives another {differs} when it runs on the same inputs again: it "
+        f"{cause}; accepted is a forward pass that always gives the same: make it deterministic"
+    )
+
+
+def _check_agreement(expected: list[Tensor], got: list[Tensor]) -> None:
+    differs = _first_difference(expected, got)
+    if differs is not None:
+        raise CaptureError(
+            f"the captured graph disagrees with the model on {differs} for a batch of {_CHECK_BATCH}: the "
+            "model depends on its batch size; make its forward pass independent between images"
+        )
+
+
+def _first_difference(expected: list[Tensor], got: list[Tensor]) -> str | None:
+    """What differs beyond rounding, in words."""
+    if len(expected) != len(got):
+        return f"number of outputs ({len(got)} for {len(expected)})"
+    for index, (a, b) in enumerate(zip(expected, got, strict=True)):
+        if a.shape != b.shape or not _agree(a, b):
+            return f"output {index}"
+    return None
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    return _relative_difference(a, b) <= _TOLERANCE
+
+
+def _relative_difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max()) / (float(a.abs().max()) or 1.0)
+
+
+def _batch_notes(
+    graph_module: GraphModule, inputs: tuple[Tensor, ...], outputs: list[Tensor]
+) -> tuple[str, ...]:
+    """A note where the first images give other outputs once the last one of the batch is left out."""
+    fewer = tensor_leaves(_run(graph_module, tuple(i[:-1] for i in inputs)))
+    change = max(_relative_difference(a[:-1], b) for a, b in zip(outputs, fewer, strict=True))
+    if change <= _TOLERANCE:
+        return ()
+    return (
+        f"the images of a batch see each other: an image's outputs change by {change:.1%} of the largest "
+        "with the rest of its batch, so figures per image depend on which images share a batch",
+    )
+
+
+def _check_outputs(outputs: list[Tensor], smaller: Any, batch: int) -> None:
+    """Every output is floating point, (batch, ...), of else the same sizes as for the ``smaller`` batch."""
     kinds = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in outputs]
-    if not outputs or not all(t.is_floating_point() and t.dim() and len(t) == batch for t in outputs):
+    carry = outputs and all(t.is_floating_point() and t.dim() and len(t) == batch for t in outputs)
+    if not carry or [t.shape[1:] for t in outputs] != [t.shape[1:] for t in tensor_leaves(smaller)]:
         raise CaptureError(
             f"the model returns {', '.join(kinds) or 'no tensor'} for a batch of {batch}; accepted are "
-            "floating-point tensors of shape (images, ...), such as class scores before argmax: return those"
+            "floating-point tensors of shape (images, ...), whose other sizes do not change with the batch, "
+            "such as class scores before argmax: return those"
         )

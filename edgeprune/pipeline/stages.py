@@ -9,7 +9,7 @@ from torch import Tensor
 from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
-from edgeprune.artifacts.model import CapturedModel
+from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
@@ -54,6 +54,12 @@ def check_options(options: CompressOptions) -> None:
     for name, value in positive.items():
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} was given; accepted is a whole number from 1 on.")
+    if takes_several(options.input_shape):
+        raise UsageError(
+            f"--input-shape was given for several inputs, {shape_words(options.input_shape or ())}; accepted "
+            "is one image input, since calibration data are single images: wrap the model so that the others "
+            "are constants"
+        )
     if options.calibration is None:
         raise CalibrationError(
             "no calibration data were given; accepted are a folder of images, an .npz file or "
@@ -89,6 +95,7 @@ def prepare(run: Run) -> Prepared:
     run.notes.extend(calibration.warnings)
     with run.stage("capture"):
         captured = capture(loaded.module, calibration.input_shape)
+    run.notes.extend(captured.notes)
     _check_outputs(captured, calibration)
     with run.stage("couple"):
         coupling = couple(captured)
