@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,25 @@ IndexArray = NDArray[np.int64]
 """Player index of every position along one tensor dimension; ``NO_PLAYER`` where none."""
 
 NO_PLAYER = -1
+
+
+class AttentionUnit(Enum):
+    """What leaves an attention layer: channels of every head in step, or whole heads."""
+
+    HEAD_DIMENSIONS = "head-dimensions"
+    HEADS = "heads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CouplingOptions:
+    """Choices of the analysis.
+
+    ``prune_normalized`` lets channels go that a layer norm (or RMS norm, or group norm of one group) takes
+    its statistics over: what stays is then normalised over fewer channels than in training.
+    """
+
+    attention: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
+    prune_normalized: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +58,17 @@ class BatchLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskPoint:
-    """Where channels enter a consumer: multiplying ``source``'s ``dim`` there equals removing them."""
+    """Where channels enter a consumer: multiplying ``source``'s ``dim`` there equals removing them.
+
+    ``renormalises``: the consumer is a norm, which has to take its statistics over those present instead.
+    """
 
     consumer: str
     source: str
     dim: int
     players: IndexArray
     batch: BatchLayout = BatchLayout()
+    renormalises: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +111,8 @@ class FrozenChannels:
 class CouplingGraph:
     """The result of the coupling analysis; index maps are computed once, here.
 
-    ``parameter_players`` maps (parameter, dimension), ``node_players`` (node, dimension) to players.
+    ``parameter_players`` maps (parameter, dimension), ``node_players`` (node, dimension) to players;
+    ``notes`` say what was asked for and could not be.
     """
 
     num_players: int
@@ -98,6 +123,7 @@ class CouplingGraph:
     parameter_players: dict[tuple[str, int], IndexArray]
     node_players: dict[tuple[str, int], IndexArray]
     unruled_ops: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def removed_mask(self, removed: Sequence[int]) -> NDArray[np.bool_]:
         """Boolean mask (num_players,) of the players to remove."""
@@ -109,6 +135,11 @@ class CouplingGraph:
         """Multiply-accumulates per image of all convolutions and linear layers."""
         gone = np.zeros(self.num_players, dtype=bool) if removed is None else removed
         return sum(layer.macs(gone) for layer in self.layers)
+
+    def renormalised(self, removed: NDArray[np.bool_]) -> tuple[str, ...]:
+        """Norms (nodes) that take their statistics over fewer channels once ``removed`` are gone."""
+        points = [p for p in self.mask_points if p.renormalises and _gone(p.players, removed).any()]
+        return tuple(dict.fromkeys(p.consumer for p in points))
 
     def group_of_player(self) -> NDArray[np.int64]:
         """Index into ``groups`` of every player (num_players,)."""

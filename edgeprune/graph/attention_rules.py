@@ -82,9 +82,6 @@ def attention(context: Context, node: Node) -> Labelling:
     labels: DimLabels = {}
     if (atoms := found[2].pop(last, None)) is not None:
         labels[last] = atoms
-    for other_input in node.all_input_nodes:
-        if other_input not in (query, key, value):
-            context.freeze(node, context.labels(other_input), "used as an attention mask")
     for each in found:
         if (tokens := each.pop(last - 1, None)) is not None:
             context.freeze(node, {last - 1: tokens}, "attention mixes along this dimension")
@@ -92,7 +89,24 @@ def attention(context: Context, node: Node) -> Labelling:
         first = found[0].get(dim)
         for other in found[1:]:
             _join(context, node, dim, first, other.get(dim), labels)
+    _meet_bias(context, node, last + 1, labels)
     return labels
+
+
+def _meet_bias(context: Context, node: Node, rank: int, labels: DimLabels) -> None:
+    """What is added to the products before the softmax: its heads are those of the queries."""
+    bias = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    if not isinstance(bias, Node):
+        return
+    found, shape = context.labels(bias), context.shape(bias)
+    for dim, size in enumerate(shape):
+        place = dim + rank - len(shape)
+        if place >= rank - 2:
+            context.freeze(node, {d: a for d, a in found.items() if d == dim}, "attention mixes along it")
+        elif size > 1 and (place in labels or dim in found):
+            if not (place in labels and dim in found):
+                labels.pop(place, None)
+            _join(context, node, place, labels.get(place), found.get(dim), labels)
 
 
 @rewrite("scaled_dot_product_attention")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.artifacts.coupling import BatchLayout
+from edgeprune.artifacts.coupling import BatchLayout, CouplingOptions
 from edgeprune.fx import op_name
 from edgeprune.graph.labels import Atoms, AtomTable, DimLabels, Freeze
 
@@ -35,6 +35,7 @@ class MaskCandidate:
     dim: int
     atoms: Atoms
     batch: BatchLayout
+    renormalises: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,14 @@ class Context:
     """State of one coupling analysis; rules read labels and add unions, mask points and layers."""
 
     graph_module: GraphModule
+    options: CouplingOptions = field(default_factory=CouplingOptions)
     atoms: AtomTable = field(default_factory=AtomTable)
     values: dict[Node, Labelling] = field(default_factory=dict)
     parameters: dict[tuple[str, int], Atoms] = field(default_factory=dict)
     masks: list[MaskCandidate] = field(default_factory=list)
     layers: list[LayerRecord] = field(default_factory=list)
     unruled: list[Node] = field(default_factory=list)
+    head_dims: dict[Node, int] = field(default_factory=dict)
     image_rows: dict[Node, tuple[int, NDArray[np.int64]] | None] = field(default_factory=dict)
 
     def because(self, node: Node, reason: str) -> Freeze:
@@ -118,9 +121,9 @@ class Context:
         for atoms in labels.values():
             self.atoms.freeze(atoms, self.because(node, reason))
 
-    def add_mask(self, node: Node, source: Node, dim: int, atoms: Atoms, batch: BatchLayout) -> None:
-        """Declare that ``source``'s ``dim`` enters the consumer ``node``."""
-        self.masks.append(MaskCandidate(node=node, source=source, dim=dim, atoms=atoms, batch=batch))
+    def add_mask(self, candidate: MaskCandidate) -> None:
+        """Declare that a dimension of a value enters a consumer."""
+        self.masks.append(candidate)
 
     def add_layer(self, record: LayerRecord) -> None:
         """Declare a weighted layer (its output channels are what can be pruned)."""

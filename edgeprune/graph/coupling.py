@@ -9,8 +9,10 @@ from torch.fx import Node
 
 from edgeprune.artifacts.coupling import (
     NO_PLAYER,
+    AttentionUnit,
     CoupledGroup,
     CouplingGraph,
+    CouplingOptions,
     FrozenChannels,
     IndexArray,
     MaskPoint,
@@ -25,25 +27,41 @@ from edgeprune.graph import (  # noqa: F401 - each registers its rules
     layer_rules,
     norm_rules,
 )
+from edgeprune.graph.attention_heads import find_head_dims
 from edgeprune.graph.context import Context, Labelling
 from edgeprune.graph.labels import FROZEN, Atoms, DimLabels, Freeze
 from edgeprune.graph.layout import trace_images
 from edgeprune.graph.plugins import load_rule_plugins
 from edgeprune.graph.rules import RULES, freeze_all
 
+_NAMED = 5
+"""Nodes named in a note."""
 
-def couple(captured: CapturedModel) -> CouplingGraph:
+
+def couple(captured: CapturedModel, options: CouplingOptions | None = None) -> CouplingGraph:
     """Find the players of a captured model, their groups, mask points and index maps.
 
     Labels follow the channels through the ATen graph: union-find over the indices of the weights'
     dimensions. An op without a rule freezes the channels that touch it and is listed.
     """
     load_rule_plugins()
-    context = Context(graph_module=captured.graph_module)
+    context = Context(graph_module=captured.graph_module, options=options or CouplingOptions())
+    context.head_dims, headless = find_head_dims(context)
     for node in captured.graph_module.graph.nodes:
         context.image_rows[node] = trace_images(context, node)
         context.values[node] = _visit(context, node)
-    return _assemble(context)
+    return _assemble(context, _notes(context, headless))
+
+
+def _notes(context: Context, headless: list[Node]) -> tuple[str, ...]:
+    """What was asked for and could not be."""
+    if context.options.attention is not AttentionUnit.HEADS or not headless:
+        return ()
+    names = ", ".join(n.name for n in headless[:_NAMED]) + (", ..." if len(headless) > _NAMED else "")
+    return (
+        f"whole heads were asked for, but {len(headless)} products of activations do not tell heads apart "
+        f"({names}); there, channels of the heads leave in step",
+    )
 
 
 def _visit(context: Context, node: Node) -> Labelling:
@@ -83,7 +101,7 @@ class _Players:
         return np.array([self.number.get(r, NO_PLAYER) for r in roots.tolist()], dtype=np.int64)
 
 
-def _assemble(context: Context) -> CouplingGraph:
+def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
     players = _Players(context)
     names = _layer_names(context)
     parameter_players = {
@@ -107,7 +125,14 @@ def _assemble(context: Context) -> CouplingGraph:
         num_players=len(players.number),
         groups=_groups(parameter_players, layers, len(players.number)),
         mask_points=tuple(
-            MaskPoint(consumer=m.node.name, source=m.source.name, dim=m.dim, players=found, batch=m.batch)
+            MaskPoint(
+                consumer=m.node.name,
+                source=m.source.name,
+                dim=m.dim,
+                players=found,
+                batch=m.batch,
+                renormalises=m.renormalises,
+            )
             for m in context.masks
             if ((found := players.of(m.atoms)) != NO_PLAYER).any()
         ),
@@ -116,6 +141,7 @@ def _assemble(context: Context) -> CouplingGraph:
         parameter_players=parameter_players,
         node_players=_node_players(context, players),
         unruled_ops=tuple(f"{op_name(n)} ({n.name})" for n in context.unruled),
+        notes=notes,
     )
 
 

@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import op_name
-from edgeprune.graph.context import CONCRETE_BATCH, Context
+from edgeprune.graph.context import CONCRETE_BATCH, Context, MaskCandidate
 from edgeprune.graph.joining_rules import stacked_dim
 from edgeprune.graph.labels import Atoms
 from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_on_indices, varies
@@ -29,7 +29,9 @@ def image_layout(context: Context, node: Node) -> BatchLayout | None:
     return None if rows is None else _as_layout(*rows)
 
 
-def mask(context: Context, node: Node, source: Node, dim: int, entering: Atoms) -> None:
+def mask(
+    context: Context, node: Node, source: Node, dim: int, entering: Atoms, *, renormalises: bool = False
+) -> None:
     """A mask point where ``source``'s ``dim`` enters ``node``, each image with its own mask.
 
     What cannot be masked image by image stays.
@@ -37,8 +39,12 @@ def mask(context: Context, node: Node, source: Node, dim: int, entering: Atoms) 
     layout = image_layout(context, source)
     if layout is None or layout.dim == dim:
         context.freeze(node, {dim: entering}, "its input does not tell the images of a batch apart")
-    else:
-        context.add_mask(node, source, dim, entering, layout)
+        return
+    context.add_mask(
+        MaskCandidate(
+            node=node, source=source, dim=dim, atoms=entering, batch=layout, renormalises=renormalises
+        )
+    )
 
 
 def trace_images(context: Context, node: Node) -> Rows | None:

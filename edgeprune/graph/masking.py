@@ -12,17 +12,11 @@ import itertools
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.artifacts.coupling import NO_PLAYER, BatchLayout, CouplingGraph, MaskPoint
 from edgeprune.artifacts.model import CapturedModel
-
-
-def rows_of_images(per_image: Tensor, batch: BatchLayout) -> Tensor:
-    """Rows (batch, n) repeated as the images lie along an activation's batch dimension."""
-    if batch.inner > 1:
-        per_image = per_image.repeat_interleave(batch.inner, dim=0)
-    return per_image.repeat(batch.outer, 1) if batch.outer > 1 else per_image
+from edgeprune.graph.norm_masking import MaskedNorm, affine_of, rows_of_images
 
 
 class ChannelMask(nn.Module):
@@ -119,13 +113,20 @@ class ChannelReconstruction(nn.Module):
         return rebuilt.reshape(shape).movedim((0, 1), places)
 
 
+POINTS = (ChannelMask, ChannelReconstruction, MaskedNorm)
+"""Modules that take part in a coalition."""
+
+
 def mask_sources(coupling: CouplingGraph) -> list[tuple[str, int, list[MaskPoint]]]:
-    """Distinct (node, dimension) at which players enter consumers, with their mask points."""
+    """Distinct (node, dimension) at which players enter consumers, with their mask points.
+
+    Norms, which have statistics to take instead, are not among them.
+    """
 
     def key(point: MaskPoint) -> tuple[str, int]:
         return point.source, point.dim
 
-    ordered = sorted(coupling.mask_points, key=key)
+    ordered = sorted((p for p in coupling.mask_points if not p.renormalises), key=key)
     return [(source, dim, list(points)) for (source, dim), points in itertools.groupby(ordered, key=key)]
 
 
@@ -141,20 +142,20 @@ def mask_module(
     *,
     ridge: float = 1e-3,
 ) -> GraphModule:
-    """The captured network with a second input ``masks`` (batch, players + 1), weights shared.
+    """The captured network with one more input, the last, ``masks`` (batch, players + 1), weights shared.
 
     With ``statistics`` (mean and covariance by mask source) the points listed there reconstruct instead
     of masking.
     """
     source_module = captured.graph_module
     graph = Graph()
-    mapping: dict[torch.fx.Node, torch.fx.Node] = {}
+    mapping: dict[Node, Node] = {}
     graph.output(graph.graph_copy(source_module.graph, mapping))
     by_name = {old.name: new for old, new in mapping.items()}
     root = copy.copy(source_module)
     root._modules = dict(source_module._modules)
-    first = next(n for n in graph.nodes if n.op == "placeholder")
-    with graph.inserting_after(first):
+    last = [n for n in graph.nodes if n.op == "placeholder"][-1]
+    with graph.inserting_after(last):
         masks = graph.placeholder("masks")
     for number, (source, dim, points) in enumerate(mask_sources(coupling)):
         columns = player_columns(points[0], coupling.num_players)
@@ -171,7 +172,24 @@ def mask_module(
             masked = graph.call_module(name, (by_name[source], masks))
         for point in points:
             by_name[point.consumer].replace_input_with(by_name[source], masked)
+    _mask_norms(source_module, coupling, root, by_name, masks)
     return GraphModule(root, graph, class_name="MaskedGraph")
+
+
+def _mask_norms(
+    source: GraphModule, coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Node], masks: Node
+) -> None:
+    """Norms over present channels instead of all."""
+    original = {n.name: n for n in source.graph.nodes}
+    for number, point in enumerate(p for p in coupling.mask_points if p.renormalises):
+        columns = player_columns(point, coupling.num_players)
+        name = f"_masked_norm_{number}"
+        root.add_module(name, MaskedNorm(columns, point.dim, point.batch, original[point.consumer]))
+        norm = by_name[point.consumer]
+        with norm.graph.inserting_after(norm):
+            replaced = norm.graph.call_module(name, (norm.args[0], *affine_of(norm), masks))
+        norm.replace_all_uses_with(replaced)
+        norm.graph.erase_node(norm)
 
 
 def full_masks(batch: int, num_players: int, *, dtype: torch.dtype = torch.float32) -> Tensor:

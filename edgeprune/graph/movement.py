@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.artifacts.coupling import AttentionUnit
 from edgeprune.graph.context import Context, Labelling, concrete_argument
 from edgeprune.graph.labels import Atoms, DimLabels
 
@@ -74,6 +75,11 @@ def run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]
     view = [1] * len(shape)
     view[dim] = shape[dim]
     indices = torch.arange(shape[dim], dtype=torch.int32).view(view).expand(shape)
+    return run_movement(node, indices)
+
+
+def run_movement(node: Node, indices: Tensor) -> list[Tensor]:
+    """What a movement makes of a tensor in place of its operand."""
     args = [indices, *(concrete_argument(a) for a in node.args[1:])]
     kwargs = {k: concrete_argument(v) for k, v in node.kwargs.items()}
     if "view" in str(node.target):  # an expanded tensor has no strides that a view could keep
@@ -92,12 +98,13 @@ def _read_off(
     context: Context, node: Node, indices: Tensor, symbolic: set[int], atoms: Atoms, into: DimLabels
 ) -> None:
     """Turn an index tensor into labels along one dimension and add them to ``into``."""
+    heads = _Heads(context.head_dims.get(node), context.options.attention is AttentionUnit.HEADS)
     varying = [d for d in range(indices.dim()) if varies(indices, d)]
     if not varying or all(d in symbolic for d in varying):
         reason = "a channel is picked out alone" if not varying else "channels are folded into the batch"
         context.freeze(node, {0: atoms}, reason)
         return
-    keep = _dim_to_keep(indices, varying, symbolic)
+    keep = _dim_to_keep(indices, varying, symbolic, heads)
     if keep is None:
         context.freeze(node, {0: atoms}, "channels are spread over several dimensions irregularly")
         return
@@ -120,8 +127,18 @@ def varies(indices: Tensor, dim: int) -> bool:
     return bool((indices != indices.narrow(dim, 0, 1)).any())
 
 
-def _dim_to_keep(indices: Tensor, varying: list[int], symbolic: set[int]) -> int | None:
-    """The dimension that stays prunable: the largest of fixed size whose indices are all different."""
+class _Heads(NamedTuple):
+    """Which dimension counts attention heads, if any, and whether it is the one to keep."""
+
+    dim: int | None
+    wanted: bool
+
+
+def _dim_to_keep(indices: Tensor, varying: list[int], symbolic: set[int], heads: _Heads) -> int | None:
+    """The dimension that stays prunable: the largest of fixed size whose indices are all different.
+
+    Of attention heads and their channels it is the one that the user chose.
+    """
     if len(varying) == 1:
         return varying[0]
     candidates = []
@@ -129,4 +146,6 @@ def _dim_to_keep(indices: Tensor, varying: list[int], symbolic: set[int]) -> int
         line = indices.movedim(dim, 0).reshape(indices.shape[dim], -1)[:, 0]
         if len(torch.unique(line)) == indices.shape[dim]:
             candidates.append(dim)
+    if heads.dim in candidates:
+        candidates = [d for d in candidates if (d == heads.dim) == heads.wanted]
     return max(candidates, key=lambda d: int(indices.shape[d]), default=None)

@@ -11,10 +11,12 @@ from torch.fx import Node
 from edgeprune.fx import op_name
 from edgeprune.graph.context import Context, Labelling, concrete_argument
 from edgeprune.graph.labels import Atoms, DimLabels
+from edgeprune.graph.layout import mask
+from edgeprune.graph.norm_masking import RENORMALISING, affine_of
 from edgeprune.graph.rewrites import Sizes, int_argument, rewrite, source_of
 from edgeprune.graph.rules import freeze_all, rule
 
-TOGETHER = "normalised together with all other channels: removing some changes the rest"
+TOGETHER = "normalised together with all other channels: removing some changes the rest (--prune-normalized)"
 _OVER_POSITIONS = "normalised over this dimension: removing a part changes the rest"
 
 
@@ -46,6 +48,10 @@ def group_norm(context: Context, node: Node) -> Labelling:
     labels = _without_positions(context, node)
     atoms = labels.get(1)
     if atoms is not None and (groups := _norm_groups(node)) == 1:
+        if _may_renormalise(context, node):
+            mask(context, node, source_of(node), 1, atoms, renormalises=True)
+            _couple_stored(context, node, atoms, node.args[2:4])
+            return labels
         context.freeze(node, {1: labels.pop(1)}, TOGETHER)
     elif atoms is not None:
         rows = atoms.reshape(groups, -1)
@@ -95,8 +101,26 @@ def layer_norm(context: Context, node: Node) -> Labelling:
     normalised = concrete_argument(node.args[1])
     assert isinstance(normalised, (list, tuple))
     rank = len(context.shape(source_of(node)))
+    last = context.labels(source_of(node)).get(rank - 1)
+    if last is not None and len(normalised) == 1 and _may_renormalise(context, node):
+        mask(context, node, source_of(node), rank - 1, last, renormalises=True)
+        _couple_stored(context, node, last, affine_of(node))
+        return dict(context.labels(source_of(node)))
     labels = _hold(context, node, range(rank - len(normalised), rank), TOGETHER)
     return _results(context, node, labels)
+
+
+@rewrite("layer_norm", "rms_norm")
+def rewrite_layer_norm(sizes: Sizes, node: Node) -> None:
+    """The number of channels that it normalises over."""
+    keep = sizes.kept(node.name, len(node.meta["val"].shape) - 1)
+    if keep is not None:
+        node.update_arg(1, [len(keep)])
+
+
+def _may_renormalise(context: Context, node: Node) -> bool:
+    """Whether the norm may take its statistics over fewer channels (a choice of the user)."""
+    return context.options.prune_normalized and op_name(node) in RENORMALISING
 
 
 @rule("linalg_vector_norm")
