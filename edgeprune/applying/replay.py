@@ -101,13 +101,18 @@ def _attribute(model: nn.Module, name: str) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
+def _is_lifted(name: str) -> bool:
+    """``torch.export`` puts the name of a tensor made in a submodule's forward pass behind that of it."""
+    return name.rpartition(".")[2].startswith(LIFTED)
+
+
 def _find(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
     return tensors[name] if name in tensors else _attribute(model, name)
 
 
 def _require_same_model(model: nn.Module, plan: Recipe) -> None:
     tensors = named_tensors(model)
-    names = [n for n in {**plan.shapes, **plan.kept} if not n.startswith(LIFTED)]
+    names = [n for n in {**plan.shapes, **plan.kept} if not _is_lifted(n)]
     missing = [n for n in names if _find(model, n, tensors) is None]
     if missing:
         wrapped = [n for n in tensors if n.startswith(("module.", "_orig_mod."))]
@@ -153,7 +158,7 @@ def _slice(model: nn.Module, plan: Recipe) -> dict[int, Sliced]:
     tensors = named_tensors(model)
     jobs: dict[int, tuple[str, Tensor]] = {}
     for name, dims in plan.kept.items():
-        tensor = None if name.startswith(LIFTED) else _find(model, name, tensors)
+        tensor = None if _is_lifted(name) else _find(model, name, tensors)
         if tensor is None:
             continue
         other = jobs.setdefault(id(tensor), (name, tensor))[0]
@@ -287,4 +292,4 @@ def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
 
 def _of_the_graph(model: nn.Module, name: str) -> bool:
     """Constants of the rewritten graph, which the class makes itself: they are checked by running it."""
-    return name.startswith((LIFTED, "_kept_of_")) or _attribute(model, name) is not None
+    return _is_lifted(name) or name.startswith("_kept_of_") or _attribute(model, name) is not None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common import REPOSITORY, write_result
-from coupling_models import ONNX_SAMPLE, BenchModel, all_models, timm_present
+from coupling_models import BenchModel, all_models, timm_present
 from coupling_report import NOT_RUN, TOOLS, Row, render
 
 HERE = Path(__file__).resolve().parent
@@ -48,8 +48,8 @@ class Sweep:
             return
         command = [sys.executable, str(HERE / "coupling_child.py"), model.key, tool]
         command += ["--group-seconds", str(self.group_seconds)]
-        if model.key in ONNX_SAMPLE or self.onnx:
-            command.append("--onnx")
+        if not self.onnx:
+            command.append("--no-onnx")
         facts = run_child(command, self.timeout_s)
         facts["revision"] = self.revision
         path.write_text(json.dumps(facts, indent=1))
@@ -67,11 +67,13 @@ def main() -> None:
         "--only", nargs="+", metavar="NAME", help="models by key or name; others are 'not run'"
     )
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each child")
+    parser.add_argument("--timeout", type=float, default=240.0, help="seconds for each child")
     parser.add_argument("--group-seconds", type=float, default=20.0, help="for checking groups alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--large", action="store_true", help="also models with more than 600 MB of weights")
-    parser.add_argument("--onnx", action="store_true", help="export every pruned graph, not only a sample")
+    parser.add_argument("--no-onnx", action="store_true", help="do not export the pruned graphs")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
+    parser.add_argument("--revision", default=revision(), help="of the measured code, outside a checkout")
     options = parser.parse_args()
     models = [m for m in all_models() if options.large or not m.large]
     chosen = [m for m in models if not options.only or {m.key, m.name} & set(options.only)]
@@ -83,12 +85,12 @@ def main() -> None:
             deadline=time.monotonic() + 60 * options.limit_minutes,
             timeout_s=options.timeout,
             group_seconds=options.group_seconds,
-            onnx=options.onnx,
-            revision=revision(),
+            onnx=not options.no_onnx,
+            revision=options.revision,
         )
         sweep.results.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda pair: sweep.measure(*pair), [(m, t) for m in chosen for t in TOOLS]))
+            list(pool.map(lambda pair: sweep.measure(*pair), [(m, t) for m in chosen for t in options.tools]))
         rows = [Row(model=m, tools={t: load(sweep.path(m, t)) for t in TOOLS}) for m in models]
     write_result("coupling.md", render(rows, jobs=options.jobs, timm=timm_present()))
 

@@ -56,7 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("tool", choices=["edgeprune", "torch-pruning"])
-    parser.add_argument("--onnx", action="store_true")
+    parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--group-seconds", type=float, default=20.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,15 +71,19 @@ def main() -> int:
             if options.tool == "edgeprune":
                 from coupling_ours import measure
 
-                measure(found, progress, with_onnx=options.onnx, group_seconds=options.group_seconds)
+                measure(found, progress, with_onnx=not options.no_onnx, group_seconds=options.group_seconds)
             else:
                 measure_torch_pruning(found, progress)
             progress.tell(stage="done")
         except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
-            progress.tell(error=reason, place=_innermost_place(error))
+            progress.tell(error=reason_of(error), place=_innermost_place(error))
     return 0
+
+
+def reason_of(error: Exception) -> str:
+    """Class and first line of an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
 
 
 def _innermost_place(error: Exception) -> str:
@@ -130,9 +134,9 @@ def measure_torch_pruning(model: BenchModel, progress: Progress) -> None:
     widths = _widths(module)
     with progress.stage("graph"):
         graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=images, verbose=False)
-        groups = sum(1 for _ in graph.get_all_groups(ignored_layers=heads))
-    del graph
-    progress.tell(groups=groups)
+        groups = list(graph.get_all_groups(ignored_layers=heads))
+    progress.tell(groups=len(groups), prunable_share=_prunable_width(graph, groups) / widths)
+    del graph, groups
     with progress.stage("pruner"):
         pruner = torch_pruning.pruner.MagnitudePruner(
             module,
@@ -165,6 +169,17 @@ def _widths(module: nn.Module) -> int:
     """Output channels of all convolutions and linear layers."""
     layers = [m for m in module.modules() if _is_layer(m)]
     return sum(m.out_features if isinstance(m, nn.Linear) else m.out_channels for m in layers)
+
+
+def _prunable_width(graph: Any, groups: list[Any]) -> int:
+    """Output channels of convolutions and linear layers that some group removes."""
+    found: dict[nn.Module, set[int]] = {}
+    for group in groups:
+        for dependency, indices in group:
+            layer = dependency.target.module
+            if _is_layer(layer) and graph.is_out_channel_pruning_fn(dependency.handler):
+                found.setdefault(layer, set()).update(indices)
+    return sum(len(indices) for indices in found.values())
 
 
 def half_of_every_group(groups: list[list[int]]) -> list[tuple[int, ...]]:

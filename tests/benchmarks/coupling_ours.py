@@ -2,74 +2,75 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from coupling_child import Progress, half_of_every_group, prepare
+from coupling_after import CHECK_IMAGES, after_pruning, distance
+from coupling_child import SEED, Progress, half_of_every_group, prepare
+from coupling_memory import memory_now_mb, peak_mb, reset_peak
 from coupling_models import BenchModel
 from torch import Tensor, nn
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.graph.capture import capture, export_program
+from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
-from edgeprune.graph.surgery import prune
+from edgeprune.graph.surgery import prune, surgery_recipe
 
 Removal = tuple[int, ...]
-CHECK_IMAGES = 2
 
 
 def measure(model: BenchModel, progress: Progress, *, with_onnx: bool, group_seconds: float) -> None:
     """All figures of one model, told stage by stage."""
     warm_up()
-    before_mb = _status_mb("VmRSS")
-    _reset_peak()
+    before_mb = memory_now_mb()
+    reset_peak()
+    torch.manual_seed(SEED)
     with progress.stage("build"):
         module = prepare(model)
     size_mb = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())) / 2**20
     progress.tell(size_mb=size_mb)
     with progress.stage("capture"):
         captured = capture(module, model.input_shape)
+    progress.tell(capture_peak_mb=peak_mb() - before_mb)
     del module
+    before_mb = memory_now_mb()
+    reset_peak()
     with progress.stage("couple"):
         coupling = couple(captured)
-    progress.tell(**describe(captured, coupling))
+    progress.tell(couple_peak_mb=peak_mb() - before_mb)
     parts = half_of_every_group([list(g.players) for g in coupling.groups])
     everything = tuple(sorted(p for part in parts for p in part))
     with progress.stage("step"):
         pruned = prune(captured, coupling, everything)
+    progress.tell(analysis_peak_mb=peak_mb() - before_mb, **describe(captured, coupling))
     gone = coupling.removed_mask(everything)
     progress.tell(
         macs_left=coupling.total_macs(gone) / max(coupling.total_macs(), 1),
         removed_share=_share(captured, coupling, gone),
-        peak_mb=_status_mb("VmHWM") - before_mb,
     )
     with progress.stage("forward"), torch.no_grad():
         pruned(torch.randn((CHECK_IMAGES, *model.input_shape)))
     progress.tell(forward_runs=True)
-    if with_onnx:
-        with progress.stage("onnx"):
-            deviation = onnx_deviation(pruned, model.input_shape)
-        progress.tell(onnx_deviation=deviation)
-    del pruned
-    if everything:
-        with progress.stage("check"):
-            check(captured, coupling, parts, everything, progress, group_seconds=group_seconds)
+    if not everything:
+        return
+    recipe = surgery_recipe(coupling, everything, captured)
+    with progress.stage("check"):
+        check(captured, coupling, parts, everything, progress, group_seconds=group_seconds)
+    del captured, coupling
+    after_pruning(model, pruned, recipe, progress, with_onnx=with_onnx)
 
 
 def warm_up() -> None:
-    """Export and couple a tiny network, so that imports and first calls count for nobody."""
-    couple(
-        capture(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval(), (3, 4, 4))
-    )
+    """Export, couple and prune a tiny network, so that imports and first calls count for nobody."""
+    tiny = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
+    captured = capture(tiny, (3, 4, 4))
+    prune(captured, couple(captured), (0,))
 
 
 def describe(captured: CapturedModel, coupling: CouplingGraph) -> dict[str, Any]:
@@ -150,45 +151,4 @@ def deviation_of(
     outputs = tensor_leaves(masked(torch.cat([images, images]), masks))
     whole, without = zip(*(o.chunk(2) for o in outputs), strict=True)
     pruned = tensor_leaves(prune(captured, coupling, removed)(images))
-    return _distance(without, tuple(pruned)), _distance(whole, without)
-
-
-def _distance(expected: tuple[Tensor, ...], got: tuple[Tensor, ...]) -> float:
-    """Largest difference relative to the largest value; infinite where shapes differ or NaN appears."""
-    worst = 0.0
-    for a, b in zip(expected, got, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        found = float((a - b).abs().max() / a.abs().max())
-        worst = max(worst, float("inf") if math.isnan(found) else found)
-    return worst
-
-
-def onnx_deviation(pruned: nn.Module, input_shape: tuple[int, ...]) -> float:
-    """Export the pruned graph to ONNX, run it in onnxruntime, and compare with torch in float32."""
-    import onnxruntime
-
-    from edgeprune.exporting import export_onnx
-
-    images = torch.rand((CHECK_IMAGES, *input_shape))
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.onnx"
-        export_onnx(export_program(pruned, images), path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    with torch.no_grad():
-        expected = tensor_leaves(pruned(images))
-    return _distance(tuple(expected), tuple(torch.from_numpy(np.asarray(f)) for f in found))
-
-
-def _status_mb(field: str) -> float:
-    """A line of the kernel's account of this process, in MiB (Linux only)."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
-def _reset_peak() -> None:
-    """Forget the highest memory so far (Linux only)."""
-    Path("/proc/self/clear_refs").write_text("5")
+    return distance(without, tuple(pruned)), distance(whole, without)

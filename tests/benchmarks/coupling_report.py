@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,6 +15,18 @@ from coupling_models import BenchModel
 OURS, THEIRS = TOOLS = ("edgeprune", "torch-pruning")
 NOT_RUN = "not run"
 TOLERANCE = 1e-10
+ONNX_TOLERANCE = 1e-3
+"""Largest difference of onnxruntime from torch in float32, relative to the largest output."""
+
+SMALL_MB = 16
+"""Below this a model's weights take less than Python's own objects, so memory is told in MB."""
+
+ADVICE = re.compile("; (?:take|go on|give) ")
+"""Where a refusal turns from the reason to what to do, which is the same for all."""
+
+LATER = ("export", "replay", "onnx")
+"""Stages after pruning was checked: a time limit in one of them is its failure alone."""
+TP_FIGURES = ("graph_s", "step_s", "prunable_share", "removed_share", "macs_left")
 LIBRARIES = ("torchvision", "segmentation", "video", "timm")
 
 
@@ -33,15 +46,35 @@ class Row:
         facts = self.tools[tool]
         return bool(facts.get("forward_runs")) and facts.get("removed_share", 0) > 0
 
+    def failed(self, tool: str) -> bool:
+        """Whether analysis, pruning or its check ended with an error."""
+        facts = self.tools[tool]
+        return "error" in facts and facts.get("stage") not in LATER
+
     def exact(self) -> bool:
         """Whether our pruned network computes what the masked one does."""
+        return self.works(OURS) and not self.failed(OURS) and deviation(self.tools[OURS]) < TOLERANCE
+
+    def onnx(self) -> tuple[bool, str] | None:
+        """Whether the pruned graph runs in onnxruntime and agrees, and why not; ``None`` if not tried."""
         facts = self.tools[OURS]
-        return self.works(OURS) and "error" not in facts and deviation(facts) < TOLERANCE
+        if (found := facts.get("onnx_deviation")) is not None:
+            return found < ONNX_TOLERANCE, f"outputs differ by {found:.1e} of the largest"
+        reason = facts.get("onnx_error") or (facts.get("error") if facts.get("stage") in LATER else None)
+        return (False, reason) if reason else None
+
+    def replay(self) -> tuple[str, str] | None:
+        """How the replay on the user's class ended and why it was not equal; ``None`` if not tried."""
+        facts = self.tools[OURS]
+        if "replay" in facts:
+            return facts["replay"], ADVICE.split(facts.get("replay_reason", ""))[0]
+        late = facts.get("stage") in ("export", "replay")
+        return ("not finished", facts["error"]) if late and "error" in facts else None
 
     def reason(self, tool: str) -> str | None:
         """Why the tool failed, in one line."""
         facts = self.tools[tool]
-        if "error" in facts:
+        if self.failed(tool):
             place = f" ({facts['place']})" if facts.get("place") else ""
             return f"{facts.get('stage', '')}: {facts['error']}{place}" if self.ran(tool) else None
         if not self.works(tool):
@@ -74,30 +107,47 @@ def render(rows: list[Row], *, jobs: int, timm: bool) -> str:
     )
     if not timm:
         text += "\ntimm is not installed: its models were left out.\n"
-    return text + "".join(part(rows) for part in (_summary, _table, _failures, _frozen))
+    return text + "".join(part(rows) for part in (_summary, _costs, _table, _failures, _replayed, _frozen))
 
 
 def _summary(rows: list[Row]) -> str:
-    text = "\n## Summary\n\n| models | run | edgeprune works | exact | Torch-Pruning works (of those run) |\n"
-    text += "|---|---|---|---|---|\n"
+    text = "\n## Summary\n\n| models | run | edgeprune works | exact | ONNX works | replayed on the class "
+    text += "| Torch-Pruning works (of those run) |\n|---|---|---|---|---|---|---|\n"
     for name in (*LIBRARIES, "all"):
         these = [r for r in rows if name in ("all", r.model.library) and r.ran(OURS)]
         if not these:
             continue
         theirs = [r for r in these if r.ran(THEIRS)]
-        text += (
-            f"| {name} | {len(these)} | {sum(r.works(OURS) for r in these)} "
-            f"| {sum(r.exact() for r in these)} | {sum(r.works(THEIRS) for r in theirs)} of {len(theirs)} |\n"
-        )
-    text += (
-        "\n*Works*: half of the channels of every group leave and the smaller network runs. *Exact*:\n"
-        "besides, in float64 it computes what masking those channels gives, to less than "
-        f"{TOLERANCE:.0e}\nof the largest output (half of all groups at once, and half of single groups as\n"
-        "far as time allows; Torch-Pruning has no such mask to compare with).\n"
+        onnx = [found for r in these if (found := r.onnx())]
+        replays = [found for r in these if (found := r.replay())]
+        cells = [
+            name,
+            f"{len(these)}",
+            f"{sum(r.works(OURS) for r in these)}",
+            f"{sum(r.exact() for r in these)}",
+            f"{sum(ok for ok, _ in onnx)} of {len(onnx)}",
+            f"{sum(how == 'equal' for how, _ in replays)} of {len(replays)}",
+            f"{sum(r.works(THEIRS) for r in theirs)} of {len(theirs)}",
+        ]
+        text += f"| {' | '.join(cells)} |\n"
+    working = [r for r in rows if r.works(OURS)]
+    left = [1 - r.tools[OURS]["macs_left"] for r in working]
+    leave = f"a median of {statistics.median(left):.0%} of a model's MACs" if left else "no MACs"
+    return text + (
+        f"\n*Works*: half of the channels of every group leave (with them {leave})\n"
+        "and the smaller network runs. *Exact*: besides, in float64 it computes what masking those\n"
+        f"channels gives, to less than {TOLERANCE:.0e} of the largest output (half of all groups at once,\n"
+        "and half of single groups as far as time allows; Torch-Pruning has no such mask to compare with).\n"
+        "*ONNX works*: the pruned graph, exported, runs in onnxruntime and agrees with torch in float32 to\n"
+        f"less than {ONNX_TOLERANCE:.0e} of the largest output. *Replayed*: `edgeprune.apply_surgery` on a\n"
+        "fresh model of the user's own class computes in float32 what the rewritten graph does (below).\n"
         "Torch-Pruning: magnitude pruner, "
-        "channel ratio 0.5, the classifier ignored, defaults otherwise.\n\n"
-        "| CPU time and others | median | worst |\n|---|---|---|\n"
+        "channel ratio 0.5, the classifier ignored, defaults otherwise.\n"
     )
+
+
+def _costs(rows: list[Row]) -> str:
+    text = "\n| CPU time and others | median | worst |\n|---|---|---|\n"
     for title, tool, key in (
         ("edgeprune: capture", OURS, "capture_s"),
         ("edgeprune: coupling analysis", OURS, "couple_s"),
@@ -106,14 +156,26 @@ def _summary(rows: list[Row]) -> str:
         ("Torch-Pruning: pruning step", THEIRS, "step_s"),
     ):
         text += _extremes(title, rows, lambda r, t=tool, k=key: r.tools[t].get(k), "{:.2f} s")
-    both = [r for r in rows if r.works(OURS) and r.works(THEIRS)]
-    text += _extremes("edgeprune: peak memory, models' sizes", rows, _peak, "{:.1f}")
+    larger = [r for r in rows if r.tools[OURS].get("size_mb", 0) >= SMALL_MB]
+    small = [r for r in rows if r not in larger]
+    of_size = f"models of {SMALL_MB} MB or more, in their sizes"
+    for title, key in (
+        ("edgeprune: memory added by analysis and pruning", "analysis_peak_mb"),
+        ("edgeprune: memory added by building and capture", "capture_peak_mb"),
+    ):
+        text += _extremes(f"{title}, {of_size}", larger, lambda r, k=key: _in_sizes(r, k), "{:.1f}")
+        text += _extremes(
+            f"{title}, smaller models", small, lambda r, k=key: r.tools[OURS].get(k), "{:.0f} MB"
+        )
     text += _extremes("edgeprune: deviation", rows, lambda r: _finite(r.tools[OURS]), "{:.1e}")
     text += _extremes("edgeprune: deviation of ONNX, float32", rows, _onnx, "{:.1e}")
+    both = [r for r in rows if r.works(OURS) and r.works(THEIRS)]
     same = sum(abs(r.tools[OURS]["macs_left"] - r.tools[THEIRS]["macs_left"]) < 0.01 for r in both)
     return (
         text
-        + f"\nMACs left after the step agree within 0.01 on {same} of {len(both)} models that both prune.\n"
+        + "\nMemory: highest resident size during the stages less that before them, when all free memory\n"
+        + "was given back. The captured graph, which holds the weights, is there before analysis begins.\n"
+        + f"MACs left after the step agree within 0.01 on {same} of {len(both)} models that both prune.\n"
     )
 
 
@@ -126,9 +188,18 @@ def _extremes(title: str, rows: list[Row], value: Callable[[Row], float | None],
     return f"| {title} | {form.format(middle)} | {form.format(worst)} ({name}) |\n"
 
 
-def _peak(row: Row) -> float | None:
+def _in_sizes(row: Row, key: str) -> float | None:
     facts = row.tools[OURS]
-    return facts["peak_mb"] / facts["size_mb"] if "peak_mb" in facts else None
+    return facts[key] / facts["size_mb"] if key in facts else None
+
+
+def _memory(row: Row) -> str:
+    """Of analysis and pruning; sizes of the model, of a small one MB."""
+    facts = row.tools[OURS]
+    if "analysis_peak_mb" not in facts:
+        return ""
+    small = facts["size_mb"] < SMALL_MB
+    return f"{facts['analysis_peak_mb']:.0f} MB" if small else f"{_in_sizes(row, 'analysis_peak_mb'):.2f}"
 
 
 def _finite(facts: dict[str, Any]) -> float | None:
@@ -143,15 +214,17 @@ def _table(rows: list[Row]) -> str:
     text = (
         "\n## Models\n\nTimes in CPU seconds of the one thread; *removable*: share of all layers' "
         "output\nchannels that can leave; "
-        "TP: Torch-Pruning; *memory*: peak up to the step, in sizes of the model.\n\n"
+        "TP: Torch-Pruning; *memory*: added by analysis and step, in sizes of the model\n"
+        f"(in MB for models below {SMALL_MB} MB); *class*: replayed on the user's class.\n\n"
         "| model | input | capture | couple | step | players | groups | removable | MACs left | deviation "
-        "| groups checked | memory | TP graph | TP step | TP channels removed | TP MACs left |\n"
-        "|" + "---|" * 16 + "\n"
+        "| groups checked | memory | ONNX deviation | class | TP graph | TP step | TP removable "
+        "| TP channels removed | TP MACs left |\n"
+        "|" + "---|" * 19 + "\n"
     )
     for row in rows:
         ours, theirs = row.tools[OURS], row.tools[THEIRS]
         if not row.ran(OURS):
-            text += f"| {row.model.key} | not run |{' |' * 14}\n"
+            text += f"| {row.model.key} | not run |{' |' * 17}\n"
             continue
         cells = [
             row.model.key,
@@ -161,13 +234,20 @@ def _table(rows: list[Row]) -> str:
             *(_cell(ours, k, ".2f") for k in ("prunable_share", "macs_left")),
             f"{deviation(ours):.1e}" if "deviation" in ours else "failed",
             _cell(ours, "groups_checked", "d"),
-            f"{peak:.1f}" if (peak := _peak(row)) is not None else "",
-            *(_cell(theirs, k, ".2f") for k in ("graph_s", "step_s", "removed_share", "macs_left")),
+            _memory(row),
+            _onnx_cell(row),
+            found[0] if (found := row.replay()) else "",
+            *(_cell(theirs, k, ".2f") for k in TP_FIGURES),
         ]
         if not row.works(THEIRS) and row.ran(THEIRS):
             cells[-1] = "failed"
         text += f"| {' | '.join(cells)} |\n"
     return text
+
+
+def _onnx_cell(row: Row) -> str:
+    found = row.onnx()
+    return "" if found is None else _cell(row.tools[OURS], "onnx_deviation", ".1e") or "failed"
 
 
 def _cell(facts: dict[str, Any], key: str, form: str) -> str:
@@ -180,12 +260,28 @@ def _failures(rows: list[Row]) -> str:
         found = [(r.model.key, why) for r in rows if (why := r.reason(tool))]
         text += f"\n{title}: {len(found)}.\n" + "\n" * bool(found)
         text += "".join(f"- {name}: {_plain(why)}\n" for name, why in found)
-    return text
+    failed = [(r.model.key, found[1]) for r in rows if (found := r.onnx()) and not found[0]]
+    text += f"\nONNX of the pruned graph: {len(failed)}.\n" + "\n" * bool(failed)
+    return text + "".join(f"- {name}: {_plain(why)}\n" for name, why in failed)
+
+
+def _replayed(rows: list[Row]) -> str:
+    found = [(r.model.key, *how) for r in rows if (how := r.replay())]
+    counts = Counter(how for _, how, _ in found)
+    text = "\n## Replayed on the user's class\n\n"
+    text += (
+        "`edgeprune.apply_surgery` slices a fresh model of the user's own class by `surgery.json`, loads\n"
+        "`weights.safetensors`, and compares itself with `model.pt2` beside them; here its outputs are\n"
+        f"compared once more, on other images. Of {len(found)} models: {counts['equal']} equal, "
+        f"{counts['refused']} refused in one\nsentence because the class has a size in its Python code, "
+        f"{counts['wrong']} wrong, {counts['not finished']} not finished in time.\n\n"
+    )
+    return text + "".join(f"- {name}: {how}: {_plain(why)}\n" for name, how, why in found if how != "equal")
 
 
 def _plain(text: str) -> str:
     """Without folders and without marks that Markdown would read."""
-    words = [w.rpartition("/")[2] if w.startswith(("/", "(/")) else w for w in text.split()]
+    words = [w.rpartition("/")[2] if w.startswith(("/", "(/", "'/")) else w for w in text.split()]
     return " ".join(words).replace("<", "&lt;").replace("|", "/")
 
 

@@ -243,6 +243,20 @@ def test_a_tensor_made_in_the_forward_pass_is_named_by_its_line(tmp_path: Path) 
     assert "torch.tensor([1.0, 2" in refusal(lambda: apply(model, tmp_path))
 
 
+def test_a_constant_made_in_a_submodules_forward_pass(tmp_path: Path) -> None:
+    """``torch.export`` names it below the submodule, which has no such tensor."""
+
+    class Ramp(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.tensor([1.0, 2, 3, 4, 5, 6])
+
+    model = Net(8, nn.Conv2d(3, 8, 3), Ramp(), nn.ReLU())
+    graph = write_run(model, tmp_path, program=True)
+    shapes = json.loads((tmp_path / "surgery.json").read_text())["original_shapes"]
+    assert any(name.startswith("body.1.lifted_tensor") for name in shapes)
+    assert_equal_outputs(apply(model, tmp_path), graph)
+
+
 def test_a_layer_of_torch_that_fails_is_named(tmp_path: Path) -> None:
     grouped = (nn.Unflatten(1, (2, 4)), nn.Flatten(1, 2), nn.Flatten())
     model = nn.Sequential(nn.Conv2d(3, 8, 3), *grouped, nn.Linear(288, 4))
