@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.masking import ChannelMask, ChannelReconstruction
+from edgeprune.graph.masking import POINTS, ChannelReconstruction
 
 
 class LossKind(Enum):
@@ -29,10 +29,11 @@ class MaskedGame:
     """All players of a network as one game over calibration images (see ``shapley.game``).
 
     Args:
-        masked: module (images, masks) -> outputs from ``masking.mask_module``.
+        masked: module (images, *further inputs, masks) -> outputs from ``masking.mask_module``.
         batch: inputs; labels decide the loss if present.
         reference: the original's outputs on these images, one tensor per output.
         images_at_once: rows of one forward pass.
+        further_inputs: those of a model with several inputs, after the images, one row an image each.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class MaskedGame:
         reference: list[Tensor],
         *,
         images_at_once: int = 128,
+        further_inputs: tuple[Tensor, ...] = (),
     ) -> None:
         self._masked = masked
-        self._images = batch.images
+        self._inputs = (batch.images, *further_inputs)
         self._reference = reference
         self._images_at_once = images_at_once
         self._num_players = num_players
         self._counter = [0]
-        points = [m for m in masked.modules() if isinstance(m, ChannelReconstruction | ChannelMask)]
+        points = [m for m in masked.modules() if isinstance(m, POINTS)]
         self._points = points if any(isinstance(m, ChannelReconstruction) for m in points) else []
         self.loss_kind = _choose_loss(batch, reference)
         if self.loss_kind is LossKind.LABELS:
@@ -72,7 +74,7 @@ class MaskedGame:
     def on_images(self, count: int) -> MaskedGame:
         """The same game on the first ``count`` images; evaluations are counted together."""
         narrowed = copy.copy(self)
-        narrowed._images = self._images[:count]
+        narrowed._inputs = tuple(i[:count] for i in self._inputs)
         narrowed._reference = [r[:count] for r in self._reference]
         if self.loss_kind is not LossKind.OUTPUTS:
             narrowed._classes = self._classes[:count]
@@ -86,7 +88,7 @@ class MaskedGame:
     @property
     def num_images(self) -> int:
         """Number of calibration images."""
-        return int(self._images.shape[0])
+        return len(self._inputs[0])
 
     def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
         """v(S) (m, k) of coalitions (m, n) on every image."""
@@ -126,15 +128,15 @@ class MaskedGame:
         present[:-1] = torch.from_numpy(memberships[0] > 0)
         for point in self._points:
             point.set_coalition(present)
-        return torch.zeros((len(memberships), self._num_players + 1), dtype=self._images.dtype)
+        return torch.zeros((len(memberships), self._num_players + 1), dtype=self._inputs[0].dtype)
 
     def _masks(self, memberships: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
-        masks = torch.ones((len(memberships), self._num_players + 1), dtype=self._images.dtype)
+        masks = torch.ones((len(memberships), self._num_players + 1), dtype=self._inputs[0].dtype)
         masks[:, :-1] = torch.from_numpy(np.array(memberships))
         return masks
 
     def _loss(self, chosen: Tensor, masks: Tensor) -> Tensor:
-        outputs = tensor_leaves(self._masked(self._images[chosen], masks))
+        outputs = tensor_leaves(self._masked(*(i[chosen] for i in self._inputs), masks))
         if self.loss_kind is not LossKind.OUTPUTS:
             return functional.cross_entropy(outputs[0], self._classes[chosen], reduction="none")
         losses = [

@@ -1,0 +1,343 @@
+"""Models with several inputs: captured, coupled, masked and pruned like any other, and refused by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import networks as nets
+import numpy as np
+import pytest
+import torch
+from networks import conv_bn, head
+from torch import Tensor, nn
+from torch.nn import functional
+
+import edgeprune
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.coupling import NO_PLAYER
+from edgeprune.artifacts.model import InputShapes
+from edgeprune.errors import CaptureError, UsageError
+from edgeprune.fx import tensor_leaves
+from edgeprune.graph.capture import capture, export_program
+from edgeprune.graph.coupling import couple
+from edgeprune.graph.inputs import input_shapes
+from edgeprune.graph.masking import full_masks, mask_module
+from edgeprune.graph.replay import MaskedGame
+from edgeprune.graph.surgery import prune
+
+IMAGE, VECTOR = (3, 8, 8), (5,)
+Inputs = tuple[Tensor, ...]
+
+
+class Joined(nn.Module):
+    """Layers by name and a forward function of several inputs."""
+
+    def __init__(self, forward: Callable[..., object], **layers: nn.Module) -> None:
+        super().__init__()
+        self._run = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, *inputs: Tensor) -> object:
+        return self._run(self, *inputs)
+
+
+class ImageAndVector(nn.Module):
+    """Features of an image beside the numbers of a vector, as of a camera and other sensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 8)
+        self.joined = nn.Linear(8 + 5, 6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, image: Tensor, vector: Tensor) -> Tensor:
+        features = self.stem(image).mean((2, 3))
+        return self.head(functional.relu(self.joined(torch.cat([features, vector], 1))))
+
+
+def shared_backbone() -> nn.Module:
+    """Two images through the same layers, compared (Bromley et al. 1993)."""
+    return Joined(
+        lambda m, a, b: m.head((m.backbone(a) - m.backbone(b)).abs()),
+        backbone=nn.Sequential(conv_bn(3, 8), conv_bn(8, 6)),
+        head=head(6),
+    )
+
+
+def added_branch() -> nn.Module:
+    """The second image's features are added: both stems leave together."""
+    return Joined(
+        lambda m, a, b: m.head(m.last(functional.relu(m.left(a) + m.right(b)))),
+        left=conv_bn(3, 8),
+        right=nn.Conv2d(3, 8, 3, padding=1),
+        last=conv_bn(8, 6),
+        head=head(6),
+    )
+
+
+def added_input() -> nn.Module:
+    """The second input itself is added to the channels, which therefore stay."""
+    return Joined(
+        lambda m, a, b: m.head(m.last(m.stem(a) + b)), stem=conv_bn(3, 8), last=conv_bn(8, 6), head=head(6)
+    )
+
+
+def added_to_all_channels() -> nn.Module:
+    """The second input is one map, the same for every channel."""
+    return Joined(
+        lambda m, a, b: m.head(m.last(m.stem(a) + b)), stem=conv_bn(3, 8), last=conv_bn(8, 6), head=head(6)
+    )
+
+
+def gate() -> nn.Module:
+    """A vector scales the channels of the image."""
+    return Joined(
+        lambda m, a, v: m.head(m.last(m.stem(a) * m.gate(v)[:, :, None, None])),
+        stem=conv_bn(3, 8),
+        gate=nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 8), nn.Sigmoid()),
+        last=conv_bn(8, 6),
+        head=head(6),
+    )
+
+
+def one_number() -> nn.Module:
+    """One number an image, of shape (batch,), as the time step of a denoiser."""
+    return Joined(
+        lambda m, a, t: m.head(m.last(m.stem(a) * t.view(-1, 1, 1, 1))),
+        stem=conv_bn(3, 8),
+        last=conv_bn(8, 6),
+        head=head(6),
+    )
+
+
+def three_inputs() -> nn.Module:
+    return Joined(
+        lambda m, a, v, b: m.head(
+            torch.cat([m.left(a), v[:, :, None, None].expand(-1, 5, 8, 8), m.right(b)], 1)
+        ),
+        left=conv_bn(3, 8),
+        right=conv_bn(1, 4),
+        head=nn.Sequential(conv_bn(8 + 5 + 4, 6), *head(6)),
+    )
+
+
+def several_outputs() -> nn.Module:
+    return Joined(
+        lambda m, a, v: {"scores": m.head(y := m.stem(a)), "maps": [m.maps(y), (m.vector(v), None)]},
+        stem=conv_bn(3, 8),
+        head=head(8),
+        maps=nn.Conv2d(8, 2, 1),
+        vector=nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)),
+    )
+
+
+NETWORKS: dict[Callable[[], nn.Module], tuple[InputShapes, int]] = {
+    ImageAndVector: ((IMAGE, VECTOR), 8 + 6),
+    shared_backbone: ((IMAGE, IMAGE), 8 + 6),
+    added_branch: ((IMAGE, IMAGE), 8 + 6),
+    added_input: ((IMAGE, (8, 8, 8)), 6),
+    added_to_all_channels: ((IMAGE, (1, 8, 8)), 8 + 6),
+    gate: ((IMAGE, VECTOR), 8 + 6 + 6),
+    one_number: ((IMAGE, ()), 8 + 6),
+    three_inputs: ((IMAGE, VECTOR, (1, 8, 8)), 8 + 4 + 6),
+    several_outputs: ((IMAGE, VECTOR), 8 + 7),
+}
+
+
+@functools.cache
+def case(factory: Callable[[], nn.Module]) -> tuple[nets.Case, Inputs]:
+    """A captured float64 network, its coupling, and two of each input."""
+    shapes, _ = NETWORKS[factory]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = factory().eval()
+        for norm in (n for n in module.modules() if isinstance(n, nn.BatchNorm2d)):
+            nn.init.uniform_(norm.running_mean, -0.5, 0.5)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.5, 0.5)
+        captured = capture(module, shapes)
+        inputs = tuple(torch.randn((2, *shape), dtype=torch.float64) for shape in shapes)
+    coupling = couple(captured)
+    captured.graph_module.double()
+    return nets.Case(captured=captured, coupling=coupling, images=inputs[0]), inputs
+
+
+def masks_without(found: nets.Case, *removed_by_image: tuple[int, ...]) -> Tensor:
+    masks = full_masks(len(removed_by_image), found.coupling.num_players, dtype=torch.float64)
+    for row, removed in enumerate(removed_by_image):
+        masks[row, list(removed)] = 0
+    return masks
+
+
+@pytest.mark.parametrize("factory", NETWORKS, ids=lambda f: f.__name__)
+def test_every_group_pruned_equals_masked(factory):
+    found, inputs = case(factory)
+    assert found.coupling.num_players == NETWORKS[factory][1]
+    assert found.coupling.unruled_ops == ()
+    masked = mask_module(found.captured, found.coupling)
+    with torch.no_grad():
+        original = tensor_leaves(found.captured.graph_module(*inputs))
+        for removed in found.removals():
+            without = tensor_leaves(masked(*inputs, masks_without(found, removed, removed)))
+            pruned = tensor_leaves(prune(found.captured, found.coupling, removed)(*inputs))
+            assert nets.distance(without, pruned) < 1e-10
+            assert nets.distance(original, without) > 1e-6
+
+
+@pytest.mark.parametrize("factory", NETWORKS, ids=lambda f: f.__name__)
+def test_every_row_of_the_batch_has_its_own_mask(factory):
+    found, inputs = case(factory)
+    masked = mask_module(found.captured, found.coupling)
+    removed = found.removals()[-1]
+    with torch.no_grad():
+        mixed = tensor_leaves(masked(*inputs, masks_without(found, removed, ())))
+        original = tensor_leaves(found.captured.graph_module(*inputs))
+        pruned = tensor_leaves(prune(found.captured, found.coupling, removed)(*inputs))
+    assert nets.distance([o[:1] for o in pruned], [o[:1] for o in mixed]) < 1e-10
+    assert nets.distance([o[1:] for o in original], [o[1:] for o in mixed]) < 1e-10
+
+
+def test_the_masks_come_after_all_inputs():
+    found, _ = case(three_inputs)
+    graph = mask_module(found.captured, found.coupling).graph
+    names = [n.name for n in graph.nodes if n.op == "placeholder"]
+    assert len(names) == 4
+    assert names[-1] == "masks"
+
+
+def test_inputs_have_no_players_and_keep_their_order():
+    found, _ = case(ImageAndVector)
+    names = [n.name for n in found.captured.graph_module.graph.nodes if n.op == "placeholder"]
+    assert names == ["image", "vector"]
+    stem = found.coupling.parameter_players[("stem.0.weight", 0)].tolist()
+    entering = found.coupling.parameter_players[("joined.weight", 1)].tolist()
+    assert entering == [*stem, *[NO_PLAYER] * 5]
+
+
+def test_a_backbone_for_two_images_is_pruned_once_and_counted_twice():
+    found, _ = case(shared_backbone)
+    names = [layer.name for layer in found.coupling.layers]
+    assert names == ["backbone.0.0", "backbone.1.0", "backbone.0.0@2", "backbone.1.0@2", "head.2"]
+    assert len(found.coupling.groups) == 2
+    weights = [n for n, _ in found.captured.graph_module.named_parameters() if n == "backbone.0.0.weight"]
+    assert len(weights) == 1
+
+
+def test_both_operands_of_an_add_leave_together_and_an_added_input_holds_its_channels():
+    coupling = case(added_branch)[0].coupling
+    left, right = (coupling.parameter_players[(f"{n}.weight", 0)].tolist() for n in ("left.0", "right"))
+    assert left == right
+    stays = {f.layer: f.channels for f in case(added_input)[0].coupling.frozen}
+    assert stays["stem.0"] == 8
+
+
+def test_shapes_of_all_inputs_are_kept():
+    captured = case(three_inputs)[0].captured
+    assert captured.input_shapes == (IMAGE, VECTOR, (1, 8, 8))
+    with pytest.raises(CaptureError, match="takes 3 inputs, 3x8x8 and 5 and 1x8x8; accepted here is one"):
+        _ = captured.input_shape
+
+
+def test_one_shape_in_a_tuple_is_one_input():
+    captured = capture(nets.chain().eval(), (IMAGE,))
+    assert captured.input_shapes == (IMAGE,)
+    assert captured.input_shape == IMAGE
+
+
+def test_a_pruned_network_of_two_inputs_exports_again():
+    found, inputs = case(ImageAndVector)
+    pruned = prune(found.captured, found.coupling, found.removals()[-1])
+    program = export_program(pruned, inputs)
+    larger = tuple(torch.cat([i, i, i]) for i in inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(*larger), pruned(*larger))
+
+
+def test_values_of_a_game_with_further_inputs_are_losses_of_the_pruned_network():
+    module = ImageAndVector().eval()
+    captured = capture(module, (IMAGE, VECTOR))
+    coupling = couple(captured)
+    images, vectors = torch.randn(6, *IMAGE), torch.randn(6, *VECTOR)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    with torch.no_grad():
+        reference = [captured.graph_module(images, vectors)]
+    game = MaskedGame(
+        mask_module(captured, coupling),
+        coupling.num_players,
+        ImageBatch(images=images, labels=labels),
+        reference,
+        further_inputs=(vectors,),
+        images_at_once=4,
+    )
+    coalition = np.ones((1, coupling.num_players), dtype=bool)
+    coalition[0, [1, 9]] = False
+    with torch.no_grad():
+        outputs = prune(captured, coupling, (1, 9))(images, vectors)
+    expected = -functional.cross_entropy(outputs, labels, reduction="none")
+    np.testing.assert_allclose(game.values(coalition)[0], expected.numpy(), rtol=1e-4, atol=1e-6)
+    narrowed = game.on_images(3).values(coalition)[0]
+    np.testing.assert_allclose(narrowed, expected[:3].numpy(), rtol=1e-4, atol=1e-6)
+    slopes = game.marginals(np.full((2, coupling.num_players), 0.5), np.array([1, 5]))
+    assert slopes.shape == (2, coupling.num_players)
+    assert np.abs(slopes).max() > 0
+
+
+def test_inspect_describes_a_model_with_two_inputs():
+    found = edgeprune.inspect(ImageAndVector(), input_shape=(IMAGE, VECTOR))
+    assert found.input_shape == (IMAGE, VECTOR)
+    assert found.players == 14
+    assert found.render() is not None
+    assert "input 3x8x8 and 5" in str(found.render().renderables[0])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ((3, 8, 8), 5), ((3, 8, 8), (0,)), (3, -1, 8), (3, 8.0, 8), (True, 8, 8), "3x8x8", 3, None,
+        ((3, 8, 8), ((5,),)), ([3, 8, 8], "5"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_malformed_shape_is_refused_with_both_accepted_forms(given):
+    with pytest.raises(CaptureError, match="is not accepted: give the sizes of one input") as caught:
+        input_shapes(given)
+    assert "((3, 224, 224), (5,))" in str(caught.value)
+
+
+def test_lists_are_shapes_too():
+    assert input_shapes([3, 8, 8]) == (IMAGE,)
+    assert input_shapes([[3, 8, 8], []]) == (IMAGE, ())
+
+
+def test_too_few_shapes_name_the_missing_input():
+    with pytest.raises(CaptureError, match="'vector'") as caught:
+        capture(ImageAndVector().eval(), IMAGE)
+    assert "accepted is one input" in str(caught.value)
+
+
+def test_too_many_shapes_are_refused():
+    with pytest.raises(CaptureError, match=r"cannot be called with 3 tensors .* one shape for each"):
+        capture(ImageAndVector().eval(), (IMAGE, VECTOR, VECTOR))
+
+
+def test_shapes_in_the_wrong_order_are_refused():
+    with pytest.raises(CaptureError, match="does not run on inputs of the shapes 5 and 3x8x8") as caught:
+        capture(ImageAndVector().eval(), (VECTOR, IMAGE))
+    assert "order of the model's forward method" in str(caught.value)
+
+
+def test_several_inputs_that_cannot_be_captured_are_told_with_their_shapes():
+    module = Joined(lambda m, a, b: m.layer(a if a.sum() > 0 else a + b), layer=nn.Conv2d(3, 4, 1))
+    with pytest.raises(CaptureError, match="for inputs of 3x8x8 and 3x8x8 with a dynamic batch") as caught:
+        capture(module.eval(), (IMAGE, IMAGE))
+    assert "tensors of those shapes" in str(caught.value)
+
+
+def test_compress_refuses_several_inputs(tmp_path):
+    with pytest.raises(UsageError, match="several inputs, 3x8x8 and 5; accepted is one image input"):
+        edgeprune.compress(
+            ImageAndVector(), calibration=tmp_path, output=tmp_path / "out", input_shape=(IMAGE, VECTOR)
+        )
+    assert not (tmp_path / "out").exists()
