@@ -11,13 +11,15 @@ from torch.fx import Node
 
 from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import op_name
-from edgeprune.graph.context import CONCRETE_BATCH, Context, MaskCandidate
+from edgeprune.graph.context import CONCRETE_BATCH, Context, MaskCandidate, concrete_argument
 from edgeprune.graph.joining_rules import stacked_dim
 from edgeprune.graph.labels import Atoms
 from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_on_indices, varies
 
 _ADDING_LAST = ("unfold", "col2im")
 """Ops whose result has more dimensions behind the batch, not before it."""
+
+_JOINING = ("cat", "concat", "concatenate")
 
 Rows = tuple[int, NDArray[np.int64]]
 """Dimension that carries the batch and the image that each of its indices belongs to."""
@@ -50,8 +52,9 @@ def mask(
 def trace_images(context: Context, node: Node) -> Rows | None:
     """Where ``node`` has its images, from where its operands have theirs.
 
-    Movement is followed by running it on an index tensor; every other op keeps the batch where the first
-    operand that has one carries it, counted from the last dimension where broadcasting adds leading ones.
+    Movement is followed by running it on an index tensor, joining along the batch puts images in a row;
+    every other op keeps the batch where the first operand that has one carries it, counted from the last
+    dimension where broadcasting adds leading ones.
     """
     if node.op == "placeholder":
         return 0, np.arange(CONCRETE_BATCH, dtype=np.int64)
@@ -69,10 +72,29 @@ def trace_images(context: Context, node: Node) -> Rows | None:
         operands = source.all_input_nodes
     else:
         operands = node.all_input_nodes
+    if name in _JOINING and _joins_batches(context, node, operands):
+        return _joined(context, node)
     for operand in operands:
         if (rows := context.image_rows.get(operand)) is not None:
             return _kept(context, node, operand, rows)
     return None
+
+
+def _joins_batches(context: Context, node: Node, operands: list[Node]) -> bool:
+    dim = concrete_argument(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0))
+    places = {rows[0] for operand in operands if (rows := context.image_rows.get(operand)) is not None}
+    return dim % len(context.shape(node)) in places
+
+
+def _joined(context: Context, node: Node) -> Rows | None:
+    """The images of all operands, one operand after the other; the same one may come twice."""
+    operands = node.args[0]
+    assert isinstance(operands, (list, tuple))
+    found = [context.image_rows.get(o) if isinstance(o, Node) else None for o in operands]
+    known = [rows for rows in found if rows is not None]
+    if len(known) < len(found) or len({dim for dim, _ in known}) > 1:
+        return None
+    return known[0][0], np.concatenate([images for _, images in known])
 
 
 def _kept(context: Context, node: Node, operand: Node, rows: Rows) -> Rows | None:

@@ -66,6 +66,26 @@ def shared_backbone() -> nn.Module:
     )
 
 
+def _compare_halves(m: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    both = m.backbone(torch.cat([a, b]))
+    return m.head(torch.cat([both[: a.shape[0]], both[a.shape[0] :] - both[: a.shape[0]]], 1))
+
+
+def joined_batches() -> nn.Module:
+    """Two images through the same layers in one batch of twice the size."""
+    return Joined(_compare_halves, backbone=nn.Sequential(conv_bn(3, 8), conv_bn(8, 6)), head=head(12))
+
+
+def _own_batch_twice(m: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    y = m.stem(a) * b
+    return m.head(m.last(torch.cat([y, y]))[a.shape[0] :])
+
+
+def own_batch_twice() -> nn.Module:
+    """The same features twice in one batch."""
+    return Joined(_own_batch_twice, stem=conv_bn(3, 8), last=conv_bn(8, 6), head=head(6))
+
+
 def added_branch() -> nn.Module:
     """The second image's features are added: both stems leave together."""
     return Joined(
@@ -136,6 +156,8 @@ def several_outputs() -> nn.Module:
 NETWORKS: dict[Callable[[], nn.Module], tuple[InputShapes, int]] = {
     ImageAndVector: ((IMAGE, VECTOR), 8 + 6),
     shared_backbone: ((IMAGE, IMAGE), 8 + 6),
+    joined_batches: ((IMAGE, IMAGE), 8 + 6),
+    own_batch_twice: ((IMAGE, (1, 8, 8)), 8 + 6),
     added_branch: ((IMAGE, IMAGE), 8 + 6),
     added_input: ((IMAGE, (8, 8, 8)), 6),
     added_to_all_channels: ((IMAGE, (1, 8, 8)), 8 + 6),
