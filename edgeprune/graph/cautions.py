@@ -72,5 +72,6 @@ def _names(nodes: list[Node]) -> str:
 def _name(node: Node) -> str:
     """``backbone.norm1 (node batch_norm_3)``; the node alone where its module is not known."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path = str(stack[-1][0]) if stack else ""
+    # A later call of the same module is NAME@1.
+    path = str(stack[-1][0]).partition("@")[0] if stack else ""
     return f"{path} (node {node.name})" if path else f"node {node.name}"
