@@ -9,6 +9,7 @@ from torch import nn
 
 from edgeprune.applying import apply_surgery
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.report import RunReport
 from edgeprune.calibration import load_calibration
@@ -46,6 +47,8 @@ def compress(
     batch_size: int | None = None,
     max_images: int | None = None,
     held_out_fraction: float = 0.25,
+    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
+    prune_normalized: bool = False,
     seed: int = 0,
     threads: int | None = None,
     overwrite: bool = False,
@@ -63,6 +66,9 @@ def compress(
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
         held_out_fraction: share of them that only judges the result.
+        attention_unit: what leaves an attention layer: channels of all its heads in step, or whole heads.
+        prune_normalized: let channels go that a layer norm takes its statistics over; it then does so over
+            those that stay, and masks, ranking and recovery all reckon with that.
         seed: the same seed gives the same artefact.
 
     Raises:
@@ -87,6 +93,7 @@ def compress(
             overwrite=overwrite,
             max_images=max_images,
             held_out_fraction=held_out_fraction,
+            coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
             command=command or "edgeprune.compress (Python API)",
         )
     )
@@ -110,6 +117,8 @@ def compress_dry_run(
     width_quantum: int | None = None,
     max_images: int | None = None,
     held_out_fraction: float = 0.25,
+    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
+    prune_normalized: bool = False,
     seed: int = 0,
     threads: int | None = None,
 ) -> DryRun:
@@ -130,6 +139,7 @@ def compress_dry_run(
             threads=threads,
             max_images=max_images,
             held_out_fraction=held_out_fraction,
+            coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
         )
     )
     prepared = stages.prepare(run)
@@ -161,6 +171,8 @@ def inspect(
     trust_pickle: bool = False,
     input_shape: InputShape | InputShapes | None = None,
     calibration: str | Path | None = None,
+    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
+    prune_normalized: bool = False,
 ) -> Inspection:
     """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
 
@@ -188,7 +200,8 @@ def inspect(
             "--calibration with images of the right size."
         )
     captured = capture(loaded.module, shape)
-    coupling = couple(captured)
+    options = CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized)
+    coupling = couple(captured, options)
     return Inspection(
         source=loaded.source,
         input_shape=captured.input_shapes if takes_several(shape) else captured.input_shape,
@@ -201,7 +214,7 @@ def inspect(
             for g in coupling.groups
         ),
         unruled_ops=coupling.unruled_ops,
-        notes=(*loaded.notes, *captured.notes),
+        notes=(*loaded.notes, *captured.notes, *coupling.notes),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgeprune.artifacts.choices import CouplingOptions
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.fx import tensor_leaves
@@ -46,13 +47,18 @@ class Case:
 
 
 def make_case(
-    module: nn.Module, input_shape: tuple[int, ...] = IMAGE, *, batch: int = 2, trained: bool = False
+    module: nn.Module,
+    input_shape: tuple[int, ...] = IMAGE,
+    *,
+    batch: int = 2,
+    trained: bool = False,
+    options: CouplingOptions | None = None,
 ) -> Case:
     """Capture, couple and turn to float64; parameters are random unless the module is ``trained``."""
     if not trained:
         randomise(module, input_shape)
     captured = capture(module.eval(), input_shape)
-    coupling = couple(captured)
+    coupling = couple(captured, options)
     captured.graph_module.double()
     images = torch.randn((batch, *input_shape), dtype=torch.float64)
     return Case(captured=captured, coupling=coupling, images=images)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +12,6 @@ IndexArray = NDArray[np.int64]
 """Player index of every position along one tensor dimension; ``NO_PLAYER`` where none."""
 
 NO_PLAYER = -1
-
-
-class AttentionUnit(Enum):
-    """What leaves an attention layer: channels of every head in step, or whole heads."""
-
-    HEAD_DIMENSIONS = "head-dimensions"
-    HEADS = "heads"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CouplingOptions:
-    """Choices of the analysis.
-
-    ``prune_normalized`` lets channels go that a layer norm (or RMS norm, or group norm of one group) takes
-    its statistics over: what stays is then normalised over fewer channels than in training.
-    """
-
-    attention: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
-    prune_normalized: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.choices import AttentionUnit
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
@@ -30,6 +31,8 @@ class Common(TypedDict):
     held_out_fraction: float
     seed: int
     threads: int | None
+    attention_unit: AttentionUnit
+    prune_normalized: bool
 
 
 Ratio = Annotated[
@@ -124,6 +127,8 @@ def compress(
     target: opt.Target = None,
     ratio: Ratio = None,
     width_quantum: WidthQuantum = None,
+    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
+    prune_normalized: opt.PruneNormalized = False,
     batch_size: BatchSize = None,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -163,6 +168,8 @@ def compress(
         "held_out_fraction": held_out,
         "seed": seed if seed is not None else config.seed or 0,
         "threads": threads or config.threads,
+        "attention_unit": attention_unit,
+        "prune_normalized": prune_normalized,
     }
     if dry_run:
         plan = api.compress_dry_run(model, **common)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.artifacts.calibration import ChannelOrder
+from edgeprune.artifacts.choices import AttentionUnit
 
 MODEL_PANEL = "Model"
 DATA_PANEL = "Calibration data"
@@ -194,5 +195,23 @@ Quiet = Annotated[
         metavar="",
         help="Only errors and the result: no progress, no notes.",
         rich_help_panel=RUN_PANEL,
+    ),
+]
+AttentionPlayers = Annotated[
+    AttentionUnit,
+    typer.Option(
+        "--attention-unit",
+        help="What leaves an attention layer: channels of all its heads in step, or whole heads.",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+PruneNormalized = Annotated[
+    bool,
+    typer.Option(
+        "--prune-normalized",
+        metavar="",
+        help="Let channels go that a layer norm takes its statistics over (the residual stream of a "
+        "transformer or ConvNeXt); it then does so over those that stay.",
+        rich_help_panel=GOAL_PANEL,
     ),
 ]

@@ -26,8 +26,8 @@ from torch.utils._pytree import tree_leaves
 from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, shape_words
 from edgeprune.errors import CaptureError
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.graph.attention_heads import unfold_heads
 from edgeprune.graph.attributes import get_attribute, has_attribute, set_attribute
+from edgeprune.graph.canonical import four_dimensional_attention, unfold_heads
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
@@ -37,7 +37,8 @@ _log = logging.getLogger("edgeprune.graph.capture")
 _CHECK_BATCH = 3
 _REASON_LENGTH = 300
 _TOLERANCE = 1e-4
-_FIXED_BATCH = re.compile(r"specialized it to be a constant \((\d+)\)")
+_FIXED_BATCH = re.compile(r"^\s*batch = (\d+)\s*$", re.MULTILINE)
+"""How torch.export proposes to fix the batch, below its reasons."""
 
 
 def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> CapturedModel:
@@ -61,6 +62,7 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     graph_module = _flatten_signature(program)
     fold_computed_weights(graph_module)
     unfold_heads(graph_module)
+    four_dimensional_attention(graph_module)
     _check_inputs(graph_module, shapes)
     others = random_inputs(shapes, _CHECK_BATCH, generator)
     expected = _run_other_batch(module, others)
@@ -117,7 +119,7 @@ def _export_reason(error: Exception) -> str:
     reason = first_line(error, _REASON_LENGTH)
     if reason.startswith("Constraints violated"):
         fixed = _FIXED_BATCH.search(str(error))
-        return f"its code fixes the batch at {fixed[1]}" if fixed else reason.partition("!")[0]
+        return f"as traced, its code fixes the batch at {fixed[1]}" if fixed else reason.partition("!")[0]
     return reason
 
 

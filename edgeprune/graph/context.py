@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.artifacts.coupling import BatchLayout, CouplingOptions
+from edgeprune.artifacts.choices import CouplingOptions
+from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import op_name
 from edgeprune.graph.labels import Atoms, AtomTable, DimLabels, Freeze
 
@@ -50,6 +51,14 @@ class LayerRecord:
     in_atoms: Atoms
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadSplit:
+    """Dimensions of a view on the way to an attention product: of heads, and of queries, keys and values."""
+
+    counting: set[int] = field(default_factory=set)
+    picked: set[int] = field(default_factory=set)
+
+
 @dataclass
 class Context:
     """State of one coupling analysis; rules read labels and add unions, mask points and layers."""
@@ -62,7 +71,7 @@ class Context:
     masks: list[MaskCandidate] = field(default_factory=list)
     layers: list[LayerRecord] = field(default_factory=list)
     unruled: list[Node] = field(default_factory=list)
-    head_dims: dict[Node, int] = field(default_factory=dict)
+    head_splits: dict[Node, HeadSplit] = field(default_factory=dict)
     image_rows: dict[Node, tuple[int, NDArray[np.int64]] | None] = field(default_factory=dict)
 
     def because(self, node: Node, reason: str) -> Freeze:

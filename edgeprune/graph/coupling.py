@@ -7,12 +7,11 @@ from collections import Counter
 import numpy as np
 from torch.fx import Node
 
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.coupling import (
     NO_PLAYER,
-    AttentionUnit,
     CoupledGroup,
     CouplingGraph,
-    CouplingOptions,
     FrozenChannels,
     IndexArray,
     MaskPoint,
@@ -27,7 +26,7 @@ from edgeprune.graph import (  # noqa: F401 - each registers its rules
     layer_rules,
     norm_rules,
 )
-from edgeprune.graph.attention_heads import find_head_dims
+from edgeprune.graph.attention_heads import find_head_splits
 from edgeprune.graph.context import Context, Labelling
 from edgeprune.graph.labels import FROZEN, Atoms, DimLabels, Freeze
 from edgeprune.graph.layout import trace_images
@@ -46,7 +45,7 @@ def couple(captured: CapturedModel, options: CouplingOptions | None = None) -> C
     """
     load_rule_plugins()
     context = Context(graph_module=captured.graph_module, options=options or CouplingOptions())
-    context.head_dims, headless = find_head_dims(context)
+    context.head_splits, headless = find_head_splits(context)
     for node in captured.graph_module.graph.nodes:
         context.image_rows[node] = trace_images(context, node)
         context.values[node] = _visit(context, node)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.artifacts.coupling import AttentionUnit
-from edgeprune.graph.context import Context, Labelling, concrete_argument
+from edgeprune.artifacts.choices import AttentionUnit
+from edgeprune.graph.context import Context, HeadSplit, Labelling, concrete_argument
 from edgeprune.graph.labels import Atoms, DimLabels
 
 MAX_ELEMENTS = 2**27
@@ -98,13 +98,12 @@ def _read_off(
     context: Context, node: Node, indices: Tensor, symbolic: set[int], atoms: Atoms, into: DimLabels
 ) -> None:
     """Turn an index tensor into labels along one dimension and add them to ``into``."""
-    heads = _Heads(context.head_dims.get(node), context.options.attention is AttentionUnit.HEADS)
     varying = [d for d in range(indices.dim()) if varies(indices, d)]
     if not varying or all(d in symbolic for d in varying):
         reason = "a channel is picked out alone" if not varying else "channels are folded into the batch"
         context.freeze(node, {0: atoms}, reason)
         return
-    keep = _dim_to_keep(indices, varying, symbolic, heads)
+    keep = _dim_to_keep(context, node, indices, varying, symbolic)
     if keep is None:
         context.freeze(node, {0: atoms}, "channels are spread over several dimensions irregularly")
         return
@@ -127,14 +126,9 @@ def varies(indices: Tensor, dim: int) -> bool:
     return bool((indices != indices.narrow(dim, 0, 1)).any())
 
 
-class _Heads(NamedTuple):
-    """Which dimension counts attention heads, if any, and whether it is the one to keep."""
-
-    dim: int | None
-    wanted: bool
-
-
-def _dim_to_keep(indices: Tensor, varying: list[int], symbolic: set[int], heads: _Heads) -> int | None:
+def _dim_to_keep(
+    context: Context, node: Node, indices: Tensor, varying: list[int], symbolic: set[int]
+) -> int | None:
     """The dimension that stays prunable: the largest of fixed size whose indices are all different.
 
     Of attention heads and their channels it is the one that the user chose.
@@ -146,6 +140,8 @@ def _dim_to_keep(indices: Tensor, varying: list[int], symbolic: set[int], heads:
         line = indices.movedim(dim, 0).reshape(indices.shape[dim], -1)[:, 0]
         if len(torch.unique(line)) == indices.shape[dim]:
             candidates.append(dim)
-    if heads.dim in candidates:
-        candidates = [d for d in candidates if (d == heads.dim) == heads.wanted]
+    split = context.head_splits.get(node, HeadSplit())
+    whole_heads = context.options.attention is AttentionUnit.HEADS
+    for avoided in (split.picked, set(candidates) - split.counting if whole_heads else split.counting):
+        candidates = [d for d in candidates if d not in avoided] or candidates
     return max(candidates, key=lambda d: int(indices.shape[d]), default=None)

@@ -16,7 +16,8 @@ from edgeprune.graph.norm_masking import RENORMALISING, affine_of
 from edgeprune.graph.rewrites import Sizes, int_argument, rewrite, source_of
 from edgeprune.graph.rules import freeze_all, rule
 
-TOGETHER = "normalised together with all other channels: removing some changes the rest (--prune-normalized)"
+TOGETHER = "normalised together with all other channels: removing some changes the rest"
+BY_CHOICE = f"{TOGETHER} (--prune-normalized lets them go)"
 _OVER_POSITIONS = "normalised over this dimension: removing a part changes the rest"
 
 
@@ -52,7 +53,7 @@ def group_norm(context: Context, node: Node) -> Labelling:
             mask(context, node, source_of(node), 1, atoms, renormalises=True)
             _couple_stored(context, node, atoms, node.args[2:4])
             return labels
-        context.freeze(node, {1: labels.pop(1)}, TOGETHER)
+        context.freeze(node, {1: labels.pop(1)}, BY_CHOICE)
     elif atoms is not None:
         rows = atoms.reshape(groups, -1)
         for place in range(1, rows.shape[1]):
@@ -106,7 +107,9 @@ def layer_norm(context: Context, node: Node) -> Labelling:
         mask(context, node, source_of(node), rank - 1, last, renormalises=True)
         _couple_stored(context, node, last, affine_of(node))
         return dict(context.labels(source_of(node)))
-    labels = _hold(context, node, range(rank - len(normalised), rank), TOGETHER)
+    possible = len(normalised) == 1 and op_name(node) in RENORMALISING
+    reason = BY_CHOICE if possible else TOGETHER
+    labels = _hold(context, node, range(rank - len(normalised), rank), reason)
     return _results(context, node, labels)
 
 

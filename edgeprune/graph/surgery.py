@@ -17,7 +17,7 @@ from edgeprune.fx import op_name
 from edgeprune.graph.attributes import get_attribute
 from edgeprune.graph.rewrites import REWRITES, Sizes
 
-SURGERY_SCHEMA_VERSION = "1.1"
+SURGERY_SCHEMA_VERSION = "1.2"
 
 
 def prune(captured: CapturedModel, coupling: CouplingGraph, removed: tuple[int, ...]) -> GraphModule:
@@ -65,8 +65,9 @@ def surgery_recipe(
 ) -> dict[str, Any]:
     """What was kept of each parameter: name -> dimension -> kept indices; replays on the user's own class.
 
-    With ``captured``, the network before pruning, it also tells the input shape without the batch and the
-    original shape of every tensor of the graph, to recognise the model (``docs/surgery-format.md``).
+    With ``captured``, the network before pruning, it also tells the input shape without the batch, the
+    original shape of every tensor of the graph, to recognise the model, and what has become of the sizes
+    that each module's own code handles, to set its attributes (``docs/surgery-format.md``).
     """
     gone = coupling.removed_mask(removed)
     parameters: dict[str, dict[str, list[int]]] = {}
@@ -77,6 +78,31 @@ def surgery_recipe(
     recipe: dict[str, Any] = {"schema_version": SURGERY_SCHEMA_VERSION, "kept_indices": parameters}
     if captured is not None:
         state = captured.graph_module.state_dict()
-        recipe["input_shape"] = list(captured.input_shape)
+        shapes = [list(shape) for shape in captured.input_shapes]
+        recipe.update({"input_shape": shapes[0]} if len(shapes) == 1 else {"input_shapes": shapes})
         recipe["original_shapes"] = {name: list(value.shape) for name, value in sorted(state.items())}
+        recipe["module_sizes"] = _module_sizes(captured.graph_module, Sizes(coupling, gone))
     return recipe
+
+
+def _module_sizes(graph_module: GraphModule, sizes: Sizes) -> dict[str, dict[str, list[int]]]:
+    """Module -> size of some dimension in its own forward pass -> what it has become, wherever it occurs."""
+    found: dict[str, dict[int, set[int]]] = {}
+    for node in graph_module.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        if node.op != "call_function" or not stack:
+            continue
+        module = found.setdefault(str(stack[-1][0]).partition("@")[0], {})
+        value = node.meta.get("val")
+        several = isinstance(value, (list, tuple))
+        for place, part in enumerate(value if several else [value]):
+            name = f"{node.name}[{place}]" if several else node.name
+            for dim, size in enumerate(getattr(part, "shape", ())):
+                if isinstance(size, int):
+                    keep = sizes.kept(name, dim)
+                    module.setdefault(size, set()).add(size if keep is None else len(keep))
+    return {
+        path: {str(old): sorted(new) for old, new in sorted(module.items()) if new != {old}}
+        for path, module in sorted(found.items())
+        if any(new != {old} for old, new in module.items())
+    }

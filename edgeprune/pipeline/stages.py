@@ -98,7 +98,9 @@ def prepare(run: Run) -> Prepared:
     run.notes.extend(captured.notes)
     _check_outputs(captured, calibration)
     with run.stage("couple"):
-        coupling = couple(captured)
+        coupling = couple(captured, options.coupling)
+    for caution in coupling.notes:
+        run.note(caution)
     if coupling.unruled_ops:
         run.note("ops without a rule, their channels stay: " + ", ".join(coupling.unruled_ops))
     return Prepared(
@@ -170,6 +172,11 @@ def plan(run: Run, prepared: Prepared) -> Planned:
             adapt_quantum=options.width_quantum is None,
         )
     run.notes.extend(chosen.notes)
+    if norms := coupling.renormalised(coupling.removed_mask(chosen.removed)):
+        run.note(
+            f"{len(norms)} norms take their statistics over fewer channels than in training, as "
+            "--prune-normalized allows; masks and ranking reckoned with that"
+        )
     asked_by = "--ratio" if options.ratio is not None else "default"
     return Planned(ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
 

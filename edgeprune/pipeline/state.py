@@ -14,6 +14,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
+from edgeprune.artifacts.choices import CouplingOptions
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import PruningPlan, Ranking, RecoveryReport
@@ -44,6 +45,7 @@ class CompressOptions:
     overwrite: bool = False
     max_images: int | None = None
     held_out_fraction: float = 0.25
+    coupling: CouplingOptions = field(default_factory=CouplingOptions)
     command: str = ""
 
 

@@ -20,6 +20,7 @@ from edgeprune.recovery.reconstruction import reconstruct
 
 ALL = pytest.mark.parametrize("factory", more.NORMS, ids=lambda f: f.__name__)
 TOGETHER = "normalised together with all other channels: removing some changes the rest"
+BY_CHOICE = f"{TOGETHER} (--prune-normalized lets them go)"
 
 
 def players(case: Case, parameter: str, dim: int = 0) -> list[int]:
@@ -118,11 +119,11 @@ def on_last(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("op", "layer", "name", "reason"),
     [
-        (lambda m, x: m.norm(x), nn.GroupNorm(1, 8), "group_norm", TOGETHER),
+        (lambda m, x: m.norm(x), nn.GroupNorm(1, 8), "group_norm", BY_CHOICE),
         (lambda m, x: m.norm(x), nn.LayerNorm([8, 8, 8]), "layer_norm", TOGETHER),
-        (lambda m, x: on_last(m.norm, x), nn.LayerNorm(8), "layer_norm", TOGETHER),
-        (lambda m, x: on_last(m.norm, x), nn.LayerNorm(8, elementwise_affine=False), "layer_norm", TOGETHER),
-        (lambda m, x: on_last(m.norm, x), nn.RMSNorm(8), "rms_norm", TOGETHER),
+        (lambda m, x: on_last(m.norm, x), nn.LayerNorm(8), "layer_norm", BY_CHOICE),
+        (lambda m, x: on_last(m.norm, x), nn.LayerNorm(8, elementwise_affine=False), "layer_norm", BY_CHOICE),
+        (lambda m, x: on_last(m.norm, x), nn.RMSNorm(8), "rms_norm", BY_CHOICE),
         (lambda m, x: functional.normalize(x, dim=1), nn.Identity(), "linalg_vector_norm", TOGETHER),
         (lambda m, x: x * x.norm(dim=1, keepdim=True), nn.Identity(), "linalg_vector_norm", TOGETHER),
         (lambda m, x: m.norm(x), nn.LocalResponseNorm(3), "avg_pool3d", "pooling mixes along this dimension"),

@@ -1,0 +1,25 @@
+"""What a user chooses about which channels may leave; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class AttentionUnit(Enum):
+    """What leaves an attention layer: channels of every head in step, or whole heads."""
+
+    HEAD_DIMENSIONS = "head-dimensions"
+    HEADS = "heads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CouplingOptions:
+    """Choices of the analysis.
+
+    ``prune_normalized`` lets channels go that a layer norm (or RMS norm, or group norm of one group) takes
+    its statistics over: what stays is then normalised over fewer channels than in training.
+    """
+
+    attention: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
+    prune_normalized: bool = False

@@ -1,0 +1,126 @@
+"""Whole attention heads as players."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import networks as nets
+import pytest
+import torch
+from networks import Network, make_case
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
+
+WIDTH, HEADS, TOKENS = 12, 3, 16
+WHOLE = CouplingOptions(attention=AttentionUnit.HEADS)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values from one layer; the product is a choice."""
+
+    def __init__(self, product: Callable[[Attention, Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 2, 2)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, 5)
+        self.table = nn.Parameter(torch.randn(49, HEADS))
+        self.warmth = nn.Parameter(torch.rand(HEADS, 1, 1) + 0.5)
+        self.register_buffer("places", torch.arange(TOKENS**2).reshape(TOKENS, TOKENS) % 49)
+        self.product = product
+
+    def bias(self) -> Tensor:
+        return self.table[self.places].permute(2, 0, 1).unsqueeze(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        split = self.qkv(x).reshape(-1, TOKENS, 3, HEADS, WIDTH // HEADS)
+        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = self.product(self, q, k, v).transpose(1, 2).reshape(-1, TOKENS, WIDTH)
+        return self.head(functional.gelu(self.out(mixed)).mean(1))
+
+
+class TorchAttention(nn.Module):
+    """PyTorch's own module, which folds heads into the batch on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, WIDTH, 2, 2), nn.Linear(WIDTH, 5)
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head(functional.gelu(self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def by_matmul(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return ((q * m.warmth) @ k.transpose(-2, -1) + m.bias()).softmax(-1) @ v
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "fused": lambda: Attention(lambda m, q, k, v: functional.scaled_dot_product_attention(q, k, v)),
+    "fused with a bias for each head": lambda: Attention(
+        lambda m, q, k, v: functional.scaled_dot_product_attention(q, k, v, attn_mask=m.bias())
+    ),
+    "products with a bias and a scale for each head": lambda: Attention(by_matmul),
+    "torch's module": TorchAttention,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whole_heads_leave_exactly(name):
+    torch.manual_seed(0)
+    case = make_case(NETWORKS[name](), options=WHOLE)
+    heads = [g for g in case.coupling.groups if len(g.players) == HEADS]
+    assert len(heads) == 1
+    assert case.coupling.notes == ()
+    rows = nets.compare(case, [(p,) for p in heads[0].players] + case.removals())
+    for row in rows:
+        assert row.deviation < 1e-10
+        assert row.effect > 1e-6
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_by_default_channels_of_the_heads_leave_in_step(name):
+    torch.manual_seed(0)
+    case = make_case(NETWORKS[name]())
+    assert WIDTH // HEADS in {len(g.players) for g in case.coupling.groups}
+    for row in nets.compare(case, case.removals()):
+        assert row.deviation < 1e-10
+
+
+def test_more_heads_than_channels_in_each_are_not_mistaken_for_them():
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.qkv = nn.Conv2d(3, WIDTH, 2, 2), nn.Linear(WIDTH, 3 * WIDTH)
+            self.head = nn.Linear(WIDTH, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).flatten(2).transpose(1, 2)
+            q, k, v = self.qkv(x).reshape(-1, TOKENS, 3, 6, 2).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = functional.scaled_dot_product_attention(q, k, v)
+            return self.head(mixed.transpose(1, 2).reshape(-1, TOKENS, WIDTH).mean(1))
+
+    for options, expected in ((WHOLE, 6), (CouplingOptions(), 2)):
+        case = make_case(Wide(), options=options)
+        group = next(g for g in case.coupling.groups if g.layers[0] == "qkv")
+        assert len(group.players) == expected
+        for row in nets.compare(case, case.removals()):
+            assert row.deviation < 1e-10
+
+
+def test_products_that_do_not_tell_heads_apart_are_named():
+    case = make_case(
+        Network(
+            lambda m, x: m.head(
+                ((t := m.stem(x).flatten(2).transpose(1, 2)) @ t.transpose(1, 2)).softmax(-1) @ m.v(t)
+            ).mean(1),
+            stem=nn.Conv2d(3, WIDTH, 2, 2), v=nn.Linear(WIDTH, WIDTH), head=nn.Linear(WIDTH, 5),
+        ),
+        options=WHOLE,
+    )  # fmt: skip
+    (note,) = case.coupling.notes
+    assert "do not tell heads apart" in note
+    assert "matmul" in note
