@@ -39,6 +39,8 @@ _REASON_LENGTH = 300
 _TOLERANCE = 1e-4
 _FIXED_BATCH = re.compile(r"^\s*batch = (\d+)\s*$", re.MULTILINE)
 """How torch.export proposes to fix the batch, below its reasons."""
+_FIXED_PROGRAM = re.compile(r"Expected input at \S+\.shape\[0\] to be equal to (\d+)")
+"""How a program answers to another batch than that of its export."""
 
 
 def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> CapturedModel:
@@ -160,6 +162,12 @@ def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
         return _run(module, examples)
     except Exception as error:
         reason = first_line(error, _REASON_LENGTH)
+        if (fixed := _FIXED_PROGRAM.search(reason)) is not None:
+            raise CaptureError(
+                f"the program was exported for a fixed batch of {fixed[1]}; accepted is a dynamic batch: "
+                "export the model again with dynamic_shapes={0: torch.export.Dim('batch')} for each of its "
+                "inputs"
+            ) from error
         if len(examples) > 1:
             raise CaptureError(
                 f"the model does not run on inputs of the shapes {_shapes_of(examples)} ({reason}); give the "

@@ -357,6 +357,17 @@ def test_several_inputs_that_cannot_be_captured_are_told_with_their_shapes():
     assert "tensors of those shapes" in str(caught.value)
 
 
+def test_a_program_of_two_inputs_needs_a_dynamic_batch(tmp_path):
+    example = (torch.rand(4, *IMAGE), torch.rand(4, *VECTOR))
+    dynamic = ({0: torch.export.Dim("batch")},) * 2
+    for name, shapes in (("free.pt2", dynamic), ("fixed.pt2", None)):
+        program = torch.export.export(ImageAndVector().eval(), example, dynamic_shapes=shapes)
+        torch.export.save(program, tmp_path / name)
+    assert edgeprune.inspect(tmp_path / "free.pt2", input_shape=(IMAGE, VECTOR)).players == 14
+    with pytest.raises(CaptureError, match="exported for a fixed batch of 4; accepted is a dynamic batch"):
+        edgeprune.inspect(tmp_path / "fixed.pt2", input_shape=(IMAGE, VECTOR))
+
+
 def test_compress_refuses_several_inputs(tmp_path):
     with pytest.raises(UsageError, match="several inputs, 3x8x8 and 5; accepted is one image input"):
         edgeprune.compress(
