@@ -9,7 +9,7 @@ import math
 
 from torch.fx import Node
 
-from edgeprune.graph.context import Context, Labelling, concrete_argument
+from edgeprune.graph.context import Context, Labelling
 from edgeprune.graph.labels import Atoms, DimLabels
 from edgeprune.graph.layout import mask
 from edgeprune.graph.rewrites import Sizes, rewrite, source_of
@@ -116,18 +116,6 @@ def keep_scale(sizes: Sizes, node: Node) -> None:
     last = len(query.meta["val"].shape) - 1
     if sizes.kept(query.name, last) is not None and node.kwargs.get("scale") is None:
         node.update_kwarg("scale", 1.0 / math.sqrt(int(query.meta["val"].shape[last])))
-
-
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax")
-def softmax(context: Context, node: Node) -> Labelling:
-    """What is normalised over stays; the others pass."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    labels = dict(context.labels(source))
-    dim = concrete_argument(node.args[1]) % len(context.shape(source))
-    if dim in labels:
-        context.freeze(node, {dim: labels.pop(dim)}, "softmax over it")
-    return labels
 
 
 @rule("einsum")

@@ -25,6 +25,7 @@ from edgeprune.graph import (  # noqa: F401 - each registers its rules
     joining_rules,
     layer_rules,
     norm_rules,
+    reduction_rules,
 )
 from edgeprune.graph.attention_heads import find_head_splits
 from edgeprune.graph.context import Context, Labelling

@@ -16,7 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.artifacts.coupling import NO_PLAYER, BatchLayout, CouplingGraph, MaskPoint
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.graph.norm_masking import MaskedNorm, affine_of, rows_of_images
+from edgeprune.graph.norm_masking import MaskedStatistics, masked_statistics, rows_of_images
 
 
 class ChannelMask(nn.Module):
@@ -113,7 +113,7 @@ class ChannelReconstruction(nn.Module):
         return rebuilt.reshape(shape).movedim((0, 1), places)
 
 
-POINTS = (ChannelMask, ChannelReconstruction, MaskedNorm)
+POINTS = (ChannelMask, ChannelReconstruction, MaskedStatistics)
 """Modules that take part in a coalition."""
 
 
@@ -172,24 +172,22 @@ def mask_module(
             masked = graph.call_module(name, (by_name[source], masks))
         for point in points:
             by_name[point.consumer].replace_input_with(by_name[source], masked)
-    _mask_norms(source_module, coupling, root, by_name, masks)
+    _mask_norms(coupling, root, by_name, masks)
     return GraphModule(root, graph, class_name="MaskedGraph")
 
 
-def _mask_norms(
-    source: GraphModule, coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Node], masks: Node
-) -> None:
-    """Norms over present channels instead of all."""
-    original = {n.name: n for n in source.graph.nodes}
+def _mask_norms(coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Node], masks: Node) -> None:
+    """Statistics over present channels instead of all."""
     for number, point in enumerate(p for p in coupling.mask_points if p.renormalises):
+        node = by_name[point.consumer]
         columns = player_columns(point, coupling.num_players)
-        name = f"_masked_norm_{number}"
-        root.add_module(name, MaskedNorm(columns, point.dim, point.batch, original[point.consumer]))
-        norm = by_name[point.consumer]
-        with norm.graph.inserting_after(norm):
-            replaced = norm.graph.call_module(name, (norm.args[0], *affine_of(norm), masks))
-        norm.replace_all_uses_with(replaced)
-        norm.graph.erase_node(norm)
+        module, operands = masked_statistics(columns, point.dim, point.batch, node)
+        name = f"_masked_statistics_{number}"
+        root.add_module(name, module)
+        with node.graph.inserting_after(node):
+            replaced = node.graph.call_module(name, (*operands, masks))
+        node.replace_all_uses_with(replaced)
+        node.graph.erase_node(node)
 
 
 def full_masks(batch: int, num_players: int, *, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,4 +1,4 @@
-"""Normalisation over the channels that are present, as it will be once the absent ones are removed."""
+"""Norms, means and softmax over the channels that are present, as they will be once others are gone."""
 
 from __future__ import annotations
 
@@ -12,42 +12,55 @@ from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import op_name
 
 RENORMALISING = ("layer_norm", "rms_norm", "group_norm")
-"""Ops whose statistics a mask can take over part of their channels."""
+"""Norms whose statistics a mask can take over part of their channels."""
+
+_LEAST = 1e-12
 
 
-class MaskedNorm(nn.Module):
-    """Layer norm, RMS norm or group norm of one group, with statistics over each image's present channels.
+class MaskedStatistics(nn.Module):
+    """An op whose result depends on which channels there are, over each image's present ones.
 
-    With memberships between 0 and 1 the statistics are weighted means. Absent channels are normalised
-    like the others; whoever consumes them has a mask point of its own.
+    With memberships between 0 and 1 statistics are weighted by them. Absent channels get values like the
+    others; whoever consumes them has a mask point of its own.
     """
 
     players: Tensor
     present: Tensor
 
-    def __init__(self, players: Tensor, dim: int, batch: BatchLayout, node: Node) -> None:
+    def __init__(self, players: Tensor, dim: int, batch: BatchLayout) -> None:
         super().__init__()
         self.register_buffer("players", players, persistent=False)
         self.register_buffer("present", torch.zeros(len(players)), persistent=False)
         self.dim = dim
         self.batch = batch
-        self._centred = op_name(node) != "rms_norm"
-        rank = len(node.meta["val"].shape)
-        self._over = tuple(range(1, rank)) if op_name(node) == "group_norm" else (dim,)
-        self._eps = eps_of(node)
 
     def set_coalition(self, present: Tensor) -> None:
         """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
         self.present = present[self.players].to(self.present.dtype)
 
-    def forward(self, value: Tensor, scale: Tensor | None, shift: Tensor | None, masks: Tensor) -> Tensor:
-        """The normalised ``value``."""
+    def weights(self, value: Tensor, masks: Tensor) -> Tensor:
+        """Membership of every element of ``value``."""
         factors = self.present.to(masks.dtype) + masks.index_select(1, self.players)
         rows = rows_of_images(factors, self.batch)
         shape = [1] * value.dim()
         shape[self.batch.dim], shape[self.dim] = rows.shape
-        weights = (rows if self.batch.dim < self.dim else rows.T).reshape(shape).expand_as(value)
-        count = weights.sum(self._over, keepdim=True).clamp_min(1e-12)
+        return (rows if self.batch.dim < self.dim else rows.T).reshape(shape).expand_as(value)
+
+
+class MaskedNorm(MaskedStatistics):
+    """Layer norm, RMS norm or group norm of one group."""
+
+    def __init__(self, players: Tensor, dim: int, batch: BatchLayout, node: Node) -> None:
+        super().__init__(players, dim, batch)
+        self._centred = op_name(node) != "rms_norm"
+        rank = len(node.meta["val"].shape)
+        self._over = tuple(range(1, rank)) if op_name(node) == "group_norm" else (dim,)
+        self._eps = eps_of(node)
+
+    def forward(self, value: Tensor, scale: Tensor | None, shift: Tensor | None, masks: Tensor) -> Tensor:
+        """The normalised ``value``."""
+        weights = self.weights(value, masks)
+        count = weights.sum(self._over, keepdim=True).clamp_min(_LEAST)
         if self._centred:
             value = value - (weights * value).sum(self._over, keepdim=True) / count
         power = (weights * value.square()).sum(self._over, keepdim=True) / count
@@ -58,6 +71,44 @@ class MaskedNorm(nn.Module):
         if scale is not None:
             result = result * scale.reshape(affine)
         return result if shift is None else result + shift.reshape(affine)
+
+
+class MaskedMean(MaskedStatistics):
+    """Mean over dimensions of which one has channels."""
+
+    def __init__(self, players: Tensor, dim: int, batch: BatchLayout, node: Node) -> None:
+        super().__init__(players, dim, batch)
+        self._over = tuple(node.args[1])  # type: ignore[arg-type]
+        self._keepdim = bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
+
+    def forward(self, value: Tensor, masks: Tensor) -> Tensor:
+        """The mean of ``value`` over what is present."""
+        weights = self.weights(value, masks)
+        total = (weights * value).sum(self._over, keepdim=self._keepdim)
+        return total / weights.sum(self._over, keepdim=self._keepdim).clamp_min(_LEAST)
+
+
+class MaskedSoftmax(MaskedStatistics):
+    """Softmax over channels."""
+
+    def __init__(self, players: Tensor, dim: int, batch: BatchLayout, node: Node) -> None:  # noqa: ARG002
+        super().__init__(players, dim, batch)
+
+    def forward(self, value: Tensor, masks: Tensor) -> Tensor:
+        """The share of each present channel."""
+        shifted = value - value.amax(self.dim, keepdim=True).detach()
+        parts = self.weights(value, masks) * shifted.exp()
+        return parts / parts.sum(self.dim, keepdim=True).clamp_min(_LEAST)
+
+
+def masked_statistics(
+    players: Tensor, dim: int, batch: BatchLayout, node: Node
+) -> tuple[MaskedStatistics, tuple[Any, ...]]:
+    """The module that stands in for ``node`` under masks, and its operands before the masks."""
+    if op_name(node) in RENORMALISING:
+        return MaskedNorm(players, dim, batch, node), (node.args[0], *affine_of(node))
+    kind = MaskedMean if op_name(node) == "mean" else MaskedSoftmax
+    return kind(players, dim, batch, node), (node.args[0],)
 
 
 def rows_of_images(per_image: Tensor, batch: BatchLayout) -> Tensor:

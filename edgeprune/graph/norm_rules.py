@@ -126,23 +126,6 @@ def _may_renormalise(context: Context, node: Node) -> bool:
     return context.options.prune_normalized and op_name(node) in RENORMALISING
 
 
-@rule("linalg_vector_norm")
-def vector_norm(context: Context, node: Node) -> Labelling:
-    """The dimensions over which a length is taken stay whole; the others pass."""
-    rank = len(context.shape(source_of(node)))
-    given = concrete_argument(_argument(node, 2, "dim", None))
-    over = range(rank) if given is None or given == [] else given
-    reduced = {d % rank for d in (over if isinstance(over, Iterable) else [over])}
-    labels = _hold(context, node, sorted(reduced), TOGETHER)
-    if bool(_argument(node, 3, "keepdim", False)):
-        return labels
-    return {d - sum(r < d for r in reduced): atoms for d, atoms in labels.items()}
-
-
-def _argument(node: Node, index: int, name: str, default: Any) -> Any:
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
 def _hold(context: Context, node: Node, dims: Iterable[int], reason: str) -> DimLabels:
     """Freeze the labels of some dimensions of the input; those of the others are returned."""
     labels = dict(context.labels(source_of(node)))

@@ -207,7 +207,24 @@ def _prelu(context: Context, node: Node) -> Labelling:
 @rule(*MOVEMENT)
 def movement(context: Context, node: Node) -> Labelling:
     """Data movement, read off an index tensor."""
-    return move(context, node)
+    labels = move(context, node)
+    if op_name(node) == "expand" and isinstance(labels, dict):
+        labels.update(_repeated(context, node))
+    return labels
+
+
+def _repeated(context: Context, node: Node) -> DimLabels:
+    """Dimensions of size 1 that ``expand`` makes larger may become any size."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    before, after = context.shape(source), context.shape(node)
+    added = len(after) - len(before)
+    symbolic = context.symbolic_dims(node)
+    return {
+        dim: context.atoms.new(size)
+        for dim, size in enumerate(after)
+        if size > 1 and dim not in symbolic and (dim < added or before[dim - added] == 1)
+    }
 
 
 @rule("select")
@@ -241,27 +258,6 @@ def _channel_dim(op: str, rank: int) -> int:
     return rank - spatial - 1
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "prod", "logsumexp")
-def reduction(context: Context, node: Node) -> Labelling:
-    """Reduced dimensions must stay whole; the others keep their labels."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    rank = len(context.shape(source))
-    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    given = concrete_argument(given)
-    keepdim = bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
-    if given is None or given == []:
-        reduced = set(range(rank))
-    else:
-        reduced = {d % rank for d in (given if isinstance(given, (list, tuple)) else [given])}
-    labels = dict(context.labels(source))
-    for dim in sorted(reduced & set(labels)):
-        context.freeze(node, {dim: labels.pop(dim)}, "reduced over")
-    if keepdim:
-        return labels
-    return {d - sum(r < d for r in reduced): v for d, v in labels.items()}
-
-
 @rule("getitem")
 def getitem(context: Context, node: Node) -> Labelling:
     """One of several results."""
@@ -270,6 +266,20 @@ def getitem(context: Context, node: Node) -> Labelling:
     assert isinstance(index, int)
     several = context.values.get(source, [])
     return several[index] if isinstance(several, list) and several else {}
+
+
+@rule("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size")
+def assertion(context: Context, node: Node) -> Labelling:  # noqa: ARG001 - every rule takes both
+    """What only checks has no result and holds nothing."""
+    return {}
+
+
+@rule("type_as")
+def type_as(context: Context, node: Node) -> Labelling:
+    """Of the second tensor only the number format counts."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return dict(context.labels(source))
 
 
 @rule("sym_size", "sym_numel", "mul", "add", "sub", "floordiv")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.fx import op_name
 from edgeprune.graph.attributes import get_attribute
+from edgeprune.graph.movement import MOVEMENT
 from edgeprune.graph.rewrites import REWRITES, Sizes
 
 SURGERY_SCHEMA_VERSION = "1.2"
@@ -89,20 +91,27 @@ def _module_sizes(graph_module: GraphModule, sizes: Sizes) -> dict[str, dict[str
     """Module -> size of some dimension in its own forward pass -> what it has become, wherever it occurs."""
     found: dict[str, dict[int, set[int]]] = {}
     for node in graph_module.graph.nodes:
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if node.op != "call_function" or not stack:
+        if node.op != "call_function":
             continue
-        module = found.setdefault(str(stack[-1][0]).partition("@")[0], {})
-        value = node.meta.get("val")
-        several = isinstance(value, (list, tuple))
-        for place, part in enumerate(value if several else [value]):
-            name = f"{node.name}[{place}]" if several else node.name
-            for dim, size in enumerate(getattr(part, "shape", ())):
-                if isinstance(size, int):
-                    keep = sizes.kept(name, dim)
-                    module.setdefault(size, set()).add(size if keep is None else len(keep))
+        stack = [str(path).partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        # The export may move a view into the module that reads it, so the one around that counts as well.
+        for path in stack[-2:] if op_name(node) in MOVEMENT else stack[-1:]:
+            module = found.setdefault(path, {})
+            for old, new in _sizes_of(node, sizes):
+                module.setdefault(old, set()).add(new)
     return {
         path: {str(old): sorted(new) for old, new in sorted(module.items()) if new != {old}}
         for path, module in sorted(found.items())
         if any(new != {old} for old, new in module.items())
     }
+
+
+def _sizes_of(node: Node, sizes: Sizes) -> Iterator[tuple[int, int]]:
+    """Size before and after of every dimension of a node's value or values, but for the batch's."""
+    value = node.meta.get("val")
+    several = isinstance(value, (list, tuple))
+    for place, part in enumerate(value if several else [value]):
+        for dim, size in enumerate(getattr(part, "shape", ())):
+            if isinstance(size, int):
+                keep = sizes.kept(f"{node.name}[{place}]" if several else node.name, dim)
+                yield size, size if keep is None else len(keep)

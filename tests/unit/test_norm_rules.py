@@ -124,12 +124,14 @@ def on_last(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         (lambda m, x: on_last(m.norm, x), nn.LayerNorm(8), "layer_norm", BY_CHOICE),
         (lambda m, x: on_last(m.norm, x), nn.LayerNorm(8, elementwise_affine=False), "layer_norm", BY_CHOICE),
         (lambda m, x: on_last(m.norm, x), nn.RMSNorm(8), "rms_norm", BY_CHOICE),
-        (lambda m, x: functional.normalize(x, dim=1), nn.Identity(), "linalg_vector_norm", TOGETHER),
-        (lambda m, x: x * x.norm(dim=1, keepdim=True), nn.Identity(), "linalg_vector_norm", TOGETHER),
+        (
+            lambda m, x: x * x.norm(p=float("inf"), dim=1, keepdim=True),
+            nn.Identity(), "linalg_vector_norm", "reduced over",
+        ),
         (lambda m, x: m.norm(x), nn.LocalResponseNorm(3), "avg_pool3d", "pooling mixes along this dimension"),
     ],
     ids=["group norm of one group", "layer norm of all", "layer norm of channels", "layer norm without scale",
-         "rms norm", "normalize", "vector norm", "local response norm"],
+         "rms norm", "largest of all", "local response norm"],
 )  # fmt: skip
 def test_channels_normalised_together_stay_and_the_report_says_why(op, layer, name, reason):
     case = between(op, norm=layer)

@@ -163,3 +163,63 @@ def test_couple_without_options_is_the_default():
         np.array_equal(a.players, b.players)
         for a, b in zip(again.mask_points, case.coupling.mask_points, strict=True)
     )
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation (Woo et al. 2023): a length a channel, relative to their mean."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.rand(width)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        length = x.norm(p=2, dim=(1, 2), keepdim=True)
+        share = length / (length.mean(-1, keepdim=True) + 1e-6)
+        return (x + torch.addcmul(self.shift, self.scale, x * share)).permute(0, 3, 1, 2)
+
+
+class ChannelAttention(nn.Module):
+    """Attention between the channels of each head, of unit length over the tokens (El-Nouby et al. 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv = nn.Conv2d(3, WIDTH, 2, 2), nn.Linear(WIDTH, 3 * WIDTH)
+        self.out, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x).reshape(-1, 16, 3, 3, 4).permute(2, 0, 3, 4, 1).unbind(0)
+        q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+        mixed = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.head(self.out(mixed.permute(0, 3, 1, 2).reshape(-1, 16, WIDTH)).mean(1))
+
+
+def between(op: nn.Module) -> nn.Module:
+    return Network(
+        lambda m, x: m.head(functional.relu(m.c(m.op(m.a(x)))).mean((2, 3))),
+        a=nn.Conv2d(3, 8, 3), op=op, c=nn.Conv2d(8, 6, 3), head=nn.Linear(6, 4),
+    )  # fmt: skip
+
+
+REDUCTIONS = {
+    "response norm": (lambda: between(ResponseNorm(8)), 6, 14),
+    "softmax gate": (lambda: between(Network(lambda m, x: x * x.softmax(1))), 6, 14),
+    "attention between channels": (ChannelAttention, 24, 28),
+    "sum": (lambda: between(Network(lambda m, x: x * torch.sigmoid(x.sum(1, keepdim=True)))), 14, 14),
+    "unit length": (lambda: between(Network(lambda m, x: functional.normalize(x, dim=1))), 14, 14),
+    "largest": (lambda: between(Network(lambda m, x: x * x.amax(1, keepdim=True))), 6, 6),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("options", [CouplingOptions(), ALLOWED], ids=["default", "on request"])
+def test_ops_that_reduce_channels(name, options):
+    """Sums lose their terms exactly; means and softmax are taken over what is present on request only."""
+    build, *players = REDUCTIONS[name]
+    torch.manual_seed(0)
+    case = make_case(build(), options=options)
+    assert case.coupling.num_players == players[options.prune_normalized]
+    for row in nets.compare(case, case.removals()):
+        assert row.deviation < 1e-10
+        assert row.effect > 1e-6
