@@ -8,7 +8,7 @@ import linecache
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from edgeprune.applying.files import Recipe
+from edgeprune.applying.attributes import attempts, put
+from edgeprune.applying.files import Recipe, in_short
 from edgeprune.errors import SurgeryError
 from edgeprune.fx import tensor_leaves
 from edgeprune.imports import first_line
@@ -46,13 +47,24 @@ class _Reference:
     path: Path
     program: ExportedProgram
 
+    def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            with torch.no_grad():
+                return tensor_leaves(program_module(self.program, str(self.path))(*inputs))
+        except RuntimeError as error:
+            raise SurgeryError(
+                f"{str(self.path)!r} does not run on the recipe's input shape ({first_line(error)}); "
+                "compare with the model.pt2 of the same run"
+            ) from error
+
 
 def check_replay(
     original: nn.Module, pruned: nn.Module, plan: Recipe, program_path: Path | None, *, weights: str | None
 ) -> None:
     """Run ``pruned`` once, on a float32 copy in evaluation mode; ``weights`` is the file it was given.
 
-    Norms without parameters, whose sizes the recipe cannot tell, get theirs from what enters them.
+    Norms without parameters, whose sizes the recipe cannot tell, get theirs from what enters them. Where
+    the outputs are not the program's, attributes that repeat a pruned size are set if that makes them so.
 
     Raises:
         SurgeryError: it does not run, or its outputs are not those of the program.
@@ -62,26 +74,81 @@ def check_replay(
     if program_path is not None:
         program = read_program(program_path, trust_pickle=False)
         reference = _Reference(path=program_path, program=program)
-    shape = plan.input_shape
-    if shape is None and reference is not None:
-        shape = program_input(reference.program).shape
-    if shape is None:
+    inputs = _inputs(plan, reference)
+    if inputs is None:
         _log.warning("%s has no input shape, so the pruned model was not run", plan.path)
         return
-    batch = (program_input(reference.program).batch if reference else None) or _BATCH
-    images = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(0))
-    trial = _plain_copy(pruned)
+    try:
+        _run_and_compare(original, pruned, inputs, reference, weights)
+    except SurgeryError:
+        if reference is None or not _settle_attributes(pruned, plan, inputs, reference):
+            raise
+        _run_and_compare(original, pruned, inputs, reference, weights)
+
+
+def _inputs(plan: Recipe, reference: _Reference | None) -> list[Tensor] | None:
+    shapes = plan.input_shapes
+    taken = None if reference is None else program_input(reference.program)
+    if shapes is None and taken is not None and taken.shape is not None:
+        shapes = (taken.shape,)
+    if shapes is None:
+        return None
+    batch = (taken.batch if taken else None) or _BATCH
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand((batch, *shape), generator=generator) for shape in shapes]
+
+
+def _run_and_compare(
+    original: nn.Module,
+    pruned: nn.Module,
+    inputs: Sequence[Tensor],
+    reference: _Reference | None,
+    weights: str | None,
+) -> None:
+    trial = _trial(pruned)
     if reference is not None and weights is None:
         _take_weights(trial, reference.program)
-    for module in trial.modules():
-        if isinstance(module, _BARE_NORMS) and not _has_tensors(module):
-            module.register_forward_pre_hook(_fit_norm)
-    got = _run(original, trial, images)
+    got = _run(original, trial, inputs)
     for module, tried in zip(pruned.modules(), trial.modules(), strict=True):
         if isinstance(module, _BARE_NORMS) and not _has_tensors(module):
             _copy_sizes(tried, module)
     if reference is not None:
-        _compare(reference, trial, images, got, weights)
+        _compare(reference, trial, inputs, got, weights)
+
+
+def _settle_attributes(
+    pruned: nn.Module, plan: Recipe, inputs: Sequence[Tensor], reference: _Reference
+) -> bool:
+    """Set attributes with which the outputs are those of the program; leaves ``pruned`` alone otherwise."""
+    expected = reference.outputs(inputs)
+    trial = _trial(pruned)
+    _take_weights(trial, reference.program)
+    for changes in attempts(trial, plan.module_sizes):
+        undo = put(trial, changes)
+        if _computes(trial, inputs, expected):
+            put(pruned, changes)
+            names = sorted({change.attribute for change in changes})
+            _log.info("attributes follow the smaller widths: %s", in_short(names))
+            return True
+        put(trial, undo)
+    return False
+
+
+@torch.no_grad()
+def _computes(trial: nn.Module, inputs: Sequence[Tensor], expected: list[Tensor]) -> bool:
+    try:
+        return _difference(expected, tensor_leaves(trial(*inputs))) <= TOLERANCE
+    except Exception:  # whatever wrong sizes raise in the user's code
+        return False
+
+
+def _trial(pruned: nn.Module) -> nn.Module:
+    """A copy to run, whose norms without parameters take their sizes from what enters them."""
+    trial = _plain_copy(pruned)
+    for module in trial.modules():
+        if isinstance(module, _BARE_NORMS) and not _has_tensors(module):
+            module.register_forward_pre_hook(_fit_norm)
+    return trial
 
 
 def _plain_copy(module: nn.Module) -> nn.Module:
@@ -120,14 +187,14 @@ def _copy_sizes(source: nn.Module, destination: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _run(original: nn.Module, trial: nn.Module, images: Tensor) -> list[Tensor]:
+def _run(original: nn.Module, trial: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     try:
-        return tensor_leaves(trial(images))
+        return tensor_leaves(trial(*inputs))
     except Exception as error:
         failure = error
-    shape = "x".join(str(s) for s in images.shape[1:])
+    shape = " and ".join("x".join(str(s) for s in i.shape[1:]) or "scalar" for i in inputs)
     try:
-        _plain_copy(original)(images)
+        _plain_copy(original)(*inputs)
     except Exception as error:
         raise SurgeryError(
             f"the given model itself does not run on images of {shape}, the recipe's input shape "
@@ -162,21 +229,19 @@ def _place(error: Exception, model: nn.Module) -> str:
 
 @torch.no_grad()
 def _compare(
-    reference: _Reference, trial: nn.Module, images: Tensor, got: list[Tensor], weights: str | None
+    reference: _Reference,
+    trial: nn.Module,
+    inputs: Sequence[Tensor],
+    got: list[Tensor],
+    weights: str | None,
 ) -> None:
-    try:
-        expected = tensor_leaves(program_module(reference.program, str(reference.path))(images))
-    except RuntimeError as error:
-        raise SurgeryError(
-            f"{str(reference.path)!r} does not run on the recipe's input shape ({first_line(error)}); "
-            "compare with the model.pt2 of the same run"
-        ) from error
+    expected = reference.outputs(inputs)
     difference = _difference(expected, got)
     if difference <= TOLERANCE:
         return
     if weights is not None:
         _take_weights(trial, reference.program)
-        if _difference(expected, tensor_leaves(trial(images))) <= TOLERANCE:
+        if _difference(expected, tensor_leaves(trial(*inputs))) <= TOLERANCE:
             raise SurgeryError(
                 f"{weights!r} holds other weights than {str(reference.path)!r} (outputs differ by "
                 f"{difference:.1g} of the largest); give the weights of the same run as the recipe"

@@ -15,21 +15,23 @@ from torch import Tensor
 
 from edgeprune.errors import SurgeryError
 
-READABLE_VERSIONS = ("1.0", "1.1")
+READABLE_VERSIONS = ("1.0", "1.1", "1.2")
 _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe as read: kept positions by parameter and dimension; the rest is empty in version 1.0.
+    """A recipe as read: kept positions by parameter and dimension; the rest is empty in older versions.
 
-    ``shapes`` are the original shapes of all tensors of the graph; ``input_shape`` is without the batch.
+    ``shapes`` are the original shapes of all tensors of the graph; ``input_shapes`` are without the batch;
+    ``module_sizes`` tell by module what each size in its own forward pass has become, wherever it occurs.
     """
 
     path: Path
     kept: Mapping[str, Mapping[int, Tensor]]
     shapes: Mapping[str, tuple[int, ...]]
-    input_shape: tuple[int, ...] | None
+    input_shapes: tuple[tuple[int, ...], ...] | None
+    module_sizes: Mapping[str, Mapping[int, tuple[int, ...]]]
 
 
 def in_short(names: Sequence[str], *, quoted: bool = True) -> str:
@@ -59,7 +61,7 @@ def read_recipe(path: Path) -> Recipe:
     if version not in READABLE_VERSIONS:
         raise SurgeryError(
             f"{str(path)!r} has the schema version {version!r}; this version of edgeprune reads "
-            f"{' and '.join(READABLE_VERSIONS)}: compress again, or use the version that wrote it"
+            f"{', '.join(READABLE_VERSIONS)}: compress again, or use the version that wrote it"
         )
     try:
         return _parsed(path, content)
@@ -75,12 +77,18 @@ def _parsed(path: Path, content: dict[str, Any]) -> Recipe:
         for name, dims in content["kept_indices"].items()
     }
     shapes = {name: _sizes(name, shape) for name, shape in content.get("original_shapes", {}).items()}
-    shape = content.get("input_shape")
+    single = content.get("input_shape")
+    given = content.get("input_shapes", None if single is None else [single])
+    module_sizes = {
+        module: {_dimension(module, old): _sizes(module, new) for old, new in sizes.items()}
+        for module, sizes in content.get("module_sizes", {}).items()
+    }
     return Recipe(
         path=path,
         kept=kept,
         shapes=shapes,
-        input_shape=None if shape is None else _sizes("input_shape", shape),
+        input_shapes=None if given is None else tuple(_sizes("input_shape", shape) for shape in given),
+        module_sizes=module_sizes,
     )
 
 

@@ -95,10 +95,12 @@ def _module_sizes(graph_module: GraphModule, sizes: Sizes) -> dict[str, dict[str
             continue
         stack = [str(path).partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
         # The export may move a view into the module that reads it, so the one around that counts as well.
-        for path in stack[-2:] if op_name(node) in MOVEMENT else stack[-1:]:
+        moves = op_name(node) in MOVEMENT
+        for path in stack[-2:] if moves else stack[-1:]:
             module = found.setdefault(path, {})
-            for old, new in _sizes_of(node, sizes):
-                module.setdefault(old, set()).add(new)
+            for each in (node, *node.all_input_nodes) if moves else (node,):
+                for old, new in _sizes_of(each, sizes):
+                    module.setdefault(old, set()).add(new)
     return {
         path: {str(old): sorted(new) for old, new in sorted(module.items()) if new != {old}}
         for path, module in sorted(found.items())
@@ -110,7 +112,8 @@ def _sizes_of(node: Node, sizes: Sizes) -> Iterator[tuple[int, int]]:
     """Size before and after of every dimension of a node's value or values, but for the batch's."""
     value = node.meta.get("val")
     several = isinstance(value, (list, tuple))
-    for place, part in enumerate(value if several else [value]):
+    parts: list[Any] = list(value) if several else [value]  # type: ignore[arg-type]
+    for place, part in enumerate(parts):
         for dim, size in enumerate(getattr(part, "shape", ())):
             if isinstance(size, int):
                 keep = sizes.kept(f"{node.name}[{place}]" if several else node.name, dim)

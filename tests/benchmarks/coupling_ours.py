@@ -13,6 +13,7 @@ from coupling_child import SEED, Progress, half_of_every_group, prepare
 from coupling_memory import memory_now_mb, peak_mb, reset_peak
 from coupling_models import BenchModel
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
@@ -119,7 +120,7 @@ def check(
     group_seconds: float,
 ) -> None:
     """Masked against pruned in float64: all groups together, then each alone while time is left."""
-    captured.graph_module.double()
+    to_float64(captured.graph_module)
     images = torch.randn((CHECK_IMAGES, *captured.input_shape), dtype=torch.float64)
     masked = mask_module(captured, coupling)
     deviation, effect = deviation_of(captured, coupling, masked, everything, images)
@@ -136,6 +137,19 @@ def check(
             owner = coupling.group_of_player()[parts[index][0]]
             worst, worst_group = found, coupling.groups[owner].name
     progress.tell(group_deviation=worst, worst_group=worst_group, groups_checked=checked)
+
+
+def to_float64(module: GraphModule) -> None:
+    """Double precision throughout, also where the code of the model asks for single."""
+    module.double()
+
+    def widened(value: Any) -> Any:
+        return torch.float64 if value is torch.float32 else value
+
+    for node in module.graph.nodes:
+        node.args = tuple(widened(a) for a in node.args)
+        node.kwargs = {k: widened(v) for k, v in node.kwargs.items()}
+    module.recompile()
 
 
 @torch.no_grad()

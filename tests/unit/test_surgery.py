@@ -152,7 +152,7 @@ def test_a_recipe_replays_on_the_users_own_class():
     coupling = couple(captured)
     removed = (1, 4, 10)
     recipe = json.loads(json.dumps(surgery_recipe(coupling, removed)))
-    assert recipe["schema_version"] == "1.1"
+    assert recipe["schema_version"] == "1.2"
     assert recipe["kept_indices"]["0.0.weight"] == {"0": [0, 2, 3, 5, 6, 7]}
     assert recipe["kept_indices"]["1.0.weight"] == {"0": [0, 1, 3, 4, 5], "1": [0, 2, 3, 5, 6, 7]}
     state = module.state_dict()
