@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ FIXED = (nn.MultiheadAttention, nn.RNNBase)
 
 LIFTED = "lifted_tensor_"
 """What ``torch.export`` calls a tensor that the forward pass makes in Python; no module has it."""
+
+FOLDED = re.compile(r"(.*\.)?folded\d*\.weight")
+"""Name of a tensor that the class computes in its forward pass, and the graph holds."""
 
 PROGRAM_NAME = "model.pt2"
 
@@ -101,9 +105,9 @@ def _attribute(model: nn.Module, name: str) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def _is_lifted(name: str) -> bool:
-    """``torch.export`` puts the name of a tensor made in a submodule's forward pass behind that of it."""
-    return name.rpartition(".")[2].startswith(LIFTED)
+def _is_made(name: str) -> bool:
+    """Whether the class makes it in its forward pass; a submodule's name comes before."""
+    return name.rpartition(".")[2].startswith(LIFTED) or FOLDED.fullmatch(name) is not None
 
 
 def _find(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
@@ -112,7 +116,7 @@ def _find(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> Tensor 
 
 def _require_same_model(model: nn.Module, plan: Recipe) -> None:
     tensors = named_tensors(model)
-    names = [n for n in {**plan.shapes, **plan.kept} if not _is_lifted(n)]
+    names = [n for n in {**plan.shapes, **plan.kept} if n in tensors or not _is_made(n)]
     missing = [n for n in names if _find(model, n, tensors) is None]
     if missing:
         wrapped = [n for n in tensors if n.startswith(("module.", "_orig_mod."))]
@@ -124,6 +128,11 @@ def _require_same_model(model: nn.Module, plan: Recipe) -> None:
         raise SurgeryError(
             f"{str(plan.path)!r} is the recipe of another model: it names {in_short(missing)}, which the "
             f"given model does not have (it has {in_short(list(tensors))}); {advice}"
+        )
+    if computed := [n for n in plan.kept if FOLDED.fullmatch(n) and n not in tensors]:
+        raise SurgeryError(
+            f"the class computes {in_short(computed)} in its forward pass from other tensors, and only the "
+            "result was pruned; go on with model.pt2, the rewritten graph, instead"
         )
     wrong = []
     for name in names:
@@ -158,7 +167,7 @@ def _slice(model: nn.Module, plan: Recipe) -> dict[int, Sliced]:
     tensors = named_tensors(model)
     jobs: dict[int, tuple[str, Tensor]] = {}
     for name, dims in plan.kept.items():
-        tensor = None if _is_lifted(name) else _find(model, name, tensors)
+        tensor = _find(model, name, tensors)
         if tensor is None:
             continue
         other = jobs.setdefault(id(tensor), (name, tensor))[0]
@@ -292,4 +301,4 @@ def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
 
 def _of_the_graph(model: nn.Module, name: str) -> bool:
     """Constants of the rewritten graph, which the class makes itself: they are checked by running it."""
-    return _is_lifted(name) or name.startswith("_kept_of_") or _attribute(model, name) is not None
+    return _is_made(name) or name.startswith("_kept_of_") or _attribute(model, name) is not None

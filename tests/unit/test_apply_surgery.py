@@ -257,6 +257,34 @@ def test_a_constant_made_in_a_submodules_forward_pass(tmp_path: Path) -> None:
     assert_equal_outputs(apply(model, tmp_path), graph)
 
 
+def test_a_weight_that_the_class_computes(tmp_path: Path) -> None:
+    """The graph holds the result: it may be there, but what was pruned of it cannot be replayed."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+    model = Net(8, Standardised(3, 8, 3), nn.ReLU())
+    write_run(model, tmp_path, program=True)
+    assert "computes 'body.0.folded.weight' in its forward pass" in refusal(lambda: apply(model, tmp_path))
+
+    class Whole(Net):
+        """Nothing of the second head's weight leaves."""
+
+        def __init__(self) -> None:
+            super().__init__(8, nn.Conv2d(3, 8, 3), nn.ReLU())
+            self.second = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            beside = nn.functional.linear(x.mean((2, 3)), self.second.weight * 2)
+            return torch.cat([super().forward(x), beside], 1)
+
+    model = Whole()
+    graph = write_run(model, tmp_path, program=True)
+    assert "second.folded.weight" in graph.state_dict()
+    assert_equal_outputs(apply(model, tmp_path), graph)
+
+
 def test_a_layer_of_torch_that_fails_is_named(tmp_path: Path) -> None:
     grouped = (nn.Unflatten(1, (2, 4)), nn.Flatten(1, 2), nn.Flatten())
     model = nn.Sequential(nn.Conv2d(3, 8, 3), *grouped, nn.Linear(288, 4))
