@@ -17,9 +17,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from edgeprune.errors import CaptureError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
+from edgeprune.fx import op_name
 
 _log = logging.getLogger("edgeprune.exporting")
 INPUT_NAME = "input"
@@ -35,6 +37,7 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
         CaptureError: an op of the program has no ONNX form.
     """
     outputs = len(program.graph_signature.user_outputs)
+    _guard_padded_pooling(program.graph_module)
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with _quiet():
@@ -55,6 +58,28 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
         ) from error
     _strip_metadata(model)
     onnx.save_model(model, str(path))
+
+
+_UNFUSED = 1e-30
+"""Stands for the zero of a padding before max pooling."""
+
+
+def _guard_padded_pooling(graph_module: GraphModule) -> None:
+    """Pad with a number that is not quite zero before max pooling.
+
+    onnxruntime (1.31) moves a padding with zeros into the pooling that follows, whose own padding counts as
+    minus infinity: where all values of a window are negative the result is wrong. It leaves others alone.
+    """
+    for node in graph_module.graph.nodes:
+        if op_name(node) not in ("pad", "constant_pad_nd") or not node.users:
+            continue
+        value = node.args[-1] if len(node.args) > 2 else node.kwargs.get("value", 0)
+        pooled = all(op_name(user).startswith("max_pool") for user in node.users)
+        if pooled and value in (0, None, "constant"):
+            constant = (node.args[0], node.args[1])
+            node.args = (*constant, "constant", _UNFUSED) if op_name(node) == "pad" else (*constant, _UNFUSED)
+            node.kwargs = {}
+    graph_module.recompile()
 
 
 def _innermost(error: BaseException) -> str:
@@ -94,10 +119,24 @@ def _strip_metadata(model: onnx.ModelProto) -> None:
         del initializer.metadata_props[:]
     for node in model.graph.node:
         node.doc_string = ""
+    _name_batch(model)
+
+
+def _name_batch(model: onnx.ModelProto) -> None:
+    """Call the batch by its name wherever a size is the batch; other unknown sizes lose theirs.
+
+    A size such as heads times batch must not be called like the batch: onnxruntime takes sizes of one name
+    to be equal and lets such tensors share memory.
+    """
+    symbols = {
+        d.dim_param for item in model.graph.input for d in item.type.tensor_type.shape.dim if d.dim_param
+    }
     for item in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in item.type.tensor_type.shape.dim:
-            if dimension.dim_param:
+            if dimension.dim_param in symbols:
                 dimension.dim_param = BATCH_SYMBOL
+            elif dimension.dim_param:
+                dimension.ClearField("dim_param")
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:

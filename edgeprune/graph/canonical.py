@@ -88,7 +88,7 @@ def four_dimensional_attention(graph_module: GraphModule) -> None:
         node.meta["val"] = _value(node)
         users = list(node.users)
         with graph.inserting_after(node):
-            back = _call(graph, torch.ops.aten.view.default, (node, [-1, *value.shape[1:]]))
+            back = _call(graph, torch.ops.aten.reshape.default, (node, [-1, *value.shape[1:]]))
         for user in users:
             user.replace_input_with(node, back)
     graph_module.recompile()
@@ -99,7 +99,7 @@ def _to_four(operand: Any) -> tuple[Any, tuple[Any, ...]]:
     shape = operand.meta["val"].shape
     if len(shape) == 3:
         return torch.ops.aten.unsqueeze.default, (operand, 1)
-    return torch.ops.aten.view.default, (operand, [-1, *shape[-3:]])
+    return torch.ops.aten.reshape.default, (operand, [-1, *shape[-3:]])
 
 
 def _call(graph: Graph, target: Any, args: tuple[Any, ...]) -> Node:
@@ -113,3 +113,11 @@ def _value(node: Node) -> Any:
     assert callable(node.target)
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     return node.target(*args, **kwargs)
+
+
+def drop_assertions(graph_module: GraphModule) -> None:
+    """Erase checks of number formats, which hold for the format of the capture alone."""
+    for node in list(graph_module.graph.nodes):
+        if _is(node, "_assert_tensor_metadata"):
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()

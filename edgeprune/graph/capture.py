@@ -27,7 +27,7 @@ from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, sh
 from edgeprune.errors import CaptureError
 from edgeprune.fx import op_name, tensor_leaves
 from edgeprune.graph.attributes import get_attribute, has_attribute, set_attribute
-from edgeprune.graph.canonical import four_dimensional_attention, unfold_heads
+from edgeprune.graph.canonical import drop_assertions, four_dimensional_attention, unfold_heads
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
@@ -62,6 +62,7 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     outputs = _run_once(module, examples)
     program = export_program(_with_flat_outputs(module, outputs), examples)
     graph_module = _flatten_signature(program)
+    drop_assertions(graph_module)
     fold_computed_weights(graph_module)
     unfold_heads(graph_module)
     four_dimensional_attention(graph_module)

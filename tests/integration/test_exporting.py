@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeprune import exporting
 from edgeprune.errors import CaptureError
@@ -60,6 +61,60 @@ def test_both_files_agree_with_the_program(exported: Path, name: str, batch: int
         expected = torch.export.load(str(exported / "model.pt2")).module()(images)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(torch.from_numpy(a), b, rtol=1e-4, atol=1e-5)
+
+
+class PaddedPooling(nn.Module):
+    """Zeros around negative values take part in the maximum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        below = -self.first(x).abs() - 1
+        return functional.max_pool2d(functional.pad(below, (1, 1, 1, 1)), 3, 2)
+
+
+class Windows(nn.Module):
+    """Heads and windows folded into the batch, beside tensors of the batch itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.mix = nn.Conv2d(1, 8, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.first(x)
+        halves = self.mix(whole.reshape(-1, 4, 8, 8)).relu()
+        again = self.mix(halves.permute(0, 1, 3, 2)).reshape(whole.shape)
+        return (again + whole).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", [PaddedPooling, Windows])
+def test_what_onnxruntime_computes_is_what_torch_computes(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = capture(kind().eval(), (1, 8, 8)).graph_module
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        expected = graph(images)
+    exporting.export_onnx(export_program(graph, images), tmp_path / "exported.onnx")
+    assert exporting.simplify_onnx(tmp_path / "exported.onnx", tmp_path / "model.onnx") is None
+    for name in ("exported.onnx", "model.onnx"):
+        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"input": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_batch_is_called_batch(tmp_path: Path) -> None:
+    graph = capture(Windows().eval(), (1, 8, 8)).graph_module
+    exporting.export_onnx(export_program(graph, torch.zeros(2, 1, 8, 8)), tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in model.graph.value_info
+    }
+    first = [shape[0] for shape in shapes.values() if len(shape) == 4 and shape[1] == 4]
+    assert first
+    assert "batch" not in first
 
 
 def test_what_the_file_says(exported: Path) -> None:

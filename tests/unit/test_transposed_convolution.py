@@ -97,7 +97,7 @@ def test_depthwise_on_the_image_stays():
 def test_a_computed_weight_holds_what_it_touches():
     case = make_case(
         Network(
-            lambda m, x: m.head(functional.conv_transpose2d(m.stem(x), m.up.weight * 2)),
+            lambda m, x: m.head(functional.conv_transpose2d(m.stem(x), m.up.weight * x.mean())),
             stem=conv_bn(3, 8), up=nn.ConvTranspose2d(8, 6, 2, bias=False), head=head(6),
         )
     )  # fmt: skip
