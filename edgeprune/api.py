@@ -21,7 +21,7 @@ from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare
 from edgeprune.loading import load_model
-from edgeprune.pipeline import delivery, stages
+from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.state import CompressOptions, Run
@@ -173,15 +173,21 @@ def inspect(
     calibration: str | Path | None = None,
     attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: bool = False,
+    graph: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Inspection:
     """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
 
     ``input_shape`` is that of one input, without the batch, or one such shape for each of several inputs:
-    ``((3, 32, 32), (5,))``.
+    ``((3, 32, 32), (5,))``. ``graph`` is an ``.svg`` or ``.html`` file to draw the coupled groups into; one
+    that edgeprune drew before is only replaced with ``overwrite``.
 
     Raises:
-        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape.
+        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape, or
+            ``graph`` has another suffix.
+        OutputError: ``graph`` exists already or cannot be written.
     """
+    drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
     loaded = load_model(
         model,
         architecture=architecture,
@@ -202,6 +208,9 @@ def inspect(
     captured = capture(loaded.module, shape)
     options = CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized)
     coupling = couple(captured, options)
+    notes = (*loaded.notes, *captured.notes, *coupling.notes)
+    if drawing is not None:
+        network_graph.write_graph(drawing, captured, coupling, source=loaded.source, notes=notes)
     return Inspection(
         source=loaded.source,
         input_shape=captured.input_shapes if takes_several(shape) else captured.input_shape,
@@ -214,7 +223,8 @@ def inspect(
             for g in coupling.groups
         ),
         unruled_ops=coupling.unruled_ops,
-        notes=(*loaded.notes, *captured.notes, *coupling.notes),
+        notes=notes,
+        graph=None if graph is None else str(graph),
     )
 
 

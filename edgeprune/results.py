@@ -25,7 +25,7 @@ class GroupRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a model is made of, what can be pruned, and what cannot and why."""
+    """What a model is made of, what can be pruned, what cannot and why; ``graph`` is the drawing's path."""
 
     source: str
     input_shape: InputShape | InputShapes
@@ -36,6 +36,7 @@ class Inspection:
     groups: tuple[GroupRow, ...]
     unruled_ops: tuple[str, ...]
     notes: tuple[str, ...]
+    graph: str | None = None
 
     def render(self) -> RenderableType:
         """Tables for the terminal."""
@@ -62,6 +63,8 @@ class Inspection:
         if self.unruled_ops:
             parts.append(Text("ops without a rule (their channels stay): " + ", ".join(self.unruled_ops)))
         parts.extend(Text(f"note: {note}") for note in self.notes)
+        if self.graph is not None:
+            parts.append(Text(f"drawing of the coupled groups: {self.graph}"))
         return Group(*parts)
 
 
