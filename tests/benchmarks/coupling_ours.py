@@ -15,6 +15,7 @@ from coupling_models import BenchModel
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.fx import op_name, tensor_leaves
@@ -44,6 +45,9 @@ def measure(model: BenchModel, progress: Progress, *, with_onnx: bool, group_sec
     reset_peak()
     with progress.stage("couple"):
         coupling = couple(captured)
+    if coupling.num_players == 0:
+        coupling = couple(captured, VARIANTS["normalized"])
+        progress.tell(option="--prune-normalized")
     progress.tell(couple_peak_mb=peak_mb() - before_mb)
     parts = half_of_every_group([list(g.players) for g in coupling.groups])
     everything = tuple(sorted(p for part in parts for p in part))
@@ -63,6 +67,8 @@ def measure(model: BenchModel, progress: Progress, *, with_onnx: bool, group_sec
     recipe = surgery_recipe(coupling, everything, captured)
     with progress.stage("check"):
         check(captured, coupling, parts, everything, progress, group_seconds=group_seconds)
+    with progress.stage("variants"):
+        check_variants(captured, coupling, progress)
     del captured, coupling
     after_pruning(model, pruned, recipe, progress, with_onnx=with_onnx)
 
@@ -137,6 +143,34 @@ def check(
             owner = coupling.group_of_player()[parts[index][0]]
             worst, worst_group = found, coupling.groups[owner].name
     progress.tell(group_deviation=worst, worst_group=worst_group, groups_checked=checked)
+
+
+VARIANTS = {
+    "normalized": CouplingOptions(prune_normalized=True),
+    "heads": CouplingOptions(attention=AttentionUnit.HEADS),
+}
+
+
+def check_variants(captured: CapturedModel, default: CouplingGraph, progress: Progress) -> None:
+    """What the user may choose besides, where it makes a difference: share of channels, and exactness."""
+    images = torch.randn((CHECK_IMAGES, *captured.input_shape), dtype=torch.float64)
+    for name, options in VARIANTS.items():
+        coupling = couple(captured, options)
+        if coupling.num_players == default.num_players:
+            continue
+        parts = half_of_every_group([list(g.players) for g in coupling.groups])
+        everything = tuple(sorted(p for part in parts for p in part))
+        masked = mask_module(captured, coupling)
+        deviation, _ = deviation_of(captured, coupling, masked, everything, images)
+        gone = coupling.removed_mask(everything)
+        progress.tell(
+            **{
+                f"{name}_share": _share(captured, coupling, np.ones(coupling.num_players, dtype=bool)),
+                f"{name}_macs_left": coupling.total_macs(gone) / max(coupling.total_macs(), 1),
+                f"{name}_deviation": deviation,
+                f"{name}_notes": len(coupling.notes),
+            }
+        )
 
 
 def to_float64(module: GraphModule) -> None:
