@@ -124,7 +124,7 @@ class _Walk:
     def visit(self, node: Node) -> None:
         if node.op == "get_attr":
             return
-        operands = [o for o in node.all_input_nodes if o in self._origin]
+        operands = [] if _only_shape(node) else [o for o in node.all_input_nodes if o in self._origin]
         fed_by = tuple(dict.fromkeys(self._origin[o] for o in operands))
         if node.op == "placeholder":
             self._add(node, StepKind.INPUT, node.name, ())
@@ -163,6 +163,12 @@ class _Walk:
     ) -> None:
         self.steps.append(FlowStep(name=node.name, kind=kind, label=label, fed_by=fed_by, players=players))
         self._origin[node] = node.name
+
+
+def _only_shape(node: Node) -> bool:
+    """Whether an op takes nothing but its shape from its operand, as ``new_zeros`` does."""
+    name = op_name(node)
+    return name.startswith("new_") or name.endswith("_like")
 
 
 def _is_tensor(node: Node) -> bool:

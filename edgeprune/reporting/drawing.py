@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -23,7 +24,8 @@ _LEAST_WIDTH = 780.0
 _ROW = 19.0
 _CELL_WIDTH = 520.0
 _CELL_CHARACTERS = 78
-_LINE_CHARACTERS = 125
+_CELL_INDENT = 38.0
+_CHARACTER = 6.0
 
 
 class GraphFormat(Enum):
@@ -58,14 +60,14 @@ def render_graph(drawing: NetworkDrawing, form: GraphFormat) -> str:
     key, key_height = _key(facts)
     whole = max(width, _LEAST_WIDTH) + 2 * _MARGIN
     if form is GraphFormat.HTML:
-        network = [*shifted(key, _MARGIN, 16), *shifted(lines, (whole - width) / 2, key_height + 24)]
+        network = [*shifted(key, _MARGIN, 16), *shifted(lines, _MARGIN, key_height + 24)]
         svg = frame(network, whole, key_height + height + 24 + _MARGIN, head)
         return page(DRAWING_MARK, drawing, facts, head, svg)
     title = [text(0, 16, words.keep_end(drawing.source, 90), "title"), text(0, 34, head, "soft")]
     y = 52.0
     parts = [*shifted(title, _MARGIN, _MARGIN), *shifted(key, _MARGIN, _MARGIN + y)]
     y += _MARGIN + key_height + 12
-    parts += shifted(lines, (whole - width) / 2, y)
+    parts += shifted(lines, _MARGIN, y)
     y += height + 2 * _MARGIN
     tables, tables_height = _tables(drawing, facts, whole - 2 * _MARGIN)
     parts += shifted(tables, _MARGIN, y)
@@ -101,29 +103,34 @@ def _key(facts: Facts) -> tuple[list[str], float]:
 
 
 def _tables(drawing: NetworkDrawing, facts: Facts, width: float) -> tuple[list[str], float]:
-    """Reasons, groups and notes below the drawing, in as many columns as fit."""
-    notes = [text(0, 11.5, words.keep_start(note, _LINE_CHARACTERS)) for note in drawing.notes]
+    """Reasons, groups and notes below the drawing."""
+    columns = max(1, int(width // _CELL_WIDTH))
     groups = "Coupled groups: channels, MACs that go with all of them, and the layers that they leave"
     tables = (
-        ("What stays, and why", _reason_rows(facts), 1),
-        (groups, _group_rows(facts), max(1, int(width // _CELL_WIDTH))),
-        ("Notes", notes, 1),
+        ("What stays, and why", _reason_rows(facts, width), 1),
+        (groups, _group_rows(facts), columns),
+        ("Notes", [line for note in drawing.notes for line in _wrapped(note, 0, width)], 1),
     )
     lines: list[str] = []
     y = 0.0
-    for title, rows, columns in tables:
+    for title, rows, across in tables:
         if rows:
-            lines += [*shifted([text(0, 12, title, "head")], 0, y), *_grid(rows, columns, y + 20)]
-            y += 20 + _ROW * -(-len(rows) // columns) + 20
+            lines += [*shifted([text(0, 12, title, "head")], 0, y), *_grid(rows, across, y + 20)]
+            y += 20 + _ROW * -(-len(rows) // across) + 20
     return lines, y
 
 
-def _reason_rows(facts: Facts) -> list[str]:
+def _wrapped(content: str, x: float, width: float) -> list[str]:
+    """Lines of text that fit."""
+    return [text(x, 11.5, line) for line in textwrap.wrap(content, int((width - x) / _CHARACTER))]
+
+
+def _reason_rows(facts: Facts, width: float) -> list[str]:
     rows = []
     for reason in facts.reasons:
-        told = f"{reason.sentence} ({reason.channels} channels of {words.listed(reason.layers, 3)})"
-        shown = text(38, 11.5, words.keep_start(told, _LINE_CHARACTERS))
-        rows.append(stay_swatch(0, 0, 30, reason.letter) + shown)
+        told = f"{reason.sentence}: {reason.channels} channels of {words.listed(reason.layers)}"
+        first, *more = _wrapped(told, _CELL_INDENT, width)
+        rows += [stay_swatch(0, 0, 30, reason.letter) + first, *more]
     return rows
 
 
@@ -131,8 +138,9 @@ def _group_rows(facts: Facts) -> list[str]:
     rows = []
     for group in facts.groups:
         share = words.percent(group.macs, facts.macs)
-        told = f"{words.group_size(group)} ch, {share} MACs: {words.listed(group.layers, 3)}"
-        shown = text(38, 11.5, words.keep_start(told, _CELL_CHARACTERS))
+        told = f"{words.group_size(group)} ch, {share} MACs: "
+        names = words.listed_within(group.layers, _CELL_CHARACTERS - len(told))
+        shown = text(_CELL_INDENT, 11.5, told + names)
         rows.append(swatch(0, 0, 30, group.colour, str(group.number)) + shown)
     return rows
 

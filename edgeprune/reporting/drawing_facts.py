@@ -90,7 +90,7 @@ class ReasonFacts:
     @property
     def sentence(self) -> str:
         """The op and the reason in words."""
-        return f"held by {self.op}: {self.reason}" if self.op else self.reason
+        return f"held by {self.op}: {self.reason}" if self.op not in ("", "output") else self.reason
 
 
 @dataclass(frozen=True, kw_only=True)

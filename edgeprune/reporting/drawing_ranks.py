@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 _ORDER_SWEEPS = 12
-_PLACE_SWEEPS = 60
+_PLACE_SWEEPS = 40
+_HELD_WEIGHT = 1e5
 _BOX_GAP = 26.0
 _LINE_GAP = 13.0
 
@@ -57,7 +58,7 @@ def rank_boxes(boxes: Sequence[Box], edges: Sequence[tuple[str, str]]) -> Ranked
     slots, chains = _make_slots(boxes, edges)
     rows = _fewest_crossings(slots, _first_order(slots))
     _place(slots, rows)
-    _straighten(slots, rows, [*_spines(slots), *(c[1:-1] for c in chains.values() if len(c) > 3)])
+    _straighten(slots, rows, [c[1:-1] for c in chains.values() if len(c) > 3])
     return Ranked(slots=tuple(slots), rows=tuple(tuple(row) for row in rows), chains=chains)
 
 
@@ -141,36 +142,63 @@ def _crossings(slots: list[Slot], rows: list[list[int]]) -> int:
     return total
 
 
-def _pulls(slots: list[Slot]) -> list[list[tuple[int, float]]]:
+def _spines(slots: list[Slot]) -> list[tuple[int, ...]]:
+    """Runs of boxes down the paths with most boxes; each is to be one vertical line."""
+    below: dict[int, int] = {}
+    left = [0] * len(slots)
+    for upper in sorted(range(len(slots)), key=lambda i: -slots[i].rank):
+        left[upper] = max((left[n] for n in slots[upper].below), default=0) + slots[upper].is_box
+        boxes = [n for n in slots[upper].below if slots[upper].is_box and slots[n].is_box]
+        longest = max(boxes, key=left.__getitem__, default=None)
+        if longest is not None and left[longest] + 1 == left[upper] and longest not in below.values():
+            below[upper] = longest
+    found = []
+    for start in sorted(set(below) - set(below.values())):
+        run = [start]
+        while run[-1] in below:
+            run.append(below[run[-1]])
+        found.append(tuple(run))
+    return found
+
+
+def _pulls(slots: list[Slot], spines: list[tuple[int, ...]]) -> list[list[tuple[int, float]]]:
     """Neighbours of every slot, and how strongly an edge draws its ends into one vertical line.
 
-    Strongest along the spine, from a box to the first that it feeds where that is fed by it first; then
-    inside long edges, then other boxes.
+    Strongest along a spine, then inside long edges, then between other boxes.
     """
+    on_spine = {pair for run in spines for pair in itertools.pairwise(run)}
     found: list[list[tuple[int, float]]] = [[] for _ in slots]
     for upper, own in enumerate(slots):
         for lower in own.below:
-            other = slots[lower]
-            if own.is_box and other.is_box:
-                weight = 20.0 if _on_spine(slots, upper, lower) else 0.4
-            else:
-                weight = 0.1 if own.is_box or other.is_box else 1.0
+            boxes = own.is_box + slots[lower].is_box
+            weight = 20.0 if (upper, lower) in on_spine else (1.0, 0.1, 0.4)[boxes]
             found[upper].append((lower, weight))
             found[lower].append((upper, weight))
     return found
 
 
 def _place(slots: list[Slot], rows: list[list[int]]) -> None:
-    """Least squares of the edges' slants, row by row: each row alone is an isotonic regression."""
-    pulls = _pulls(slots)
+    """Coordinates by least squares of the edges' slants; then the spines become straight."""
+    spines = _spines(slots)
+    pulls = _pulls(slots, spines)
+    _relax(slots, rows, pulls, {})
+    straight = {i: sum(slots[n].x for n in run) / len(run) for run in spines for i in run}
+    _relax(slots, rows, pulls, straight)
+
+
+def _relax(
+    slots: list[Slot], rows: list[list[int]], pulls: list[list[tuple[int, float]]], straight: dict[int, float]
+) -> None:
+    """Improve the rows in turn, each alone by isotonic regression; slots in ``straight`` hold to their x."""
     for sweep in range(_PLACE_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
             wanted, weights = [], []
             for index in row:
                 weight = sum(w for _, w in pulls[index])
                 total = sum(w * slots[n].x for n, w in pulls[index])
-                wanted.append(total / weight if weight else slots[index].x)
-                weights.append(weight or 1.0)
+                mean = total / weight if weight else slots[index].x
+                wanted.append(straight.get(index, mean))
+                weights.append(_HELD_WEIGHT if index in straight else weight or 1.0)
             apart = [separation(slots[a], slots[b]) for a, b in itertools.pairwise(row)]
             for index, x in zip(row, _spread(wanted, weights, apart), strict=True):
                 slots[index].x = x
@@ -191,24 +219,6 @@ def _spread(wanted: list[float], weights: list[float], apart: list[float]) -> li
         pools.append((mean, mass, count))
     flat = [mean for mean, _, count in pools for _ in range(count)]
     return [mean + offset for mean, offset in zip(flat, offsets, strict=True)]
-
-
-def _on_spine(slots: list[Slot], upper: int, lower: int) -> bool:
-    """Whether one box is the first that the other feeds, and is fed by it first."""
-    own, other = slots[upper], slots[lower]
-    return own.is_box and other.is_box and own.below[0] == lower and other.above[0] == upper
-
-
-def _spines(slots: list[Slot]) -> list[tuple[int, ...]]:
-    """Longest runs of boxes, each the first that the one above feeds."""
-    following = {u: s.below[0] for u, s in enumerate(slots) if s.below and _on_spine(slots, u, s.below[0])}
-    found = []
-    for start in sorted(set(following) - set(following.values())):
-        run = [start]
-        while run[-1] in following:
-            run.append(following[run[-1]])
-        found.append(tuple(run))
-    return found
 
 
 def _straighten(slots: list[Slot], rows: list[list[int]], runs: list[tuple[int, ...]]) -> None:

@@ -34,6 +34,14 @@ def listed(names: Sequence[str], limit: int = _NAMES_IN_TOOLTIP) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def listed_within(names: Sequence[str], length: int) -> str:
+    """As many of the names as fit into one line, at least one, which is shortened in front."""
+    choices = (listed(names, limit) for limit in range(len(names), 0, -1))
+    fallback = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    one = keep_end(names[0], max(8, length - len(fallback))) + fallback
+    return next((c for c in choices if len(c) <= length), one)
+
+
 def numbers(found: Sequence[int]) -> str:
     """Ascending numbers with runs drawn together: ``1, 4-7``."""
     runs: list[list[int]] = []
@@ -60,8 +68,11 @@ def channels(layer: LayerFacts) -> str:
 
 
 def group_size(group: GroupFacts) -> str:
-    """Channels of a group; where several leave as one unit, that too."""
-    return f"{group.channels}" if group.units == group.channels else f"{group.units} units, {group.channels}"
+    """Channels of a group in its first layer; ``12 x 64`` where 64 leave at once."""
+    if group.units == group.channels or not group.units:
+        return f"{group.channels}"
+    each, rest = divmod(group.channels, group.units)
+    return f"{group.channels} in {group.units} units" if rest else f"{group.units} x {each}"
 
 
 def layer_words(layer: LayerFacts, facts: Facts) -> str:
