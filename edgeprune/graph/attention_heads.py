@@ -69,6 +69,9 @@ def _way_back(context: Context, operand: Node) -> list[Node]:
             s for s in node.all_input_nodes if hasattr(s.meta.get("val"), "shape") or name == "getitem"
         ]
         activations = [s for s in sources if not context.is_parameter(s)]
+        first = node.args[0]
+        if len(activations) > 1 and name in _PASSING and isinstance(first, Node) and first in activations:
+            activations = [first]  # a tensor divided by its own length, say
         if len(activations) != 1:
             break
         (node,) = activations

@@ -14,7 +14,7 @@ from edgeprune.fx import op_name
 from edgeprune.graph.context import CONCRETE_BATCH, Context, MaskCandidate, concrete_argument
 from edgeprune.graph.joining_rules import stacked_dim
 from edgeprune.graph.labels import Atoms
-from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_on_indices, varies
+from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_movement, varies
 
 _ADDING_LAST = ("unfold", "col2im")
 """Ops whose result has more dimensions behind the batch, not before it."""
@@ -118,13 +118,17 @@ def _moved(context: Context, node: Node, number: int) -> Rows | None:
     if rows is None or math.prod(context.shape(source)) > MAX_ELEMENTS:
         return None
     dim, images = rows
-    moved = torch.from_numpy(images)[run_on_indices(node, context.shape(source), dim)[number].long()]
+    shape = context.shape(source)
+    view = [1] * len(shape)
+    view[dim] = shape[dim]
+    rows_everywhere = torch.from_numpy(images.astype(np.int32)).view(view).expand(shape)
+    moved = run_movement(node, rows_everywhere)[number]
     varying = [d for d in range(moved.dim()) if varies(moved, d)]
     if len(varying) != 1:
         return None
     (place,) = varying
     line = moved.movedim(place, 0).reshape(moved.shape[place], -1)[:, 0]
-    return place, line.numpy()
+    return place, line.numpy().astype(np.int64)
 
 
 def _as_layout(dim: int, images: NDArray[np.int64]) -> BatchLayout | None:

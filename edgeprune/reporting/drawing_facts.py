@@ -64,14 +64,15 @@ class Share:
 class GroupFacts:
     """A coupled group by its number (from 1 on); ``macs`` go when all of it goes.
 
-    ``channels`` are those of its first layer, ``units`` what can go one by one, such as a whole head.
+    ``units`` can go one by one; ``channels`` are the fewest and most that it has in one of its layers, more
+    than the units where several leave at once, as those of a whole head do.
     """
 
     number: int
     name: str
     colour: str
     units: int
-    channels: int
+    channels: tuple[int, int]
     macs: int
     layers: tuple[str, ...]
     consumers: tuple[str, ...]
@@ -193,14 +194,15 @@ def _groups(coupling: CouplingGraph, owner: IndexArray) -> tuple[GroupFacts, ...
     total = coupling.total_macs()
     rows = []
     for index, group in enumerate(coupling.groups):
-        first = by_name[group.layers[0]].out_players
+        players = [by_name[name].out_players for name in group.layers]
+        counts = [int(np.count_nonzero(owner[p[p != NO_PLAYER]] == index)) for p in players]
         rows.append(
             GroupFacts(
                 number=index + 1,
                 name=group.name,
                 colour=group_colour(index + 1),
                 units=len(group.players),
-                channels=int(np.count_nonzero(owner[first[first != NO_PLAYER]] == index)),
+                channels=(min(counts), max(counts)),
                 macs=total - coupling.total_macs(coupling.removed_mask(group.players)),
                 layers=group.layers,
                 consumers=group.consumers,

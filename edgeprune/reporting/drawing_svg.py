@@ -131,9 +131,11 @@ def _groups(parts: Sequence[Share]) -> str:
 
 
 def _edge(layout: Layout, edge: tuple[str, str], facts: Facts) -> str:
-    source = edge[0]
-    layer = facts.layers.get(source)
-    carried = layer.leaving if layer is not None else facts.carried.get(source, ())
+    source, target = (facts.layers.get(name) for name in edge)
+    carried = source.leaving if source is not None else facts.carried.get(edge[0], ())
+    if target is not None:
+        read = {share.group for share in target.entering}
+        carried = tuple(share for share in carried if share.group in read)
     return f'<path class="edge" data-groups="{_groups(carried)}" d="{layout.paths[edge]}"/>'
 
 

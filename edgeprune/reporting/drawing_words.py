@@ -68,11 +68,11 @@ def channels(layer: LayerFacts) -> str:
 
 
 def group_size(group: GroupFacts) -> str:
-    """Channels of a group in its first layer; ``12 x 64`` where 64 leave at once."""
-    if group.units == group.channels or not group.units:
-        return f"{group.channels}"
-    each, rest = divmod(group.channels, group.units)
-    return f"{group.channels} in {group.units} units" if rest else f"{group.units} x {each}"
+    """Channels of a group; ``12 x 64`` where 64 leave at once, ``1 x 1-116`` where that differs by layer."""
+    fewest, most = (count // group.units for count in group.channels)
+    if fewest == most:
+        return f"{group.units}" if most == 1 else f"{group.units} x {most}"
+    return f"{group.units} x {fewest}-{most}"
 
 
 def layer_words(layer: LayerFacts, facts: Facts) -> str:

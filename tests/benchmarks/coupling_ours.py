@@ -156,7 +156,8 @@ def check_variants(captured: CapturedModel, default: CouplingGraph, progress: Pr
     images = torch.randn((CHECK_IMAGES, *captured.input_shape), dtype=torch.float64)
     for name, options in VARIANTS.items():
         coupling = couple(captured, options)
-        if coupling.num_players == default.num_players:
+        asked_already = name == "normalized" and "option" in progress.facts
+        if asked_already or coupling.num_players == default.num_players:
             continue
         parts = half_of_every_group([list(g.players) for g in coupling.groups])
         everything = tuple(sorted(p for part in parts for p in part))

@@ -24,7 +24,7 @@ SMALL_MB = 16
 ADVICE = re.compile("; (?:take|go on|give) ")
 """Where a refusal turns from the reason to what to do, which is the same for all."""
 
-LATER = ("export", "replay", "onnx")
+LATER = ("variants", "export", "replay", "onnx")
 """Stages after pruning was checked: a time limit in one of them is its failure alone."""
 TP_FIGURES = ("graph_s", "step_s", "prunable_share", "removed_share", "macs_left")
 LIBRARIES = ("torchvision", "segmentation", "video", "timm")

@@ -51,15 +51,36 @@ def check(case: Case, *, groups_at_once: int = 1) -> None:
         ("squeezenet1_0", 25),
         # Channel shuffles couple halves of the streams with each other.
         ("shufflenet_v2_x0_5", 33),
+        # Squeeze and excitation in 9 of 11 blocks.
+        ("mobilenet_v3_small", 27),
+        # Group convolutions of 16 channels a group, squeeze and excitation.
+        ("regnet_y_400mf", 53),
+        ("mnasnet0_5", 25),
+        ("efficientnet_b0", 40),
+        # Four branches joined in each of 9 modules.
+        ("googlenet", 57),
     ],
 )
 def test_torchvision(name, groups):
-    module = import_torchvision().models.get_model(name, weights=None, num_classes=10)
+    extra = {"init_weights": False} if name == "googlenet" else {}
+    module = import_torchvision().models.get_model(name, weights=None, num_classes=10, **extra)
     if name == "vgg11_bn":
         module.classifier = narrow_classifier()
     case = make_case(module, (3, 32, 32))
     assert len(case.coupling.groups) == groups
     check(case, groups_at_once=6 if groups > 100 else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "groups"),
+    [("r3d_18", (3, 4, 16, 16), 12), ("lraspp_mobilenet_v3_large", (3, 32, 32), 30)],
+)
+def test_video_and_segmentation(name, shape, groups):
+    extra = {"weights_backbone": None} if "lraspp" in name else {}
+    module = import_torchvision().models.get_model(name, weights=None, num_classes=10, **extra)
+    case = make_case(module, shape)
+    assert len(case.coupling.groups) == groups
+    check(case, groups_at_once=4)
 
 
 @pytest.mark.realdata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import networks as nets
 import numpy as np
@@ -12,13 +13,18 @@ from torch import nn
 
 import edgeprune
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.report import Verdict
 from edgeprune.compat import import_torchvision
 
 import_torchvision()
 
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt  # noqa: E402
-from torchvision.models.swin_transformer import SwinTransformer  # noqa: E402
+from torchvision.models.swin_transformer import (  # noqa: E402
+    PatchMergingV2,
+    SwinTransformer,
+    SwinTransformerBlockV2,
+)
 from torchvision.models.vision_transformer import VisionTransformer  # noqa: E402
 
 
@@ -37,33 +43,65 @@ def swin() -> nn.Module:
     )  # fmt: skip
 
 
+def swin_v2() -> nn.Module:
+    """Position biases from a network of their own, a bias of which a third is always zero."""
+    return SwinTransformer(
+        patch_size=[2, 2], embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4],
+        num_classes=5, stochastic_depth_prob=0.0, block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
+    )  # fmt: skip
+
+
 def convnext() -> nn.Module:
     return ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)], num_classes=5, layer_scale=1.0)
 
 
-# Players: head dimensions of each attention layer and hidden channels of each MLP; the residual
-# stream is held by its layer norms.
+# Players by default: head dimensions of each attention layer and hidden channels of each MLP; the residual
+# stream is held by its layer norms. Then with whole heads, and with the streams and what is merged.
 MODELS = {
-    "vit": (vit, (3, 16, 16), 2 * (8 + 48)),
-    "swin": (swin, (3, 32, 32), 2 * (8 + 64) + 2 * (8 + 128)),
-    "convnext": (convnext, (3, 32, 32), 64 + 128),
-}
+    "vit": (vit, (3, 16, 16), 2 * (8 + 48), 2 * (4 + 48), 2 * (8 + 48) + 32),
+    "swin": (
+        swin, (3, 32, 32), 2 * (8 + 64) + 2 * (8 + 128), 2 * (2 + 64) + 2 * (4 + 128),
+        2 * (8 + 64) + 2 * (8 + 128) + 16 + 32,
+    ),
+    "swin_v2": (
+        swin_v2, (3, 32, 32), 2 * (8 + 64) + 2 * (8 + 128), 2 * (2 + 64) + 2 * (4 + 128),
+        2 * (8 + 64) + 2 * (8 + 128) + 16 + 32,
+    ),
+    "convnext": (convnext, (3, 32, 32), 64 + 128, 64 + 128, 64 + 128 + 16 + 32),
+}  # fmt: skip
+OPTIONS = (
+    CouplingOptions(),
+    CouplingOptions(attention=AttentionUnit.HEADS),
+    CouplingOptions(prune_normalized=True),
+)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_group_is_exact(name: str) -> None:
-    factory, shape, players = MODELS[name]
+def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
+    factory, shape, *players = MODELS[name]
     torch.manual_seed(0)
-    case = nets.make_case(factory(), shape)
-    assert case.coupling.num_players == players
-    for row in nets.compare(case, case.removals()):
-        assert row.deviation < 1e-10
-        assert row.effect > 1e-8
+    module = factory()
+    for options, expected in zip(OPTIONS, players, strict=True):
+        case = nets.make_case(module, shape, options=options)
+        assert (case.coupling.num_players, case.coupling.notes) == (expected, ())
+        for row in nets.compare(case, case.removals()):
+            assert row.deviation < 1e-10
+            assert row.effect > 1e-8
 
 
-@pytest.mark.parametrize("name", ["vit"])
-def test_a_transformer_goes_through_the_whole_pipeline(name: str, tmp_path: Path) -> None:
-    factory, shape, _ = MODELS[name]
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit", {}),
+        ("vit", {"attention_unit": AttentionUnit.HEADS, "prune_normalized": True, "ratio": 0.75}),
+    ],
+    ids=["default", "heads and stream"],
+)
+def test_a_transformer_goes_through_the_whole_pipeline(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    factory, shape, *_ = MODELS[name]
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 255, (24, *shape[1:], 3), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", images=images)
@@ -74,8 +112,11 @@ def test_a_transformer_goes_through_the_whole_pipeline(name: str, tmp_path: Path
         output=tmp_path / "out",
         width_quantum=1,
         threads=1,
+        **options,
     )
     assert report.pruning.macs_removed_share >= 0.25
     assert all(figure.verdict is Verdict.PASSED for figure in report.parity)
     assert report.recovery.mean_error_after < report.recovery.mean_error_before
     assert report.deployment.compressed.macs < report.deployment.original.macs
+    told = any("norms take their statistics over fewer channels" in note for note in report.notes)
+    assert told == ("prune_normalized" in options)

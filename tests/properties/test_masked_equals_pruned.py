@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
+
 SIZE = 6
 WIDTHS = st.integers(2, 6)
 
@@ -131,6 +133,69 @@ class _Builder:
             out = Value(channels=channels, size=self.values[left].size)
             self._step(lambda m, v: torch.cat([v[left], v[right]], 1), f"cat({left}, {right})", out)
 
+    def layer_norm(self) -> None:
+        at = self._pick()
+        channels = self.values[at].channels
+        self._layer("layernorm", at, nn.GroupNorm(1, channels), self.values[at])
+
+    def gate(self) -> None:
+        at = self._pick()
+        value = self.values[at]
+        name = f"gate{len(self.layers)}"
+        self.layers[name] = nn.Conv2d(value.channels, value.channels, 1)
+        self._step(
+            lambda m, v: v[at] * torch.sigmoid(m[name](v[at].mean((2, 3), keepdim=True))),
+            f"gate({at})",
+            value,
+        )
+
+    def stack(self) -> None:
+        pair = self._pair(lambda a, b: a == b)
+        if pair is not None:
+            left, right = pair
+            self._step(
+                lambda m, v: torch.stack([v[left], v[right]], 2).amax(2),
+                f"stack({left}, {right})",
+                self.values[left],
+            )
+
+    def shuffle(self) -> None:
+        at = self._pick(lambda v: v.channels % 2 == 0)
+        if at is not None:
+            value = self.values[at]
+
+            def run(_: nn.ModuleDict, v: list[Tensor]) -> Tensor:
+                split = v[at].view(-1, 2, value.channels // 2, value.size, value.size)
+                return split.transpose(1, 2).reshape(-1, value.channels, value.size, value.size)
+
+            self._step(run, f"shuffle({at})", value)
+
+    def part(self) -> None:
+        at = self._pick(lambda v: v.channels > 3)
+        if at is not None:
+            value = self.values[at]
+            first = self.draw(st.integers(1, value.channels - 2))
+            out = Value(channels=value.channels - first, size=value.size)
+            self._step(lambda m, v: v[at][:, first:], f"{at}[{first}:]", out)
+
+    def attention(self) -> None:
+        at = self._pick(lambda v: v.channels in (4, 6) and v.size > 1)
+        if at is None:
+            return
+        value = self.values[at]
+        heads = self.draw(st.sampled_from([1, 2, value.channels // 2]))
+        name = f"attention{len(self.layers)}"
+        self.layers[name] = nn.Linear(value.channels, 3 * value.channels)
+        width, tokens = value.channels // heads, value.size**2
+
+        def run(m: nn.ModuleDict, v: list[Tensor]) -> Tensor:
+            split = m[name](v[at].flatten(2).transpose(1, 2)).view(-1, tokens, 3, heads, width)
+            q, k, values = split.permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = functional.scaled_dot_product_attention(q, k, values).transpose(1, 2)
+            return mixed.reshape(-1, tokens, value.channels).transpose(1, 2).unflatten(2, (value.size, -1))
+
+        self._step(run, f"attention({at}, {heads} heads)", value)
+
     def finish(self) -> None:
         """Everything that nobody read yet is joined; then flatten or pool, and linear layers."""
         size = min(v.size for v in self.values[1:])
@@ -149,13 +214,15 @@ class _Builder:
 
 
 STEPS = ("convolution", "norm", "relu", "depthwise", "grouped", "add", "concatenate", "pool")
+MIXING = ("layer_norm", "gate", "stack", "shuffle", "part", "attention")
+OPTIONS = st.builds(CouplingOptions, attention=st.sampled_from(AttentionUnit), prune_normalized=st.booleans())
 
 
 @st.composite
-def drawn_networks(draw: st.DrawFn) -> Drawn:
+def drawn_networks(draw: st.DrawFn, kinds: tuple[str, ...] = STEPS) -> Drawn:
     builder = _Builder(draw)
     builder.convolution()
-    for kind in draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=9)):
+    for kind in draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=9)):
         getattr(builder, kind)()
     builder.finish()
     return Drawn(builder.steps, builder.layers)
@@ -178,6 +245,20 @@ def test_masked_equals_pruned(module, random):
         pruned = nets.prune(case.captured, case.coupling, row.removed)
         macs = case.coupling.total_macs(case.coupling.removed_mask(row.removed))
         assert macs == nets.counted_macs(pruned, case.images), module.description
+
+
+@settings(max_examples=30)
+@given(drawn_networks((*STEPS, *MIXING)), OPTIONS, st.randoms(use_true_random=False))
+def test_masked_equals_pruned_with_ops_that_mix_channels_whatever_was_chosen(module, options, random):
+    torch.manual_seed(random.randrange(2**31))
+    case = nets.make_case(module, (3, SIZE, SIZE), options=options)
+    assert case.coupling.unruled_ops == ()
+    removed = []
+    for group in case.coupling.groups:
+        stays = random.randrange(1, len(group.players) + 1)
+        removed += random.sample(group.players, len(group.players) - stays)
+    for row in nets.compare(case, [tuple(sorted(removed)), *case.removals()[-1:]]):
+        assert row.deviation < 1e-10, (module.description, options, row)
 
 
 @settings(max_examples=10)
