@@ -107,7 +107,9 @@ def render(rows: list[Row], *, jobs: int, timm: bool) -> str:
     )
     if not timm:
         text += "\ntimm is not installed: its models were left out.\n"
-    return text + "".join(part(rows) for part in (_summary, _costs, _table, _failures, _replayed, _frozen))
+    return text + "".join(
+        part(rows) for part in (_summary, _costs, _table, _failures, _on_request, _replayed, _frozen)
+    )
 
 
 def _summary(rows: list[Row]) -> str:
@@ -142,7 +144,16 @@ def _summary(rows: list[Row]) -> str:
         f"less than {ONNX_TOLERANCE:.0e} of the largest output. *Replayed*: `edgeprune.apply_surgery` on a\n"
         "fresh model of the user's own class computes in float32 what the rewritten graph does (below).\n"
         "Torch-Pruning: magnitude pruner, "
-        "channel ratio 0.5, the classifier ignored, defaults otherwise.\n"
+        "channel ratio 0.5, the classifier ignored, defaults otherwise.\n" + _needing_option(rows)
+    )
+
+
+def _needing_option(rows: list[Row]) -> str:
+    named = [f"{r.model.key} ({o})" for r in rows if (o := r.tools[OURS].get("option"))]
+    if not named:
+        return ""
+    return "Models of which no channel can leave by default were pruned with an option: " + (
+        ", ".join(named) + ".\n"
     )
 
 
@@ -263,6 +274,34 @@ def _failures(rows: list[Row]) -> str:
     failed = [(r.model.key, found[1]) for r in rows if (found := r.onnx()) and not found[0]]
     text += f"\nONNX of the pruned graph: {len(failed)}.\n" + "\n" * bool(failed)
     return text + "".join(f"- {name}: {_plain(why)}\n" for name, why in failed)
+
+
+def _on_request(rows: list[Row]) -> str:
+    """What ``--prune-normalized`` and ``--attention-unit heads`` change, where they change anything."""
+    changed = [r for r in rows if {"normalized_share", "heads_share", "option"} & set(r.tools[OURS])]
+    text = "\n## On request\n\n"
+    text += (
+        "`--prune-normalized` lets channels go that a layer norm, a mean or a softmax is taken over; masks\n"
+        "then take those statistics over what is present, so masking equals pruning there, too.\n"
+        "`--attention-unit heads` removes whole heads instead of channels of every head in step. Half of\n"
+        "all groups leave at once; *deviation* is that of pruned from masked in float64.\n\n"
+        "| model | removable by default | normalized: removable | MACs left | deviation "
+        "| heads: removable | MACs left | deviation |\n" + "|---" * 8 + "|\n"
+    )
+    worst = 0.0
+    for row in changed:
+        facts = dict(row.tools[OURS])
+        share = facts.get("prunable_share")
+        if "option" in facts:
+            facts |= {"normalized_share": share, "normalized_macs_left": facts["macs_left"]}
+            facts |= {"normalized_deviation": deviation(facts), "prunable_share": 0.0}
+        cells = [row.model.key, _cell(facts, "prunable_share", ".2f")]
+        for name in ("normalized", "heads"):
+            cells += [_cell(facts, f"{name}_{k}", ".2f") for k in ("share", "macs_left")]
+            cells.append(_cell(facts, f"{name}_deviation", ".1e"))
+            worst = max(worst, facts.get(f"{name}_deviation", 0.0))
+        text += f"| {' | '.join(cells)} |\n"
+    return text + f"\nWorst deviation of {len(changed)} models: {worst:.1e}.\n"
 
 
 def _replayed(rows: list[Row]) -> str:
