@@ -150,7 +150,7 @@ class _Walk:
                 self._origin[node] = found[0]
                 return
             if found is not None:
-                fed_by = (found[0], *fed_by[found[1] :])
+                fed_by = tuple(dict.fromkeys((found[0], *fed_by[found[1] :])))
         self._add(node, StepKind.JOIN, kind, fed_by, self._along.get(node.name))
 
     def _add(

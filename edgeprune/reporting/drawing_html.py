@@ -161,8 +161,8 @@ def _groups(facts: Facts) -> list[str]:
         "</th><th>leave together from</th><th>enter</th></tr>"
     )
     told = (
-        "<p>Groups share layers, so their MACs overlap and do not add up. 12 x 64 channels are twelve that go "
-        "one by one, each with 64 channels of a layer; 1-64 where that differs from layer to layer.</p>"
+        "<p>Groups share layers, so their MACs overlap and do not add up. 12 x 64 channels are twelve that "
+        "go one by one, each with 64 channels of a layer; 1-64 where that differs from layer to layer.</p>"
     )
     return [f'<section id="groups"><h2>Coupled groups</h2>{told}<table>', head, *rows, "</table></section>"]
 

@@ -65,6 +65,45 @@ def test_inspect_the_output_of_compress(digits: Any, edgeprune: Any) -> None:
     assert found["macs"] == sum(row["macs_after"] for row in report["pruning"]["layers"])
 
 
+def test_inspect_draws_the_groups(tmp_path: Path, edgeprune: Any) -> None:
+    drawn, page = tmp_path / "net.svg", tmp_path / "net.html"
+    done = edgeprune("inspect", *DIGITS_MODEL, "--input-shape", "1x8x8", "--graph", str(drawn))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(drawn) in "".join(done.stdout.split())
+    assert "depthwise.0" in drawn.read_text(encoding="utf-8")
+    done = edgeprune("inspect", *DIGITS_MODEL, "--input-shape", "1x8x8", "--graph", str(page), "--json")
+    assert json.loads(done.stdout)["graph"] == str(page)
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["net.html", "net.svg"]
+
+
+def test_inspect_replaces_its_own_drawing_only_with_overwrite(tmp_path: Path, edgeprune: Any) -> None:
+    drawn = tmp_path / "net.svg"
+    command = ("inspect", "dynamic.pt2", "--graph", str(drawn), "-q")
+    assert edgeprune(*command).returncode == 0
+    before = drawn.read_bytes()
+    drawn.write_bytes(before + b"<!-- mine -->")
+    assert "--overwrite" in sentence(edgeprune(*command), 7)
+    assert edgeprune(*command, "--overwrite").returncode == 0
+    assert drawn.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (("--graph", "net.png"), 2, ("'net.png'", "'.png'", ".svg", ".html")),
+        (("--graph", "nowhere/net.svg"), 7, ("'nowhere/net.svg'", "is no folder")),
+        (("--overwrite",), 2, ("--graph",)),
+    ],
+)
+def test_a_drawing_is_refused_before_the_model_is_loaded(
+    arguments: tuple[str, ...], status: int, parts: tuple[str, ...], edgeprune: Any
+) -> None:
+    said = sentence(edgeprune("inspect", "no such model.pt", *arguments), status)
+    for part in parts:
+        assert part in said
+
+
 def test_profile_here(digits: Any, edgeprune: Any) -> None:
     model = digits[0] / "model.onnx"
     done = edgeprune("profile", str(model), "--threads", "1", fork=False)
