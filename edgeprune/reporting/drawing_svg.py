@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeprune.reporting import drawing_words as words
 from edgeprune.reporting.drawing_facts import Facts, FlowStep, LayerFacts, NetworkDrawing, Share, StepKind
@@ -20,6 +20,9 @@ _STRIP_HEIGHT = 15.0
 _SMALL_HEIGHT = 22.0
 _CHARACTER = 6.1
 _LEAST_SEGMENT = 3.0
+
+Names = Mapping[str, Sequence[str]]
+"""Lines of every layer's name in its box."""
 
 STYLE = """\
 .net text{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;font-size:10px;fill:#1f2328}
@@ -63,12 +66,13 @@ _HATCH = (
 
 def draw_network(drawing: NetworkDrawing, facts: Facts) -> tuple[list[str], float, float]:
     """Elements of the network itself from (0, 0) on, with width and height in pixels."""
-    sizes = [_box(step, facts) for step in drawing.flow]
+    names = words.short_names({node: layer.name for node, layer in facts.layers.items()}, _NAME_LENGTH)
+    sizes = [_box(step, facts, names) for step in drawing.flow]
     edges = [(source, step.name) for step in drawing.flow for source in step.fed_by]
     layout = arrange(sizes, edges)
     lines = [_edge(layout, edge, facts) for edge in edges]
     for step in drawing.flow:
-        lines += _step(step, layout.boxes[step.name], facts)
+        lines += _step(step, layout.boxes[step.name], facts, names)
     return lines, layout.width, layout.height
 
 
@@ -110,11 +114,11 @@ def stay_swatch(x: float, y: float, width: float, label: str) -> str:
     )
 
 
-def _box(step: FlowStep, facts: Facts) -> Box:
+def _box(step: FlowStep, facts: Facts, names: Names) -> Box:
     if step.kind is StepKind.LAYER:
         layer = facts.layers[step.name]
-        extra = _EXTRA_LINE if _unwritten(layer) else 0.0
-        return Box(name=step.name, width=LAYER_WIDTH, height=_LAYER_HEIGHT + extra)
+        extra = bool(_unwritten(layer)) + len(names[step.name]) - 1
+        return Box(name=step.name, width=LAYER_WIDTH, height=_LAYER_HEIGHT + _EXTRA_LINE * extra)
     label = _small_label(step)
     return Box(name=step.name, width=max(44.0, 16.0 + _CHARACTER * len(label)), height=_SMALL_HEIGHT)
 
@@ -139,9 +143,9 @@ def _edge(layout: Layout, edge: tuple[str, str], facts: Facts) -> str:
     return f'<path class="edge" data-groups="{_groups(carried)}" d="{layout.paths[edge]}"/>'
 
 
-def _step(step: FlowStep, place: PlacedBox, facts: Facts) -> list[str]:
+def _step(step: FlowStep, place: PlacedBox, facts: Facts, names: Names) -> list[str]:
     if step.kind is StepKind.LAYER:
-        return _layer(facts.layers[step.name], place, facts)
+        return _layer(facts.layers[step.name], place, facts, names[step.name])
     middle = place.x + place.width / 2
     carried = facts.carried.get(step.name, ())
     meeting = "branches meet here; channel by channel they leave together or not at all"
@@ -160,24 +164,25 @@ def _step(step: FlowStep, place: PlacedBox, facts: Facts) -> list[str]:
     ]
 
 
-def _layer(layer: LayerFacts, place: PlacedBox, facts: Facts) -> list[str]:
+def _layer(layer: LayerFacts, place: PlacedBox, facts: Facts, name: Sequence[str]) -> list[str]:
     x, y, width = place.x, place.y, place.width
     share = words.percent(layer.macs, facts.macs)
     op = words.keep_start(layer.op, _OP_LENGTH)
+    below = y + _EXTRA_LINE * (len(name) - 1)
     lines = [
         f'<g class="node layer" data-groups="{_groups(layer.leaving)}" '
         f'data-reads="{_groups(layer.entering)}"><title>{escape(words.layer_words(layer, facts))}</title>',
         f'<rect class="card" x="{number(x)}" y="{number(y)}" width="{number(width)}" '
         f'height="{number(place.height)}"/>',
         *_thin(layer.entering, x, y, width, facts),
-        text(x + 6, y + 18, words.keep_end(layer.name, _NAME_LENGTH), "name"),
-        text(x + 6, y + 32, f"{op} · {words.channels(layer)}", "soft"),
-        text(x + width - 6, y + 32, share, "soft right"),
+        *(text(x + 6, y + 18 + _EXTRA_LINE * i, line, "name") for i, line in enumerate(name)),
+        text(x + 6, below + 32, f"{op} · {words.channels(layer)}", "soft"),
+        text(x + width - 6, below + 32, share, "soft right"),
     ]
     unwritten = _unwritten(layer)
     if unwritten:
         listed = words.keep_start(f"groups {words.numbers(unwritten)}", 34)
-        lines.append(text(x + 6, y + 44, listed, "soft"))
+        lines.append(text(x + 6, below + 44, listed, "soft"))
     return [*lines, *_strip(layer, x, y + place.height - _STRIP_HEIGHT, facts), "</g>"]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from edgeprune.reporting.drawing_facts import Facts, GroupFacts, LayerFacts, Share
 from edgeprune.reporting.formatting import format_macs
@@ -21,6 +22,20 @@ def escape(text: str) -> str:
 def keep_end(text: str, length: int) -> str:
     """A layer's path shortened in front, where it says least."""
     return text if len(text) <= length else "…" + text[len(text) - length + 1 :]
+
+
+def short_names(names: Mapping[str, str], length: int) -> dict[str, tuple[str, ...]]:
+    """Layers' names by key in lines of ``length``: one, or two where the ends alone look alike."""
+    taken = Counter(keep_end(name, length) for name in names.values())
+    found: dict[str, tuple[str, ...]] = {}
+    for key, name in names.items():
+        end = keep_end(name, length)
+        if end == name or taken[end] == 1:
+            found[key] = (end,)
+            continue
+        cut = name.find(".", len(name) - length - 1) + 1 or len(name) - length
+        found[key] = (keep_end(name[:cut], length), name[cut:])
+    return found
 
 
 def keep_start(text: str, length: int) -> str:

@@ -26,7 +26,7 @@ from edgeprune.reporting.drawing import GraphFormat, NetworkDrawing, StepKind, r
 from edgeprune.reporting.drawing_facts import FlowStep, gather, group_colour
 from edgeprune.reporting.drawing_layout import arrange
 from edgeprune.reporting.drawing_ranks import Box
-from edgeprune.reporting.drawing_words import keep_end, listed_within, numbers
+from edgeprune.reporting.drawing_words import keep_end, listed_within, numbers, short_names
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "a<b>&\"'</script><script>alert(1)</script>\x01"
@@ -336,6 +336,20 @@ def test_words() -> None:
     assert keep_end("features.block.conv", 10) == "…lock.conv"
     assert listed_within(["alpha", "beta", "gamma"], 17) == "alpha and 2 more"
     assert listed_within(["a.long.layer.name", "b"], 18) == "…er.name and 1 more"
+
+
+def test_long_names_that_end_alike_get_a_second_line() -> None:
+    names = {
+        "a": "net.layer_1.attention.weight",
+        "b": "net.layer_2.attention.weight",
+        "c": "net.layer_3.mlp.weight",
+    }
+    assert short_names(names, 17) == {
+        "a": ("net.layer_1.", "attention.weight"),
+        "b": ("net.layer_2.", "attention.weight"),
+        "c": ("…yer_3.mlp.weight",),
+    }
+    assert short_names({"a": "x" * 30, "b": "y" + "x" * 29}, 20)["b"] == ("y" + "x" * 9, "x" * 20)
 
 
 @pytest.mark.parametrize(("name", "given"), [("net.png", "the suffix '.png'"), ("net", "no suffix")])
