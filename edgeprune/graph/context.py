@@ -161,9 +161,9 @@ def concrete_argument(value: Any) -> Any:
     return value
 
 
-def positions(shape: tuple[int, ...]) -> int:
-    """Number of spatial positions of an activation (batch, channels, *spatial)."""
-    return math.prod(shape[2:])
+def rows_per_image(sizes: tuple[int, ...]) -> int:
+    """Rows of one image, from all dimensions but the channels': windows or tokens may share the batch's."""
+    return -(-math.prod(sizes) // CONCRETE_BATCH)
 
 
 def repeat_each(atoms: Atoms, times: int) -> Atoms:

@@ -9,7 +9,7 @@ import numpy as np
 from torch.fx import Node
 
 from edgeprune.fx import op_name
-from edgeprune.graph.context import Context, Labelling, LayerRecord, positions, repeat_each
+from edgeprune.graph.context import Context, Labelling, LayerRecord, repeat_each, rows_per_image
 from edgeprune.graph.labels import FROZEN, Atoms
 from edgeprune.graph.layout import mask
 from edgeprune.graph.rewrites import int_argument, rewrite, rewrite_convolution
@@ -46,7 +46,7 @@ def convolution(context: Context, node: Node) -> Labelling:
             _couple_groups(context, node, entering, groups)
             context.couple(node, entering[: len(in_atoms)], in_atoms)
             mask(context, node, source, 1, entering)
-    _add_layer(context, node, weight, out_atoms, in_atoms, positions(context.shape(node)))
+    _add_layer(context, node, weight, out_atoms, in_atoms, _places(context, node))
     return {1: out_atoms}
 
 
@@ -75,7 +75,7 @@ def transposed_convolution(context: Context, node: Node) -> Labelling:
         out_atoms = np.tile(weight_out, groups)
         in_atoms = weight_in[: in_channels // groups]
     _couple_bias(context, node, out_atoms)
-    _add_layer(context, node, weight, out_atoms, in_atoms, positions(context.shape(source)))
+    _add_layer(context, node, weight, out_atoms, in_atoms, _places(context, source))
     return {1: out_atoms}
 
 
@@ -130,6 +130,12 @@ def _enter(
     mask(context, node, source, dim, entering)
 
 
+def _places(context: Context, node: Node) -> int:
+    """Places of an image (or of what shares the batch's dimension with it) that a kernel is put on."""
+    batch, _, *spatial = context.shape(node)
+    return rows_per_image((batch, *spatial))
+
+
 def _add_layer(
     context: Context, node: Node, weight: Node, out_atoms: Atoms, in_atoms: Atoms, spatial: int
 ) -> None:
@@ -160,6 +166,6 @@ def linear(context: Context, node: Node) -> Labelling:
     in_atoms = context.parameter(weight, 1)
     _couple_bias(context, node, out_atoms)
     _enter(context, node, source, last, entering, in_atoms)
-    _add_layer(context, node, weight, out_atoms, in_atoms, math.prod(shape[1:-1]))
+    _add_layer(context, node, weight, out_atoms, in_atoms, rows_per_image(shape[:-1]))
     labels[last] = out_atoms
     return labels

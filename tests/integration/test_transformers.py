@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import edgeprune
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.report import Verdict
 from edgeprune.compat import import_torchvision
+from edgeprune.fx import op_name
 
 import_torchvision()
 
@@ -77,6 +79,25 @@ OPTIONS = (
 )
 
 
+class LayerCounter(torch.fx.Interpreter):
+    """MACs of convolutions and linear layers alone, as torch's own counter finds them."""
+
+    total = 0
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            value = super().run_node(n)
+        if n.op == "call_function" and op_name(n) in ("conv2d", "linear"):
+            self.total += counter.get_total_flops() // 2
+        return value
+
+
+def layer_macs(case: nets.Case) -> int:
+    counter = LayerCounter(case.captured.graph_module)
+    counter.run(case.images)
+    return counter.total // len(case.images)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
     factory, shape, *players = MODELS[name]
@@ -85,6 +106,7 @@ def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
     for options, expected in zip(OPTIONS, players, strict=True):
         case = nets.make_case(module, shape, options=options)
         assert (case.coupling.num_players, case.coupling.notes) == (expected, ())
+        assert layer_macs(case) == case.coupling.total_macs()
         for row in nets.compare(case, case.removals()):
             assert row.deviation < 1e-10
             assert row.effect > 1e-8
