@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,26 @@ def parse_input_shape(value: object) -> tuple[int, ...]:
             "without the batch, such as 3x224x224"
         )
     return shape
+
+
+def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+    """Shape of an image, or one shape an input where several are given; those may have any rank.
+
+    Raises:
+        UsageError: a size is no positive whole number, or a lone shape does not have three.
+    """
+    if len(values) == 1:
+        return parse_input_shape(values[0])
+    shapes = []
+    for value in values:
+        numbers = [_positive_int(part) for part in value.replace("x", ",").split(",")]
+        if None in numbers:
+            raise UsageError(
+                f"input shape {value!r} is not accepted: give the sizes of one input without the batch, such "
+                "as 3x224x224 or 10, once for each input"
+            )
+        shapes.append(tuple(n for n in numbers if n is not None))
+    return tuple(shapes)
 
 
 def _as_list(value: object) -> list[Any]:

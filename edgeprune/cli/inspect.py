@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.artifacts.choices import AttentionUnit
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import parse_input_shape
+from edgeprune.config import parse_input_shapes
 from edgeprune.errors import UsageError
 
 GraphFile = Annotated[
@@ -21,6 +22,16 @@ GraphFile = Annotated[
         help="Draw which channels leave together, which stay and why: an .svg, or an .html with tables to "
         "explore in a browser.",
         rich_help_panel=opt.RUN_PANEL,
+    ),
+]
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="CxHxW",
+        help="Channels, height and width of one image, such as 3x224x224. A model with several inputs takes "
+        "it once for each of them. Default: from the model or the calibration set.",
+        rich_help_panel=opt.MODEL_PANEL,
     ),
 ]
 Overwrite = Annotated[
@@ -40,8 +51,10 @@ def inspect(
     arch: opt.Arch = None,
     weights: opt.Weights = None,
     trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
+    input_shape: InputShapes = None,
     calibration: opt.Calibration = None,
+    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
+    prune_normalized: opt.PruneNormalized = False,
     graph: GraphFile = None,
     overwrite: Overwrite = False,
     as_json: opt.AsJson = False,
@@ -55,7 +68,7 @@ def inspect(
             "--overwrite was given without --graph FILE, which it is about; give both or neither"
         )
     config = settings.project_config(model, session)
-    shape = parse_input_shape(input_shape) if input_shape else config.input_shape
+    shape = parse_input_shapes(input_shape) if input_shape else config.input_shape
 
     from edgeprune import api
 
@@ -67,6 +80,8 @@ def inspect(
         trust_pickle=trust_pickle,
         input_shape=shape,
         calibration=settings.calibration_for_shape(calibration, shape, model, config),
+        attention_unit=attention_unit,
+        prune_normalized=prune_normalized,
         graph=graph,
         overwrite=overwrite,
     )

@@ -65,7 +65,10 @@ def choose_calibration(option: str | None, model: str, config: ProjectConfig, se
 
 
 def calibration_for_shape(
-    option: str | None, given: tuple[int, ...] | None, model: str, config: ProjectConfig
+    option: str | None,
+    given: tuple[int, ...] | tuple[tuple[int, ...], ...] | None,
+    model: str,
+    config: ProjectConfig,
 ) -> str | None:
     """Data that could tell the input's shape, where no shape is given: those that ``compress`` would take."""
     if option is not None or config.calibration is not None or given is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from small_project import DIGITS_DATA, DIGITS_MODEL, sentence
 
 
@@ -144,3 +145,74 @@ def test_what_cannot_be_profiled(
     said = sentence(edgeprune(*arguments), status)
     for part in parts:
         assert part in said
+
+
+TWO_INPUTS = """
+import torch
+from torch import nn
+
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image, self.numbers, self.head = nn.Conv2d(3, 8, 3), nn.Linear(5, 6), nn.Linear(14, 2)
+
+    def forward(self, x, n):
+        return self.head(torch.cat([self.image(x).relu().mean((2, 3)), self.numbers(n).relu()], 1))
+
+
+def both():
+    return Both()
+"""
+
+
+def test_inspect_a_model_with_several_inputs(edgeprune: Any, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_INPUTS)
+    namespace: dict[str, Any] = {}
+    exec(TWO_INPUTS, namespace)
+    torch.save(namespace["both"]().state_dict(), tmp_path / "two.pt")
+    model = (str(tmp_path / "two.pt"), "--arch", f"{tmp_path / 'two.py'}:both")
+    done = edgeprune("inspect", *model, "--input-shape", "3x8x8", "--input-shape", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["input_shape"], found["players"]) == ([[3, 8, 8], [5]], 14)
+    refused = sentence(edgeprune("inspect", *model, "--input-shape", "3x8x8", "--input-shape", "5x?"), 2)
+    assert "'5x?'" in refused
+
+
+ATTENTION = """
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12)
+        self.attention, self.head = nn.MultiheadAttention(12, 3, batch_first=True), nn.Linear(12, 2)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        y = self.norm(x)
+        return self.head((x + self.attention(y, y, y, need_weights=False)[0]).mean(1))
+
+
+def small():
+    return Small()
+"""
+
+
+def test_inspect_tells_what_the_choices_change(edgeprune: Any, tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(ATTENTION)
+    namespace: dict[str, Any] = {}
+    exec(ATTENTION, namespace)
+    torch.save(namespace["small"]().state_dict(), tmp_path / "small.pt")
+
+    def players(*choices: str) -> int:
+        model = (str(tmp_path / "small.pt"), "--arch", f"{tmp_path / 'small.py'}:small")
+        done = edgeprune("inspect", *model, "--input-shape", "3x8x8", "--json", *choices)
+        assert done.returncode == 0, done.stderr
+        return int(json.loads(done.stdout)["players"])
+
+    # 4 channels in each of 3 heads, a stream of 12.
+    assert players() == 4
+    assert players("--attention-unit", "heads", "--prune-normalized") == 3 + 12
