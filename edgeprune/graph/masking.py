@@ -16,38 +16,16 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.artifacts.coupling import NO_PLAYER, BatchLayout, CouplingGraph, MaskPoint
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.graph.norm_masking import MaskedStatistics, masked_statistics, rows_of_images
+from edgeprune.graph.membership import Membership, rows_of_images
+from edgeprune.graph.norm_masking import masked_statistics
 
 
-class ChannelMask(nn.Module):
-    """Multiply one dimension by each image's mask of the player found there.
-
-    ``masks`` is (batch, players + 1); its last column is 1 and serves positions without a player. Beside
-    reconstructing mask points, ``masks`` is zero and the coalition is set beforehand.
-    """
-
-    players: Tensor
-    present: Tensor
-
-    def __init__(self, players: Tensor, dim: int, batch: BatchLayout) -> None:
-        super().__init__()
-        self.register_buffer("players", players, persistent=False)
-        self.register_buffer("present", torch.zeros(len(players)), persistent=False)
-        self.dim = dim
-        self.batch = batch
-
-    def set_coalition(self, present: Tensor) -> None:
-        """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
-        self.present = present[self.players].to(self.present.dtype)
+class ChannelMask(Membership):
+    """Multiply one dimension by each image's membership of the player found there."""
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Masked ``value``."""
-        factors = self.present.to(masks.dtype) + masks.index_select(1, self.players)
-        rows = rows_of_images(factors, self.batch)
-        shape = [1] * value.dim()
-        shape[self.batch.dim], shape[self.dim] = rows.shape
-        ordered = rows if self.batch.dim < self.dim else rows.T
-        return value * ordered.reshape(shape)
+        return value * self.weights(value, masks)
 
 
 class ChannelReconstruction(nn.Module):
@@ -113,7 +91,7 @@ class ChannelReconstruction(nn.Module):
         return rebuilt.reshape(shape).movedim((0, 1), places)
 
 
-POINTS = (ChannelMask, ChannelReconstruction, MaskedStatistics)
+POINTS = (Membership, ChannelReconstruction)
 """Modules that take part in a coalition."""
 
 

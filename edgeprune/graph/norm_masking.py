@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.fx import op_name
+from edgeprune.graph.membership import Membership
 
 RENORMALISING = ("layer_norm", "rms_norm", "group_norm")
 """Norms whose statistics a mask can take over part of their channels."""
@@ -17,34 +18,12 @@ RENORMALISING = ("layer_norm", "rms_norm", "group_norm")
 _LEAST = 1e-12
 
 
-class MaskedStatistics(nn.Module):
+class MaskedStatistics(Membership):
     """An op whose result depends on which channels there are, over each image's present ones.
 
     With memberships between 0 and 1 statistics are weighted by them. Absent channels get values like the
     others; whoever consumes them has a mask point of its own.
     """
-
-    players: Tensor
-    present: Tensor
-
-    def __init__(self, players: Tensor, dim: int, batch: BatchLayout) -> None:
-        super().__init__()
-        self.register_buffer("players", players, persistent=False)
-        self.register_buffer("present", torch.zeros(len(players)), persistent=False)
-        self.dim = dim
-        self.batch = batch
-
-    def set_coalition(self, present: Tensor) -> None:
-        """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
-        self.present = present[self.players].to(self.present.dtype)
-
-    def weights(self, value: Tensor, masks: Tensor) -> Tensor:
-        """Membership of every element of ``value``."""
-        factors = self.present.to(masks.dtype) + masks.index_select(1, self.players)
-        rows = rows_of_images(factors, self.batch)
-        shape = [1] * value.dim()
-        shape[self.batch.dim], shape[self.dim] = rows.shape
-        return (rows if self.batch.dim < self.dim else rows.T).reshape(shape).expand_as(value)
 
 
 class MaskedNorm(MaskedStatistics):
@@ -59,7 +38,7 @@ class MaskedNorm(MaskedStatistics):
 
     def forward(self, value: Tensor, scale: Tensor | None, shift: Tensor | None, masks: Tensor) -> Tensor:
         """The normalised ``value``."""
-        weights = self.weights(value, masks)
+        weights = self.weights(value, masks).expand_as(value)
         count = weights.sum(self._over, keepdim=True).clamp_min(_LEAST)
         if self._centred:
             value = value - (weights * value).sum(self._over, keepdim=True) / count
@@ -83,7 +62,7 @@ class MaskedMean(MaskedStatistics):
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """The mean of ``value`` over what is present."""
-        weights = self.weights(value, masks)
+        weights = self.weights(value, masks).expand_as(value)
         total = (weights * value).sum(self._over, keepdim=self._keepdim)
         return total / weights.sum(self._over, keepdim=self._keepdim).clamp_min(_LEAST)
 
@@ -97,7 +76,7 @@ class MaskedSoftmax(MaskedStatistics):
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """The share of each present channel."""
         shifted = value - value.amax(self.dim, keepdim=True).detach()
-        parts = self.weights(value, masks) * shifted.exp()
+        parts = self.weights(value, masks).expand_as(value) * shifted.exp()
         return parts / parts.sum(self.dim, keepdim=True).clamp_min(_LEAST)
 
 
@@ -109,13 +88,6 @@ def masked_statistics(
         return MaskedNorm(players, dim, batch, node), (node.args[0], *affine_of(node))
     kind = MaskedMean if op_name(node) == "mean" else MaskedSoftmax
     return kind(players, dim, batch, node), (node.args[0],)
-
-
-def rows_of_images(per_image: Tensor, batch: BatchLayout) -> Tensor:
-    """Rows (batch, n) repeated as the images lie along an activation's batch dimension."""
-    if batch.inner > 1:
-        per_image = per_image.repeat_interleave(batch.inner, dim=0)
-    return per_image.repeat(batch.outer, 1) if batch.outer > 1 else per_image
 
 
 def affine_of(node: Node) -> tuple[Any, Any]:
