@@ -119,7 +119,8 @@ def _training_operator(module: GraphModule) -> str | None:
         if node.op != "call_function" or schema is None:
             continue
         given = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
-        if given.get("training") is True or given.get("train") is True:
+        keeps_none = "running_mean" in given and given["running_mean"] is None  # so in evaluation, too
+        if (given.get("training") is True or given.get("train") is True) and not keeps_none:
             return str(node.target)
     return None
 

@@ -593,3 +593,11 @@ def test_sources_that_are_no_files(tmp_path):
     refused(tmp_path / "none.pt", "does not exist", "accepted are")
     refused("resnet18", "did you mean torchvision:resnet18?")
     refused("package.module:factory", "--arch")
+
+
+def test_a_program_whose_norm_keeps_no_statistics_is_not_taken_for_one_in_training(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(module, (torch.rand(2, 3, 8, 8),), dynamic_shapes=batch)
+    torch.export.save(program, tmp_path / "model.pt2")
+    assert load_model(tmp_path / "model.pt2").module(torch.rand(3, 3, 8, 8)).shape == (3, 4, 6, 6)
