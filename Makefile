@@ -15,10 +15,10 @@ DEV := $(VENV)/.stamp-dev
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench bench-large clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(BASE) ## halve the MACs of the bundled digits model for a Raspberry Pi 4 and for this host
 	@$(MAKE) --no-print-directory demo-run TARGET=rpi4
@@ -49,6 +49,9 @@ format: $(DEV) ## format the code and correct what can be corrected
 
 bench: $(DEV) ## run all benchmarks (two hours or so on two idle cores); they write docs/benchmarks
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-large: $(DEV) ## the coupling benchmark with models above 600 MB, too (16 GB of memory, an hour more)
+	$(BIN)/python tests/benchmarks/bench_coupling.py --large --timeout 1200
 
 clean: ## remove the virtual environment, caches and the demo's output
 	rm -rf "$(VENV)" "$(DEMO_OUT)" build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
