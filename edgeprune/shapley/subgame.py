@@ -1,4 +1,4 @@
-"""A game among some of the players while all others are present."""
+"""A game among some of the players while all others are present, or while all others are gone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from edgeprune.shapley.game import BoolArray, FloatArray, Game, IndexArray
 
 class SubGame:
     """Restriction of ``game`` to ``players`` (n,), everyone else being a member of every coalition."""
+
+    _others_present = True
 
     def __init__(self, game: Game, players: IndexArray) -> None:
         self._game = game
@@ -25,7 +27,13 @@ class SubGame:
         return self._game.num_images
 
     def values(self, coalitions: BoolArray) -> FloatArray:
-        """v(S + everyone else) (m, k) of coalitions (m, n)."""
-        full = np.ones((len(coalitions), self._game.num_players), dtype=bool)
+        """v(S + everyone else, or nobody else) (m, k) of coalitions (m, n)."""
+        full = np.full((len(coalitions), self._game.num_players), self._others_present)
         full[:, self._players] = coalitions
         return self._game.values(full)
+
+
+class RemainingGame(SubGame):
+    """Restriction of ``game`` to ``players`` (n,), everyone else having been removed."""
+
+    _others_present = False
