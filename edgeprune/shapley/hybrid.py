@@ -1,0 +1,124 @@
+"""The default: whichever estimator fits the number of players and the limit, and what it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprune.errors import UsageError
+from edgeprune.shapley.estimate import Estimate, require
+from edgeprune.shapley.exact import MAX_EXACT_PLAYERS, CoalitionTable, coalition_sizes, exact_estimate
+from edgeprune.shapley.game import Advance, CountedGame, Game
+from edgeprune.shapley.least_squares import least_evaluations, least_squares
+from edgeprune.shapley.partial import partial
+from edgeprune.shapley.permutation import Orders, permutation
+from edgeprune.shapley.refine import refine
+from edgeprune.shapley.semivalue import SHAPLEY, CoalitionLaw, semivalue
+
+_ESTIMATE_SHARE = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """The players to remove and those that stay, ascending, and the mean value of those that stay.
+
+    ``best_of_all`` says that no other set of the same size has a greater value on these images.
+    """
+
+    removed: tuple[int, ...]
+    kept: tuple[int, ...]
+    value: float
+    best_of_all: bool
+    evaluations: int
+    choice: str
+
+
+def hybrid(
+    game: Game,
+    *,
+    max_evaluations: int,
+    rng: np.random.Generator,
+    law: CoalitionLaw = SHAPLEY,
+    advance: Advance = lambda _units: None,
+) -> Estimate:
+    """Values (n,) by the best estimator that the limit allows; its ``choice`` says which.
+
+    All coalitions where their table fits the limit; else, for Shapley values, least squares from about 3 n
+    evaluations on, one pair of orders from 2 n, leave-one-out from n + 2; for other laws drawn coalitions.
+
+    Raises:
+        UsageError: the limit is below the least of these.
+    """
+    n = game.num_players
+    if _table_fits(n, max_evaluations):
+        return exact_estimate(game, max_evaluations=max_evaluations, law=law.others, advance=advance)
+    if law != SHAPLEY:
+        return semivalue(game, law=law, max_evaluations=max_evaluations, rng=rng, advance=advance)
+    if max_evaluations >= least_evaluations(n):
+        return least_squares(game, max_evaluations=max_evaluations, rng=rng, advance=advance)
+    if max_evaluations >= 2 * n:
+        return permutation(
+            game, max_evaluations=max_evaluations, rng=rng, orders=Orders.ANTITHETIC, advance=advance
+        )
+    return partial(game, max_evaluations=max_evaluations, largest=1, advance=advance)
+
+
+def choose_removal(
+    game: Game,
+    *,
+    remove: int,
+    max_evaluations: int,
+    rng: np.random.Generator,
+    law: CoalitionLaw = SHAPLEY,
+    advance: Advance = lambda _units: None,
+) -> Removal:
+    """Which ``remove`` players to remove so that the value of those that stay is as great as can be found.
+
+    The best of all sets where the table of coalitions fits the limit. Else the players of the least value
+    by ``hybrid`` on two fifths of the limit, and swaps scored by real coalition values on the rest.
+
+    Raises:
+        UsageError: ``remove`` is not from 0 to n, or the limit is too small to value the players.
+    """
+    n = game.num_players
+    if not 0 <= remove <= n:
+        raise UsageError(f"remove={remove} is not accepted for {n} players: give a number from 0 to {n}")
+    counted = CountedGame(game, max_evaluations=max_evaluations, advance=advance)
+    if _table_fits(n, max_evaluations):
+        return _best_of_all(counted, remove)
+    least = n + 2 if law == SHAPLEY else n + 3
+    require(max_evaluations, least + 1, f"choosing among {n} players")
+    share = max(least, int(_ESTIMATE_SHARE * max_evaluations))
+    estimate = hybrid(counted, max_evaluations=share, rng=rng, law=law)
+    lowest = np.sort(np.argsort(estimate.values, kind="stable")[:remove])
+    found = refine(counted, tuple(lowest.tolist()), scores=estimate.values, max_evaluations=counted.remaining)
+    rest = "no swap improves the set" if found.settled else "swaps until the limit"
+    return Removal(
+        removed=found.removed,
+        kept=found.kept,
+        value=found.value,
+        best_of_all=False,
+        evaluations=counted.evaluations,
+        choice=f"{estimate.choice}; then {found.evaluations} sets tried: {rest}",
+    )
+
+
+def _table_fits(n: int, max_evaluations: int) -> bool:
+    return n <= MAX_EXACT_PLAYERS and 2**n <= max_evaluations
+
+
+def _best_of_all(counted: CountedGame, remove: int) -> Removal:
+    n = counted.num_players
+    means = CoalitionTable.of(counted).means()
+    codes = np.flatnonzero(coalition_sizes(n) == n - remove)
+    best = int(codes[np.argmax(means[codes])])
+    members = (best >> np.arange(n)) & 1 == 1
+    return Removal(
+        removed=tuple(np.flatnonzero(~members).tolist()),
+        kept=tuple(np.flatnonzero(members).tolist()),
+        value=float(means[best]),
+        best_of_all=True,
+        evaluations=counted.evaluations,
+        choice=f"the best of all {len(codes)} sets, from all {2**n} coalitions",
+    )
