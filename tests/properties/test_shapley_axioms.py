@@ -9,8 +9,14 @@ from hypothesis.extra.numpy import arrays
 
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.aggregate import aggregate
-from edgeprune.shapley.exact import shapley_from_table
-from edgeprune.shapley.game import all_coalitions
+from edgeprune.shapley.estimate import Estimate
+from edgeprune.shapley.exact import CoalitionTable, shapley_from_table, values_from_table
+from edgeprune.shapley.game import CoalitionGame, all_coalitions
+from edgeprune.shapley.hybrid import choose_removal, hybrid
+from edgeprune.shapley.least_squares import SizeSampling, least_evaluations, least_squares
+from edgeprune.shapley.partial import partial
+from edgeprune.shapley.permutation import Orders, permutation
+from edgeprune.shapley.semivalue import SHAPLEY, BanzhafLaw, BetaLaw, KeptSizeLaw, semivalue
 
 WORTH = st.floats(-1e3, 1e3, allow_subnormal=False)
 TABLES = st.integers(1, 6).flatmap(lambda n: arrays(np.float64, (2**n, 2), elements=WORTH))
@@ -94,3 +100,121 @@ def test_aggregates_scale_with_the_game(samples, kind, factor):
     # Errors of a spread near zero are quotients of rounding; they are only compared where there is one.
     spread = samples.std(axis=1) > 1e-3 * np.abs(samples).max(axis=1)
     np.testing.assert_allclose(scaled_errors[spread], factor * errors[spread], rtol=1e-4, atol=1e-5 * scale)
+
+
+LARGER = st.integers(2, 6).flatmap(lambda n: arrays(np.float64, 2**n, elements=WORTH))
+LAWS = st.sampled_from([SHAPLEY, BanzhafLaw(), BetaLaw(a=3.0, b=0.5), KeptSizeLaw(kept=2, width=1)])
+SEEDS = st.integers(0, 2**32 - 1)
+ROUND_OFF = {"rtol": 1e-8, "atol": 1e-7}
+
+
+def game_of(table: np.ndarray, asked: list[int] | None = None) -> CoalitionGame:
+    players = len(table).bit_length() - 1
+
+    def values(coalitions: np.ndarray) -> np.ndarray:
+        codes = coalitions @ (1 << np.arange(players))
+        if asked is not None:
+            asked.extend(codes.tolist())
+        return table[codes]
+
+    return CoalitionGame(players, values)
+
+
+def estimators(players: int):
+    """Every estimator with the least limit that it accepts, as functions of game, limit and seed."""
+    orders = {Orders.INDEPENDENT: players + 1, Orders.ANTITHETIC: 2 * players, Orders.STRATIFIED: players + 1}
+    chosen = [
+        (
+            least,
+            lambda g, m, s, o=o: permutation(g, max_evaluations=m, rng=np.random.default_rng(s), orders=o),
+        )
+        for o, least in orders.items()
+    ]
+    chosen += [
+        (
+            least_evaluations(players),
+            lambda g, m, s, o=o: least_squares(
+                g, max_evaluations=m, rng=np.random.default_rng(s), sampling=o
+            ),
+        )
+        for o in SizeSampling
+    ]
+    return chosen
+
+
+def drawn_semivalue(game: CoalitionGame, limit: int, seed: int) -> Estimate:
+    return semivalue(game, law=SHAPLEY, max_evaluations=limit, rng=np.random.default_rng(seed))
+
+
+@given(LARGER, SEEDS, st.integers(0, 40))
+def test_estimates_share_the_whole_gain_exactly(table, seed, more):
+    for least, estimate in estimators(len(table).bit_length() - 1):
+        found = estimate(game_of(table), least + more, seed)
+        np.testing.assert_allclose(found.values.sum(), table[-1] - table[0], **ROUND_OFF)
+        assert (found.empty_value, found.grand_value) == (table[0], table[-1])
+
+
+@given(LARGER, SEEDS, st.integers(0, 40))
+def test_no_estimate_exceeds_its_limit_or_asks_twice(table, seed, more):
+    players = len(table).bit_length() - 1
+    everything = [
+        *estimators(players),
+        (players + 3, drawn_semivalue),
+        (players + 2, lambda g, m, s: partial(g, max_evaluations=m)),
+        (players + 2, lambda g, m, s: hybrid(g, max_evaluations=m, rng=np.random.default_rng(s))),
+        (
+            players + 3,
+            lambda g, m, s: choose_removal(
+                g, remove=players // 2, max_evaluations=m, rng=np.random.default_rng(s)
+            ),
+        ),
+    ]
+    for least, estimate in everything:
+        asked: list[int] = []
+        found = estimate(game_of(table, asked), least + more, seed)
+        assert found.evaluations == len(asked) == len(set(asked)) <= least + more
+
+
+@given(LARGER, SEEDS, st.floats(-10, 10), st.integers(0, 30))
+def test_estimates_are_linear_in_the_game_for_the_same_draws(table, seed, factor, more):
+    other = np.sin(np.arange(len(table)))
+    players = len(table).bit_length() - 1
+    for least, estimate in [*estimators(players), (players + 3, drawn_semivalue)]:
+        together = estimate(game_of(table + factor * other), least + more, seed).values
+        apart = [estimate(game_of(t), least + more, seed).values for t in (table, other)]
+        np.testing.assert_allclose(together, apart[0] + factor * apart[1], **ROUND_OFF)
+
+
+@given(LARGER, SEEDS, WORTH, st.integers(0, 30))
+def test_a_dummy_gets_what_it_is_worth_alone_from_every_draw(table, seed, alone, more):
+    with_dummy = game_of(np.concatenate([table, table + alone]))
+    players = with_dummy.num_players
+    by_gains = estimators(players)[: len(Orders)]
+    for least, estimate in [*by_gains, (players + 3, drawn_semivalue)]:
+        found = estimate(with_dummy, least + more, seed)
+        np.testing.assert_allclose(found.values[-1], alone, **ROUND_OFF)
+        if np.isfinite(found.standard_errors[-1]):
+            np.testing.assert_allclose(found.standard_errors[-1], 0.0, atol=1e-7)
+
+
+@given(LARGER, LAWS, WORTH)
+def test_semivalues_keep_dummies_symmetry_and_linearity(table, law, alone):
+    n = len(table).bit_length() - 1
+    with_dummy = np.concatenate([table, table + alone])[:, None]
+    found = values_from_table(with_dummy, law.others(n + 1))[:, 0]
+    np.testing.assert_allclose(found[-1], alone, **CLOSE)
+    by_size = table[all_coalitions(n).sum(axis=1)][:, None]
+    same = values_from_table(by_size, law.others(n))
+    np.testing.assert_allclose(same, np.broadcast_to(same[0], same.shape), **CLOSE)
+    together = values_from_table((table + np.cos(np.arange(len(table))))[:, None], law.others(n))
+    apart = [values_from_table(t[:, None], law.others(n)) for t in (table, np.cos(np.arange(len(table))))]
+    np.testing.assert_allclose(together, apart[0] + apart[1], **CLOSE)
+
+
+@given(TABLES, st.randoms(use_true_random=False))
+def test_every_sub_game_shares_its_own_gain(table, random):
+    n = len(table).bit_length() - 1
+    players = np.array(random.sample(range(n), random.randint(1, n)))
+    code = int((1 << players).sum())
+    values = CoalitionTable(values=table).shapley(players)
+    np.testing.assert_allclose(values.sum(axis=0), table[code] - table[0], **CLOSE)
