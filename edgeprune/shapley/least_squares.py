@@ -39,7 +39,8 @@ def least_squares(
     of its values is regressed, on players centred within the coalition; this is the constraint that the
     values sum to the whole gain. Once all pairs fit, the values are exact.
     Before, the fit is consistent but biased: as much as its error at the smallest limits, a quarter of it
-    at ten times the smallest (measured on games of 10 and 14 players). Standard errors are those of
+    at ten times the smallest (measured on games of 10 and 14 players). With about as many pairs as players
+    it fits noise: give 6 n evaluations or more. Standard errors are those of
     stratified sampling from a finite population, from residuals corrected for their leverage.
 
     Raises:

@@ -12,7 +12,6 @@ from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Method
 from edgeprune.shapley.exact import CoalitionTable
 from edgeprune.shapley.hybrid import choose_removal, hybrid
-from edgeprune.shapley.least_squares import least_evaluations
 from edgeprune.shapley.semivalue import BanzhafLaw
 
 
@@ -25,8 +24,9 @@ def generator() -> np.random.Generator:
     [
         (8, 256, Method.EXACT, "all 256 coalitions of 8 players"),
         (8, 255, Method.LEAST_SQUARES, "126 pairs of coalitions"),
-        (30, least_evaluations(30), Method.LEAST_SQUARES, "44 pairs of coalitions"),
-        (30, least_evaluations(30) - 1, Method.PERMUTATION, "2 orders, antithetic pairs"),
+        (24, 144, Method.LEAST_SQUARES, "71 pairs of coalitions"),
+        (24, 143, Method.PERMUTATION, "6 orders, antithetic pairs"),
+        (25, 4000, Method.PERMUTATION, "166 orders, antithetic pairs"),
         (30, 60, Method.PERMUTATION, "2 orders, antithetic pairs"),
         (30, 59, Method.PARTIAL, "leave-one-out"),
         (30, 32, Method.PARTIAL, "leave-one-out"),
