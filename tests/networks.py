@@ -102,7 +102,7 @@ def masked_outputs(
         masks = full_masks(count * len(several), case.coupling.num_players, dtype=case.images.dtype)
         for place, removed in enumerate(several):
             masks[place * count : (place + 1) * count, list(removed)] = 0
-        outputs = tensor_leaves(masked(case.images.repeat(len(several), 1, 1, 1), masks))
+        outputs = tensor_leaves(masked(torch.cat([case.images] * len(several)), masks))
         found += [list(parts) for parts in zip(*(o.split(count) for o in outputs), strict=True)]
     return found
 
