@@ -76,6 +76,11 @@ def test_the_limit_holds_efficiency_holds_and_seeds_decide(sampling):
         fit(drawn(6), 17)
 
 
+def test_no_coalition_of_half_the_players_is_drawn_with_its_complement():
+    for seed in range(20):
+        assert fit(many(8), 70, seed).evaluations == 70
+
+
 def test_many_players_are_fitted_too():
     strength = np.random.default_rng(0).standard_normal(70)
     game = CoalitionGame(70, lambda c: c @ strength + 3.0)

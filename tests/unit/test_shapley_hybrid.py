@@ -12,7 +12,7 @@ from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Method
 from edgeprune.shapley.exact import CoalitionTable
 from edgeprune.shapley.hybrid import choose_removal, hybrid
-from edgeprune.shapley.semivalue import BanzhafLaw
+from edgeprune.shapley.semivalue import BanzhafLaw, KeptSizeLaw
 
 
 def generator() -> np.random.Generator:
@@ -98,6 +98,13 @@ def test_sets_chosen_are_near_the_best_where_a_ranking_alone_is_not():
         found = choose_removal(game, remove=4, max_evaluations=250, rng=generator())
         chosen.append((found.value - middle) / (best - middle))
     assert np.mean(chosen) > 0.9 > np.mean(ranked)
+
+
+def test_players_are_chosen_by_the_law_that_is_asked_for():
+    law = KeptSizeLaw(kept=20)
+    found = choose_removal(many(30), remove=10, max_evaluations=400, rng=generator(), law=law)
+    assert "by the law 20 kept" in found.choice
+    assert found.evaluations <= 400
 
 
 def test_bad_counts_and_limits_are_refused():

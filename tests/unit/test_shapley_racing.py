@@ -153,6 +153,17 @@ def test_few_players_near_the_cut_are_all_that_is_asked():
     np.testing.assert_array_equal(np.delete(found.values, [1, 2]), np.delete(strength, [1, 2]))
 
 
+def test_a_precise_start_outweighs_a_few_coalitions():
+    game = drawn(10)
+    truth = CoalitionTable.of(game).shapley()[:, 0]
+    start = dataclasses.replace(unknown(10), values=truth, standard_errors=np.full(10, 0.02))
+    found = race(game, start, remove=5, max_evaluations=200, rng=np.random.default_rng(0))
+    assert found.coalitions >= 16
+    assert 0.0 < np.abs(found.values - truth).max() < 0.05
+    alone = race(game, unknown(10), remove=5, max_evaluations=200, rng=np.random.default_rng(0))
+    assert np.abs(alone.values - truth).max() > 0.2
+
+
 def test_bad_counts_and_confidences_are_refused():
     with pytest.raises(UsageError, match="remove=7 is not accepted for 6 players"):
         race(drawn(6), unknown(6), remove=7, max_evaluations=9, rng=np.random.default_rng(0))
