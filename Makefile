@@ -1,12 +1,14 @@
 # Works with python3 (3.11 or later), git and make. Everything goes into $(VENV); nothing outside the folder changes.
 #   make demo VENV=/somewhere/else          another virtual environment
 #   make demo PYTHON=python3.13             another interpreter
+#   make test WORKERS=8                     more tests at once (1 GB of memory each)
 #   make demo PIP_ARGS="--index-url ..."    another package index, such as one with CPU-only PyTorch
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 DEMO_OUT ?= demo-out
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -34,7 +36,7 @@ demo-run:
 
 test: $(DEV) ## run the whole test suite
 	@echo "== testing"
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(DEV) ## check formatting, style, types and the layers of the code
 	@echo "== linting"
