@@ -24,9 +24,9 @@ from torch.fx.graph import CodeGen
 from torch.utils._pytree import tree_leaves
 
 from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, shape_words
+from edgeprune.attributes import get_attribute, has_attribute, set_attribute
 from edgeprune.errors import CaptureError
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.graph.attributes import get_attribute, has_attribute, set_attribute
 from edgeprune.graph.canonical import drop_assertions, four_dimensional_attention, unfold_heads
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights

@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.artifacts.choices import CouplingOptions
 from edgeprune.artifacts.coupling import BatchLayout
+from edgeprune.attributes import get_attribute
 from edgeprune.fx import op_name
 from edgeprune.graph.labels import Atoms, AtomTable, DimLabels, Freeze
 
@@ -102,9 +103,7 @@ class Context:
 
     def tensor(self, node: Node) -> Tensor:
         """The stored tensor behind a ``get_attr`` node."""
-        value: Any = self.graph_module
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
+        value = get_attribute(self.graph_module, str(node.target))
         if not isinstance(value, Tensor):
             raise TypeError(f"{node.target} is not a tensor")
         return value

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from edgeprune.attributes import get_attribute, has_attribute, set_attribute
 from edgeprune.fx import op_name
-from edgeprune.graph.attributes import get_attribute, has_attribute, set_attribute
 
 FOLDED = "folded"
 """Part of the name of every folded tensor: ``stem.conv.folded.weight``."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from edgeprune.attributes import get_attribute
 from edgeprune.fx import op_name
-from edgeprune.graph.attributes import get_attribute
 from edgeprune.graph.context import Context, Labelling, repeat_each
 from edgeprune.graph.labels import DimLabels
-from edgeprune.graph.rewrites import Sizes, int_argument, rewrite, source_of
+from edgeprune.graph.rewrites import Sizes, int_argument, rewrite, source_of, stored_numbers
 from edgeprune.graph.rules import rule
 
 _PICKED = "picked by numbers that are computed"
@@ -180,7 +180,4 @@ def _counted_anew(sizes: Sizes, node: Node, dim: int, index: Any) -> Node | None
     kept = np.arange(int(old.max()) + 1) if kept is None else kept
     place = np.full(int(max(old.max(), kept.max())) + 1, -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))
-    name = f"_kept_of_{node.name}"
-    owner.register_buffer(name, torch.from_numpy(place[old if kept_here is None else old[kept_here]]))
-    with node.graph.inserting_before(node):
-        return node.graph.get_attr(name)
+    return stored_numbers(node, place[old if kept_here is None else old[kept_here]])

@@ -72,10 +72,14 @@ def move(context: Context, node: Node) -> Labelling:
 
 def run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]:
     """What a movement makes of a tensor that holds, everywhere, the index along ``dim``."""
+    return run_movement(node, spread(torch.arange(shape[dim], dtype=torch.int32), shape, dim))
+
+
+def spread(line: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    """A tensor of this shape with the values of ``line`` along ``dim``, the same everywhere else."""
     view = [1] * len(shape)
     view[dim] = shape[dim]
-    indices = torch.arange(shape[dim], dtype=torch.int32).view(view).expand(shape)
-    return run_movement(node, indices)
+    return line.view(view).expand(shape)
 
 
 def run_movement(node: Node, indices: Tensor) -> list[Tensor]:

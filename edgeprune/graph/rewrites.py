@@ -111,15 +111,19 @@ def rewrite_slice(sizes: Sizes, node: Node) -> None:
 
 def _gather(node: Node, dim: int, kept: NDArray[np.int64]) -> None:
     """Replace a strided slice by picking the surviving positions."""
+    node.target = torch.ops.aten.index_select.default
+    node.args = (node.args[0], dim, stored_numbers(node, kept))
+    node.kwargs = {}
+
+
+def stored_numbers(node: Node, numbers: NDArray[np.int64]) -> Node:
+    """Numbers that ``node`` picks by, as a buffer of the graph."""
     owner = node.graph.owning_module
     assert owner is not None
     name = f"_kept_of_{node.name}"
-    owner.register_buffer(name, torch.from_numpy(kept.astype(np.int64)))
+    owner.register_buffer(name, torch.from_numpy(numbers.astype(np.int64)))
     with node.graph.inserting_before(node):
-        index = node.graph.get_attr(name)
-    node.target = torch.ops.aten.index_select.default
-    node.args = (node.args[0], dim, index)
-    node.kwargs = {}
+        return node.graph.get_attr(name)
 
 
 def int_argument(node: Node, index: int, name: str, default: int) -> int:

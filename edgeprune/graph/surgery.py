@@ -14,8 +14,8 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.attributes import get_attribute
 from edgeprune.fx import op_name
-from edgeprune.graph.attributes import get_attribute
 from edgeprune.graph.movement import MOVEMENT
 from edgeprune.graph.rewrites import REWRITES, Sizes
 

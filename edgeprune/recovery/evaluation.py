@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.attributes import get_attribute
+
 
 class LazyGraph:
     """Values of a graph's nodes on a list of image batches, each computed once and freed after its last use.
@@ -67,7 +69,7 @@ class LazyGraph:
 
                 def read(argument: Node, batch: int = batch) -> Any:
                     if argument.op == "get_attr":
-                        return _attribute(self._module, str(argument.target))
+                        return get_attribute(self._module, str(argument.target))
                     return self._values[argument][batch]
 
                 args = torch.fx.node.map_arg(node.args, read)
@@ -82,10 +84,3 @@ class LazyGraph:
         self._readers[node] -= 1
         if self._readers[node] <= 0:
             self._values.pop(node, None)
-
-
-def _attribute(module: GraphModule, path: str) -> Any:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value

@@ -23,6 +23,7 @@ from torch.fx import GraphModule
 
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
 from edgeprune.artifacts.pruning import RecoveryReport, RecoveryStep
+from edgeprune.attributes import get_attribute
 from edgeprune.recovery.evaluation import LazyGraph
 from edgeprune.recovery.least_squares import NormalEquations, channel_map
 from edgeprune.recovery.structure import (
@@ -303,9 +304,7 @@ def _same_shape(left: torch.fx.Node, right: torch.fx.Node) -> bool:
 
 
 def _tensor(module: nn.Module, path: str) -> Tensor:
-    value = module
-    for part in path.split("."):
-        value = getattr(value, part)
+    value = get_attribute(module, path)
     assert isinstance(value, Tensor)
     return value.detach()
 
