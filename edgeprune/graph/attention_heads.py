@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from edgeprune.fx import op_name
 from edgeprune.graph.context import Context, HeadSplit
-from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_movement, spread, varies
+from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, index_type, run_movement, spread, varies
 from edgeprune.graph.rewrites import source_of
 
 _SPLITTING = ("view", "_unsafe_view", "reshape", "unflatten")
@@ -101,7 +101,7 @@ def _arrives_at(context: Context, chain: list[Node], place: int, dim: int) -> li
     None of them if a single place is taken; ``None`` if it is spread, cut, or mixed with the batch.
     """
     shape = context.shape(chain[place])
-    indices: Any = spread(torch.arange(shape[dim], dtype=torch.int32), shape, dim)
+    indices: Any = spread(torch.arange(shape[dim], dtype=index_type(shape[dim])), shape, dim)
     for node in chain[place + 1 :]:
         if op_name(node) == "getitem":
             indices = indices[node.args[1]]

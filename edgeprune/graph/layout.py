@@ -14,7 +14,7 @@ from edgeprune.fx import op_name
 from edgeprune.graph.context import CONCRETE_BATCH, Context, MaskCandidate, concrete_argument
 from edgeprune.graph.joining_rules import stacked_dim
 from edgeprune.graph.labels import Atoms
-from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, run_movement, spread, varies
+from edgeprune.graph.movement import MAX_ELEMENTS, MOVEMENT, index_type, run_movement, spread, varies
 
 _ADDING_LAST = ("unfold", "col2im")
 """Ops whose result has more dimensions behind the batch, not before it."""
@@ -118,7 +118,8 @@ def _moved(context: Context, node: Node, number: int) -> Rows | None:
     if rows is None or math.prod(context.shape(source)) > MAX_ELEMENTS:
         return None
     dim, images = rows
-    everywhere = spread(torch.from_numpy(images.astype(np.int32)), context.shape(source), dim)
+    line = torch.from_numpy(images).to(index_type(int(images.max(initial=0)) + 1))
+    everywhere = spread(line, context.shape(source), dim)
     moved = run_movement(node, everywhere)[number]
     varying = [d for d in range(moved.dim()) if varies(moved, d)]
     if len(varying) != 1:

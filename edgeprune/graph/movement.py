@@ -72,7 +72,12 @@ def move(context: Context, node: Node) -> Labelling:
 
 def run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]:
     """What a movement makes of a tensor that holds, everywhere, the index along ``dim``."""
-    return run_movement(node, spread(torch.arange(shape[dim], dtype=torch.int32), shape, dim))
+    return run_movement(node, spread(torch.arange(shape[dim], dtype=index_type(shape[dim])), shape, dim))
+
+
+def index_type(size: int) -> torch.dtype:
+    """The narrowest that holds the indices: tensors of many tokens would else outweigh the model."""
+    return torch.int16 if size <= torch.iinfo(torch.int16).max else torch.int32
 
 
 def spread(line: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
@@ -111,9 +116,9 @@ def _read_off(
     if keep is None:
         context.freeze(node, {0: atoms}, "channels are spread over several dimensions irregularly")
         return
-    along = indices.movedim(keep, 0).reshape(indices.shape[keep], -1).numpy()
-    labels = atoms[along[:, 0]]
+    labels = atoms[_first_line(indices, keep).numpy()]
     if len(varying) > 1:
+        along = indices.movedim(keep, 0).reshape(indices.shape[keep], -1).numpy()
         for row, label in zip(along, labels, strict=True):
             members = np.unique(row)
             context.couple(node, atoms[members], np.full(len(members), label, dtype=np.int64))
@@ -121,6 +126,11 @@ def _read_off(
         context.couple(node, into[keep], labels)
     else:
         into[keep] = labels
+
+
+def _first_line(indices: Tensor, dim: int) -> Tensor:
+    """The values along a dimension at the first position of all others, without a copy."""
+    return indices[tuple(slice(None) if d == dim else 0 for d in range(indices.dim()))]
 
 
 def varies(indices: Tensor, dim: int) -> bool:
@@ -141,8 +151,7 @@ def _dim_to_keep(
         return varying[0]
     candidates = []
     for dim in sorted(set(varying) - symbolic):
-        line = indices.movedim(dim, 0).reshape(indices.shape[dim], -1)[:, 0]
-        if len(torch.unique(line)) == indices.shape[dim]:
+        if len(torch.unique(_first_line(indices, dim))) == indices.shape[dim]:
             candidates.append(dim)
     split = context.head_splits.get(node, HeadSplit())
     whole_heads = context.options.attention is AttentionUnit.HEADS

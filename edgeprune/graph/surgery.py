@@ -22,14 +22,24 @@ from edgeprune.graph.rewrites import REWRITES, Sizes
 SURGERY_SCHEMA_VERSION = "1.2"
 
 
-def prune(captured: CapturedModel, coupling: CouplingGraph, removed: tuple[int, ...]) -> GraphModule:
+def prune(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    removed: tuple[int, ...],
+    *,
+    share_unchanged: bool = False,
+) -> GraphModule:
     """A new, physically smaller graph without the ``removed`` players; the captured one is not changed.
 
     This needs memory for the new weights and, for a moment, for one layer cut along one dimension only.
-    No tensor is shared with the captured graph: either may be changed in place.
+    No tensor is shared with the captured graph: either may be changed in place. With ``share_unchanged``
+    tensors that lose nothing are shared, which is quicker where the new graph is only run.
     """
     gone = coupling.removed_mask(removed)
     smaller = _smaller_tensors(captured.graph_module, coupling, gone)
+    if share_unchanged:
+        whole = (*captured.graph_module.parameters(), *captured.graph_module.buffers())
+        smaller = {**{id(tensor): tensor for tensor in whole}, **smaller}
     # Where deepcopy meets a tensor that is in its memo, it takes the smaller one and copies nothing.
     pruned = copy.deepcopy(captured.graph_module, smaller)
     for node in pruned.graph.nodes:

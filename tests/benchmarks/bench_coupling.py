@@ -67,8 +67,8 @@ def main() -> None:
         "--only", nargs="+", metavar="NAME", help="models by key or name; others are 'not run'"
     )
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
-    parser.add_argument("--timeout", type=float, default=240.0, help="seconds for each child")
-    parser.add_argument("--group-seconds", type=float, default=20.0, help="for checking groups alone")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for each child")
+    parser.add_argument("--group-seconds", type=float, default=600.0, help="for checking groups alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--large", action="store_true", help="also models with more than 600 MB of weights")
     parser.add_argument("--no-onnx", action="store_true", help="do not export the pruned graphs")

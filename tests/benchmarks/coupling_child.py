@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("tool", choices=["edgeprune", "torch-pruning"])
     parser.add_argument("--no-onnx", action="store_true")
-    parser.add_argument("--group-seconds", type=float, default=20.0)
+    parser.add_argument("--group-seconds", type=float, default=600.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -184,12 +184,13 @@ def _prunable_width(graph: Any, groups: list[Any]) -> int:
 
 def half_of_every_group(groups: list[list[int]]) -> list[tuple[int, ...]]:
     """A seeded random half of every group with players to spare."""
+    return [tuple(sorted(order[: len(order) // 2])) for order in shuffled_groups(groups)]
+
+
+def shuffled_groups(groups: list[list[int]]) -> list[list[int]]:
+    """The groups with players to spare, each in a seeded random order."""
     generator = np.random.default_rng(SEED)
-    return [
-        tuple(sorted(generator.permutation(players)[: len(players) // 2].tolist()))
-        for players in groups
-        if len(players) >= TOO_SMALL
-    ]
+    return [generator.permutation(players).tolist() for players in groups if len(players) >= TOO_SMALL]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from coupling_after import CHECK_IMAGES, after_pruning, distance
-from coupling_child import SEED, Progress, half_of_every_group, prepare
+from coupling_child import SEED, Progress, half_of_every_group, prepare, shuffled_groups
 from coupling_memory import memory_now_mb, peak_mb, reset_peak
 from coupling_models import BenchModel
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune, surgery_recipe
 
 Removal = tuple[int, ...]
+BISECTIONS = 12
+ROWS_AT_ONCE = 8
+"""Coalitions of single groups in one masked pass."""
 
 
 def measure(model: BenchModel, progress: Progress, *, with_onnx: bool, group_seconds: float) -> None:
@@ -49,8 +52,8 @@ def measure(model: BenchModel, progress: Progress, *, with_onnx: bool, group_sec
         coupling = couple(captured, VARIANTS["normalized"])
         progress.tell(option="--prune-normalized")
     progress.tell(couple_peak_mb=peak_mb() - before_mb)
-    parts = half_of_every_group([list(g.players) for g in coupling.groups])
-    everything = tuple(sorted(p for part in parts for p in part))
+    groups = [list(g.players) for g in coupling.groups]
+    everything = half_of_the_macs(coupling, groups)
     with progress.stage("step"):
         pruned = prune(captured, coupling, everything)
     progress.tell(analysis_peak_mb=peak_mb() - before_mb, **describe(captured, coupling))
@@ -66,11 +69,28 @@ def measure(model: BenchModel, progress: Progress, *, with_onnx: bool, group_sec
         return
     recipe = surgery_recipe(coupling, everything, captured)
     with progress.stage("check"):
-        check(captured, coupling, parts, everything, progress, group_seconds=group_seconds)
+        check(captured, coupling, everything, progress)
+    with progress.stage("alone"):
+        check_alone(captured, coupling, half_of_every_group(groups), progress, limit_s=group_seconds)
     with progress.stage("variants"):
         check_variants(captured, coupling, progress)
     del captured, coupling
     after_pruning(model, pruned, recipe, progress, with_onnx=with_onnx)
+
+
+def half_of_the_macs(coupling: CouplingGraph, groups: list[list[int]]) -> Removal:
+    """The same share of every group, as large as it takes to leave at most half of all MACs, if it can."""
+    orders = shuffled_groups(groups)
+
+    def leaving(share: float) -> Removal:
+        return tuple(sorted(p for o in orders for p in o[: min(round(share * len(o)), len(o) - 1)]))
+
+    least, most = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (least + most) / 2
+        enough = coupling.total_macs(coupling.removed_mask(leaving(middle))) * 2 <= coupling.total_macs()
+        least, most = (least, middle) if enough else (middle, most)
+    return leaving(most)
 
 
 def warm_up() -> None:
@@ -116,33 +136,48 @@ def _share(captured: CapturedModel, coupling: CouplingGraph, gone: np.ndarray) -
     return sum(leaving.values()) / max(_channels(captured, coupling), 1)
 
 
-def check(
-    captured: CapturedModel,
-    coupling: CouplingGraph,
-    parts: list[Removal],
-    everything: Removal,
-    progress: Progress,
-    *,
-    group_seconds: float,
-) -> None:
-    """Masked against pruned in float64: all groups together, then each alone while time is left."""
+def check(captured: CapturedModel, coupling: CouplingGraph, everything: Removal, progress: Progress) -> None:
+    """Masked against pruned in float64: what left in the step, from all groups together."""
     to_float64(captured.graph_module)
     images = torch.randn((CHECK_IMAGES, *captured.input_shape), dtype=torch.float64)
     masked = mask_module(captured, coupling)
     deviation, effect = deviation_of(captured, coupling, masked, everything, images)
     progress.tell(deviation=deviation, effect=effect)
+
+
+@torch.no_grad()
+def check_alone(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    parts: list[Removal],
+    progress: Progress,
+    *,
+    limit_s: float,
+) -> None:
+    """Masked against pruned in float64 on one image: half of one group at a time, while time is left."""
+    image = torch.randn((1, *captured.input_shape), dtype=torch.float64)
+    masked = mask_module(captured, coupling)
     start = time.perf_counter()
     worst, worst_group, checked = 0.0, "", 0
     ordered = np.random.default_rng(1).permutation(len(parts)).tolist()
-    for index in ordered:
-        if time.perf_counter() - start > group_seconds:
+    for first in range(0, len(ordered), ROWS_AT_ONCE):
+        chunk = ordered[first : first + ROWS_AT_ONCE]
+        if time.perf_counter() - start > limit_s:
             break
-        found, _ = deviation_of(captured, coupling, masked, parts[index], images)
-        checked += 1
-        if not found <= worst:
-            owner = coupling.group_of_player()[parts[index][0]]
-            worst, worst_group = found, coupling.groups[owner].name
-    progress.tell(group_deviation=worst, worst_group=worst_group, groups_checked=checked)
+        masks = full_masks(len(chunk), coupling.num_players, dtype=image.dtype)
+        for row, index in enumerate(chunk):
+            masks[row, list(parts[index])] = 0
+        outputs = tensor_leaves(masked(image.expand(len(chunk), *image.shape[1:]), masks))
+        for row, index in enumerate(chunk):
+            pruned = prune(captured, coupling, parts[index], share_unchanged=True)
+            expected = tuple(output[row : row + 1] for output in outputs)
+            found = distance(expected, tuple(tensor_leaves(pruned(image))))
+            checked += 1
+            if not found <= worst:
+                owner = coupling.group_of_player()[parts[index][0]]
+                worst, worst_group = found, coupling.groups[owner].name
+        progress.tell(group_deviation=worst, worst_group=worst_group, groups_checked=checked)
+    progress.tell(groups_to_check=len(parts))
 
 
 VARIANTS = {

@@ -100,6 +100,18 @@ def test_a_change_of_the_captured_network_does_not_show_in_the_pruned_one():
     assert all(torch.equal(v, state[k]) for k, v in pruned.state_dict().items())
 
 
+def test_shared_tensors_are_those_that_lose_nothing():
+    case = toy(nets.residual_add)
+    removed = case.removals()[-1]
+    copied = prune(case.captured, case.coupling, removed)
+    shared = prune(case.captured, case.coupling, removed, share_unchanged=True)
+    images = torch.randn((2, *case.captured.input_shape), dtype=torch.float64)
+    assert torch.equal(copied(images), shared(images))
+    original = dict(case.captured.graph_module.named_parameters())
+    for name, value in shared.named_parameters():
+        assert (value is original[name]) == (value.shape == original[name].shape)
+
+
 def test_what_leaves_is_never_copied():
     case = toy(nets.chain)
     before = sum(p.numel() for p in case.captured.graph_module.parameters())
