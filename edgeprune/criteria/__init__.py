@@ -1,1 +1,1 @@
-"""Criteria that say how much every player matters: ours and the baselines, behind one interface (``base``)."""
+"""Criteria for how much every player matters: ours and the baselines, one interface (``base``)."""
