@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from enum import Enum
 
 import numpy as np
@@ -94,14 +95,18 @@ class MaskedGame:
         """v(S) (m, k) of coalitions (m, n) on every image."""
         result = np.empty((len(coalitions), self.num_images))
         for row, coalition in enumerate(coalitions):
-            for start in range(0, self.num_images, self._images_at_once):
-                chosen = torch.arange(start, min(start + self._images_at_once, self.num_images))
-                masks = self._membership(np.broadcast_to(coalition, (len(chosen), len(coalition))))
-                with torch.no_grad():
-                    loss = self._loss(chosen, masks)
-                result[row, start : start + len(chosen)] = -loss.double().numpy()
-                self._counter[0] += 1
+            for chosen, outputs in self._replays(coalition):
+                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
         return result
+
+    def outcome(self, coalition: NDArray[np.bool_]) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
+        """Outputs of the network with only a coalition (n,) present, and its v(S) (k,), on every image."""
+        parts: list[list[Tensor]] = []
+        values = np.empty(self.num_images)
+        for chosen, outputs in self._replays(coalition):
+            parts.append(outputs)
+            values[chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
+        return [torch.cat(p).numpy() for p in zip(*parts, strict=True)], values
 
     def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""
@@ -135,8 +140,26 @@ class MaskedGame:
         masks[:, :-1] = torch.from_numpy(np.array(memberships))
         return masks
 
+    @torch.no_grad()
+    def _replay(self, coalition: NDArray[np.bool_], chosen: Tensor) -> list[Tensor]:
+        """Outputs for some images under one coalition."""
+        masks = self._membership(np.broadcast_to(coalition, (len(chosen), len(coalition))))
+        self._counter[0] += 1
+        return self._outputs(chosen, masks)
+
+    def _replays(self, coalition: NDArray[np.bool_]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Outputs for all images under one coalition, with the images' indices, batch by batch."""
+        for start in range(0, self.num_images, self._images_at_once):
+            chosen = torch.arange(start, min(start + self._images_at_once, self.num_images))
+            yield chosen, self._replay(coalition, chosen)
+
+    def _outputs(self, chosen: Tensor, masks: Tensor) -> list[Tensor]:
+        return tensor_leaves(self._masked(*(i[chosen] for i in self._inputs), masks))
+
     def _loss(self, chosen: Tensor, masks: Tensor) -> Tensor:
-        outputs = tensor_leaves(self._masked(*(i[chosen] for i in self._inputs), masks))
+        return self._losses(self._outputs(chosen, masks), chosen)
+
+    def _losses(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         if self.loss_kind is not LossKind.OUTPUTS:
             return functional.cross_entropy(outputs[0], self._classes[chosen], reduction="none")
         losses = [
