@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from enum import Enum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.fx import tensor_leaves
+from edgeprune.graph.losses import ImageLoss, LossKind
 from edgeprune.graph.masking import POINTS, ChannelReconstruction
-
-
-class LossKind(Enum):
-    """What v(S) is minus of."""
-
-    LABELS = "cross-entropy with the labels"
-    PSEUDO_LABELS = "cross-entropy with the original's predictions"
-    OUTPUTS = "squared error against the original's outputs, relative to their power"
 
 
 class MaskedGame:
@@ -49,23 +40,27 @@ class MaskedGame:
     ) -> None:
         self._masked = masked
         self._inputs = (batch.images, *further_inputs)
-        self._reference = reference
         self._images_at_once = images_at_once
         self._num_players = num_players
         self._counter = [0]
         points = [m for m in masked.modules() if isinstance(m, POINTS)]
         self._points = points if any(isinstance(m, ChannelReconstruction) for m in points) else []
-        self.loss_kind = _choose_loss(batch, reference)
-        if self.loss_kind is LossKind.LABELS:
-            assert batch.labels is not None
-            self._classes = batch.labels
-        elif self.loss_kind is LossKind.PSEUDO_LABELS:
-            self._classes = reference[0].argmax(dim=1)
+        self._image_loss = ImageLoss(batch, reference)
 
     @property
     def evaluations(self) -> int:
         """Passes of one batch so far, games narrowed from this one included."""
         return self._counter[0]
+
+    @property
+    def images_at_once(self) -> int:
+        """Images of one batch of ``values``: a coalition takes ``num_images / images_at_once`` passes."""
+        return self._images_at_once
+
+    @property
+    def loss_kind(self) -> LossKind:
+        """What v(S) is minus of."""
+        return self._image_loss.kind
 
     @property
     def loss_description(self) -> str:
@@ -76,9 +71,7 @@ class MaskedGame:
         """The same game on the first ``count`` images; evaluations are counted together."""
         narrowed = copy.copy(self)
         narrowed._inputs = tuple(i[:count] for i in self._inputs)
-        narrowed._reference = [r[:count] for r in self._reference]
-        if self.loss_kind is not LossKind.OUTPUTS:
-            narrowed._classes = self._classes[:count]
+        narrowed._image_loss = self._image_loss.on_images(count)
         return narrowed
 
     @property
@@ -160,21 +153,4 @@ class MaskedGame:
         return self._losses(self._outputs(chosen, masks), chosen)
 
     def _losses(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
-        if self.loss_kind is not LossKind.OUTPUTS:
-            return functional.cross_entropy(outputs[0], self._classes[chosen], reduction="none")
-        losses = [
-            _power(o - r[chosen]) / _power(r[chosen]).clamp_min(1e-12)
-            for o, r in zip(outputs, self._reference, strict=True)
-        ]
-        return torch.stack(losses).mean(0)
-
-
-def _power(values: Tensor) -> Tensor:
-    """Sum of squares of every image."""
-    return values.reshape(len(values), -1).square().sum(1)
-
-
-def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:
-    if len(reference) != 1 or reference[0].dim() != 2 or reference[0].shape[1] < 2:
-        return LossKind.OUTPUTS
-    return LossKind.PSEUDO_LABELS if batch.labels is None else LossKind.LABELS
+        return self._image_loss(outputs, chosen)
