@@ -6,10 +6,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import apply_surgery, compress, compress_dry_run, inspect, profile
+    from edgeprune.api import apply_surgery, compress, compress_dry_run, inspect, profile, rank
 
 __version__ = metadata.version("edgeprune")
-__all__ = ["__version__", "apply_surgery", "compress", "compress_dry_run", "inspect", "profile"]
+__all__ = ["__version__", "apply_surgery", "compress", "compress_dry_run", "inspect", "profile", "rank"]
 
 
 def __getattr__(name: str) -> Any:

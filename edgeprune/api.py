@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.report import RunReport
 from edgeprune.calibration import load_calibration
+from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
@@ -24,11 +26,13 @@ from edgeprune.loading import load_model
 from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
+from edgeprune.reporting.ranking_facts import RankingReport
 from edgeprune.results import DryRun, GroupRow, Inspection, ProfileResult
 from edgeprune.targets import HOST, load_target
 
-__all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "profile"]
+__all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "profile", "rank"]
 
 
 def compress(
@@ -154,6 +158,71 @@ def compress_dry_run(
         layers=layer_rows(prepared.coupling, planned.plan.removed),
         notes=tuple(dict.fromkeys(run.notes)),
     )
+
+
+def rank(
+    model: str | Path | nn.Module,
+    *,
+    calibration: str | Path | None,
+    criteria: Sequence[str] = (DEFAULT_CRITERION,),
+    layers: Sequence[str] = (),
+    ratio: float | None = None,
+    max_evaluations: int | None = None,
+    output: str | Path | None = None,
+    architecture: str | None = None,
+    weights: str | None = None,
+    trust_pickle: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+    max_images: int | None = None,
+    held_out_fraction: float = 0.25,
+    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
+    prune_normalized: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+) -> RankingReport:
+    """Value every channel by one or several criteria, and follow what is lost while filters are masked.
+
+    Args:
+        criteria: names; see ``edgeprune.criteria.registry.criterion_names``.
+        layers: only the channels of these layers are ranked and removed, everyone else is present; all
+            layers where empty.
+        ratio: share of MACs that is to go, which laws of coalition sizes follow; a quarter where ``None``.
+        max_evaluations: most batch passes of each criterion; its own choice where ``None``.
+        output: folder for the files of ``docs/ranking.md``, whole or not at all; nothing is written where
+            ``None``.
+
+    The other arguments are those of :func:`compress`.
+
+    Raises:
+        UsageError: an unknown criterion or layer, or ``max_evaluations`` is too few; says what is accepted.
+        EdgepruneError: one sentence; each subclass carries the command line's exit status.
+    """
+    choices = RankChoices(criteria=tuple(criteria), layers=tuple(layers), max_evaluations=max_evaluations)
+
+    run = _start(
+        CompressOptions(
+            model=model,
+            calibration=calibration,
+            ratio=ratio,
+            output=None if output is None else Path(output),
+            architecture=architecture,
+            weights=weights,
+            trust_pickle=trust_pickle,
+            input_shape=input_shape,
+            preprocessing=preprocessing,
+            seed=seed,
+            threads=threads,
+            overwrite=overwrite,
+            max_images=max_images,
+            held_out_fraction=held_out_fraction,
+            coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
+            command=command or "edgeprune.rank (Python API)",
+        )
+    )
+    return rank_network(run, choices)
 
 
 def _start(options: CompressOptions) -> Run:

@@ -11,6 +11,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli.compress import compress
 from edgeprune.cli.inspect import inspect
 from edgeprune.cli.profile import profile
+from edgeprune.cli.rank import rank
 from edgeprune.cli.session import begin
 from edgeprune.cli.targets import targets_app
 
@@ -48,6 +49,7 @@ def root(
 
 
 app.command()(compress)
+app.command()(rank)
 app.command()(profile)
 app.command()(inspect)
 app.add_typer(targets_app, name="targets")

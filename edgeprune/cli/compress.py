@@ -64,25 +64,6 @@ BatchSize = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
-MaxImages = Annotated[
-    int | None,
-    typer.Option(
-        "--max-images",
-        metavar="N",
-        min=1,
-        help="Use at most this many calibration images.",
-        rich_help_panel=opt.DATA_PANEL,
-    ),
-]
-HeldOut = Annotated[
-    float,
-    typer.Option(
-        "--held-out",
-        metavar="SHARE",
-        help="Share of the calibration images kept back to judge the result.",
-        rich_help_panel=opt.DATA_PANEL,
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -90,15 +71,6 @@ Output = Annotated[
         "--output",
         metavar="FOLDER",
         help="Folder to write. Default: MODEL-edgeprune in the current folder.",
-        rich_help_panel=opt.RUN_PANEL,
-    ),
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        metavar="",
-        help="Replace an output folder that edgeprune wrote before.",
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
@@ -122,8 +94,8 @@ def compress(
     mean: opt.Mean = None,
     std: opt.Std = None,
     channel_order: opt.Order = None,
-    max_images: MaxImages = None,
-    held_out: HeldOut = 0.25,
+    max_images: opt.MaxImages = None,
+    held_out: opt.HeldOut = 0.25,
     target: opt.Target = None,
     ratio: Ratio = None,
     width_quantum: WidthQuantum = None,
@@ -131,7 +103,7 @@ def compress(
     prune_normalized: opt.PruneNormalized = False,
     batch_size: BatchSize = None,
     output: Output = None,
-    overwrite: Overwrite = False,
+    overwrite: opt.Overwrite = False,
     dry_run: DryRun = False,
     seed: opt.Seed = None,
     threads: opt.Threads = None,

@@ -22,6 +22,13 @@ def complete_target(incomplete: str) -> list[str]:
     return [name for name in list_targets() if name.startswith(incomplete)]
 
 
+def complete_criterion(incomplete: str) -> list[str]:
+    """Names of criteria for shell completion."""
+    from edgeprune.criteria.registry import criterion_names
+
+    return [name for name in criterion_names() if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -213,5 +220,33 @@ PruneNormalized = Annotated[
         help="Let channels go that a layer norm takes its statistics over (the residual stream of a "
         "transformer or ConvNeXt); it then does so over those that stay.",
         rich_help_panel=GOAL_PANEL,
+    ),
+]
+MaxImages = Annotated[
+    int | None,
+    typer.Option(
+        "--max-images",
+        metavar="N",
+        min=1,
+        help="Use at most this many calibration images.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+HeldOut = Annotated[
+    float,
+    typer.Option(
+        "--held-out",
+        metavar="SHARE",
+        help="Share of the calibration images kept back to judge the result.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        help="Replace an output folder that edgeprune wrote before.",
+        rich_help_panel=RUN_PANEL,
     ),
 ]

@@ -86,10 +86,10 @@ def _data_in(folder: Path) -> Path:
     return arrays[0] if arrays else folder
 
 
-def default_output(model: str) -> Path:
-    """``MODELSTEM-edgeprune`` in the current folder."""
+def default_output(model: str, *, kind: str = "edgeprune") -> Path:
+    """``MODELSTEM-KIND`` in the current folder."""
     name = model.rpartition(":")[2] if is_name(model) else model
-    return Path(f"{Path(name).stem}-edgeprune")
+    return Path(f"{Path(name).stem}-{kind}")
 
 
 def choose_preprocessing(

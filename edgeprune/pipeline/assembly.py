@@ -84,8 +84,8 @@ def assemble_report(
     return RunReport(
         schema_version=REPORT_SCHEMA_VERSION,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=_model(prepared),
-        calibration=_calibration(prepared),
+        model=model_section(prepared),
+        calibration=calibration_section(prepared),
         ranking=_ranking(prepared, planned),
         pruning=_pruning(prepared, planned),
         recovery=_recovery(pruned),
@@ -99,7 +99,8 @@ def assemble_report(
     )
 
 
-def _model(prepared: Prepared) -> ModelSection:
+def model_section(prepared: Prepared) -> ModelSection:
+    """What was given."""
     loaded = prepared.loaded
     return ModelSection(
         source=loaded.source,
@@ -110,7 +111,8 @@ def _model(prepared: Prepared) -> ModelSection:
     )
 
 
-def _calibration(prepared: Prepared) -> CalibrationSection:
+def calibration_section(prepared: Prepared) -> CalibrationSection:
+    """The images behind every figure."""
     found = prepared.calibration
     return CalibrationSection(
         source=found.source,

@@ -42,7 +42,7 @@ def deliver(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> R
         atomic_write_text(folder / "report.md", render_markdown(report))
         outputs.write_manifest(
             folder,
-            inputs=_input_hashes(prepared),
+            inputs=input_hashes(prepared),
             seed=options.seed,
             command=options.command,
             versions=package_versions(),
@@ -127,7 +127,8 @@ def _profile(run: Run, target: TargetProfile, original: Path, compressed: Path) 
         )
 
 
-def _input_hashes(prepared: Prepared) -> dict[str, str]:
+def input_hashes(prepared: Prepared) -> dict[str, str]:
+    """SHA-256 of the model file and fingerprint of the calibration data, by where they came from."""
     hashes = {prepared.calibration.source: prepared.calibration.fingerprint_sha256}
     if prepared.loaded.sha256 is not None:
         hashes[prepared.loaded.source] = prepared.loaded.sha256

@@ -18,10 +18,9 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.statistics import channel_statistics
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
+from edgeprune.pipeline.evidence import gather
 from edgeprune.pipeline.state import CompressOptions, Planned, Prepared, Pruned, Run
 from edgeprune.ranking import RankingOptions, affordable_samples, inclusion_law, rank, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
@@ -137,7 +136,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     """Rank every player and select which ones go."""
     options = run.options
     ratio = options.ratio if options.ratio is not None else DEFAULT_RATIO
-    captured, coupling, calibration = prepared.captured, prepared.coupling, prepared.calibration
+    coupling = prepared.coupling
     quantum = options.width_quantum or prepared.target.width_quantum
     # Select first on a flat ranking: an impossible request must fail before minutes of ranking.
     select(
@@ -147,11 +146,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     if options.ratio is None:
         run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
     with run.stage("rank"), torch.no_grad():
-        images = calibration.fitting
-        reference = [torch.from_numpy(o) for o in parity.run_torch(captured.graph_module, images.images)]
-        statistics = channel_statistics(captured, coupling, images.images)
-        masked = mask_module(captured, coupling, statistics)
-        game = MaskedGame(masked, coupling.num_players, images, reference)
+        game = gather(prepared, ratio=ratio).recovery_game
         low, high = inclusion_law(ratio)
         samples = affordable_samples(coupling.num_players, coupling.total_macs())
         settings = RankingOptions(samples=samples, q_low=low, q_high=high)

@@ -7,7 +7,9 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
+from edgeprune.shapley.aggregate import aggregate
 from edgeprune.shapley.game import CountedGame, FloatArray
 
 
@@ -19,25 +21,30 @@ class Method(Enum):
     SEMIVALUE = "semivalue"
     PARTIAL = "partial"
     LEAST_SQUARES = "least squares"
+    ADJUSTED = "regression-adjusted"
+    MULTILINEAR = "multilinear"
     RACING = "racing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Value and standard error of every player (n,), in the units of the game's mean over images.
+    """Value and standard error of every player (n,), in the units of the game.
 
-    Standard errors are those of the drawing of coalitions, for the images at hand: 0 where all coalitions
-    of the definition were used, infinite where too little was drawn to tell. ``evaluations`` are the
-    coalition values asked of the game that were not known yet. ``choice`` says in words what was done.
+    ``aggregate`` says how the values of the images became one. Standard errors are those of the drawing of
+    coalitions, for the images at hand: 0 where all coalitions of the definition were used, infinite where
+    too little was drawn to tell. ``evaluations`` are the coalition values asked of the game that were not
+    known yet (where gradients are taken, see there). The mean values of the empty and of the grand
+    coalition are ``None`` where they were not measured. ``choice`` says in words what was done.
     """
 
     values: FloatArray
     standard_errors: FloatArray
     evaluations: int
-    empty_value: float
-    grand_value: float
+    empty_value: float | None
+    grand_value: float | None
     method: Method
     choice: str
+    aggregate: Aggregate = Aggregate.MEAN
 
 
 def from_units(units: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -61,15 +68,20 @@ def require(max_evaluations: int, needed: int, purpose: str) -> None:
         )
 
 
-def without_choice(game: CountedGame, method: Method) -> Estimate:
+def without_choice(game: CountedGame, method: Method, kind: Aggregate = Aggregate.MEAN) -> Estimate:
     """The estimate for a game of at most one player, whose value is the whole gain."""
     empty, grand = game.ends()
+    value = grand - empty
+    if kind is not Aggregate.MEAN:
+        none, everyone = game.values(np.repeat([[False], [True]], game.num_players, axis=1))
+        value = float(aggregate((everyone - none)[None], kind)[0][0])
     return Estimate(
-        values=np.full(game.num_players, grand - empty),
+        values=np.full(game.num_players, value),
         standard_errors=np.zeros(game.num_players),
         evaluations=game.evaluations,
         empty_value=empty,
         grand_value=grand,
         method=method,
         choice="the whole gain, there being no other player",
+        aggregate=kind,
     )

@@ -138,7 +138,7 @@ class CountedGame:
 
     def new_among(self, coalitions: BoolArray) -> int:
         """How many values of coalitions (m, n) would have to be asked of the game."""
-        return len(set(_keys(coalitions)) - self._store.keys())
+        return len(set(coalition_keys(coalitions)) - self._store.keys())
 
     def values(self, coalitions: BoolArray) -> FloatArray:
         """v(S) of coalitions (m, n) for every image: (m, k).
@@ -147,7 +147,7 @@ class CountedGame:
             UsageError: more new values than the limit leaves; none is asked then.
             ValueError: a value is not a finite number.
         """
-        keys = _keys(coalitions)
+        keys = coalition_keys(coalitions)
         row_of: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             row_of.setdefault(key, row)
@@ -200,7 +200,8 @@ class CountedGame:
             del self._store[next(iter(self._store))]
 
 
-def _keys(coalitions: BoolArray) -> list[bytes]:
+def coalition_keys(coalitions: BoolArray) -> list[bytes]:
+    """Bit-packed coalitions (m, n), under which their values are kept."""
     return [row.tobytes() for row in np.packbits(coalitions, axis=1)]
 
 

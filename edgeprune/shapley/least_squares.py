@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from enum import Enum
 
 import numpy as np
 
 from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
-from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game, IndexArray
-
-_ENUMERATED = 4
+from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.pairs import draw_pairs, half_differences, pairs_by_size
 
 
 class SizeSampling(Enum):
@@ -51,17 +49,17 @@ def least_squares(
     if n < 2:
         require(max_evaluations, 2, "a game")
         return without_choice(counted, Method.LEAST_SQUARES)
-    pairs_of = _pairs_by_size(n)
+    pairs_of = pairs_by_size(n)
     require(max_evaluations, least_evaluations(n), f"least squares for {n} players")
     empty, grand = counted.ends()
     counts = _allocate(pairs_of, (max_evaluations - 2) // 2, sampling, n)
     drawn = [
-        _draw(n, size, int(m), int(p), rng)
+        draw_pairs(n, size, int(m), int(p), rng)
         for size, (m, p) in enumerate(zip(counts, pairs_of, strict=True), 1)
     ]
     stratum = np.repeat(np.arange(len(counts)), counts)
     coalitions = np.concatenate(drawn)
-    halves = _half_differences(counted, coalitions)
+    halves = half_differences(counted, coalitions)
     players = coalitions - coalitions.mean(axis=1, keepdims=True)
     target = halves - (coalitions.sum(axis=1) - n / 2) * (grand - empty) / n
     values, errors = _fit(players, target, stratum, _kernel_by_size(n), counts, pairs_of)
@@ -82,14 +80,8 @@ def least_evaluations(num_players: int) -> int:
     """The smallest limit that ``least_squares`` accepts for n players."""
     if num_players < 2:
         return 2
-    pairs = _pairs_by_size(num_players)
+    pairs = pairs_by_size(num_players)
     return 2 + 2 * (int(pairs[0]) + len(pairs) - 1)
-
-
-def _pairs_by_size(n: int) -> IndexArray:
-    """Pairs of a coalition and its complement whose smaller one has 1, ..., n // 2 members."""
-    pairs = [math.comb(n, size) // (2 if 2 * size == n else 1) for size in range(1, n // 2 + 1)]
-    return np.array([min(count, 2**62) for count in pairs], dtype=np.int64)
 
 
 def _kernel_by_size(n: int) -> FloatArray:
@@ -114,30 +106,6 @@ def _allocate(pairs_of: IndexArray, total: int, sampling: SizeSampling, n: int) 
             step[np.argmax(wanted)] = 1
         counts += step
     return counts
-
-
-def _draw(n: int, size: int, count: int, available: int, rng: np.random.Generator) -> BoolArray:
-    """``count`` different coalitions (count, n) of ``size``, of which no two are complements."""
-    if available <= _ENUMERATED * count:
-        # Of two halves that are complements the one with player 0 stands for the pair.
-        every = itertools.islice(itertools.combinations(range(n), size), available)
-        members = np.array(list(every))
-        chosen = members if count == available else members[rng.choice(available, count, replace=False)]
-        found = np.zeros((count, n), dtype=bool)
-        np.put_along_axis(found, chosen, True, axis=1)
-        return found
-    different: dict[bytes, BoolArray] = {}
-    while len(different) < count:
-        order = rng.random((count, n)).argsort(axis=1).argsort(axis=1)
-        for row in order < size:
-            standing = ~row if 2 * size == n and not row[0] else row
-            different.setdefault(standing.tobytes(), standing)
-    return np.array(list(different.values())[:count])
-
-
-def _half_differences(counted: CountedGame, coalitions: BoolArray) -> FloatArray:
-    found = counted.means(np.concatenate([coalitions, ~coalitions]))
-    return np.asarray((found[: len(coalitions)] - found[len(coalitions) :]) / 2.0)
 
 
 def _fit(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,7 +69,7 @@ def main() -> None:
         "--only", nargs="+", metavar="NAME", help="models by key or name; others are 'not run'"
     )
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for each child")
+    parser.add_argument("--timeout", type=float, default=900.0, help="CPU seconds for each child")
     parser.add_argument("--group-seconds", type=float, default=600.0, help="for checking groups alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--large", action="store_true", help="also models with more than 600 MB of weights")
@@ -98,20 +100,13 @@ def main() -> None:
 def run_child(command: list[str], timeout_s: float) -> dict[str, Any]:
     """What the child told; a crash or time-out is an ``error`` beside what was known before it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as child:
-        try:
-            told, complaints = child.communicate(timeout=timeout_s)
-            late = False
-        except subprocess.TimeoutExpired:
-            child.kill()
-            told, complaints = child.communicate()
-            late = True
+    command = [*command, "--cpu-seconds", str(math.ceil(timeout_s))]
+    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    told, complaints = child.stdout, child.stderr
     lines = [line for line in told.splitlines() if line.startswith("{") and line.endswith("}")]
     facts: dict[str, Any] = json.loads(lines[-1]) if lines else {"stage": "start", "seconds": 0.0}
-    if late:
-        facts.update(error=f"time limit of {timeout_s:.0f} s", seconds=timeout_s)
+    if child.returncode == -signal.SIGXCPU:
+        facts.update(error=f"time limit of {timeout_s:.0f} CPU seconds", seconds=timeout_s)
     elif child.returncode != 0:
         last = (complaints.strip().splitlines() or ["no message"])[-1][:300]
         facts["error"] = f"the process ended with status {child.returncode}: {last}"

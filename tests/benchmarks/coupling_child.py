@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import resource
 import sys
 import time
 import warnings
@@ -58,7 +59,10 @@ def main() -> int:
     parser.add_argument("tool", choices=["edgeprune", "torch-pruning"])
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--group-seconds", type=float, default=600.0)
+    parser.add_argument("--cpu-seconds", type=int, help="the kernel ends the process after so many")
     options = parser.parse_args()
+    if options.cpu_seconds:
+        resource.setrlimit(resource.RLIMIT_CPU, (options.cpu_seconds, options.cpu_seconds + 5))
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     warnings.simplefilter("ignore")

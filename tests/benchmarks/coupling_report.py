@@ -150,7 +150,7 @@ def _summary(rows: list[Row]) -> str:
         "fresh model of the user's own class computes in float32 what the rewritten graph does (below).\n"
         "Torch-Pruning: magnitude pruner, "
         "channel ratio 0.5, the classifier ignored, defaults otherwise,\n"
-        "time limit 240 s of wall time.\n" + _needing_option(rows)
+        "time limit 240 CPU seconds.\n" + _needing_option(rows)
     )
 
 
