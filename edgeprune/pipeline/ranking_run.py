@@ -1,0 +1,232 @@
+"""Rank a network by several criteria side by side and judge each by what its removals cost."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune import outputs, progress
+from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
+from edgeprune.artifacts.scores import Scores
+from edgeprune.criteria.base import Criterion, Evidence
+from edgeprune.criteria.registry import criterion
+from edgeprune.errors import UsageError
+from edgeprune.pipeline import stages
+from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
+from edgeprune.pipeline.delivery import input_hashes
+from edgeprune.pipeline.evidence import gather, masking_game
+from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
+from edgeprune.pipeline.removal_curves import (
+    POINTS,
+    RemovalJudge,
+    passes_by_size,
+    removal_order,
+    size_curve,
+    size_effort,
+)
+from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.reporting.ranking_facts import (
+    RANKING_SCHEMA_VERSION,
+    CriterionScores,
+    GroupScores,
+    RankedGroup,
+    RankingReport,
+    RankSettings,
+    RemovalCurves,
+    SizeCurve,
+)
+from edgeprune.reporting.ranking_files import write_ranking
+
+_PACKAGES = ("edgeprune", "torch", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankChoices:
+    """What is ranked and by what; without ``layers`` all of them."""
+
+    criteria: tuple[str, ...]
+    layers: tuple[str, ...] = ()
+    max_evaluations: int | None = None
+
+
+def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
+    """The criteria asked for, each once.
+
+    Raises:
+        UsageError: there is none of that name, none was asked for, or ``max_evaluations`` is below 1.
+    """
+    if choices.max_evaluations is not None and choices.max_evaluations < 1:
+        raise UsageError(
+            f"--max-evaluations {choices.max_evaluations} was given; accepted is a whole number from 1 on"
+        )
+    if not choices.criteria:
+        raise UsageError("no criterion was given; accepted is at least one name, such as 'hybrid'")
+    return tuple(criterion(name) for name in dict.fromkeys(choices.criteria))
+
+
+def rank_network(run: Run, choices: RankChoices) -> RankingReport:
+    """Rank, judge and, where the options name an output folder, write it whole or not at all."""
+    criteria = find_criteria(choices)
+    prepared = stages.prepare(run)
+    groups = groups_of_layers(prepared.coupling, choices.layers)
+    ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
+    with run.stage("evidence"):
+        evidence = gather(prepared, ratio=ratio, max_evaluations=choices.max_evaluations)
+    scores = [_score(run, c, evidence) for c in criteria]
+    sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
+    removal = _removal(run, prepared, groups, scores)
+    report = RankingReport(
+        schema_version=RANKING_SCHEMA_VERSION,
+        model=model_section(prepared),
+        calibration=calibration_section(prepared),
+        settings=_settings(run, criteria, choices, ratio),
+        loss=evidence.game.loss_description,
+        macs=prepared.coupling.total_macs(),
+        players=prepared.coupling.num_players,
+        groups=tuple(_ranked(prepared.coupling, g) for g in groups),
+        criteria=tuple(_scores_of(c, s, groups) for c, s in zip(criteria, scores, strict=True)),
+        coalition_sizes=sizes,
+        removal=removal,
+        versions=_versions(),
+        notes=tuple(dict.fromkeys(run.notes)),
+        durations_s={time.stage: time.duration_s for time in run.times},
+    )
+    if run.options.output is not None:
+        _write(run, prepared, report, run.options.output)
+    return report
+
+
+def _score(run: Run, found: Criterion, evidence: Evidence) -> Scores:
+    # The state that ``compress`` starts from, so that both rank alike.
+    rng = np.random.default_rng([run.options.seed, 1])
+    with (
+        run.stage(f"rank by {found.name}"),
+        progress.task(f"ranking by {found.name}", found.passes(evidence)) as advance,
+    ):
+        scores = found.score(evidence, rng=rng, advance=advance)
+    for values in (scores.values, scores.removal_costs):
+        if values.shape != (evidence.coupling.num_players,) or not np.isfinite(values).all():
+            raise UsageError(
+                f"criterion {found.name!r} did not give a finite value for each of the "
+                f"{evidence.coupling.num_players} channels; its plug-in has to be corrected, or choose "
+                "another with --criterion"
+            )
+    return scores
+
+
+def _sizes(
+    run: Run, evidence: Evidence, groups: Sequence[CoupledGroup], *, separate: bool
+) -> tuple[SizeCurve, ...]:
+    """One curve for the whole network, or one for each group where layers were asked for."""
+    everyone = [p for g in groups for p in g.players]
+    names = tuple(g.name for g in groups)
+    scopes = [("network", names, everyone)]
+    if separate:
+        scopes = [(g.name, (g.name,), list(g.players)) for g in groups]
+    coalitions, images = size_effort(evidence.coupling.total_macs() * len(scopes), evidence.game.num_images)
+    game = evidence.game.on_images(images)
+    total = sum(passes_by_size(len(members), coalitions) for _, _, members in scopes)
+    rng = np.random.default_rng([run.options.seed, 2])
+    with run.stage("coalition sizes"), progress.task("valuing random coalitions", total) as advance:
+        return tuple(
+            size_curve(game, scope, inside, members, coalitions=coalitions, rng=rng, advance=advance)
+            for scope, inside, members in scopes
+        )
+
+
+def _removal(
+    run: Run, prepared: Prepared, groups: Sequence[CoupledGroup], scores: Sequence[Scores]
+) -> RemovalCurves:
+    held = prepared.calibration.held_out
+    members = [g.players for g in groups]
+    filters = sum(len(m) for m in members)
+    labels = None if held.labels is None else held.labels.numpy()
+    with (
+        run.stage("removal curves"),
+        progress.task("removing filters on held-out images", POINTS * len(scores)) as advance,
+    ):
+        game = masking_game(prepared.captured, prepared.coupling, held)
+        judge = RemovalJudge(game, prepared.coupling, labels)
+        curves = tuple(
+            judge.curve(s.criterion, removal_order(s.removal_costs, members), filters, advance=advance)
+            for s in scores
+        )
+    return RemovalCurves(quality_kind=judge.kind, images=len(held), filters=filters, curves=curves)
+
+
+def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:
+    return RankedGroup(
+        name=group.name,
+        layers=group.layers,
+        consumers=group.consumers,
+        channels=channel_numbers(coupling, group),
+    )
+
+
+def _scores_of(found: Criterion, scores: Scores, groups: Sequence[CoupledGroup]) -> CriterionScores:
+    everyone = np.array(sorted(p for g in groups for p in g.players), dtype=np.int64)
+    network = dict(zip(everyone.tolist(), _ranks(scores.removal_costs[everyone]), strict=True))
+    return CriterionScores(
+        name=scores.criterion,
+        summary=found.summary,
+        choice=scores.choice,
+        evaluations=scores.evaluations,
+        images=scores.images,
+        notes=scores.notes,
+        groups=tuple(_group_scores(g, scores, network) for g in groups),
+    )
+
+
+def _group_scores(group: CoupledGroup, scores: Scores, network: dict[int, int]) -> GroupScores:
+    players = list(group.players)
+    errors = scores.standard_errors[players]
+    return GroupScores(
+        group=group.name,
+        values=tuple(scores.values[players].tolist()),
+        standard_errors=None if np.isnan(errors).all() else tuple(errors.tolist()),
+        removal_costs=tuple(scores.removal_costs[players].tolist()),
+        ranks_in_group=_ranks(scores.removal_costs[players]),
+        ranks_in_network=tuple(network[p] for p in players),
+    )
+
+
+def _ranks(costs: NDArray[np.float64]) -> tuple[int, ...]:
+    """1 for the costliest; of equals the later one, which goes later, too."""
+    ranks = np.empty(len(costs), dtype=np.int64)
+    ranks[np.argsort(costs, kind="stable")[::-1]] = np.arange(1, len(costs) + 1)
+    return tuple(ranks.tolist())
+
+
+def _settings(run: Run, criteria: Sequence[Criterion], choices: RankChoices, ratio: float) -> RankSettings:
+    options = run.options
+    return RankSettings(
+        criteria=tuple(c.name for c in criteria),
+        layers=choices.layers,
+        ratio=ratio,
+        max_evaluations=choices.max_evaluations,
+        seed=options.seed,
+        attention_unit=options.coupling.attention.value,
+        prune_normalized=options.coupling.prune_normalized,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = package_versions()
+    return {**{name: found[name] for name in _PACKAGES}, "python": platform.python_version()}
+
+
+def _write(run: Run, prepared: Prepared, report: RankingReport, output: Path) -> None:
+    with outputs.staged_output(output, overwrite=run.options.overwrite) as folder:
+        write_ranking(report, folder)
+        outputs.write_manifest(
+            folder,
+            inputs=input_hashes(prepared),
+            seed=run.options.seed,
+            command=run.options.command,
+            versions=package_versions(),
+        )

@@ -1,0 +1,161 @@
+"""What ``edgeprune rank`` found: one report for the JSON file, the table, the plots and the terminal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
+
+RANKING_SCHEMA_VERSION = "1.0"
+
+
+def known(value: float | None) -> float | None:
+    """``None`` for NaN, too."""
+    return None if value is None or math.isnan(value) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSettings:
+    """What was asked for; ``layers`` is empty where all were."""
+
+    criteria: tuple[str, ...]
+    layers: tuple[str, ...]
+    ratio: float
+    max_evaluations: int | None
+    seed: int
+    attention_unit: str
+    prune_normalized: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedGroup:
+    """A coupled group that was ranked; ``channels`` are indices into the outputs of its first layer."""
+
+    name: str
+    layers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScores:
+    """One criterion's figures for the channels of a group, in the order of ``RankedGroup.channels``.
+
+    Rank 1 costs most to remove. ``standard_errors`` is ``None`` where the criterion has none.
+    """
+
+    group: str
+    values: tuple[float, ...]
+    standard_errors: tuple[float, ...] | None
+    removal_costs: tuple[float, ...]
+    ranks_in_group: tuple[int, ...]
+    ranks_in_network: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionScores:
+    """What one criterion says, how it found out and what that took."""
+
+    name: str
+    summary: str
+    choice: str
+    evaluations: int
+    images: int
+    notes: tuple[str, ...]
+    groups: tuple[GroupScores, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizePoint:
+    """v(S) over random coalitions of one size; ``standard_deviation`` and range are those over coalitions."""
+
+    present: int
+    share: float
+    coalitions: int
+    mean: float
+    standard_deviation: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeCurve:
+    """Coalition size against value; everyone outside ``groups`` is present all the time."""
+
+    scope: str
+    groups: tuple[str, ...]
+    players: int
+    images: int
+    points: tuple[SizePoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalPoint:
+    """Quality and loss on the held-out images with so many filters masked.
+
+    ``quality`` (in [0, 1]) is ``None`` where the outputs are no class scores; its interval is 95% (Wilson).
+    """
+
+    removed: int
+    removed_share: float
+    macs_removed_share: float
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    loss: float
+    loss_standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalCurve:
+    """Filters go in the order of one criterion's removal costs.
+
+    Areas under the curves are means over the removed share (trapezoids over its range), with standard
+    errors over images.
+    """
+
+    criterion: str
+    quality_auc: float | None
+    quality_auc_standard_error: float | None
+    loss_auc: float
+    loss_auc_standard_error: float
+    points: tuple[RemovalPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalCurves:
+    """What is lost while filters go, for all criteria on the same images."""
+
+    quality_kind: AccuracyKind
+    images: int
+    filters: int
+    curves: tuple[RemovalCurve, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingReport:
+    """All figures of ``edgeprune rank``.
+
+    ``loss`` says what v(S) is minus of; ``macs`` are those of the whole network for one image. Of the same
+    seed, machine and versions everything but ``durations_s`` is equal.
+    """
+
+    schema_version: str
+    model: ModelSection
+    calibration: CalibrationSection
+    settings: RankSettings
+    loss: str
+    macs: int
+    players: int
+    groups: tuple[RankedGroup, ...]
+    criteria: tuple[CriterionScores, ...]
+    coalition_sizes: tuple[SizeCurve, ...]
+    removal: RemovalCurves
+    versions: dict[str, str]
+    notes: tuple[str, ...]
+    durations_s: dict[str, float]
+
+    def curve(self, criterion: str) -> RemovalCurve:
+        """The removal curve of one criterion."""
+        return next(c for c in self.removal.curves if c.criterion == criterion)

@@ -1,0 +1,128 @@
+"""A ranking as tables for people: the criteria's areas, and the ends of every group's order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from edgeprune.reporting.drawing_words import listed
+from edgeprune.reporting.formatting import format_macs, format_share, significant
+from edgeprune.reporting.ranking_facts import CriterionScores, GroupScores, RankedGroup, RankingReport, known
+from edgeprune.reporting.ranking_figures import area_words, best_first, quality_word
+
+_NAMED_LAYERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Words in rows; ``numeric`` columns are aligned to the right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[int, ...] = ()
+
+
+def criterion_words(found: CriterionScores) -> str:
+    """What a criterion measures, what was chosen and what it took."""
+    effort = (
+        f"{found.evaluations:,} batch passes over {found.images} images"
+        if found.evaluations
+        else "looks at weights only"
+        if not found.images
+        else f"{found.images} images"
+    )
+    parts = [found.summary, found.choice, effort, *found.notes]
+    return "; ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def areas_table(report: RankingReport) -> Table:
+    """Areas under the removal curves, the best criterion first."""
+    rated = report.removal.curves[0].quality_auc is not None
+    effort = {c.name: c.evaluations for c in report.criteria}
+    rows = []
+    for place in best_first(report):
+        curve = report.removal.curves[place]
+        areas = [area_words(curve.loss_auc, curve.loss_auc_standard_error)]
+        if curve.quality_auc is not None:
+            areas.insert(0, area_words(curve.quality_auc, curve.quality_auc_standard_error))
+        rows.append((curve.criterion, *areas, f"{effort[curve.criterion]:,}"))
+    quality = (f"AUC {quality_word(report)}",) if rated else ()
+    columns = ("criterion", *quality, "AUC loss", "evaluations")
+    return Table(
+        title=f"Areas under the curves while {report.removal.filters:,} filters go "
+        f"({report.removal.images} held-out images, ± one standard error)",
+        columns=columns,
+        rows=tuple(rows),
+        numeric=tuple(range(1, len(columns))),
+    )
+
+
+def channels_table(report: RankingReport) -> Table:
+    """Least and most valuable channel of every group by the first criterion."""
+    first = report.criteria[0]
+    rows = tuple(
+        (
+            listed(group.layers or (group.name,), _NAMED_LAYERS),
+            str(len(group.channels)),
+            _channel(group, found, last=True),
+            _channel(group, found, last=False),
+        )
+        for group, found in zip(report.groups, first.groups, strict=True)
+    )
+    return Table(
+        title=f"Channels by {first.name}",
+        columns=("layers", "channels", "least valuable", "most valuable"),
+        rows=rows,
+        numeric=(1,),
+    )
+
+
+def _channel(group: RankedGroup, found: GroupScores, *, last: bool) -> str:
+    """The channel at an end of the order, with its value."""
+    place = found.ranks_in_group.index(len(found.ranks_in_group) if last else 1)
+    error = None if found.standard_errors is None else known(found.standard_errors[place])
+    spread = "" if error is None else f" ± {significant(error, 2)}"
+    return f"{group.channels[place]} ({significant(found.values[place])}{spread})"
+
+
+def render_ranking(report: RankingReport) -> RenderableType:
+    """The report for a terminal; names in it are never read as markup."""
+    ranked = sum(len(g.channels) for g in report.groups)
+    head = Text(
+        f"{report.model.source}: {ranked:,} of {report.players:,} prunable channels ranked in "
+        f"{len(report.groups)} groups, {format_macs(report.macs)} an image"
+    )
+    base = report.removal.curves[0].points[0]
+    kept = (
+        "" if base.quality is None else f"{report.removal.quality_kind.value} {format_share(base.quality)}, "
+    )
+    told = Text(f"before removal: {kept}loss {significant(base.loss)} ({report.loss})")
+    parts: list[RenderableType] = [head, told]
+    for table in (channels_table(report), areas_table(report)):
+        parts += [Text(), _rich(table)]
+    parts += [Text(f"note: {note}") for note in (*report.notes, *_criterion_notes(report))]
+    return Group(*parts)
+
+
+def _criterion_notes(report: RankingReport) -> list[str]:
+    return [f"{c.name}: {note}" for c in report.criteria for note in c.notes]
+
+
+def _rich(table: Table) -> RichTable:
+    grid = RichTable(
+        title=Text(table.title, style="bold"),
+        title_justify="left",
+        header_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    for index, column in enumerate(table.columns):
+        justify = "right" if index in table.numeric else "left"
+        grid.add_column(Text(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in table.rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
