@@ -33,7 +33,8 @@ class Apoz:
 
     Taken after each rectifier that the channel passes, before any pooling, the mean over these places. Costs
     are relative to their group (``relative_to_group``): Hu et al. compare within a layer, and how sparse a
-    layer is depends on its activation function. Groups without a rectifier or any zero cannot be told apart: a note.
+    layer is depends on its activation function. Groups without a rectifier or any zero cannot be told apart:
+    a note.
     """
 
     name: str = "apoz"
@@ -76,8 +77,8 @@ class Apoz:
         notes = [*fewer_images_note(evidence, images)]
         if dense:
             notes.append(
-                f"{len(dense)} groups are never zero after a rectifier ({named(dense)}): their channels are all "
-                "equal by this criterion"
+                f"{len(dense)} groups are never zero after a rectifier ({named(dense)}): their channels are "
+                "all equal by this criterion"
             )
         return make_scores(
             self.name,

@@ -59,7 +59,8 @@ def channel_activations(
 ) -> dict[tuple[str, int], ChannelActivations]:
     """Channel activations by (node, dimension), in one pass over ``images``.
 
-    At ``places``, or at every mask source. Each activation is reduced as soon as it is computed, so memory is that of a plain forward pass.
+    At ``places``, or at every mask source. Each activation is reduced as soon as it is computed, so memory is
+    that of a plain forward pass.
     """
     wanted = [(s, d) for s, d, _ in mask_sources(coupling)] if places is None else list(places)
     reduced = _reducing(captured.graph_module, wanted)
