@@ -172,6 +172,6 @@ def _notes(evidence: Evidence, rounds: list[int]) -> tuple[str, ...]:
     )
     fewest, most = min(r for _, r in short), max(r for _, r in short)
     return (
-        f"{limit} allows {fewest} to {most} measurements of each of {len(short)} of {len(groups)} groups; "
-        "the players left then go in the order of the last one",
+        f"{limit} allows {fewest if fewest == most else f'{fewest} to {most}'} measurements in {len(short)} of "
+        f"{len(groups)} groups; the players left then go in the order of the last one",
     )

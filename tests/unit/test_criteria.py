@@ -1,4 +1,4 @@
-"""Baseline criteria: hand-computed values, peers and brute force as oracles, limits and notes."""
+"""Baseline criteria from weights and activations: hand-computed values, and peers as oracles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning
+from criteria_cases import BASELINES, TINY, evidence_of, parameter, score
 from torch import Tensor, nn
 from torch_pruning.pruner.importance import (
     BNScaleImportance,
@@ -14,70 +15,11 @@ from torch_pruning.pruner.importance import (
     GroupMagnitudeImportance,
 )
 
-from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.criteria.base import Evidence
 from edgeprune.criteria.combining import relative_to_group
-from edgeprune.criteria.greedy import rising
 from edgeprune.criteria.layer_weights import producers, reading_power
-from edgeprune.criteria.registry import criterion
 from edgeprune.criteria.residual import unexplained
 from edgeprune.errors import UsageError
-from edgeprune.fx import tensor_leaves
 from edgeprune.graph.activations import channel_activations
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-
-WEIGHTS = ("l1", "l2", "bn-scale", "fpgm")
-PASSES = ("apoz", "activation-weight", "reconstruction-residual")
-GRADIENTS = ("taylor", "taylor-abs", "taylor-squared")
-MEASURED = ("leave-one-out", "greedy-leave-one-out")
-BASELINES = ("random", *WEIGHTS, *PASSES, *GRADIENTS, *MEASURED)
-
-
-def evidence_of(
-    case: nets.Case, *, images: int = 12, max_evaluations: int | None = None, images_at_once: int = 5
-) -> Evidence:
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(images, *case.captured.input_shape, dtype=torch.float64, generator=generator)
-    with torch.no_grad():
-        reference = tensor_leaves(case.captured.graph_module(pixels))
-    batch = ImageBatch(images=pixels, labels=torch.arange(images) % 5)
-    masked = mask_module(case.captured, case.coupling)
-    count = case.coupling.num_players
-    game = MaskedGame(masked, count, batch, reference, images_at_once=images_at_once)
-    return Evidence(
-        captured=case.captured, coupling=case.coupling, images=batch, game=game, recovery_game=game,
-        ratio=0.25, max_evaluations=max_evaluations,
-    )  # fmt: skip
-
-
-def score(name: str, evidence: Evidence, seed: int = 0):
-    units: list[int] = []
-    chosen = criterion(name)
-    announced = chosen.passes(evidence)
-    before = evidence.game.evaluations
-    found = chosen.score(evidence, rng=np.random.default_rng(seed), advance=units.append)
-    assert sum(units) == announced == found.evaluations
-    assert evidence.game.evaluations - before in (0, found.evaluations)
-    return found
-
-
-def parameter(case: nets.Case, name: str) -> Tensor:
-    return case.captured.graph_module.get_parameter(name).detach()
-
-
-def tiny(*filters: list[float], reader: list[list[float]]) -> nets.Case:
-    """Pixels of one colour through a 1x1 convolution, a ReLU and another 1x1 convolution, then averaged."""
-    first = nn.Conv2d(len(filters[0]), len(filters), 1, bias=False)
-    second = nn.Conv2d(len(filters), len(reader), 1, bias=False)
-    with torch.no_grad():
-        first.weight.copy_(torch.tensor(filters)[:, :, None, None])
-        second.weight.copy_(torch.tensor(reader)[:, :, None, None])
-    module = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return nets.make_case(module, (len(filters[0]), 4, 4), trained=True)
-
-
-TINY = tiny([3.0, -4.0], [1.0, 1.0], [-2.0, 0.0], reader=[[1.0, 2.0, 0.0], [0.0, 2.0, 5.0]])
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -306,145 +248,6 @@ def test_unexplained_variance_is_that_of_regression_on_other_players():
     paired = unexplained(covariance, np.array([0, 0, 1, -1]), ridge=0.0)
     expected = [residual(0, [2, 3]), residual(1, [2, 3]), residual(2, [0, 1, 3]), residual(3, [0, 1, 2])]
     np.testing.assert_allclose(paired, expected)
-
-
-@pytest.mark.parametrize("factory", [nets.chain, nets.residual_add])
-def test_taylor_terms_are_derivatives_by_a_gate_on_every_channel(factory):
-    evidence = evidence_of(nets.toy(factory))
-    game, count = evidence.game, evidence.coupling.num_players
-    step = 1e-5
-    slopes = np.empty((count, game.num_images))
-    images = torch.arange(game.num_images)
-    for player in range(count):
-        moved = []
-        for sign in (1, -1):
-            at = np.ones((game.num_images, count))
-            at[:, player] += sign * step
-            with torch.no_grad():
-                moved.append(-game._loss(images, game._masks(at)).numpy())
-        slopes[player] = (moved[0] - moved[1]) / (2 * step)
-    expected = {
-        "taylor": slopes.mean(1),
-        "taylor-abs": np.abs(slopes).mean(1),
-        "taylor-squared": np.sqrt(np.square(slopes).mean(1)),
-    }
-    for name, values in expected.items():
-        np.testing.assert_allclose(score(name, evidence).values, values, rtol=1e-4, atol=1e-7)
-    costs = score("taylor-squared", evidence).removal_costs
-    np.testing.assert_allclose(costs, np.square(slopes).mean(1), rtol=1e-4)
-
-
-def test_taylor_is_activation_times_gradient_by_autograd():
-    evidence = evidence_of(TINY)
-    weights = parameter(TINY, "0.weight").flatten(1)
-    reader = parameter(TINY, "2.weight").flatten(1)
-    maps = torch.einsum("oc,nchw->nohw", weights, evidence.images.images).relu().requires_grad_(True)
-    outputs = torch.einsum("kc,nchw->nk", reader, maps) / 16
-    labels = evidence.images.labels % 2
-    loss = nn.functional.cross_entropy(outputs, labels, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, maps)
-    expected = -(gradient * maps).sum((2, 3)).detach()
-    game = MaskedGame(
-        mask_module(TINY.captured, TINY.coupling),
-        3,
-        ImageBatch(images=evidence.images.images, labels=labels),
-        [outputs.detach()],
-    )
-    narrowed = Evidence(
-        captured=TINY.captured, coupling=TINY.coupling, images=evidence.images, game=game,
-        recovery_game=game, ratio=0.25,
-    )  # fmt: skip
-    found = score("taylor", narrowed)
-    np.testing.assert_allclose(found.values, expected.mean(0), atol=1e-12)
-    np.testing.assert_allclose(
-        found.standard_errors, expected.std(0, correction=0) / len(expected) ** 0.5, atol=1e-12
-    )
-
-
-def test_leave_one_out_is_brute_force():
-    case = nets.toy(nets.residual_add)
-    evidence = evidence_of(case)
-    count = case.coupling.num_players
-    losses = np.empty((count, 12))
-    labels = evidence.images.labels
-    for player in range(count):
-        with torch.no_grad():
-            without = nets.prune(case.captured, case.coupling, (player,))(evidence.images.images)
-            whole = case.captured.graph_module(evidence.images.images)
-            losses[player] = (
-                nn.functional.cross_entropy(without, labels, reduction="none")
-                - nn.functional.cross_entropy(whole, labels, reduction="none")
-            ).numpy()
-    found = score("leave-one-out", evidence)
-    np.testing.assert_allclose(found.values, losses.mean(1), atol=1e-10)
-    np.testing.assert_allclose(found.standard_errors, losses.std(1) / 12**0.5, atol=1e-9)
-    assert found.evaluations == (count + 1) * 3
-
-
-def test_greedy_removal_is_brute_force():
-    case = nets.toy(nets.chain)
-    evidence = evidence_of(case)
-    found = score("greedy-leave-one-out", evidence)
-    assert found.notes == ()
-    game = evidence.game
-    for group in case.coupling.groups:
-        left, present = list(group.players), np.ones((1, 14), dtype=bool)
-        order, curve = [], [game.values(present).mean()]
-        while left:
-            after = {}
-            for player in left:
-                trial = present.copy()
-                trial[0, player] = False
-                after[player] = game.values(trial).mean()
-            best = max(after, key=after.__getitem__)
-            order.append(best)
-            left.remove(best)
-            present[0, best] = False
-            curve.append(after[best])
-        players = list(group.players)
-        assert [players[i] for i in np.argsort(found.removal_costs[players])] == order
-        assert found.removal_costs[players].sum() == pytest.approx(curve[0] - curve[-1], abs=1e-6)
-        # Rising costs: never above the true curve of losses, and on it at the end of each run.
-        lost = np.cumsum(found.removal_costs[order])
-        assert (lost <= curve[0] - np.array(curve[1:]) + 1e-6).all()
-
-
-def test_greedy_removal_within_a_limit_measures_early_removals_again_and_says_so():
-    case = nets.toy(nets.chain)
-    needed = 15 * 3
-    least = score("greedy-leave-one-out", evidence_of(case, max_evaluations=needed))
-    alone = score("leave-one-out", evidence_of(case))
-    for group in case.coupling.groups:
-        players = list(group.players)
-        assert (
-            np.argsort(least.values[players]).tolist()
-            == np.argsort(alone.values[players], kind="stable").tolist()
-        )
-    assert "max_evaluations=45 allows 1 to 1 measurements" in least.notes[0]
-    more = score("greedy-leave-one-out", evidence_of(case, max_evaluations=needed + 3 * (7 + 5 + 6)))
-    assert more.evaluations == needed + 3 * (7 + 5 + 6)
-    assert "allows 2 to 3 measurements of each of 2 of 2 groups" in more.notes[0]
-
-
-def test_costs_rise_and_runs_keep_their_sums():
-    np.testing.assert_allclose(rising(np.array([1.0, 3.0, 2.0, 2.5, 5.0])), [1, 2.5, 2.5, 2.5, 5])
-    np.testing.assert_allclose(rising(np.array([3.0, 2.0, 1.0])), [2, 2, 2])
-    np.testing.assert_allclose(rising(np.array([-1.0, 0.0, 4.0])), [-1, 0, 4])
-    assert rising(np.array([])).shape == (0,)
-
-
-@pytest.mark.parametrize("name", [*PASSES, *GRADIENTS, *MEASURED])
-@pytest.mark.parametrize("limit", [1, 2, 14, 15, 16, 31, 60, 1000])
-def test_the_limit_holds_or_is_refused_with_what_is_needed(name, limit):
-    least = {"reconstruction-residual": 2, **dict.fromkeys(MEASURED, 15)}.get(name, 1)
-    evidence = evidence_of(nets.toy(nets.chain), images=150, max_evaluations=limit, images_at_once=64)
-    if limit < least:
-        with pytest.raises(UsageError, match=rf"max_evaluations={limit} is too few.*at least {least}"):
-            score(name, evidence)
-        return
-    found = score(name, evidence)
-    assert 0 < found.evaluations <= limit
-    assert (found.images < 150) == any("of the 150 images" in note for note in found.notes)
 
 
 def test_costs_relative_to_a_group_have_the_same_mean_price_of_a_mac_everywhere():

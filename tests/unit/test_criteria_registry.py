@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_criteria import BASELINES, TINY, evidence_of, score
+from criteria_cases import BASELINES, TINY, evidence_of, score
 
 from edgeprune.criteria import registry
 from edgeprune.criteria.registry import criterion, criterion_names
