@@ -171,7 +171,8 @@ def _notes(evidence: Evidence, rounds: list[int]) -> tuple[str, ...]:
         else f"max_evaluations={evidence.max_evaluations}"
     )
     fewest, most = min(r for _, r in short), max(r for _, r in short)
+    times = str(most) if fewest == most else f"{fewest} to {most}"
     return (
-        f"{limit} allows {fewest if fewest == most else f'{fewest} to {most}'} measurements in {len(short)} of "
-        f"{len(groups)} groups; the players left then go in the order of the last one",
+        f"{limit} allows {times} measurements in {len(short)} of {len(groups)} groups; the players left then "
+        "go in the order of the last one",
     )
