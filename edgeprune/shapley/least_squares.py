@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
 from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
-from edgeprune.shapley.pairs import draw_pairs, half_differences, pairs_by_size
+from edgeprune.shapley.pairs import allocate, draw_pairs, half_differences, multiplicity, pairs_by_size
 
 
 class SizeSampling(Enum):
@@ -52,7 +52,10 @@ def least_squares(
     pairs_of = pairs_by_size(n)
     require(max_evaluations, least_evaluations(n), f"least squares for {n} players")
     empty, grand = counted.ends()
-    counts = _allocate(pairs_of, (max_evaluations - 2) // 2, sampling, n)
+    share = _kernel_by_size(n) if sampling is SizeSampling.KERNEL else multiplicity(n)
+    least = np.ones(len(pairs_of), dtype=np.int64)
+    least[0] = pairs_of[0]
+    counts = allocate(pairs_of, (max_evaluations - 2) // 2, share, least)
     drawn = [
         draw_pairs(n, size, int(m), int(p), rng)
         for size, (m, p) in enumerate(zip(counts, pairs_of, strict=True), 1)
@@ -87,25 +90,7 @@ def least_evaluations(num_players: int) -> int:
 def _kernel_by_size(n: int) -> FloatArray:
     """The kernel's weight of all pairs of 1, ..., n // 2 members, up to a factor."""
     size = np.arange(1, n // 2 + 1)
-    return np.asarray(np.where(2 * size == n, 1.0, 2.0) / (size * (n - size)))
-
-
-def _allocate(pairs_of: IndexArray, total: int, sampling: SizeSampling, n: int) -> IndexArray:
-    """How many pairs of every size: all of the first, and at least one, at most all, of every other."""
-    share = _kernel_by_size(n)
-    if sampling is SizeSampling.LEVERAGE:
-        size = np.arange(1, n // 2 + 1)
-        share = np.where(2 * size == n, 1.0, 2.0)
-    counts = np.ones(len(pairs_of), dtype=np.int64)
-    counts[0] = pairs_of[0]
-    while (left := total - int(counts.sum())) > 0 and (open_ := counts < pairs_of).any():
-        wanted = np.where(open_, share, 0.0) / share[open_].sum() * left
-        step = np.minimum(np.floor(wanted).astype(np.int64), pairs_of - counts)
-        if not step.any():
-            step = np.zeros_like(counts)
-            step[np.argmax(wanted)] = 1
-        counts += step
-    return counts
+    return np.asarray(multiplicity(n) / (size * (n - size)))
 
 
 def _fit(

@@ -7,7 +7,7 @@ import numpy as np
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.aggregate import Moments
-from edgeprune.shapley.estimate import Estimate, Method
+from edgeprune.shapley.estimate import Estimate, Method, from_units
 from edgeprune.shapley.game import Advance, CountedGame, DifferentiableGame, FloatArray
 
 
@@ -20,6 +20,7 @@ def multilinear(
     aggregate: Aggregate,
     batch: int,
     rng: np.random.Generator,
+    fixed_images: bool = False,
     measure_ends: bool = False,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
@@ -35,28 +36,37 @@ def multilinear(
     the loss bends within a step. ``correction.corrected`` measures that difference and takes it away.
 
     ``evaluations`` are forward-and-backward passes of one batch; ``measure_ends`` adds two coalition values
-    of all images, for the mean values of the empty and of the grand coalition. The standard errors take
-    images and coalitions as drawn together, and the aggregate is over their marginals: the root mean
-    square, say, is of the marginals of image and coalition, not of an image's own value.
+    of all images, for the mean values of the empty and of the grand coalition. The aggregate is over the
+    marginals: the root mean square, say, is of the marginals of image and coalition, not of an image's own
+    value. The standard errors take images and coalitions as drawn together; with ``fixed_images`` they are
+    for the images at hand, as those of other estimators, from the scatter of the means of passes.
 
     Raises:
-        UsageError: no pass, an empty batch, or a range of inclusion probabilities not within [0, 1].
+        UsageError: no pass, an empty batch, or a range of inclusion probabilities not within [0, 1];
+            ``fixed_images`` with another aggregate than the mean.
     """
     check_range(q_low, q_high)
+    if fixed_images and aggregate is not Aggregate.MEAN:
+        raise UsageError(
+            f"errors for the images at hand are not known for {aggregate.value}: give the mean as aggregate"
+        )
     if passes < 1 or batch < 1:
         raise UsageError(f"passes={passes} with batch={batch} is not accepted: give 1 or more of each")
     moments = Moments(game.num_players)
+    pass_means = np.zeros((passes, game.num_players))
     evaluations = 0
-    for _ in range(passes):
+    for number in range(passes):
         order = rng.permutation(game.num_images)
         for start in range(0, game.num_images, batch):
             images = order[start : start + batch]
             rows = 1 if game.shared_coalition else len(images)
             memberships = draw_memberships(rows, game.num_players, q_low, q_high, rng)
-            moments.add(game.marginals(np.broadcast_to(memberships, (len(images), game.num_players)), images))
+            found = game.marginals(np.broadcast_to(memberships, (len(images), game.num_players)), images)
+            moments.add(found)
+            pass_means[number] += found.sum(axis=0) / game.num_images
             evaluations += 1
             advance(1)
-    values, errors = moments.aggregate(aggregate)
+    values, errors = from_units(pass_means) if fixed_images else moments.aggregate(aggregate)
     ends = CountedGame(game).ends() if measure_ends else (None, None)
     return Estimate(
         values=values,
@@ -65,13 +75,15 @@ def multilinear(
         empty_value=ends[0],
         grand_value=ends[1],
         method=Method.MULTILINEAR,
-        choice=f"gradients at coalitions of inclusion probability {q_low:g} to {q_high:g}, {passes} for every "
-        f"one of {game.num_images} images",
+        choice=f"gradients at coalitions of inclusion probability {q_low:g} to {q_high:g}, {passes} for each "
+        f"of {game.num_images} images",
         aggregate=aggregate,
     )
 
 
-def draw_memberships(rows: int, num_players: int, q_low: float, q_high: float, rng: np.random.Generator) -> FloatArray:
+def draw_memberships(
+    rows: int, num_players: int, q_low: float, q_high: float, rng: np.random.Generator
+) -> FloatArray:
     """Memberships (rows, n), 0 or 1, each row's inclusion probability uniform in [``q_low``, ``q_high``]."""
     q = rng.uniform(q_low, q_high, size=(rows, 1))
     return np.asarray(rng.random((rows, num_players)) < q, dtype=np.float64)
