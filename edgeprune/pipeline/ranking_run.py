@@ -24,6 +24,8 @@ from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
 from edgeprune.pipeline.removal_curves import (
     POINTS,
     RemovalJudge,
+    cost_per_mac,
+    macs_of_one,
     passes_by_size,
     removal_order,
     size_curve,
@@ -38,6 +40,7 @@ from edgeprune.reporting.ranking_facts import (
     RankingReport,
     RankSettings,
     RemovalCurves,
+    RemovedShare,
     SizeCurve,
 )
 from edgeprune.reporting.ranking_files import write_ranking
@@ -89,7 +92,9 @@ def rank_network(run: Run, choices: RankChoices) -> RankingReport:
         macs=prepared.coupling.total_macs(),
         players=prepared.coupling.num_players,
         groups=tuple(_ranked(prepared.coupling, g) for g in groups),
-        criteria=tuple(_scores_of(c, s, groups) for c, s in zip(criteria, scores, strict=True)),
+        criteria=tuple(
+            _scores_of(c, s, prepared.coupling, groups) for c, s in zip(criteria, scores, strict=True)
+        ),
         coalition_sizes=sizes,
         removal=removal,
         versions=_versions(),
@@ -143,20 +148,23 @@ def _removal(
     run: Run, prepared: Prepared, groups: Sequence[CoupledGroup], scores: Sequence[Scores]
 ) -> RemovalCurves:
     held = prepared.calibration.held_out
-    members = [g.players for g in groups]
-    filters = sum(len(m) for m in members)
+    coupling = prepared.coupling
+    filters = sum(len(g.players) for g in groups)
+    axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
     labels = None if held.labels is None else held.labels.numpy()
     with (
         run.stage("removal curves"),
         progress.task("removing filters on held-out images", POINTS * len(scores)) as advance,
     ):
-        game = masking_game(prepared.captured, prepared.coupling, held)
-        judge = RemovalJudge(game, prepared.coupling, labels)
-        curves = tuple(
-            judge.curve(s.criterion, removal_order(s.removal_costs, members), filters, advance=advance)
-            for s in scores
-        )
-    return RemovalCurves(quality_kind=judge.kind, images=len(held), filters=filters, curves=curves)
+        game = masking_game(prepared.captured, coupling, held)
+        judge = RemovalJudge(game, coupling, labels, axis)
+        curves = []
+        for found in scores:
+            order = removal_order(cost_per_mac(found.removal_costs, coupling, groups), groups)
+            curves.append(judge.curve(found.criterion, order, filters, advance=advance))
+    return RemovalCurves(
+        quality_kind=judge.kind, axis=axis, images=len(held), filters=filters, curves=tuple(curves)
+    )
 
 
 def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:
@@ -165,12 +173,16 @@ def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:
         layers=group.layers,
         consumers=group.consumers,
         channels=channel_numbers(coupling, group),
+        macs_of_channel=macs_of_one(coupling, group),
     )
 
 
-def _scores_of(found: Criterion, scores: Scores, groups: Sequence[CoupledGroup]) -> CriterionScores:
+def _scores_of(
+    found: Criterion, scores: Scores, coupling: CouplingGraph, groups: Sequence[CoupledGroup]
+) -> CriterionScores:
     everyone = np.array(sorted(p for g in groups for p in g.players), dtype=np.int64)
-    network = dict(zip(everyone.tolist(), _ranks(scores.removal_costs[everyone]), strict=True))
+    prices = cost_per_mac(scores.removal_costs, coupling, groups)
+    network = dict(zip(everyone.tolist(), _ranks(prices[everyone]), strict=True))
     return CriterionScores(
         name=scores.criterion,
         summary=found.summary,
@@ -196,7 +208,7 @@ def _group_scores(group: CoupledGroup, scores: Scores, network: dict[int, int]) 
 
 
 def _ranks(costs: NDArray[np.float64]) -> tuple[int, ...]:
-    """1 for the costliest; of equals the later one, which goes later, too."""
+    """1 for the dearest; of equals the later one, which goes later, too."""
     ranks = np.empty(len(costs), dtype=np.int64)
     ranks[np.argsort(costs, kind="stable")[::-1]] = np.arange(1, len(costs) + 1)
     return tuple(ranks.tolist())
@@ -221,7 +233,7 @@ def _versions() -> dict[str, str]:
 
 
 def _write(run: Run, prepared: Prepared, report: RankingReport, output: Path) -> None:
-    with outputs.staged_output(output, overwrite=run.options.overwrite) as folder:
+    with run.stage("write"), outputs.staged_output(output, overwrite=run.options.overwrite) as folder:
         write_ranking(report, folder)
         outputs.write_manifest(
             folder,

@@ -1,18 +1,25 @@
-"""What the network loses while filters are masked: by removal cost, and in random coalitions."""
+"""What the network loses while filters are masked: least cost per MAC first, and in random coalitions."""
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import parity
-from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.graph.replay import MaskedGame
 from edgeprune.progress import Advance
-from edgeprune.reporting.ranking_facts import RemovalCurve, RemovalPoint, SizeCurve, SizePoint
+from edgeprune.reporting.ranking_facts import (
+    RemovalCurve,
+    RemovalPoint,
+    RemovedShare,
+    SizeCurve,
+    SizePoint,
+)
 
 POINTS = 12
 """Points of a removal curve, nothing removed included."""
@@ -26,19 +33,44 @@ FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
 
-def removal_order(costs: FloatArray, groups: Sequence[Sequence[int]]) -> IndexArray:
-    """Players in the order in which they go, least cost first; the costliest of each group stays."""
-    leaving = []
-    for players in groups:
-        ranked = np.array(players)[np.argsort(costs[list(players)], kind="stable")]
-        leaving.extend(ranked[:-1].tolist())
+def macs_of_one(coupling: CouplingGraph, group: CoupledGroup) -> int:
+    """MACs saved by the removal of one player of a group while all others are there."""
+    return coupling.total_macs() - coupling.total_macs(coupling.removed_mask(group.players[:1]))
+
+
+def cost_per_mac(costs: FloatArray, coupling: CouplingGraph, groups: Sequence[CoupledGroup]) -> FloatArray:
+    """Removal cost of every player over the MACs that its removal saves; infinite outside ``groups``."""
+    prices = np.full(coupling.num_players, np.inf)
+    for group in groups:
+        players = list(group.players)
+        prices[players] = costs[players] / max(1, macs_of_one(coupling, group))
+    return prices
+
+
+def removal_order(prices: FloatArray, groups: Sequence[CoupledGroup]) -> IndexArray:
+    """Players in the order in which they go, least price first; the dearest of each group stays."""
+    leaving: list[int] = []
+    for group in groups:
+        players = np.sort(group.players)
+        leaving.extend(players[np.argsort(prices[players], kind="stable")][:-1].tolist())
     going = np.array(sorted(leaving), dtype=np.int64)
-    return going[np.argsort(costs[going], kind="stable")]
+    return going[np.argsort(prices[going], kind="stable")]
 
 
-def removal_counts(removable: int, points: int = POINTS) -> tuple[int, ...]:
-    """Numbers of filters removed at the points of a curve, from none to ``removable``."""
-    return tuple(int(c) for c in np.unique(np.rint(np.linspace(0, removable, points))))
+def removal_counts(
+    order: IndexArray, coupling: CouplingGraph, axis: RemovedShare, points: int = POINTS
+) -> tuple[int, ...]:
+    """Numbers of filters removed at the points of a curve, evenly along its axis, from none to all."""
+    if axis is RemovedShare.FILTERS:
+        return tuple(sorted({round(c) for c in np.linspace(0, len(order), points).tolist()}))
+    whole = coupling.total_macs()
+
+    def saved(count: int) -> float:
+        return whole - coupling.total_macs(coupling.removed_mask(order[:count].tolist()))
+
+    steps = range(len(order) + 1)
+    wanted = [saved(len(order)) * i / (points - 1) for i in range(points - 1)]
+    return tuple(sorted({0, len(order), *(bisect.bisect_left(steps, w, key=saved) for w in wanted)}))
 
 
 class RemovalJudge:
@@ -49,9 +81,12 @@ class RemovalJudge:
         labels: of these images; without them agreement with the original is the quality.
     """
 
-    def __init__(self, game: MaskedGame, coupling: CouplingGraph, labels: IndexArray | None) -> None:
+    def __init__(
+        self, game: MaskedGame, coupling: CouplingGraph, labels: IndexArray | None, axis: RemovedShare
+    ) -> None:
         self._game = game
         self._coupling = coupling
+        self._axis = axis
         original, self._base_values = game.outcome(np.ones(coupling.num_players, dtype=bool))
         self.kind = parity.accuracy_kind(original, labels is not None)
         self._original = original
@@ -63,7 +98,7 @@ class RemovalJudge:
         self, criterion: str, order: IndexArray, players: int, *, advance: Advance = lambda _units: None
     ) -> RemovalCurve:
         """Quality and loss while the players of ``order`` go, out of ``players`` in question."""
-        counts = removal_counts(len(order))
+        counts = removal_counts(order, self._coupling, self._axis)
         points, hits, losses = [], [], []
         for count in counts:
             present = np.ones(self._coupling.num_players, dtype=bool)
@@ -74,7 +109,8 @@ class RemovalJudge:
             if hit is not None:
                 hits.append(hit.astype(np.float64))
             advance(1)
-        shares = np.array(counts) / players
+        of_macs = self._axis is RemovedShare.MACS
+        shares = np.array([p.macs_removed_share if of_macs else p.removed_share for p in points])
         quality = area(shares, np.array(hits)) if hits else None
         loss_area = area(shares, np.array(losses))
         return RemovalCurve(

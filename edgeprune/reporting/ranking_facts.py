@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
 
@@ -30,19 +31,24 @@ class RankSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RankedGroup:
-    """A coupled group that was ranked; ``channels`` are indices into the outputs of its first layer."""
+    """A coupled group that was ranked; ``channels`` are indices into the outputs of its first layer.
+
+    ``macs_of_channel`` are what the removal of one channel saves while all others are there.
+    """
 
     name: str
     layers: tuple[str, ...]
     consumers: tuple[str, ...]
     channels: tuple[int, ...]
+    macs_of_channel: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupScores:
     """One criterion's figures for the channels of a group, in the order of ``RankedGroup.channels``.
 
-    Rank 1 costs most to remove. ``standard_errors`` is ``None`` where the criterion has none.
+    Rank 1 is the last to go: inside the group by removal cost, over the network by removal cost per MAC
+    saved, which is what selection goes by. ``standard_errors`` is ``None`` where the criterion has none.
     """
 
     group: str
@@ -109,7 +115,7 @@ class RemovalPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalCurve:
-    """Filters go in the order of one criterion's removal costs.
+    """Filters go in the order of one criterion's removal costs per MAC saved.
 
     Areas under the curves are means over the removed share (trapezoids over its range), with standard
     errors over images.
@@ -123,11 +129,22 @@ class RemovalCurve:
     points: tuple[RemovalPoint, ...]
 
 
+class RemovedShare(Enum):
+    """What the horizontal axis of removal curves is a share of."""
+
+    FILTERS = "filters"
+    MACS = "MACs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RemovalCurves:
-    """What is lost while filters go, for all criteria on the same images."""
+    """What is lost while filters go, for all criteria on the same images.
+
+    ``axis``: filters where a single group loses them, else MACs, since filters of different groups differ.
+    """
 
     quality_kind: AccuracyKind
+    axis: RemovedShare
     images: int
     filters: int
     curves: tuple[RemovalCurve, ...]
@@ -155,7 +172,3 @@ class RankingReport:
     versions: dict[str, str]
     notes: tuple[str, ...]
     durations_s: dict[str, float]
-
-    def curve(self, criterion: str) -> RemovalCurve:
-        """The removal curve of one criterion."""
-        return next(c for c in self.removal.curves if c.criterion == criterion)

@@ -25,6 +25,8 @@ from edgeprune.reporting.ranking_facts import (
     RankedGroup,
     RankingReport,
     RemovalCurve,
+    RemovalPoint,
+    RemovedShare,
     SizeCurve,
     known,
 )
@@ -160,7 +162,7 @@ def removal_figure(report: RankingReport) -> Figure:
     """Quality and loss on held-out images against the share of filters removed, one line a criterion."""
     removal = report.removal
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
-    x = Axis(label="share of filters removed", low=0.0, high=1.0, percent=True)
+    x = Axis(label=f"share of {removal.axis.value} removed", low=0.0, high=1.0, percent=True)
     quality = Panel(
         title=_capital(removal.quality_kind.value),
         x=x,
@@ -177,7 +179,7 @@ def removal_figure(report: RankingReport) -> Figure:
     return Figure(
         title="What is lost while filters go",
         subtitle=(
-            f"filters of {scope} masked in the order of removal cost, without recovery; "
+            f"filters of {scope} masked, least removal cost per MAC first, without recovery; "
             f"{removal.images} held-out images"
         ),
         panels=(quality, loss) if rated else (loss,),
@@ -189,6 +191,12 @@ def removal_figure(report: RankingReport) -> Figure:
     )
 
 
+def removed_share(report: RankingReport, point: RemovalPoint) -> float:
+    """The share that the axis of the removal curves shows."""
+    on_macs = report.removal.axis is RemovedShare.MACS
+    return point.macs_removed_share if on_macs else point.removed_share
+
+
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
@@ -196,7 +204,7 @@ def _capital(words: str) -> str:
 def _quality_series(report: RankingReport, index: int, curve: RemovalCurve) -> Series:
     points = tuple(
         PlotPoint(
-            x=p.removed_share,
+            x=removed_share(report, p),
             y=p.quality if p.quality is not None else 0.0,
             low=p.quality_low,
             high=p.quality_high,
@@ -210,7 +218,7 @@ def _quality_series(report: RankingReport, index: int, curve: RemovalCurve) -> S
 def _loss_series(report: RankingReport, index: int, curve: RemovalCurve) -> Series:
     points = tuple(
         _point(
-            p.removed_share,
+            removed_share(report, p),
             p.loss,
             p.loss_standard_error,
             f"{curve.criterion}: {p.removed} filters removed, loss {significant(p.loss)}",

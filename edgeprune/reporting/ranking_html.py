@@ -60,9 +60,10 @@ def _head(report: RankingReport) -> str:
 
 def _removal(report: RankingReport, svg: str) -> list[str]:
     told = (
-        "Filters are masked one after another, those that a criterion says cost least first; the last of "
-        "each group stays. Nothing is repaired on the way, so this compares orders, not what a compressed "
-        "network reaches after recovery. The higher the accuracy and the lower the loss stay, the better."
+        "Filters are masked one after another, those first that a criterion says cost least per MAC saved; "
+        "the last of each group stays. Nothing is repaired on the way, so this compares orders, not what a "
+        "compressed network reaches after recovery. The higher the accuracy and the lower the loss stay, the "
+        "better."
     )
     return [
         "<h2>What is lost while filters go</h2>",

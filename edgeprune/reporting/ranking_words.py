@@ -53,7 +53,7 @@ def areas_table(report: RankingReport) -> Table:
     quality = (f"AUC {quality_word(report)}",) if rated else ()
     columns = ("criterion", *quality, "AUC loss", "evaluations")
     return Table(
-        title=f"Areas under the curves while {report.removal.filters:,} filters go "
+        title=f"Areas under the curves over the share of {report.removal.axis.value} removed "
         f"({report.removal.images} held-out images, ± one standard error)",
         columns=columns,
         rows=tuple(rows),
