@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeprune.reporting.drawing_layout import number
 from edgeprune.reporting.drawing_words import escape, keep_start
 from edgeprune.reporting.plot_labels import Box, label_boxes
+from edgeprune.reporting.plot_ticks import nice_ticks, tick_labels
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, which colour-blind people tell apart, without yellow, hard to see on white."""
@@ -21,7 +22,6 @@ _PADDING = 18.0
 _HEAD = 50.0
 _LEGEND_ROW = 19.0
 _LEGEND_SAMPLE = 34.0
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 STYLE = """\
 .plot text{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;font-size:10px;fill:#1f2328}
@@ -175,39 +175,11 @@ def draw(figure: Figure) -> str:
     return "\n".join([head, f"<style>{STYLE}</style>", f'<rect class="paper" {size}/>', *lines, "</svg>\n"])
 
 
-def nice_ticks(low: float, high: float, count: int = 6) -> tuple[float, ...]:
-    """About ``count`` round numbers that enclose ``low`` to ``high``, in steps of 1, 2 or 5 x 10^k."""
-    if not (math.isfinite(low) and math.isfinite(high)) or low > high:
-        raise ValueError(f"no axis from {low} to {high}")
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        half = abs(high) * 0.5 or 1.0
-        low, high = low - half, high + half
-    raw = (high - low) / max(1, count - 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return tuple(round(i * step, 12 - math.floor(math.log10(step))) for i in range(first, last + 1))
-
-
-def tick_labels(ticks: Sequence[float], *, percent: bool = False) -> tuple[tuple[str, ...], str]:
-    """Ticks as text, all with the same number of decimals, and the power of ten that is left out."""
-    if percent:
-        ticks = [100 * t for t in ticks]
-    largest = max(abs(t) for t in ticks)
-    exponent = math.floor(math.log10(largest)) if largest > 0 else 0
-    exponent = exponent if exponent < -2 or exponent > 4 else 0
-    scaled = [t / 10.0**exponent for t in ticks]
-    step = abs(scaled[1] - scaled[0]) if len(scaled) > 1 else 1.0
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    labels = tuple(f"{t:.{decimals}f}".replace("-", "\u2212") for t in scaled)
-    shown = tuple(f"{label}%" for label in labels) if percent else labels
-    return shown, f"\u00d710{str(exponent).translate(_SUPERSCRIPTS)}" if exponent else ""
-
-
 class _Frame:
     """One panel in a box of ``width`` x ``height`` from (0, 0) on."""
 
     def __init__(self, panel: Panel, width: float, height: float) -> None:
+        panel = replace(panel, series=tuple(_drawable(s) for s in panel.series))
         self._panel = panel
         self._x_ticks, self._x_limits = _scale(panel.x, [p.x for s in panel.series for p in s.points])
         heights = [y for s in panel.series for p in s.points for y in (p.y, p.low, p.high) if y is not None]
@@ -323,6 +295,16 @@ class _Frame:
             )
             lines.append(f'<path class="bar" stroke="{series.style.colour}" d="{path}"/>')
         return lines
+
+
+def _drawable(series: Series) -> Series:
+    """A masked network may overflow: without points that are not finite, and intervals that are not."""
+
+    def finite(value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
+
+    points = (replace(p, low=finite(p.low), high=finite(p.high)) for p in series.points)
+    return replace(series, points=tuple(p for p in points if math.isfinite(p.y)))
 
 
 def _scale(axis: Axis, found: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, float]]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.reporting.plot_labels import Box, label_boxes
+from edgeprune.reporting.plot_ticks import nice_ticks, tick_labels
 from edgeprune.reporting.plots import (
     Axis,
     Figure,
@@ -22,8 +23,6 @@ from edgeprune.reporting.plots import (
     Series,
     draw,
     line_style,
-    nice_ticks,
-    tick_labels,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -40,7 +39,7 @@ def test_ticks_enclose_the_data_in_equal_round_steps(low: float, reach: float) -
     for a, b in itertools.pairwise(ticks):
         assert b - a == pytest.approx(step, rel=1e-6)
     mantissa = step / 10.0 ** math.floor(math.log10(step) + 1e-9)
-    assert min(abs(mantissa - m) for m in (1, 2, 5)) < 1e-5
+    assert min(abs(mantissa - m) for m in (1, 2, 5, 10)) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -145,6 +144,29 @@ def test_an_error_bar_reaches_from_low_to_high_and_points_without_one_have_none(
     unit = (ticks["0"] - ticks["10"]) / 10
     top, bottom = re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", bars[0])[0]
     assert float(bottom) - float(top) == pytest.approx(2 * unit, abs=0.3)
+
+
+def test_what_is_not_finite_is_left_out() -> None:
+    points = (
+        PlotPoint(x=0.0, y=1.0, low=-math.inf, high=2.0),
+        PlotPoint(x=1.0, y=math.inf),
+        PlotPoint(x=2.0, y=math.nan),
+        PlotPoint(x=3.0, y=2.0, low=1.0, high=3.0),
+    )
+    for band in (False, True):
+        series = Series(points=points, style=line_style(0), band=band)
+        panel = Panel(title="t", x=Axis(label="x"), y=Axis(label="y"), series=(series,))
+        text = draw(figure(panels=(panel,)))
+        assert not re.search(r"\b(nan|inf)\b", text)
+        root = ElementTree.fromstring(text)
+        assert len(list(root.iter(f"{SVG}circle"))) == 2 + 1, "two points and the legend"
+    nothing = replace_points(panel)
+    assert "<svg" in draw(figure(panels=(nothing,)))
+
+
+def replace_points(panel: Panel) -> Panel:
+    series = Series(points=(PlotPoint(x=0.0, y=math.nan),), style=line_style(0))
+    return Panel(title=panel.title, x=panel.x, y=panel.y, series=(series,))
 
 
 def test_panels_stand_in_rows_without_overlap() -> None:
