@@ -1,9 +1,71 @@
 """Shapley values of cooperative games, in numpy alone: one estimator a file, one result type.
 
 A game is a ``CoalitionGame`` of any function of coalitions (``game``); ``CountedGame`` counts, keeps and
-limits its evaluations. ``hybrid.hybrid`` values the players by whatever fits the limit and
-``hybrid.choose_removal`` says whom to remove. Behind them, each usable alone: ``exact`` (and
-``exact.CoalitionTable`` for sub-games, trajectories and oracles), ``permutation``, ``least_squares``,
-``semivalue``, ``partial``, ``racing``, ``refine``; ``multilinear`` for games that know their gradient; and
-``thesis``, the published procedure that this project grew from.
+limits its evaluations, ``JournaledGame`` keeps them on file across runs. ``hybrid`` values the players by
+whatever fits the limit and ``choose_removal`` says whom to remove. Behind them, each usable alone: ``exact``
+(and ``CoalitionTable`` for sub-games, trajectories and oracles), ``permutation``, ``adjusted``,
+``least_squares``, ``semivalue``, ``partial``, ``race``, ``refine``, ``beam_removal``; ``multilinear`` and
+``corrected`` for games that know their gradient; and ``thesis_hybrid``, the published procedure that this
+project grew from.
 """
+
+from edgeprune.artifacts.pruning import Aggregate
+from edgeprune.shapley.adjusted import adjusted
+from edgeprune.shapley.correction import corrected
+from edgeprune.shapley.estimate import Estimate, Method
+from edgeprune.shapley.exact import CoalitionTable, Trajectory, exact, exact_estimate
+from edgeprune.shapley.game import CoalitionGame, CountedGame, DifferentiableGame, Game, all_coalitions
+from edgeprune.shapley.hybrid import Removal, choose_removal, hybrid
+from edgeprune.shapley.journal import JournaledGame
+from edgeprune.shapley.least_squares import SizeSampling, least_squares
+from edgeprune.shapley.multilinear import multilinear
+from edgeprune.shapley.partial import partial
+from edgeprune.shapley.permutation import Orders, permutation
+from edgeprune.shapley.racing import Race, race
+from edgeprune.shapley.refine import BeamRun, Refinement, beam_removal, refine
+from edgeprune.shapley.semivalue import SHAPLEY, BanzhafLaw, BetaLaw, CoalitionLaw, KeptSizeLaw, semivalue
+from edgeprune.shapley.subgame import RemainingGame, SubGame
+from edgeprune.shapley.thesis import ThesisRun, thesis_hybrid
+
+__all__ = [
+    "SHAPLEY",
+    "Aggregate",
+    "BanzhafLaw",
+    "BeamRun",
+    "BetaLaw",
+    "CoalitionGame",
+    "CoalitionLaw",
+    "CoalitionTable",
+    "CountedGame",
+    "DifferentiableGame",
+    "Estimate",
+    "Game",
+    "JournaledGame",
+    "KeptSizeLaw",
+    "Method",
+    "Orders",
+    "Race",
+    "Refinement",
+    "RemainingGame",
+    "Removal",
+    "SizeSampling",
+    "SubGame",
+    "ThesisRun",
+    "Trajectory",
+    "adjusted",
+    "all_coalitions",
+    "beam_removal",
+    "choose_removal",
+    "corrected",
+    "exact",
+    "exact_estimate",
+    "hybrid",
+    "least_squares",
+    "multilinear",
+    "partial",
+    "permutation",
+    "race",
+    "refine",
+    "semivalue",
+    "thesis_hybrid",
+]

@@ -2,11 +2,11 @@
 
 Two published ideas in one estimator: stratify coalitions by size and use each for every player (SVARM,
 Kolpaczki et al. 2024), and estimate only what a model of the game leaves (regression adjustment, Witter et
-al. 2025). ``shapiq`` has both, with independent draws, without standard errors and, for the latter, with
-boosted trees. What is added here: complementary pairs without replacement, so that all even parts of the
-game cancel and the values are exact once all pairs fit; a linear model with slopes by coalition size whose
-part in the values is known in closed form; a correction that keeps it unbiased although the model is fitted
-to the same pairs; errors that are stated.
+al. 2025). ``shapiq`` 1.4 has the first, with independent draws and without standard errors, and not the
+second. What is added here: complementary pairs without replacement, so that all even parts of the game
+cancel and the values are exact once all pairs fit; a linear model with slopes by coalition size whose part
+in the values is known in closed form; a correction that keeps it unbiased although the model is fitted to
+the same pairs; errors that are stated.
 """
 
 from __future__ import annotations

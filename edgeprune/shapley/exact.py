@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.pruning import Aggregate
+from edgeprune.shapley.aggregate import aggregate as aggregate_of
 from edgeprune.shapley.estimate import Estimate, Method, require
 from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
 
@@ -153,9 +155,12 @@ def exact_estimate(
     *,
     max_evaluations: int,
     law: SizeLaw | None = None,
+    aggregate: Aggregate = Aggregate.MEAN,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
     """Values (n,) without sampling error: Shapley's, or those of a law of coalition sizes.
+
+    ``aggregate`` is over the exact values of single images; its standard error is 0, too.
 
     Raises:
         UsageError: the limit is below 2**n.
@@ -165,17 +170,19 @@ def exact_estimate(
     if n <= MAX_EXACT_PLAYERS:
         require(max_evaluations, 2**n, f"the table of all coalitions of {n} players")
     counted = CountedGame(game, max_evaluations=max_evaluations, advance=advance)
-    means = CoalitionTable.of(counted).means()
-    table = CoalitionTable(values=means[:, None])
+    whole = CoalitionTable.of(counted)
+    means = whole.means()
+    table = CoalitionTable(values=means[:, None]) if aggregate is Aggregate.MEAN else whole
     values = table.shapley() if law is None else table.semivalue(law)
     return Estimate(
-        values=values[:, 0],
+        values=aggregate_of(values, aggregate)[0],
         standard_errors=np.zeros(n),
         evaluations=counted.evaluations,
         empty_value=float(means[0]),
         grand_value=float(means[-1]),
         method=Method.EXACT,
         choice=f"all {2**n} coalitions of {n} players",
+        aggregate=aggregate,
     )
 
 

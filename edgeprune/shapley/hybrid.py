@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, require
 from edgeprune.shapley.exact import MAX_EXACT_PLAYERS, CoalitionTable, coalition_sizes, exact_estimate
@@ -46,27 +47,42 @@ def hybrid(
     max_evaluations: int,
     rng: np.random.Generator,
     law: CoalitionLaw = SHAPLEY,
+    aggregate: Aggregate = Aggregate.MEAN,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
     """Values (n,) by the best estimator that the limit allows; its ``choice`` says which.
 
     All coalitions where their table fits the limit; else, for Shapley values, least squares with up to 24
     players and 6 n evaluations or more, antithetic orders from 2 n on, leave-one-out from n + 2; for other
-    laws drawn coalitions.
+    laws drawn coalitions. With another ``aggregate`` over images than the mean only the table, orders and
+    drawn coalitions remain.
 
     Raises:
         UsageError: the limit is below the least of these.
     """
     n = game.num_players
     if _table_fits(n, max_evaluations):
-        return exact_estimate(game, max_evaluations=max_evaluations, law=law.others, advance=advance)
+        return exact_estimate(
+            game, max_evaluations=max_evaluations, law=law.others, aggregate=aggregate, advance=advance
+        )
     if law != SHAPLEY:
-        return semivalue(game, law=law, max_evaluations=max_evaluations, rng=rng, advance=advance)
-    if n <= _FITTED_PLAYERS and max_evaluations >= _FITTED_EVALUATIONS_PER_PLAYER * n:
+        return semivalue(
+            game, law=law, max_evaluations=max_evaluations, rng=rng, aggregate=aggregate, advance=advance
+        )
+    if (
+        aggregate is Aggregate.MEAN
+        and n <= _FITTED_PLAYERS
+        and max_evaluations >= _FITTED_EVALUATIONS_PER_PLAYER * n
+    ):
         return least_squares(game, max_evaluations=max_evaluations, rng=rng, advance=advance)
-    if max_evaluations >= 2 * n:
+    if max_evaluations >= 2 * n or aggregate is not Aggregate.MEAN:
         return permutation(
-            game, max_evaluations=max_evaluations, rng=rng, orders=Orders.ANTITHETIC, advance=advance
+            game,
+            max_evaluations=max_evaluations,
+            rng=rng,
+            orders=Orders.ANTITHETIC,
+            aggregate=aggregate,
+            advance=advance,
         )
     return partial(game, max_evaluations=max_evaluations, largest=1, advance=advance)
 

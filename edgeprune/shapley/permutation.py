@@ -6,9 +6,11 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method, from_units, require, without_choice
 from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.image_units import ImageUnits, values_for
 
 _WAVE = 32
 _STRATIFIED_UNITS = 8
@@ -36,6 +38,7 @@ def permutation(
     orders: Orders = Orders.ANTITHETIC,
     permutations: int | None = None,
     tolerance: float = 0.0,
+    aggregate: Aggregate = Aggregate.MEAN,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
     """phi_i = the mean gain when player i joins those before it, over drawn orders.
@@ -48,14 +51,21 @@ def permutation(
     This is biased: late gains of both signs are taken for 0, so values no longer sum to the whole gain.
     In a monotone game no value is off by more than ``tolerance``; in others there is no such bound.
 
+    ``aggregate`` is over the values of single images; see ``image_units`` for what its error is.
+
     Raises:
-        UsageError: the limit is too small for one unit of orders.
+        UsageError: the limit is too small for one unit of orders; a ``tolerance``, which is about the mean,
+            with another aggregate than the mean.
     """
+    if tolerance > 0.0 and aggregate is not Aggregate.MEAN:
+        raise UsageError(
+            f"tolerance={tolerance:g} ends orders by the mean: leave it out for {aggregate.value}"
+        )
     counted = CountedGame(game, max_evaluations=max_evaluations, advance=advance)
     n = counted.num_players
     if n < 2:
         require(max_evaluations, 2, "a game")
-        return without_choice(counted, Method.PERMUTATION)
+        return without_choice(counted, Method.PERMUTATION, aggregate)
     smallest = 2 if orders is Orders.ANTITHETIC else 1
     require(max_evaluations, 2 + smallest * (n - 1), f"an estimate of {n} players from {orders.value} orders")
     if permutations is not None and permutations < smallest:
@@ -67,10 +77,16 @@ def permutation(
     if tolerance > 0.0:
         most = None if permutations is None else permutations // unit
         sums = _truncated_units(counted, ends, orders, unit, most, tolerance, rng)
+        values, errors, units = *from_units(sums), len(sums)
     else:
-        drawn = (_draw_unit(orders, unit, n, rng) for _ in range(total // unit))
-        sums = np.array([_gains(counted, ends, each).mean(axis=0) for each in drawn])
-    values, errors = from_units(sums)
+        units = total // unit
+        collected = ImageUnits(aggregate, units)
+        none_and_all = values_for(counted, np.repeat([[False], [True]], n, axis=1), aggregate)
+        for _ in range(units):
+            collected.add(
+                _gains(counted, none_and_all, _draw_unit(orders, unit, n, rng), aggregate).mean(axis=0)
+            )
+        values, errors = collected.result()
     truncated = f", each ended within {tolerance:g} of the grand coalition" if tolerance > 0.0 else ""
     return Estimate(
         values=values,
@@ -79,7 +95,8 @@ def permutation(
         empty_value=ends[0],
         grand_value=ends[1],
         method=Method.PERMUTATION,
-        choice=f"{len(sums) * unit} orders, {orders.value}, in {len(sums)} units of {unit}{truncated}",
+        choice=f"{units * unit} orders, {orders.value}, in {units} units of {unit}{truncated}",
+        aggregate=aggregate,
     )
 
 
@@ -100,15 +117,19 @@ def _draw_unit(orders: Orders, unit: int, n: int, rng: np.random.Generator) -> I
     return np.asarray(order[(np.arange(n) + shifts[:, None]) % n])
 
 
-def _gains(counted: CountedGame, ends: tuple[float, float], orders: IndexArray) -> FloatArray:
-    """Gain of every player (c, n) in every order (c, n)."""
+def _gains(counted: CountedGame, ends: FloatArray, orders: IndexArray, aggregate: Aggregate) -> FloatArray:
+    """Gain of every player in every order (c, n), of the mean or image by image (c, n, 1 or k).
+
+    ``ends`` (2, 1 or k) are the values of nobody and of everyone.
+    """
     count, n = orders.shape
     place = np.argsort(orders, axis=1)
     before = place[:, None, :] < np.arange(1, n)[None, :, None]
-    inner = counted.means(before.reshape(-1, n)).reshape(count, n - 1)
-    along = np.concatenate([np.full((count, 1), ends[0]), inner, np.full((count, 1), ends[1])], axis=1)
-    gains = np.empty((count, n))
-    np.put_along_axis(gains, orders, np.diff(along, axis=1), axis=1)
+    found = values_for(counted, before.reshape(-1, n), aggregate).reshape(count, n - 1, -1)
+    first, last = (np.broadcast_to(end, (count, 1, ends.shape[1])) for end in ends)
+    along = np.concatenate([first, found, last], axis=1)
+    gains = np.empty((count, n, along.shape[2]))
+    np.put_along_axis(gains, orders[:, :, None], np.diff(along, axis=1), axis=1)
     return gains
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
-from edgeprune.shapley.estimate import Estimate, Method, from_units, require, without_choice
+from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
 from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.image_units import ImageUnits, values_for
 
 
 class CoalitionLaw(ABC):
@@ -121,11 +123,13 @@ def semivalue(
     law: CoalitionLaw,
     max_evaluations: int,
     rng: np.random.Generator,
+    aggregate: Aggregate = Aggregate.MEAN,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
     """Mean gains (n,) at coalitions drawn by ``law``: each with its n neighbours, one gain a player.
 
-    Unbiased; standard errors are over coalitions, whose number follows from the limit alone.
+    Unbiased; standard errors are over coalitions, whose number follows from the limit alone. ``aggregate``
+    is over the values of single images; see ``image_units`` for what its error is.
 
     Raises:
         UsageError: the limit is below n + 3.
@@ -134,12 +138,14 @@ def semivalue(
     n = counted.num_players
     if n < 2:
         require(max_evaluations, 2, "a game")
-        return without_choice(counted, Method.SEMIVALUE)
+        return without_choice(counted, Method.SEMIVALUE, aggregate)
     require(max_evaluations, n + 3, f"a coalition of {n} players with its neighbours")
     empty, grand = counted.ends()
     count = (max_evaluations - 2) // (n + 1)
-    gains = np.array([gains_at(counted, c) for c in draw_coalitions(law, n, count, rng)])
-    values, errors = from_units(gains)
+    collected = ImageUnits(aggregate, count)
+    for coalition in draw_coalitions(law, n, count, rng):
+        collected.add(_gains(counted, coalition, np.arange(n), aggregate))
+    values, errors = collected.result()
     return Estimate(
         values=values,
         standard_errors=errors,
@@ -148,6 +154,7 @@ def semivalue(
         grand_value=grand,
         method=Method.SEMIVALUE,
         choice=f"{count} coalitions by the law {law.name}, each with its {n} neighbours",
+        aggregate=aggregate,
     )
 
 
@@ -161,10 +168,17 @@ def draw_coalitions(law: CoalitionLaw, num_players: int, count: int, rng: np.ran
 def gains_at(counted: CountedGame, coalition: BoolArray, players: IndexArray | None = None) -> FloatArray:
     """What having each of ``players`` (p,), everyone by default, adds to the others of a coalition (n,)."""
     chosen = np.arange(len(coalition)) if players is None else players
-    flips = np.zeros((len(chosen), len(coalition)), dtype=bool)
-    flips[np.arange(len(chosen)), chosen] = True
-    found = counted.means(np.concatenate([coalition[None], coalition ^ flips]))
-    return np.asarray((found[0] - found[1:]) * np.where(coalition[chosen], 1.0, -1.0))
+    return _gains(counted, coalition, chosen, Aggregate.MEAN)[:, 0]
+
+
+def _gains(
+    counted: CountedGame, coalition: BoolArray, players: IndexArray, aggregate: Aggregate
+) -> FloatArray:
+    """Gains of players (p,), of the mean or image by image (p, 1 or k)."""
+    flips = np.zeros((len(players), len(coalition)), dtype=bool)
+    flips[np.arange(len(players)), players] = True
+    found = values_for(counted, np.concatenate([coalition[None], coalition ^ flips]), aggregate)
+    return np.asarray((found[0] - found[1:]) * np.where(coalition[players], 1.0, -1.0)[:, None])
 
 
 def _log_beta(a: float, b: float) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from shapley_games import drawn
@@ -85,3 +88,23 @@ def test_a_wrong_shape_and_a_value_that_is_no_number_are_refused():
 def test_ends_are_the_means_of_nobody_and_of_all():
     game = drawn(3, images=4)
     assert CountedGame(game).ends() == pytest.approx((game.table[0].mean(), game.table[-1].mean()))
+
+
+def test_the_package_alone_gives_the_public_names_and_loads_no_framework():
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom edgeprune.shapley import *\n"
+            "import edgeprune.shapley as s\n"
+            "game = CoalitionGame(3, lambda c: c.sum(axis=1) ** 2.0)\n"
+            "import numpy as np\n"
+            "print(hybrid(game, max_evaluations=8, rng=np.random.default_rng(0)).values.round(6).tolist())\n"
+            "print(all(callable(getattr(s, n)) or n == 'SHAPLEY' for n in s.__all__))\n"
+            "print([m for m in ('torch', 'onnx', 'onnxruntime', 'scipy') if m in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split("\n")[:3] == ["[3.0, 3.0, 3.0]", "True", "[]"]

@@ -1,0 +1,93 @@
+"""Aggregates over images of each image's own value, from sampled units that all images have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeprune.artifacts.pruning import Aggregate
+from edgeprune.shapley.estimate import from_units
+from edgeprune.shapley.game import BoolArray, CountedGame, FloatArray
+
+_GROUPS = 32
+
+
+class ImageUnits:
+    """Collects units, which are gains (n, c) of every player, as one number each or image by image.
+
+    A unit is what an estimator draws independently: an order, a pair of orders, a coalition. With the mean
+    as aggregate, units are of the mean game (c = 1).
+
+    With another one, what is estimated is the aggregate over images x of the values phi_i(x) that all
+    coalitions would give, of which unit u has a noisy picture phi_iu(x). Squares are therefore taken over
+    products of *different* units, E[phi_iu phi_iw] = phi_i**2, so that the noise of sampling is not counted
+    as scatter of images: the mean square over images, and the square of the mean, are unbiased; the root is
+    not quite, and is 0 where its square came out below. Units are put into at most 32 groups in turn, which
+    keeps memory at 32 n k numbers. Standard errors are the jackknife's over groups, so of the drawing of
+    units for the images at hand. With fewer than two units products of different ones do not exist: the
+    value is that of the noisy picture, too large, and its error infinite; with two the error is infinite.
+    """
+
+    def __init__(self, kind: Aggregate, units: int) -> None:
+        self._kind = kind
+        self._groups = units if kind is Aggregate.MEAN else min(units, _GROUPS)
+        self._sums: list[FloatArray] = []
+        self._counts = np.zeros(self._groups)
+        self._added = 0
+
+    def add(self, unit: FloatArray) -> None:
+        """Add one unit (n, c)."""
+        group = self._added % self._groups
+        if self._added < self._groups:
+            self._sums.append(unit.astype(np.float64))
+        else:
+            self._sums[group] = self._sums[group] + unit
+        self._counts[group] += 1
+        self._added += 1
+
+    def result(self) -> tuple[FloatArray, FloatArray]:
+        """Value and standard error (n,) each."""
+        sums, counts = np.stack(self._sums), self._counts
+        if self._kind is Aggregate.MEAN:
+            return from_units(sums.mean(axis=2))
+        total, squares = sums.sum(axis=0), np.square(sums).sum(axis=0)
+        mean_total = sums.mean(axis=2).sum(axis=0)
+        mean_squares = np.square(sums.mean(axis=2)).sum(axis=0)
+        weight = counts.sum()
+        if len(counts) < 2:
+            value = _aggregate(
+                self._kind, mean_total / weight, np.square(total / weight), np.square(mean_total / weight)
+            )
+            return value, np.full(len(value), np.inf)
+
+        def without(group: int | None) -> FloatArray:
+            """The aggregate from all groups, or from all but one."""
+            own = np.zeros_like(total) if group is None else sums[group]
+            count = 0.0 if group is None else counts[group]
+            pairs = (weight - count) ** 2 - (np.square(counts).sum() - count**2)
+            products = np.square(total - own) - (squares - np.square(own))
+            own_mean = own.mean(axis=1)
+            mean_products = np.square(mean_total - own_mean) - (mean_squares - np.square(own_mean))
+            mean = (mean_total - own_mean) / (weight - count)
+            return _aggregate(self._kind, mean, products / pairs, mean_products / pairs)
+
+        value = without(None)
+        if len(counts) < 3:
+            return value, np.full(len(value), np.inf)
+        left_out = np.stack([without(group) for group in range(len(counts))])
+        scatter = np.square(left_out - left_out.mean(axis=0)).sum(axis=0)
+        return value, np.sqrt(scatter * (len(counts) - 1) / len(counts))
+
+
+def _aggregate(
+    kind: Aggregate, mean: FloatArray, squares: FloatArray, squared_mean: FloatArray
+) -> FloatArray:
+    """From the mean (n,), squares by image (n, k) and the square of the mean (n,), each without noise."""
+    mean_square = squares.mean(axis=1)
+    if kind is Aggregate.RMS:
+        return np.asarray(np.sqrt(np.maximum(mean_square, 0.0)))
+    return np.asarray(mean + 2.0 * np.sqrt(np.maximum(mean_square - squared_mean, 0.0)))
+
+
+def values_for(counted: CountedGame, coalitions: BoolArray, kind: Aggregate) -> FloatArray:
+    """What an aggregate needs to know of coalitions (m, n): their means (m, 1), or their values (m, k)."""
+    return counted.means(coalitions)[:, None] if kind is Aggregate.MEAN else counted.values(coalitions)
