@@ -20,7 +20,7 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.layer_game import LayerGame
-from edgeprune.graph.losses import LossKind
+from edgeprune.graph.losses import ImageLoss, LossKind
 from edgeprune.graph.masking import mask_module
 from edgeprune.graph.replay import MaskedGame
 from edgeprune.shapley.exact import CoalitionTable
@@ -130,6 +130,15 @@ def test_loss_is_that_of_the_masked_game(
     assert layer.loss_description == kind.value
     coalitions = some_coalitions(layer.num_players)
     np.testing.assert_allclose(layer.values(coalitions), whole.values(coalitions), atol=1e-10)
+
+
+def test_loss_is_the_cross_entropy_on_sure_and_on_wrong_images_too() -> None:
+    scores = torch.tensor([[12.0, 0.0, 1.0], [0.0, 40.0, -40.0], [0.3, 0.2, 0.1]])
+    labels = torch.tensor([0, 2, 1])
+    loss = ImageLoss(ImageBatch(images=torch.zeros(3, 1), labels=labels), [scores])
+    rows = torch.tensor([2, 0, 1, 0])
+    expected = functional.cross_entropy(scores[rows].double(), labels[rows], reduction="none")
+    torch.testing.assert_close(loss([scores[rows]], rows).double(), expected, atol=1e-7, rtol=1e-6)
 
 
 def test_what_comes_before_the_masks_runs_once() -> None:
