@@ -33,6 +33,11 @@ def format_count(count: int) -> str:
     return f"{significant(value / 1000)} G"
 
 
+def count_words(count: int, one: str, several: str | None = None) -> str:
+    """``1 image``, ``1,000 images``."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def format_macs(macs: int) -> str:
     """Multiply-accumulates per image, such as ``40.8 M MACs``."""
     return f"{format_count(macs)} MACs"

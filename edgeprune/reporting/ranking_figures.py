@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.reporting.drawing_words import keep_end
-from edgeprune.reporting.formatting import format_share, significant
+from edgeprune.reporting.formatting import count_words, format_share, significant
 from edgeprune.reporting.plots import (
     Axis,
     Figure,
@@ -86,7 +86,7 @@ def _values_panel(group: RankedGroup, found: GroupScores) -> Panel:
     count = len(group.channels)
     return Panel(
         title=keep_end(group.name, _NAME_LENGTH),
-        remark=f"{count} channel{'s' if count != 1 else ''}",
+        remark=count_words(count, "channel"),
         x=Axis(label="channels in order of value", low=0.5, high=count + 0.5, whole=True),
         y=Axis(label="value", low=_zero_or_none(points)),
         series=(series,),
@@ -115,11 +115,11 @@ def sizes_figure(report: RankingReport) -> Figure:
     curves = report.coalition_sizes
     single = len(curves) == 1
     drawn = max(p.coalitions for p in curves[0].points)
+    over = count_words(curves[0].images, "image")
     return Figure(
         title="Coalition size against value",
         subtitle=(
-            f"v(S) = minus the loss ({report.loss}), mean of {curves[0].images} images; {drawn} random "
-            "coalitions of each size"
+            f"v(S) = minus the loss ({report.loss}), mean of {over}; {drawn} random coalitions of each size"
         ),
         panels=tuple(_sizes_panel(curve) for curve in curves),
         columns=1 if single else 3,
@@ -147,7 +147,7 @@ def _sizes_panel(curve: SizeCurve) -> Panel:
     title = "whole network" if curve.scope == "network" else keep_end(curve.scope, _NAME_LENGTH)
     return Panel(
         title=title,
-        remark=f"{curve.players} players",
+        remark=count_words(curve.players, "player"),
         x=Axis(label="share of players present", low=0.0, high=1.0, percent=True),
         y=Axis(label="v(S)"),
         series=(
@@ -180,7 +180,7 @@ def removal_figure(report: RankingReport) -> Figure:
         title="What is lost while filters go",
         subtitle=(
             f"filters of {scope} masked, least removal cost per MAC first, without recovery; "
-            f"{removal.images} held-out images"
+            f"{count_words(removal.images, 'held-out image')}"
         ),
         panels=(quality, loss) if rated else (loss,),
         columns=2,

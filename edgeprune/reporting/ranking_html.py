@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeprune.reporting.drawing_words import escape
-from edgeprune.reporting.formatting import format_macs
+from edgeprune.reporting.formatting import count_words, format_macs
 from edgeprune.reporting.ranking_facts import RankingReport
 from edgeprune.reporting.ranking_figures import values_name
 from edgeprune.reporting.ranking_words import Table, areas_table, channels_table, criterion_words
@@ -49,10 +49,10 @@ def render_page(report: RankingReport, figures: Mapping[str, str]) -> str:
 def _head(report: RankingReport) -> str:
     found = report.calibration
     ranked = sum(len(g.channels) for g in report.groups)
-    labelled = "labelled" if found.labelled else "unlabelled"
+    labelled = "labelled image" if found.labelled else "unlabelled image"
     return (
-        f"{ranked:,} of {report.players:,} prunable channels in {len(report.groups)} groups, "
-        f"{format_macs(report.macs)} an image; {found.fitting_images} {labelled} images to rank with, "
+        f"{ranked:,} of {report.players:,} prunable channels in {count_words(len(report.groups), 'group')}, "
+        f"{format_macs(report.macs)} an image; {count_words(found.fitting_images, labelled)} to rank with, "
         f"{found.held_out_images} held out to judge; for a cut of {report.settings.ratio:.0%} of the MACs; "
         f"seed {report.settings.seed}"
     )

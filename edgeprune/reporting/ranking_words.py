@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from edgeprune.reporting.drawing_words import listed
-from edgeprune.reporting.formatting import format_macs, format_share, significant
+from edgeprune.reporting.formatting import count_words, format_macs, format_share, significant
 from edgeprune.reporting.ranking_facts import CriterionScores, GroupScores, RankedGroup, RankingReport, known
 from edgeprune.reporting.ranking_figures import area_words, best_first, quality_word
 
@@ -28,13 +28,9 @@ class Table:
 
 def criterion_words(found: CriterionScores) -> str:
     """What a criterion measures, what was chosen and what it took."""
-    effort = (
-        f"{found.evaluations:,} batch passes over {found.images} images"
-        if found.evaluations
-        else "looks at weights only"
-        if not found.images
-        else f"{found.images} images"
-    )
+    images = count_words(found.images, "image")
+    passes = count_words(found.evaluations, "batch pass", "batch passes")
+    effort = f"{passes} over {images}" if found.evaluations else images if found.images else "no images"
     parts = [found.summary, found.choice, effort, *found.notes]
     return "; ".join(part for part in dict.fromkeys(parts) if part)
 
@@ -54,7 +50,7 @@ def areas_table(report: RankingReport) -> Table:
     columns = ("criterion", *quality, "AUC loss", "evaluations")
     return Table(
         title=f"Areas under the curves over the share of {report.removal.axis.value} removed "
-        f"({report.removal.images} held-out images, ± one standard error)",
+        f"({count_words(report.removal.images, 'held-out image')}, ± one standard error)",
         columns=columns,
         rows=tuple(rows),
         numeric=tuple(range(1, len(columns))),
@@ -94,7 +90,7 @@ def render_ranking(report: RankingReport) -> RenderableType:
     ranked = sum(len(g.channels) for g in report.groups)
     head = Text(
         f"{report.model.source}: {ranked:,} of {report.players:,} prunable channels ranked in "
-        f"{len(report.groups)} groups, {format_macs(report.macs)} an image"
+        f"{count_words(len(report.groups), 'group')}, {format_macs(report.macs)} an image"
     )
     base = report.removal.curves[0].points[0]
     kept = (
@@ -103,7 +99,7 @@ def render_ranking(report: RankingReport) -> RenderableType:
     told = Text(f"before removal: {kept}loss {significant(base.loss)} ({report.loss})")
     parts: list[RenderableType] = [head, told]
     for table in (channels_table(report), areas_table(report)):
-        parts += [Text(), _rich(table)]
+        parts += [Text(), Text(table.title, style="bold"), _rich(table)]
     parts += [Text(f"note: {note}") for note in (*report.notes, *_criterion_notes(report))]
     return Group(*parts)
 
@@ -113,13 +109,7 @@ def _criterion_notes(report: RankingReport) -> list[str]:
 
 
 def _rich(table: Table) -> RichTable:
-    grid = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        header_style="bold",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
+    grid = RichTable(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for index, column in enumerate(table.columns):
         justify = "right" if index in table.numeric else "left"
         grid.add_column(Text(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
