@@ -126,6 +126,11 @@ class CountedGame:
         return self._game.num_images
 
     @property
+    def underlying(self) -> Game:
+        """The game itself, without counts, limits and kept values."""
+        return self._game
+
+    @property
     def evaluations(self) -> int:
         """Coalition values asked of the game so far, through this wrapper."""
         return self._evaluations
