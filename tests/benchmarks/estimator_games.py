@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lenet import load_mnist, split_test_set, trained
 from resnet20 import BasicBlock, ResNet20, resnet20
 from torch import Tensor
 from torch.nn import functional
@@ -19,13 +20,10 @@ from torch.nn import functional
 from edgeprune.shapley.game import CoalitionGame
 from edgeprune.shapley.journal import JournaledGame
 
-BLOCKS = ("layer1.0", "layer1.1", "layer1.2", "layer2.0", "layer2.1", "layer2.2") + (
-    "layer3.0",
-    "layer3.1",
-    "layer3.2",
-)
+BLOCKS = tuple(f"layer{stage}.{place}" for stage in (1, 2, 3) for place in (0, 1, 2))
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+LENET_EPOCHS = 15
 
 
 class FilterGame:
@@ -150,3 +148,46 @@ def journaled_means(data: Path, block: str, images: int, results: Path) -> tuple
     mean = CoalitionGame(game.num_players, lambda coalitions: game.values(coalitions).mean(axis=1))
     path = results / f"{block}-{images}.values"
     return JournaledGame(mean, path, fingerprint=fingerprint(data, block, images)), game
+
+
+class WithGradients:
+    """The mean values of a game as kept on file, and the gradients of the game by images."""
+
+    shared_coalition = False
+
+    def __init__(self, kept: JournaledGame, game: FilterGame) -> None:
+        self._kept = kept
+        self._game = game
+        self.num_players = game.num_players
+        self.num_images = game.num_images
+
+    def values(self, coalitions: np.ndarray) -> np.ndarray:
+        """The mean (m, k), the same for every image, so that means over images are right."""
+        return np.repeat(self._kept.values(coalitions), self.num_images, axis=1)
+
+    def marginals(self, memberships: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """dv/dm (b, n), image by image."""
+        return self._game.marginals(memberships, images)
+
+
+def lenet_means(data: Path, scratch: Path, seed: int, images: int, results: Path) -> JournaledGame:
+    """The mean game of the 12 filters of LeNet-1's second convolution, on the images the thesis values on."""
+    network = trained(scratch, load_mnist(data, "train"), seed, LENET_EPOCHS)
+    chosen = split_test_set(load_mnist(data, "test"), seed).shapley[slice(images)]
+    with torch.no_grad():
+        x = functional.avg_pool2d(torch.tanh(network.conv1(chosen.pixels)), 2)
+        x = functional.avg_pool2d(torch.tanh(network.conv2(x)), 2)
+    # All that follows the filters is linear: each one's part of the logits is computed once.
+    parts = torch.einsum("kno,cno->knc", x.flatten(2), network.linear.weight.view(10, 12, -1))
+
+    def means(coalitions: np.ndarray) -> np.ndarray:
+        logits = torch.einsum("mn,knc->mkc", torch.from_numpy(coalitions.astype(np.float32)), parts)
+        logits = (logits + network.linear.bias).flatten(0, 1)
+        labels = chosen.labels.repeat(len(coalitions))
+        loss = functional.cross_entropy(logits, labels, reduction="none")
+        return -loss.double().numpy().reshape(len(coalitions), -1).mean(axis=1)
+
+    digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in network.state_dict().values()))
+    digest.update(f"mnist_test split {seed}, {images} images".encode())
+    path = results / f"lenet1-{seed}-{images}.values"
+    return JournaledGame(CoalitionGame(12, means), path, fingerprint=digest.hexdigest()[:32])
