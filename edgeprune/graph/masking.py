@@ -132,9 +132,7 @@ def mask_module(
     by_name = {old.name: new for old, new in mapping.items()}
     root = copy.copy(source_module)
     root._modules = dict(source_module._modules)
-    last = [n for n in graph.nodes if n.op == "placeholder"][-1]
-    with graph.inserting_after(last):
-        masks = graph.placeholder("masks")
+    masks = add_mask_input(graph)
     for number, (source, dim, points) in enumerate(mask_sources(coupling)):
         columns = player_columns(points[0], coupling.num_players)
         found = (statistics or {}).get((source, dim))
@@ -166,6 +164,15 @@ def _mask_norms(coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Nod
             replaced = node.graph.call_module(name, (*operands, masks))
         node.replace_all_uses_with(replaced)
         node.graph.erase_node(node)
+
+
+def add_mask_input(graph: Graph) -> Node:
+    """One more input of a graph, the last, of a name that none of the network's own has."""
+    last = [n for n in graph.nodes if n.op == "placeholder"][-1]
+    with graph.inserting_after(last):
+        masks = graph.placeholder("masks")
+    masks.target = masks.name
+    return masks
 
 
 def full_masks(batch: int, num_players: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
