@@ -19,8 +19,7 @@ from edgeprune.fx import op_name
 from edgeprune.graph.context import Context
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES, SuffixGame
 from edgeprune.graph.layout import image_layout, trace_images
-from edgeprune.graph.masking import ChannelMask
-from edgeprune.graph.suffix import MASKS
+from edgeprune.graph.masking import ChannelMask, add_mask_input
 
 _WEIGHTED = ("conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "bmm", "addmm")
 _WEIGHTED_TOO = ("scaled_dot_product_attention", "conv_transpose2d", "conv_transpose3d")
@@ -122,9 +121,7 @@ def block_module(captured: CapturedModel, blocks: Sequence[ResidualBlock]) -> Gr
     by_name = {old.name: new for old, new in mapping.items()}
     root = copy.copy(captured.graph_module)
     root._modules = dict(root._modules)
-    last = [n for n in graph.nodes if n.op == "placeholder"][-1]
-    with graph.inserting_after(last):
-        masks = graph.placeholder(MASKS)
+    masks = add_mask_input(graph)
     for number, block in enumerate(blocks):
         branch, add = by_name[block.branch], by_name[block.add]
         columns = torch.full((int(branch.meta["val"].shape[block.dim]),), number)

@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from edgeprune.fx import op_name
 from edgeprune.graph.masking import ChannelMask
 from edgeprune.graph.movement import MOVEMENT
-from edgeprune.graph.suffix import MASKS
+from edgeprune.graph.suffix import masks_of
 
 _AFFINE_IN_FIRST = frozenset(
     (
@@ -51,10 +51,9 @@ def nonlinear_nodes(suffix: GraphModule) -> tuple[str, ...]:
 
 def _active_nodes(graph: Graph) -> set[Node]:
     """Nodes whose numbers depend on the masks; sizes do not."""
-    active: set[Node] = set()
+    active = {masks_of(graph)}
     for node in graph.nodes:
-        fed = op_name(node) != "sym_size" and any(i in active for i in node.all_input_nodes)
-        if fed or (node.op == "placeholder" and node.name == MASKS):
+        if op_name(node) != "sym_size" and any(i in active for i in node.all_input_nodes):
             active.add(node)
     return active
 

@@ -15,9 +15,6 @@ from edgeprune.fx import op_name, tensor_leaves
 from edgeprune.graph.context import Context
 from edgeprune.graph.layout import image_layout, trace_images
 
-MASKS = "masks"
-"""Name of the last input of a masked graph."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CutGraph:
@@ -40,27 +37,25 @@ class CutGraph:
         ]
 
 
-def reached_by_masks(graph: Graph) -> set[Node]:
-    """Nodes whose value depends on the masks."""
-    reached: set[Node] = set()
-    for node in graph.nodes:
-        if (node.op == "placeholder" and node.name == MASKS) or any(
-            i in reached for i in node.all_input_nodes
-        ):
-            reached.add(node)
-    return reached
+def masks_of(graph: Graph) -> Node:
+    """The masks of a masked graph: its last input."""
+    inputs: list[Node] = [node for node in graph.nodes if node.op == "placeholder"]
+    return inputs[-1]
 
 
 def cut_at_masks(masked: GraphModule) -> CutGraph:
-    """Cut a graph with an input ``masks`` (see ``masking.mask_module``) before the first mask points."""
-    reached = reached_by_masks(masked.graph)
+    """Cut a masked graph (see ``masking.mask_module``) before the first mask points."""
+    reached = {masks_of(masked.graph)}
+    for node in masked.graph.nodes:
+        if any(i in reached for i in node.all_input_nodes):
+            reached.add(node)
     frontier = _frontier(masked.graph, reached)
     context = Context(graph_module=masked)
     for node in masked.graph.nodes:
         context.image_rows[node] = None if node in reached else trace_images(context, node)
     layouts = tuple(image_layout(context, node) for node in frontier)
     return CutGraph(
-        prefix=_prefix(masked, frontier),
+        prefix=_prefix(masked, reached, frontier),
         suffix=_suffix(masked, reached, frontier),
         layouts=layouts,
         tileable=all(
@@ -96,13 +91,11 @@ def _batch_of_input(node: Node, operand: Node) -> bool:
     return operand.op == "placeholder" and op_name(node) == "sym_size" and bool(node.args[1] == 0)
 
 
-def _prefix(masked: GraphModule, frontier: list[Node]) -> GraphModule:
+def _prefix(masked: GraphModule, reached: set[Node], frontier: list[Node]) -> GraphModule:
     graph = Graph()
     mapping: dict[Node, Node] = {}
     for node in masked.graph.nodes:
-        if node.op == "placeholder" and node.name == MASKS:
-            continue
-        if node.op == "output" or any(i not in mapping for i in node.all_input_nodes):
+        if node in reached or node.op == "output" or any(i not in mapping for i in node.all_input_nodes):
             continue
         mapping[node] = graph.node_copy(node, mapping.__getitem__)
     graph.output(tuple(mapping[node] for node in frontier))
@@ -112,7 +105,7 @@ def _prefix(masked: GraphModule, frontier: list[Node]) -> GraphModule:
 def _suffix(masked: GraphModule, reached: set[Node], frontier: list[Node]) -> GraphModule:
     graph = Graph()
     mapping: dict[Node, Node] = {node: graph.placeholder(f"cut_{i}") for i, node in enumerate(frontier)}
-    masks = graph.placeholder(MASKS)
+    masks = graph.placeholder("masks")
     for node in masked.graph.nodes:
         if node.op == "placeholder":
             mapping.setdefault(node, masks)

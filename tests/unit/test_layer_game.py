@@ -233,6 +233,39 @@ def test_images_of_single_precision_give_values_of_single_precision() -> None:
     np.testing.assert_allclose(found[0], -loss.detach().numpy(), rtol=1e-5)
 
 
+class ImageAndSensors(nn.Module):
+    """Two inputs; the second joins behind the masks and has the name that masks have in a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 8)
+        self.joined = nn.Linear(8 + 4, 6)
+        self.out = nn.Linear(6, 5)
+
+    def forward(self, image: Tensor, masks: Tensor) -> Tensor:
+        features = self.stem(image).mean((2, 3))
+        return self.out(functional.relu(self.joined(torch.cat([features, masks], 1))))
+
+
+def test_further_inputs_go_with_their_images() -> None:
+    torch.manual_seed(0)
+    captured = capture(ImageAndSensors().eval(), (nets.IMAGE, (4,)))
+    captured.graph_module.double()
+    coupling = couple(captured)
+    images, sensors = torch.randn(9, *nets.IMAGE, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+    batch = ImageBatch(images=images, labels=torch.arange(9) % 5)
+    reference = [captured.graph_module(images, sensors)]
+    masked = mask_module(captured, coupling)
+    whole = MaskedGame(masked, coupling.num_players, batch, reference, further_inputs=(sensors,))
+    for group in coupling.groups:
+        players = np.array(group.players)
+        layer = LayerGame(captured, coupling, players, batch, reference, further_inputs=(sensors,))
+        coalitions = some_coalitions(len(players))
+        np.testing.assert_allclose(
+            layer.values(coalitions), SubGame(whole, players).values(coalitions), atol=1e-10
+        )
+
+
 # Linear suffixes.
 
 
