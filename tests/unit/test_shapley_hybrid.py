@@ -23,7 +23,9 @@ def generator() -> np.random.Generator:
     ("players", "limit", "method", "words"),
     [
         (8, 256, Method.EXACT, "all 256 coalitions of 8 players"),
-        (8, 255, Method.LEAST_SQUARES, "126 pairs of coalitions"),
+        (8, 255, Method.ADJUSTED, "126 pairs of coalitions"),
+        (8, 96, Method.ADJUSTED, "47 pairs of coalitions"),
+        (8, 95, Method.LEAST_SQUARES, "46 pairs of coalitions"),
         (24, 144, Method.LEAST_SQUARES, "71 pairs of coalitions"),
         (24, 143, Method.PERMUTATION, "6 orders, antithetic pairs"),
         (25, 4000, Method.PERMUTATION, "166 orders, antithetic pairs"),
