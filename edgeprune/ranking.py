@@ -1,4 +1,10 @@
-"""Rank every player of a network: gradients of the multilinear extension, exact values in small groups."""
+"""Rank every player of a network, and say what it costs to let players of a group go together.
+
+*Values* are Shapley values, or semivalues near the size that survives, by gradients of the multilinear
+extension, exact in small groups. *Removal costs* come from the quadratic model of the same game
+(``shapley.quadratic``) around coalitions like those that survive: what a set costs is not the sum of its
+members' values, since each absent channel makes others harder to express.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +15,40 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod
 from edgeprune.shapley.aggregate import aggregate
 from edgeprune.shapley.exact import exact
-from edgeprune.shapley.game import DifferentiableGame, Game
+from edgeprune.shapley.game import DifferentiableGame, FloatArray, Game
 from edgeprune.shapley.multilinear import multilinear
+from edgeprune.shapley.quadratic import QuadraticGame, QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
 _MIN_SAMPLES = 4096
 _SAMPLES_PER_PLAYER = 56
 _WORK_MACS = 3.2e12
+
+
+class Moments(Protocol):
+    """What errors at the mask points do to the outputs, squared, over coalitions."""
+
+    def add(self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Gather one backward pass at a coalition (n,) over images (b,)."""
+        ...
+
+    def places(self) -> tuple[QuadraticPlace, ...]:
+        """The quadratic model of every place where absent channels are reconstructed."""
+        ...
+
+    def masked_players(self) -> NDArray[np.bool_]:
+        """Players (n,) whom the places do not tell in full."""
+        ...
+
+    def squares(self) -> NDArray[np.float64]:
+        """Expected squared change (n,) of the outputs with each player's own membership."""
+        ...
 
 
 class NetworkGame(DifferentiableGame, Protocol):
@@ -36,6 +64,10 @@ class NetworkGame(DifferentiableGame, Protocol):
         """The loss in words."""
         ...
 
+    def second_moments(self) -> Moments:
+        """An empty gatherer of what errors at the mask points do to the outputs."""
+        ...
+
     def on_images(self, count: int) -> Game:
         """The same game on the first ``count`` images."""
         ...
@@ -45,12 +77,14 @@ class NetworkGame(DifferentiableGame, Protocol):
 class RankingOptions:
     """How values are estimated.
 
-    ``samples`` is the number of (image, coalition) pairs of the gradient estimate, at least one pass over
-    all images. Groups of up to ``exact_players`` players get exact values, on as many images as keep
-    coalitions x images within ``exact_image_evaluations``.
+    ``samples`` is the number of (image, coalition) pairs of the values' gradient estimate, at least one
+    pass over all images, ``cost_samples`` that of the removal costs. Groups of up to ``exact_players``
+    players get exact values, on as many images as keep coalitions x images within
+    ``exact_image_evaluations``.
     """
 
     samples: int = 8192
+    cost_samples: int = 4096
     batch: int = 32
     aggregate: Aggregate = Aggregate.RMS
     q_low: float = 0.8
@@ -82,7 +116,7 @@ def affordable_samples(num_players: int, macs_per_image: int) -> int:
 def total_passes(game: Game, options: RankingOptions) -> int:
     """Forward-backward passes of the gradient estimate, of one batch each (for progress displays)."""
     rounds = max(1, math.ceil(options.samples / game.num_images))
-    return rounds * math.ceil(game.num_images / options.batch)
+    return rounds * math.ceil(game.num_images / options.batch) + _cost_passes(options)
 
 
 def rank(
@@ -113,6 +147,7 @@ def rank(
         if 2 <= len(group.players) <= options.exact_players:
             _refine_exactly(game, group, values, errors, options)
             methods[group.name] = RankingMethod.EXACT
+    costs = _removal_costs(game, groups, rng, options, advance)
     return Ranking(
         values=values,
         standard_errors=errors,
@@ -123,8 +158,50 @@ def rank(
         q_low=options.q_low,
         q_high=options.q_high,
         loss=game.loss_description,
+        removal_costs=costs,
         duration_s=time.perf_counter() - started,
     )
+
+
+def _cost_passes(options: RankingOptions) -> int:
+    return math.ceil(options.cost_samples / options.batch)
+
+
+def _removal_costs(
+    game: NetworkGame,
+    groups: tuple[CoupledGroup, ...],
+    rng: np.random.Generator,
+    options: RankingOptions,
+    advance: Callable[[int], None],
+) -> FloatArray:
+    """What each player (n,) adds to the squared change of the outputs when its group leaves in order.
+
+    Where a player enters a consumer unreconstructed there is no model: its own squared change counts.
+    """
+    moments = game.second_moments()
+    order = np.empty(0, dtype=np.int64)
+    for _ in range(_cost_passes(options)):
+        if len(order) < options.batch:
+            order = np.concatenate([order, rng.permutation(game.num_images)])
+        images, order = order[: options.batch], order[options.batch :]
+        drawn = rng.random(game.num_players) < rng.uniform(options.q_low, options.q_high)
+        moments.add(drawn, images, rng)
+        advance(1)
+    costs, masked, places = moments.squares(), moments.masked_players(), moments.places()
+    for group in groups:
+        players = np.array(group.players)
+        if masked[players].any():
+            continue
+        own = tuple(p for p in places if np.isin(p.players, players).any())
+        found = QuadraticGame(own, players).eliminate()
+        costs[players[found.order]] = rising(found.costs)
+    return costs
+
+
+def rising(costs: FloatArray) -> FloatArray:
+    """Costs (n,) none of which is less than or equal to one before it, so that sorting keeps their order."""
+    steps = np.maximum.accumulate(costs)
+    return np.asarray(steps + max(float(steps[-1]), 1e-30) * 1e-12 * np.arange(len(steps)))
 
 
 def _refine_exactly(

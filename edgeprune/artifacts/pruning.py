@@ -29,7 +29,8 @@ class Ranking:
     """Value of every player (n_players,), higher is more important, and how it was estimated.
 
     ``standard_errors`` are those of the aggregate over images and passes. ``evaluations`` counts
-    v(S) of one batch of images; a forward and backward pass counts as one.
+    v(S) of one batch of images; a forward and backward pass counts as one. ``removal_costs`` (n_players,)
+    is what removing each player costs, additive over players that go in this order within their group.
     """
 
     values: NDArray[np.float64]
@@ -41,16 +42,8 @@ class Ranking:
     q_low: float
     q_high: float
     loss: str
+    removal_costs: NDArray[np.float64]
     duration_s: float
-
-    @property
-    def removal_costs(self) -> NDArray[np.float64]:
-        """What removing each player costs, additive over players (n_players,).
-
-        Marginals of both signs cancel when many players go, so what adds up is their square; a plain
-        mean is already additive.
-        """
-        return self.values if self.aggregate is Aggregate.MEAN else np.square(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)

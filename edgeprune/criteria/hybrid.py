@@ -47,6 +47,7 @@ class Hybrid:
             images=ranking.images,
             duration_s=ranking.duration_s,
             choice=(
+                f"removal costs from second moments of {settings.cost_samples} projected gradients; values: "
                 f"gradients of the multilinear extension, {ranking.aggregate.value} over images, inclusion "
                 f"probabilities {ranking.q_low:.2f} to {ranking.q_high:.2f}, loss: {ranking.loss}; "
                 f"exact values in {exact} of {len(ranking.group_methods)} groups"

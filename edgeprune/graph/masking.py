@@ -54,7 +54,8 @@ class ChannelReconstruction(nn.Module):
         self.dim = dim
         self.batch = batch
         lifted = ridge * torch.diagonal(covariance).mean().clamp_min(1e-12)
-        self._covariance = covariance
+        self.ridge = ridge
+        self.covariance = covariance
         self._regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
         self._estimate = torch.eye(len(covariance))
         self._direction = torch.zeros_like(self._estimate)
@@ -64,14 +65,14 @@ class ChannelReconstruction(nn.Module):
         member = present[self.players]
         inside, outside = torch.where(member)[0], torch.where(~member)[0]
         size = len(member)
-        estimate = torch.zeros(size, size, dtype=self._covariance.dtype)
+        estimate = torch.zeros(size, size, dtype=self.covariance.dtype)
         direction = torch.zeros_like(estimate)
         if len(inside):
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._regular[inside][:, inside]))
             estimate[inside, inside] = 1.0
             direction[inside[:, None], inside] = inverse / torch.diagonal(inverse)[:, None]
             if len(outside):
-                mapped = self._covariance[outside][:, inside] @ inverse
+                mapped = self.covariance[outside][:, inside] @ inverse
                 estimate[outside[:, None], inside] = mapped
                 direction[outside[:, None], inside] = -mapped
         direction[outside, outside] = 1.0
@@ -81,14 +82,21 @@ class ChannelReconstruction(nn.Module):
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by."""
         places = (self.batch.dim, self.dim)
-        moved = value.movedim(places, (0, 1))
-        shape = moved.shape
-        centred = moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
-        centred = centred - self.mean[:, None]
+        shape = value.movedim(places, (0, 1)).shape
+        centred = self.by_channel(value) - self.mean[:, None]
         weights = rows_of_images(masks.index_select(1, self.players), self.batch).unsqueeze(2)
         change = (self._direction @ centred).detach() * weights
         rebuilt = self._estimate @ centred + change + self.mean[:, None]
         return rebuilt.reshape(shape).movedim((0, 1), places)
+
+    def by_channel(self, value: Tensor) -> Tensor:
+        """An activation as (rows, channels, positions)."""
+        moved = value.movedim((self.batch.dim, self.dim), (0, 1))
+        return moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
+
+    def own_part(self, value: Tensor) -> Tensor:
+        """What each channel alone can tell (rows, channels, positions), given the coalition."""
+        return self._direction @ (self.by_channel(value) - self.mean[:, None])
 
 
 POINTS = (Membership, ChannelReconstruction)

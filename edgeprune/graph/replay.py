@@ -15,6 +15,8 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph.losses import ImageLoss, LossKind
 from edgeprune.graph.masking import POINTS, ChannelReconstruction
+from edgeprune.graph.membership import Membership
+from edgeprune.graph.moments import SecondMoments
 
 
 class MaskedGame:
@@ -109,6 +111,21 @@ class MaskedGame:
             (gradient,) = torch.autograd.grad(total, masks)
         self._counter[0] += 1
         return np.asarray(gradient[:, :-1].double().numpy())
+
+    def second_moments(self) -> SecondMoments:
+        """An empty gatherer of what errors at the mask points do to the outputs."""
+        points = [m for m in self._masked.modules() if isinstance(m, ChannelReconstruction)]
+        others = [m for m in self._masked.modules() if isinstance(m, Membership)]
+        return SecondMoments(points, others, self._num_players, self._project)
+
+    def _project(
+        self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(images)
+        masks = self._membership(np.broadcast_to(coalition, (len(images), len(coalition))))
+        masks.requires_grad_(True)
+        self._counter[0] += 1
+        return self._image_loss.projection(self._outputs(chosen, masks), chosen, rng), masks
 
     @property
     def shared_coalition(self) -> bool:

@@ -19,9 +19,10 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import ChannelMask, ChannelReconstruction, mask_module
 from edgeprune.graph.replay import LossKind, MaskedGame
 from edgeprune.graph.statistics import channel_statistics
-from edgeprune.ranking import RankingOptions, inclusion_law, rank, total_passes
+from edgeprune.ranking import RankingOptions, inclusion_law, rank, rising, total_passes
 from edgeprune.shapley.exact import exact
 from edgeprune.shapley.game import all_coalitions
+from edgeprune.shapley.quadratic import QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
 FEW = RankingOptions(samples=48, batch=8, exact_players=0)
@@ -29,6 +30,27 @@ FEW = RankingOptions(samples=48, batch=8, exact_players=0)
 
 def group(name: str, *players: int) -> CoupledGroup:
     return CoupledGroup(name=name, players=players, layers=(name,), consumers=())
+
+
+class NoPlaces:
+    """Moments of a game without reconstruction: every player's own square, and nothing else."""
+
+    def __init__(self, game: PolynomialGame) -> None:
+        self.game, self.coalitions, self.images = game, [], []
+
+    def add(self, coalition: np.ndarray, images: np.ndarray, rng: np.random.Generator) -> None:
+        assert isinstance(rng, np.random.Generator)
+        self.coalitions.append(coalition)
+        self.images.append(images)
+
+    def places(self) -> tuple[QuadraticPlace, ...]:
+        return ()
+
+    def masked_players(self) -> np.ndarray:
+        return np.ones(self.game.num_players, dtype=bool)
+
+    def squares(self) -> np.ndarray:
+        return np.square(self.game.worth[np.concatenate(self.images)]).mean(axis=0)
 
 
 class PolynomialGame:
@@ -43,6 +65,9 @@ class PolynomialGame:
         self.evaluations = 0
         self.narrowed: list[int] = []
         self.drawn: list[np.ndarray] = []
+
+    def second_moments(self) -> NoPlaces:
+        return NoPlaces(self)
 
     def on_images(self, count: int) -> PolynomialGame:
         self.narrowed.append(count)
@@ -162,22 +187,25 @@ def test_a_group_that_is_worth_nothing_stays_as_estimated():
 @pytest.mark.parametrize(("samples", "rounds"), [(1, 1), (24, 1), (25, 2), (72, 3)])
 def test_passes_are_announced_made_and_reported(samples, rounds):
     game = PolynomialGame(np.ones((24, 3)))
-    options = RankingOptions(samples=samples, batch=10)
+    options = RankingOptions(samples=samples, batch=10, cost_samples=35)
     seen: list[int] = []
     ranking = rank(game, (), rng=np.random.default_rng(0), options=options, advance=seen.append)
-    assert sum(seen) == total_passes(game, options) == 3 * rounds == ranking.evaluations
+    assert sum(seen) == total_passes(game, options) == 3 * rounds + 4
+    assert ranking.evaluations == 3 * rounds  # this game does not count its moments
     assert ranking.images == 24
     assert ranking.loss == "a made-up loss"
 
 
-def test_removal_costs_are_squares_unless_values_are_means():
+def test_removal_costs_of_players_that_no_place_tells_are_their_squares():
     game = PolynomialGame(np.array([[1.0, -2.0, 3.0]]))
-    costs = {}
-    for kind in (Aggregate.MEAN, Aggregate.RMS):
-        options = RankingOptions(samples=1, aggregate=kind, exact_players=0)
-        costs[kind] = rank(game, (), rng=np.random.default_rng(0), options=options).removal_costs
-    np.testing.assert_allclose(costs[Aggregate.MEAN], [1, -2, 3])
-    np.testing.assert_allclose(costs[Aggregate.RMS], [1, 4, 9])
+    ranking = rank(game, (), rng=np.random.default_rng(0), options=RankingOptions(samples=1))
+    np.testing.assert_allclose(ranking.removal_costs, [1, 4, 9])
+
+
+def test_rising_costs_keep_their_order_when_sorted():
+    found = rising(np.array([0.0, 0.0, 3.0, 1.0, 1.0, 2.0, 7.0]))
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_allclose(found, [0, 0, 3, 3, 3, 3, 7], atol=1e-9)
 
 
 @pytest.mark.parametrize("labelled", [True, False])

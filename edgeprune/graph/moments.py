@@ -1,0 +1,117 @@
+"""How errors of channels move the outputs: second moments at every reconstructing mask point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeprune.artifacts.coupling import NO_PLAYER
+from edgeprune.graph.masking import ChannelReconstruction
+from edgeprune.graph.membership import Membership
+from edgeprune.shapley.quadratic import QuadraticPlace
+
+Projection = Callable[[NDArray[np.bool_], NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
+"""Coalition (n,), images (b,) -> a random projection of their outputs, summed, and the masks (b, n + 1)."""
+
+
+class SecondMoments:
+    """The expected squared change of the outputs for every error at the mask points, over many coalitions.
+
+    A random projection r of the outputs (independent, of variance 1) has E[(r . dy)^2] = |dy|^2, so one
+    backward pass with r gives an unbiased look at the squared change dy = J e of an error e, to first order.
+    Per place that is tr(M E[e e']) with M = E[sum over positions of g g'], as if the errors of positions
+    were independent of each other and of g. They are not: the ratio of the exact square of the whole image
+    to that of the model, over the channels at hand, scales each place's M.
+    """
+
+    def __init__(
+        self,
+        points: list[ChannelReconstruction],
+        others: list[Membership],
+        num_players: int,
+        project: Projection,
+    ) -> None:
+        self._points = points
+        self._others = others
+        self._num_players = num_players
+        self._project = project
+        self._metric = [torch.zeros(p.covariance.shape, dtype=torch.float64) for p in points]
+        self._exact = np.zeros(len(points))
+        self._modelled = np.zeros(len(points))
+        self._squares = np.zeros(num_players)
+        self._images = 0
+
+    def add(self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Gather one backward pass at ``coalition`` (n,) over ``images`` (b,)."""
+        with self._watching() as seen, torch.enable_grad():
+            total, masks = self._project(coalition, images, rng)
+            gradients = torch.autograd.grad(total, (masks, *(after for _, after in seen)))
+        self._squares += gradients[0][:, :-1].double().square().sum(0).numpy()
+        for place, ((before, _), gradient) in enumerate(zip(seen, gradients[1:], strict=True)):
+            self._gather(place, before, gradient)
+        self._images += len(images)
+
+    def places(self) -> tuple[QuadraticPlace, ...]:
+        """The quadratic model of every place, in the order of the mask points."""
+        ratios = np.divide(
+            self._exact, self._modelled, out=np.ones(len(self._points)), where=self._modelled > 0.0
+        )
+        return tuple(
+            QuadraticPlace(
+                covariance=point.covariance.numpy(),
+                metric=float(ratio) * metric.numpy() / max(1, self._images),
+                players=np.where(players == self._num_players, NO_PLAYER, players),
+                ridge=point.ridge,
+            )
+            for point, metric, ratio in zip(self._points, self._metric, ratios, strict=True)
+            for players in (point.players.numpy(),)
+        )
+
+    def masked_players(self) -> NDArray[np.bool_]:
+        """Players (n,) that enter some consumer unreconstructed, so that ``places`` do not tell all."""
+        found = np.zeros(self._num_players + 1, dtype=bool)
+        for point in self._others:
+            found[point.players.numpy()] = True
+        return found[:-1]
+
+    def squares(self) -> NDArray[np.float64]:
+        """Expected squared change (n,) of the outputs with each player's own membership, others as drawn."""
+        return self._squares / max(1, self._images)
+
+    @contextmanager
+    def _watching(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Value before and after every point, in their order, during one forward pass."""
+        seen: dict[int, tuple[Tensor, Tensor]] = {}
+        ordered: list[tuple[Tensor, Tensor]] = []
+
+        def keep(place: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], None]:
+            def hook(_module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+                seen[place] = (inputs[0].detach(), output)
+                if len(seen) == len(self._points):
+                    ordered.extend(seen[i] for i in range(len(self._points)))
+
+            return hook
+
+        hooks = [p.register_forward_hook(keep(i)) for i, p in enumerate(self._points)]
+        try:
+            yield ordered
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _gather(self, place: int, value: Tensor, gradient: Tensor) -> None:
+        point = self._points[place]
+        error = point.own_part(value)
+        along = point.by_channel(gradient)
+        flat = along.transpose(0, 1).flatten(1)
+        self._metric[place] += (flat @ flat.T).double()
+        rows = (along * error).sum(2)
+        per_image = rows.reshape(point.batch.outer, -1, point.batch.inner, rows.shape[1]).sum((0, 2))
+        self._exact[place] += float(per_image.double().square().sum())
+        power = along.square().sum((0, 2)).double()
+        self._modelled[place] += float((power * error.square().mean((0, 2)).double()).sum())

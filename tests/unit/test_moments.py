@@ -1,0 +1,132 @@
+"""Second moments: what errors at the mask points do to the outputs, against the outputs themselves."""
+
+from __future__ import annotations
+
+import networks as nets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.fx import tensor_leaves
+from edgeprune.graph.capture import capture
+from edgeprune.graph.coupling import couple
+from edgeprune.graph.masking import mask_module
+from edgeprune.graph.replay import MaskedGame
+from edgeprune.graph.statistics import channel_statistics
+from edgeprune.ranking import RankingOptions, rank
+from edgeprune.shapley.quadratic import QuadraticGame
+
+IMAGES = 64
+
+
+def game_of(module: nn.Module, shape: tuple[int, ...], *, reconstruct: bool = True) -> tuple:
+    captured = capture(module.eval(), shape)
+    coupling = couple(captured)
+    images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        reference = tensor_leaves(captured.graph_module(images))
+    statistics = channel_statistics(captured, coupling, images) if reconstruct else None
+    masked = mask_module(captured, coupling, statistics)
+    batch = ImageBatch(images=images, labels=None)
+    return coupling, MaskedGame(masked, coupling.num_players, batch, reference), reference
+
+
+def linear_network(seed: int, *, outputs: int = 5, images: bool = False) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, outputs, 1)]
+    if images:  # of much the same power: the model takes it as independent of the error
+        nn.init.constant_(layers[-1].bias, 5.0)
+    return nn.Sequential(*layers) if images else nn.Sequential(*layers, nn.Flatten())
+
+
+@pytest.mark.parametrize("as_classes", [True, False], ids=["class scores", "images"])
+def test_the_model_tells_the_squared_change_of_a_linear_network(as_classes):
+    coupling, game, reference = game_of(linear_network(1, images=not as_classes), (3, 1, 1))
+    rng = np.random.default_rng(0)
+    moments = game.second_moments()
+    everyone = np.ones(game.num_players, dtype=bool)
+    for _ in range(400):
+        moments.add(everyone, np.arange(IMAGES), rng)
+    for group in coupling.groups:
+        players = np.array(group.players)
+        places = tuple(p for p in moments.places() if np.isin(p.players, players).any())
+        removed = players[: len(players) - 1]
+        coalition = everyone.copy()
+        coalition[removed] = False
+        outputs, _ = game.outcome(coalition)
+        change = outputs[0] - reference[0].numpy()
+        if as_classes:
+            change = change - change.mean(axis=1, keepdims=True)
+            expected = np.square(change).sum(axis=1).mean()
+        else:
+            expected = (
+                np.square(change).sum((1, 2, 3)) / reference[0].square().sum((1, 2, 3)).numpy()
+            ).mean()
+        predicted = -QuadraticGame(places, players).values(coalition[players][None])[0, 0]
+        assert predicted == pytest.approx(expected, rel=0.1 if as_classes else 0.2)
+
+
+def test_a_position_more_counts_as_often_as_it_moves_the_outputs():
+    """The same value at every position: errors add up as amplitudes, which a sum of squares would miss."""
+
+    class Spread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(3, 6, 1), nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.first(x.expand(-1, -1, 4, 4))).mean((2, 3)))
+
+    _, game, reference = game_of(Spread(), (3, 1, 1))
+    moments = game.second_moments()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        moments.add(np.ones(6, dtype=bool), np.arange(IMAGES), rng)
+    coalition = np.array([False, True, True, True, True, True])
+    outputs, _ = game.outcome(coalition)
+    change = outputs[0] - reference[0].numpy()
+    expected = np.square(change - change.mean(1, keepdims=True)).sum(1).mean()
+    found = -QuadraticGame(moments.places(), np.arange(6)).values(coalition[None])[0, 0]
+    assert found == pytest.approx(expected, rel=0.6)  # a factor of 16 without the correction
+
+
+def test_without_reconstruction_nobody_is_told_in_full():
+    _, game, _ = game_of(nets.chain(), nets.IMAGE, reconstruct=False)
+    moments = game.second_moments()
+    moments.add(np.ones(game.num_players, dtype=bool), np.arange(8), np.random.default_rng(0))
+    assert moments.places() == ()
+    assert moments.masked_players().all()
+    assert (moments.squares() >= 0).all()
+    assert moments.squares().max() > 0
+
+
+def test_a_copied_channel_leaves_for_nothing_though_its_own_value_is_high():
+    module = nets.chain()
+    first = module[0]
+    with torch.no_grad():
+        for tensor in (*first[0].parameters(), *first[1].parameters()):
+            tensor[3] = tensor[5]
+        for name in ("running_mean", "running_var"):
+            getattr(first[1], name)[3] = getattr(first[1], name)[5]
+    coupling, game, _ = game_of(module, nets.IMAGE)
+    options = RankingOptions(samples=64, cost_samples=128, q_low=1.0, exact_players=0)
+    found = rank(game, coupling.groups, rng=np.random.default_rng(0), options=options)
+    group = next(g for g in coupling.groups if len(g.players) == 8)
+    costs = found.removal_costs[list(group.players)]
+    least = int(np.argmin(costs))
+    assert least in (3, 5)
+    assert costs[least] < 0.02 * np.sort(costs)[1]
+
+
+def test_the_same_generator_gives_the_same_costs():
+    coupling, game, _ = game_of(nets.residual_add(), nets.IMAGE)
+    options = RankingOptions(samples=64, cost_samples=96)
+
+    def run(seed: int) -> np.ndarray:
+        return rank(game, coupling.groups, rng=np.random.default_rng(seed), options=options).removal_costs
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))
