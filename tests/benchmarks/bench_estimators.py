@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, required=True, help="keeps values and results")
     parser.add_argument("--games", nargs="+", choices=[s.name for s in SETTINGS], help="default: all")
+    parser.add_argument("--methods", nargs="+", choices=list(methods()), help="default: all")
     parser.add_argument("--players-limit", type=int, default=64, help="games of at most so many players")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--lenet-scratch", type=Path, help="keeps trained LeNets (default: in --results)")
@@ -96,6 +97,8 @@ def measure(setting: Setting, data: Path, options: argparse.Namespace, deadline:
         truth = truth_of(setting, kept, results)
         for passes in budgets(setting.players):
             for name, method in methods().items():
+                if options.methods and name not in options.methods:
+                    continue
                 for seed in range(options.seeds):
                     if time.monotonic() > deadline:
                         return
