@@ -27,8 +27,11 @@ from edgeprune.graph.masking import mask_module
 from edgeprune.graph.suffix import cut_at_masks, peak_bytes_per_row
 
 MEMORY_LIMIT_BYTES = 2**30
-MAX_ROWS = 4096
-"""Rows of one pass at most: beyond that a pass is no faster per row."""
+_PASS_BYTES = 2**24
+"""Activations of one pass: measured on ResNet-20, 4 to 32 MiB are within 10%, 64 MiB up to twice as slow."""
+
+_FEW_ROWS = 32
+"""Rows of one pass however large they are, within the memory limit."""
 
 _MEASURED_IMAGES = 2
 _SUMMED_BYTES = 2**22
@@ -208,7 +211,8 @@ class SuffixGame:
             kept, passing = output_bytes * (self._num_players + 1), passing + cut_bytes
         keep = kept * self.num_images <= self._limit // 2
         room = self._limit - kept * self.num_images if keep else self._limit
-        chunk = min(self.num_images, MAX_ROWS, room // (passing if keep else passing + kept))
+        most = max(_FEW_ROWS, _PASS_BYTES // row)
+        chunk = min(self.num_images, most, room // (passing if keep else passing + kept))
         if chunk < 1:
             raise UsageError(
                 f"memory_limit_bytes={self._limit} is too small: the activations of one image take about "
@@ -218,7 +222,7 @@ class SuffixGame:
         left = room if keep else room - kept * chunk
         return _Sizes(
             chunk=chunk,
-            replayed_rows=max(chunk, min(MAX_ROWS, left // row)),
+            replayed_rows=max(chunk, min(most, left // row)),
             summed_rows=max(chunk, min(_SUMMED_BYTES, left // 4) // output_bytes),
             keep=keep,
         )
