@@ -27,7 +27,7 @@ from edgeprune.shapley.quadratic import QuadraticGame, QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
 _MIN_SAMPLES = 4096
-_SAMPLES_PER_PLAYER = 56
+_SAMPLES_PER_PLAYER = 16
 _WORK_MACS = 3.2e12
 
 
@@ -104,10 +104,9 @@ def inclusion_law(ratio: float) -> tuple[float, float]:
 
 
 def affordable_samples(num_players: int, macs_per_image: int) -> int:
-    """(Image, coalition) pairs by default: 56 a player, within 3.2e12 multiply-adds, 4,096 at least.
+    """(Image, coalition) pairs by default: 16 a player, within 3.2e12 multiply-adds, 4,096 at least.
 
-    Measured on ResNet-20 (448 players, 25% of the MACs cut, whole CIFAR-10 test set): 9,000 pairs end at
-    90.8 to 91.0% over seeds, 27,000 at 91.0 to 91.1%. A pair costs about three times a forward pass.
+    A pair costs about three times a forward pass.
     """
     by_work = int(_WORK_MACS // max(1, 3 * macs_per_image))
     return max(_MIN_SAMPLES, min(_SAMPLES_PER_PLAYER * num_players, by_work))
