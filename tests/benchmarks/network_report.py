@@ -16,8 +16,8 @@ def render(rows: list[Row], base: float, images: int) -> str:
     text = (
         f"{images:,} unlabelled training images (another draw a seed), whole test set of 10,000 images, no\n"
         f"training; the original has {base:.2%}. *global*: players with the least removal cost per MAC\n"
-        "saved leave, over all groups (`edgeprune.selection`); *uniform*: the same share of every group, cheapest\n"
-        "first. *pruned*: before recovery; *recovered*: after the closed-form recovery, the same for all.\n"
+        "saved leave, over all groups (`edgeprune.selection`); *uniform*: the same share of every group,\n"
+        "cheapest first. *pruned*: before recovery; *recovered*: after the closed-form recovery, the same for all.\n"
         "Mean over seeds, ± half of the range where there are several. *score*: CPU or wall seconds of the\n"
         "criterion as it tells itself, on a machine that did other work, too; *passes*: batch passes.\n"
     )
