@@ -17,9 +17,9 @@ def render(rows: list[Row], base: float, images: int) -> str:
         f"{images:,} unlabelled training images (another draw a seed), whole test set of 10,000 images, no\n"
         f"training; the original has {base:.2%}. *global*: players with the least removal cost per MAC\n"
         "saved leave, over all groups (`edgeprune.selection`); *uniform*: the same share of every group,\n"
-        "cheapest first. *pruned*: before recovery; *recovered*: after the closed-form recovery, the same for all.\n"
-        "Mean over seeds, ± half of the range where there are several. *score*: CPU or wall seconds of the\n"
-        "criterion as it tells itself, on a machine that did other work, too; *passes*: batch passes.\n"
+        "cheapest first. *pruned*: before recovery; *recovered*: after the closed-form recovery, the same\n"
+        "for all. Mean over seeds, ± half of the range where there are several. *score*: wall seconds of\n"
+        "the criterion, on a machine that did other work, too; *passes*: batch passes.\n"
     )
     for ratio in sorted({r["ratio"] for r in rows}):
         text += _cut([r for r in rows if r["ratio"] == ratio], ratio)
