@@ -10,6 +10,8 @@ from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import require
 from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game, IndexArray
 
+_SWAPS_AT_ONCE = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
@@ -76,8 +78,9 @@ def refine(
 ) -> Refinement:
     """Swap removed players for kept ones while that raises the coalition's value.
 
-    The ``beam`` best sets seen are searched around in turn, the swaps with the most to gain by ``scores``
-    (n,) first, of all players or of the ``candidates`` nearest to the cut on each side. Values are those
+    The ``beam`` best sets seen are searched around, the swaps with the most to gain by ``scores`` (n,)
+    first, of all players or of the ``candidates`` nearest to the cut on each side. After every few swaps
+    the search goes on around the best set there is by then. Values are those
     on the game's own images: with few of them, and many sets tried, the best is partly luck.
     Deterministic.
 
@@ -93,14 +96,20 @@ def refine(
     counted = CountedGame(game, max_evaluations=max_evaluations, advance=advance)
     start = np.ones((1, n), dtype=bool)
     start[0, list(removed)] = False
-    seen, searched, left_out = _Seen(counted=counted), set[int](), 0
+    seen, left_out = _Seen(counted=counted), 0
+    # Swaps not tried yet of the sets searched around, none left once settled.
+    waiting: dict[int, IndexArray] = {}
     seen.add(start)
     while not left_out:
-        todo = [index for index in seen.best(beam) if index not in searched]
-        if not todo:
+        for index in seen.best(beam):
+            if index not in waiting:
+                waiting[index] = _swaps(seen.coalitions[index], scores, candidates)
+            if len(waiting[index]):
+                break
+        else:
             break
-        searched.add(todo[0])
-        left_out = seen.add(_swaps(seen.coalitions[todo[0]], scores, candidates))
+        block, waiting[index] = np.split(waiting[index], [_SWAPS_AT_ONCE])
+        left_out = seen.add(_swapped(seen.coalitions[index], block))
     best = seen.best(1)[0]
     return Refinement(
         kept=tuple(np.flatnonzero(seen.coalitions[best]).tolist()),
@@ -170,17 +179,22 @@ def _without(coalition: BoolArray, scores: FloatArray, rank: int) -> BoolArray |
     return child
 
 
-def _swaps(coalition: BoolArray, scores: FloatArray, candidates: int | None) -> BoolArray:
-    """All coalitions (m, n) with one member exchanged, those with the most to gain by scores first."""
+def _swaps(coalition: BoolArray, scores: FloatArray, candidates: int | None) -> IndexArray:
+    """All exchanges (m, 2) of a member with an outsider, those with the most to gain by scores first."""
     members = _by_score(np.flatnonzero(coalition), scores)[:candidates]
     outside = _by_score(np.flatnonzero(~coalition), scores)[::-1][:candidates]
     gains = scores[outside][None, :] - scores[members][:, None]
     pairs = np.stack(np.unravel_index(np.argsort(-gains, axis=None, kind="stable"), gains.shape), axis=1)
-    swapped = np.repeat(coalition[None], len(pairs), axis=0)
-    rows = np.arange(len(pairs))
-    swapped[rows, members[pairs[:, 0]]] = False
-    swapped[rows, outside[pairs[:, 1]]] = True
-    return swapped
+    return np.stack([members[pairs[:, 0]], outside[pairs[:, 1]]], axis=1)
+
+
+def _swapped(coalition: BoolArray, swaps: IndexArray) -> BoolArray:
+    """The coalitions (m, n) after each of the exchanges (m, 2)."""
+    found = np.repeat(coalition[None], len(swaps), axis=0)
+    rows = np.arange(len(swaps))
+    found[rows, swaps[:, 0]] = False
+    found[rows, swaps[:, 1]] = True
+    return found
 
 
 def _by_score(players: IndexArray, scores: FloatArray) -> IndexArray:

@@ -11,6 +11,7 @@ from shapley_games import drawn, many
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Method
 from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.shapley.game import CoalitionGame
 from edgeprune.shapley.hybrid import choose_removal, hybrid
 from edgeprune.shapley.semivalue import BanzhafLaw, KeptSizeLaw
 
@@ -114,3 +115,17 @@ def test_bad_counts_and_limits_are_refused():
         choose_removal(many(30), remove=31, max_evaluations=100, rng=generator())
     with pytest.raises(UsageError, match="max_evaluations=32 is too few: choosing among 30 players"):
         choose_removal(many(30), remove=3, max_evaluations=32, rng=generator())
+
+
+def test_players_that_replace_each_other_are_not_removed_together():
+    """Each of a pair is worth half of the pair, less than a single player, so it seems to go first."""
+
+    def worth(coalitions: np.ndarray) -> np.ndarray:
+        pairs = coalitions[:, :24].reshape(-1, 12, 2).any(axis=2).sum(axis=1)
+        return pairs + 0.6 * coalitions[:, 24:].sum(axis=1)
+
+    game = CoalitionGame(30, worth)
+    for limit in (400, 600):
+        found = choose_removal(game, remove=12, max_evaluations=limit, rng=generator())
+        assert found.value == pytest.approx(12 + 0.6 * 6)
+        assert found.evaluations <= limit
