@@ -11,7 +11,7 @@ import torch
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
-from edgeprune.artifacts.pruning import Aggregate, RankingMethod
+from edgeprune.artifacts.pruning import RankingMethod
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph import statistics
 from edgeprune.graph.capture import capture
