@@ -278,6 +278,11 @@ def _method(report: RunReport) -> Table:
             f"median relative standard error {significant(ranking.median_relative_standard_error, 2)}",
         ),
         (
+            "removal costs",
+            "expected squared change of the outputs, to first order, when a group's channels leave one after "
+            "the other and the rest is estimated from those that stay",
+        ),
+        (
             "recovery",
             f"{recovery.layers_solved} layers on {recovery.images} images, ridge {recovery.ridge:g}; "
             f"mean relative error {significant(recovery.mean_error_before)} -> "
