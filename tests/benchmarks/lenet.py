@@ -1,4 +1,4 @@
-"""LeNet-1 on MNIST as the thesis behind this project has it: the network, its training and its data split."""
+"""LeNet-1 on MNIST as the thesis behind this project has it: network, training, data split, curves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.files import atomic_write_bytes
+from edgeprune.graph.layer_game import LayerGame
+from edgeprune.shapley.game import all_coalitions
 
 SHAPLEY_IMAGES = 1_000
 VALIDATION_IMAGES = 1_000
@@ -93,3 +95,56 @@ def trained(scratch: Path, train_set: Images, seed: int, epochs: int) -> LeNet1:
     network = LeNet1()
     network.load_state_dict(load_file(path))
     return network.eval().requires_grad_(False)
+
+
+FILTERS = 12
+STEPS = 12
+"""Points of a curve: 0 to 11 filters removed."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy and loss (12,) on the test images with 0 to 11 filters removed, and what it took."""
+
+    accuracy: np.ndarray
+    loss: np.ndarray
+    evaluations: float = 0.0
+    published: float = 0.0
+
+
+class JudgeTable:
+    """Accuracy and loss (4096,) of every coalition on some images, by bit code."""
+
+    def __init__(self, game: LayerGame, labels: torch.Tensor) -> None:
+        self.accuracy, self.loss = np.zeros(2**FILTERS), np.zeros(2**FILTERS)
+        for replay in game.replays(all_coalitions(FILTERS)):
+            count = replay.coalitions.stop - replay.coalitions.start
+            expected = labels[replay.images].repeat(count)[:, None]
+            lead = replay.outputs[0] - replay.outputs[0].gather(1, expected)
+            hits = (lead.amax(1) <= 0).view(count, -1).sum(1)
+            losses = torch.logsumexp(lead, 1).view(count, -1).double().sum(1)
+            self.accuracy[replay.coalitions] += hits.numpy() / len(labels)
+            self.loss[replay.coalitions] += losses.numpy() / len(labels)
+
+    def curve(self, codes: np.ndarray, evaluations: float = 0.0, published: float = 0.0) -> Curve:
+        """The curve of the sets kept (12,), given by bit code."""
+        return Curve(self.accuracy[codes], self.loss[codes], evaluations, published)
+
+
+def codes_of_order(removed: np.ndarray) -> np.ndarray:
+    """Bit codes (12,) of what is left after 0 to 11 removals."""
+    gone = np.concatenate([[0], np.cumsum(1 << np.asarray(removed))])[:STEPS]
+    return 2**FILTERS - 1 - gone
+
+
+def codes_of_sets(sets: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Bit codes (12,) of the sets kept after 0 to 11 removals, from those of each size."""
+    return np.array([(1 << np.asarray(sets[FILTERS - removed])).sum() for removed in range(STEPS)])
+
+
+def mean_curve(curves: list[Curve]) -> Curve:
+    """Pointwise mean."""
+    return Curve(
+        *(np.mean([getattr(c, part) for c in curves], axis=0) for part in ("accuracy", "loss")),
+        *(float(np.mean([getattr(c, part) for c in curves])) for part in ("evaluations", "published")),
+    )
