@@ -12,6 +12,8 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.scores import Scores
+from edgeprune.criteria.journals import Journals
+from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.graph.replay import MaskedGame
 
 Advance = Callable[[int], None]
@@ -24,7 +26,9 @@ class Evidence:
     ``game`` masks absent players with zeros, ``recovery_game`` replaces them by their best linear estimate
     from the present ones; both are over ``images``. ``ratio`` is the share of MACs that is to go, which
     laws of coalition sizes follow. ``max_evaluations`` limits the batch passes, ``None`` leaves them to
-    the criterion.
+    the criterion. ``groups`` names the coupled groups asked for, ``None`` all: criteria that measure
+    groups one by one may leave the others out, with NaN. ``memory_limit_bytes`` bounds the activations of
+    games of single layers; their coalition values are kept in ``journals`` where there are any.
     """
 
     captured: CapturedModel
@@ -34,6 +38,9 @@ class Evidence:
     recovery_game: MaskedGame
     ratio: float
     max_evaluations: int | None = None
+    groups: tuple[str, ...] | None = None
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    journals: Journals | None = None
 
 
 class Criterion(Protocol):

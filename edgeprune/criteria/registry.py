@@ -18,6 +18,7 @@ DEFAULT = "hybrid"
 
 _BUILT_IN = {
     "hybrid": ("hybrid", "Hybrid"),
+    "layer-shapley": ("layer_shapley", "LayerShapley"),
     "random": ("chance", "Random"),
     "l1": ("magnitude", "L1"),
     "l2": ("magnitude", "L2"),

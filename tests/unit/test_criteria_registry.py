@@ -58,7 +58,7 @@ class Mine:
 
 
 def test_ours_are_known_by_their_names():
-    assert set(criterion_names()) == {"hybrid", *BASELINES}
+    assert set(criterion_names()) == {"hybrid", "layer-shapley", *BASELINES}
     assert registry.DEFAULT == criterion_names()[0] == "hybrid"
     for name in criterion_names():
         found = criterion(name)
@@ -72,7 +72,7 @@ def test_ours_are_known_by_their_names():
 )
 def test_a_near_miss_is_guessed(given, meant):
     with pytest.raises(
-        UsageError, match=rf"no criterion '{given}'; did you mean '{meant}'\?.*hybrid, random"
+        UsageError, match=rf"no criterion '{given}'; did you mean '{meant}'\?.*hybrid, layer-shapley, random"
     ):
         criterion(given)
 

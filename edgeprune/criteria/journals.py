@@ -1,0 +1,98 @@
+"""Coalition values of a run on file, one game a file, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeprune.errors import OutputError, UsageError
+from edgeprune.files import atomic_write_text
+from edgeprune.shapley.game import Game
+from edgeprune.shapley.journal import JournaledGame
+
+_NAME = "journal.json"
+
+
+class Journals:
+    """A folder of ``JournaledGame`` files, made when the first game is opened.
+
+    Args:
+        folder: of the files.
+        about: whatever decides the values, what it is -> a word for it, such as a hash. A folder of other
+            words is refused.
+
+    Raises:
+        UsageError: the folder exists and is no journal, or one of another run; says what differs.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._about = dict(about)
+        self._games: list[JournaledGame] = []
+        found = read_about(folder)
+        differing = [] if found is None else _differing(found, self._about)
+        if differing:
+            raise UsageError(
+                f"the journal {str(folder)!r} was begun with another {' and another '.join(differing)}, so "
+                "its values are of no use here: ask for the same again, or delete the folder to begin anew"
+            )
+
+    @property
+    def kept(self) -> int:
+        """Coalition values on file of the games that were opened."""
+        return sum(game.known for game in self._games)
+
+    def open(self, game: Game, name: str) -> JournaledGame:
+        """``game`` with its values kept in the file ``name``; use it in a ``with`` statement.
+
+        Raises:
+            UsageError: the file is damaged.
+            OutputError: it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"coalition values cannot be kept in {str(self.folder)!r}: {error.strerror}"
+            ) from error
+        text = json.dumps(self._about, indent=2, sort_keys=True) + "\n"
+        if not (self.folder / _NAME).exists():
+            atomic_write_text(self.folder / _NAME, text)
+        fingerprint = hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()
+        opened = JournaledGame(game, self.folder / f"{name}.values", fingerprint=fingerprint)
+        self._games.append(opened)
+        return opened
+
+    def remove(self) -> None:
+        """Delete the folder, once the run has ended well."""
+        for game in self._games:
+            game.close()
+        if self._games:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_about(folder: Path) -> dict[str, str] | None:
+    """What the journal in ``folder`` was begun with; ``None`` where there is no folder, or an empty one.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        found = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{str(folder)!r} is where coalition values would be kept, but it is no journal of edgeprune: "
+            "move it away, or name another output with -o"
+        )
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _differing(found: Mapping[str, str], about: Mapping[str, str]) -> list[str]:
+    return [key for key in sorted({*found, *about}) if found.get(key) != about.get(key)]
