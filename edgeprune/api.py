@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune.applying import apply_surgery
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.report import RunReport
 from edgeprune.calibration import load_calibration
@@ -19,6 +19,7 @@ from edgeprune.errors import ProfileError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.inputs import input_shapes
+from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare
@@ -168,6 +169,9 @@ def rank(
     layers: Sequence[str] = (),
     ratio: float | None = None,
     max_evaluations: int | None = None,
+    players: RankedPlayers = RankedPlayers.CHANNELS,
+    memory_limit_bytes: int | None = None,
+    resume: bool = False,
     output: str | Path | None = None,
     architecture: str | None = None,
     weights: str | None = None,
@@ -191,6 +195,9 @@ def rank(
             layers where empty.
         ratio: share of MACs that is to go, which laws of coalition sizes follow; a quarter where ``None``.
         max_evaluations: most batch passes of each criterion; its own choice where ``None``.
+        players: channels, or residual blocks; then neither ``criteria`` nor ``layers``.
+        memory_limit_bytes: of activations of games of single layers and of blocks; 1 GiB where ``None``.
+        resume: go on with the coalition values that a stopped run left beside ``output``.
         output: folder for the files of ``docs/ranking.md``, whole or not at all; nothing is written where
             ``None``.
 
@@ -200,7 +207,14 @@ def rank(
         UsageError: an unknown criterion or layer, or ``max_evaluations`` is too few; says what is accepted.
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
-    choices = RankChoices(criteria=tuple(criteria), layers=tuple(layers), max_evaluations=max_evaluations)
+    choices = RankChoices(
+        criteria=tuple(criteria),
+        layers=tuple(layers),
+        max_evaluations=max_evaluations,
+        players=players,
+        memory_limit_bytes=MEMORY_LIMIT_BYTES if memory_limit_bytes is None else memory_limit_bytes,
+        resume=resume,
+    )
 
     run = _start(
         CompressOptions(

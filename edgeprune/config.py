@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.calibration import ChannelOrder
+from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.errors import UsageError
 
 CONFIG_NAME = "edgeprune.toml"
@@ -108,6 +110,39 @@ def parse_input_shape(value: object) -> tuple[int, ...]:
             "without the batch, such as 3x224x224"
         )
     return shape
+
+
+def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
+    """Refuse criteria and layers of channels where blocks are ranked.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if players is RankedPlayers.BLOCKS and (criteria or layers):
+        raise UsageError(
+            "blocks were asked for together with --criterion or --layer, which are of channels; accepted is "
+            "--players blocks alone: blocks are ranked by Shapley values"
+        )
+
+
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_bytes(value: str, *, option: str) -> int:
+    """A number of bytes from ``2GB``, ``512 MiB`` or ``1.5gb``; kB, MB and GB are powers of 1,000.
+
+    Raises:
+        UsageError: no positive number with one of the units.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", value, flags=re.IGNORECASE | re.ASCII)
+    unit = _UNITS.get(found[2].lower()) if found is not None else None
+    size = int(float(found[1]) * unit) if found is not None and unit is not None else 0
+    if size < 1:
+        raise UsageError(
+            f"{option} {value} was given; accepted is a number with a unit, such as 2GB, 500MB or 1GiB (kB, "
+            "MB, GB: powers of 1000; KiB, MiB, GiB: powers of 1024)"
+        )
+    return size
 
 
 def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:

@@ -13,6 +13,13 @@ class AttentionUnit(Enum):
     HEADS = "heads"
 
 
+class RankedPlayers(Enum):
+    """What ``rank`` values: channels with all that leaves with them, or residual blocks."""
+
+    CHANNELS = "channels"
+    BLOCKS = "blocks"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CouplingOptions:
     """Choices of the analysis.

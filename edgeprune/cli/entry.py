@@ -64,9 +64,9 @@ def _guarded(action: Callable[[], int], session: Session) -> int:
         _traceback_if_asked(session)
         _say(f"error: {error}")
         return error.exit_status
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stopped:
         _traceback_if_asked(session)
-        _say("interrupted: nothing was written")
+        _say(f"interrupted: {str(stopped) or 'nothing was written'}")
         return INTERRUPTED_EXIT_STATUS
     except BrokenPipeError:
         # The reader of a pipe left; what stays in the buffer must not fail again at exit.

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.artifacts.choices import AttentionUnit
+from edgeprune.artifacts.choices import AttentionUnit, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, check_ratio, parse_input_shape
+from edgeprune.config import PreprocessingOptions, check_players, check_ratio, parse_bytes, parse_input_shape
 from edgeprune.criteria.registry import DEFAULT
 
 Criteria = Annotated[
@@ -19,8 +19,9 @@ Criteria = Annotated[
     typer.Option(
         "--criterion",
         metavar="NAME",
-        help="What to rank by; give it several times to compare side by side. Default: hybrid. Also l1, l2, "
-        "bn-scale, fpgm, apoz, taylor, leave-one-out, activation-weight, random and more: docs/ranking.md.",
+        help="What to rank by; give it several times to compare side by side. Default: hybrid. Also "
+        "layer-shapley, l1, l2, bn-scale, fpgm, apoz, taylor, leave-one-out, activation-weight, random and "
+        "more: docs/ranking.md.",
         autocompletion=opt.complete_criterion,
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -52,6 +53,32 @@ MaxEvaluations = Annotated[
         min=1,
         help="Most batch passes that each criterion may make. Default: what it takes for a good estimate.",
         rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+Players = Annotated[
+    RankedPlayers,
+    typer.Option(
+        "--players",
+        help="What is valued: channels, or whole residual blocks (exactly, up to 14 of them).",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Memory for activations of layer-shapley and of blocks, such as 2GB or 500MiB. Default: 1GiB.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        metavar="",
+        help="Go on with the coalition values that a stopped run left in OUTPUT.journal.",
+        rich_help_panel=opt.RUN_PANEL,
     ),
 ]
 Output = Annotated[
@@ -86,6 +113,9 @@ def rank(
     layer: Layers = None,
     ratio: Ratio = None,
     max_evaluations: MaxEvaluations = None,
+    players: Players = RankedPlayers.CHANNELS,
+    memory_limit: MemoryLimit = None,
+    resume: Resume = False,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
     output: Output = None,
@@ -100,7 +130,9 @@ def rank(
     session = begin(context, verbose, quiet)
     config = settings.project_config(model, session)
     share = check_ratio(ratio) if ratio is not None else config.ratio
+    limit = None if memory_limit is None else parse_bytes(memory_limit, option="--memory-limit")
     shape = parse_input_shape(input_shape) if input_shape else config.input_shape
+    check_players(players, criterion or (), layer or ())
     folder = output or settings.default_output(model, kind="ranking")
     criteria = tuple(criterion or ())
     _check_early(criteria, folder, overwrite)
@@ -118,6 +150,9 @@ def rank(
         layers=tuple(layer or ()),
         ratio=share,
         max_evaluations=max_evaluations,
+        players=players,
+        memory_limit_bytes=limit,
+        resume=resume,
         output=folder,
         architecture=arch or config.arch,
         weights=weights,

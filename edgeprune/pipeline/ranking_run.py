@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import outputs, progress
+from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.scores import Scores
+from edgeprune.config import check_players
 from edgeprune.criteria.base import Criterion, Evidence
-from edgeprune.criteria.registry import criterion
+from edgeprune.criteria.journals import Journals
+from edgeprune.criteria.registry import DEFAULT, criterion
 from edgeprune.errors import UsageError
+from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.pipeline import stages
 from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
 from edgeprune.pipeline.delivery import input_hashes
 from edgeprune.pipeline.evidence import gather, masking_game
+from edgeprune.pipeline.kept_values import check_journal, kept_values
+from edgeprune.pipeline.ranked_blocks import rank_blocks
 from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
 from edgeprune.pipeline.removal_curves import (
     POINTS,
@@ -50,23 +56,36 @@ _PACKAGES = ("edgeprune", "torch", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class RankChoices:
-    """What is ranked and by what; without ``layers`` all of them."""
+    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file."""
 
     criteria: tuple[str, ...]
     layers: tuple[str, ...] = ()
     max_evaluations: int | None = None
+    players: RankedPlayers = RankedPlayers.CHANNELS
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    resume: bool = False
 
 
 def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
     """The criteria asked for, each once.
 
     Raises:
-        UsageError: there is none of that name, none was asked for, or ``max_evaluations`` is below 1.
+        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, or
+            layers or criteria were named although blocks are ranked.
     """
     if choices.max_evaluations is not None and choices.max_evaluations < 1:
         raise UsageError(
             f"--max-evaluations {choices.max_evaluations} was given; accepted is a whole number from 1 on"
         )
+    if choices.memory_limit_bytes < 1:
+        raise UsageError(
+            f"memory_limit_bytes={choices.memory_limit_bytes} was given; accepted is a positive number of "
+            "bytes"
+        )
+    if choices.players is RankedPlayers.BLOCKS:
+        named = () if choices.criteria == (DEFAULT,) else choices.criteria
+        check_players(choices.players, named, choices.layers)
+        return ()
     if not choices.criteria:
         raise UsageError("no criterion was given; accepted is at least one name, such as 'hybrid'")
     return tuple(criterion(name) for name in dict.fromkeys(choices.criteria))
@@ -75,15 +94,79 @@ def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
 def rank_network(run: Run, choices: RankChoices) -> RankingReport:
     """Rank, judge and, where the options name an output folder, write it whole or not at all."""
     criteria = find_criteria(choices)
+    check_journal(run.options.output, resume=choices.resume)
     prepared = stages.prepare(run)
+    with kept_values(run, prepared) as journals:
+        if choices.players is RankedPlayers.BLOCKS:
+            report = _blocks_report(run, prepared, choices, journals)
+        else:
+            report = _channels_report(run, prepared, choices, criteria, journals)
+        if run.options.output is not None:
+            _write(run, prepared, report, run.options.output)
+    return report
+
+
+def _blocks_report(
+    run: Run, prepared: Prepared, choices: RankChoices, journals: Journals | None
+) -> RankingReport:
+    blocks, loss = rank_blocks(
+        run,
+        prepared,
+        max_evaluations=choices.max_evaluations,
+        memory_limit_bytes=choices.memory_limit_bytes,
+        journals=journals,
+    )
+    nothing = RemovalCurves(
+        quality_kind=blocks.quality_kind,
+        axis=RemovedShare.MACS,
+        images=blocks.held_out_images,
+        filters=0,
+        curves=(),
+    )
+    ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
+    return RankingReport(
+        schema_version=RANKING_SCHEMA_VERSION,
+        model=model_section(prepared),
+        calibration=calibration_section(prepared),
+        settings=_settings(run, (), choices, ratio),
+        loss=loss,
+        macs=prepared.coupling.total_macs(),
+        players=len(blocks.blocks),
+        groups=(),
+        criteria=(),
+        coalition_sizes=(),
+        removal=nothing,
+        versions=_versions(),
+        notes=tuple(dict.fromkeys(run.notes)),
+        durations_s={time.stage: time.duration_s for time in run.times},
+        blocks=blocks,
+    )
+
+
+def _channels_report(
+    run: Run,
+    prepared: Prepared,
+    choices: RankChoices,
+    criteria: Sequence[Criterion],
+    journals: Journals | None,
+) -> RankingReport:
     groups = groups_of_layers(prepared.coupling, choices.layers)
     ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
     with run.stage("evidence"):
-        evidence = gather(prepared, ratio=ratio, max_evaluations=choices.max_evaluations)
-    scores = [_score(run, c, evidence) for c in criteria]
+        evidence = replace(
+            gather(
+                prepared,
+                ratio=ratio,
+                max_evaluations=choices.max_evaluations,
+                groups=tuple(g.name for g in groups) if choices.layers else None,
+                memory_limit_bytes=choices.memory_limit_bytes,
+            ),
+            journals=journals,
+        )
+    scores = [_score(run, c, evidence, groups) for c in criteria]
     sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
     removal = _removal(run, prepared, groups, scores)
-    report = RankingReport(
+    return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=model_section(prepared),
         calibration=calibration_section(prepared),
@@ -101,12 +184,9 @@ def rank_network(run: Run, choices: RankChoices) -> RankingReport:
         notes=tuple(dict.fromkeys(run.notes)),
         durations_s={time.stage: time.duration_s for time in run.times},
     )
-    if run.options.output is not None:
-        _write(run, prepared, report, run.options.output)
-    return report
 
 
-def _score(run: Run, found: Criterion, evidence: Evidence) -> Scores:
+def _score(run: Run, found: Criterion, evidence: Evidence, groups: Sequence[CoupledGroup]) -> Scores:
     # The state that ``compress`` starts from, so that both rank alike.
     rng = np.random.default_rng([run.options.seed, 1])
     with (
@@ -114,8 +194,9 @@ def _score(run: Run, found: Criterion, evidence: Evidence) -> Scores:
         progress.task(f"ranking by {found.name}", found.passes(evidence)) as advance,
     ):
         scores = found.score(evidence, rng=rng, advance=advance)
+    asked = [p for g in groups for p in g.players]
     for values in (scores.values, scores.removal_costs):
-        if values.shape != (evidence.coupling.num_players,) or not np.isfinite(values).all():
+        if values.shape != (evidence.coupling.num_players,) or not np.isfinite(values[asked]).all():
             raise UsageError(
                 f"criterion {found.name!r} did not give a finite value for each of the "
                 f"{evidence.coupling.num_players} channels; its plug-in has to be corrected, or choose "
@@ -224,6 +305,7 @@ def _settings(run: Run, criteria: Sequence[Criterion], choices: RankChoices, rat
         seed=options.seed,
         attention_unit=options.coupling.attention.value,
         prune_normalized=options.coupling.prune_normalized,
+        players=choices.players.value,
     )
 
 

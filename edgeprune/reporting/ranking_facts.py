@@ -8,7 +8,7 @@ from enum import Enum
 
 from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
 
-RANKING_SCHEMA_VERSION = "1.0"
+RANKING_SCHEMA_VERSION = "1.1"
 
 
 def known(value: float | None) -> float | None:
@@ -27,6 +27,7 @@ class RankSettings:
     seed: int
     attention_unit: str
     prune_normalized: bool
+    players: str = "channels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +152,51 @@ class RemovalCurves:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockScore:
+    """A residual block: its value, and quality and loss on the held-out images when its branch adds nothing.
+
+    ``addition`` is the node of the captured graph where branch and shortcut meet. ``standard_error`` is that
+    of the drawing of coalitions. ``quality`` is ``None`` where the outputs are no class scores; its interval
+    is 95% (Wilson).
+    """
+
+    name: str
+    addition: str
+    value: float
+    standard_error: float
+    rank: int
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    loss: float
+    loss_standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRanking:
+    """Residual blocks as players of one game, in graph order; their values add up to whole less empty.
+
+    ``quality`` and ``loss`` are those of the whole network on the ``held_out_images``.
+    """
+
+    choice: str
+    evaluations: int
+    images: int
+    empty_value: float
+    whole_value: float
+    quality_kind: AccuracyKind
+    held_out_images: int
+    quality: float | None
+    loss: float
+    blocks: tuple[BlockScore, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankingReport:
     """All figures of ``edgeprune rank``.
 
+    Where blocks were ranked, ``groups``, ``criteria``, ``coalition_sizes`` and the removal curves are empty;
+    where channels were, ``blocks`` is ``None``.
     ``loss`` says what v(S) is minus of; ``macs`` are those of the whole network for one image. Of the same
     seed, machine and versions everything but ``durations_s`` is equal.
     """
@@ -172,3 +215,4 @@ class RankingReport:
     versions: dict[str, str]
     notes: tuple[str, ...]
     durations_s: dict[str, float]
+    blocks: BlockRanking | None = None

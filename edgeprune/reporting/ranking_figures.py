@@ -19,6 +19,7 @@ from edgeprune.reporting.plots import (
     draw,
     line_style,
 )
+from edgeprune.reporting.ranking_blocks import blocks_figure
 from edgeprune.reporting.ranking_facts import (
     CriterionScores,
     GroupScores,
@@ -41,6 +42,8 @@ _NAME_LENGTH = 34
 
 def figure_files(report: RankingReport) -> dict[str, str]:
     """SVG text of every plot by file name, in the order in which they are shown."""
+    if report.blocks is not None:
+        return {"blocks.svg": blocks_figure(report, report.blocks)}
     files = {values_name(c.name): draw(values_figure(report, c)) for c in report.criteria}
     files["coalition-sizes.svg"] = draw(sizes_figure(report))
     files["removal-curves.svg"] = draw(removal_figure(report))

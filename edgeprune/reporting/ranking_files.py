@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
+from edgeprune.reporting.ranking_blocks import blocks_to_csv
 from edgeprune.reporting.ranking_facts import RANKING_SCHEMA_VERSION, RankingReport, known
 from edgeprune.reporting.ranking_figures import figure_files
 from edgeprune.reporting.ranking_html import render_page
@@ -30,18 +31,26 @@ CSV_COLUMNS = (
 def write_ranking(report: RankingReport, folder: str | Path) -> None:
     """Write ``ranking.json``, ``ranking.csv``, the plots and ``ranking.html`` into an existing folder.
 
+    Where blocks were ranked, ``blocks.csv`` takes the place of ``ranking.csv``.
+
     Raises:
         OutputError: a file cannot be written.
     """
     figures = figure_files(report)
     files = {
         "ranking.json": ranking_to_json(report),
-        "ranking.csv": ranking_to_csv(report),
+        **_tables(report),
         **figures,
         "ranking.html": render_page(report, figures),
     }
     for name, text in files.items():
         atomic_write_text(Path(folder) / name, text)
+
+
+def _tables(report: RankingReport) -> dict[str, str]:
+    if report.blocks is not None:
+        return {"blocks.csv": blocks_to_csv(report.blocks)}
+    return {"ranking.csv": ranking_to_csv(report)}
 
 
 def ranking_to_json(report: RankingReport) -> str:

@@ -8,7 +8,14 @@ from edgeprune.reporting.drawing_words import escape
 from edgeprune.reporting.formatting import count_words, format_macs
 from edgeprune.reporting.ranking_facts import RankingReport
 from edgeprune.reporting.ranking_figures import values_name
-from edgeprune.reporting.ranking_words import Table, areas_table, channels_table, criterion_words
+from edgeprune.reporting.ranking_words import (
+    Table,
+    areas_table,
+    blocks_table,
+    blocks_words,
+    channels_table,
+    criterion_words,
+)
 
 _STYLE = """\
 :root{color-scheme:light}
@@ -37,9 +44,7 @@ def render_page(report: RankingReport, figures: Mapping[str, str]) -> str:
             f"<title>{title}</title>",
             f"<style>{_STYLE}</style></head><body>",
             f'<h1>{title}</h1><p class="soft">{escape(_head(report))}</p>',
-            *_removal(report, figures["removal-curves.svg"]),
-            *_sizes(figures["coalition-sizes.svg"]),
-            *_values(report, figures),
+            *_body(report, figures),
             *_notes(report.notes),
             "</body></html>\n",
         ]
@@ -48,6 +53,13 @@ def render_page(report: RankingReport, figures: Mapping[str, str]) -> str:
 
 def _head(report: RankingReport) -> str:
     found = report.calibration
+    if report.blocks is not None:
+        players = count_words(len(report.blocks.blocks), "residual block")
+        kind = "labelled image" if found.labelled else "unlabelled image"
+        return (
+            f"{players}, {format_macs(report.macs)} an image; {count_words(found.fitting_images, kind)} to "
+            f"rank with, {found.held_out_images} held out to judge; seed {report.settings.seed}"
+        )
     ranked = sum(len(g.channels) for g in report.groups)
     labelled = "labelled image" if found.labelled else "unlabelled image"
     return (
@@ -56,6 +68,25 @@ def _head(report: RankingReport) -> str:
         f"{found.held_out_images} held out to judge; for a cut of {report.settings.ratio:.0%} of the MACs; "
         f"seed {report.settings.seed}"
     )
+
+
+def _body(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
+    if report.blocks is not None:
+        told = (
+            "Each block's branch is a player; without it only the shortcut is left. A value is the block's "
+            "mean share in what all blocks together gain, over all orders in which they could be added."
+        )
+        return [
+            "<h2>Residual blocks</h2>",
+            f"<p>{escape(told)} {escape(blocks_words(report, report.blocks))}.</p>",
+            _figure(figures["blocks.svg"]),
+            *_table(blocks_table(report.blocks)),
+        ]
+    return [
+        *_removal(report, figures["removal-curves.svg"]),
+        *_sizes(figures["coalition-sizes.svg"]),
+        *_values(report, figures),
+    ]
 
 
 def _removal(report: RankingReport, svg: str) -> list[str]:

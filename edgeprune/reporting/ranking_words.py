@@ -10,7 +10,15 @@ from rich.text import Text
 
 from edgeprune.reporting.drawing_words import listed
 from edgeprune.reporting.formatting import count_words, format_macs, format_share, significant
-from edgeprune.reporting.ranking_facts import CriterionScores, GroupScores, RankedGroup, RankingReport, known
+from edgeprune.reporting.ranking_blocks import block_rows, quality_words
+from edgeprune.reporting.ranking_facts import (
+    BlockRanking,
+    CriterionScores,
+    GroupScores,
+    RankedGroup,
+    RankingReport,
+    known,
+)
 from edgeprune.reporting.ranking_figures import area_words, best_first, quality_word
 
 _NAMED_LAYERS = 2
@@ -85,8 +93,50 @@ def _channel(group: RankedGroup, found: GroupScores, *, last: bool) -> str:
     return f"{group.channels[place]} ({significant(found.values[place])}{spread})"
 
 
+def blocks_table(blocks: BlockRanking) -> Table:
+    """Every block with its value and what the network is without it, in graph order."""
+    rated = blocks.quality is not None
+    rows = tuple(row if rated else (*row[:3], row[4]) for row in block_rows(blocks))
+    quality = (f"{quality_words(blocks)} without it",) if rated else ()
+    return Table(
+        title=f"Residual blocks ({count_words(blocks.held_out_images, 'held-out image')} without each)",
+        columns=("block", "value", "rank", *quality, "loss without it"),
+        rows=rows,
+        numeric=tuple(range(1, 5 if rated else 4)),
+    )
+
+
+def blocks_words(report: RankingReport, blocks: BlockRanking) -> str:
+    """What the values are, how they were found, and what the whole network reaches."""
+    images = count_words(blocks.images, "image")
+    passes = count_words(blocks.evaluations, "batch pass", "batch passes")
+    gain = blocks.whole_value - blocks.empty_value
+    whole = f"loss {significant(blocks.loss)}"
+    if blocks.quality is not None:
+        whole = f"{blocks.quality_kind.value} {format_share(blocks.quality)}, {whole}"
+    return (
+        f"Shapley values ({blocks.choice}; {passes} over {images}) share out what all blocks together gain, "
+        f"{significant(gain)} ({report.loss}); whole network on held-out images: {whole}"
+    )
+
+
+def _render_blocks(report: RankingReport, blocks: BlockRanking) -> RenderableType:
+    found = blocks_table(blocks)
+    head = f"{report.model.source}: {count_words(len(blocks.blocks), 'residual block')} ranked"
+    return Group(
+        Text(head),
+        Text(blocks_words(report, blocks)),
+        Text(),
+        Text(found.title, style="bold"),
+        _rich(found),
+        *(Text(f"note: {note}") for note in report.notes),
+    )
+
+
 def render_ranking(report: RankingReport) -> RenderableType:
     """The report for a terminal; names in it are never read as markup."""
+    if report.blocks is not None:
+        return _render_blocks(report, report.blocks)
     ranked = sum(len(g.channels) for g in report.groups)
     head = Text(
         f"{report.model.source}: {ranked:,} of {report.players:,} prunable channels ranked in "

@@ -545,8 +545,8 @@ def test_the_terminal_shows_ends_and_areas() -> None:
     [
         ("nothing", "is not JSON"),
         ("{}", "schema version None"),
-        ('{"schema_version": "9"}', "schema version '9', this edgeprune reads '1.0'"),
-        ('{"schema_version": "1.0"}', "does not fit schema 1.0"),
+        ('{"schema_version": "9"}', "schema version '9', this edgeprune reads '1.1'"),
+        ('{"schema_version": "1.1"}', "does not fit schema 1.1"),
     ],
 )
 def test_other_files_are_no_ranking(text: str, sentence: str, tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Where ``rank`` keeps coalition values while it runs, and what it says of them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.attributes import get_attribute
+from edgeprune.criteria.journals import Journals, read_about
+from edgeprune.errors import UsageError
+from edgeprune.pipeline.state import Prepared, Run
+
+_log = logging.getLogger("edgeprune.pipeline")
+
+
+def journal_folder(output: Path) -> Path:
+    """``OUTPUT.journal`` beside the output folder."""
+    return output.with_name(f"{output.name}.journal")
+
+
+def check_journal(output: Path | None, *, resume: bool) -> None:
+    """Refuse early what could not go on, or would go on without having been asked to.
+
+    Raises:
+        UsageError: ``resume`` without an output folder, a journal is there without ``resume``, or what is
+            there is none.
+    """
+    if output is None:
+        if resume:
+            raise UsageError(
+                "resume was asked for without an output folder, beside which values are kept: give output="
+            )
+        return
+    folder = journal_folder(output)
+    if read_about(folder) is not None and not resume:
+        raise UsageError(
+            f"the journal {str(folder)!r} holds values of a run that was stopped: add --resume to go on with "
+            "it, or delete the folder to begin anew"
+        )
+
+
+@contextmanager
+def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
+    """The journal of a run that writes an output folder; deleted when the block ends well.
+
+    Raises:
+        UsageError: the journal there belongs to another model, other data or options.
+        KeyboardInterrupt: that of the block, with what was kept and how to go on.
+    """
+    if run.options.output is None:
+        yield None
+        return
+    journals = Journals(journal_folder(run.options.output), _about(run, prepared))
+    try:
+        yield journals
+    except KeyboardInterrupt as stopped:
+        if not journals.kept:
+            raise
+        raise KeyboardInterrupt(
+            f"{journals.kept:,} coalition values are kept in {journals.folder}; run the same command with "
+            "--resume to go on"
+        ) from stopped
+    except Exception:
+        if journals.kept:
+            _log.warning(
+                "%s coalition values are kept in %s; --resume goes on from there",
+                f"{journals.kept:,}", journals.folder,
+            )  # fmt: skip
+        raise
+    journals.remove()
+
+
+def _about(run: Run, prepared: Prepared) -> dict[str, str]:
+    """Whatever decides coalition values and which are asked for."""
+    return {
+        "model": _model_sha256(prepared.captured),
+        "calibration set": _images_sha256(prepared.calibration.fitting),
+        "choice of players": f"{run.options.coupling}",
+        "seed": str(run.options.seed),
+    }
+
+
+def _model_sha256(captured: CapturedModel) -> str:
+    """Of the captured graph and every tensor in it."""
+    module = captured.graph_module
+    digest = hashlib.sha256(module.code.encode())
+    for name in sorted({str(n.target) for n in module.graph.nodes if n.op == "get_attr"}):
+        found = get_attribute(module, name)
+        if isinstance(found, Tensor):
+            _add(digest, name, found)
+    return digest.hexdigest()
+
+
+def _images_sha256(batch: ImageBatch) -> str:
+    digest = hashlib.sha256()
+    _add(digest, "images", batch.images)
+    if batch.labels is not None:
+        _add(digest, "labels", batch.labels)
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
