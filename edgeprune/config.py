@@ -134,7 +134,7 @@ def parse_bytes(value: str, *, option: str) -> int:
     Raises:
         UsageError: no positive number with one of the units.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", value, flags=re.IGNORECASE | re.ASCII)
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([a-z]+)\s*", value, flags=re.IGNORECASE | re.ASCII)
     unit = _UNITS.get(found[2].lower()) if found is not None else None
     size = int(float(found[1]) * unit) if found is not None and unit is not None else 0
     if size < 1:

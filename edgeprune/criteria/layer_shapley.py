@@ -21,7 +21,10 @@ from edgeprune.criteria.combining import FloatArray, fewer_images_note, make_sco
 from edgeprune.criteria.greedy import rising
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.layer_game import LayerGame
+from edgeprune.graph.layer_game import LayerGame, narrowed
+from edgeprune.graph.linear_suffix import nonlinear_nodes
+from edgeprune.graph.masking import mask_module
+from edgeprune.graph.suffix import cut_at_masks
 from edgeprune.shapley.exact import CoalitionTable
 from edgeprune.shapley.game import CountedGame, Game, IndexArray
 from edgeprune.shapley.hybrid import hybrid
@@ -29,11 +32,12 @@ from edgeprune.shapley.refine import beam_removal
 
 _EVALUATIONS_PER_PLAYER = 10
 _EXACT_BY_DEFAULT = 8
+_EXACT_WHERE_LINEAR = 12
 _MOST_EXACT = 14
 _VALUES_SHARE = (6, 10)
 """Of a group's evaluations, the rest tries removals; all go into the table where that is affordable."""
 
-_WORK_MACS = 8e12
+_WORK_MACS = 1.6e13
 _FEWEST_IMAGES = 64
 _TIE_BREAK = 1e-9
 _CACHE_BYTES = 2**30
@@ -52,7 +56,8 @@ class LayerShapley:
     ``greedy-leave-one-out``), so that they rise along the order and add up to what was measured. They
     stay in the unit of the loss, which all these games share.
 
-    By default: 10 coalitions a player, all coalitions up to 8 players; images within 8e12 multiply-adds
+    By default: 10 coalitions a player, all coalitions up to 8 players, or 12 where nothing behind the group
+    is nonlinear and a coalition costs a matrix product; images within 1.6e13 multiply-adds
     over all groups, 64 at least, so that a group's scores do not depend on which others are asked for.
     ``max_evaluations`` is split over the groups asked for, by players.
     """
@@ -198,7 +203,7 @@ def _plan(evidence: Evidence) -> _Plan:
     limit = evidence.max_evaluations
     if limit is None:
         images, notes = _images_within_work(evidence)
-        coalitions = tuple(_by_default(len(g.players)) for g in groups)
+        coalitions = tuple(_by_default(evidence, g) for g in groups)
     else:
         least = sum(least_evaluations(len(g.players)) for g in groups)
         if limit < least:
@@ -219,8 +224,16 @@ def _plan(evidence: Evidence) -> _Plan:
     )
 
 
-def _by_default(players: int) -> int:
-    return 2**players if players <= _EXACT_BY_DEFAULT else _EVALUATIONS_PER_PLAYER * players
+def _by_default(evidence: Evidence, group: CoupledGroup) -> int:
+    n = len(group.players)
+    exact = n <= _EXACT_BY_DEFAULT or (n <= _EXACT_WHERE_LINEAR and _is_linear(evidence, group))
+    return 2**n if exact else _EVALUATIONS_PER_PLAYER * n
+
+
+def _is_linear(evidence: Evidence, group: CoupledGroup) -> bool:
+    """Whether a coalition of the group costs a matrix product and no replay."""
+    own = narrowed(evidence.coupling, np.array(group.players, dtype=np.int64))
+    return not nonlinear_nodes(cut_at_masks(mask_module(evidence.captured, own)).suffix)
 
 
 def _split(total: int, sizes: list[int]) -> tuple[int, ...]:
@@ -240,13 +253,19 @@ def _split(total: int, sizes: list[int]) -> tuple[int, ...]:
 
 
 def _images_within_work(evidence: Evidence) -> tuple[int, tuple[str, ...]]:
-    work = sum(_by_default(len(g.players)) * _replayed_macs(evidence, g) for g in evidence.coupling.groups)
+    work = sum(
+        _by_default(evidence, g) * _replayed_macs(evidence, g)
+        for g in evidence.coupling.groups
+        if not _is_linear(evidence, g)
+    )
     every = len(evidence.images)
     images = min(every, max(_FEWEST_IMAGES, int(_WORK_MACS // max(1, work))))
+    if images > (at_once := evidence.game.images_at_once) and images < every:
+        images -= images % at_once
     if images == every:
         return images, ()
     return images, (
-        f"values are means over the first {images} of {every} images, to stay near {_WORK_MACS:.0e} "
+        f"values are means over the first {images} of {every} images, to stay near {_WORK_MACS:.1e} "
         "multiply-adds; max_evaluations sets another limit",
     )
 

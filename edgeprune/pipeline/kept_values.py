@@ -22,7 +22,7 @@ _log = logging.getLogger("edgeprune.pipeline")
 
 def journal_folder(output: Path) -> Path:
     """``OUTPUT.journal`` beside the output folder."""
-    return output.with_name(f"{output.name}.journal")
+    return output.expanduser().with_name(f"{output.name}.journal")
 
 
 def check_journal(output: Path | None, *, resume: bool) -> None:

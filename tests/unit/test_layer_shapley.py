@@ -159,12 +159,22 @@ def test_the_limit_holds_or_is_refused_with_what_is_needed(limit: int) -> None:
         assert (found.standard_errors == 0).all()
 
 
+def test_a_wider_group_with_a_linear_rest_is_exact_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_shapley, "_EXACT_BY_DEFAULT", 2)
+    found = score(evidence_of(CHAIN))
+    before, last = CHAIN.coupling.groups
+    assert (found.standard_errors[list(last.players)] == 0).all(), "only a mean and a linear layer follow"
+    assert (found.standard_errors[list(before.players)] > 0).all(), "a ReLU follows"
+
+
 def test_much_work_means_fewer_images_and_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_shapley, "_WORK_MACS", 1.0)
     monkeypatch.setattr(layer_shapley, "_FEWEST_IMAGES", 5)
     found = score(evidence_of(CHAIN))
     assert found.images == 5
     assert "means over the first 5 of 12 images" in found.notes[0]
+    monkeypatch.setattr(layer_shapley, "_FEWEST_IMAGES", 7)
+    assert score(evidence_of(CHAIN, images_at_once=5)).images == 5, "whole batches, where there is one"
 
 
 @pytest.mark.parametrize("players", [1, 2, 3, 5, 9])
