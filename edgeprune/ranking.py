@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.artifacts.coupling import CoupledGroup
+from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod
 from edgeprune.shapley.aggregate import aggregate
 from edgeprune.shapley.exact import exact
@@ -78,9 +78,9 @@ class RankingOptions:
     """How values are estimated.
 
     ``samples`` is the number of (image, coalition) pairs of the values' gradient estimate, at least one
-    pass over all images, ``cost_samples`` that of the removal costs. Groups of up to ``exact_players``
-    players get exact values, on as many images as keep coalitions x images within
-    ``exact_image_evaluations``.
+    pass over all images, ``cost_samples`` that of the removal costs, whose coalitions have inclusion
+    probabilities from ``cost_q_low`` to 1. Groups of up to ``exact_players`` players get exact values, on
+    as many images as keep coalitions x images within ``exact_image_evaluations``.
     """
 
     samples: int = 8192
@@ -89,6 +89,7 @@ class RankingOptions:
     aggregate: Aggregate = Aggregate.RMS
     q_low: float = 0.8
     q_high: float = 1.0
+    cost_q_low: float = 0.8
     exact_players: int = 8
     exact_image_evaluations: int = 8192
 
@@ -103,6 +104,15 @@ def inclusion_law(ratio: float) -> tuple[float, float]:
     return float(np.clip(1.3 - 2.0 * ratio, 0.2, 0.9)), float(np.clip(1.1 - 0.4 * ratio, 0.7, 1.0))
 
 
+def cost_law(ratio: float) -> float:
+    """Least inclusion probability of the removal costs' coalitions for a share ``ratio`` of MACs to remove.
+
+    They stay nearer to the whole network than those of values do: on ResNet-20 at 50%, [0.6, 1] left a
+    divergence of 0.245 from the original on images not used where [0.3, 0.9] left 0.292.
+    """
+    return max(0.2, 1.0 - 0.8 * ratio)
+
+
 def affordable_samples(num_players: int, macs_per_image: int) -> int:
     """(Image, coalition) pairs by default: 16 a player, within 3.2e12 multiply-adds, 4,096 at least.
 
@@ -110,6 +120,17 @@ def affordable_samples(num_players: int, macs_per_image: int) -> int:
     """
     by_work = int(_WORK_MACS // max(1, 3 * macs_per_image))
     return max(_MIN_SAMPLES, min(_SAMPLES_PER_PLAYER * num_players, by_work))
+
+
+def options_for(coupling: CouplingGraph, ratio: float) -> RankingOptions:
+    """What fits a network and the share ``ratio`` of its MACs that is to go."""
+    low, high = inclusion_law(ratio)
+    return RankingOptions(
+        samples=affordable_samples(coupling.num_players, coupling.total_macs()),
+        q_low=low,
+        q_high=high,
+        cost_q_low=cost_law(ratio),
+    )
 
 
 def total_passes(game: Game, options: RankingOptions) -> int:
@@ -183,7 +204,7 @@ def _removal_costs(
         if len(order) < options.batch:
             order = np.concatenate([order, rng.permutation(game.num_images)])
         images, order = order[: options.batch], order[options.batch :]
-        drawn = rng.random(game.num_players) < rng.uniform(options.q_low, options.q_high)
+        drawn = rng.random(game.num_players) < rng.uniform(options.cost_q_low, 1.0)
         moments.add(drawn, images, rng)
         advance(1)
     costs, masked, places = moments.squares(), moments.masked_players(), moments.places()

@@ -9,7 +9,7 @@ import numpy as np
 from edgeprune.artifacts.scores import Scores
 from edgeprune.criteria.base import Advance, Evidence
 from edgeprune.errors import UsageError
-from edgeprune.ranking import RankingOptions, affordable_samples, inclusion_law, rank, total_passes
+from edgeprune.ranking import RankingOptions, options_for, rank, total_passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +57,21 @@ class Hybrid:
     def _settings(self, evidence: Evidence) -> RankingOptions:
         if self.options is not None:
             return self.options
-        low, high = inclusion_law(evidence.ratio)
-        samples = affordable_samples(evidence.coupling.num_players, evidence.coupling.total_macs())
-        settings = RankingOptions(samples=samples, q_low=low, q_high=high)
+        settings = options_for(evidence.coupling, evidence.ratio)
         if evidence.max_evaluations is None:
             return settings
         images = evidence.recovery_game.num_images
         one_round = -(-images // settings.batch)
-        if evidence.max_evaluations < one_round:
+        if evidence.max_evaluations <= one_round:
             raise UsageError(
                 f"max_evaluations={evidence.max_evaluations} is too few for {images} images: one round of "
-                f"gradients needs {one_round}"
+                f"gradients and one pass for the removal costs need {one_round + 1}"
             )
-        return replace(settings, samples=min(samples, evidence.max_evaluations // one_round * images))
+        for_costs = min(-(-settings.cost_samples // settings.batch), evidence.max_evaluations - one_round)
+        rounds = (evidence.max_evaluations - for_costs) // one_round
+        return replace(
+            settings,
+            samples=min(settings.samples, rounds * images),
+            cost_samples=min(settings.cost_samples, for_costs * settings.batch),
+            exact_players=0,
+        )

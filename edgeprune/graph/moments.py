@@ -41,8 +41,8 @@ class SecondMoments:
         self._num_players = num_players
         self._project = project
         self._metric = [torch.zeros(p.covariance.shape, dtype=torch.float64) for p in points]
-        self._exact = np.zeros(len(points))
-        self._modelled = np.zeros(len(points))
+        self._exact = [np.zeros(len(p.players)) for p in points]
+        self._modelled = [np.zeros(len(p.players)) for p in points]
         self._squares = np.zeros(num_players)
         self._images = 0
 
@@ -58,18 +58,18 @@ class SecondMoments:
 
     def places(self) -> tuple[QuadraticPlace, ...]:
         """The quadratic model of every place, in the order of the mask points."""
-        ratios = np.divide(
-            self._exact, self._modelled, out=np.ones(len(self._points)), where=self._modelled > 0.0
-        )
         return tuple(
             QuadraticPlace(
                 covariance=point.covariance.numpy(),
-                metric=float(ratio) * metric.numpy() / max(1, self._images),
+                metric=metric.numpy() * np.sqrt(np.outer(ratios, ratios)) / max(1, self._images),
                 players=np.where(players == self._num_players, NO_PLAYER, players),
                 ridge=point.ridge,
             )
-            for point, metric, ratio in zip(self._points, self._metric, ratios, strict=True)
+            for point, metric, exact, modelled in zip(
+                self._points, self._metric, self._exact, self._modelled, strict=True
+            )
             for players in (point.players.numpy(),)
+            for ratios in (_ratios(exact, modelled),)
         )
 
     def masked_players(self) -> NDArray[np.bool_]:
@@ -112,6 +112,11 @@ class SecondMoments:
         self._metric[place] += (flat @ flat.T).double()
         rows = (along * error).sum(2)
         per_image = rows.reshape(point.batch.outer, -1, point.batch.inner, rows.shape[1]).sum((0, 2))
-        self._exact[place] += float(per_image.double().square().sum())
+        self._exact[place] += per_image.double().square().sum(0).numpy()
         power = along.square().sum((0, 2)).double()
-        self._modelled[place] += float((power * error.square().mean((0, 2)).double()).sum())
+        self._modelled[place] += (power * error.square().mean((0, 2)).double()).numpy()
+
+
+def _ratios(exact: NDArray[np.float64], modelled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of every channel (c,); 1 where nothing was seen."""
+    return np.divide(exact, modelled, out=np.ones(len(exact)), where=modelled > 0.0)

@@ -22,7 +22,7 @@ from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
 from edgeprune.pipeline.evidence import gather
 from edgeprune.pipeline.state import CompressOptions, Planned, Prepared, Pruned, Run
-from edgeprune.ranking import RankingOptions, affordable_samples, inclusion_law, rank, total_passes
+from edgeprune.ranking import options_for, rank, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
 from edgeprune.targets import load_target
@@ -147,9 +147,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
         run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
     with run.stage("rank"), torch.no_grad():
         game = gather(prepared, ratio=ratio).recovery_game
-        low, high = inclusion_law(ratio)
-        samples = affordable_samples(coupling.num_players, coupling.total_macs())
-        settings = RankingOptions(samples=samples, q_low=low, q_high=high)
+        settings = options_for(coupling, ratio)
         with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
             ranking = rank(
                 game,

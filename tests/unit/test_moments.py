@@ -112,7 +112,7 @@ def test_a_copied_channel_leaves_for_nothing_though_its_own_value_is_high():
         for name in ("running_mean", "running_var"):
             getattr(first[1], name)[3] = getattr(first[1], name)[5]
     coupling, game, _ = game_of(module, nets.IMAGE)
-    options = RankingOptions(samples=64, cost_samples=128, q_low=1.0, exact_players=0)
+    options = RankingOptions(samples=64, cost_samples=128, cost_q_low=1.0, exact_players=0)
     found = rank(game, coupling.groups, rng=np.random.default_rng(0), options=options)
     group = next(g for g in coupling.groups if len(g.players) == 8)
     costs = found.removal_costs[list(group.players)]
