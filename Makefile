@@ -49,7 +49,7 @@ format: $(DEV) ## format the code and correct what can be corrected
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV) ## run all benchmarks (two hours or so on two idle cores); they write docs/benchmarks
+bench: $(DEV) ## run all benchmarks (half a day on two idle cores; each script alone can be stopped and goes on)
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-large: $(DEV) ## the coupling benchmark with models above 600 MB, too (16 GB of memory, an hour more)
