@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
 from edgeprune.criteria.journals import Journals, read_about
-from edgeprune.errors import UsageError
+from edgeprune.errors import OutputError, UsageError
 from edgeprune.pipeline.state import Prepared, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def journal_folder(output: Path) -> Path:
@@ -52,6 +55,7 @@ def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
 
     Raises:
         UsageError: the journal there belongs to another model, other data or options.
+        OutputError: the disk is full.
         KeyboardInterrupt: that of the block, with what was kept and how to go on.
     """
     if run.options.output is None:
@@ -61,12 +65,20 @@ def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
     try:
         yield journals
     except KeyboardInterrupt as stopped:
-        if not journals.kept:
+        if not journals.folder.exists():
             raise
+        count = journals.kept
+        kept = f"{count:,} coalition values are kept" if count else "what was kept before is still"
         raise KeyboardInterrupt(
-            f"{journals.kept:,} coalition values are kept in {journals.folder}; run the same command with "
-            "--resume to go on"
+            f"{kept} in {journals.folder}; run the same command with --resume to go on"
         ) from stopped
+    except OSError as error:
+        if error.errno not in _NO_ROOM or not journals.folder.exists():
+            raise
+        raise OutputError(
+            f"no more coalition values can be kept in {str(journals.folder)!r} ({error.strerror}); those that "
+            "are there stay: make room, and run the same command with --resume to go on"
+        ) from error
     except Exception:
         if journals.kept:
             _log.warning(

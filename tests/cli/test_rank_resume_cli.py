@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -228,6 +229,26 @@ def test_what_lies_at_the_journals_place_is_left_alone(tmp_path: Path, edgeprune
             edgeprune(*SHAPLEY, *more, "-o", str(tmp_path / "out")), 2
         )
     assert (tmp_path / "out.journal" / "mine.txt").read_text() == "precious"
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_kept_stays(
+    project: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeprune", *SHAPLEY, "-o", str(tmp_path / "out")],
+        capture_output=True, text=True, check=False, timeout=100, cwd=project,
+        env=environment(tmp_path / "scratch"), preexec_fn=little_room,
+    )  # fmt: skip
+    said = sentence(done, 7)
+    assert "no more coalition values can be kept in" in said
+    assert "make room, and run the same command with --resume" in said
+    assert written(tmp_path / "out.journal")
+    resumed = edgeprune(*SHAPLEY, "-o", str(tmp_path / "out"), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert not (tmp_path / "out.journal").exists()
 
 
 def test_the_python_api_resumes_only_beside_an_output(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
