@@ -76,8 +76,8 @@ def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
         if error.errno not in _NO_ROOM or not journals.folder.exists():
             raise
         raise OutputError(
-            f"no more coalition values can be kept in {str(journals.folder)!r} ({error.strerror}); those that "
-            "are there stay: make room, and run the same command with --resume to go on"
+            f"no more coalition values can be kept in {str(journals.folder)!r} ({error.strerror}); those "
+            "that are there stay: make room, and run the same command with --resume to go on"
         ) from error
     except Exception:
         if journals.kept:

@@ -79,7 +79,10 @@ def _effort(blocks: int, prepared: Prepared, max_evaluations: int | None) -> tup
     wanted = 2**blocks if blocks <= MOST_EXACT else _EVALUATIONS_PER_BLOCK * blocks
     if max_evaluations is None:
         work = wanted * max(1, prepared.coupling.total_macs())
-        return min(every, max(_FEWEST_IMAGES, int(_WORK_MACS // work))), wanted
+        images = min(every, max(_FEWEST_IMAGES, int(_WORK_MACS // work)))
+        if _IMAGES_AT_ONCE < images < every:
+            images -= images % _IMAGES_AT_ONCE
+        return images, wanted
     least = blocks + 2 if blocks > 2 else 2**blocks
     if max_evaluations < least:
         raise UsageError(

@@ -34,7 +34,7 @@ def prepared(images: int, macs: int) -> Any:
     ("blocks", "macs", "limit", "expected"),
     [
         (9, 1, None, (1000, 512)),
-        (9, 40_000_000, None, (390, 512)),
+        (9, 40_000_000, None, (384, 512)),
         (14, 10**9, None, (32, 2**14)),
         (15, 1, None, (1000, 300)),
         (4, 1, 16, (128, 16)),
