@@ -224,7 +224,7 @@ BAD = {
     "unknown layer": (("--layer", "secnd"), 2, ("no layer 'secnd'", "did you mean 'second'", "Accepted are")),
     "layer that stays": (("--layer", "head"), 2, ("no channel of layer 'head'", "output of the model")),
     "unknown criterion": (("--criterion", "hybird"), 2, ("no criterion 'hybird'", "did you mean 'hybrid'")),
-    "too few evaluations": (("--max-evaluations", "1"), 2, ("max_evaluations=1", "too few", "needs 2")),
+    "too few evaluations": (("--max-evaluations", "1"), 2, ("max_evaluations=1", "too few", "need 3")),
     "ratio": (("--ratio", "2"), 2, ("ratio 2 is not accepted", "between 0 and 1")),
     "no such data": (("--calibration", "nowhere"), 4, ("nowhere",)),
     "no such model": (("--arch", "nets.py:colour"), 3, ("do not fit",)),
