@@ -37,7 +37,7 @@ from edgeprune.selection import select
 IMAGES = 1_000
 RATIOS = (0.25, 0.4, 0.5, 0.65)
 MODES = ("global", "uniform")
-LEADING = ("hybrid", "activation-weight", "reconstruction-residual", "taylor-squared", "l1")
+LEADING = ("hybrid", "fpgm", "l2", "l1", "taylor-squared", "activation-weight")
 """Criteria that are run first, and with every seed."""
 
 
