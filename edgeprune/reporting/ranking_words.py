@@ -66,7 +66,7 @@ def areas_table(report: RankingReport) -> Table:
 
 
 def channels_table(report: RankingReport) -> Table:
-    """Least and most valuable channel of every group by the first criterion."""
+    """The channel of every group that leaves first, and the one that stays longest, by the first criterion."""
     first = report.criteria[0]
     rows = tuple(
         (
@@ -79,7 +79,7 @@ def channels_table(report: RankingReport) -> Table:
     )
     return Table(
         title=f"Channels by {first.name}",
-        columns=("layers", "channels", "least valuable", "most valuable"),
+        columns=("layers", "channels", "leaves first", "stays longest"),
         rows=rows,
         numeric=(1,),
     )

@@ -149,7 +149,7 @@ def test_the_terminal_shows_layers_and_areas(ranked: Any, report: Any) -> None:
     text = ranked[1].stdout
     for group in report["groups"]:
         assert group["name"] in text
-    assert "least valuable" in text
+    assert "leaves first" in text
     for curve in report["removal"]["curves"]:
         assert f"{curve['quality_auc']:.3f} ± " in text
 
