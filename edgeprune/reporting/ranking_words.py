@@ -66,7 +66,7 @@ def areas_table(report: RankingReport) -> Table:
 
 
 def channels_table(report: RankingReport) -> Table:
-    """The channel of every group that leaves first, and the one that stays longest, by the first criterion."""
+    """Who leaves first and who stays longest of every group, by the first criterion."""
     first = report.criteria[0]
     rows = tuple(
         (
