@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -217,7 +218,9 @@ def main() -> None:
             ", ".join(str(s) for s in range(options.seeds)),
             options.threads,
         )
-        text += render(rows, json.loads(base.read_text())["accuracy"], IMAGES)
+        planned = cells(options.seeds)
+        absent = Counter(f"{c.criterion} {c.mode}" for c in planned if not (folder / c.file_name).exists())
+        text += render(rows, json.loads(base.read_text())["accuracy"], IMAGES, dict(absent))
     write_result("shapley-network.md", text)
 
 

@@ -11,7 +11,7 @@ Row = dict[str, Any]
 OURS = "hybrid"
 
 
-def render(rows: list[Row], base: float, images: int) -> str:
+def render(rows: list[Row], base: float, images: int, missing: dict[str, int]) -> str:
     """Everything below the header."""
     text = (
         f"{images:,} unlabelled training images (another draw a seed), whole test set of 10,000 images, no\n"
@@ -23,7 +23,14 @@ def render(rows: list[Row], base: float, images: int) -> str:
     )
     for ratio in sorted({r["ratio"] for r in rows}):
         text += _cut([r for r in rows if r["ratio"] == ratio], ratio)
-    return text + _verdict(rows)
+    return text + _verdict(rows) + _left_out(missing)
+
+
+def _left_out(missing: dict[str, int]) -> str:
+    """Networks of the plan that were not measured, by criterion and selection."""
+    if not missing:
+        return ""
+    return "\nNot run: " + ", ".join(f"{name} ({count})" for name, count in missing.items()) + " networks.\n"
 
 
 def _cut(rows: list[Row], ratio: float) -> str:
