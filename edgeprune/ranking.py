@@ -136,7 +136,7 @@ def options_for(coupling: CouplingGraph, ratio: float) -> RankingOptions:
 def total_passes(game: Game, options: RankingOptions) -> int:
     """Forward-backward passes of the gradient estimate, of one batch each (for progress displays)."""
     rounds = max(1, math.ceil(options.samples / game.num_images))
-    return rounds * math.ceil(game.num_images / options.batch) + _cost_passes(options)
+    return rounds * math.ceil(game.num_images / options.batch) + cost_passes(options)
 
 
 def rank(
@@ -183,7 +183,8 @@ def rank(
     )
 
 
-def _cost_passes(options: RankingOptions) -> int:
+def cost_passes(options: RankingOptions) -> int:
+    """Backward passes of the removal costs, of one batch each."""
     return math.ceil(options.cost_samples / options.batch)
 
 
@@ -200,7 +201,7 @@ def _removal_costs(
     """
     moments = game.second_moments()
     order = np.empty(0, dtype=np.int64)
-    for _ in range(_cost_passes(options)):
+    for _ in range(cost_passes(options)):
         if len(order) < options.batch:
             order = np.concatenate([order, rng.permutation(game.num_images)])
         images, order = order[: options.batch], order[options.batch :]

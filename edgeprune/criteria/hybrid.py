@@ -9,7 +9,7 @@ import numpy as np
 from edgeprune.artifacts.scores import Scores
 from edgeprune.criteria.base import Advance, Evidence
 from edgeprune.errors import UsageError
-from edgeprune.ranking import RankingOptions, options_for, rank, total_passes
+from edgeprune.ranking import RankingOptions, cost_passes, options_for, rank, total_passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Hybrid:
                 f"max_evaluations={evidence.max_evaluations} is too few for {images} images: one round of "
                 f"gradients and one pass for the removal costs need {one_round + 1}"
             )
-        for_costs = min(-(-settings.cost_samples // settings.batch), evidence.max_evaluations - one_round)
+        for_costs = min(cost_passes(settings), evidence.max_evaluations - one_round)
         rounds = (evidence.max_evaluations - for_costs) // one_round
         return replace(
             settings,

@@ -50,26 +50,26 @@ class SecondMoments:
         """Gather one backward pass at ``coalition`` (n,) over ``images`` (b,)."""
         with self._watching() as seen, torch.enable_grad():
             total, masks = self._project(coalition, images, rng)
-            gradients = torch.autograd.grad(total, (masks, *(after for _, after in seen)))
+            passed = [seen[place] for place in range(len(self._points))]
+            gradients = torch.autograd.grad(total, (masks, *(after for _, after in passed)))
         self._squares += gradients[0][:, :-1].double().square().sum(0).numpy()
-        for place, ((before, _), gradient) in enumerate(zip(seen, gradients[1:], strict=True)):
+        for place, ((before, _), gradient) in enumerate(zip(passed, gradients[1:], strict=True)):
             self._gather(place, before, gradient)
         self._images += len(images)
 
     def places(self) -> tuple[QuadraticPlace, ...]:
         """The quadratic model of every place, in the order of the mask points."""
-        return tuple(
-            QuadraticPlace(
-                covariance=point.covariance.numpy(),
-                metric=metric.numpy() * np.sqrt(np.outer(ratios, ratios)) / max(1, self._images),
-                players=np.where(players == self._num_players, NO_PLAYER, players),
-                ridge=point.ridge,
-            )
-            for point, metric, exact, modelled in zip(
-                self._points, self._metric, self._exact, self._modelled, strict=True
-            )
-            for players in (point.players.numpy(),)
-            for ratios in (_ratios(exact, modelled),)
+        return tuple(self._place(place) for place in range(len(self._points)))
+
+    def _place(self, place: int) -> QuadraticPlace:
+        point, players = self._points[place], self._points[place].players.numpy()
+        ratios = _ratios(self._exact[place], self._modelled[place])
+        metric = self._metric[place].numpy() * np.sqrt(np.outer(ratios, ratios)) / max(1, self._images)
+        return QuadraticPlace(
+            covariance=point.covariance.numpy(),
+            metric=metric,
+            players=np.where(players == self._num_players, NO_PLAYER, players),
+            ridge=point.ridge,
         )
 
     def masked_players(self) -> NDArray[np.bool_]:
@@ -84,22 +84,19 @@ class SecondMoments:
         return self._squares / max(1, self._images)
 
     @contextmanager
-    def _watching(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Value before and after every point, in their order, during one forward pass."""
+    def _watching(self) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+        """Value before and after every point, by its place, during one forward pass."""
         seen: dict[int, tuple[Tensor, Tensor]] = {}
-        ordered: list[tuple[Tensor, Tensor]] = []
 
         def keep(place: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], None]:
             def hook(_module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
                 seen[place] = (inputs[0].detach(), output)
-                if len(seen) == len(self._points):
-                    ordered.extend(seen[i] for i in range(len(self._points)))
 
             return hook
 
         hooks = [p.register_forward_hook(keep(i)) for i, p in enumerate(self._points)]
         try:
-            yield ordered
+            yield seen
         finally:
             for hook in hooks:
                 hook.remove()
