@@ -75,13 +75,17 @@ class PruningPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryStep:
-    """What least squares did to one consumer: relative squared error of its output before and after."""
+    """What least squares did to one consumer: relative squared error of its output before and after.
+
+    ``behind_activation``: of what an activation that cuts off leaves of that output.
+    """
 
     layer: str
     error_before: float
     error_after: float
     rows: int
     repaired_residual: bool
+    behind_activation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

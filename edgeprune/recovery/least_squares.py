@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -30,14 +32,25 @@ class NormalEquations:
         """Add rows of inputs (rows, groups, d) and targets (rows, groups, o)."""
         if self.rows == 0 and x.shape[0]:
             self._x_origin, self._t_origin = x.mean(0), t.mean(0)
-        x, t = x - self._x_origin, t - self._t_origin
-        by_group = x.permute(1, 2, 0)
+        centred = x - self._x_origin
+        by_group = centred.permute(1, 2, 0)
         self._xx += torch.bmm(by_group, by_group.transpose(1, 2)).double()
-        self._xt += torch.bmm(by_group, t.permute(1, 0, 2)).double()
-        self._x += x.sum(0).double()
+        self._x += centred.sum(0).double()
+        self.rows += x.shape[0]
+        self.add_targets(x, t)
+
+    def add_targets(self, x: Tensor, t: Tensor) -> None:
+        """Add targets alone, for inputs that were added before (see :meth:`with_same_inputs`)."""
+        x, t = x - self._x_origin, t - self._t_origin
+        self._xt += torch.bmm(x.permute(1, 2, 0), t.permute(1, 0, 2)).double()
         self._t += t.sum(0).double()
         self._tt += t.double().square().sum(0)
-        self.rows += x.shape[0]
+
+    def with_same_inputs(self) -> NormalEquations:
+        """Equations of the same inputs whose targets are still to be added, all of them."""
+        again = copy.copy(self)
+        again._xt, again._t, again._tt = (torch.zeros_like(x) for x in (self._xt, self._t, self._tt))
+        return again
 
     def _moments(self, intercept: bool) -> tuple[Tensor, Tensor]:
         """Second moments (X'X, X'T): about the means where a bias is fitted, else about zero."""
@@ -88,6 +101,11 @@ class NormalEquations:
 def _times(x: Tensor, weights: Tensor) -> Tensor:
     """Rows (groups, d) times weights (groups, d, o)."""
     return torch.bmm(x.unsqueeze(1), weights.double()).squeeze(1)
+
+
+def predicted(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    """Outputs (rows, groups, o) for inputs (rows, groups, d), weights (groups, d, o), bias (groups, o)."""
+    return torch.bmm(x.transpose(0, 1), weights.to(x.dtype)).transpose(0, 1) + bias.to(x.dtype)
 
 
 def channel_map(kept: Tensor, wanted: Tensor, *, ridge: float) -> Tensor:

@@ -4,7 +4,9 @@ For every layer whose input changed, in graph order and on the pruned network's 
 
 1. channel merge: the weights absorb the linear map from kept to all input channels;
 2. patch-level least squares on the whole kernel and a bias, ridge towards 1;
-3. the target of a layer that feeds a residual add is the original sum minus what the pruned shortcut
+3. where an activation cuts off what follows (ReLU), it is solved again for what is left behind it
+   (``clipping``);
+4. the target of a layer that feeds a residual add is the original sum minus what the pruned shortcut
    delivers, so that errors gathered in the stream are repaired where they can be.
 """
 
@@ -14,7 +16,7 @@ import copy
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +26,8 @@ from torch.fx import GraphModule
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
 from edgeprune.artifacts.pruning import RecoveryReport, RecoveryStep
 from edgeprune.attributes import get_attribute
+from edgeprune.fx import op_name
+from edgeprune.recovery.clipping import Clip, Fit, Rows, following_clip, refit
 from edgeprune.recovery.evaluation import LazyGraph
 from edgeprune.recovery.least_squares import NormalEquations, channel_map
 from edgeprune.recovery.structure import (
@@ -44,7 +48,10 @@ _SMALLEST_SCALE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryOptions:
-    """``ridge`` is relative to the mean diagonal of the Gram matrix; ``rows_per_unknown`` bounds the rows."""
+    """``ridge`` is relative to the mean diagonal of the Gram matrix; ``rows_per_unknown`` bounds the rows.
+
+    ``clip_rounds`` more solutions follow where an activation cuts off; 0 leaves the plain one.
+    """
 
     ridge: float = 1e-2
     merge_ridge: float = 1e-3
@@ -53,6 +60,7 @@ class RecoveryOptions:
     images_at_once: int = 100
     memory_limit_bytes: int = 3 * 2**30
     residual_repair: bool = True
+    clip_rounds: int = 3
 
 
 def reconstruct(
@@ -134,6 +142,7 @@ class _Reconstruction:
         self._layers = self._affected(coupling)
         self._sites = {x.name: find_site(original, x.node) for x in self._layers}
         self._repairs = self._choose_repairs()
+        self._clips = self._find_clips()
         batches = list(torch.split(images, options.images_at_once))
         self._first = LazyGraph(original, batches, self._pins_original())
         self._second = LazyGraph(pruned, batches, self._pins_pruned())
@@ -176,6 +185,11 @@ class _Reconstruction:
             chosen[layer.name] = ready
         return chosen
 
+    def _find_clips(self) -> dict[str, Clip | None]:
+        nodes = {n.name: n for n in self._original.graph.nodes}
+        wanted = self._options.clip_rounds > 0
+        return {x.name: following_clip(nodes[self._target_name(x)]) if wanted else None for x in self._layers}
+
     def _target_name(self, layer: WeightedLayer) -> str:
         site = self._sites[layer.name]
         name = site.residual if self._repairs[layer.name] else site.linear_output
@@ -214,49 +228,71 @@ class _Reconstruction:
         shape = geometry(node, weight)
         assert shape is not None
         keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
-        equations = self._accumulate(layer, site, shape, keep_out, weight)
+        picked = self._pick(layer, weight[0].numel())
+        equations = NormalEquations(shape.groups, weight[0].numel(), len(weight) // shape.groups)
+        for rows in self._rows(layer, shape, keep_out, picked):
+            equations.add(rows.inputs, rows.own(rows.target))
         scale, shift = _norm_affine(self.pruned, self._second, site, len(weight))
         intercept = site.norm is not None or site.bias is not None
-        before = weight.flatten(1) * scale[:, None]
         offset = shift + scale * (_tensor(self.pruned, site.bias) if site.bias else 0.0)
-        before_error = equations.relative_error(
-            _grouped(before, shape), offset.double().view(shape.groups, -1)
-        )
-        start = self._merged(layer, site, shape, keep_out) * scale[:, None]
-        solved, bias = equations.solve(_grouped(start, shape), ridge=self._options.ridge, intercept=intercept)
-        after_error = equations.relative_error(solved, bias)
-        if after_error < before_error:
-            self._write(layer, site, _ungrouped(solved), bias.flatten(), scale)
+        before = _grouped(weight.flatten(1) * scale[:, None], shape), offset.double().view(shape.groups, -1)
+        start = _grouped(self._merged(layer, site, shape, keep_out) * scale[:, None], shape)
+
+        def solve(system: NormalEquations) -> tuple[Tensor, Tensor]:
+            return system.solve(start, ridge=self._options.ridge, intercept=intercept)
+
+        fits, clip = (before, solve(equations)), self._clips[layer.name]
+        if clip is None:
+            found = tuple(Fit(weights=w, bias=b, error=equations.relative_error(w, b)) for w, b in fits)
+        else:
+            found = refit(
+                equations, lambda: self._rows(layer, shape, keep_out, picked), clip, fits,
+                solve=solve, rounds=self._options.clip_rounds,
+            )  # fmt: skip
+        best = min(found, key=lambda fit: fit.error)
+        if best is not found[0]:
+            self._write(layer, site, _ungrouped(best.weights), best.bias.flatten(), scale)
         self._release(layer, site)
         return RecoveryStep(
             layer=layer.name,
-            error_before=before_error,
-            error_after=min(after_error, before_error),
+            error_before=found[0].error,
+            error_after=best.error,
             rows=equations.rows,
             repaired_residual=self._repairs[layer.name],
+            behind_activation=clip is not None,
         )
 
-    def _accumulate(
-        self, layer: WeightedLayer, site: LayerSite, shape: Geometry, keep_out: Tensor, weight: Tensor
-    ) -> NormalEquations:
+    def _pick(self, layer: WeightedLayer, unknowns: int) -> list[Tensor]:
+        """Output positions of each batch that give a row."""
+        wanted = max(self._options.min_rows, self._options.rows_per_unknown * unknowns)
+        targets = self._first.value(self._target_name(layer))
+        total = sum(t.shape[0] for t in targets)
+        picked = []
+        for target in targets:
+            places = target.numel() // target.shape[self._axis(layer)]
+            share = max(1, round(wanted * target.shape[0] / total))
+            picked.append(torch.randperm(places, generator=self._rng)[:share].sort().values)
+        return picked
+
+    def _axis(self, layer: WeightedLayer) -> int:
+        return -1 if op_name(self._second.node(layer.node)) == "linear" else 1
+
+    def _rows(
+        self, layer: WeightedLayer, shape: Geometry, keep_out: Tensor, picked: list[Tensor]
+    ) -> Iterator[Rows]:
+        """Rows of every batch at the picked positions; unfolded anew each time to bound the memory."""
+        site = self._sites[layer.name]
         inputs = self._second.value(site.source)
         targets = self._first.value(self._target_name(layer))
         repairs = self._repairs[layer.name]
         shortcuts = self._second.value(site.shortcut) if repairs and site.shortcut else None
-        unknowns = weight[0].numel()
-        equations = NormalEquations(shape.groups, unknowns, len(weight) // shape.groups)
-        wanted = max(self._options.min_rows, self._options.rows_per_unknown * unknowns)
-        total = sum(t.shape[0] for t in targets)
-        axis = -1 if shape.is_linear else 1
-        for index, x in enumerate(inputs):
-            target = targets[index].index_select(axis, keep_out)
-            if shortcuts is not None:
-                target = target - shortcuts[index]
-            places = target.numel() // target.shape[axis]
-            share = max(1, round(wanted * target.shape[0] / total))
-            picked = torch.randperm(places, generator=self._rng)[:share].sort().values
-            equations.add(rows_of(x, shape, picked), targets_of(target, shape, picked))
-        return equations
+        for index, places in enumerate(picked):
+            target = targets[index].index_select(self._axis(layer), keep_out)
+            yield Rows(
+                inputs=rows_of(inputs[index], shape, places),
+                target=targets_of(target, shape, places),
+                shortcut=None if shortcuts is None else targets_of(shortcuts[index], shape, places),
+            )
 
     def _merged(self, layer: WeightedLayer, site: LayerSite, shape: Geometry, keep_out: Tensor) -> Tensor:
         """Weights (o, d) that absorb the map from kept to all input channels (step 1)."""

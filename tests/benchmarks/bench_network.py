@@ -8,6 +8,7 @@ Run as ``python tests/benchmarks/bench_network.py --results FOLDER``; writes
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import tempfile
 import time
@@ -68,6 +69,7 @@ class Bench:
         network.load_state_dict(load_file(data / "resnet20_cifar10.safetensors"))
         self._captured = capture(network.eval(), (3, 32, 32))
         self._coupling = couple(self._captured)
+        self._original: torch.Tensor | None = None
         self._kept: dict[tuple[object, ...], Evidence | Scores] = {}
 
     def measure(self, cell: Cell) -> dict[str, object]:
@@ -91,8 +93,8 @@ class Bench:
         return {
             **asdict(cell),
             "macs_removed": 1 - self._coupling.total_macs(gone) / self._coupling.total_macs(),
-            "pruned": self._accuracy(bare),
-            "recovered": self._accuracy(recovered),
+            "pruned": float(self._hits(self._outputs(bare)).mean()),
+            **self._judged(self._outputs(recovered)),
             "evaluations": scores.evaluations,
             "score_s": scores.duration_s,
             "recovery_cpu_s": recovery_s,
@@ -151,15 +153,31 @@ class Bench:
                 return tuple(np.sort(removed).tolist())
         raise ValueError(f"no share of every group removes {ratio:.0%} of the MACs")
 
+    def _judged(self, outputs: torch.Tensor) -> dict[str, object]:
+        """Accuracy, the images told rightly (for paired errors), and the divergence from the original."""
+        hits = self._hits(outputs)
+        own, original = outputs.log_softmax(1), self._originally().log_softmax(1)
+        return {
+            "recovered": float(hits.mean()),
+            "divergence": float((original.exp() * (original - own)).sum(1).mean()),
+            "hits": base64.b64encode(np.packbits(hits)).decode(),
+        }
+
+    def _hits(self, outputs: torch.Tensor) -> np.ndarray:
+        return (outputs.argmax(1) == self._labels).numpy()
+
     @torch.no_grad()
-    def _accuracy(self, network: torch.nn.Module) -> float:
-        parts = zip(torch.split(self._test, 500), torch.split(self._labels, 500), strict=True)
-        hits = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in parts)
-        return hits / len(self._test)
+    def _outputs(self, network: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([network(images) for images in torch.split(self._test, 500)])
+
+    def _originally(self) -> torch.Tensor:
+        if self._original is None:
+            self._original = self._outputs(self._captured.graph_module)
+        return self._original
 
     def base_accuracy(self) -> float:
         """Of the network before pruning."""
-        return self._accuracy(self._captured.graph_module)
+        return float(self._hits(self._originally()).mean())
 
 
 def read_images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
