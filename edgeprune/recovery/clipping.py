@@ -2,8 +2,9 @@
 
 After a ReLU nobody sees how negative a sum was. So a layer need not say what the original said there, only
 something that is cut off as well, and its freedom goes to the rest (cf. the asymmetric reconstruction of
-Zhang et al., arXiv 1505.06798). Solved by majorisation: with targets that are reachable in this sense from
-the present prediction, plain least squares never raises the error behind the activation (but for the ridge).
+Zhang et al., arXiv 1505.06798). Each round is plain least squares for the nearest targets that look the same
+behind the activation. That majorises the true error wherever the prediction is not cut off alone, and pulls
+on predictions that are; so the error may rise in a round, and every round is measured.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ def render(rows: list[Row], base: float, images: int, missing: dict[str, int]) -
         f"training; the original has {base:.2%}. *global*: players with the least removal cost per MAC\n"
         "saved leave, over all groups (`edgeprune.selection`); *uniform*: the same share of every group,\n"
         "cheapest first. *pruned*: before recovery; *recovered*: after the closed-form recovery, the same\n"
-        "for all; *divergence*: mean Kullback-Leibler divergence of the recovered network's answers from\n"
-        "the original's on the test images (lower is better). Mean over seeds, ± half of the range where there are several. *score*: wall seconds of\n"
-        "the criterion, on a machine that did other work, too; *passes*: batch passes.\n"
+        "for all; *divergence*: mean Kullback-Leibler divergence of the recovered answers from the\n"
+        "original's on the test images (lower is better). Mean over seeds, ± half of the range where there\n"
+        "are several. *score*: wall seconds of the criterion, on a machine that did other work, too;\n"
+        "*passes*: batch passes.\n"
     )
     for ratio in sorted({r["ratio"] for r in rows}):
         text += _cut([r for r in rows if r["ratio"] == ratio], ratio)
@@ -41,8 +42,17 @@ def _cut(rows: list[Row], ratio: float) -> str:
     by_method = _by_method(rows)
     ordered = sorted(by_method.items(), key=lambda item: -_mean(item[1], "recovered"))
     text = f"\n## {ratio:.0%} of the MACs cut\n\n"
-    text += "| criterion | selection | seeds | MACs removed | pruned | recovered | divergence | passes | score |\n"
-    text += "|---|---|---|---|---|---|---|---|---|\n"
+    titles = (
+        "criterion",
+        "selection",
+        "seeds",
+        "MACs removed",
+        "pruned",
+        "recovered",
+        "divergence",
+        "passes",
+    )
+    text += _row([*titles, "score"]) + _row(["---"] * 9)
     for (name, mode), found in ordered:
         cells = [
             f"**{name}**" if name == OURS else name,
@@ -55,19 +65,20 @@ def _cut(rows: list[Row], ratio: float) -> str:
             f"{_mean(found, 'evaluations'):.0f}",
             f"{_mean(found, 'score_s'):.0f} s",
         ]
-        text += f"| {' | '.join(cells)} |\n"
+        text += _row(cells)
     return text
 
 
 def _verdict(rows: list[Row]) -> str:
     text = "\n## Ours against the best other\n\n"
     text += (
-        "After recovery; the seeds' images are common to both. *Difference*: points of accuracy, seed by seed,\n"
-        "then their mean with the standard error that the draw of 10,000 test images leaves (from the images on\n"
-        "which the two disagree, seeds averaged). *Least divergence*: of the others, whose it is, and its ratio\n"
-        "to ours, seed by seed.\n\n"
+        "After recovery; the seeds' images are common to both. *Difference*: points of accuracy, seed by\n"
+        "seed, then their mean with the standard error that the draw of 10,000 test images leaves (from the\n"
+        "images on which the two disagree, seeds averaged). *Least divergence*: of the others, whose it is,\n"
+        "and its ratio to ours, seed by seed.\n\n"
     )
-    text += "| cut | ours | best other | difference | mean | least divergence of others |\n|---|---|---|---|---|---|\n"
+    text += _row(["cut", "ours", "best other", "difference", "mean", "least divergence of others"])
+    text += _row(["---"] * 6)
     for ratio in sorted({r["ratio"] for r in rows}):
         by_method = _by_method([r for r in rows if r["ratio"] == ratio])
         ours = {r["seed"]: r for r in by_method.get((OURS, "global"), [])}
@@ -78,12 +89,20 @@ def _verdict(rows: list[Row]) -> str:
         (near, near_mode), nearest = min(others.items(), key=lambda item: _mean(item[1], "divergence"))
         gaps = [f"{100 * (ours[r['seed']]['recovered'] - r['recovered']):+.2f}" for r in best]
         ratios = [f"{r['divergence'] / ours[r['seed']]['divergence']:.2f}" for r in nearest]
-        text += (
-            f"| {ratio:.0%} | {_spread([*ours.values()], 'recovered')} "
-            f"| {name}, {mode}: {_spread(best, 'recovered')} | {', '.join(gaps)} "
-            f"| {_paired([(ours[r['seed']], r) for r in best])} | {near}, {near_mode}: {', '.join(ratios)} |\n"
-        )
+        cells = [
+            f"{ratio:.0%}",
+            _spread([*ours.values()], "recovered"),
+            f"{name}, {mode}: {_spread(best, 'recovered')}",
+            ", ".join(gaps),
+            _paired([(ours[r["seed"]], r) for r in best]),
+            f"{near}, {near_mode}: {', '.join(ratios)}",
+        ]
+        text += _row(cells)
     return text
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _paired(pairs: list[tuple[Row, Row]]) -> str:
