@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod
 from edgeprune.shapley.aggregate import aggregate
+from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.exact import exact
 from edgeprune.shapley.game import DifferentiableGame, FloatArray, Game
 from edgeprune.shapley.multilinear import multilinear
@@ -44,6 +45,14 @@ class Moments(Protocol):
 
     def masked_players(self) -> NDArray[np.bool_]:
         """Players (n,) whom the places do not tell in full."""
+        ...
+
+    def state(self) -> State:
+        """All that was gathered, for ``restore``."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Go on from what ``state`` gave."""
         ...
 
     def squares(self) -> NDArray[np.float64]:
@@ -146,11 +155,15 @@ def rank(
     rng: np.random.Generator,
     options: RankingOptions | None = None,
     advance: Callable[[int], None] = lambda _units: None,
+    checkpoints: Callable[[str], Checkpoint] = lambda _name: NoCheckpoint(),
 ) -> Ranking:
-    """Value every player of ``game``; deterministic for a given ``rng``."""
+    """Value every player of ``game``; deterministic for a given ``rng``.
+
+    ``checkpoints`` gives for "values" and for "costs" where that estimate is kept, so that a run that was
+    stopped goes on and ends the same.
+    """
     options = options or RankingOptions()
     started = time.perf_counter()
-    before = game.evaluations
     estimate = multilinear(
         game,
         passes=max(1, math.ceil(options.samples / game.num_images)),
@@ -160,20 +173,23 @@ def rank(
         batch=options.batch,
         rng=rng,
         advance=advance,
+        checkpoint=checkpoints("values"),
     )
+    before = game.evaluations
     values, errors = estimate.values.copy(), estimate.standard_errors.copy()
     methods = dict.fromkeys((g.name for g in groups), RankingMethod.MULTILINEAR)
     for group in groups:
         if 2 <= len(group.players) <= options.exact_players:
             _refine_exactly(game, group, values, errors, options)
             methods[group.name] = RankingMethod.EXACT
-    costs = _removal_costs(game, groups, rng, options, advance)
+    exact_evaluations = game.evaluations - before
+    costs = _removal_costs(game, groups, rng, options, advance, checkpoints("costs"))
     return Ranking(
         values=values,
         standard_errors=errors,
         group_methods=methods,
         aggregate=options.aggregate,
-        evaluations=game.evaluations - before,
+        evaluations=estimate.evaluations + exact_evaluations + cost_passes(options),
         images=game.num_images,
         q_low=options.q_low,
         q_high=options.q_high,
@@ -194,20 +210,13 @@ def _removal_costs(
     rng: np.random.Generator,
     options: RankingOptions,
     advance: Callable[[int], None],
+    checkpoint: Checkpoint,
 ) -> FloatArray:
     """What each player (n,) adds to the squared change of the outputs when its group leaves in order.
 
     Where a player enters a consumer unreconstructed there is no model: its own squared change counts.
     """
-    moments = game.second_moments()
-    order = np.empty(0, dtype=np.int64)
-    for _ in range(cost_passes(options)):
-        if len(order) < options.batch:
-            order = np.concatenate([order, rng.permutation(game.num_images)])
-        images, order = order[: options.batch], order[options.batch :]
-        drawn = rng.random(game.num_players) < rng.uniform(options.cost_q_low, 1.0)
-        moments.add(drawn, images, rng)
-        advance(1)
+    moments = _gather_moments(game, rng, options, advance, checkpoint)
     costs, masked, places = moments.squares(), moments.masked_players(), moments.places()
     for group in groups:
         players = np.array(group.players)
@@ -217,6 +226,38 @@ def _removal_costs(
         found = QuadraticGame(own, players).eliminate()
         costs[players[found.order]] = rising(found.costs)
     return costs
+
+
+def _gather_moments(
+    game: NetworkGame,
+    rng: np.random.Generator,
+    options: RankingOptions,
+    advance: Callable[[int], None],
+    checkpoint: Checkpoint,
+) -> Moments:
+    """Second moments over batches of images, each with a coalition of its own."""
+    moments = game.second_moments()
+    order, done = np.empty(0, dtype=np.int64), 0
+    if (found := checkpoint.restored()) is not None:
+        moments.restore(found)
+        order, done = found["order"], int(found["done"])
+        set_generator(rng, found["rng"])
+        advance(done)
+
+    def state() -> State:
+        return {**moments.state(), "order": order, "done": np.array(done), "rng": generator_state(rng)}
+
+    while done < cost_passes(options):
+        if len(order) < options.batch:
+            order = np.concatenate([order, rng.permutation(game.num_images)])
+        images, order = order[: options.batch], order[options.batch :]
+        drawn = rng.random(game.num_players) < rng.uniform(options.cost_q_low, 1.0)
+        moments.add(drawn, images, rng)
+        done += 1
+        checkpoint.offer(state)
+        advance(1)
+    checkpoint.keep(state)
+    return moments
 
 
 def rising(costs: FloatArray) -> FloatArray:

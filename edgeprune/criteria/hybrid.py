@@ -10,6 +10,7 @@ from edgeprune.artifacts.scores import Scores
 from edgeprune.criteria.base import Advance, Evidence
 from edgeprune.errors import UsageError
 from edgeprune.ranking import RankingOptions, cost_passes, options_for, rank, total_passes
+from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,16 @@ class Hybrid:
             UsageError: ``max_evaluations`` does not allow one pass over all images.
         """
         settings = self._settings(evidence)
+
+        def checkpoint(name: str) -> Checkpoint:
+            if evidence.journals is None:
+                return NoCheckpoint()
+            return evidence.journals.checkpoint(f"{self.name}-{name}", settings=f"{settings}")
+
         ranking = rank(
-            evidence.recovery_game, evidence.coupling.groups, rng=rng, options=settings, advance=advance
-        )
+            evidence.recovery_game, evidence.coupling.groups,
+            rng=rng, options=settings, advance=advance, checkpoints=checkpoint,
+        )  # fmt: skip
         exact = sum(m.value == "exact" for m in ranking.group_methods.values())
         return Scores(
             criterion=self.name,

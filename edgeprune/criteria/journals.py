@@ -1,4 +1,4 @@
-"""Coalition values of a run on file, one game a file, so that a run that was stopped goes on."""
+"""Coalition values of a run on file, one game or estimate a file, so that a run that was stopped goes on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.files import atomic_write_text
+from edgeprune.shapley.checkpoint import FileCheckpoint
 from edgeprune.shapley.game import Game
 from edgeprune.shapley.journal import JournaledGame
 
@@ -17,7 +18,7 @@ _NAME = "journal.json"
 
 
 class Journals:
-    """A folder of ``JournaledGame`` files, made when the first game is opened.
+    """A folder of ``JournaledGame`` and ``FileCheckpoint`` files, made when the first one is opened.
 
     Args:
         folder: of the files.
@@ -32,6 +33,7 @@ class Journals:
         self.folder = folder
         self._about = dict(about)
         self._games: list[JournaledGame] = []
+        self._checkpoints: list[FileCheckpoint] = []
         found = read_about(folder)
         differing = [] if found is None else _differing(found, self._about)
         if differing:
@@ -41,9 +43,12 @@ class Journals:
             )
 
     @property
-    def kept(self) -> int:
-        """Coalition values on file of the games that were opened."""
-        return sum(game.known for game in self._games)
+    def kept(self) -> str:
+        """What is on file of the games and estimates that were opened, in words; empty where nothing is."""
+        count = sum(game.known for game in self._games)
+        found = [f"{count:,} coalition values"] if count else []
+        found += ["gradient estimates"] if any(c.path.exists() for c in self._checkpoints) else []
+        return " and ".join(found)
 
     def open(self, game: Game, name: str) -> JournaledGame:
         """``game`` with its values kept in the file ``name``; use it in a ``with`` statement.
@@ -52,6 +57,24 @@ class Journals:
             UsageError: the file is damaged.
             OutputError: it cannot be written.
         """
+        opened = JournaledGame(game, self.folder / f"{name}.values", fingerprint=self._begin(name))
+        self._games.append(opened)
+        return opened
+
+    def checkpoint(self, name: str, *, settings: str) -> FileCheckpoint:
+        """Where the estimate ``name`` of these ``settings`` keeps its state.
+
+        Raises:
+            UsageError: the file was begun with other settings or is damaged.
+            OutputError: it cannot be written.
+        """
+        fingerprint = self._begin(f"{name}\n{settings}")
+        opened = FileCheckpoint(self.folder / f"{name}.npz", fingerprint=fingerprint)
+        self._checkpoints.append(opened)
+        return opened
+
+    def _begin(self, words: str) -> str:
+        """Make the folder if need be; the fingerprint of ``words`` and of all that decides the values."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -61,16 +84,13 @@ class Journals:
         text = json.dumps(self._about, indent=2, sort_keys=True) + "\n"
         if not (self.folder / _NAME).exists():
             atomic_write_text(self.folder / _NAME, text)
-        fingerprint = hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()
-        opened = JournaledGame(game, self.folder / f"{name}.values", fingerprint=fingerprint)
-        self._games.append(opened)
-        return opened
+        return hashlib.sha256(f"{words}\n{text}".encode()).hexdigest()
 
     def remove(self) -> None:
         """Delete the folder, once the run has ended well."""
         for game in self._games:
             game.close()
-        if self._games:
+        if self._games or self._checkpoints:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,22 @@ class SecondMoments:
         for place, ((before, _), gradient) in enumerate(zip(passed, gradients[1:], strict=True)):
             self._gather(place, before, gradient)
         self._images += len(images)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that was gathered, for :meth:`restore`."""
+        found: dict[str, NDArray[Any]] = {"squares": self._squares, "images": np.array(self._images)}
+        for place, metric in enumerate(self._metric):
+            found[f"metric-{place}"] = metric.numpy()
+            found[f"exact-{place}"], found[f"modelled-{place}"] = self._exact[place], self._modelled[place]
+        return found
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._squares, self._images = state["squares"].copy(), int(state["images"])
+        for place in range(len(self._points)):
+            self._metric[place] = torch.from_numpy(state[f"metric-{place}"].copy())
+            self._exact[place] = state[f"exact-{place}"].copy()
+            self._modelled[place] = state[f"modelled-{place}"].copy()
 
     def places(self) -> tuple[QuadraticPlace, ...]:
         """The quadratic model of every place, in the order of the mask points."""

@@ -67,8 +67,7 @@ def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
     except KeyboardInterrupt as stopped:
         if not journals.folder.exists():
             raise
-        count = journals.kept
-        kept = f"{count:,} coalition values are kept" if count else "what was kept before is still"
+        kept = f"{journals.kept} are kept" if journals.kept else "what was kept before is still"
         raise KeyboardInterrupt(
             f"{kept} in {journals.folder}; run the same command with --resume to go on"
         ) from stopped
@@ -81,10 +80,7 @@ def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
         ) from error
     except Exception:
         if journals.kept:
-            _log.warning(
-                "%s coalition values are kept in %s; --resume goes on from there",
-                f"{journals.kept:,}", journals.folder,
-            )  # fmt: skip
+            _log.warning("%s are kept in %s; --resume goes on from there", journals.kept, journals.folder)
         raise
     journals.remove()
 

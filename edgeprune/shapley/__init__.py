@@ -11,6 +11,7 @@ project grew from.
 
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.adjusted import adjusted
+from edgeprune.shapley.checkpoint import FileCheckpoint
 from edgeprune.shapley.correction import corrected
 from edgeprune.shapley.estimate import Estimate, Method
 from edgeprune.shapley.exact import CoalitionTable, Trajectory, exact, exact_estimate
@@ -39,6 +40,7 @@ __all__ = [
     "CountedGame",
     "DifferentiableGame",
     "Estimate",
+    "FileCheckpoint",
     "Game",
     "JournaledGame",
     "KeptSizeLaw",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune.artifacts.pruning import Aggregate
+from edgeprune.shapley.checkpoint import State
 from edgeprune.shapley.game import FloatArray
 
 
@@ -30,6 +34,15 @@ class Moments:
             power = power * centred
             self._sums[order] += power.sum(axis=0)
         self.count += len(marginals)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that was gathered, for :meth:`restore`."""
+        return {"sums": self._sums, "origin": self._origin, "count": np.array(self.count)}
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._sums, self._origin = state["sums"].copy(), state["origin"].copy()
+        self.count = int(state["count"])
 
     def aggregate(self, kind: Aggregate) -> tuple[FloatArray, FloatArray]:
         """Value and standard error (n,) each; errors by the delta method, samples taken as independent."""

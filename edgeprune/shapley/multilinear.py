@@ -7,8 +7,9 @@ import numpy as np
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.aggregate import Moments
+from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.estimate import Estimate, Method, from_units
-from edgeprune.shapley.game import Advance, CountedGame, DifferentiableGame, FloatArray
+from edgeprune.shapley.game import Advance, CountedGame, DifferentiableGame, FloatArray, IndexArray
 
 
 def multilinear(
@@ -23,6 +24,7 @@ def multilinear(
     fixed_images: bool = False,
     measure_ends: bool = False,
     advance: Advance = lambda _units: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Estimate:
     """phi_i = E over q of dF/dm_i at coalitions drawn with inclusion probability q (Owen 1972).
 
@@ -40,11 +42,13 @@ def multilinear(
     marginals: the root mean square, say, is of the marginals of image and coalition, not of an image's own
     value. The standard errors take images and coalitions as drawn together; with ``fixed_images`` they are
     for the images at hand, as those of other estimators, from the scatter of the means of passes.
+    With a ``checkpoint`` an estimate that was stopped goes on, its random numbers too, and ends the same.
 
     Raises:
         UsageError: no pass, an empty batch, or a range of inclusion probabilities not within [0, 1];
             ``fixed_images`` with another aggregate than the mean.
     """
+    checkpoint = checkpoint or NoCheckpoint()
     check_range(q_low, q_high)
     if fixed_images and aggregate is not Aggregate.MEAN:
         raise UsageError(
@@ -52,26 +56,23 @@ def multilinear(
         )
     if passes < 1 or batch < 1:
         raise UsageError(f"passes={passes} with batch={batch} is not accepted: give 1 or more of each")
-    moments = Moments(game.num_players)
-    pass_means = np.zeros((passes, game.num_players))
-    evaluations = 0
-    for number in range(passes):
-        order = rng.permutation(game.num_images)
-        for start in range(0, game.num_images, batch):
-            images = order[start : start + batch]
-            rows = 1 if game.shared_coalition else len(images)
-            memberships = draw_memberships(rows, game.num_players, q_low, q_high, rng)
-            found = game.marginals(np.broadcast_to(memberships, (len(images), game.num_players)), images)
-            moments.add(found)
-            pass_means[number] += found.sum(axis=0) / game.num_images
-            evaluations += 1
-            advance(1)
-    values, errors = from_units(pass_means) if fixed_images else moments.aggregate(aggregate)
+    walk = _Walk(game.num_players, passes, checkpoint.restored(), rng)
+    advance(walk.evaluations)
+    while walk.passes_done < passes:
+        images = walk.next_images(game.num_images, batch, rng)
+        rows = 1 if game.shared_coalition else len(images)
+        memberships = draw_memberships(rows, game.num_players, q_low, q_high, rng)
+        found = game.marginals(np.broadcast_to(memberships, (len(images), game.num_players)), images)
+        walk.add(found, game.num_images)
+        checkpoint.offer(lambda: walk.state(rng))
+        advance(1)
+    checkpoint.keep(lambda: walk.state(rng))
+    values, errors = from_units(walk.pass_means) if fixed_images else walk.moments.aggregate(aggregate)
     ends = CountedGame(game).ends() if measure_ends else (None, None)
     return Estimate(
         values=values,
         standard_errors=errors,
-        evaluations=evaluations + (2 if measure_ends else 0),
+        evaluations=walk.evaluations + (2 if measure_ends else 0),
         empty_value=ends[0],
         grand_value=ends[1],
         method=Method.MULTILINEAR,
@@ -79,6 +80,49 @@ def multilinear(
         f"of {game.num_images} images",
         aggregate=aggregate,
     )
+
+
+class _Walk:
+    """How far an estimate has come through the passes over all images, and what it found."""
+
+    def __init__(
+        self, num_players: int, passes: int, restored: State | None, rng: np.random.Generator
+    ) -> None:
+        self.moments = Moments(num_players)
+        self.pass_means = np.zeros((passes, num_players))
+        self.passes_done = 0
+        self.evaluations = 0
+        self._order = np.empty(0, dtype=np.int64)
+        if restored is not None:
+            self.moments.restore(restored)
+            self.pass_means, self._order = restored["pass_means"].copy(), restored["order"]
+            self.passes_done, self.evaluations = int(restored["passes_done"]), int(restored["evaluations"])
+            set_generator(rng, restored["rng"])
+
+    def next_images(self, num_images: int, batch: int, rng: np.random.Generator) -> IndexArray:
+        """The next (b,) of an order drawn anew in every pass."""
+        if not len(self._order):
+            self._order = rng.permutation(num_images)
+        images, self._order = self._order[:batch], self._order[batch:]
+        return images
+
+    def add(self, marginals: FloatArray, num_images: int) -> None:
+        """Count one batch of marginals (b, n)."""
+        self.moments.add(marginals)
+        self.pass_means[self.passes_done] += marginals.sum(axis=0) / num_images
+        self.evaluations += 1
+        self.passes_done += not len(self._order)
+
+    def state(self, rng: np.random.Generator) -> State:
+        """All of it, and where the random numbers stand."""
+        return {
+            **self.moments.state(),
+            "pass_means": self.pass_means,
+            "order": self._order,
+            "passes_done": np.array(self.passes_done),
+            "evaluations": np.array(self.evaluations),
+            "rng": generator_state(rng),
+        }
 
 
 def draw_memberships(

@@ -1,0 +1,133 @@
+"""Where a long estimate stands, on file, so that one that was stopped goes on and ends just the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.errors import UsageError
+from edgeprune.files import atomic_write_bytes
+
+State = Mapping[str, NDArray[Any]]
+"""Everything an estimate needs to go on, by name; the state of its random numbers included."""
+
+_FINGERPRINT = "fingerprint"
+_INTERVAL_S = 5.0
+_LEAST_WORK_PER_SAVE = 20.0
+"""Seconds of work between saves for each second that a save took."""
+
+
+class Checkpoint(Protocol):
+    """Keeps the state of one estimate."""
+
+    def restored(self) -> State | None:
+        """What an earlier run left; ``None`` at a first start."""
+        ...
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Keep the state if it is time to."""
+        ...
+
+    def keep(self, state: Callable[[], State]) -> None:
+        """Keep the state."""
+        ...
+
+
+class NoCheckpoint:
+    """Of estimates that nobody asked to keep."""
+
+    def restored(self) -> State | None:
+        """Nothing."""
+        return None
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Keeps nothing."""
+
+    def keep(self, state: Callable[[], State]) -> None:
+        """Keeps nothing."""
+
+
+class FileCheckpoint:
+    """The state in one ``.npz`` file, replaced whole every few seconds, so that a reader never sees a part.
+
+    Args:
+        path: in a folder that exists.
+        fingerprint: whatever decides the estimate; a file of another one is refused.
+        interval_s: least time between offers that are kept; longer where saving takes long.
+
+    Raises:
+        UsageError: the file was begun with other settings or is damaged.
+    """
+
+    def __init__(self, path: Path, *, fingerprint: str, interval_s: float = _INTERVAL_S) -> None:
+        self.path = path
+        self._fingerprint = fingerprint
+        self._interval_s = interval_s
+        self._wait_s = interval_s
+        self._kept_at = time.monotonic()
+        self._restored = self._read() if path.exists() else None
+
+    def restored(self) -> State | None:
+        """What the file held when it was opened."""
+        return self._restored
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Keep the state if the last one is old enough."""
+        if time.monotonic() - self._kept_at >= self._wait_s:
+            self.keep(state)
+
+    def keep(self, state: Callable[[], State]) -> None:
+        """Replace the file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        started = time.monotonic()
+        stream = io.BytesIO()
+        np.savez(stream, **{_FINGERPRINT: _bytes_of(self._fingerprint)}, **state())  # type: ignore[arg-type]
+        atomic_write_bytes(self.path, stream.getvalue())
+        self._kept_at = time.monotonic()
+        self._wait_s = max(self._interval_s, _LEAST_WORK_PER_SAVE * (self._kept_at - started))
+
+    def _read(self) -> State:
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+            fingerprint = _text_of(found.pop(_FINGERPRINT))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"{str(self.path)!r} is damaged, so the run cannot go on with it: delete it to begin this "
+                "estimate anew"
+            ) from error
+        if fingerprint != self._fingerprint:
+            raise UsageError(
+                f"{str(self.path)!r} was begun with other settings and is of no use here: ask for the same "
+                "again, or delete it to begin this estimate anew"
+            )
+        return found
+
+
+def generator_state(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Where the random numbers stand, as bytes (k,)."""
+    return _bytes_of(json.dumps(rng.bit_generator.state, default=lambda found: found.tolist()))
+
+
+def set_generator(rng: np.random.Generator, state: NDArray[np.uint8]) -> None:
+    """Go on with the random numbers where ``generator_state`` found them."""
+    rng.bit_generator.state = json.loads(_text_of(state))
+
+
+def _bytes_of(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+
+
+def _text_of(found: NDArray[Any]) -> str:
+    return found.tobytes().decode("utf-8")
