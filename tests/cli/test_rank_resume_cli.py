@@ -127,6 +127,30 @@ def test_an_interrupted_run_says_what_it_kept_and_goes_on(
     assert snapshot(project) == before
 
 
+def test_the_default_criterion_keeps_its_gradients(project: Path, tmp_path: Path, edgeprune: Any) -> None:
+    """Its values are on file when they are done; the run is killed with the rest still to do."""
+    command = [sys.executable, "-m", "edgeprune", *SMALL, "-o", str(tmp_path / "out")]
+    journal = tmp_path / "out.journal"
+    with subprocess.Popen(
+        command, cwd=project, env=environment(tmp_path / "scratch"), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not (journal / "hybrid-values.npz").exists():
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
+    asked = (*SMALL, "-o", str(tmp_path / "out"), "--resume")
+    assert "begun with other settings" in sentence(edgeprune(*asked, "--ratio", "0.4"), 2)
+    resumed = edgeprune(*asked)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not journal.exists()
+    straight = edgeprune(*SMALL, "-o", str(tmp_path / "straight"))
+    assert straight.returncode == 0, straight.stderr
+    assert figures(tmp_path / "out") == figures(tmp_path / "straight")
+
+
 def test_a_killed_run_goes_on_too(project: Path, tmp_path: Path, edgeprune: Any) -> None:
     status, _ = stopped(project, tmp_path, "--layer", "first", by=signal.SIGKILL)
     assert status == -signal.SIGKILL
