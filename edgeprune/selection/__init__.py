@@ -1,0 +1,18 @@
+"""Which players go: the least value lost within limits on the network's costs. Pure functions, no torch."""
+
+from edgeprune.selection.choosing import MIN_CHANNELS, STEPS_PER_GROUP, select, within_limits
+from edgeprune.selection.costs import CostModel, LayerCost, Limit, Product, Roofline, Table, macs_model
+
+__all__ = [
+    "MIN_CHANNELS",
+    "STEPS_PER_GROUP",
+    "CostModel",
+    "LayerCost",
+    "Limit",
+    "Product",
+    "Roofline",
+    "Table",
+    "macs_model",
+    "select",
+    "within_limits",
+]

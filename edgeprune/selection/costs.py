@@ -1,0 +1,185 @@
+"""What a network costs at given widths: multiply-accumulates, bytes or milliseconds, layer by layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
+
+
+class LayerCost(Protocol):
+    """Cost of one layer as a function of its widths."""
+
+    def at(self, out: int, into: int) -> float:
+        """Cost with ``out`` output channels of which each reads ``into`` input channels."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """``per_weight`` for every pair of an output and an input channel, ``per_output`` for every output."""
+
+    per_weight: float
+    per_output: float = 0.0
+
+    def at(self, out: int, into: int) -> float:
+        """Cost at these widths."""
+        return self.per_weight * out * into + self.per_output * out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """The longer of arithmetic and memory traffic, in milliseconds (Williams, Waterman, Patterson 2009).
+
+    Kernels work on whole vectors of ``step`` channels, so arithmetic is paid for widths rounded up to it.
+    Traffic is counted once each for weights, input and output.
+    """
+
+    macs_per_weight: float
+    weight_bytes: float
+    input_bytes: float
+    output_bytes: float
+    macs_per_ms: float
+    bytes_per_ms: float
+    step: int = 1
+    overhead_ms: float = 0.0
+
+    def at(self, out: int, into: int) -> float:
+        """Milliseconds at these widths; bytes are those of one channel (or one pair of channels)."""
+        work = self.macs_per_weight * _rounded(out, self.step) * _rounded(into, self.step)
+        moved = self.weight_bytes * out * into + self.input_bytes * into + self.output_bytes * out
+        return max(work / self.macs_per_ms, moved / self.bytes_per_ms) + self.overhead_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Measured costs (a, b) at some output (a,) and input widths (b,), ascending; in between by both lines.
+
+    Kernels are made for widths that are multiples of ``step``, so others cost what the next such width does.
+    Beyond the last width the last slope goes on.
+    """
+
+    out_widths: tuple[int, ...]
+    in_widths: tuple[int, ...]
+    costs: tuple[tuple[float, ...], ...]
+    step: int = 1
+
+    def at(self, out: int, into: int) -> float:
+        """Cost at these widths."""
+        row, across = _between(self.out_widths, _rounded(out, self.step))
+        column, along = _between(self.in_widths, _rounded(into, self.step))
+        found = 0.0
+        for i, weight_out in ((row, 1.0 - across), (row + 1, across)):
+            for j, weight_in in ((column, 1.0 - along), (column + 1, along)):
+                if weight_out * weight_in != 0.0:
+                    found += weight_out * weight_in * self.costs[i][j]
+        return found
+
+
+def _rounded(width: int, step: int) -> int:
+    return -(-width // step) * step
+
+
+def _between(widths: tuple[int, ...], width: int) -> tuple[int, float]:
+    """The place before ``width`` and how far it is on the way to the next place."""
+    if len(widths) == 1:
+        return 0, 0.0
+    place = int(np.clip(np.searchsorted(widths, width, side="right") - 1, 0, len(widths) - 2))
+    return place, (width - widths[place]) / (widths[place + 1] - widths[place])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """Costs of all layers, in the order of ``CouplingGraph.layers``, and ``fixed`` for the rest."""
+
+    name: str
+    layers: tuple[LayerCost, ...]
+    fixed: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The most that a network may cost by a model."""
+
+    model: CostModel
+    most: float
+
+
+def macs_model(coupling: CouplingGraph) -> CostModel:
+    """Multiply-accumulates per image."""
+    return CostModel(
+        name="MACs", layers=tuple(Product(per_weight=x.macs_per_weight) for x in coupling.layers)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Width:
+    """How a layer's two widths shrink with each player of a group that goes."""
+
+    layer: int
+    out_per_player: int
+    in_per_player: int
+
+
+class Widths:
+    """Widths of all layers while players of groups go, and what the network costs by each model."""
+
+    def __init__(self, coupling: CouplingGraph, models: Sequence[CostModel]) -> None:
+        owner = coupling.group_of_player()
+        self._out = [int(x.out_players.size) for x in coupling.layers]
+        self._in = [int(x.in_players.size) for x in coupling.layers]
+        self._models = tuple(models)
+        self._costs = [
+            [cost.at(o, i) for cost, o, i in zip(m.layers, self._out, self._in, strict=True)] for m in models
+        ]
+        self._by_group: dict[int, list[_Width]] = defaultdict(list)
+        sizes = [len(g.players) for g in coupling.groups]
+        for index, layer in enumerate(coupling.layers):
+            out_counts = _per_group(owner, layer.out_players)
+            in_counts = _per_group(owner, layer.in_players)
+            for group in sorted(out_counts.keys() | in_counts.keys()):
+                width = _Width(
+                    layer=index,
+                    out_per_player=out_counts.get(group, 0) // sizes[group],
+                    in_per_player=in_counts.get(group, 0) // sizes[group],
+                )
+                self._by_group[group].append(width)
+
+    def totals(self) -> tuple[float, ...]:
+        """Costs now, by model."""
+        return tuple(m.fixed + sum(c) for m, c in zip(self._models, self._costs, strict=True))
+
+    def savings(self, group: int, count: int) -> tuple[float, ...]:
+        """What would be saved, by model, if ``count`` more players of ``group`` went."""
+        saved = [0.0] * len(self._models)
+        for w in self._by_group[group]:
+            out = self._out[w.layer] - count * w.out_per_player
+            into = self._in[w.layer] - count * w.in_per_player
+            for place, model in enumerate(self._models):
+                saved[place] += self._costs[place][w.layer] - model.layers[w.layer].at(out, into)
+        return tuple(saved)
+
+    def channels_per_player(self, group: int) -> int:
+        """Least number of channels by which one player of ``group`` narrows a layer that it narrows."""
+        counts = {n for w in self._by_group[group] for n in (w.out_per_player, w.in_per_player) if n > 0}
+        return min(counts, default=1)
+
+    def remove(self, group: int, count: int) -> None:
+        """Let ``count`` players of ``group`` go; a negative number lets them come back."""
+        for w in self._by_group[group]:
+            self._out[w.layer] -= count * w.out_per_player
+            self._in[w.layer] -= count * w.in_per_player
+            for place, model in enumerate(self._models):
+                found = model.layers[w.layer].at(self._out[w.layer], self._in[w.layer])
+                self._costs[place][w.layer] = found
+
+
+def _per_group(owner: NDArray[np.int64], players: NDArray[np.int64]) -> dict[int, int]:
+    groups, counts = np.unique(owner[players[players != NO_PLAYER]], return_counts=True)
+    return dict(zip(groups.tolist(), counts.tolist(), strict=True))
