@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgeprune.applying import apply_surgery
+from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
@@ -26,6 +27,7 @@ from edgeprune.latency.timing import compare
 from edgeprune.loading import load_model
 from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
+from edgeprune.pipeline.budget_search import search
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
@@ -43,6 +45,7 @@ def compress(
     output: str | Path,
     target: str = HOST,
     ratio: float | None = None,
+    budget: Budget | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -66,7 +69,9 @@ def compress(
         calibration: folder of images, ``.npz`` or ``package.module:function``; labels are optional.
         output: folder to write; it appears whole or not at all.
         target: device profile by name, alias or path; its width quantum rounds the layers' widths.
-        ratio: share of MACs to remove, in (0, 1); a quarter where ``None``.
+        ratio: share of MACs to remove, in (0, 1); a quarter where ``None`` and there is no budget.
+        budget: limits on latency, size, memory and the loss of accuracy; the model that loses least within
+            them is searched for, and ``ratio`` is then the least share to remove.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
@@ -77,6 +82,7 @@ def compress(
         seed: the same seed gives the same artefact.
 
     Raises:
+        BudgetError: nothing that the search reached holds the budget.
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
     run = _start(
@@ -85,6 +91,7 @@ def compress(
             calibration=calibration,
             target=target,
             ratio=ratio,
+            budget=budget or Budget(),
             output=Path(output),
             architecture=architecture,
             weights=weights,
@@ -103,8 +110,11 @@ def compress(
         )
     )
     prepared = stages.prepare(run)
-    planned = stages.plan(run, prepared)
-    pruned = stages.prune_and_recover(run, prepared, planned)
+    if run.options.budget.is_empty:
+        planned = stages.plan(run, prepared)
+        pruned = stages.prune_and_recover(run, prepared, planned)
+    else:
+        planned, pruned = search(run, prepared)
     return delivery.deliver(run, prepared, planned, pruned)
 
 

@@ -145,6 +145,41 @@ def parse_bytes(value: str, *, option: str) -> int:
     return size
 
 
+_TIMES_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def parse_latency(value: str, *, option: str) -> tuple[float | None, float | None]:
+    """Milliseconds from ``40ms``, ``800us`` or ``1.5s``, or a share of the original's from ``50%``.
+
+    Raises:
+        UsageError: no positive number with one of the units.
+    """
+    found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d+)?|\.\d+)\s*(us|µs|ms|s|%)\s*", value, flags=re.IGNORECASE)
+    number = float(found[1]) if found is not None else 0.0
+    if found is None or number <= 0.0:
+        raise UsageError(
+            f"{option} {value} was given; accepted is a time with its unit, such as 40ms, 800us or 1.5s, or "
+            "a share of the original's latency, such as 50%"
+        )
+    unit = found[2].lower()
+    return (None, number / 100) if unit == "%" else (number * _TIMES_MS[unit], None)
+
+
+def parse_points(value: str, *, option: str) -> float:
+    """Percentage points from ``1``, ``0.5%`` or ``1.5 points``.
+
+    Raises:
+        UsageError: no number from 0 to 100.
+    """
+    found = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?|\.\d+)\s*(%|points?|pp)?\s*", value, flags=re.IGNORECASE)
+    if found is None or float(found[1]) > 100:
+        raise UsageError(
+            f"{option} {value} was given; accepted are percentage points of accuracy from 0 to 100, such as "
+            "1 or 0.5%"
+        )
+    return float(found[1])
+
+
 def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
     """Shape of an image, or one shape an input where several are given; those may have any rank.
 

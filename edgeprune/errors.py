@@ -73,6 +73,12 @@ class SurgeryError(EdgepruneError):
     exit_status = 11
 
 
+class BudgetError(EdgepruneError):
+    """No compressed model that the search reached holds the budget."""
+
+    exit_status = 12
+
+
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
 

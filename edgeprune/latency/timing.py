@@ -62,7 +62,7 @@ def measure(
     _check_at_least("repetitions", repetitions, 1)
     _check_at_least("warmup", warmup, MIN_WARMUP)
     run = open_runner(onnx_path, threads=threads, batch_size=batch_size, seed=seed)
-    inner = _warm_up(run, warmup)
+    inner = warm_up(run, warmup)
     wall_ns: list[int] = []
     cpu_ns: list[float] = []
     with task(f"timing {Path(onnx_path).name}", repetitions) as advance:
@@ -112,16 +112,16 @@ def compare(
     _check_at_least("warmup", warmup, MIN_WARMUP)
     run_a = open_runner(onnx_a, threads=threads, batch_size=batch_size, seed=seed)
     run_b = open_runner(onnx_b, threads=threads, batch_size=batch_size, seed=seed)
-    inner_a, inner_b = _warm_up(run_a, warmup), _warm_up(run_b, warmup)
+    inner_a, inner_b = warm_up(run_a, warmup), warm_up(run_b, warmup)
     ratios = np.empty(pairs)
     with task(f"comparing {Path(onnx_a).name} and {Path(onnx_b).name}", pairs) as advance:
         for pair in range(pairs):
             if pair % 2 == 0:
-                a_ns = _cpu_ns(run_a, inner_a)
-                b_ns = _cpu_ns(run_b, inner_b)
+                a_ns = cpu_ns(run_a, inner_a)
+                b_ns = cpu_ns(run_b, inner_b)
             else:
-                b_ns = _cpu_ns(run_b, inner_b)
-                a_ns = _cpu_ns(run_a, inner_a)
+                b_ns = cpu_ns(run_b, inner_b)
+                a_ns = cpu_ns(run_a, inner_a)
             ratios[pair] = b_ns / a_ns
             advance(1)
     median, low, high = bootstrap_median(ratios, confidence=confidence, seed=seed)
@@ -218,13 +218,13 @@ def _shape(name: str, dims: list[Any], where: str, batch_size: int) -> tuple[int
     return tuple(batch_size if i in dynamic else int(dim) for i, dim in enumerate(dims))
 
 
-def _warm_up(run: Callable[[], object], warmup: int) -> int:
+def warm_up(run: Callable[[], object], warmup: int) -> int:
     """Run ``warmup`` times; how many runs make a sample of at least 2 ms CPU time, from the fastest."""
-    fastest_ns = min(_cpu_ns(run, 1) for _ in range(warmup))
+    fastest_ns = min(cpu_ns(run, 1) for _ in range(warmup))
     return int(min(_MAX_INNER, max(1, -(-_MIN_SAMPLE_NS // max(1, int(fastest_ns))))))
 
 
-def _cpu_ns(run: Callable[[], object], inner: int) -> float:
+def cpu_ns(run: Callable[[], object], inner: int) -> float:
     """CPU time of one run, all threads together: the mean of ``inner`` runs, at least 1 ns."""
     start = time.process_time_ns()
     for _ in range(inner):

@@ -5,17 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import torch
-
 from edgeprune import exporting, outputs, parity
 from edgeprune.artifacts.report import DeploymentSection, ParityFigure, RunReport
 from edgeprune.files import atomic_write_text
-from edgeprune.graph.capture import export_program
 from edgeprune.graph.surgery import surgery_recipe
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
 from edgeprune.pipeline.assembly import assemble_report, package_versions
+from edgeprune.pipeline.exports import exported_path, write_onnx
 from edgeprune.pipeline.stages import PARITY_IMAGES, compare_outputs
 from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.reporting.json_report import write_json
@@ -54,15 +52,8 @@ def _export(
     run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path, work: Path
 ) -> tuple[ParityFigure, ...]:
     with run.stage("export"):
-        size = run.options.batch_size
-        example = torch.zeros((size or 2, *prepared.captured.input_shape))
-        dynamic = size is None
-        baseline = export_program(prepared.captured.graph_module, example, dynamic_batch=dynamic)
-        exporting.export_onnx(baseline, work / "original-exported.onnx")
-        exporting.simplify_onnx(work / "original-exported.onnx", work / "original.onnx")
-        program = export_program(pruned.recovered, example, dynamic_batch=dynamic)
-        exporting.export_onnx(program, work / "exported.onnx")
-        note = exporting.simplify_onnx(work / "exported.onnx", folder / "model.onnx")
+        write_onnx(run, prepared, prepared.captured.graph_module, work / "original.onnx", work)
+        program, note = write_onnx(run, prepared, pruned.recovered, folder / "model.onnx", work)
         if note is not None:
             run.notes.append(note)
         exporting.save_program(program, folder / "model.pt2")
@@ -73,7 +64,7 @@ def _export(
         sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
         threads = run.threads
         in_torch = parity.run_torch(pruned.recovered, sample)
-        exported = parity.run_onnx(work / "exported.onnx", sample, threads=threads)
+        exported = parity.run_onnx(exported_path(folder / "model.onnx", work), sample, threads=threads)
         simplified = parity.run_onnx(folder / "model.onnx", sample, threads=threads)
         found = (
             compare_outputs(in_torch, exported, "recovered", "ONNX"),

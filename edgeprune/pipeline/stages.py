@@ -10,6 +10,7 @@ from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
@@ -145,17 +146,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     )  # fmt: skip
     if options.ratio is None:
         run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
-    with run.stage("rank"), torch.no_grad():
-        game = gather(prepared, ratio=ratio).recovery_game
-        settings = options_for(coupling, ratio)
-        with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
-            ranking = rank(
-                game,
-                coupling.groups,
-                rng=np.random.default_rng([options.seed, 1]),
-                options=settings,
-                advance=advance,
-            )
+    ranking = rank_for(run, prepared, ratio)
     with run.stage("select"):
         chosen = select(
             ranking.removal_costs,
@@ -172,6 +163,22 @@ def plan(run: Run, prepared: Prepared) -> Planned:
         )
     asked_by = "--ratio" if options.ratio is not None else "default"
     return Planned(ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
+
+
+def rank_for(run: Run, prepared: Prepared, ratio: float) -> Ranking:
+    """Rank every player for a cut of ``ratio`` of the MACs."""
+    coupling = prepared.coupling
+    with run.stage("rank"), torch.no_grad():
+        game = gather(prepared, ratio=ratio).recovery_game
+        settings = options_for(coupling, ratio)
+        with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
+            return rank(
+                game,
+                coupling.groups,
+                rng=np.random.default_rng([run.options.seed, 1]),
+                options=settings,
+                advance=advance,
+            )
 
 
 def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
 from edgeprune.artifacts.choices import CouplingOptions
 from edgeprune.artifacts.coupling import CouplingGraph
@@ -32,6 +33,7 @@ class CompressOptions:
     calibration: str | Path | None
     target: str = HOST
     ratio: float | None = None
+    budget: Budget = field(default_factory=Budget)
     output: Path | None = None
     architecture: str | None = None
     weights: str | None = None
@@ -94,6 +96,7 @@ class Planned:
     ranking: Ranking
     plan: PruningPlan
     ratio_asked_by: str
+    search: BudgetSection | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ class Table:
             for j, weight_in in ((column, 1.0 - along), (column + 1, along)):
                 if weight_out * weight_in != 0.0:
                     found += weight_out * weight_in * self.costs[i][j]
-        return found
+        return max(0.0, found)
 
 
 def _rounded(width: int, step: int) -> int:

@@ -1,0 +1,75 @@
+"""What a compressed model may cost and lose, and what the search for it tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from edgeprune.artifacts.latency import Provenance
+
+
+class Constraint(Enum):
+    """What a budget limits."""
+
+    LATENCY = "latency"
+    SIZE = "size"
+    MEMORY = "memory"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits that must all hold; ``None`` leaves one out.
+
+    Latency is that of one input on the target, in milliseconds or as a share of the original's.
+    ``max_drop_points`` are percentage points of accuracy, or of agreement with the original where there are
+    no labels, on images that are kept back.
+    """
+
+    max_latency_ms: float | None = None
+    max_latency_share: float | None = None
+    max_size_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    max_drop_points: float | None = None
+
+    @property
+    def limits_costs(self) -> bool:
+        """Whether anything but the drop is limited."""
+        costs = (self.max_latency_ms, self.max_latency_share, self.max_size_bytes, self.max_memory_bytes)
+        return any(limit is not None for limit in costs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is limited."""
+        return not self.limits_costs and self.max_drop_points is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One compressed model that was built and measured.
+
+    ``latency_share`` is latency over the original's: CPU time of interleaved pairs where it is measured.
+    ``drop_points`` is ``None`` where the costs alone ruled the candidate out.
+    """
+
+    name: str
+    macs_share: float
+    latency_ms: float
+    latency_share: float
+    latency_provenance: Provenance
+    size_bytes: int
+    memory_bytes: int | None
+    drop_points: float | None
+    exceeded: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSection:
+    """The budget, every candidate in the order in which they were tried, and which was chosen."""
+
+    budget: Budget
+    original: Candidate
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    binding: str | None
+    drop_of: str

@@ -1,0 +1,206 @@
+"""What a network costs on a target as a function of its widths: where a budget search begins.
+
+The models only have to rank plans and come near: every candidate is exported and measured or predicted as a
+whole, and the search corrects itself by that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.fx import Node
+
+from edgeprune import progress
+from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.attributes import get_attribute
+from edgeprune.errors import ProfileError
+from edgeprune.fx import op_name
+from edgeprune.latency.layers import LayerGeometry, measure_layer
+from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table
+from edgeprune.targets import TargetProfile
+
+_ITEM_BYTES = 4
+_FLOPS_PER_MAC = 2
+_SHARES = (0.25, 0.5, 1.0)
+"""Widths at which a layer is measured, relative to its own."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """A layer's sizes: positions of its input and output, elements of a weight between two channels."""
+
+    layer: WeightedLayer
+    geometry: LayerGeometry | None
+    inputs: int
+    outputs: int
+    area: float
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Output channels, and input channels that each of them reads."""
+        return int(self.layer.out_players.size), int(self.layer.in_players.size)
+
+
+def size_model(captured: CapturedModel, coupling: CouplingGraph, total_bytes: int) -> CostModel:
+    """Bytes of an fp32 file: weights and a bias each layer; what else ``total_bytes`` holds is fixed."""
+    layers = [
+        Product(per_weight=_ITEM_BYTES * s.area, per_output=_ITEM_BYTES) for s in _sites(captured, coupling)
+    ]
+    return _with_rest("size", coupling, layers, total_bytes)
+
+
+def roofline_model(
+    captured: CapturedModel, coupling: CouplingGraph, target: TargetProfile, total_ms: float
+) -> CostModel:
+    """Milliseconds by the target's roofline; nodes without weights are fixed at what is left of the total."""
+    roofline = target.roofline
+    assert roofline is not None
+    cores = 1 + (target.default_threads - 1) * roofline.parallel_efficiency
+    layers = []
+    for site in _sites(captured, coupling):
+        depthwise = site.geometry is not None and site.geometry.depthwise
+        efficiency = roofline.gemm_efficiency
+        if site.geometry is not None and site.geometry.kernel:
+            efficiency = roofline.depthwise_efficiency if depthwise else roofline.conv_efficiency
+        flops_per_ms = target.peak_gflops_per_core * 1e6 * cores * efficiency
+        through = _ITEM_BYTES * site.inputs
+        layers.append(
+            Roofline(
+                macs_per_weight=site.layer.macs_per_weight,
+                weight_bytes=_ITEM_BYTES * site.area,
+                input_bytes=0.0 if depthwise else through,
+                output_bytes=_ITEM_BYTES * site.outputs + (through if depthwise else 0.0),
+                macs_per_ms=flops_per_ms / _FLOPS_PER_MAC,
+                bytes_per_ms=roofline.memory_bandwidth_gb_per_s * 1e6,
+                overhead_ms=roofline.dispatch_overhead_us / 1e3,
+            )
+        )
+    return _with_rest("latency", coupling, layers, total_ms)
+
+
+def measured_model(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    *,
+    threads: int,
+    step: int,
+    total_ms: float,
+    note: Note,
+) -> CostModel:
+    """CPU milliseconds on this host, each kind of layer measured at up to nine pairs of widths.
+
+    A layer of a kind that is not measured costs what its share of the multiply-accumulates does.
+    """
+    sites = _sites(captured, coupling)
+    tables: dict[tuple[LayerGeometry, int, int], Table | None] = {}
+    kinds = {(s.geometry, *s.widths) for s in sites if s.geometry is not None}
+    with progress.task("measuring layers at other widths", len(kinds)) as advance:
+        for geometry, out, into in sorted(kinds, key=str):
+            tables[geometry, out, into] = _table(geometry, out, into, threads=threads, step=step)
+            advance(1)
+    layers: list[LayerCost] = []
+    by_macs = total_ms / max(1, coupling.total_macs())
+    unmeasured = []
+    for site in sites:
+        found = tables.get((site.geometry, *site.widths)) if site.geometry is not None else None
+        if found is None:
+            unmeasured.append(site.layer.name)
+        layers.append(found or Product(per_weight=site.layer.macs_per_weight * by_macs))
+    if unmeasured:
+        note(
+            f"{len(unmeasured)} layers of kinds that are not measured alone ({unmeasured[0]}, ...) are taken "
+            "to cost what their multiply-accumulates do while plans are compared"
+        )
+    return _with_rest("latency", coupling, layers, total_ms)
+
+
+def _table(geometry: LayerGeometry, out: int, into: int, *, threads: int, step: int) -> Table | None:
+    outs = _grid(out, step)
+    ins = (1,) if geometry.depthwise else _grid(into, step)
+    try:
+        costs = tuple(tuple(measure_layer(geometry, o, i, threads=threads) for i in ins) for o in outs)
+    except ProfileError:
+        return None
+    return Table(out_widths=outs, in_widths=ins, costs=costs, step=step)
+
+
+def _grid(width: int, step: int) -> tuple[int, ...]:
+    """Widths to measure: shares of the layer's own, rounded up to the step, its own included."""
+    found = {min(width, math.ceil(share * width / step) * step) for share in _SHARES}
+    return tuple(sorted(found))
+
+
+def _with_rest(name: str, coupling: CouplingGraph, layers: Sequence[LayerCost], total: float) -> CostModel:
+    """The layers, and what they leave of the whole as fixed."""
+    own = sum(
+        cost.at(int(x.out_players.size), int(x.in_players.size))
+        for cost, x in zip(layers, coupling.layers, strict=True)
+    )
+    return CostModel(name=name, layers=tuple(layers), fixed=max(0.0, total - own))
+
+
+def _sites(captured: CapturedModel, coupling: CouplingGraph) -> list[_Site]:
+    nodes = {n.name: n for n in captured.graph_module.graph.nodes}
+    return [_site(captured, nodes[x.node], x) for x in coupling.layers]
+
+
+def _site(captured: CapturedModel, node: Node, layer: WeightedLayer) -> _Site:
+    weight = get_attribute(captured.graph_module, layer.weight)
+    assert isinstance(weight, Tensor)
+    out, into = int(layer.out_players.size), int(layer.in_players.size)
+    area = weight.numel() / max(1, out * into)
+    given, result = _shape(node.args[0]), _shape(node)
+    geometry = _geometry(node, given, weight, into)
+    channels_in = given[1] if op_name(node).startswith("conv") else given[-1]
+    channels_out = result[1] if op_name(node).startswith("conv") else result[-1]
+    return _Site(
+        layer=layer,
+        geometry=geometry,
+        inputs=math.prod(given[1:]) // max(1, channels_in),
+        outputs=math.prod(result[1:]) // max(1, channels_out),
+        area=area,
+    )
+
+
+def _shape(node: object) -> tuple[int, ...]:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    assert isinstance(value, Tensor)
+    # The batch may be symbolic; one image is what counts.
+    return (1, *(int(d) for d in value.shape[1:]))
+
+
+def _geometry(node: Node, given: tuple[int, ...], weight: Tensor, into: int) -> LayerGeometry | None:
+    if op_name(node) == "linear":
+        return LayerGeometry(size=(math.prod(given[1:-1]),))
+    if op_name(node) != "conv2d" or weight.dim() != 4:
+        return None
+    padding = _pair(node, 4, "padding", 0)
+    if padding is None:
+        return None
+    groups = given[1] // into
+    depthwise = into == 1 and groups > 1
+    return LayerGeometry(
+        size=given[2:],
+        kernel=tuple(weight.shape[2:]),
+        stride=_pair(node, 3, "stride", 1) or (1, 1),
+        padding=padding,
+        dilation=_pair(node, 5, "dilation", 1) or (1, 1),
+        groups=1 if depthwise else groups,
+        depthwise=depthwise,
+    )
+
+
+def _pair(node: Node, index: int, name: str, default: int) -> tuple[int, ...] | None:
+    value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+    if isinstance(value, str):
+        return None
+    if isinstance(value, int):
+        return (value, value)
+    values = tuple(int(v) for v in value)  # type: ignore[union-attr, arg-type]
+    return values * 2 if len(values) == 1 else values

@@ -1,0 +1,29 @@
+"""From a graph to a simplified ONNX file, as every stage that needs one makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from edgeprune import exporting
+from edgeprune.graph.capture import export_program
+from edgeprune.pipeline.state import Prepared, Run
+
+
+def exported_path(path: Path, work: Path) -> Path:
+    """Where ``write_onnx`` leaves the file before simplification."""
+    return work / f"{path.stem}-exported.onnx"
+
+
+def write_onnx(
+    run: Run, prepared: Prepared, module: GraphModule, path: Path, work: Path
+) -> tuple[ExportedProgram, str | None]:
+    """Export to ``path`` by way of the folder ``work``; the program, and what the simplifier had to say."""
+    size = run.options.batch_size
+    example = torch.zeros((size or 2, *prepared.captured.input_shape))
+    program = export_program(module, example, dynamic_batch=size is None)
+    exporting.export_onnx(program, exported_path(path, work))
+    return program, exporting.simplify_onnx(exported_path(path, work), path)
