@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
 
-REPORT_SCHEMA_VERSION = "1.0"
+REPORT_SCHEMA_VERSION = "1.1"
 
 
 class AccuracyKind(Enum):
@@ -167,7 +168,7 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """All of the above. ``notes`` holds every fallback and warning, in words."""
+    """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one."""
 
     schema_version: str
     created_utc: str
@@ -180,6 +181,7 @@ class RunReport:
     accuracy: tuple[AccuracyFigure, ...]
     parity: tuple[ParityFigure, ...]
     deployment: DeploymentSection
+    budget: BudgetSection | None
     stage_times: tuple[StageTime, ...]
     environment: Environment
     notes: tuple[str, ...]

@@ -93,6 +93,7 @@ def assemble_report(
         accuracy=judged.figures,
         parity=chain,
         deployment=deployment,
+        budget=planned.search,
         stage_times=tuple(run.times),
         environment=_environment(run),
         notes=tuple(dict.fromkeys(run.notes)),

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
 from edgeprune.artifacts.report import AccuracyKind, LayerRow, RunReport, Verdict
+from edgeprune.reporting.budget_words import (
+    CANDIDATE_COLUMNS,
+    budget_line,
+    candidate_rows,
+    candidates_remark,
+)
 from edgeprune.reporting.formatting import (
     MISSING,
     format_bytes,
@@ -49,6 +56,7 @@ def build_document(report: RunReport) -> Document:
     """Arrange a run report for a reader."""
     tables = (
         _comparison(report),
+        *([] if report.budget is None else [_candidates(report.budget)]),
         _accuracy(report),
         _parity(report),
         _layers(report),
@@ -70,6 +78,10 @@ def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
         f"{format_share(pruning.ratio_asked)} fewer MACs ({pruning.ratio_asked_by}); "
         f"{format_share(pruning.macs_removed_share)} removed"
     )
+    if report.budget is not None:
+        asked = (
+            f"{budget_line(report.budget)}; {format_share(pruning.macs_removed_share)} of the MACs removed"
+        )
     lines = [("asked for", asked), (report.accuracy_kind.value, _quality_line(report))]
     for label, before, after, change in _static_rows(deployment.original, deployment.compressed):
         lines.append((label, f"{before} -> {after} ({change})"))
@@ -124,6 +136,16 @@ def _comparison(report: RunReport) -> Table:
         rows=rows,
         remark=_timing_remark(report),
         numeric_columns=frozenset({1, 2, 3}),
+    )
+
+
+def _candidates(section: BudgetSection) -> Table:
+    return Table(
+        title="Candidates within the budget and beyond",
+        columns=CANDIDATE_COLUMNS,
+        rows=candidate_rows(section),
+        remark=candidates_remark(section),
+        numeric_columns=frozenset(range(1, 7)),
     )
 
 

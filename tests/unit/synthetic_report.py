@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.artifacts.latency import (
     LatencyMeasurement,
     LatencyPrediction,
@@ -72,6 +73,37 @@ def parity(reference: str, candidate: str, error: float, verdict: Verdict = Verd
 
 def accuracy(stage: str, value: float) -> AccuracyFigure:
     return AccuracyFigure(stage=stage, value=value, low=value - 0.021, high=value + 0.011, images=360)
+
+
+def candidate(
+    name: str, share: float, size: int, *, drop: float | None = None, exceeded: tuple[str, ...] = ()
+) -> Candidate:
+    return Candidate(
+        name=name,
+        macs_share=share,
+        latency_ms=1.5 * share,
+        latency_share=share,
+        latency_provenance=Provenance.PREDICTED,
+        size_bytes=size,
+        memory_bytes=None,
+        drop_points=drop,
+        exceeded=exceeded,
+    )
+
+
+def synthetic_budget() -> BudgetSection:
+    """A search of two candidates."""
+    return BudgetSection(
+        budget=Budget(max_latency_share=0.8, max_size_bytes=70_000, max_drop_points=1.0),
+        original=candidate("original", 1.0, 81_920, drop=0.0),
+        candidates=(
+            candidate("candidate 1", 0.85, 66_000, exceeded=("latency",)),
+            candidate("candidate 2", 0.73, 61_444, drop=0.25),
+        ),
+        chosen="candidate 2",
+        binding="latency",
+        drop_of="top-1 accuracy",
+    )
 
 
 def synthetic_report() -> RunReport:
@@ -170,6 +202,7 @@ def synthetic_report() -> RunReport:
             original_prediction=prediction(1.5),
             compressed_prediction=prediction(1.1),
         ),
+        budget=None,
         stage_times=(
             StageTime(stage="load", duration_s=0.12),
             StageTime(stage="rank", duration_s=4.5),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_report import parity, synthetic_report
+from synthetic_report import parity, synthetic_budget, synthetic_report
 
 from edgeprune.artifacts.latency import LatencyRatio, Provenance
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, AccuracyKind, RunReport, Verdict
@@ -50,6 +50,22 @@ def test_golden(name: str) -> None:
     assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
 
 
+@pytest.mark.parametrize("name", ["report.md", "report.txt"])
+def test_golden_of_a_budget(name: str) -> None:
+    text = RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_budget()))
+    golden = GOLDEN / f"budget-{name}"
+    if os.environ.get(UPDATE_FLAG) == "1":
+        golden.write_text(text, encoding="utf-8")
+    expected = golden.read_text(encoding="utf-8")
+    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+
+
+def test_a_search_survives_the_round_trip(tmp_path: Path) -> None:
+    report = dataclasses.replace(synthetic_report(), budget=synthetic_budget())
+    write_json(report, tmp_path / "report.json")
+    assert read_json(tmp_path / "report.json") == report
+
+
 def test_json_round_trip_is_equal(tmp_path: Path) -> None:
     report = synthetic_report()
     write_json(report, tmp_path / "report.json")
@@ -77,10 +93,10 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ("not json", "is not JSON"),
         ("[]", "has no schema_version"),
         ('{"model": 1}', "has no schema_version"),
-        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.0'"),
+        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.1'"),
         (
-            '{"schema_version": "1.0"}',
-            "does not fit schema 1.0: RunReport: unknown fields [], missing fields",
+            '{"schema_version": "1.1"}',
+            "does not fit schema 1.1: RunReport: unknown fields [], missing fields",
         ),
     ],
 )
