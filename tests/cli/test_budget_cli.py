@@ -1,0 +1,71 @@
+"""``edgeprune compress`` within a budget, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_project import DIGITS_DATA, DIGITS_MODEL, sentence
+
+SMALL = (
+    "compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1",
+    "--width-quantum", "1",
+)  # fmt: skip
+
+
+def search_in(edgeprune: Any, folder: Path, *command: str) -> dict[str, Any]:
+    done = edgeprune(*command, "--json", "-o", str(folder))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_three_limits_at_once_hold_on_the_artefact(edgeprune: Any, tmp_path: Path) -> None:
+    report = search_in(
+        edgeprune, tmp_path / "out", "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA,
+        "--max-images", "80", "--threads", "1", "--target", "rpi4",
+        "--max-latency", "80%", "--max-size", "150kB", "--max-drop", "50",
+    )  # fmt: skip
+    search, deployment = report["budget"], report["deployment"]
+    chosen = next(c for c in search["candidates"] if c["name"] == search["chosen"])
+    assert chosen["exceeded"] == []
+    assert 0.5 < chosen["latency_share"] <= 0.8
+    assert deployment["compressed_prediction"]["latency_ms"] == pytest.approx(chosen["latency_ms"])
+    assert deployment["compressed"]["size_bytes"] == chosen["size_bytes"] <= 150_000
+    quality = [figure["value"] for figure in report["accuracy"]]
+    assert chosen["drop_points"] == pytest.approx(100 * (quality[0] - quality[2]))
+    assert report["pruning"]["macs_removed_share"] == pytest.approx(1 - chosen["macs_share"])
+    assert any(
+        abs(share - 1) < 0.03 for share in (chosen["latency_share"] / 0.8, chosen["size_bytes"] / 150_000)
+    )
+
+
+def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> None:
+    command = (*SMALL, "--max-latency", "99%", "--ratio", "0.5")
+    search = search_in(edgeprune, tmp_path / "out", *command)["budget"]
+    chosen = next(c for c in search["candidates"] if c["name"] == search["chosen"])
+    assert chosen["latency_provenance"] == "measured on this host"
+    assert chosen["latency_share"] <= 0.99
+    assert chosen["macs_share"] <= 0.5
+
+
+def test_out_of_reach_says_what_binds_and_what_comes_nearest(edgeprune: Any, tmp_path: Path) -> None:
+    done = edgeprune(*SMALL, "--target", "rpi4", "--max-size", "1kB", "-o", str(tmp_path / "out"))
+    assert "the budget is out of reach" in sentence(done, 12)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-latency", "40"), "--max-latency 40 was given"),
+        (("--max-size", "4"), "--max-size 4 was given"),
+        (("--max-memory", "x"), "--max-memory x was given"),
+        (("--max-drop", "-1%"), "--max-drop -1% was given"),
+        (("--max-drop", "1", "--dry-run"), "--dry-run was given with a budget"),
+    ],
+)
+def test_bad_limits_are_refused(edgeprune: Any, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    assert said in sentence(edgeprune(*SMALL, *options, "-o", str(tmp_path / "out")), 2)
