@@ -29,6 +29,7 @@ from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_search import search
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.pipeline.kept_values import check_journal
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.reporting.ranking_facts import RankingReport
@@ -60,6 +61,7 @@ def compress(
     seed: int = 0,
     threads: int | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     command: str | None = None,
 ) -> RunReport:
     """Prune a trained network, recover it without training, export, verify and profile it.
@@ -80,6 +82,7 @@ def compress(
         prune_normalized: let channels go that a layer norm takes its statistics over; it then does so over
             those that stay, and masks, ranking and recovery all reckon with that.
         seed: the same seed gives the same artefact.
+        resume: go on with the search of a budget that was stopped, from what it left beside ``output``.
 
     Raises:
         BudgetError: nothing that the search reached holds the budget.
@@ -109,13 +112,24 @@ def compress(
             command=command or "edgeprune.compress (Python API)",
         )
     )
+    _check_resume(run.options, resume=resume)
     prepared = stages.prepare(run)
-    if run.options.budget.is_empty:
-        planned = stages.plan(run, prepared)
-        pruned = stages.prune_and_recover(run, prepared, planned)
-    else:
-        planned, pruned = search(run, prepared)
+    if not run.options.budget.is_empty:
+        with search(run, prepared) as (planned, pruned, store):
+            return delivery.deliver(run, prepared, planned, pruned, candidates=store)
+    planned = stages.plan(run, prepared)
+    pruned = stages.prune_and_recover(run, prepared, planned)
     return delivery.deliver(run, prepared, planned, pruned)
+
+
+def _check_resume(options: CompressOptions, *, resume: bool) -> None:
+    if not options.budget.is_empty:
+        check_journal(options.output, resume=resume)
+    elif resume:
+        raise UsageError(
+            "--resume was given without a budget; accepted with it are --max-latency, --max-size, "
+            "--max-memory and --max-drop, whose search it goes on with"
+        )
 
 
 def compress_dry_run(

@@ -120,6 +120,15 @@ Output = Annotated[
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        metavar="",
+        help="Go on with the search of a budget that was stopped, from OUTPUT.journal.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Load, rank and plan, but write nothing.", rich_help_panel=opt.RUN_PANEL),
@@ -154,6 +163,7 @@ def compress(
     batch_size: BatchSize = None,
     output: Output = None,
     overwrite: opt.Overwrite = False,
+    resume: Resume = False,
     dry_run: DryRun = False,
     seed: opt.Seed = None,
     threads: opt.Threads = None,
@@ -206,6 +216,7 @@ def compress(
         output=folder,
         batch_size=batch_size,
         overwrite=overwrite,
+        resume=resume,
         command=session.command_line,
     )
     from edgeprune.reporting import render_terminal

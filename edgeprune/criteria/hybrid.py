@@ -8,9 +8,9 @@ import numpy as np
 
 from edgeprune.artifacts.scores import Scores
 from edgeprune.criteria.base import Advance, Evidence
+from edgeprune.criteria.journals import ranking_checkpoints
 from edgeprune.errors import UsageError
 from edgeprune.ranking import RankingOptions, cost_passes, options_for, rank, total_passes
-from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,10 @@ class Hybrid:
         """
         settings = self._settings(evidence)
 
-        def checkpoint(name: str) -> Checkpoint:
-            if evidence.journals is None:
-                return NoCheckpoint()
-            return evidence.journals.checkpoint(f"{self.name}-{name}", settings=f"{settings}")
-
         ranking = rank(
             evidence.recovery_game, evidence.coupling.groups,
-            rng=rng, options=settings, advance=advance, checkpoints=checkpoint,
+            rng=rng, options=settings, advance=advance,
+            checkpoints=ranking_checkpoints(evidence.journals, self.name, settings),
         )  # fmt: skip
         exact = sum(m.value == "exact" for m in ranking.group_methods.values())
         return Scores(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.files import atomic_write_text
-from edgeprune.shapley.checkpoint import FileCheckpoint
+from edgeprune.shapley.checkpoint import Checkpoint, FileCheckpoint, NoCheckpoint
 from edgeprune.shapley.game import Game
 from edgeprune.shapley.journal import JournaledGame
 
@@ -34,6 +34,7 @@ class Journals:
         self._about = dict(about)
         self._games: list[JournaledGame] = []
         self._checkpoints: list[FileCheckpoint] = []
+        self._places: list[tuple[Path, str]] = []
         found = read_about(folder)
         differing = [] if found is None else _differing(found, self._about)
         if differing:
@@ -48,6 +49,7 @@ class Journals:
         count = sum(game.known for game in self._games)
         found = [f"{count:,} coalition values"] if count else []
         found += ["gradient estimates"] if any(c.path.exists() for c in self._checkpoints) else []
+        found += [what for place, what in self._places if place.exists()]
         return " and ".join(found)
 
     def open(self, game: Game, name: str) -> JournaledGame:
@@ -73,6 +75,16 @@ class Journals:
         self._checkpoints.append(opened)
         return opened
 
+    def place(self, name: str, what: str) -> Path:
+        """A path in the folder for other files of the run, and what they are in words once they are there.
+
+        Raises:
+            OutputError: the folder cannot be made.
+        """
+        self._begin(name)
+        self._places.append((self.folder / name, what))
+        return self.folder / name
+
     def _begin(self, words: str) -> str:
         """Make the folder if need be; the fingerprint of ``words`` and of all that decides the values."""
         try:
@@ -90,8 +102,21 @@ class Journals:
         """Delete the folder, once the run has ended well."""
         for game in self._games:
             game.close()
-        if self._games or self._checkpoints:
+        if self._games or self._checkpoints or self._places:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def ranking_checkpoints(
+    journals: Journals | None, name: str, settings: object
+) -> Callable[[str], Checkpoint]:
+    """Where a ranking of these settings keeps its two estimates; nowhere without ``journals``."""
+
+    def checkpoint(part: str) -> Checkpoint:
+        if journals is None:
+            return NoCheckpoint()
+        return journals.checkpoint(f"{name}-{part}", settings=f"{settings}")
+
+    return checkpoint
 
 
 def read_about(folder: Path) -> dict[str, str] | None:

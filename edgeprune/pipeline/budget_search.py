@@ -9,8 +9,9 @@ used up.
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,20 +19,37 @@ import numpy as np
 import torch
 from torch.fx import GraphModule
 
-from edgeprune import parity
-from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate, Constraint
+from edgeprune import exporting, parity
+from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.pruning import PruningPlan, Ranking
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.criteria.journals import Journals
 from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
-from edgeprune.graph.surgery import prune
+from edgeprune.graph.surgery import prune, surgery_recipe
 from edgeprune.latency.memory import peak_memory_bytes
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare, measure
 from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline import stages
-from edgeprune.pipeline.cost_models import measured_model, roofline_model, size_model
+from edgeprune.pipeline.budget_aims import (
+    Aims,
+    binding_limit,
+    budget_used,
+    exceeded_limits,
+    in_words,
+    latency_share,
+)
+from edgeprune.pipeline.candidates import (
+    CANDIDATES_FOLDER,
+    Baseline,
+    CandidateStore,
+    StoredCandidate,
+    write_record,
+)
+from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.pipeline.exports import write_onnx
+from edgeprune.pipeline.kept_values import kept_values
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 from edgeprune.selection import CostModel, Limit, macs_model, within_limits
 
@@ -40,11 +58,9 @@ _log = logging.getLogger("edgeprune.pipeline")
 PAIRS = 100
 RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
 """Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
-_NEARLY_USED = 0.97
 _MAX_CANDIDATES = 7
 _DROP_CANDIDATES = 5
 _DEEPEST = 0.1
-_SAME = 1.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,55 +69,20 @@ class _Built:
 
     figures: Candidate
     planned: Planned
-    pruned: Pruned | None
+    pruned: Pruned
     aim: float
-
-
-class _Aims:
-    """Where to aim next: below some aim nothing can be selected, above another the budget is exceeded."""
-
-    def __init__(self) -> None:
-        self.next = 1.0
-        self._floor, self._low, self._high = 0.0, 0.0, math.inf
-
-    def unreachable(self) -> bool:
-        """No plan goes as low as the last aim; whether there is a higher one to try."""
-        self._floor = max(self._floor, self.next)
-        if math.isinf(self._high):
-            self.next *= 1.5
-            return True
-        self.next = math.sqrt(self._floor * self._high)
-        return not self._settled(self._floor)
-
-    def found(self, used: float) -> bool:
-        """What the last aim used of the budget; whether that is as good as it gets."""
-        if used <= 1.0:
-            self._low = max(self._low, self.next)
-        else:
-            self._high = min(self._high, self.next)
-        least = max(self._floor, self._low)
-        if _NEARLY_USED <= used <= 1.0 or self._settled(least):
-            return True
-        # Where the budget would be just used if costs were proportional, kept inside what is known.
-        wanted = self.next * 0.985 / used
-        inside = least * 1.002 < wanted < self._high * 0.998
-        self.next = (
-            wanted if inside or math.isinf(self._high) else math.sqrt(max(least, 0.5 * wanted) * self._high)
-        )
-        return False
-
-    def _settled(self, least: float) -> bool:
-        return least > 0.0 and self._high / least < _SAME
 
 
 class BudgetSearch:
     """One search; :meth:`run` does it."""
 
-    def __init__(self, run: Run, prepared: Prepared, budget: Budget, work: Path) -> None:
+    def __init__(self, run: Run, prepared: Prepared, journals: Journals, work: Path) -> None:
         self._run = run
         self._prepared = prepared
-        self._budget = budget
+        self._journals = journals
+        self._budget = budget = run.options.budget
         self._work = work
+        self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
         self._rankings: dict[float, Ranking] = {}
         self._tried: list[_Built] = []
         held = prepared.calibration.held_out
@@ -115,9 +96,11 @@ class BudgetSearch:
             )
         with run.stage("measure the original"):
             write_onnx(run, prepared, prepared.captured.graph_module, work / "original.onnx", work)
-            self._original = self._measure_original()
-        with run.stage("cost models"):
-            self._models = self._cost_models()
+            if (baseline := self.store.baseline()) is None:
+                baseline = self._measure_original()
+                self.store.keep_baseline(baseline)
+        self._baseline, self._original = baseline, baseline.original
+        self._models = self._cost_models()
 
     def run(self) -> tuple[Planned, Pruned]:
         """The model to deliver and all that was tried.
@@ -127,29 +110,27 @@ class BudgetSearch:
         """
         if self._budget.limits_costs:
             found = self._within_costs()
-            found = self._with_drop(found)
             limit = self._budget.max_drop_points
             if limit is not None and (found.figures.drop_points or 0.0) > limit:
                 self._refuse_drop(found)
         else:
             found = self._deepest_within_drop()
-        assert found.pruned is not None
         section = BudgetSection(
             budget=self._budget,
             original=self._original,
             candidates=tuple(b.figures for b in self._tried),
             chosen=found.figures.name,
-            binding=_binding(found.figures, self._original, self._budget),
+            binding=binding_limit(found.figures, self._original, self._budget),
             drop_of=self._kind.value,
         )
         return replace(found.planned, search=section), found.pruned
 
     def _within_costs(self) -> _Built:
         """The candidate that uses the cost limits best, by aiming and correcting."""
-        if self._run.options.ratio is None and not _exceeded(self._original, self._budget, with_drop=False):
+        if self._run.options.ratio is None and not exceeded_limits(self._original, self._budget):
             self._run.note("the original already holds the budget, so nothing is removed")
             return self._build(1.0, nothing=True)
-        aims = _Aims()
+        aims = Aims()
         best: _Built | None = None
         for _ in range(_MAX_CANDIDATES):
             try:
@@ -158,9 +139,9 @@ class BudgetSearch:
                 if not aims.unreachable():
                     raise self._out_of_reach(str(error)) from error
                 continue
-            used = _used(built.figures, self._original, self._budget)
+            used = budget_used(built.figures, self._original, self._budget)
             _log.info("%s uses %.1f%% of the budget", built.figures.name, 100 * used)
-            if used <= 1.0 and (best is None or built.aim > best.aim):
+            if used <= 1.0 and (best is None or _merit(built) > _merit(best)):
                 best = built
             if aims.found(used):
                 break
@@ -175,7 +156,7 @@ class BudgetSearch:
         best, good, bad, aim = None, 1.0, _DEEPEST, 0.75
         for _ in range(_DROP_CANDIDATES):
             try:
-                built = self._with_drop(self._build(aim))
+                built = self._build(aim)
             except NothingToPruneError:
                 bad, aim = max(bad, aim), (max(bad, aim) + good) / 2
                 continue
@@ -191,29 +172,52 @@ class BudgetSearch:
         return best
 
     def _build(self, aim: float, *, nothing: bool = False) -> _Built:
-        """Select for ``aim`` times the limits, prune, export and measure; not yet recovered."""
-        name = f"candidate {len(self._tried) + 1}"
-        planned = self._plan(aim, nothing=nothing)
-        captured, coupling = self._prepared.captured, self._prepared.coupling
-        with self._run.stage(name):
-            bare = prune(captured, coupling, planned.plan.removed)
-            path = self._work / "candidate.onnx"
-            write_onnx(self._run, self._prepared, bare, path, self._work)
-            figures = self._measure(name, planned.plan, path)
-        found = replace(figures, exceeded=_exceeded(figures, self._budget, with_drop=True))
-        built = _Built(figures=found, planned=planned, pruned=None, aim=aim)
+        """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is on file."""
+        number = len(self._tried) + 1
+        stored = self.store.find(number, aim)
+        built = self._restore(number, stored) if stored is not None else self._make(number, aim, nothing)
         self._tried.append(built)
         return built
 
-    def _with_drop(self, built: _Built) -> _Built:
-        """Recover the candidate and judge it on the images that are kept back."""
-        pruned = stages.prune_and_recover(self._run, self._prepared, built.planned)
-        drop = self._drop(pruned.recovered)
-        figures = replace(built.figures, drop_points=drop)
-        figures = replace(figures, exceeded=_exceeded(figures, self._budget, with_drop=True))
-        found = replace(built, figures=figures, pruned=pruned)
-        self._tried[self._tried.index(built)] = found
-        return found
+    def _make(self, number: int, aim: float, nothing: bool) -> _Built:
+        name, coupling = f"candidate {number}", self._prepared.coupling
+        level, planned = self._plan(aim, nothing=nothing)
+        pruned = stages.prune_and_recover(self._run, self._prepared, planned)
+        with self._run.stage(name), self.store.building(number) as folder:
+            path = folder / "model.onnx"
+            write_onnx(self._run, self._prepared, pruned.recovered, path, self._work)
+            figures = self._measure(name, planned.plan, path)
+            figures = replace(figures, drop_points=self._drop(pruned.recovered))
+            figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
+            recipe = surgery_recipe(coupling, planned.plan.removed, self._prepared.captured)
+            state = {**self._prepared.loaded.module.state_dict(), **pruned.recovered.state_dict()}
+            exporting.save_surgery(recipe, state, folder)
+            record = StoredCandidate(
+                aim=aim,
+                level=level,
+                figures=figures,
+                plan=planned.plan,
+                recovery=pruned.recovery,
+                parity=pruned.parity,
+            )
+            write_record(record, pruned.recovered, folder)
+        return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
+
+    def _restore(self, number: int, stored: StoredCandidate) -> _Built:
+        """A candidate of the run that was stopped."""
+        _log.info("%s is on file", stored.figures.name)
+        bare = prune(self._prepared.captured, self._prepared.coupling, stored.plan.removed)
+        return _Built(
+            figures=stored.figures,
+            planned=Planned(ranking=self._ranking(stored.level), plan=stored.plan, ratio_asked_by="budget"),
+            pruned=Pruned(
+                bare=bare,
+                recovered=self.store.state_into(number, bare),
+                recovery=stored.recovery,
+                parity=stored.parity,
+            ),
+            aim=stored.aim,
+        )
 
     def _drop(self, module: GraphModule) -> float | None:
         if self._kind is AccuracyKind.RELATIVE_ERROR:
@@ -227,13 +231,13 @@ class BudgetSearch:
         )
         return 100 * (before - after)
 
-    def _plan(self, aim: float, *, nothing: bool) -> Planned:
+    def _plan(self, aim: float, *, nothing: bool) -> tuple[float, Planned]:
         coupling = self._prepared.coupling
-        asked_by = "budget"
         if nothing:
             flat = [Limit(model=macs_model(coupling), most=coupling.total_macs())]
             plan = within_limits(np.ones(coupling.num_players), coupling, limits=flat)
-            return Planned(ranking=self._ranking(RATIO_LEVELS[0]), plan=plan, ratio_asked_by=asked_by)
+            level = RATIO_LEVELS[0]
+            return level, Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
         limits = [Limit(model=m, most=aim * share * self._total(m)) for m, share in self._models]
         if (ratio := self._run.options.ratio) is not None:
             limits.append(Limit(model=macs_model(coupling), most=(1 - ratio) * coupling.total_macs()))
@@ -243,17 +247,12 @@ class BudgetSearch:
         def select(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PruningPlan:
             return within_limits(values, coupling, limits=limits, width_quantum=quantum, adapt_quantum=adapt)
 
-        flat_plan = select(np.ones(coupling.num_players))
-        ranking = self._ranking(_level(flat_plan.macs_removed_share))
-        plan = select(ranking.removal_costs)
-        better = self._ranking(_level(plan.macs_removed_share))
-        if better is not ranking:
-            ranking, plan = better, select(better.removal_costs)
-        return Planned(
-            ranking=ranking,
-            plan=replace(plan, ratio_asked=plan.macs_removed_share),
-            ratio_asked_by=asked_by,
-        )
+        level = _level(select(np.ones(coupling.num_players)).macs_removed_share)
+        plan = select(self._ranking(level).removal_costs)
+        if (better := _level(plan.macs_removed_share)) != level:
+            level, plan = better, select(self._ranking(better).removal_costs)
+        plan = replace(plan, ratio_asked=plan.macs_removed_share)
+        return level, Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
 
     def _total(self, model: CostModel) -> float:
         layers = self._prepared.coupling.layers
@@ -264,7 +263,7 @@ class BudgetSearch:
 
     def _ranking(self, level: float) -> Ranking:
         if level not in self._rankings:
-            self._rankings[level] = stages.rank_for(self._run, self._prepared, level)
+            self._rankings[level] = stages.rank_for(self._run, self._prepared, level, self._journals)
         return self._rankings[level]
 
     def _cost_models(self) -> list[tuple[CostModel, float]]:
@@ -272,7 +271,7 @@ class BudgetSearch:
         budget, original = self._budget, self._original
         captured, coupling = self._prepared.captured, self._prepared.coupling
         found = []
-        share = _latency_share(budget, original)
+        share = latency_share(budget, original)
         if share is not None or not budget.limits_costs:
             found.append((self._latency_model(), share if share is not None else 1.0))
         if budget.max_size_bytes is not None:
@@ -288,19 +287,26 @@ class BudgetSearch:
         if not target.is_host:
             return roofline_model(captured, coupling, target, self._original.latency_ms)
         return measured_model(
-            captured, coupling, threads=self._run.threads, step=target.width_quantum,
-            total_ms=self._cpu_ms, note=self._run.note,
+            captured, coupling, self._baseline.layer_tables, step=target.width_quantum,
+            total_ms=self._baseline.cpu_ms, note=self._run.note,
         )  # fmt: skip
 
-    def _measure_original(self) -> Candidate:
-        path, target = self._work / "original.onnx", self._prepared.target
-        self._cpu_ms = 0.0
+    def _measure_original(self) -> Baseline:
+        path, target, threads = self._work / "original.onnx", self._prepared.target, self._run.threads
+        cpu_ms, tables = 0.0, {}
         if target.is_host:
-            found = measure(path, threads=self._run.threads, batch_size=self._run.options.batch_size or 1)
-            self._cpu_ms, latency = found.cpu_time_p50_ms, found.latency_p50_ms
+            found = measure(path, threads=threads, batch_size=self._run.options.batch_size or 1)
+            cpu_ms, latency = found.cpu_time_p50_ms, found.latency_p50_ms
+            if latency_share(self._budget, None) is not None or not self._budget.limits_costs:
+                tables = measure_tables(
+                    self._prepared.captured,
+                    self._prepared.coupling,
+                    threads=threads,
+                    step=target.width_quantum,
+                )
         else:
             latency = predict(path, target).latency_ms
-        return Candidate(
+        original = Candidate(
             name="original",
             macs_share=1.0,
             latency_ms=latency,
@@ -311,6 +317,7 @@ class BudgetSearch:
             drop_points=None if self._kind is AccuracyKind.RELATIVE_ERROR else 0.0,
             exceeded=(),
         )
+        return Baseline(original=original, cpu_ms=cpu_ms, layer_tables=tables)
 
     def _memory(self, path: Path) -> int | None:
         if self._budget.max_memory_bytes is None:
@@ -341,74 +348,53 @@ class BudgetSearch:
     def _out_of_reach(self, reason: str) -> BudgetError:
         if not self._tried:
             return BudgetError(f"the budget is out of reach: {reason}")
-        nearest = min(self._tried, key=lambda b: _used(b.figures, self._original, self._budget)).figures
-        binding = _binding(nearest, self._original, self._budget)
+        nearest = min(self._tried, key=lambda b: budget_used(b.figures, self._original, self._budget)).figures
+        binding = binding_limit(nearest, self._original, self._budget)
         return BudgetError(
             f"the budget is out of reach, {binding} binds: the nearest of {len(self._tried)} candidates has "
-            f"{_words(nearest)}; give more, or another target"
+            f"{in_words(nearest)}; give more, or another target"
         )
 
     def _refuse_drop(self, found: _Built) -> None:
         limit, drop = self._budget.max_drop_points, found.figures.drop_points
         raise BudgetError(
             f"the budget is out of reach, the drop binds: within the other limits the best candidate has "
-            f"{_words(found.figures)} and loses {drop:.2f} points where {limit:g} were allowed; allow more "
+            f"{in_words(found.figures)} and loses {drop:.2f} points where {limit:g} were allowed; allow more "
             "loss or cost, or give more calibration images"
         )
 
 
-def search(run: Run, prepared: Prepared) -> tuple[Planned, Pruned]:
-    """Search for the budget of the options; see :class:`BudgetSearch`."""
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, torch.no_grad():
-        return BudgetSearch(run, prepared, run.options.budget, Path(scratch)).run()
+@contextmanager
+def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, CandidateStore]]:
+    """Search for the budget of the options; candidates are kept until the block has ended well.
+
+    Raises:
+        BudgetError: see :class:`BudgetSearch`.
+        UsageError: the journal there belongs to another model, other data, budget or options.
+    """
+    options = run.options
+    more = {
+        "budget": f"{options.budget}",
+        "ratio": f"{options.ratio}",
+        "target": f"{prepared.target}",
+        "width quantum": f"{options.width_quantum}",
+        "batch size": f"{options.batch_size}",
+    }
+    with (
+        kept_values(run, prepared, more) as journals,
+        tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch,
+    ):
+        assert journals is not None
+        with torch.no_grad():
+            found = BudgetSearch(run, prepared, journals, Path(scratch))
+            planned, pruned = found.run()
+        yield planned, pruned, found.store
+
+
+def _merit(built: _Built) -> tuple[float, float]:
+    """Least loss on the images that are kept back, then the milder cut."""
+    return -(built.figures.drop_points or 0.0), built.aim
 
 
 def _level(ratio: float) -> float:
     return min(RATIO_LEVELS, key=lambda level: abs(level - ratio))
-
-
-def _latency_share(budget: Budget, original: Candidate) -> float | None:
-    shares = [] if budget.max_latency_share is None else [budget.max_latency_share]
-    if budget.max_latency_ms is not None:
-        shares.append(budget.max_latency_ms / original.latency_ms)
-    return min(shares, default=None)
-
-
-def _uses(figures: Candidate, original: Candidate, budget: Budget) -> dict[Constraint, float]:
-    """Share of every cost limit that a candidate uses."""
-    found = {}
-    if (share := _latency_share(budget, original)) is not None:
-        found[Constraint.LATENCY] = figures.latency_share / share
-    if budget.max_size_bytes is not None:
-        found[Constraint.SIZE] = figures.size_bytes / budget.max_size_bytes
-    if budget.max_memory_bytes is not None and figures.memory_bytes is not None:
-        found[Constraint.MEMORY] = figures.memory_bytes / budget.max_memory_bytes
-    return found
-
-
-def _used(figures: Candidate, original: Candidate, budget: Budget) -> float:
-    return max(_uses(figures, original, budget).values(), default=0.0)
-
-
-def _binding(figures: Candidate, original: Candidate, budget: Budget) -> str | None:
-    uses = _uses(figures, original, budget)
-    if not uses:
-        return Constraint.DROP.value
-    return max(uses, key=lambda c: uses[c]).value
-
-
-def _exceeded(figures: Candidate, budget: Budget, *, with_drop: bool) -> tuple[str, ...]:
-    reference = replace(figures, latency_ms=figures.latency_ms / max(figures.latency_share, 1e-12))
-    found = [c.value for c, use in _uses(figures, reference, budget).items() if use > 1.0]
-    limit = budget.max_drop_points
-    if with_drop and limit is not None and figures.drop_points is not None and figures.drop_points > limit:
-        found.append(Constraint.DROP.value)
-    return tuple(found)
-
-
-def _words(figures: Candidate) -> str:
-    memory = "" if figures.memory_bytes is None else f", {figures.memory_bytes / 1e6:.2f} MB of memory"
-    return (
-        f"{figures.latency_ms:.3g} ms ({figures.latency_share:.0%} of the original, "
-        f"{figures.latency_provenance.value}), {figures.size_bytes / 1e6:.3g} MB{memory}"
-    )

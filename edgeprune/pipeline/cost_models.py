@@ -6,6 +6,7 @@ whole, and the search corrects itself by that.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from edgeprune.fx import op_name
 from edgeprune.latency.layers import LayerGeometry, measure_layer
 from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table
 from edgeprune.targets import TargetProfile
+
+_log = logging.getLogger("edgeprune.pipeline")
 
 _ITEM_BYTES = 4
 _FLOPS_PER_MAC = 2
@@ -84,34 +87,58 @@ def roofline_model(
     return _with_rest("latency", coupling, layers, total_ms)
 
 
+LayerTables = dict[str, tuple[tuple[float, ...], ...]]
+"""Measured milliseconds of every kind of layer: rows by output width, columns by input width."""
+
+
+def measure_tables(
+    captured: CapturedModel, coupling: CouplingGraph, *, threads: int, step: int
+) -> LayerTables:
+    """CPU milliseconds of each kind of layer on this host, at up to nine pairs of widths.
+
+    Kinds that cannot be measured alone are left out.
+    """
+    kinds = {_kind(s): s for s in _sites(captured, coupling) if s.geometry is not None}
+    found: LayerTables = {}
+    with progress.task("measuring layers at other widths", len(kinds)) as advance:
+        for kind, site in sorted(kinds.items()):
+            outs, ins = _grids(site, step)
+            geometry = site.geometry
+            assert geometry is not None
+            try:
+                found[kind] = tuple(
+                    tuple(measure_layer(geometry, o, i, threads=threads) for i in ins) for o in outs
+                )
+            except ProfileError as error:
+                _log.info("%s is not measured alone: %s", site.layer.name, error)
+            advance(1)
+    return found
+
+
 def measured_model(
     captured: CapturedModel,
     coupling: CouplingGraph,
+    tables: LayerTables,
     *,
-    threads: int,
     step: int,
     total_ms: float,
     note: Note,
 ) -> CostModel:
-    """CPU milliseconds on this host, each kind of layer measured at up to nine pairs of widths.
+    """CPU milliseconds on this host by measured ``tables``.
 
-    A layer of a kind that is not measured costs what its share of the multiply-accumulates does.
+    A layer of a kind that is not there costs what its share of the multiply-accumulates does.
     """
-    sites = _sites(captured, coupling)
-    tables: dict[tuple[LayerGeometry, int, int], Table | None] = {}
-    kinds = {(s.geometry, *s.widths) for s in sites if s.geometry is not None}
-    with progress.task("measuring layers at other widths", len(kinds)) as advance:
-        for geometry, out, into in sorted(kinds, key=str):
-            tables[geometry, out, into] = _table(geometry, out, into, threads=threads, step=step)
-            advance(1)
     layers: list[LayerCost] = []
     by_macs = total_ms / max(1, coupling.total_macs())
     unmeasured = []
-    for site in sites:
-        found = tables.get((site.geometry, *site.widths)) if site.geometry is not None else None
-        if found is None:
+    for site in _sites(captured, coupling):
+        costs = tables.get(_kind(site))
+        if costs is None:
             unmeasured.append(site.layer.name)
-        layers.append(found or Product(per_weight=site.layer.macs_per_weight * by_macs))
+            layers.append(Product(per_weight=site.layer.macs_per_weight * by_macs))
+        else:
+            outs, ins = _grids(site, step)
+            layers.append(Table(out_widths=outs, in_widths=ins, costs=costs, step=step))
     if unmeasured:
         note(
             f"{len(unmeasured)} layers of kinds that are not measured alone ({unmeasured[0]}, ...) are taken "
@@ -120,14 +147,14 @@ def measured_model(
     return _with_rest("latency", coupling, layers, total_ms)
 
 
-def _table(geometry: LayerGeometry, out: int, into: int, *, threads: int, step: int) -> Table | None:
-    outs = _grid(out, step)
-    ins = (1,) if geometry.depthwise else _grid(into, step)
-    try:
-        costs = tuple(tuple(measure_layer(geometry, o, i, threads=threads) for i in ins) for o in outs)
-    except ProfileError:
-        return None
-    return Table(out_widths=outs, in_widths=ins, costs=costs, step=step)
+def _kind(site: _Site) -> str:
+    return f"{site.geometry} {site.widths}"
+
+
+def _grids(site: _Site, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    out, into = site.widths
+    depthwise = site.geometry is not None and site.geometry.depthwise
+    return _grid(out, step), (1,) if depthwise else _grid(into, step)
 
 
 def _grid(width: int, step: int) -> tuple[int, ...]:

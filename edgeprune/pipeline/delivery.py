@@ -13,6 +13,7 @@ from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
 from edgeprune.pipeline.assembly import assemble_report, package_versions
+from edgeprune.pipeline.candidates import CandidateStore
 from edgeprune.pipeline.exports import exported_path, write_onnx
 from edgeprune.pipeline.stages import PARITY_IMAGES, compare_outputs
 from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
@@ -23,8 +24,15 @@ from edgeprune.targets import TargetProfile
 LATENCY_PAIRS = 100
 
 
-def deliver(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> RunReport:
-    """Export, verify, profile, report; everything appears at once or not at all."""
+def deliver(
+    run: Run,
+    prepared: Prepared,
+    planned: Planned,
+    pruned: Pruned,
+    *,
+    candidates: CandidateStore | None = None,
+) -> RunReport:
+    """Export, verify, profile, report, with all ``candidates``; everything appears at once or not at all."""
     options = run.options
     assert options.output is not None
     with (
@@ -38,6 +46,8 @@ def deliver(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> R
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
+        if candidates is not None:
+            candidates.deliver(folder)
         outputs.write_manifest(
             folder,
             inputs=input_hashes(prepared),

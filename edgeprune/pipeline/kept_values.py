@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,8 +50,12 @@ def check_journal(output: Path | None, *, resume: bool) -> None:
 
 
 @contextmanager
-def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
+def kept_values(
+    run: Run, prepared: Prepared, more: Mapping[str, str] | None = None
+) -> Iterator[Journals | None]:
     """The journal of a run that writes an output folder; deleted when the block ends well.
+
+    ``more`` names what else decides what is kept.
 
     Raises:
         UsageError: the journal there belongs to another model, other data or options.
@@ -61,7 +65,7 @@ def kept_values(run: Run, prepared: Prepared) -> Iterator[Journals | None]:
     if run.options.output is None:
         yield None
         return
-    journals = Journals(journal_folder(run.options.output), _about(run, prepared))
+    journals = Journals(journal_folder(run.options.output), {**_about(run, prepared), **(more or {})})
     try:
         yield journals
     except KeyboardInterrupt as stopped:

@@ -14,6 +14,7 @@ from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
+from edgeprune.criteria.journals import Journals, ranking_checkpoints
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph.capture import capture
@@ -165,8 +166,8 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     return Planned(ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
 
 
-def rank_for(run: Run, prepared: Prepared, ratio: float) -> Ranking:
-    """Rank every player for a cut of ``ratio`` of the MACs."""
+def rank_for(run: Run, prepared: Prepared, ratio: float, journals: Journals | None = None) -> Ranking:
+    """Rank every player for a cut of ``ratio`` of the MACs; ``journals`` keep how far that has come."""
     coupling = prepared.coupling
     with run.stage("rank"), torch.no_grad():
         game = gather(prepared, ratio=ratio).recovery_game
@@ -178,6 +179,7 @@ def rank_for(run: Run, prepared: Prepared, ratio: float) -> Ranking:
                 rng=np.random.default_rng([run.options.seed, 1]),
                 options=settings,
                 advance=advance,
+                checkpoints=ranking_checkpoints(journals, f"hybrid-{ratio:g}", settings),
             )
 
 

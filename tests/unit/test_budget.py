@@ -13,7 +13,7 @@ from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.config import parse_latency, parse_points
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.budget_search import _Aims, _binding, _exceeded, _used
+from edgeprune.pipeline.budget_aims import Aims, binding_limit, budget_used, exceeded_limits
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_is_no_number_of_points_is_refused(text):
 
 def aimed(used_at: Callable[[float], float], *, floor: float = 0.0, tries: int = 7) -> tuple[float, int]:
     """What the best candidate within the budget used, and after how many tries; 0 where there was none."""
-    aims, best = _Aims(), 0.0
+    aims, best = Aims(), 0.0
     for number in range(1, tries + 1):
         aim = aims.next
         if aim < floor:
@@ -111,18 +111,17 @@ ORIGINAL = candidate(latency=1.0, size=1000, drop=0.0)
 def test_the_limit_that_is_used_most_binds():
     budget = Budget(max_latency_ms=12.0, max_size_bytes=800, max_drop_points=1.0)
     found = candidate(latency=0.5, size=780, drop=0.4)
-    assert _used(found, ORIGINAL, budget) == pytest.approx(780 / 800)
-    assert _binding(found, ORIGINAL, budget) == "size"
-    assert _exceeded(found, budget, with_drop=True) == ()
+    assert budget_used(found, ORIGINAL, budget) == pytest.approx(780 / 800)
+    assert binding_limit(found, ORIGINAL, budget) == "size"
+    assert exceeded_limits(found, budget) == ()
     worse = candidate(latency=0.61, size=780, drop=1.5)
-    assert _binding(worse, ORIGINAL, budget) == "latency"
-    assert _exceeded(worse, budget, with_drop=True) == ("latency", "drop")
-    assert _exceeded(worse, budget, with_drop=False) == ("latency",)
+    assert binding_limit(worse, ORIGINAL, budget) == "latency"
+    assert exceeded_limits(worse, budget) == ("latency", "drop")
 
 
 def test_the_stricter_of_two_latency_limits_counts():
     budget = Budget(max_latency_ms=12.0, max_latency_share=0.5)
-    assert _used(candidate(latency=0.5, size=1), ORIGINAL, budget) == pytest.approx(1.0)
+    assert budget_used(candidate(latency=0.5, size=1), ORIGINAL, budget) == pytest.approx(1.0)
 
 
 def test_a_budget_of_the_drop_alone_is_bound_by_it():
@@ -130,4 +129,4 @@ def test_a_budget_of_the_drop_alone_is_bound_by_it():
     assert not budget.limits_costs
     assert not budget.is_empty
     assert Budget().is_empty
-    assert _binding(ORIGINAL, ORIGINAL, budget) == "drop"
+    assert binding_limit(ORIGINAL, ORIGINAL, budget) == "drop"

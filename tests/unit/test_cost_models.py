@@ -15,7 +15,7 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.latency.layers import LayerGeometry, measure_layer
 from edgeprune.latency.work import size_bytes
-from edgeprune.pipeline.cost_models import measured_model, roofline_model, size_model
+from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.selection.costs import Widths
 from edgeprune.targets import load_target
 
@@ -70,7 +70,8 @@ def test_layers_are_measured_and_those_that_cannot_be_are_named() -> None:
     captured = capture(network.eval(), (3, 8, 8))
     coupling = couple(captured)
     notes: list[str] = []
-    model = measured_model(captured, coupling, threads=1, step=4, total_ms=5.0, note=notes.append)
+    tables = measure_tables(captured, coupling, threads=1, step=4)
+    model = measured_model(captured, coupling, tables, step=4, total_ms=5.0, note=notes.append)
     assert cost_of(model, coupling, ()) >= 5.0
     assert len(notes) == 1
     assert "1 layers of kinds that are not measured alone (3," in notes[0]

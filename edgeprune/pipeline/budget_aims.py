@@ -1,0 +1,100 @@
+"""Where a budget search aims next, and what a candidate uses of a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from edgeprune.artifacts.budget import Budget, Candidate, Constraint
+
+_NEARLY_USED = 0.97
+_SAME = 1.005
+
+
+class Aims:
+    """Where to aim next: below some aim nothing can be selected, above another the budget is exceeded."""
+
+    def __init__(self) -> None:
+        self.next = 1.0
+        self._floor, self._low, self._high = 0.0, 0.0, math.inf
+
+    def unreachable(self) -> bool:
+        """No plan goes as low as the last aim; whether there is a higher one to try."""
+        self._floor = max(self._floor, self.next)
+        if math.isinf(self._high):
+            self.next *= 1.5
+            return True
+        self.next = math.sqrt(self._floor * self._high)
+        return not self._settled(self._floor)
+
+    def found(self, used: float) -> bool:
+        """What the last aim used of the budget; whether that is as good as it gets."""
+        if used <= 1.0:
+            self._low = max(self._low, self.next)
+        else:
+            self._high = min(self._high, self.next)
+        least = max(self._floor, self._low)
+        if _NEARLY_USED <= used <= 1.0 or self._settled(least):
+            return True
+        # Where the budget would be just used if costs were proportional, kept inside what is known.
+        wanted = self.next * 0.985 / used
+        inside = least * 1.002 < wanted < self._high * 0.998
+        self.next = (
+            wanted if inside or math.isinf(self._high) else math.sqrt(max(least, 0.5 * wanted) * self._high)
+        )
+        return False
+
+    def _settled(self, least: float) -> bool:
+        return least > 0.0 and self._high / least < _SAME
+
+
+def latency_share(budget: Budget, original: Candidate | None) -> float | None:
+    """The latency limit as a share of the original's; of any original where it is not known yet."""
+    shares = [] if budget.max_latency_share is None else [budget.max_latency_share]
+    if budget.max_latency_ms is not None:
+        shares.append(budget.max_latency_ms / (original.latency_ms if original is not None else 1.0))
+    return min(shares, default=None)
+
+
+def _uses(figures: Candidate, original: Candidate, budget: Budget) -> dict[Constraint, float]:
+    """Share of every cost limit that a candidate uses."""
+    found = {}
+    if (share := latency_share(budget, original)) is not None:
+        found[Constraint.LATENCY] = figures.latency_share / share
+    if budget.max_size_bytes is not None:
+        found[Constraint.SIZE] = figures.size_bytes / budget.max_size_bytes
+    if budget.max_memory_bytes is not None and figures.memory_bytes is not None:
+        found[Constraint.MEMORY] = figures.memory_bytes / budget.max_memory_bytes
+    return found
+
+
+def budget_used(figures: Candidate, original: Candidate, budget: Budget) -> float:
+    """Share that is used of the cost limit that is used most; 0 where no cost is limited."""
+    return max(_uses(figures, original, budget).values(), default=0.0)
+
+
+def binding_limit(figures: Candidate, original: Candidate, budget: Budget) -> str | None:
+    """Name of the limit that is used most; that of the drop where no cost is limited."""
+    uses = _uses(figures, original, budget)
+    if not uses:
+        return Constraint.DROP.value
+    return max(uses, key=lambda c: uses[c]).value
+
+
+def exceeded_limits(figures: Candidate, budget: Budget) -> tuple[str, ...]:
+    """Names of the limits that a candidate does not hold."""
+    reference = replace(figures, latency_ms=figures.latency_ms / max(figures.latency_share, 1e-12))
+    found = [c.value for c, use in _uses(figures, reference, budget).items() if use > 1.0]
+    limit, drop = budget.max_drop_points, figures.drop_points
+    if limit is not None and drop is not None and drop > limit:
+        found.append(Constraint.DROP.value)
+    return tuple(found)
+
+
+def in_words(figures: Candidate) -> str:
+    """What a candidate costs."""
+    memory = "" if figures.memory_bytes is None else f", {figures.memory_bytes / 1e6:.2f} MB of memory"
+    return (
+        f"{figures.latency_ms:.3g} ms ({figures.latency_share:.0%} of the original, "
+        f"{figures.latency_provenance.value}), {figures.size_bytes / 1e6:.3g} MB{memory}"
+    )
