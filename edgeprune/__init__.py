@@ -6,10 +6,19 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import apply_surgery, compress, compress_dry_run, inspect, profile, rank
+    from edgeprune.api import apply_surgery, compress, compress_dry_run, inspect, pick, profile, rank
 
 __version__ = metadata.version("edgeprune")
-__all__ = ["__version__", "apply_surgery", "compress", "compress_dry_run", "inspect", "profile", "rank"]
+__all__ = [
+    "__version__",
+    "apply_surgery",
+    "compress",
+    "compress_dry_run",
+    "inspect",
+    "pick",
+    "profile",
+    "rank",
+]
 
 
 def __getattr__(name: str) -> Any:

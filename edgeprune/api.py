@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeprune.applying import apply_surgery
-from edgeprune.artifacts.budget import Budget
+from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
@@ -30,13 +30,14 @@ from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_search import search
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.kept_values import check_journal
+from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.reporting.ranking_facts import RankingReport
 from edgeprune.results import DryRun, GroupRow, Inspection, ProfileResult
 from edgeprune.targets import HOST, load_target
 
-__all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "profile", "rank"]
+__all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "pick", "profile", "rank"]
 
 
 def compress(
@@ -120,6 +121,33 @@ def compress(
     planned = stages.plan(run, prepared)
     pruned = stages.prune_and_recover(run, prepared, planned)
     return delivery.deliver(run, prepared, planned, pruned)
+
+
+def pick(
+    folder: str | Path,
+    budget: Budget,
+    *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+) -> BudgetSection:
+    """The candidate of a finished search that holds another ``budget`` and loses least.
+
+    Args:
+        folder: what :func:`compress` wrote for a budget.
+        output: folder to copy the candidate's ONNX, weights and recipe to; nothing is written where ``None``.
+
+    Raises:
+        UsageError: ``folder`` is no output of a search.
+        BudgetError: no candidate holds the budget; names the nearest.
+    """
+    return pick_candidate(
+        Path(folder),
+        budget,
+        output=None if output is None else Path(output),
+        overwrite=overwrite,
+        command=command or "edgeprune.pick (Python API)",
+    )
 
 
 def _check_resume(options: CompressOptions, *, resume: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.errors import UsageError
@@ -178,6 +179,26 @@ def parse_points(value: str, *, option: str) -> float:
             "1 or 0.5%"
         )
     return float(found[1])
+
+
+def parse_budget(
+    max_latency: str | None, max_size: str | None, max_memory: str | None, max_drop: str | None
+) -> Budget:
+    """The budget that the options name.
+
+    Raises:
+        UsageError: a value without a unit that is known, or out of range.
+    """
+    time_ms, share = (
+        (None, None) if max_latency is None else parse_latency(max_latency, option="--max-latency")
+    )
+    return Budget(
+        max_latency_ms=time_ms,
+        max_latency_share=share,
+        max_size_bytes=None if max_size is None else parse_bytes(max_size, option="--max-size"),
+        max_memory_bytes=None if max_memory is None else parse_bytes(max_memory, option="--max-memory"),
+        max_drop_points=None if max_drop is None else parse_points(max_drop, option="--max-drop"),
+    )
 
 
 def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:

@@ -10,6 +10,7 @@ import typer
 from edgeprune.cli import options as opt
 from edgeprune.cli.compress import compress
 from edgeprune.cli.inspect import inspect
+from edgeprune.cli.pick import pick
 from edgeprune.cli.profile import profile
 from edgeprune.cli.rank import rank
 from edgeprune.cli.session import begin
@@ -49,6 +50,7 @@ def root(
 
 
 app.command()(compress)
+app.command()(pick)
 app.command()(rank)
 app.command()(profile)
 app.command()(inspect)

@@ -7,7 +7,6 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit
 from edgeprune.cli import options as opt
@@ -16,10 +15,8 @@ from edgeprune.cli.session import begin, quiet_libraries, show, show_json
 from edgeprune.config import (
     PreprocessingOptions,
     check_ratio,
-    parse_bytes,
+    parse_budget,
     parse_input_shape,
-    parse_latency,
-    parse_points,
 )
 from edgeprune.errors import UsageError
 
@@ -50,43 +47,6 @@ Ratio = Annotated[
         "--ratio",
         metavar="SHARE",
         help="Share of the MACs to cut, between 0 and 1. Default: 0.25.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-MaxLatency = Annotated[
-    str | None,
-    typer.Option(
-        "--max-latency",
-        metavar="TIME",
-        help="Most latency on the target, such as 40ms, 800us, or 50% of the original's.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-MaxSize = Annotated[
-    str | None,
-    typer.Option(
-        "--max-size",
-        metavar="SIZE",
-        help="Most bytes of the ONNX file, such as 4MB or 512KiB.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--max-memory",
-        metavar="SIZE",
-        help="Most memory to load and run the model, such as 64MB (measured on this machine).",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-MaxDrop = Annotated[
-    str | None,
-    typer.Option(
-        "--max-drop",
-        metavar="POINTS",
-        help="Most percentage points of accuracy to lose on held-out images (without labels: of "
-        "agreement with the original).",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
@@ -153,10 +113,10 @@ def compress(
     held_out: opt.HeldOut = 0.25,
     target: opt.Target = None,
     ratio: Ratio = None,
-    max_latency: MaxLatency = None,
-    max_size: MaxSize = None,
-    max_memory: MaxMemory = None,
-    max_drop: MaxDrop = None,
+    max_latency: opt.MaxLatency = None,
+    max_size: opt.MaxSize = None,
+    max_memory: opt.MaxMemory = None,
+    max_drop: opt.MaxDrop = None,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -223,26 +183,6 @@ def compress(
 
     session.say(f"written to {folder}")
     return show_json(report) if as_json else show(render_terminal(report))
-
-
-def parse_budget(
-    max_latency: str | None, max_size: str | None, max_memory: str | None, max_drop: str | None
-) -> Budget:
-    """The budget that the options name.
-
-    Raises:
-        UsageError: a value without a unit that is known, or out of range.
-    """
-    time_ms, share = (
-        (None, None) if max_latency is None else parse_latency(max_latency, option="--max-latency")
-    )
-    return Budget(
-        max_latency_ms=time_ms,
-        max_latency_share=share,
-        max_size_bytes=None if max_size is None else parse_bytes(max_size, option="--max-size"),
-        max_memory_bytes=None if max_memory is None else parse_bytes(max_memory, option="--max-memory"),
-        max_drop_points=None if max_drop is None else parse_points(max_drop, option="--max-drop"),
-    )
 
 
 def _check_early(target: str, folder: Path | None, overwrite: bool) -> None:

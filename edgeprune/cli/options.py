@@ -250,3 +250,40 @@ Overwrite = Annotated[
         rich_help_panel=RUN_PANEL,
     ),
 ]
+MaxLatency = Annotated[
+    str | None,
+    typer.Option(
+        "--max-latency",
+        metavar="TIME",
+        help="Most latency on the target, such as 40ms, 800us, or 50% of the original's.",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+MaxSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-size",
+        metavar="SIZE",
+        help="Most bytes of the ONNX file, such as 4MB or 512KiB.",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Most memory to load and run the model, such as 64MB (measured on this machine).",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="POINTS",
+        help="Most percentage points of accuracy to lose on held-out images (without labels: of "
+        "agreement with the original).",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]

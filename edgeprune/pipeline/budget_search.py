@@ -40,13 +40,8 @@ from edgeprune.pipeline.budget_aims import (
     in_words,
     latency_share,
 )
-from edgeprune.pipeline.candidates import (
-    CANDIDATES_FOLDER,
-    Baseline,
-    CandidateStore,
-    StoredCandidate,
-    write_record,
-)
+from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, Baseline, StoredCandidate
+from edgeprune.pipeline.candidates import CandidateStore, write_record
 from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.pipeline.exports import write_onnx
 from edgeprune.pipeline.kept_values import kept_values

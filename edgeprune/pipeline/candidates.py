@@ -8,47 +8,24 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import safetensors.torch
 from torch.fx import GraphModule
 
-from edgeprune.artifacts.budget import Candidate
-from edgeprune.artifacts.codec import from_jsonable, to_jsonable
-from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
-from edgeprune.artifacts.report import ParityFigure
-from edgeprune.errors import UsageError
+from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.files import atomic_write_text
+from edgeprune.pipeline.candidate_records import (
+    CANDIDATES_FOLDER,
+    RECORD_NAME,
+    Baseline,
+    StoredCandidate,
+    read_baseline,
+    read_record,
+)
 
-CANDIDATES_FOLDER = "candidates"
-RECORD_NAME = "candidate.json"
 _STATE_NAME = "recovered.safetensors"
 _BASELINE_NAME = "original.json"
-
-_Record = TypeVar("_Record", "StoredCandidate", "Baseline")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredCandidate:
-    """All that is known of a candidate but its weights; ``level``: the cut that its ranking was made for."""
-
-    aim: float
-    level: float
-    figures: Candidate
-    plan: PruningPlan
-    recovery: RecoveryReport
-    parity: tuple[ParityFigure, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """What was measured before the first candidate: a search that goes on must reckon with the same."""
-
-    original: Candidate
-    cpu_ms: float
-    layer_tables: dict[str, tuple[tuple[float, ...], ...]]
 
 
 class CandidateStore:
@@ -64,7 +41,7 @@ class CandidateStore:
             UsageError: the record is damaged.
         """
         path = self.folder / _BASELINE_NAME
-        return _read(Baseline, path) if path.exists() else None
+        return read_baseline(path) if path.exists() else None
 
     def keep_baseline(self, found: Baseline) -> None:
         """Write it down."""
@@ -120,21 +97,3 @@ def write_record(found: StoredCandidate, recovered: GraphModule, folder: Path) -
     state = {k: v.detach().contiguous().clone() for k, v in recovered.state_dict().items()}
     safetensors.torch.save_file(state, folder / _STATE_NAME)
     atomic_write_text(folder / RECORD_NAME, json.dumps(to_jsonable(found), indent=1) + "\n")
-
-
-def read_record(path: Path) -> StoredCandidate:
-    """What :func:`write_record` wrote.
-
-    Raises:
-        UsageError: it is no record, or a damaged one.
-    """
-    return _read(StoredCandidate, path)
-
-
-def _read(kind: type[_Record], path: Path) -> _Record:
-    try:
-        return from_jsonable(kind, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
-        ) from error

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.reporting.formatting import MISSING, format_bytes, format_ms, format_share, significant
 
@@ -30,16 +34,15 @@ def limits_in_words(budget: Budget) -> str:
     return ", ".join(found)
 
 
-CANDIDATE_COLUMNS = (
-    "model",
-    "MACs",
-    "latency",
-    "of original",
-    "ONNX file",
-    "memory",
-    "points lost",
-    "verdict",
-)
+def candidate_columns(section: BudgetSection) -> tuple[str, ...]:
+    """Titles of ``candidate_rows``; memory only where it was measured."""
+    memory = ("memory",) if _has_memory(section) else ()
+    costs = ("MACs", "latency", "of original", "ONNX file", *memory)
+    return ("model", *costs, "points lost", "on the front", "verdict")
+
+
+def _has_memory(section: BudgetSection) -> bool:
+    return any(c.memory_bytes is not None for c in (section.original, *section.candidates))
 
 
 def candidate_rows(section: BudgetSection) -> tuple[tuple[str, ...], ...]:
@@ -50,9 +53,32 @@ def candidate_rows(section: BudgetSection) -> tuple[tuple[str, ...], ...]:
 def candidates_remark(section: BudgetSection) -> str:
     """Where the figures come from."""
     return (
-        f"Points lost are of {section.drop_of} on held-out images, and known for candidates whose costs held "
-        "the budget."
+        f"Points lost are of {section.drop_of} on held-out images. On the front: no other model has less "
+        "latency, size and loss at once."
     )
+
+
+def _memory(candidate: Candidate) -> str:
+    return MISSING if candidate.memory_bytes is None else format_bytes(candidate.memory_bytes)
+
+
+def on_front(candidate: Candidate, section: BudgetSection) -> bool:
+    """Whether no other model is at least as good in latency, size and loss, and better in one (Pareto)."""
+    own = _aims(candidate)
+    others = [_aims(c) for c in (section.original, *section.candidates) if c.name != candidate.name]
+    return not any(all(o <= w for o, w in zip(found, own, strict=True)) and found != own for found in others)
+
+
+def _aims(candidate: Candidate) -> tuple[float, float, float]:
+    return candidate.latency_share, candidate.size_bytes, candidate.drop_points or 0.0
+
+
+def render_section(section: BudgetSection) -> RenderableType:
+    """The search as a table for the terminal."""
+    table = Table(*candidate_columns(section), title=budget_line(section), title_justify="left")
+    for row in candidate_rows(section):
+        table.add_row(*(Text(cell) for cell in row))
+    return Group(table, Text(candidates_remark(section)))
 
 
 def _row(candidate: Candidate, section: BudgetSection) -> tuple[str, ...]:
@@ -67,7 +93,8 @@ def _row(candidate: Candidate, section: BudgetSection) -> tuple[str, ...]:
         format_ms(candidate.latency_ms, candidate.latency_provenance),
         format_share(candidate.latency_share),
         format_bytes(candidate.size_bytes),
-        MISSING if candidate.memory_bytes is None else format_bytes(candidate.memory_bytes),
+        *((_memory(candidate),) if _has_memory(section) else ()),
         MISSING if candidate.drop_points is None else f"{candidate.drop_points:.2f}",
+        "yes" if on_front(candidate, section) else "",
         verdict,
     )

@@ -8,8 +8,8 @@ from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
 from edgeprune.artifacts.report import AccuracyKind, LayerRow, RunReport, Verdict
 from edgeprune.reporting.budget_words import (
-    CANDIDATE_COLUMNS,
     budget_line,
+    candidate_columns,
     candidate_rows,
     candidates_remark,
 )
@@ -142,10 +142,10 @@ def _comparison(report: RunReport) -> Table:
 def _candidates(section: BudgetSection) -> Table:
     return Table(
         title="Candidates within the budget and beyond",
-        columns=CANDIDATE_COLUMNS,
+        columns=candidate_columns(section),
         rows=candidate_rows(section),
         remark=candidates_remark(section),
-        numeric_columns=frozenset(range(1, 7)),
+        numeric_columns=frozenset(range(1, len(candidate_columns(section)) - 2)),
     )
 
 

@@ -1,0 +1,56 @@
+"""``edgeprune pick``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli.session import begin, show, show_json
+from edgeprune.config import parse_budget
+from edgeprune.errors import UsageError
+
+Searched = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="What compress wrote for a budget, with its candidates.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="Copy the candidate's files there. Default: only say which one it is.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
+
+
+def pick(
+    context: typer.Context,
+    folder: Searched,
+    max_latency: opt.MaxLatency = None,
+    max_size: opt.MaxSize = None,
+    max_memory: opt.MaxMemory = None,
+    max_drop: opt.MaxDrop = None,
+    output: Output = None,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Pick another model from the candidates of a search, without searching again."""
+    session = begin(context, verbose, quiet)
+    budget = parse_budget(max_latency, max_size, max_memory, max_drop)
+    if budget.is_empty:
+        raise UsageError(
+            "no limit was given; accepted are --max-latency, --max-size, --max-memory and --max-drop"
+        )
+    from edgeprune.pipeline.picking import pick_candidate
+    from edgeprune.reporting.budget_words import render_section
+
+    section = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
+    if output is not None:
+        session.say(f"{section.chosen} written to {output}")
+    return show_json(section) if as_json else show(render_section(section))

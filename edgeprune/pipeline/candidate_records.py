@@ -1,0 +1,67 @@
+"""What is written down of candidates; readable without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from edgeprune.artifacts.budget import Candidate
+from edgeprune.artifacts.codec import from_jsonable
+from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
+from edgeprune.artifacts.report import ParityFigure
+from edgeprune.errors import UsageError
+
+CANDIDATES_FOLDER = "candidates"
+RECORD_NAME = "candidate.json"
+
+_Record = TypeVar("_Record", "StoredCandidate", "Baseline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCandidate:
+    """All that is known of a candidate but its weights; ``level``: the cut that its ranking was made for."""
+
+    aim: float
+    level: float
+    figures: Candidate
+    plan: PruningPlan
+    recovery: RecoveryReport
+    parity: tuple[ParityFigure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What was measured before the first candidate: a search that goes on must reckon with the same."""
+
+    original: Candidate
+    cpu_ms: float
+    layer_tables: dict[str, tuple[tuple[float, ...], ...]]
+
+
+def read_record(path: Path) -> StoredCandidate:
+    """What :func:`write_record` wrote.
+
+    Raises:
+        UsageError: it is no record, or a damaged one.
+    """
+    return _read(StoredCandidate, path)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """What was measured of the original.
+
+    Raises:
+        UsageError: it is no record, or a damaged one.
+    """
+    return _read(Baseline, path)
+
+
+def _read(kind: type[_Record], path: Path) -> _Record:
+    try:
+        return from_jsonable(kind, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
+        ) from error

@@ -1,0 +1,116 @@
+"""Picking from a finished search: files with known figures, no torch needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_report import candidate, synthetic_budget, synthetic_report
+
+from edgeprune.artifacts.budget import Budget, Candidate
+from edgeprune.artifacts.codec import to_jsonable
+from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
+from edgeprune.artifacts.report import RunReport
+from edgeprune.errors import BudgetError, UsageError
+from edgeprune.outputs import read_manifest
+from edgeprune.pipeline.candidate_records import StoredCandidate
+from edgeprune.pipeline.picking import pick_candidate
+from edgeprune.reporting.budget_words import on_front
+from edgeprune.reporting.json_report import write_json
+
+CANDIDATES = (
+    candidate("candidate 1", 0.8, 60_000, drop=0.5),
+    candidate("candidate 2", 0.6, 50_000, drop=2.0),
+    candidate("candidate 3", 0.6, 55_000, drop=2.5),
+    candidate("candidate 4", 0.4, 30_000, drop=9.0),
+)
+
+
+def searched(folder: Path, *, candidates: tuple[Candidate, ...] = CANDIDATES) -> Path:
+    """An output folder with these candidates; every ONNX file holds its candidate's name."""
+    section = dataclasses.replace(synthetic_budget(), candidates=candidates)
+    folder.mkdir()
+    write_json(dataclasses.replace(synthetic_report(), budget=section), folder / "report.json")
+    for number, found in enumerate(candidates, 1):
+        place = folder / "candidates" / f"candidate-{number}"
+        place.mkdir(parents=True)
+        (place / "model.onnx").write_text(found.name)
+        record = StoredCandidate(
+            aim=1.0,
+            level=0.25,
+            figures=found,
+            plan=PruningPlan(
+                removed=(1,), groups=(), ratio_asked=0.1, macs_before=10, macs_after=9, width_quantum=1
+            ),
+            recovery=RecoveryReport(steps=(), images=3, ridge=0.01, duration_s=0.1),
+            parity=(),
+        )
+        (place / "candidate.json").write_text(json.dumps(to_jsonable(record)))
+    return folder
+
+
+def picked(folder: Path, output: Path | None = None, **limits: float) -> str:
+    budget = Budget(**limits)  # type: ignore[arg-type]
+    return pick_candidate(folder, budget, output=output, overwrite=False, command="edgeprune pick").chosen
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"max_latency_share": 0.9}, "candidate 1"),
+        ({"max_latency_share": 0.7}, "candidate 2"),
+        ({"max_latency_ms": 0.7}, "candidate 4"),
+        ({"max_size_bytes": 52_000}, "candidate 2"),
+        ({"max_drop_points": 0.5}, "candidate 1"),
+        ({"max_latency_share": 0.7, "max_drop_points": 2.0}, "candidate 2"),
+    ],
+)
+def test_what_holds_the_budget_and_loses_least_is_picked(tmp_path: Path, limits, name: str) -> None:
+    assert picked(searched(tmp_path / "out"), **limits) == name
+
+
+def test_its_files_are_copied_whole_with_a_manifest(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "out")
+    picked(folder, tmp_path / "picked", max_latency_share=0.7)
+    assert (tmp_path / "picked" / "model.onnx").read_text() == "candidate 2"
+    manifest = read_manifest(tmp_path / "picked")
+    assert manifest is not None
+    assert {file.path for file in manifest.outputs} == {"model.onnx", "candidate.json"}
+    assert manifest.command == "edgeprune pick"
+
+
+def test_where_none_holds_the_nearest_is_named(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "out")
+    with pytest.raises(
+        BudgetError, match=r"none of the 4 candidates .* the nearest, candidate 2, .* exceeds drop"
+    ):
+        picked(folder, max_latency_share=0.62, max_drop_points=1.9)
+    with pytest.raises(BudgetError, match=r"nearest, candidate 4, .* exceeds latency"):
+        picked(folder, tmp_path / "picked", max_latency_share=0.3)
+    assert not (tmp_path / "picked").exists()
+
+
+def test_a_run_without_a_search_and_a_damaged_folder_are_refused(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    write_json(synthetic_report(), plain / "report.json")
+    with pytest.raises(UsageError, match="was compressed without a budget"):
+        picked(plain, max_drop_points=1.0)
+    folder = searched(tmp_path / "out")
+    (folder / "candidates" / "candidate-1" / "candidate.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"candidate\.json' is no record of a search, or damaged"):
+        picked(folder, tmp_path / "picked", max_latency_share=0.9)
+    with pytest.raises(UsageError, match="cannot be read"):
+        picked(tmp_path / "nothing", max_drop_points=1.0)
+
+
+def test_the_front_holds_what_nothing_else_beats_in_all() -> None:
+    section = dataclasses.replace(synthetic_budget(), candidates=CANDIDATES)
+    front = [c.name for c in (section.original, *CANDIDATES) if on_front(c, section)]
+    assert front == ["original", "candidate 1", "candidate 2", "candidate 4"]
+
+
+def test_a_report_with_a_search_is_a_run_report() -> None:
+    assert isinstance(dataclasses.replace(synthetic_report(), budget=synthetic_budget()), RunReport)
