@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofl
 from edgeprune.pipeline.exports import write_onnx
 from edgeprune.pipeline.kept_values import kept_values
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
-from edgeprune.selection import CostModel, Limit, macs_model, within_limits
+from edgeprune.selection import CostModel, Limit, least_costs, macs_model, within_limits
 
 _log = logging.getLogger("edgeprune.pipeline")
 
@@ -55,7 +56,13 @@ RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
 """Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
 _MAX_CANDIDATES = 7
 _DROP_CANDIDATES = 5
-_DEEPEST = 0.1
+
+
+class _Rounding(TypedDict):
+    """How widths are rounded."""
+
+    width_quantum: int
+    adapt_quantum: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +155,9 @@ class BudgetSearch:
         """Without limits on costs: the fastest candidate whose drop is accepted."""
         limit = self._budget.max_drop_points
         assert limit is not None
-        best, good, bad, aim = None, 1.0, _DEEPEST, 0.75
+        best, good, bad, aim = None, 1.0, 0.0, 0.5
         for _ in range(_DROP_CANDIDATES):
-            try:
-                built = self._build(aim)
-            except NothingToPruneError:
-                bad, aim = max(bad, aim), (max(bad, aim) + good) / 2
-                continue
+            built = self._build(aim)
             if (built.figures.drop_points or 0.0) <= limit:
                 best, good = built, aim
             else:
@@ -233,14 +236,12 @@ class BudgetSearch:
             plan = within_limits(np.ones(coupling.num_players), coupling, limits=flat)
             level = RATIO_LEVELS[0]
             return level, Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
-        limits = [Limit(model=m, most=aim * share * self._total(m)) for m, share in self._models]
+        limits = [Limit(model=m, most=self._aimed(aim, m, share)) for m, share in self._models]
         if (ratio := self._run.options.ratio) is not None:
             limits.append(Limit(model=macs_model(coupling), most=(1 - ratio) * coupling.total_macs()))
-        quantum = self._run.options.width_quantum or self._prepared.target.width_quantum
-        adapt = self._run.options.width_quantum is None
 
         def select(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PruningPlan:
-            return within_limits(values, coupling, limits=limits, width_quantum=quantum, adapt_quantum=adapt)
+            return within_limits(values, coupling, limits=limits, **self._rounding())
 
         level = _level(select(np.ones(coupling.num_players)).macs_removed_share)
         plan = select(self._ranking(level).removal_costs)
@@ -248,6 +249,21 @@ class BudgetSearch:
             level, plan = better, select(self._ranking(better).removal_costs)
         plan = replace(plan, ratio_asked=plan.macs_removed_share)
         return level, Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
+
+    def _aimed(self, aim: float, model: CostModel, share: float) -> float:
+        """The limit of a model: a multiple of its share of the whole; without limits on costs the aim is the
+        way from the narrowest network to the whole one."""
+        if self._budget.limits_costs:
+            return aim * share * self._total(model)
+        (least,) = least_costs(self._prepared.coupling, [model], **self._rounding())
+        return least + aim * (self._total(model) - least)
+
+    def _rounding(self) -> _Rounding:
+        given = self._run.options.width_quantum
+        return {
+            "width_quantum": given or self._prepared.target.width_quantum,
+            "adapt_quantum": given is None,
+        }
 
     def _total(self, model: CostModel) -> float:
         layers = self._prepared.coupling.layers

@@ -1,6 +1,6 @@
 """Which players go: the least value lost within limits on the network's costs. Pure functions, no torch."""
 
-from edgeprune.selection.choosing import MIN_CHANNELS, STEPS_PER_GROUP, select, within_limits
+from edgeprune.selection.choosing import MIN_CHANNELS, STEPS_PER_GROUP, least_costs, select, within_limits
 from edgeprune.selection.costs import CostModel, LayerCost, Limit, Product, Roofline, Table, macs_model
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Product",
     "Roofline",
     "Table",
+    "least_costs",
     "macs_model",
     "select",
     "within_limits",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.pruning import GroupPlan, PruningPlan
 from edgeprune.errors import NothingToPruneError
-from edgeprune.selection.costs import Limit, Widths, macs_model
+from edgeprune.selection.costs import CostModel, Limit, Widths, macs_model
 from edgeprune.selection.steps import Search, Steps
 
 MIN_CHANNELS = 2
@@ -80,17 +80,49 @@ def within_limits(
     ]
     channels = [widths.channels_per_player(g) for g in range(len(orders))]
     wanted = [width_quantum // math.gcd(width_quantum, c) for c in channels]
-    quanta = [_group_quantum(len(o), q) if adapt_quantum else q for o, q in zip(orders, wanted, strict=True)]
-    steps = [
-        Steps(order=o, quantum=q, least_players=max(1, -(-min_channels // c)))
-        for o, q, c in zip(orders, quanta, channels, strict=True)
-    ]
+    steps = _steps(orders, channels, width_quantum, min_channels, adapt_quantum=adapt_quantum)
+    quanta = [s.quantum for s in steps]
     search = Search(values, steps, widths, limits)
     search.run()
     if not search.within():
         raise NothingToPruneError(_out_of_reach(limits, before, widths.totals(), width_quantum, min_channels))
     notes = _lowered(quanta, wanted, channels, width_quantum)
     return _plan(coupling, orders, search.gone, ratio_asked, width_quantum, notes)
+
+
+def least_costs(
+    coupling: CouplingGraph,
+    models: Sequence[CostModel],
+    *,
+    width_quantum: int = 1,
+    adapt_quantum: bool = False,
+    min_channels: int = MIN_CHANNELS,
+) -> tuple[float, ...]:
+    """What the narrowest network costs by each model; arguments as of :func:`select`."""
+    widths = Widths(coupling, models)
+    orders = [np.array(g.players) for g in coupling.groups]
+    channels = [widths.channels_per_player(g) for g in range(len(orders))]
+    steps = _steps(orders, channels, width_quantum, min_channels, adapt_quantum=adapt_quantum)
+    for group, found in enumerate(steps):
+        widths.remove(group, found.counts()[-1])
+    return widths.totals()
+
+
+def _steps(
+    orders: Sequence[NDArray[np.int64]],
+    channels: Sequence[int],
+    width_quantum: int,
+    min_channels: int,
+    *,
+    adapt_quantum: bool,
+) -> list[Steps]:
+    """Of every group, whose players are so many channels wide."""
+    found = []
+    for order, wide in zip(orders, channels, strict=True):
+        quantum = width_quantum // math.gcd(width_quantum, wide)
+        quantum = _group_quantum(len(order), quantum) if adapt_quantum else quantum
+        found.append(Steps(order=order, quantum=quantum, least_players=max(1, -(-min_channels // wide))))
+    return found
 
 
 def _out_of_reach(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import DIGITS_DATA, DIGITS_MODEL, sentence
+from small_project import DIGITS_DATA, DIGITS_MODEL, environment, sentence
 
 SMALL = (
     "compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1",
@@ -51,6 +57,38 @@ def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> Non
     assert chosen["macs_share"] <= 0.5
 
 
+def test_a_killed_search_goes_on_and_ends_the_same(project: Path, edgeprune: Any, tmp_path: Path) -> None:
+    asked = (*SMALL, "--target", "rpi4", "--max-drop", "100")
+    journal = tmp_path / "out.journal"
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeprune", *asked, "-o", str(tmp_path / "out")],
+        cwd=project, env=environment(tmp_path / "killed"), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not (journal / "candidates" / "candidate-1").exists():
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
+    built = (journal / "candidates" / "candidate-1" / "candidate.json").stat().st_mtime_ns
+    assert "add --resume" in sentence(edgeprune(*asked, "-o", str(tmp_path / "out")), 2)
+    assert "begun with another budget" in sentence(
+        edgeprune(*asked, "--max-size", "4kB", "--resume", "-o", str(tmp_path / "out")), 2
+    )
+    resumed = search_in(edgeprune, tmp_path / "out", *asked, "--resume")
+    assert not journal.exists()
+    straight = search_in(edgeprune, tmp_path / "straight", *asked)
+    assert resumed["budget"] == straight["budget"]
+    assert len(resumed["budget"]["candidates"]) > 1
+    first = tmp_path / "out" / "candidates" / "candidate-1" / "candidate.json"
+    assert first.stat().st_mtime_ns == built
+    for name in ("weights.safetensors", "surgery.json", "model.onnx"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    picked = edgeprune("pick", str(tmp_path / "out"), "--max-drop", "100", "--json")
+    assert json.loads(picked.stdout)["chosen"] in {c["name"] for c in resumed["budget"]["candidates"]}
+
+
 def test_out_of_reach_says_what_binds_and_what_comes_nearest(edgeprune: Any, tmp_path: Path) -> None:
     done = edgeprune(*SMALL, "--target", "rpi4", "--max-size", "1kB", "-o", str(tmp_path / "out"))
     assert "the budget is out of reach" in sentence(done, 12)
@@ -65,6 +103,7 @@ def test_out_of_reach_says_what_binds_and_what_comes_nearest(edgeprune: Any, tmp
         (("--max-memory", "x"), "--max-memory x was given"),
         (("--max-drop", "-1%"), "--max-drop -1% was given"),
         (("--max-drop", "1", "--dry-run"), "--dry-run was given with a budget"),
+        (("--resume",), "--resume was given without a budget"),
     ],
 )
 def test_bad_limits_are_refused(edgeprune: Any, tmp_path: Path, options: tuple[str, ...], said: str) -> None:

@@ -20,6 +20,7 @@ from edgeprune.selection import (
     Product,
     Roofline,
     Table,
+    least_costs,
     macs_model,
     select,
     within_limits,
@@ -180,3 +181,15 @@ def test_the_ratio_is_a_limit_on_macs():
     assert (
         within_limits(values, coupling, limits=[limit]).removed == select(values, coupling, ratio=0.4).removed
     )
+
+
+def test_the_narrowest_network_costs_what_no_limit_can_go_below():
+    coupling = chain_graph((16, 24, 8), (9, 4, 4, 1))
+    (least,) = least_costs(coupling, [macs_model(coupling)], width_quantum=4)
+    limit = Limit(model=macs_model(coupling), most=least)
+    plan = within_limits(np.ones(48), coupling, limits=[limit], width_quantum=4)
+    assert plan.macs_after == least
+    with pytest.raises(NothingToPruneError):
+        within_limits(
+            np.ones(48), coupling, limits=[Limit(model=limit.model, most=least - 1)], width_quantum=4
+        )
