@@ -11,7 +11,7 @@ from torch import nn
 from edgeprune.applying import apply_surgery
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, RankedPlayers
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.report import RunReport
 from edgeprune.calibration import load_calibration
@@ -48,6 +48,7 @@ def compress(
     target: str = HOST,
     ratio: float | None = None,
     budget: Budget | None = None,
+    finetune: Finetune | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -75,6 +76,7 @@ def compress(
         ratio: share of MACs to remove, in (0, 1); a quarter where ``None`` and there is no budget.
         budget: limits on latency, size, memory and the loss of accuracy; the model that loses least within
             them is searched for, and ``ratio`` is then the least share to remove.
+        finetune: steps or time of distillation after recovery; none where ``None``.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
@@ -96,6 +98,7 @@ def compress(
             target=target,
             ratio=ratio,
             budget=budget or Budget(),
+            finetune=finetune,
             output=Path(output),
             architecture=architecture,
             weights=weights,

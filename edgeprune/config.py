@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ChannelOrder
-from edgeprune.artifacts.choices import RankedPlayers
+from edgeprune.artifacts.choices import Finetune, RankedPlayers
 from edgeprune.errors import UsageError
 
 CONFIG_NAME = "edgeprune.toml"
@@ -164,6 +164,23 @@ def parse_latency(value: str, *, option: str) -> tuple[float | None, float | Non
         )
     unit = found[2].lower()
     return (None, number / 100) if unit == "%" else (number * _TIMES_MS[unit], None)
+
+
+def parse_finetune(value: str, *, option: str) -> Finetune:
+    """Steps from ``250``, or a time from ``60s`` or ``2min``.
+
+    Raises:
+        UsageError: neither a whole number from 1 on nor a positive time with its unit.
+    """
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)?\s*", value, flags=re.IGNORECASE)
+    number = float(found[1]) if found is not None else 0.0
+    if found is None or number <= 0.0 or (found[2] is None and not number.is_integer()):
+        raise UsageError(
+            f"{option} {value} was given; accepted are steps, such as 250, or a time, such as 60s or 2min"
+        )
+    if found[2] is None:
+        return Finetune(steps=int(number))
+    return Finetune(time_limit_s=number * {"s": 1, "min": 60, "h": 3600}[found[2].lower()])
 
 
 def parse_points(value: str, *, option: str) -> float:

@@ -30,3 +30,11 @@ class CouplingOptions:
 
     attention: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
     prune_normalized: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """How long to train after recovery: so many steps, or for a time."""
+
+    steps: int | None = None
+    time_limit_s: float | None = None

@@ -97,3 +97,19 @@ class RecoveryReport:
     ridge: float
     duration_s: float
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationReport:
+    """What training did: the divergence from the original on images that it never saw, before and after.
+
+    ``kept_step`` is the step whose network was best there and was kept; 0: none was better than the start.
+    """
+
+    steps: int
+    kept_step: int
+    images: int
+    validation_images: int
+    divergence_before: float
+    divergence_after: float
+    duration_s: float

@@ -7,6 +7,7 @@ from enum import Enum
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+from edgeprune.artifacts.pruning import DistillationReport
 
 REPORT_SCHEMA_VERSION = "1.1"
 
@@ -132,13 +133,14 @@ class PruningSection:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverySection:
-    """How accuracy came back without training."""
+    """How accuracy came back without training, and what training on request added."""
 
     layers_solved: int
     images: int
     ridge: float
     mean_error_before: float
     mean_error_after: float
+    distillation: DistillationReport | None
 
 
 @dataclass(frozen=True, kw_only=True)

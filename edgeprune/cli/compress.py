@@ -16,6 +16,7 @@ from edgeprune.config import (
     PreprocessingOptions,
     check_ratio,
     parse_budget,
+    parse_finetune,
     parse_input_shape,
 )
 from edgeprune.errors import UsageError
@@ -47,6 +48,16 @@ Ratio = Annotated[
         "--ratio",
         metavar="SHARE",
         help="Share of the MACs to cut, between 0 and 1. Default: 0.25.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+Finetuning = Annotated[
+    str | None,
+    typer.Option(
+        "--finetune",
+        metavar="STEPS|TIME",
+        help="After recovery, learn from the original on the calibration images, without labels: so many "
+        "steps (250), or for a time (60s, 2min).",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
@@ -117,6 +128,7 @@ def compress(
     max_size: opt.MaxSize = None,
     max_memory: opt.MaxMemory = None,
     max_drop: opt.MaxDrop = None,
+    finetune: Finetuning = None,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -139,6 +151,7 @@ def compress(
     budget = parse_budget(max_latency, max_size, max_memory, max_drop)
     if dry_run and not budget.is_empty:
         raise UsageError("--dry-run was given with a budget; accepted with it is --ratio alone")
+    training = None if finetune is None else parse_finetune(finetune, option="--finetune")
     device = target or config.target or "host"
     folder = output or settings.default_output(model)
     _check_early(device, None if dry_run else folder, overwrite)
@@ -173,6 +186,7 @@ def compress(
         model,
         **common,
         budget=budget,
+        finetune=training,
         output=folder,
         batch_size=batch_size,
         overwrite=overwrite,

@@ -163,6 +163,7 @@ def _recovery(pruned: Pruned) -> RecoverySection:
         layers_solved=len(steps),
         images=pruned.recovery.images,
         ridge=pruned.recovery.ridge,
+        distillation=pruned.distillation,
         mean_error_before=float(np.mean([s.error_before for s in steps])) if steps else 0.0,
         mean_error_after=float(np.mean([s.error_after for s in steps])) if steps else 0.0,
     )

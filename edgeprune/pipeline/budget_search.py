@@ -183,12 +183,12 @@ class BudgetSearch:
         pruned = stages.prune_and_recover(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             path = folder / "model.onnx"
-            write_onnx(self._run, self._prepared, pruned.recovered, path, self._work)
+            write_onnx(self._run, self._prepared, pruned.final, path, self._work)
             figures = self._measure(name, planned.plan, path)
-            figures = replace(figures, drop_points=self._drop(pruned.recovered))
+            figures = replace(figures, drop_points=self._drop(pruned.final))
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
             recipe = surgery_recipe(coupling, planned.plan.removed, self._prepared.captured)
-            state = {**self._prepared.loaded.module.state_dict(), **pruned.recovered.state_dict()}
+            state = {**self._prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
             exporting.save_surgery(recipe, state, folder)
             record = StoredCandidate(
                 aim=aim,
@@ -197,8 +197,9 @@ class BudgetSearch:
                 plan=planned.plan,
                 recovery=pruned.recovery,
                 parity=pruned.parity,
+                distillation=pruned.distillation,
             )
-            write_record(record, pruned.recovered, folder)
+            write_record(record, pruned, folder)
         return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
 
     def _restore(self, number: int, stored: StoredCandidate) -> _Built:
@@ -208,12 +209,7 @@ class BudgetSearch:
         return _Built(
             figures=stored.figures,
             planned=Planned(ranking=self._ranking(stored.level), plan=stored.plan, ratio_asked_by="budget"),
-            pruned=Pruned(
-                bare=bare,
-                recovered=self.store.state_into(number, bare),
-                recovery=stored.recovery,
-                parity=stored.parity,
-            ),
+            pruned=self.store.restored(number, bare, stored),
             aim=stored.aim,
         )
 
@@ -390,6 +386,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         "target": f"{prepared.target}",
         "width quantum": f"{options.width_quantum}",
         "batch size": f"{options.batch_size}",
+        "finetune": f"{options.finetune}",
     }
     with (
         kept_values(run, prepared, more) as journals,

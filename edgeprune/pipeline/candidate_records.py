@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.codec import from_jsonable
-from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
+from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, RecoveryReport
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.errors import UsageError
 
@@ -29,6 +29,7 @@ class StoredCandidate:
     plan: PruningPlan
     recovery: RecoveryReport
     parity: tuple[ParityFigure, ...]
+    distillation: DistillationReport | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

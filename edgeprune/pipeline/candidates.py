@@ -23,8 +23,10 @@ from edgeprune.pipeline.candidate_records import (
     read_baseline,
     read_record,
 )
+from edgeprune.pipeline.state import Pruned
 
-_STATE_NAME = "recovered.safetensors"
+_RECOVERED_NAME = "recovered.safetensors"
+_FINETUNED_NAME = "finetuned.safetensors"
 _BASELINE_NAME = "original.json"
 
 
@@ -75,25 +77,37 @@ class CandidateStore:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def state_into(self, number: int, bare: GraphModule) -> GraphModule:
-        """A copy of the pruned graph with the candidate's recovered weights."""
-        recovered = copy.deepcopy(bare)
-        recovered.load_state_dict(safetensors.torch.load_file(self._place(number) / _STATE_NAME))
-        return recovered
+    def restored(self, number: int, bare: GraphModule, stored: StoredCandidate) -> Pruned:
+        """The candidate with its weights, from the pruned graph as it was before recovery."""
+
+        def with_weights(name: str) -> GraphModule:
+            found = copy.deepcopy(bare)
+            found.load_state_dict(safetensors.torch.load_file(self._place(number) / name))
+            return found
+
+        return Pruned(
+            bare=bare,
+            recovered=with_weights(_RECOVERED_NAME),
+            recovery=stored.recovery,
+            parity=stored.parity,
+            finetuned=None if stored.distillation is None else with_weights(_FINETUNED_NAME),
+            distillation=stored.distillation,
+        )
 
     def deliver(self, folder: Path) -> None:
         """Copy every candidate below ``folder``, without what only resuming needs."""
         for place in sorted(self.folder.glob("candidate-*")):
-            shutil.copytree(
-                place, folder / CANDIDATES_FOLDER / place.name, ignore=shutil.ignore_patterns(_STATE_NAME)
-            )
+            left_out = shutil.ignore_patterns(_RECOVERED_NAME, _FINETUNED_NAME)
+            shutil.copytree(place, folder / CANDIDATES_FOLDER / place.name, ignore=left_out)
 
     def _place(self, number: int) -> Path:
         return self.folder / f"candidate-{number}"
 
 
-def write_record(found: StoredCandidate, recovered: GraphModule, folder: Path) -> None:
-    """The record and the recovered weights of one candidate."""
-    state = {k: v.detach().contiguous().clone() for k, v in recovered.state_dict().items()}
-    safetensors.torch.save_file(state, folder / _STATE_NAME)
+def write_record(found: StoredCandidate, pruned: Pruned, folder: Path) -> None:
+    """The record and the weights of one candidate, before and after training."""
+    for name, module in ((_RECOVERED_NAME, pruned.recovered), (_FINETUNED_NAME, pruned.finetuned)):
+        if module is not None:
+            state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
+            safetensors.torch.save_file(state, folder / name)
     atomic_write_text(folder / RECORD_NAME, json.dumps(to_jsonable(found), indent=1) + "\n")

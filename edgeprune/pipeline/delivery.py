@@ -63,17 +63,17 @@ def _export(
 ) -> tuple[ParityFigure, ...]:
     with run.stage("export"):
         write_onnx(run, prepared, prepared.captured.graph_module, work / "original.onnx", work)
-        program, note = write_onnx(run, prepared, pruned.recovered, folder / "model.onnx", work)
+        program, note = write_onnx(run, prepared, pruned.final, folder / "model.onnx", work)
         if note is not None:
             run.notes.append(note)
         exporting.save_program(program, folder / "model.pt2")
         recipe = surgery_recipe(prepared.coupling, planned.plan.removed, prepared.captured)
-        state = {**prepared.loaded.module.state_dict(), **pruned.recovered.state_dict()}
+        state = {**prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
         exporting.save_surgery(recipe, state, folder)
     with run.stage("verify export"):
         sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
         threads = run.threads
-        in_torch = parity.run_torch(pruned.recovered, sample)
+        in_torch = parity.run_torch(pruned.final, sample)
         exported = parity.run_onnx(exported_path(folder / "model.onnx", work), sample, threads=threads)
         simplified = parity.run_onnx(folder / "model.onnx", sample, threads=threads)
         found = (
@@ -94,6 +94,11 @@ def _judge(run: Run, prepared: Prepared, pruned: Pruned, onnx_path: Path) -> Jud
             "original": original,
             "pruned": parity.run_torch(pruned.bare, held.images),
             "recovered": parity.run_torch(pruned.recovered, held.images),
+            **(
+                {}
+                if pruned.finetuned is None
+                else {"fine-tuned": parity.run_torch(pruned.finetuned, held.images)}
+            ),
             "ONNX": parity.run_onnx(onnx_path, held.images, threads=run.threads),
         }
         figures_found = tuple(

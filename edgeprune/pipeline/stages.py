@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +30,7 @@ from edgeprune.loading import load_model
 from edgeprune.pipeline.evidence import gather
 from edgeprune.pipeline.state import CompressOptions, Planned, Prepared, Pruned, Run
 from edgeprune.ranking import options_for, rank, total_passes
+from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
 from edgeprune.targets import load_target
@@ -32,6 +38,9 @@ from edgeprune.targets import load_target
 DEFAULT_RATIO = 0.25
 PARITY_TOLERANCE = 1e-4
 PARITY_IMAGES = 64
+VALIDATION_SHARE = 0.1
+MIN_VALIDATION_IMAGES = 16
+MOST_FINETUNE_STEPS = 100_000
 
 
 def check_options(options: CompressOptions) -> None:
@@ -200,6 +209,7 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
             compare_outputs(masked, removed_outputs, "masked", "pruned"),
         )
         parity.require(figures_found)
+    images, validation = _split_for_training(run, prepared.calibration.fitting.images)
     with run.stage("recover"):
         layers = len(coupling.layers)
         with progress.task("recovering layers in closed form", layers) as advance:
@@ -208,12 +218,78 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
                 bare,
                 coupling,
                 removed,
-                prepared.calibration.fitting.images,
+                images,
                 generator=torch.Generator().manual_seed(run.options.seed),
                 advance=advance,
             )
     run.notes.extend(report.notes)
-    return Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
+    found = Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
+    return found if validation is None else _finetune(run, prepared, planned, found, images, validation)
+
+
+def _split_for_training(run: Run, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Images to recover and train on, and those that say when to stop, if there is training.
+
+    Raises:
+        CalibrationError: too few images to keep some back.
+    """
+    if run.options.finetune is None:
+        return images, None
+    held = max(MIN_VALIDATION_IMAGES, round(VALIDATION_SHARE * len(images)))
+    if len(images) < 2 * held:
+        raise CalibrationError(
+            f"--finetune keeps {held} images back to know when to stop, and there are {len(images)} to fit "
+            f"with; give at least {2 * held}, or leave --finetune out"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(run.options.seed))
+    return images[order[held:].sort().values], images[order[:held].sort().values]
+
+
+def _finetune(
+    run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, images: Tensor, validation: Tensor
+) -> Pruned:
+    """Distil the original into the recovered network."""
+    asked = run.options.finetune
+    assert asked is not None
+    options = DistillationOptions()
+    if asked.steps is not None:
+        options = replace(options, steps=asked.steps)
+    if asked.time_limit_s is not None:
+        options = replace(options, steps=MOST_FINETUNE_STEPS, time_limit_s=asked.time_limit_s)
+        run.note(
+            "--finetune was given a time, so another run may end with other weights; steps repeat exactly"
+        )
+    with (
+        run.stage("finetune"),
+        progress.task("fine-tuning by distillation", _units(options)) as advance,
+    ):
+        finetuned, report = distill(
+            prepared.captured.graph_module, pruned.recovered, prepared.coupling, planned.plan.removed,
+            images, validation,
+            generator=torch.Generator().manual_seed(run.options.seed), options=options,
+            advance=_by_second(advance) if asked.time_limit_s is not None else advance,
+        )  # fmt: skip
+    if report.kept_step == 0:
+        run.note("fine-tuning made the network no better on the images kept back for it, so it is as before")
+    return replace(pruned, finetuned=finetuned, distillation=report)
+
+
+def _units(options: DistillationOptions) -> int:
+    """What a progress display counts: seconds where the time is limited, else steps."""
+    return options.steps if math.isinf(options.time_limit_s) else math.ceil(options.time_limit_s)
+
+
+def _by_second(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Of steps, a display that counts whole seconds."""
+    started, shown = time.monotonic(), 0
+
+    def step(_units: int) -> None:
+        nonlocal shown
+        whole = int(time.monotonic() - started)
+        advance(whole - shown)
+        shown = whole
+
+    return step
 
 
 def _run_masked(

@@ -15,10 +15,10 @@ from torch.fx import GraphModule
 
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
-from edgeprune.artifacts.choices import CouplingOptions
+from edgeprune.artifacts.choices import CouplingOptions, Finetune
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
-from edgeprune.artifacts.pruning import PruningPlan, Ranking, RecoveryReport
+from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
 from edgeprune.targets import HOST, TargetProfile
 
@@ -34,6 +34,7 @@ class CompressOptions:
     target: str = HOST
     ratio: float | None = None
     budget: Budget = field(default_factory=Budget)
+    finetune: Finetune | None = None
     output: Path | None = None
     architecture: str | None = None
     weights: str | None = None
@@ -107,6 +108,13 @@ class Pruned:
     recovered: GraphModule
     recovery: RecoveryReport
     parity: tuple[ParityFigure, ...]
+    finetuned: GraphModule | None = None
+    distillation: DistillationReport | None = None
+
+    @property
+    def final(self) -> GraphModule:
+        """What is exported."""
+        return self.recovered if self.finetuned is None else self.finetuned
 
 
 @dataclass(frozen=True, kw_only=True)

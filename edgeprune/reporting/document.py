@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
+from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.artifacts.report import AccuracyKind, LayerRow, RunReport, Verdict
 from edgeprune.reporting.budget_words import (
     budget_line,
@@ -310,9 +311,20 @@ def _method(report: RunReport) -> Table:
             f"mean relative error {significant(recovery.mean_error_before)} -> "
             f"{significant(recovery.mean_error_after)}",
         ),
+        *([] if recovery.distillation is None else [_finetuning(recovery.distillation)]),
         ("time", ", ".join(f"{t.stage} {significant(t.duration_s)} s" for t in report.stage_times)),
     )
     return Table(title="How it was done", columns=("step", "what"), rows=rows)
+
+
+def _finetuning(found: DistillationReport) -> tuple[str, str]:
+    kept = f"step {found.kept_step} kept" if found.kept_step else "nothing better than the start"
+    return (
+        "fine-tuning",
+        f"{found.steps} steps of distillation on {found.images} images without labels, {kept}; divergence "
+        f"from the original on {found.validation_images} others {significant(found.divergence_before)} -> "
+        f"{significant(found.divergence_after)}",
+    )
 
 
 def _environment(report: RunReport) -> Table:

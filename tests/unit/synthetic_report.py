@@ -167,7 +167,12 @@ def synthetic_report() -> RunReport:
             ),
         ),
         recovery=RecoverySection(
-            layers_solved=6, images=1000, ridge=0.01, mean_error_before=0.3141, mean_error_after=0.0271
+            layers_solved=6,
+            images=1000,
+            ridge=0.01,
+            mean_error_before=0.3141,
+            mean_error_after=0.0271,
+            distillation=None,
         ),
         accuracy_kind=AccuracyKind.TOP1,
         accuracy=(

@@ -1,0 +1,258 @@
+"""Distillation: the pruned network learns from the original on the calibration images, without labels.
+
+The student is taught the original's softened answers (Hinton et al., arXiv 1503.02531) and the activations
+that the last layer reads, before they are pooled. Images are mirrored and shifted, and the original answers
+for each as it is shown. Norms keep the statistics that recovery left them. What is best on images that
+training never saw is kept, so that the result is never worse there than what it began with.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+from torch.nn import functional
+
+from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
+from edgeprune.artifacts.pruning import DistillationReport
+from edgeprune.fx import op_name, tensor_leaves
+
+_POOLING = frozenset(
+    {"adaptive_avg_pool2d", "avg_pool2d", "adaptive_max_pool2d", "max_pool2d", "mean", "flatten", "reshape"}
+    | {"view", "squeeze", "dropout", "contiguous"}
+)
+
+
+_RISE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationOptions:
+    """How long and how fast; training ends with the steps or with the time, whichever comes first.
+
+    ``learning_rate`` falls to zero along a cosine after a short rise. ``checks`` is how often the network is
+    judged on the validation images. ``shift_share`` of an image's size is the most that it is shifted.
+    """
+
+    steps: int = 250
+    time_limit_s: float = math.inf
+    batch: int = 64
+    learning_rate: float = 1e-3
+    temperature: float = 2.0
+    feature_weight: float = 1.0
+    checks: int = 10
+    shift_share: float = 0.125
+
+
+def distill(
+    original: GraphModule,
+    recovered: GraphModule,
+    coupling: CouplingGraph,
+    removed: tuple[int, ...],
+    images: Tensor,
+    validation: Tensor,
+    *,
+    generator: torch.Generator,
+    options: DistillationOptions | None = None,
+    advance: Callable[[int], None] = lambda _units: None,
+) -> tuple[GraphModule, DistillationReport]:
+    """Train ``recovered`` to answer like ``original`` on ``images``: a new graph, and what was done.
+
+    Both ``images`` and ``validation`` are (n, c, h, w); the latter must be new to the recovery, too, which
+    would look better on them than it is.
+    """
+    options = options or DistillationOptions()
+    started = time.perf_counter()
+    pupil = _Pupil(original, copy.deepcopy(recovered), coupling, removed, options)
+    best_state, first = pupil.state(), pupil.divergence(validation)
+    best, best_step, taken = first, 0, 0
+    parameters = pupil.parameters()
+    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
+    next_check = 1
+    for step, batch in enumerate(_batches(images, options, generator), 1):
+        done = _done(step, started, options)
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * _rate(done)
+        loss = pupil.loss(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        advance(1)
+        taken = step
+        if done >= next_check / options.checks:
+            next_check = int(done * options.checks) + 1
+            found = pupil.divergence(validation)
+            if found < best:
+                best, best_step, best_state = found, step, pupil.state()
+        if done >= 1.0:
+            break
+    network = pupil.with_state(best_state)
+    return network, DistillationReport(
+        steps=taken,
+        kept_step=best_step,
+        images=len(images),
+        validation_images=len(validation),
+        divergence_before=first,
+        divergence_after=best,
+        duration_s=time.perf_counter() - started,
+    )
+
+
+def _done(step: int, started: float, options: DistillationOptions) -> float:
+    """Share of the steps or of the time that is gone after this step."""
+    if math.isinf(options.time_limit_s):
+        return step / options.steps
+    return max(step / options.steps, (time.perf_counter() - started) / options.time_limit_s)
+
+
+def _rate(done: float) -> float:
+    """Share of the learning rate: a short rise, then half a cosine."""
+    return min(1.0, done / _RISE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _batches(images: Tensor, options: DistillationOptions, generator: torch.Generator) -> Iterator[Tensor]:
+    """Batches of ``options.steps`` steps, in an order drawn anew for every pass over the images."""
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(options.steps):
+        if len(order) < options.batch:
+            order = torch.cat([order, torch.randperm(len(images), generator=generator)])
+        chosen, order = order[: options.batch], order[options.batch :]
+        yield varied(images[chosen], options.shift_share, generator)
+
+
+def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Tensor:
+    """Each image mirrored half of the time and shifted by up to a share of its size, edges repeated."""
+    if images.dim() != 4:
+        return images
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    found = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    reach = [max(0, round(shift_share * size)) for size in images.shape[-2:]]
+    if max(reach) == 0:
+        return found
+    padded = functional.pad(found, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
+    tops = torch.randint(0, 2 * reach[0] + 1, (len(images),), generator=generator)
+    lefts = torch.randint(0, 2 * reach[1] + 1, (len(images),), generator=generator)
+    rows = tops[:, None] + torch.arange(images.shape[-2])
+    columns = lefts[:, None] + torch.arange(images.shape[-1])
+    number = torch.arange(len(images))
+    return padded[number[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class _Pupil:
+    """The network in training, beside the original that it learns from."""
+
+    def __init__(
+        self,
+        original: GraphModule,
+        network: GraphModule,
+        coupling: CouplingGraph,
+        removed: tuple[int, ...],
+        options: DistillationOptions,
+    ) -> None:
+        self._original = original
+        self._network = network
+        self._options = options
+        self._feature, self._kept = _last_features(original, coupling, removed)
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [p for p in self._network.parameters() if p.is_floating_point()]
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of all weights."""
+        return {k: v.detach().clone() for k, v in self._network.state_dict().items()}
+
+    def with_state(self, state: dict[str, Tensor]) -> GraphModule:
+        """The network with these weights, no longer in training."""
+        self._network.load_state_dict(state)
+        for parameter in self._network.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return self._network
+
+    @torch.enable_grad()
+    def loss(self, images: Tensor) -> Tensor:
+        """What is left to learn on these images."""
+        with torch.no_grad():
+            wanted, wanted_feature = _run(self._original, images, self._feature)
+        found, feature = _run(self._network, images, self._feature)
+        total = _difference(found, wanted, self._options.temperature)
+        if feature is not None and wanted_feature is not None:
+            target = wanted_feature.index_select(1, self._kept)
+            spread = target.var().clamp_min(1e-12)
+            total = total + self._options.feature_weight * (feature - target).square().mean() / spread
+        return total
+
+    @torch.no_grad()
+    def divergence(self, images: Tensor) -> float:
+        """Mean difference of the answers on images as they are."""
+        parts = [
+            float(_difference(tensor_leaves(self._network(x)), tensor_leaves(self._original(x)), 1.0))
+            * len(x)
+            for x in torch.split(images, 100)
+        ]
+        return sum(parts) / len(images)
+
+
+def _difference(found: list[Tensor], wanted: list[Tensor], temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of class scores; squared error relative to its spread of anything else."""
+    if len(found) == 1 and found[0].dim() == 2 and found[0].shape[1] >= 2:
+        log_found = functional.log_softmax(found[0] / temperature, dim=1)
+        log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
+        return temperature**2 * functional.kl_div(
+            log_found, log_wanted, reduction="batchmean", log_target=True
+        )
+    errors = [(f - w).square().mean() / w.var().clamp_min(1e-12) for f, w in zip(found, wanted, strict=True)]
+    return torch.stack(errors).mean()
+
+
+def _last_features(
+    original: GraphModule, coupling: CouplingGraph, removed: tuple[int, ...]
+) -> tuple[str | None, Tensor]:
+    """Node whose channels the last layer reads, before pooling, and those of its channels that stay."""
+    nodes = {n.name: n for n in original.graph.nodes}
+    last = coupling.layers[-1]
+    node = nodes[last.node].args[0]
+    while isinstance(node, Node) and op_name(node) in _POOLING and isinstance(node.args[0], Node):
+        node = node.args[0]
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    kept = torch.from_numpy(kept_positions(last.in_players, coupling.removed_mask(removed)))
+    if not isinstance(node, Node) or not isinstance(value, Tensor) or value.dim() < 2:
+        return None, kept
+    if int(value.shape[1]) != last.in_players.size:
+        return None, kept
+    return node.name, kept
+
+
+def _run(network: GraphModule, images: Tensor, feature: str | None) -> tuple[list[Tensor], Tensor | None]:
+    """Outputs, and the value of the node ``feature``."""
+    if feature is None:
+        return tensor_leaves(network(images)), None
+    tap = _Tap(network, feature)
+    return tensor_leaves(tap.run(images)), tap.seen
+
+
+class _Tap(Interpreter):
+    """Runs a graph and remembers one node's value."""
+
+    def __init__(self, network: GraphModule, name: str) -> None:
+        super().__init__(network)
+        self._name = name
+        self.seen: Tensor | None = None
+
+    def run_node(self, n: Node) -> object:
+        """As the interpreter does."""
+        value: object = super().run_node(n)
+        if n.name == self._name:
+            assert isinstance(value, Tensor)
+            self.seen = value
+        return value
