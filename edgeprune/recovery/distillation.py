@@ -37,17 +37,19 @@ class DistillationOptions:
     """How long and how fast; training ends with the steps or with the time, whichever comes first.
 
     ``learning_rate`` falls to zero along a cosine after a short rise. ``checks`` is how often the network is
-    judged on the validation images. ``shift_share`` of an image's size is the most that it is shifted.
+    judged on the validation images. ``shift_share`` of an image's size is the most that it is shifted,
+    ``mixed_share`` of a batch is mixed with other images.
     """
 
     steps: int = 250
     time_limit_s: float = math.inf
     batch: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
     temperature: float = 2.0
     feature_weight: float = 1.0
     checks: int = 10
     shift_share: float = 0.125
+    mixed_share: float = 0.0
 
 
 def distill(
@@ -124,7 +126,8 @@ def _batches(images: Tensor, options: DistillationOptions, generator: torch.Gene
         if len(order) < options.batch:
             order = torch.cat([order, torch.randperm(len(images), generator=generator)])
         chosen, order = order[: options.batch], order[options.batch :]
-        yield varied(images[chosen], options.shift_share, generator)
+        shown = varied(images[chosen], options.shift_share, generator)
+        yield mixed(shown, options.mixed_share, generator)
 
 
 def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Tensor:
@@ -142,7 +145,22 @@ def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Te
     rows = tops[:, None] + torch.arange(images.shape[-2])
     columns = lefts[:, None] + torch.arange(images.shape[-1])
     number = torch.arange(len(images))
-    return padded[number[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    shifted = padded[number[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return shifted.permute(0, 3, 1, 2).contiguous()
+
+
+def mixed(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A share of the images, each with up to half of another one on top (cf. mixup, arXiv 1710.09412).
+
+    The original answers for what is shown, so there is no label to mix; between two images it is less sure
+    than on images that it was trained on, and tells more.
+    """
+    count = round(share * len(images))
+    if count < 2:
+        return images
+    weight = 0.5 * torch.rand(count, *[1] * (images.dim() - 1), generator=generator)
+    partner = images[torch.randperm(len(images), generator=generator)[:count]]
+    return torch.cat([(1 - weight) * images[:count] + weight * partner, images[count:]])
 
 
 class _Pupil:

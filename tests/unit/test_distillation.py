@@ -1,0 +1,126 @@
+"""Distillation learns from the original, keeps what is best on unseen images, and repeats exactly."""
+
+from __future__ import annotations
+
+import networks as nets
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_recovery import Trial, trial
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.artifacts.choices import Finetune
+from edgeprune.config import parse_finetune
+from edgeprune.errors import UsageError
+from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill, varied
+
+IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+SHORT = DistillationOptions(steps=40, batch=32, learning_rate=3e-3, checks=5)
+
+
+def taught(case: Trial, options: DistillationOptions = SHORT, *, seed: int = 0):
+    return distill(
+        case.captured.graph_module, case.pruned, case.coupling, case.removed,
+        IMAGES[:160], IMAGES[160:],
+        generator=torch.Generator().manual_seed(seed), options=options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("factory", [nets.residual_add, nets.two_outputs])
+def test_a_pruned_network_comes_nearer_on_images_that_it_never_saw(factory):
+    case = trial(factory(), IMAGES)
+    before = {k: v.clone() for k, v in case.pruned.state_dict().items()}
+    network, report = taught(case)
+    assert report.divergence_after < 0.8 * report.divergence_before
+    assert report.kept_step > 0
+    assert (report.steps, report.images, report.validation_images) == (40, 160, 40)
+    assert all(torch.equal(before[k], v) for k, v in case.pruned.state_dict().items())
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights():
+    case = trial(nets.residual_add(), IMAGES)
+    first, again, other = (taught(case, seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_training_that_only_harms_is_thrown_away():
+    case = trial(nets.residual_add(), IMAGES)
+    wild = DistillationOptions(steps=6, batch=16, learning_rate=50.0, checks=3)
+    network, report = taught(case, wild)
+    assert report.kept_step == 0
+    assert report.divergence_after == report.divergence_before
+    assert all(torch.equal(v, network.state_dict()[k]) for k, v in case.pruned.state_dict().items())
+
+
+def test_a_time_limit_ends_training():
+    case = trial(nets.residual_add(), IMAGES)
+    _, report = taught(case, DistillationOptions(steps=100_000, batch=8, time_limit_s=0.5))
+    assert 0 < report.steps < 100_000
+
+
+def test_features_are_those_before_pooling_and_only_the_channels_that_stay():
+    case = trial(nets.residual_add(), IMAGES)
+    name, kept = _last_features(case.captured.graph_module, case.coupling, case.removed)
+    assert name is not None
+    value = next(n for n in case.captured.graph_module.graph.nodes if n.name == name).meta["val"]
+    assert value.dim() == 4
+    gone = set(case.removed)
+    players = case.coupling.layers[-1].in_players
+    assert kept.tolist() == [i for i, p in enumerate(players) if p not in gone]
+
+
+def test_without_a_last_layer_of_channels_only_answers_are_learnt():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4))
+    case = trial(network, IMAGES)
+    name, _ = _last_features(case.captured.graph_module, case.coupling, case.removed)
+    assert name is None or case.coupling.layers[-1].in_players.size == 216
+    _, report = taught(case)
+    assert report.divergence_after <= report.divergence_before
+
+
+@given(seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.125, 0.3]))
+@settings(max_examples=20, deadline=None)
+def test_varied_images_are_shifted_and_mirrored_copies(seed: int, share: float):
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randn(4, 2, 8, 6, generator=rng)
+    found = varied(images, share, rng)
+    assert found.shape == images.shape
+    high, wide = round(share * 8), round(share * 6)
+    for image, result in zip(images, found, strict=True):
+        assert any(torch.equal(result, crop) for crop in crops(image, high, wide))
+
+
+def crops(image: Tensor, high: int, wide: int) -> list[Tensor]:
+    """Every shift of an image and of its mirror image, edges repeated."""
+    found = []
+    for way in (image, image.flip(-1)):
+        padded = functional.pad(way[None], (wide, wide, high, high), mode="replicate")[0]
+        found += [
+            padded[:, top : top + 8, left : left + 6]
+            for top in range(2 * high + 1)
+            for left in range(2 * wide + 1)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("250", Finetune(steps=250)),
+        ("60s", Finetune(time_limit_s=60.0)),
+        (" 1.5 min", Finetune(time_limit_s=90.0)),
+        ("1h", Finetune(time_limit_s=3600.0)),
+    ],
+)
+def test_training_is_asked_for_in_steps_or_time(text, found):
+    assert parse_finetune(text, option="--finetune") == found
+
+
+@pytest.mark.parametrize("text", ["0", "2.5", "-3", "10ms", "soon", ""])
+def test_what_is_neither_is_refused(text):
+    with pytest.raises(UsageError, match=r"--finetune .* was given; accepted are steps"):
+        parse_finetune(text, option="--finetune")
