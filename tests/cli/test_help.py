@@ -44,7 +44,17 @@ COMMANDS = every_command()
 
 
 def test_the_commands_are_those_documented() -> None:
-    expected = {"", "compress", "rank", "profile", "inspect", "targets", "targets list", "targets show"}
+    expected = {
+        "",
+        "compress",
+        "pick",
+        "rank",
+        "profile",
+        "inspect",
+        "targets",
+        "targets list",
+        "targets show",
+    }
     assert set(COMMANDS) == expected
 
 
