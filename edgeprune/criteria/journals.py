@@ -44,10 +44,14 @@ class Journals:
             )
 
     @property
+    def known(self) -> int:
+        """Coalition values on file of the games that were opened."""
+        return sum(game.known for game in self._games)
+
+    @property
     def kept(self) -> str:
         """What is on file of the games and estimates that were opened, in words; empty where nothing is."""
-        count = sum(game.known for game in self._games)
-        found = [f"{count:,} coalition values"] if count else []
+        found = [f"{self.known:,} coalition values"] if self.known else []
         found += ["gradient estimates"] if any(c.path.exists() for c in self._checkpoints) else []
         found += [what for place, what in self._places if place.exists()]
         return " and ".join(found)

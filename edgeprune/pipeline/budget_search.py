@@ -55,6 +55,7 @@ PAIRS = 100
 RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
 """Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
 _MAX_CANDIDATES = 7
+_MAX_AIMS = 40
 _DROP_CANDIDATES = 5
 
 
@@ -134,7 +135,9 @@ class BudgetSearch:
             return self._build(1.0, nothing=True)
         aims = Aims()
         best: _Built | None = None
-        for _ in range(_MAX_CANDIDATES):
+        for _ in range(_MAX_AIMS):
+            if len(self._tried) == _MAX_CANDIDATES:
+                break
             try:
                 built = self._build(aims.next)
             except NothingToPruneError as error:
@@ -170,16 +173,22 @@ class BudgetSearch:
         return best
 
     def _build(self, aim: float, *, nothing: bool = False) -> _Built:
-        """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is on file."""
+        """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
+        level, planned = self._plan(aim, nothing=nothing)
+        for known in self._tried:
+            if known.planned.plan.removed == planned.plan.removed:
+                return replace(known, aim=aim)
         number = len(self._tried) + 1
-        stored = self.store.find(number, aim)
-        built = self._restore(number, stored) if stored is not None else self._make(number, aim, nothing)
+        stored = self.store.find(number)
+        if stored is not None and stored.plan.removed == planned.plan.removed:
+            built = self._restore(number, stored, planned, aim)
+        else:
+            built = self._make(number, level, planned, aim)
         self._tried.append(built)
         return built
 
-    def _make(self, number: int, aim: float, nothing: bool) -> _Built:
+    def _make(self, number: int, level: float, planned: Planned, aim: float) -> _Built:
         name, coupling = f"candidate {number}", self._prepared.coupling
-        level, planned = self._plan(aim, nothing=nothing)
         pruned = stages.prune_and_recover(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             path = folder / "model.onnx"
@@ -191,7 +200,6 @@ class BudgetSearch:
             state = {**self._prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
             exporting.save_surgery(recipe, state, folder)
             record = StoredCandidate(
-                aim=aim,
                 level=level,
                 figures=figures,
                 plan=planned.plan,
@@ -202,16 +210,12 @@ class BudgetSearch:
             write_record(record, pruned, folder)
         return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
 
-    def _restore(self, number: int, stored: StoredCandidate) -> _Built:
+    def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> _Built:
         """A candidate of the run that was stopped."""
         _log.info("%s is on file", stored.figures.name)
         bare = prune(self._prepared.captured, self._prepared.coupling, stored.plan.removed)
-        return _Built(
-            figures=stored.figures,
-            planned=Planned(ranking=self._ranking(stored.level), plan=stored.plan, ratio_asked_by="budget"),
-            pruned=self.store.restored(number, bare, stored),
-            aim=stored.aim,
-        )
+        pruned = self.store.restored(number, bare, stored)
+        return _Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
     def _drop(self, module: GraphModule) -> float | None:
         if self._kind is AccuracyKind.RELATIVE_ERROR:

@@ -23,7 +23,6 @@ _Record = TypeVar("_Record", "StoredCandidate", "Baseline")
 class StoredCandidate:
     """All that is known of a candidate but its weights; ``level``: the cut that its ranking was made for."""
 
-    aim: float
     level: float
     figures: Candidate
     plan: PruningPlan

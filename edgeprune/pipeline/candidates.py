@@ -50,8 +50,8 @@ class CandidateStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.folder / _BASELINE_NAME, json.dumps(to_jsonable(found), indent=1) + "\n")
 
-    def find(self, number: int, aim: float) -> StoredCandidate | None:
-        """The candidate of that number, if it is there and was built for that aim.
+    def find(self, number: int) -> StoredCandidate | None:
+        """The candidate of that number, if it is there.
 
         Raises:
             UsageError: its record is damaged.
@@ -59,8 +59,7 @@ class CandidateStore:
         path = self._place(number) / RECORD_NAME
         if not path.exists():
             return None
-        found = read_record(path)
-        return found if found.aim == aim else None
+        return read_record(path)
 
     @contextmanager
     def building(self, number: int) -> Iterator[Path]:

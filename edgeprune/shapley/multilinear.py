@@ -57,7 +57,8 @@ def multilinear(
     if passes < 1 or batch < 1:
         raise UsageError(f"passes={passes} with batch={batch} is not accepted: give 1 or more of each")
     walk = _Walk(game.num_players, passes, checkpoint.restored(), rng)
-    advance(walk.evaluations)
+    if walk.evaluations:
+        advance(walk.evaluations)
     while walk.passes_done < passes:
         images = walk.next_images(game.num_images, batch, rng)
         rows = 1 if game.shared_coalition else len(images)

@@ -92,7 +92,7 @@ def deviation(facts: dict[str, Any]) -> float:
 
 def render(rows: list[Row], *, jobs: int, timm: bool) -> str:
     """The whole file."""
-    revisions = sorted({r for row in rows for f in row.tools.values() if (r := f.get("revision"))})
+    revisions = sorted({r for row in rows if (r := row.tools["edgeprune"].get("revision"))})
     text = header(
         "Coupling analysis and pruning over many architectures",
         "python tests/benchmarks/bench_coupling.py --results FOLDER",

@@ -58,7 +58,7 @@ def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> Non
 
 
 def test_a_killed_search_goes_on_and_ends_the_same(project: Path, edgeprune: Any, tmp_path: Path) -> None:
-    asked = (*SMALL, "--target", "rpi4", "--max-drop", "100")
+    asked = (*SMALL, "--target", "rpi4", "--max-size", "4000B")
     journal = tmp_path / "out.journal"
     with subprocess.Popen(
         [sys.executable, "-m", "edgeprune", *asked, "-o", str(tmp_path / "out")],
@@ -74,7 +74,7 @@ def test_a_killed_search_goes_on_and_ends_the_same(project: Path, edgeprune: Any
     built = (journal / "candidates" / "candidate-1" / "candidate.json").stat().st_mtime_ns
     assert "add --resume" in sentence(edgeprune(*asked, "-o", str(tmp_path / "out")), 2)
     assert "begun with another budget" in sentence(
-        edgeprune(*asked, "--max-size", "4kB", "--resume", "-o", str(tmp_path / "out")), 2
+        edgeprune(*asked, "--max-drop", "9", "--resume", "-o", str(tmp_path / "out")), 2
     )
     resumed = search_in(edgeprune, tmp_path / "out", *asked, "--resume")
     assert not journal.exists()

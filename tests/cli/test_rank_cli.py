@@ -270,7 +270,8 @@ def test_an_existing_output_is_replaced_only_on_request(
 
 
 def test_ctrl_c_leaves_nothing(project: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgeprune", "-v", *SMALL, "-o", str(tmp_path / "a" / "out")]
+    options = ("-v", *SMALL, "--criterion", "l1")
+    command = [sys.executable, "-m", "edgeprune", *options, "-o", str(tmp_path / "a" / "out")]
     before = snapshot(project)
     with subprocess.Popen(
         command,

@@ -216,16 +216,16 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
         LayerShapley().score(
             dataclasses.replace(evidence, journals=first), rng=np.random.default_rng(0), advance=stop
         )
-    kept = first.kept
+    kept = first.known
     assert 0 < kept < 150
     second = Journals(folder, {"model": "a"})
     found = score(dataclasses.replace(evidence, journals=second))
     assert np.array_equal(found.values, straight.values)
     assert np.array_equal(found.removal_costs, straight.removal_costs)
     assert found.evaluations == straight.evaluations
-    assert second.kept > kept
+    assert second.known > kept
     asked = sum(game.asked for game in second._games)
-    assert asked == second.kept - kept, "what was on file was not asked again"
+    assert asked == second.known - kept, "what was on file was not asked again"
     second.remove()
     assert not folder.exists()
 

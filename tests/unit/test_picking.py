@@ -38,7 +38,6 @@ def searched(folder: Path, *, candidates: tuple[Candidate, ...] = CANDIDATES) ->
         place.mkdir(parents=True)
         (place / "model.onnx").write_text(found.name)
         record = StoredCandidate(
-            aim=1.0,
             level=0.25,
             figures=found,
             plan=PruningPlan(

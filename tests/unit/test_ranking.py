@@ -191,7 +191,7 @@ def test_passes_are_announced_made_and_reported(samples, rounds):
     seen: list[int] = []
     ranking = rank(game, (), rng=np.random.default_rng(0), options=options, advance=seen.append)
     assert sum(seen) == total_passes(game, options) == 3 * rounds + 4
-    assert ranking.evaluations == 3 * rounds  # this game does not count its moments
+    assert ranking.evaluations == 3 * rounds + 4
     assert ranking.images == 24
     assert ranking.loss == "a made-up loss"
 
