@@ -47,7 +47,7 @@ Ratio = Annotated[
     typer.Option(
         "--ratio",
         metavar="SHARE",
-        help="Share of the MACs to cut, between 0 and 1. Default: 0.25.",
+        help="Share of the MACs to cut, between 0 and 1. Default: 0.25; none with a limit below.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
@@ -102,7 +102,9 @@ Resume = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Load, rank and plan, but write nothing.", rich_help_panel=opt.RUN_PANEL),
+    typer.Option(
+        "--dry-run", metavar="", help="Load, rank and plan, but write nothing.", rich_help_panel=opt.RUN_PANEL
+    ),
 ]
 
 
