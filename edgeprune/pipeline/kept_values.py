@@ -15,7 +15,7 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
 from edgeprune.criteria.journals import Journals, read_about
-from edgeprune.errors import OutputError, UsageError
+from edgeprune.errors import BudgetError, OutputError, UsageError
 from edgeprune.pipeline.state import Prepared, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -75,6 +75,9 @@ def kept_values(
         raise KeyboardInterrupt(
             f"{kept} in {journals.folder}; run the same command with --resume to go on"
         ) from stopped
+    except BudgetError:
+        journals.remove()  # the search has ended, and another budget begins anew
+        raise
     except OSError as error:
         if error.errno not in _NO_ROOM or not journals.folder.exists():
             raise
