@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch.fx import GraphModule
 
-from edgeprune import exporting, parity
+from edgeprune import parity
 from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.pruning import PruningPlan, Ranking
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.criteria.journals import Journals
 from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.graph.surgery import prune
 from edgeprune.latency.memory import peak_memory_bytes
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare, measure
@@ -44,14 +44,14 @@ from edgeprune.pipeline.budget_aims import (
 from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, Baseline, StoredCandidate
 from edgeprune.pipeline.candidates import CandidateStore, write_record
 from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
-from edgeprune.pipeline.exports import write_onnx
+from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.pipeline.exports import write_onnx, write_surgery
 from edgeprune.pipeline.kept_values import kept_values
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
-from edgeprune.selection import CostModel, Limit, least_costs, macs_model, within_limits
+from edgeprune.selection import CostModel, Limit, Widths, least_costs, macs_model, within_limits
 
 _log = logging.getLogger("edgeprune.pipeline")
 
-PAIRS = 100
 RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
 """Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
 _MAX_CANDIDATES = 7
@@ -174,7 +174,7 @@ class BudgetSearch:
 
     def _build(self, aim: float, *, nothing: bool = False) -> _Built:
         """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
-        level, planned = self._plan(aim, nothing=nothing)
+        planned = self._plan(aim, nothing=nothing)
         for known in self._tried:
             if known.planned.plan.removed == planned.plan.removed:
                 return replace(known, aim=aim)
@@ -183,12 +183,12 @@ class BudgetSearch:
         if stored is not None and stored.plan.removed == planned.plan.removed:
             built = self._restore(number, stored, planned, aim)
         else:
-            built = self._make(number, level, planned, aim)
+            built = self._make(number, planned, aim)
         self._tried.append(built)
         return built
 
-    def _make(self, number: int, level: float, planned: Planned, aim: float) -> _Built:
-        name, coupling = f"candidate {number}", self._prepared.coupling
+    def _make(self, number: int, planned: Planned, aim: float) -> _Built:
+        name = f"candidate {number}"
         pruned = stages.prune_and_recover(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             path = folder / "model.onnx"
@@ -196,11 +196,8 @@ class BudgetSearch:
             figures = self._measure(name, planned.plan, path)
             figures = replace(figures, drop_points=self._drop(pruned.final))
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
-            recipe = surgery_recipe(coupling, planned.plan.removed, self._prepared.captured)
-            state = {**self._prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
-            exporting.save_surgery(recipe, state, folder)
+            write_surgery(self._prepared, planned, pruned, folder)
             record = StoredCandidate(
-                level=level,
                 figures=figures,
                 plan=planned.plan,
                 recovery=pruned.recovery,
@@ -229,13 +226,13 @@ class BudgetSearch:
         )
         return 100 * (before - after)
 
-    def _plan(self, aim: float, *, nothing: bool) -> tuple[float, Planned]:
+    def _plan(self, aim: float, *, nothing: bool) -> Planned:
         coupling = self._prepared.coupling
         if nothing:
             flat = [Limit(model=macs_model(coupling), most=coupling.total_macs())]
             plan = within_limits(np.ones(coupling.num_players), coupling, limits=flat)
             level = RATIO_LEVELS[0]
-            return level, Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
+            return Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
         limits = [Limit(model=m, most=self._aimed(aim, m, share)) for m, share in self._models]
         if (ratio := self._run.options.ratio) is not None:
             limits.append(Limit(model=macs_model(coupling), most=(1 - ratio) * coupling.total_macs()))
@@ -248,7 +245,7 @@ class BudgetSearch:
         if (better := _level(plan.macs_removed_share)) != level:
             level, plan = better, select(self._ranking(better).removal_costs)
         plan = replace(plan, ratio_asked=plan.macs_removed_share)
-        return level, Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
+        return Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
 
     def _aimed(self, aim: float, model: CostModel, share: float) -> float:
         """The limit of a model: a multiple of its share of the whole; without limits on costs the aim is the
@@ -266,11 +263,7 @@ class BudgetSearch:
         }
 
     def _total(self, model: CostModel) -> float:
-        layers = self._prepared.coupling.layers
-        return model.fixed + sum(
-            cost.at(int(x.out_players.size), int(x.in_players.size))
-            for cost, x in zip(model.layers, layers, strict=True)
-        )
+        return Widths(self._prepared.coupling, [model]).totals()[0]
 
     def _ranking(self, level: float) -> Ranking:
         if level not in self._rankings:
@@ -338,9 +331,10 @@ class BudgetSearch:
     def _measure(self, name: str, plan: PruningPlan, path: Path) -> Candidate:
         target, original = self._prepared.target, self._original
         if target.is_host:
+            options = self._run.options
             share = compare(
                 self._work / "original.onnx", path, threads=self._run.threads,
-                batch_size=self._run.options.batch_size or 1, pairs=PAIRS, seed=self._run.options.seed,
+                batch_size=options.batch_size or 1, pairs=LATENCY_PAIRS, seed=options.seed,
             ).ratio  # fmt: skip
         else:
             share = predict(path, target).latency_ms / original.latency_ms

@@ -21,9 +21,8 @@ _Record = TypeVar("_Record", "StoredCandidate", "Baseline")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCandidate:
-    """All that is known of a candidate but its weights; ``level``: the cut that its ranking was made for."""
+    """All that is known of a candidate but its weights."""
 
-    level: float
     figures: Candidate
     plan: PruningPlan
     recovery: RecoveryReport

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.fx import Node
@@ -21,7 +21,8 @@ from edgeprune.attributes import get_attribute
 from edgeprune.errors import ProfileError
 from edgeprune.fx import op_name
 from edgeprune.latency.layers import LayerGeometry, measure_layer
-from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table
+from edgeprune.recovery.structure import geometry
+from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table, Widths
 from edgeprune.targets import TargetProfile
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -103,11 +104,11 @@ def measure_tables(
     with progress.task("measuring layers at other widths", len(kinds)) as advance:
         for kind, site in sorted(kinds.items()):
             outs, ins = _grids(site, step)
-            geometry = site.geometry
-            assert geometry is not None
+            shape = site.geometry
+            assert shape is not None
             try:
                 found[kind] = tuple(
-                    tuple(measure_layer(geometry, o, i, threads=threads) for i in ins) for o in outs
+                    tuple(measure_layer(shape, o, i, threads=threads) for i in ins) for o in outs
                 )
             except ProfileError as error:
                 _log.info("%s is not measured alone: %s", site.layer.name, error)
@@ -165,11 +166,8 @@ def _grid(width: int, step: int) -> tuple[int, ...]:
 
 def _with_rest(name: str, coupling: CouplingGraph, layers: Sequence[LayerCost], total: float) -> CostModel:
     """The layers, and what they leave of the whole as fixed."""
-    own = sum(
-        cost.at(int(x.out_players.size), int(x.in_players.size))
-        for cost, x in zip(layers, coupling.layers, strict=True)
-    )
-    return CostModel(name=name, layers=tuple(layers), fixed=max(0.0, total - own))
+    alone = CostModel(name=name, layers=tuple(layers))
+    return replace(alone, fixed=max(0.0, total - Widths(coupling, [alone]).totals()[0]))
 
 
 def _sites(captured: CapturedModel, coupling: CouplingGraph) -> list[_Site]:
@@ -183,12 +181,11 @@ def _site(captured: CapturedModel, node: Node, layer: WeightedLayer) -> _Site:
     out, into = int(layer.out_players.size), int(layer.in_players.size)
     area = weight.numel() / max(1, out * into)
     given, result = _shape(node.args[0]), _shape(node)
-    geometry = _geometry(node, given, weight, into)
     channels_in = given[1] if op_name(node).startswith("conv") else given[-1]
     channels_out = result[1] if op_name(node).startswith("conv") else result[-1]
     return _Site(
         layer=layer,
-        geometry=geometry,
+        geometry=_geometry(node, given, weight),
         inputs=math.prod(given[1:]) // max(1, channels_in),
         outputs=math.prod(result[1:]) // max(1, channels_out),
         area=area,
@@ -202,32 +199,19 @@ def _shape(node: object) -> tuple[int, ...]:
     return (1, *(int(d) for d in value.shape[1:]))
 
 
-def _geometry(node: Node, given: tuple[int, ...], weight: Tensor, into: int) -> LayerGeometry | None:
-    if op_name(node) == "linear":
+def _geometry(node: Node, given: tuple[int, ...], weight: Tensor) -> LayerGeometry | None:
+    found = geometry(node, weight)
+    if found is None:
+        return None
+    if found.is_linear:
         return LayerGeometry(size=(math.prod(given[1:-1]),))
-    if op_name(node) != "conv2d" or weight.dim() != 4:
-        return None
-    padding = _pair(node, 4, "padding", 0)
-    if padding is None:
-        return None
-    groups = given[1] // into
-    depthwise = into == 1 and groups > 1
+    depthwise = found.groups > 1 and weight.shape[1] == 1
     return LayerGeometry(
         size=given[2:],
-        kernel=tuple(weight.shape[2:]),
-        stride=_pair(node, 3, "stride", 1) or (1, 1),
-        padding=padding,
-        dilation=_pair(node, 5, "dilation", 1) or (1, 1),
-        groups=1 if depthwise else groups,
+        kernel=found.kernel,
+        stride=found.stride,
+        padding=found.padding,
+        dilation=found.dilation,
+        groups=1 if depthwise else found.groups,
         depthwise=depthwise,
     )
-
-
-def _pair(node: Node, index: int, name: str, default: int) -> tuple[int, ...] | None:
-    value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-    if isinstance(value, str):
-        return None
-    if isinstance(value, int):
-        return (value, value)
-    values = tuple(int(v) for v in value)  # type: ignore[union-attr, arg-type]
-    return values * 2 if len(values) == 1 else values

@@ -8,13 +8,12 @@ from pathlib import Path
 from edgeprune import exporting, outputs, parity
 from edgeprune.artifacts.report import DeploymentSection, ParityFigure, RunReport
 from edgeprune.files import atomic_write_text
-from edgeprune.graph.surgery import surgery_recipe
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
 from edgeprune.pipeline.assembly import assemble_report, package_versions
 from edgeprune.pipeline.candidates import CandidateStore
-from edgeprune.pipeline.exports import exported_path, write_onnx
+from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
 from edgeprune.pipeline.stages import PARITY_IMAGES, compare_outputs
 from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.reporting.json_report import write_json
@@ -67,9 +66,7 @@ def _export(
         if note is not None:
             run.notes.append(note)
         exporting.save_program(program, folder / "model.pt2")
-        recipe = surgery_recipe(prepared.coupling, planned.plan.removed, prepared.captured)
-        state = {**prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
-        exporting.save_surgery(recipe, state, folder)
+        write_surgery(prepared, planned, pruned, folder)
     with run.stage("verify export"):
         sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
         threads = run.threads

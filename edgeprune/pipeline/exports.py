@@ -10,7 +10,8 @@ from torch.fx import GraphModule
 
 from edgeprune import exporting
 from edgeprune.graph.capture import export_program
-from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.graph.surgery import surgery_recipe
+from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 
 
 def exported_path(path: Path, work: Path) -> Path:
@@ -27,3 +28,10 @@ def write_onnx(
     program = export_program(module, example, dynamic_batch=size is None)
     exporting.export_onnx(program, exported_path(path, work))
     return program, exporting.simplify_onnx(exported_path(path, work), path)
+
+
+def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path) -> None:
+    """The recipe of a pruning and the final weights under the user's own names."""
+    recipe = surgery_recipe(prepared.coupling, planned.plan.removed, prepared.captured)
+    state = {**prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
+    exporting.save_surgery(recipe, state, folder)

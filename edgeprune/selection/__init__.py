@@ -1,7 +1,16 @@
 """Which players go: the least value lost within limits on the network's costs. Pure functions, no torch."""
 
 from edgeprune.selection.choosing import MIN_CHANNELS, STEPS_PER_GROUP, least_costs, select, within_limits
-from edgeprune.selection.costs import CostModel, LayerCost, Limit, Product, Roofline, Table, macs_model
+from edgeprune.selection.costs import (
+    CostModel,
+    LayerCost,
+    Limit,
+    Product,
+    Roofline,
+    Table,
+    Widths,
+    macs_model,
+)
 
 __all__ = [
     "MIN_CHANNELS",
@@ -12,6 +21,7 @@ __all__ = [
     "Product",
     "Roofline",
     "Table",
+    "Widths",
     "least_costs",
     "macs_model",
     "select",

@@ -38,7 +38,6 @@ def searched(folder: Path, *, candidates: tuple[Candidate, ...] = CANDIDATES) ->
         place.mkdir(parents=True)
         (place / "model.onnx").write_text(found.name)
         record = StoredCandidate(
-            level=0.25,
             figures=found,
             plan=PruningPlan(
                 removed=(1,), groups=(), ratio_asked=0.1, macs_before=10, macs_after=9, width_quantum=1
