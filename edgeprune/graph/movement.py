@@ -137,7 +137,8 @@ def varies(indices: Tensor, dim: int) -> bool:
     """Whether an index tensor changes along a dimension."""
     if indices.shape[dim] < 2 or indices.stride(dim) == 0:
         return False
-    return bool((indices != indices.narrow(dim, 0, 1)).any())
+    # Compared in place: a tensor of truth values as large as the indices would outweigh a small model.
+    return not torch.equal(indices, indices.narrow(dim, 0, 1).expand_as(indices))
 
 
 def _dim_to_keep(

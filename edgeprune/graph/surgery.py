@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.attributes import get_attribute
+from edgeprune.attributes import set_attribute
 from edgeprune.fx import op_name
 from edgeprune.graph.movement import MOVEMENT
 from edgeprune.graph.rewrites import REWRITES, Sizes
@@ -36,37 +36,64 @@ def prune(
     tensors that lose nothing are shared, which is quicker where the new graph is only run.
     """
     gone = coupling.removed_mask(removed)
-    smaller = _smaller_tensors(captured.graph_module, coupling, gone)
-    if share_unchanged:
-        whole = (*captured.graph_module.parameters(), *captured.graph_module.buffers())
-        smaller = {**{id(tensor): tensor for tensor in whole}, **smaller}
-    # Where deepcopy meets a tensor that is in its memo, it takes the smaller one and copies nothing.
-    pruned = copy.deepcopy(captured.graph_module, smaller)
-    for node in pruned.graph.nodes:
-        if node.op == "call_function":
-            rewrite = REWRITES.get(op_name(node))
-            if rewrite is not None:
-                rewrite(Sizes(coupling, gone), node)
-    for node in pruned.graph.nodes:
-        node.meta.pop("val", None)
-    pruned.recompile()
+    # Compiling the new code takes memory of its own for a moment; the new weights are made after it.
+    pruned = _rewritten(captured.graph_module, Sizes(coupling, gone))
+    _cut_tensors(pruned, coupling, gone, share_unchanged=share_unchanged)
     return pruned
 
 
-def _smaller_tensors(module: nn.Module, coupling: CouplingGraph, gone: NDArray[np.bool_]) -> dict[int, Any]:
-    """What replaces each tensor that becomes smaller, by the tensor's identity."""
+def _rewritten(source: GraphModule, sizes: Sizes) -> GraphModule:
+    """The graph with the sizes that remain, still on the tensors of ``source``."""
+    # Rewrites may add stored numbers to the graph's owner; this one costs no compiling of the old code.
+    owner = GraphModule(nn.Module(), Graph())
+    for name, tensor in _tensors_by_name(source):
+        set_attribute(owner, name, tensor)
+    graph = copy.deepcopy(source.graph)
+    graph.owning_module = owner
+    for node in graph.nodes:
+        if node.op == "call_function":
+            rewrite = REWRITES.get(op_name(node))
+            if rewrite is not None:
+                rewrite(sizes, node)
+    for node in graph.nodes:
+        node.meta.pop("val", None)
+    pruned = GraphModule(owner, graph, class_name=type(source).__name__)
+    pruned.train(source.training)
+    return pruned
+
+
+def _cut_tensors(
+    module: nn.Module, coupling: CouplingGraph, gone: NDArray[np.bool_], *, share_unchanged: bool
+) -> None:
+    """Put in place of every tensor its kept positions, or a copy; what is used twice stays one tensor."""
     keeps: dict[str, dict[int, torch.Tensor]] = {}
     for (name, dim), players in coupling.parameter_players.items():
         keep = kept_positions(players, gone)
         if keep.size < players.size:
             keeps.setdefault(name, {})[dim] = torch.from_numpy(keep)
-    tensors = {name: get_attribute(module, name) for name in keeps}
-    return {id(tensor): _sliced(tensor, keeps[name]) for name, tensor in tensors.items()}
+    tensors = _tensors_by_name(module)
+    by_identity: dict[int, dict[int, torch.Tensor]] = {}
+    for name, tensor in tensors:
+        by_identity.setdefault(id(tensor), {}).update(keeps.get(name, {}))
+    made: dict[int, torch.Tensor] = {}
+    for name, tensor in tensors:
+        if id(tensor) not in made:
+            untouched = share_unchanged and not by_identity[id(tensor)]
+            made[id(tensor)] = tensor if untouched else _sliced(tensor, by_identity[id(tensor)])
+        set_attribute(module, name, made[id(tensor)])
+
+
+def _tensors_by_name(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and buffers; one that has several names is there once for each."""
+    return [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
 
 
 def _sliced(tensor: torch.Tensor, keeps: dict[int, torch.Tensor]) -> torch.Tensor:
-    """A copy of the kept positions; the dimension that loses most first, as each makes a tensor."""
-    value = tensor.detach()
+    """A copy of what is kept along each dimension; the one that loses most first, as each makes a tensor."""
+    value = tensor.detach() if keeps else tensor.detach().clone()
     for dim, keep in sorted(keeps.items(), key=lambda item: len(item[1]) / tensor.shape[item[0]]):
         value = value.index_select(dim, keep)
     return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value
