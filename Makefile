@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 BASE := $(VENV)/.stamp-base
 DEV := $(VENV)/.stamp-dev
+BENCH := $(VENV)/.stamp-bench
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
@@ -49,10 +50,10 @@ format: $(DEV) ## format the code and correct what can be corrected
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV) ## run all benchmarks (half a day on two idle cores; each script alone can be stopped and goes on)
+bench: $(BENCH) ## run all benchmarks (half a day on two idle cores; each script alone can be stopped and goes on)
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-bench-large: $(DEV) ## the coupling benchmark with models above 600 MB, too (16 GB of memory, an hour more)
+bench-large: $(BENCH) ## the coupling benchmark with models above 600 MB, too (16 GB of memory, an hour more)
 	$(BIN)/python tests/benchmarks/bench_coupling.py --large --timeout 1200
 
 clean: ## remove the virtual environment, caches and the demo's output
@@ -72,4 +73,9 @@ $(BASE): pyproject.toml constraints.txt
 $(DEV): $(BASE)
 	@echo "== installing the development tools"
 	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+$(BENCH): $(DEV)
+	@echo "== installing the networks that only the benchmarks use"
+	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable ".[bench]"
 	@touch $@
