@@ -64,6 +64,8 @@ class Hybrid:
         settings = options_for(evidence.coupling, evidence.ratio)
         if evidence.max_evaluations is None:
             return settings
+        # A limit counts batches, so they are as large as they get.
+        settings = replace(settings, batch=RankingOptions.batch)
         images = evidence.recovery_game.num_images
         one_round = -(-images // settings.batch)
         if evidence.max_evaluations <= one_round:
