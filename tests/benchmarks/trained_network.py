@@ -1,0 +1,169 @@
+"""The trained ResNet-20 for benchmarks: plans by any criterion, recovery, judgement on the whole test set."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import research_data
+from resnet20 import resnet20
+from safetensors.torch import load_file
+from torch.fx import GraphModule
+
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.scores import Scores
+from edgeprune.criteria.base import Evidence
+from edgeprune.criteria.registry import criterion
+from edgeprune.graph.capture import capture
+from edgeprune.graph.coupling import couple
+from edgeprune.graph.masking import mask_module
+from edgeprune.graph.replay import MaskedGame
+from edgeprune.graph.statistics import channel_statistics
+from edgeprune.graph.surgery import prune
+from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.selection import select
+
+IMAGES = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """A network pruned, and recovered."""
+
+    bare: GraphModule
+    recovered: GraphModule
+    recovery_cpu_s: float
+
+
+class TrainedNetwork:
+    """The network, the test set, and the evidence of the seed in work."""
+
+    def __init__(self) -> None:
+        data = research_data()
+        self._test, self._labels = read_images(data / "cifar10_test.npz")
+        self._train, _ = read_images(data / "cifar10_train_10k.npz")
+        self.module = network = resnet20()
+        network.load_state_dict(load_file(data / "resnet20_cifar10.safetensors"))
+        self.captured = capture(network.eval(), (3, 32, 32))
+        self.coupling = couple(self.captured)
+        self._original: torch.Tensor | None = None
+        self._kept: dict[tuple[object, ...], Evidence | Scores] = {}
+
+    def plan(self, name: str, ratio: float, seed: int, *, uniform: bool = False) -> tuple[int, ...]:
+        """What a criterion removes: chosen over the network, or the same share of every group."""
+        costs = self.scores(name, ratio, seed).removal_costs
+        if uniform:
+            return self._uniform(costs, ratio)
+        return select(costs, self.coupling, ratio=ratio).removed
+
+    def recover(self, removed: tuple[int, ...], images: torch.Tensor, seed: int) -> Recovered:
+        """Prune, and recover on ``images``."""
+        bare = prune(self.captured, self.coupling, removed)
+        started = time.process_time()
+        recovered, _ = reconstruct(
+            self.captured.graph_module, bare, self.coupling, removed, images,
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+        return Recovered(bare=bare, recovered=recovered, recovery_cpu_s=time.process_time() - started)
+
+    def macs_removed(self, removed: tuple[int, ...]) -> float:
+        """Share of the MACs that a plan saves."""
+        return 1 - self.coupling.total_macs(self.coupling.removed_mask(removed)) / self.coupling.total_macs()
+
+    def scores(self, name: str, ratio: float, seed: int) -> Scores:
+        """Of every player, by a criterion."""
+        key = ("scores", name, seed, ratio)
+        evidence = self.evidence(seed, ratio)
+        if key not in self._kept:
+            rng = np.random.default_rng([seed, 1])
+            self._kept[key] = criterion(name).score(evidence, rng=rng, advance=lambda _units: None)
+        found = self._kept[key]
+        assert isinstance(found, Scores)
+        return found
+
+    def evidence(self, seed: int, ratio: float) -> Evidence:
+        """1,000 unlabelled images and the games on them; another draw for every seed."""
+        key = ("evidence", seed, ratio)
+        if key not in self._kept:
+            self._kept.clear()
+            order = np.random.default_rng([seed, 2]).permutation(len(self._train))[:IMAGES]
+            images = ImageBatch(images=self._train[torch.from_numpy(order)], labels=None)
+            with torch.no_grad():
+                parts = [self.captured.graph_module(x) for x in torch.split(images.images, 250)]
+            reference = [torch.cat(parts)]
+            statistics = channel_statistics(self.captured, self.coupling, images.images)
+            plain, rebuilt = (
+                MaskedGame(
+                    mask_module(self.captured, self.coupling, found), self.coupling.num_players,
+                    images, reference,
+                )
+                for found in (None, statistics)
+            )  # fmt: skip
+            self._kept[key] = Evidence(
+                captured=self.captured,
+                coupling=self.coupling,
+                images=images,
+                game=plain,
+                recovery_game=rebuilt,
+                ratio=ratio,
+            )
+        found = self._kept[key]
+        assert isinstance(found, Evidence)
+        return found
+
+    def _uniform(self, costs: np.ndarray, ratio: float) -> tuple[int, ...]:
+        """The least share of every group, cheapest players first, that removes at least the ratio."""
+        orders = [
+            np.array(g.players)[np.argsort(costs[list(g.players)], kind="stable")]
+            for g in self.coupling.groups
+        ]
+        total = self.coupling.total_macs()
+        for share in np.linspace(0.0, 1.0, 401):
+            removed = np.concatenate([o[: min(round(share * len(o)), len(o) - 1)] for o in orders])
+            gone = self.coupling.removed_mask(tuple(removed.tolist()))
+            if self.coupling.total_macs(gone) <= (1 - ratio) * total:
+                return tuple(np.sort(removed).tolist())
+        raise ValueError(f"no share of every group removes {ratio:.0%} of the MACs")
+
+    def judged(self, outputs: torch.Tensor) -> dict[str, object]:
+        """Accuracy, the images told rightly (for paired errors), and the divergence from the original."""
+        hits = self.hits(outputs)
+        own, original = outputs.log_softmax(1), self._originally().log_softmax(1)
+        return {
+            "recovered": float(hits.mean()),
+            "divergence": float((original.exp() * (original - own)).sum(1).mean()),
+            "hits": base64.b64encode(np.packbits(hits)).decode(),
+        }
+
+    def hits(self, outputs: torch.Tensor) -> np.ndarray:
+        """Which test images (n,) are told rightly."""
+        return (outputs.argmax(1) == self._labels).numpy()
+
+    @torch.no_grad()
+    def outputs(self, network: torch.nn.Module) -> torch.Tensor:
+        """Answers (n, 10) on the test images."""
+        return torch.cat([network(images) for images in torch.split(self._test, 500)])
+
+    def _originally(self) -> torch.Tensor:
+        if self._original is None:
+            self._original = self.outputs(self.captured.graph_module)
+        return self._original
+
+    def base_accuracy(self) -> float:
+        """Of the network before pruning."""
+        return float(self.hits(self._originally()).mean())
+
+
+def read_images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Preprocessed images (n, 3, 32, 32) and labels (n,)."""
+    with np.load(path) as found:
+        images, labels = found["images"], found["labels"]
+    mean = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+    std = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+    scaled = (images.astype(np.float32) / 255 - mean) / std
+    ready = torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)))
+    return ready, torch.from_numpy(labels.astype(np.int64))
