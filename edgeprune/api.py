@@ -27,6 +27,7 @@ from edgeprune.latency.timing import compare
 from edgeprune.loading import load_model
 from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
+from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.kept_values import check_journal
@@ -34,7 +35,7 @@ from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.reporting.ranking_facts import RankingReport
-from edgeprune.results import DryRun, GroupRow, Inspection, ProfileResult
+from edgeprune.results import DryRun, GroupRow, Inspection, PredictedCost, ProfileResult
 from edgeprune.targets import HOST, load_target
 
 __all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "pick", "profile", "rank"]
@@ -169,6 +170,7 @@ def compress_dry_run(
     calibration: str | Path | None,
     target: str = HOST,
     ratio: float | None = None,
+    budget: Budget | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -182,13 +184,22 @@ def compress_dry_run(
     seed: int = 0,
     threads: int | None = None,
 ) -> DryRun:
-    """Rank and select as :func:`compress` would, and say what it would remove; writes nothing."""
+    """Rank and select as :func:`compress` would, and say what it would remove; writes nothing.
+
+    With a ``budget`` it is the first plan of the search, with its costs by the cost models: predicted, where
+    a search builds and measures.
+
+    Raises:
+        NothingToPruneError: the cost models know no plan within the budget.
+        UsageError: the budget limits nothing but the drop.
+    """
     run = _start(
         CompressOptions(
             model=model,
             calibration=calibration,
             target=target,
             ratio=ratio,
+            budget=budget or Budget(),
             architecture=architecture,
             weights=weights,
             trust_pickle=trust_pickle,
@@ -202,17 +213,23 @@ def compress_dry_run(
             coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
         )
     )
+    check_preview(run.options.budget)
     prepared = stages.prepare(run)
-    planned = stages.plan(run, prepared)
+    predicted: tuple[PredictedCost, ...] = ()
+    if run.options.budget.is_empty:
+        plan = stages.plan(run, prepared).plan
+    else:
+        plan, predicted = preview(run, prepared)
     return DryRun(
         source=prepared.loaded.source,
         target=prepared.target.name,
-        ratio_asked=planned.plan.ratio_asked,
-        macs_before=planned.plan.macs_before,
-        macs_after=planned.plan.macs_after,
-        width_quantum=planned.plan.width_quantum,
-        layers=layer_rows(prepared.coupling, planned.plan.removed),
+        ratio_asked=plan.ratio_asked,
+        macs_before=plan.macs_before,
+        macs_after=plan.macs_after,
+        width_quantum=plan.width_quantum,
+        layers=layer_rows(prepared.coupling, plan.removed),
         notes=tuple(dict.fromkeys(run.notes)),
+        predicted=predicted,
     )
 
 

@@ -74,8 +74,17 @@ def _shorten(names: tuple[str, ...], limit: int = 4) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictedCost:
+    """What a plan keeps of one limited cost by its model, and what the limit allows, as shares of now."""
+
+    cost: str
+    share: float
+    limit_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """The plan that ``compress`` would carry out; nothing was written."""
+    """The plan that ``compress`` would carry out, or build first for a budget; nothing was written."""
 
     source: str
     target: str
@@ -85,6 +94,7 @@ class DryRun:
     width_quantum: int
     layers: tuple[LayerRow, ...]
     notes: tuple[str, ...]
+    predicted: tuple[PredictedCost, ...] = ()
 
     def render(self) -> RenderableType:
         """Tables for the terminal."""
@@ -100,7 +110,11 @@ class DryRun:
                 f"{row.channels_before} -> {row.channels_after}",
                 f"{row.macs_before / 1e6:,.3f} -> {row.macs_after / 1e6:,.3f}",
             )
-        return Group(head, table, *(Text(f"note: {note}") for note in self.notes))
+        costs = [
+            Text(f"{c.cost}: {c.share:.1%} of the original predicted, {c.limit_share:.1%} allowed")
+            for c in self.predicted
+        ]
+        return Group(head, *costs, table, *(Text(f"note: {note}") for note in self.notes))
 
 
 @dataclass(frozen=True, kw_only=True)

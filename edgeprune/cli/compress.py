@@ -19,7 +19,6 @@ from edgeprune.config import (
     parse_finetune,
     parse_input_shape,
 )
-from edgeprune.errors import UsageError
 
 
 class Common(TypedDict):
@@ -151,8 +150,6 @@ def compress(
     share = check_ratio(ratio) if ratio is not None else config.ratio
     shape = parse_input_shape(input_shape) if input_shape else config.input_shape
     budget = parse_budget(max_latency, max_size, max_memory, max_drop)
-    if dry_run and not budget.is_empty:
-        raise UsageError("--dry-run was given with a budget; accepted with it is --ratio alone")
     training = None if finetune is None else parse_finetune(finetune, option="--finetune")
     device = target or config.target or "host"
     folder = output or settings.default_output(model)
@@ -182,7 +179,7 @@ def compress(
         "prune_normalized": prune_normalized,
     }
     if dry_run:
-        plan = api.compress_dry_run(model, **common)
+        plan = api.compress_dry_run(model, **common, budget=budget)
         return show_json(plan) if as_json else show(plan.render())
     report = api.compress(
         model,

@@ -14,24 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
 
-import numpy as np
 import torch
 from torch.fx import GraphModule
 
 from edgeprune import parity
 from edgeprune.artifacts.budget import BudgetSection, Candidate
-from edgeprune.artifacts.latency import Provenance
-from edgeprune.artifacts.pruning import PruningPlan, Ranking
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.criteria.journals import Journals
 from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
 from edgeprune.graph.surgery import prune
-from edgeprune.latency.memory import peak_memory_bytes
-from edgeprune.latency.prediction import predict
-from edgeprune.latency.timing import compare, measure
-from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline import stages
 from edgeprune.pipeline.budget_aims import (
     Aims,
@@ -39,31 +31,20 @@ from edgeprune.pipeline.budget_aims import (
     budget_used,
     exceeded_limits,
     in_words,
-    latency_share,
 )
-from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, Baseline, StoredCandidate
+from edgeprune.pipeline.budget_plans import BudgetPlanner
+from edgeprune.pipeline.candidate_costs import CandidateCosts
+from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, StoredCandidate
 from edgeprune.pipeline.candidates import CandidateStore, write_record
-from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
-from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.exports import write_onnx, write_surgery
 from edgeprune.pipeline.kept_values import kept_values
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
-from edgeprune.selection import CostModel, Limit, Widths, least_costs, macs_model, within_limits
 
 _log = logging.getLogger("edgeprune.pipeline")
 
-RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
-"""Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
 _MAX_CANDIDATES = 7
 _MAX_AIMS = 40
 _DROP_CANDIDATES = 5
-
-
-class _Rounding(TypedDict):
-    """How widths are rounded."""
-
-    width_quantum: int
-    adapt_quantum: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +67,6 @@ class BudgetSearch:
         self._budget = budget = run.options.budget
         self._work = work
         self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
-        self._rankings: dict[float, Ranking] = {}
         self._tried: list[_Built] = []
         held = prepared.calibration.held_out
         self._original_outputs = parity.run_torch(prepared.captured.graph_module, held.images)
@@ -97,13 +77,13 @@ class BudgetSearch:
                 "--max-drop was given for a model whose outputs are no class scores; accepted there are "
                 "--max-latency, --max-size, --max-memory and --ratio"
             )
-        with run.stage("measure the original"):
-            write_onnx(run, prepared, prepared.captured.graph_module, work / "original.onnx", work)
-            if (baseline := self.store.baseline()) is None:
-                baseline = self._measure_original()
-                self.store.keep_baseline(baseline)
-        self._baseline, self._original = baseline, baseline.original
-        self._models = self._cost_models()
+        known = self.store.baseline()
+        self._costs = CandidateCosts(run, prepared, work, known)
+        if known is None:
+            self.store.keep_baseline(self._costs.baseline)
+        judged = self._kind is not AccuracyKind.RELATIVE_ERROR
+        self._original = replace(self._costs.original, drop_points=0.0 if judged else None)
+        self._planner = BudgetPlanner(run, prepared, self._costs.models(), journals)
 
     def run(self) -> tuple[Planned, Pruned]:
         """The model to deliver and all that was tried.
@@ -174,7 +154,7 @@ class BudgetSearch:
 
     def _build(self, aim: float, *, nothing: bool = False) -> _Built:
         """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
-        planned = self._plan(aim, nothing=nothing)
+        planned = self._planner.nothing() if nothing else self._planner.plan(aim)
         for known in self._tried:
             if known.planned.plan.removed == planned.plan.removed:
                 return replace(known, aim=aim)
@@ -193,7 +173,7 @@ class BudgetSearch:
         with self._run.stage(name), self.store.building(number) as folder:
             path = folder / "model.onnx"
             write_onnx(self._run, self._prepared, pruned.final, path, self._work)
-            figures = self._measure(name, planned.plan, path)
+            figures = self._costs.measure(name, planned.plan, path)
             figures = replace(figures, drop_points=self._drop(pruned.final))
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
             write_surgery(self._prepared, planned, pruned, folder)
@@ -225,130 +205,6 @@ class BudgetSearch:
             for found in (self._original_outputs, outputs)
         )
         return 100 * (before - after)
-
-    def _plan(self, aim: float, *, nothing: bool) -> Planned:
-        coupling = self._prepared.coupling
-        if nothing:
-            flat = [Limit(model=macs_model(coupling), most=coupling.total_macs())]
-            plan = within_limits(np.ones(coupling.num_players), coupling, limits=flat)
-            level = RATIO_LEVELS[0]
-            return Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
-        limits = [Limit(model=m, most=self._aimed(aim, m, share)) for m, share in self._models]
-        if (ratio := self._run.options.ratio) is not None:
-            limits.append(Limit(model=macs_model(coupling), most=(1 - ratio) * coupling.total_macs()))
-
-        def select(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PruningPlan:
-            return within_limits(values, coupling, limits=limits, **self._rounding())
-
-        level = _level(select(np.ones(coupling.num_players)).macs_removed_share)
-        plan = select(self._ranking(level).removal_costs)
-        if (better := _level(plan.macs_removed_share)) != level:
-            level, plan = better, select(self._ranking(better).removal_costs)
-        plan = replace(plan, ratio_asked=plan.macs_removed_share)
-        return Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
-
-    def _aimed(self, aim: float, model: CostModel, share: float) -> float:
-        """The limit of a model: a multiple of its share of the whole; without limits on costs the aim is the
-        way from the narrowest network to the whole one."""
-        if self._budget.limits_costs:
-            return aim * share * self._total(model)
-        (least,) = least_costs(self._prepared.coupling, [model], **self._rounding())
-        return least + aim * (self._total(model) - least)
-
-    def _rounding(self) -> _Rounding:
-        given = self._run.options.width_quantum
-        return {
-            "width_quantum": given or self._prepared.target.width_quantum,
-            "adapt_quantum": given is None,
-        }
-
-    def _total(self, model: CostModel) -> float:
-        return Widths(self._prepared.coupling, [model]).totals()[0]
-
-    def _ranking(self, level: float) -> Ranking:
-        if level not in self._rankings:
-            self._rankings[level] = stages.rank_for(self._run, self._prepared, level, self._journals)
-        return self._rankings[level]
-
-    def _cost_models(self) -> list[tuple[CostModel, float]]:
-        """A model for every limited cost (latency where only the drop is limited), and its share of now."""
-        budget, original = self._budget, self._original
-        captured, coupling = self._prepared.captured, self._prepared.coupling
-        found = []
-        share = latency_share(budget, original)
-        if share is not None or not budget.limits_costs:
-            found.append((self._latency_model(), share if share is not None else 1.0))
-        if budget.max_size_bytes is not None:
-            model = size_model(captured, coupling, original.size_bytes)
-            found.append((model, budget.max_size_bytes / original.size_bytes))
-        if budget.max_memory_bytes is not None and original.memory_bytes:
-            # Weights and activations shrink with the widths; multiply-accumulates with their product.
-            found.append((macs_model(coupling), budget.max_memory_bytes / original.memory_bytes))
-        return found
-
-    def _latency_model(self) -> CostModel:
-        captured, coupling, target = self._prepared.captured, self._prepared.coupling, self._prepared.target
-        if not target.is_host:
-            return roofline_model(captured, coupling, target, self._original.latency_ms)
-        return measured_model(
-            captured, coupling, self._baseline.layer_tables, step=target.width_quantum,
-            total_ms=self._baseline.cpu_ms, note=self._run.note,
-        )  # fmt: skip
-
-    def _measure_original(self) -> Baseline:
-        path, target, threads = self._work / "original.onnx", self._prepared.target, self._run.threads
-        cpu_ms, tables = 0.0, {}
-        if target.is_host:
-            found = measure(path, threads=threads, batch_size=self._run.options.batch_size or 1)
-            cpu_ms, latency = found.cpu_time_p50_ms, found.latency_p50_ms
-            if latency_share(self._budget, None) is not None or not self._budget.limits_costs:
-                tables = measure_tables(
-                    self._prepared.captured,
-                    self._prepared.coupling,
-                    threads=threads,
-                    step=target.width_quantum,
-                )
-        else:
-            latency = predict(path, target).latency_ms
-        original = Candidate(
-            name="original",
-            macs_share=1.0,
-            latency_ms=latency,
-            latency_share=1.0,
-            latency_provenance=Provenance.MEASURED_ON_HOST if target.is_host else Provenance.PREDICTED,
-            size_bytes=size_bytes(path),
-            memory_bytes=self._memory(path),
-            drop_points=None if self._kind is AccuracyKind.RELATIVE_ERROR else 0.0,
-            exceeded=(),
-        )
-        return Baseline(original=original, cpu_ms=cpu_ms, layer_tables=tables)
-
-    def _memory(self, path: Path) -> int | None:
-        if self._budget.max_memory_bytes is None:
-            return None
-        return peak_memory_bytes(path, self._run.threads, self._run.options.batch_size or 1)
-
-    def _measure(self, name: str, plan: PruningPlan, path: Path) -> Candidate:
-        target, original = self._prepared.target, self._original
-        if target.is_host:
-            options = self._run.options
-            share = compare(
-                self._work / "original.onnx", path, threads=self._run.threads,
-                batch_size=options.batch_size or 1, pairs=LATENCY_PAIRS, seed=options.seed,
-            ).ratio  # fmt: skip
-        else:
-            share = predict(path, target).latency_ms / original.latency_ms
-        return Candidate(
-            name=name,
-            macs_share=1.0 - plan.macs_removed_share,
-            latency_ms=share * original.latency_ms,
-            latency_share=share,
-            latency_provenance=original.latency_provenance,
-            size_bytes=size_bytes(path),
-            memory_bytes=self._memory(path),
-            drop_points=None,
-            exceeded=(),
-        )
 
     def _out_of_reach(self, reason: str) -> BudgetError:
         if not self._tried:
@@ -400,7 +256,3 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
 def _merit(built: _Built) -> tuple[float, float]:
     """Least loss on the images that are kept back, then the milder cut."""
     return -(built.figures.drop_points or 0.0), built.aim
-
-
-def _level(ratio: float) -> float:
-    return min(RATIO_LEVELS, key=lambda level: abs(level - ratio))

@@ -95,6 +95,21 @@ def test_out_of_reach_says_what_binds_and_what_comes_nearest(edgeprune: Any, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"scratch"}
 
 
+def test_a_dry_run_predicts_the_costs_of_the_first_plan(edgeprune: Any) -> None:
+    asked = (*SMALL, "--target", "rpi4", "--max-size", "4kB", "--dry-run")
+    done = edgeprune(*asked, "--max-drop", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    (size,) = plan["predicted"]
+    assert size["cost"] == "size"
+    assert 0.8 * size["limit_share"] < size["share"] <= size["limit_share"] < 1
+    assert plan["macs_after"] < plan["macs_before"]
+    assert any("what is lost is not predicted" in note for note in plan["notes"])
+    held = edgeprune(*SMALL, "--target", "rpi4", "--max-latency", "100%", "--dry-run")
+    assert "latency: 100.0% of the original predicted, 100.0% allowed" in held.stdout
+    assert "note: the original already holds the budget, so nothing would be removed" in held.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -102,7 +117,7 @@ def test_out_of_reach_says_what_binds_and_what_comes_nearest(edgeprune: Any, tmp
         (("--max-size", "4"), "--max-size 4 was given"),
         (("--max-memory", "x"), "--max-memory x was given"),
         (("--max-drop", "-1%"), "--max-drop -1% was given"),
-        (("--max-drop", "1", "--dry-run"), "--dry-run was given with a budget"),
+        (("--max-drop", "1", "--dry-run"), "a dry run was asked for with a limit on the drop alone"),
         (("--resume",), "--resume was given without a budget"),
     ],
 )

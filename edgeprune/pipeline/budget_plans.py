@@ -1,0 +1,112 @@
+"""Plans of a budget search: what is selected where every limit is aimed at by the same factor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypedDict
+
+import numpy as np
+
+from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.pruning import PruningPlan, Ranking
+from edgeprune.criteria.journals import Journals
+from edgeprune.pipeline import stages
+from edgeprune.pipeline.state import Planned, Prepared, Run
+from edgeprune.selection import CostModel, Limit, Widths, least_costs, macs_model, within_limits
+
+RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
+"""Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
+
+
+class _Rounding(TypedDict):
+    """How widths are rounded."""
+
+    width_quantum: int
+    adapt_quantum: bool
+
+
+class BudgetPlanner:
+    """Ranks at the level that fits a cut and selects within cost models, each with the share it may keep."""
+
+    def __init__(
+        self,
+        run: Run,
+        prepared: Prepared,
+        models: list[tuple[CostModel, float]],
+        journals: Journals | None = None,
+    ) -> None:
+        self._run = run
+        self._prepared = prepared
+        self._models = models
+        self._journals = journals
+        self._rankings: dict[float, Ranking] = {}
+
+    def nothing(self) -> Planned:
+        """The plan that removes nothing."""
+        plan = empty_plan(self._prepared.coupling)
+        return Planned(ranking=self._ranking(RATIO_LEVELS[0]), plan=plan, ratio_asked_by="budget")
+
+    def plan(self, aim: float) -> Planned:
+        """The plan that loses least with all costs within ``aim`` times their limits.
+
+        Raises:
+            NothingToPruneError: no plan goes as low.
+        """
+        coupling = self._prepared.coupling
+        limits = [Limit(model=m, most=self._aimed(aim, m, share)) for m, share in self._models]
+        if (ratio := self._run.options.ratio) is not None:
+            limits.append(Limit(model=macs_model(coupling), most=(1 - ratio) * coupling.total_macs()))
+
+        def select(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PruningPlan:
+            return within_limits(values, coupling, limits=limits, **self._rounding())
+
+        level = _level(select(np.ones(coupling.num_players)).macs_removed_share)
+        plan = select(self._ranking(level).removal_costs)
+        if (better := _level(plan.macs_removed_share)) != level:
+            level, plan = better, select(self._ranking(better).removal_costs)
+        plan = replace(plan, ratio_asked=plan.macs_removed_share)
+        return Planned(ranking=self._ranking(level), plan=plan, ratio_asked_by="budget")
+
+    def predicted(self, plan: PruningPlan) -> dict[str, tuple[float, float]]:
+        """By the name of each cost model: the share of the whole that a plan keeps, and the limit's."""
+        coupling = self._prepared.coupling
+        widths = Widths(coupling, [model for model, _ in self._models])
+        before = widths.totals()
+        groups, counts = np.unique(coupling.group_of_player()[list(plan.removed)], return_counts=True)
+        for group, count in zip(groups.tolist(), counts.tolist(), strict=True):
+            widths.remove(group, count)
+        kept = [after / whole for after, whole in zip(widths.totals(), before, strict=True)]
+        return {m.name: (found, share) for (m, share), found in zip(self._models, kept, strict=True)}
+
+    def _aimed(self, aim: float, model: CostModel, share: float) -> float:
+        """The limit of a model: a multiple of its share of the whole; without limits on costs the aim is the
+        way from the narrowest network to the whole one."""
+        if self._run.options.budget.limits_costs:
+            return aim * share * self._total(model)
+        (least,) = least_costs(self._prepared.coupling, [model], **self._rounding())
+        return least + aim * (self._total(model) - least)
+
+    def _rounding(self) -> _Rounding:
+        given = self._run.options.width_quantum
+        return {
+            "width_quantum": given or self._prepared.target.width_quantum,
+            "adapt_quantum": given is None,
+        }
+
+    def _total(self, model: CostModel) -> float:
+        return Widths(self._prepared.coupling, [model]).totals()[0]
+
+    def _ranking(self, level: float) -> Ranking:
+        if level not in self._rankings:
+            self._rankings[level] = stages.rank_for(self._run, self._prepared, level, self._journals)
+        return self._rankings[level]
+
+
+def empty_plan(coupling: CouplingGraph) -> PruningPlan:
+    """Nothing goes."""
+    limit = Limit(model=macs_model(coupling), most=coupling.total_macs())
+    return within_limits(np.ones(coupling.num_players), coupling, limits=[limit])
+
+
+def _level(ratio: float) -> float:
+    return min(RATIO_LEVELS, key=lambda level: abs(level - ratio))

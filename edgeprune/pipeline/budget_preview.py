@@ -1,0 +1,54 @@
+"""What a budget search would build first, and what the cost models say of it; nothing is built or judged."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from edgeprune.artifacts.budget import Budget
+from edgeprune.artifacts.pruning import PruningPlan
+from edgeprune.errors import UsageError
+from edgeprune.pipeline.budget_aims import exceeded_limits
+from edgeprune.pipeline.budget_plans import BudgetPlanner, empty_plan
+from edgeprune.pipeline.candidate_costs import CandidateCosts
+from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.results import PredictedCost
+
+
+def check_preview(budget: Budget) -> None:
+    """Refuse what only a search can tell.
+
+    Raises:
+        UsageError: nothing but the drop is limited.
+    """
+    if not budget.is_empty and not budget.limits_costs:
+        raise UsageError(
+            "a dry run was asked for with a limit on the drop alone, and what is lost only shows when "
+            "candidates are built; accepted are limits on latency, size or memory, or a ratio"
+        )
+
+
+def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedCost, ...]]:
+    """The first plan of a search, and its predicted costs beside the limits.
+
+    Raises:
+        NothingToPruneError: the cost models know no plan within the limits.
+    """
+    budget = run.options.budget
+    if budget.max_drop_points is not None:
+        run.note("what is lost is not predicted: a search measures it on images that are kept back")
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, torch.no_grad():
+        costs = CandidateCosts(run, prepared, Path(scratch))
+        planner = BudgetPlanner(run, prepared, costs.models())
+        if run.options.ratio is None and not exceeded_limits(costs.original, budget):
+            run.note("the original already holds the budget, so nothing would be removed")
+            plan = empty_plan(prepared.coupling)
+        else:
+            plan = planner.plan(1.0).plan
+    predicted = planner.predicted(plan)
+    rows = (
+        PredictedCost(cost=name, share=kept, limit_share=limit) for name, (kept, limit) in predicted.items()
+    )
+    return plan, tuple(rows)
