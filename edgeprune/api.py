@@ -31,6 +31,7 @@ from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.kept_values import check_journal
+from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
@@ -50,6 +51,7 @@ def compress(
     ratio: float | None = None,
     budget: Budget | None = None,
     finetune: Finetune | None = None,
+    recipe: str | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -78,6 +80,8 @@ def compress(
         budget: limits on latency, size, memory and the loss of accuracy; the model that loses least within
             them is searched for, and ``ratio`` is then the least share to remove.
         finetune: steps or time of distillation after recovery; none where ``None``.
+        recipe: ``file.py:function`` or ``package.module:function`` of your own that trains the recovered
+            network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
@@ -100,6 +104,7 @@ def compress(
             ratio=ratio,
             budget=budget or Budget(),
             finetune=finetune,
+            recipe=recipe,
             output=Path(output),
             architecture=architecture,
             weights=weights,
@@ -123,7 +128,7 @@ def compress(
         with search(run, prepared) as (planned, pruned, store):
             return delivery.deliver(run, prepared, planned, pruned, candidates=store)
     planned = stages.plan(run, prepared)
-    pruned = stages.prune_and_recover(run, prepared, planned)
+    pruned = build(run, prepared, planned)
     return delivery.deliver(run, prepared, planned, pruned)
 
 
@@ -313,6 +318,8 @@ def rank(
 
 def _start(options: CompressOptions) -> Run:
     stages.check_options(options)
+    if options.recipe is not None:
+        find_recipe(options.recipe)  # a wrong name must not fail after minutes of ranking
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     return Run(options=options)

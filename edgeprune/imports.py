@@ -27,30 +27,58 @@ def importable(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
+class UserFunction:
+    """A function of the user, found by its name; modules beside it can be imported while it is called."""
+
+    def __init__(self, spec: str, *, what: str, error: type[EdgepruneError]) -> None:
+        """Import the function that ``spec`` names.
+
+        Modules in the current directory, and those beside a given file, can be imported meanwhile.
+
+        Raises:
+            EdgepruneError: of class ``error``; the module or the function is missing.
+        """
+        location, _, name = spec.rpartition(":")
+        if not location or not name:
+            raise error(
+                f"{what} {spec!r} is not understood; give package.module:function or path/to/file.py:function"
+            )
+        self._told = f"{what} {spec!r}"
+        self._error = error
+        self._folder = Path(location).parent if location.endswith(".py") else Path.cwd()
+        with self._importable():
+            module = _import_module(location, spec, what=what, error=error)
+            self._function = _find_function(module, name, spec, what=what, error=error)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns.
+
+        Raises:
+            EdgepruneError: it raises.
+        """
+        with self._importable():
+            try:
+                return self._function(*arguments)
+            except Exception as reason:
+                given = "the network to train" if arguments else "no arguments"
+                raise self._error(
+                    f"{self._told} raised {type(reason).__name__} ({first_line(reason)}); "
+                    f"it is called with {given} and has to work that way"
+                ) from reason
+
+    @contextlib.contextmanager
+    def _importable(self) -> Iterator[None]:
+        with importable(Path.cwd()), importable(self._folder):
+            yield
+
+
 def call_user_function(spec: str, *, what: str, error: type[EdgepruneError]) -> Any:
     """Import the function that ``spec`` names and call it without arguments.
-
-    Modules in the current directory, and those beside a given file, can be imported meanwhile.
 
     Raises:
         EdgepruneError: of class ``error``; the module or the function is missing, or raises.
     """
-    location, _, name = spec.rpartition(":")
-    if not location or not name:
-        raise error(
-            f"{what} {spec!r} is not understood; give package.module:function or path/to/file.py:function"
-        )
-    folder = Path(location).parent if location.endswith(".py") else Path.cwd()
-    with importable(Path.cwd()), importable(folder):
-        module = _import_module(location, spec, what=what, error=error)
-        function = _find_function(module, name, spec, what=what, error=error)
-        try:
-            return function()
-        except Exception as reason:
-            raise error(
-                f"{what} {spec!r} raised {type(reason).__name__} ({first_line(reason)}); "
-                "it is called without arguments and has to work that way"
-            ) from reason
+    return UserFunction(spec, what=what, error=error)()
 
 
 def _import_module(location: str, spec: str, *, what: str, error: type[EdgepruneError]) -> ModuleType:
@@ -90,7 +118,7 @@ def _import_file(path: Path) -> ModuleType:
 
 def _find_function(
     module: ModuleType, name: str, spec: str, *, what: str, error: type[EdgepruneError]
-) -> Callable[[], Any]:
+) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if callable(function):
         return function  # type: ignore[no-any-return]

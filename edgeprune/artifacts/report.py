@@ -141,6 +141,7 @@ class RecoverySection:
     mean_error_before: float
     mean_error_after: float
     distillation: DistillationReport | None
+    recipe: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

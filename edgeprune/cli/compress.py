@@ -60,6 +60,16 @@ Finetuning = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE.py:FUNCTION",
+        help="After recovery, train with your own function: it is called with the pruned network, of your "
+        "own class where that allows it, and trains it in place.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 WidthQuantum = Annotated[
     int | None,
     typer.Option(
@@ -130,6 +140,7 @@ def compress(
     max_memory: opt.MaxMemory = None,
     max_drop: opt.MaxDrop = None,
     finetune: Finetuning = None,
+    recipe: Recipe = None,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -186,6 +197,7 @@ def compress(
         **common,
         budget=budget,
         finetune=training,
+        recipe=recipe,
         output=folder,
         batch_size=batch_size,
         overwrite=overwrite,

@@ -88,7 +88,7 @@ def assemble_report(
         calibration=calibration_section(prepared),
         ranking=_ranking(prepared, planned),
         pruning=_pruning(prepared, planned),
-        recovery=_recovery(pruned),
+        recovery=_recovery(run, pruned),
         accuracy_kind=judged.kind,
         accuracy=judged.figures,
         parity=chain,
@@ -157,13 +157,14 @@ def _pruning(prepared: Prepared, planned: Planned) -> PruningSection:
     )
 
 
-def _recovery(pruned: Pruned) -> RecoverySection:
+def _recovery(run: Run, pruned: Pruned) -> RecoverySection:
     steps = pruned.recovery.steps
     return RecoverySection(
         layers_solved=len(steps),
         images=pruned.recovery.images,
         ridge=pruned.recovery.ridge,
         distillation=pruned.distillation,
+        recipe=run.options.recipe,
         mean_error_before=float(np.mean([s.error_before for s in steps])) if steps else 0.0,
         mean_error_after=float(np.mean([s.error_after for s in steps])) if steps else 0.0,
     )

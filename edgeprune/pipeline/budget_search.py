@@ -24,7 +24,6 @@ from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.criteria.journals import Journals
 from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
 from edgeprune.graph.surgery import prune
-from edgeprune.pipeline import stages
 from edgeprune.pipeline.budget_aims import (
     Aims,
     binding_limit,
@@ -38,6 +37,7 @@ from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, StoredCandid
 from edgeprune.pipeline.candidates import CandidateStore, write_record
 from edgeprune.pipeline.exports import write_onnx, write_surgery
 from edgeprune.pipeline.kept_values import kept_values
+from edgeprune.pipeline.own_training import build
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -169,7 +169,7 @@ class BudgetSearch:
 
     def _make(self, number: int, planned: Planned, aim: float) -> _Built:
         name = f"candidate {number}"
-        pruned = stages.prune_and_recover(self._run, self._prepared, planned)
+        pruned = build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             path = folder / "model.onnx"
             write_onnx(self._run, self._prepared, pruned.final, path, self._work)
@@ -241,6 +241,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         "width quantum": f"{options.width_quantum}",
         "batch size": f"{options.batch_size}",
         "finetune": f"{options.finetune}",
+        "recipe": f"{options.recipe}",
     }
     with (
         kept_values(run, prepared, more) as journals,

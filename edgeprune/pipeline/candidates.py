@@ -84,12 +84,13 @@ class CandidateStore:
             found.load_state_dict(safetensors.torch.load_file(self._place(number) / name))
             return found
 
+        trained = (self._place(number) / _FINETUNED_NAME).exists()
         return Pruned(
             bare=bare,
             recovered=with_weights(_RECOVERED_NAME),
             recovery=stored.recovery,
             parity=stored.parity,
-            finetuned=None if stored.distillation is None else with_weights(_FINETUNED_NAME),
+            finetuned=with_weights(_FINETUNED_NAME) if trained else None,
             distillation=stored.distillation,
         )
 

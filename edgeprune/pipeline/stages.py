@@ -64,6 +64,8 @@ def check_options(options: CompressOptions) -> None:
     for name, value in positive.items():
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} was given; accepted is a whole number from 1 on.")
+    if options.recipe is not None and options.finetune is not None:
+        raise UsageError("--recipe and --finetune were both given; accepted is one way of training")
     if takes_several(options.input_shape):
         raise UsageError(
             f"--input-shape was given for several inputs, {shape_words(options.input_shape or ())}; accepted "

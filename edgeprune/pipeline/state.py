@@ -35,6 +35,7 @@ class CompressOptions:
     ratio: float | None = None
     budget: Budget = field(default_factory=Budget)
     finetune: Finetune | None = None
+    recipe: str | None = None
     output: Path | None = None
     architecture: str | None = None
     weights: str | None = None

@@ -312,6 +312,7 @@ def _method(report: RunReport) -> Table:
             f"{significant(recovery.mean_error_after)}",
         ),
         *([] if recovery.distillation is None else [_finetuning(recovery.distillation)]),
+        *([] if recovery.recipe is None else [("fine-tuning", f"by {recovery.recipe}")]),
         ("time", ", ".join(f"{t.stage} {significant(t.duration_s)} s" for t in report.stage_times)),
     )
     return Table(title="How it was done", columns=("step", "what"), rows=rows)

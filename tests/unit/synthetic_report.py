@@ -173,6 +173,7 @@ def synthetic_report() -> RunReport:
             mean_error_before=0.3141,
             mean_error_after=0.0271,
             distillation=None,
+            recipe=None,
         ),
         accuracy_kind=AccuracyKind.TOP1,
         accuracy=(
