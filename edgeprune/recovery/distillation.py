@@ -28,15 +28,21 @@ _POOLING = frozenset(
     | {"view", "squeeze", "dropout", "contiguous"}
 )
 
-
 _RISE = 0.05
+_MOMENTUM = 0.9
+_WEIGHT_DECAY = 1e-4
+_LARGEST_GRADIENT = 5.0
+_ASTRAY = 4.0
+"""Times the divergence before training: beyond it, training goes back and is slower from there."""
+_SLOWER = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationOptions:
     """How long and how fast; training ends with the steps or with the time, whichever comes first.
 
-    ``learning_rate`` falls to zero along a cosine after a short rise. ``checks`` is how often the network is
+    ``learning_rate`` falls to zero along a cosine after a short rise. At a high ``temperature`` all class
+    scores count alike, not only those of the likely classes. ``checks`` is how often the network is
     judged on the validation images. ``shift_share`` of an image's size is the most that it is shifted,
     ``mixed_share`` of a batch is mixed with other images.
     """
@@ -44,12 +50,12 @@ class DistillationOptions:
     steps: int = 250
     time_limit_s: float = math.inf
     batch: int = 64
-    learning_rate: float = 2e-4
-    temperature: float = 2.0
+    learning_rate: float = 0.02
+    temperature: float = 16.0
     feature_weight: float = 1.0
     checks: int = 10
     shift_share: float = 0.125
-    mixed_share: float = 0.0
+    mixed_share: float = 0.5
 
 
 def distill(
@@ -75,16 +81,16 @@ def distill(
     best_state, first = pupil.state(), pupil.divergence(validation)
     best, best_step, taken = first, 0, 0
     parameters = pupil.parameters()
-    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
-    next_check = 1
+    optimizer = _optimizer(parameters)
+    next_check, highest_rate = 1, options.learning_rate
     for step, batch in enumerate(_batches(images, options, generator), 1):
         done = _done(step, started, options)
         for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * _rate(done)
+            group["lr"] = highest_rate * _rate(done)
         loss = pupil.loss(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
         optimizer.step()
         advance(1)
         taken = step
@@ -93,6 +99,9 @@ def distill(
             found = pupil.divergence(validation)
             if found < best:
                 best, best_step, best_state = found, step, pupil.state()
+            elif not found <= _ASTRAY * first:
+                pupil.load(best_state)
+                optimizer, highest_rate = _optimizer(parameters), _SLOWER * highest_rate
         if done >= 1.0:
             break
     network = pupil.with_state(best_state)
@@ -105,6 +114,11 @@ def distill(
         divergence_after=best,
         duration_s=time.perf_counter() - started,
     )
+
+
+def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Gradient descent with momentum: Adam overfits the few images sooner (``docs/architecture.md``)."""
+    return torch.optim.SGD(parameters, lr=0.0, momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY)
 
 
 def _done(step: int, started: float, options: DistillationOptions) -> float:
@@ -189,9 +203,13 @@ class _Pupil:
         """A copy of all weights."""
         return {k: v.detach().clone() for k, v in self._network.state_dict().items()}
 
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go back to these weights."""
+        self._network.load_state_dict(state)
+
     def with_state(self, state: dict[str, Tensor]) -> GraphModule:
         """The network with these weights, no longer in training."""
-        self._network.load_state_dict(state)
+        self.load(state)
         for parameter in self._network.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -212,9 +230,13 @@ class _Pupil:
 
     @torch.no_grad()
     def divergence(self, images: Tensor) -> float:
-        """Mean difference of the answers on images as they are."""
+        """Mean difference of the answers on images as they are, at the temperature of training.
+
+        At a temperature of 1 a few images on which the network is surely wrong outweigh all others.
+        """
+        temperature = self._options.temperature
         parts = [
-            float(_difference(tensor_leaves(self._network(x)), tensor_leaves(self._original(x)), 1.0))
+            float(_difference(tensor_leaves(self._network(x)), tensor_leaves(self._original(x)), temperature))
             * len(x)
             for x in torch.split(images, 100)
         ]
