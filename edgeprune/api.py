@@ -52,6 +52,7 @@ def compress(
     budget: Budget | None = None,
     finetune: Finetune | None = None,
     recipe: str | None = None,
+    drop_blocks: bool = True,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -82,6 +83,7 @@ def compress(
         finetune: steps or time of distillation after recovery; none where ``None``.
         recipe: ``file.py:function`` or ``package.module:function`` of your own that trains the recovered
             network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
+        drop_blocks: let the search of a budget leave out whole residual blocks, too, where that loses less.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
@@ -105,6 +107,7 @@ def compress(
             budget=budget or Budget(),
             finetune=finetune,
             recipe=recipe,
+            drop_blocks=drop_blocks,
             output=Path(output),
             architecture=architecture,
             weights=weights,

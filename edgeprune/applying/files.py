@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgeprune.errors import SurgeryError
 
-READABLE_VERSIONS = ("1.0", "1.1", "1.2")
+READABLE_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 _SHOWN = 3
 
 
@@ -62,6 +62,12 @@ def read_recipe(path: Path) -> Recipe:
         raise SurgeryError(
             f"{str(path)!r} has the schema version {version!r}; this version of edgeprune reads "
             f"{', '.join(READABLE_VERSIONS)}: compress again, or use the version that wrote it"
+        )
+    if blocks := content.get("dropped_blocks"):
+        raise SurgeryError(
+            f"{str(path)!r} drops whole residual blocks ({in_short([str(b) for b in blocks])}), which "
+            "the code of a class goes on to run; take the rewritten graph, model.pt2, or search with "
+            "--keep-blocks"
         )
     try:
         return _parsed(path, content)

@@ -49,7 +49,8 @@ class Candidate:
     """One compressed model that was built and measured.
 
     ``latency_share`` is latency over the original's: CPU time of interleaved pairs where it is measured.
-    ``drop_points`` is ``None`` where the costs alone ruled the candidate out.
+    ``drop_points`` is ``None`` where the costs alone ruled the candidate out. ``dropped`` are the names of
+    residual blocks that went as a whole.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Candidate:
     memory_bytes: int | None
     drop_points: float | None
     exceeded: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,7 @@ class PruningSection:
     macs_removed_share: float
     width_quantum: int
     players_removed: int
+    blocks_dropped: tuple[str, ...]
     layers: tuple[LayerRow, ...]
 
 

@@ -70,6 +70,14 @@ Recipe = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
+DropBlocks = Annotated[
+    bool,
+    typer.Option(
+        "--drop-blocks/--keep-blocks",
+        help="With a limit on costs: also try the network without some residual blocks, or keep them all.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 WidthQuantum = Annotated[
     int | None,
     typer.Option(
@@ -141,6 +149,7 @@ def compress(
     max_drop: opt.MaxDrop = None,
     finetune: Finetuning = None,
     recipe: Recipe = None,
+    drop_blocks: DropBlocks = True,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -198,6 +207,7 @@ def compress(
         budget=budget,
         finetune=training,
         recipe=recipe,
+        drop_blocks=drop_blocks,
         output=folder,
         batch_size=batch_size,
         overwrite=overwrite,

@@ -10,10 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeprune.latency.timing import cpu_ns, open_runner, warm_up
+from edgeprune.latency.timing import least_cpu_ms
 
-_SAMPLES = 7
-_WARMUP = 3
 _OPSET = 17
 
 
@@ -34,7 +32,9 @@ class LayerGeometry:
 
 
 def measure_layer(geometry: LayerGeometry, out: int, into: int, *, threads: int) -> float:
-    """CPU milliseconds of one input through the layer and a ReLU: median of samples of at least 2 ms each.
+    """CPU milliseconds of one input through the layer and a ReLU: the least median of three sessions.
+
+    A median is over samples of at least 2 ms each. The call itself is included (:func:`measure_overhead`).
 
     ``into`` counts the input channels that each output channel reads.
 
@@ -44,9 +44,19 @@ def measure_layer(geometry: LayerGeometry, out: int, into: int, *, threads: int)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         path = Path(scratch) / "layer.onnx"
         onnx.save(_model(geometry, out, into), path)
-        run = open_runner(path, threads=threads)
-    inner = warm_up(run, _WARMUP)
-    return float(np.median([cpu_ns(run, inner) for _ in range(_SAMPLES)])) / 1e6
+        return least_cpu_ms(path, threads=threads)
+
+
+def measure_overhead(*, threads: int) -> float:
+    """CPU milliseconds of calling onnxruntime at all: single layers pay it, those of a network do not."""
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        path = Path(scratch) / "nothing.onnx"
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "z")]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "nothing", ends[:1], ends[1:])
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8), path
+        )
+        return least_cpu_ms(path, threads=threads)
 
 
 def _model(geometry: LayerGeometry, out: int, into: int) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -132,7 +133,7 @@ def _ranking(prepared: Prepared, planned: Planned) -> RankingSection:
         methods[method.value] = methods.get(method.value, 0) + 1
     relative = ranking.standard_errors / np.maximum(np.abs(ranking.values), 1e-300)
     return RankingSection(
-        players=len(ranking.values),
+        players=prepared.coupling.num_players,
         groups=len(prepared.coupling.groups),
         methods=methods,
         aggregate=ranking.aggregate.value,
@@ -149,11 +150,21 @@ def _pruning(prepared: Prepared, planned: Planned) -> PruningSection:
     plan = planned.plan
     return PruningSection(
         ratio_asked=plan.ratio_asked,
+        blocks_dropped=tuple(block.name for block in planned.base.dropped),
         ratio_asked_by=planned.ratio_asked_by,
         macs_removed_share=plan.macs_removed_share,
         width_quantum=plan.width_quantum,
-        players_removed=len(plan.removed),
-        layers=layer_rows(prepared.coupling, plan.removed),
+        players_removed=len(plan.removed) + prepared.coupling.num_players - planned.base.coupling.num_players,
+        layers=_all_layers(prepared, planned),
+    )
+
+
+def _all_layers(prepared: Prepared, planned: Planned) -> tuple[LayerRow, ...]:
+    """Layers of the given network; those of dropped blocks have no channels left."""
+    left = {row.layer: row for row in layer_rows(planned.base.coupling, planned.plan.removed)}
+    return tuple(
+        left.get(row.layer, replace(row, channels_after=0, macs_after=0, frozen_by=None))
+        for row in layer_rows(prepared.coupling, ())
     )
 
 

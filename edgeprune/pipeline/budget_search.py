@@ -35,14 +35,18 @@ from edgeprune.pipeline.budget_plans import BudgetPlanner
 from edgeprune.pipeline.candidate_costs import CandidateCosts
 from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, StoredCandidate
 from edgeprune.pipeline.candidates import CandidateStore, write_record
+from edgeprune.pipeline.dropping import shallower
 from edgeprune.pipeline.exports import write_onnx, write_surgery
 from edgeprune.pipeline.kept_values import kept_values
 from edgeprune.pipeline.own_training import build
-from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.state import Base, Planned, Prepared, Pruned, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
 
 _MAX_CANDIDATES = 7
+_MAX_SHALLOWER = 3
+"""Candidates of each network without some blocks."""
+_MOST_IN_VAIN = 2
 _MAX_AIMS = 40
 _DROP_CANDIDATES = 5
 
@@ -83,7 +87,8 @@ class BudgetSearch:
             self.store.keep_baseline(self._costs.baseline)
         judged = self._kind is not AccuracyKind.RELATIVE_ERROR
         self._original = replace(self._costs.original, drop_points=0.0 if judged else None)
-        self._planner = BudgetPlanner(run, prepared, self._costs.models(), journals)
+        self._models = self._costs.models()
+        self._planner = BudgetPlanner(run, prepared, self._models, journals)
 
     def run(self) -> tuple[Planned, Pruned]:
         """The model to deliver and all that was tried.
@@ -92,7 +97,7 @@ class BudgetSearch:
             BudgetError: nothing that was reached holds the budget; names what binds and the nearest.
         """
         if self._budget.limits_costs:
-            found = self._within_costs()
+            found = self._best_within_costs()
             limit = self._budget.max_drop_points
             if limit is not None and (found.figures.drop_points or 0.0) > limit:
                 self._refuse_drop(found)
@@ -108,21 +113,44 @@ class BudgetSearch:
         )
         return replace(found.planned, search=section), found.pruned
 
-    def _within_costs(self) -> _Built:
-        """The candidate that uses the cost limits best, by aiming and correcting."""
+    def _best_within_costs(self) -> _Built:
+        """The best with all blocks and, where that loses less, with fewer."""
         if self._run.options.ratio is None and not exceeded_limits(self._original, self._budget):
             self._run.note("the original already holds the budget, so nothing is removed")
-            return self._build(1.0, nothing=True)
-        aims = Aims()
+            return self._build(1.0, self._prepared.base, nothing=True)
+        best, reason = self._within_costs(self._prepared.base, _MAX_CANDIDATES)
+        if self._run.options.drop_blocks:
+            best = self._best_shallower(best)
+        if best is None:
+            raise self._out_of_reach(reason)
+        return best
+
+    def _best_shallower(self, best: _Built | None) -> _Built | None:
+        """The best with ever fewer blocks, until that pays no longer twice in a row or no channel need go."""
+        in_vain = 0
+        for base in shallower(self._run, self._prepared, self._models[0][0]):
+            found, _ = self._within_costs(base, _MAX_SHALLOWER)
+            if found is not None and (best is None or _lost(found) < _lost(best)):
+                best, in_vain = found, 0
+            elif best is not None:
+                in_vain += 1
+            whole_fits = found is not None and not found.planned.plan.removed
+            if in_vain == _MOST_IN_VAIN or whole_fits:
+                break
+        return best
+
+    def _within_costs(self, base: Base, most: int) -> tuple[_Built | None, str]:
+        """The candidate on ``base`` that uses the cost limits best, by aiming and correcting, or why none."""
+        aims, built_before = Aims(), len(self._tried)
         best: _Built | None = None
         for _ in range(_MAX_AIMS):
-            if len(self._tried) == _MAX_CANDIDATES:
+            if len(self._tried) - built_before == most:
                 break
             try:
-                built = self._build(aims.next)
+                built = self._build(aims.next, base)
             except NothingToPruneError as error:
                 if not aims.unreachable():
-                    raise self._out_of_reach(str(error)) from error
+                    return best, str(error)
                 continue
             used = budget_used(built.figures, self._original, self._budget)
             _log.info("%s uses %.1f%% of the budget", built.figures.name, 100 * used)
@@ -130,9 +158,7 @@ class BudgetSearch:
                 best = built
             if aims.found(used):
                 break
-        if best is None:
-            raise self._out_of_reach("no plan came within the limits")
-        return best
+        return best, "no plan came within the limits"
 
     def _deepest_within_drop(self) -> _Built:
         """Without limits on costs: the fastest candidate whose drop is accepted."""
@@ -140,7 +166,7 @@ class BudgetSearch:
         assert limit is not None
         best, good, bad, aim = None, 1.0, 0.0, 0.5
         for _ in range(_DROP_CANDIDATES):
-            built = self._build(aim)
+            built = self._build(aim, self._prepared.base)
             if (built.figures.drop_points or 0.0) <= limit:
                 best, good = built, aim
             else:
@@ -152,15 +178,16 @@ class BudgetSearch:
             raise AssertionError
         return best
 
-    def _build(self, aim: float, *, nothing: bool = False) -> _Built:
+    def _build(self, aim: float, base: Base, *, nothing: bool = False) -> _Built:
         """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
-        planned = self._planner.nothing() if nothing else self._planner.plan(aim)
+        planned = self._planner.nothing() if nothing else self._planner.plan(aim, base)
         for known in self._tried:
-            if known.planned.plan.removed == planned.plan.removed:
+            if _same(known.planned, planned):
                 return replace(known, aim=aim)
         number = len(self._tried) + 1
         stored = self.store.find(number)
-        if stored is not None and stored.plan.removed == planned.plan.removed:
+        blocks = _names(planned)
+        if stored is not None and (stored.plan.removed, stored.dropped) == (planned.plan.removed, blocks):
             built = self._restore(number, stored, planned, aim)
         else:
             built = self._make(number, planned, aim)
@@ -168,13 +195,13 @@ class BudgetSearch:
         return built
 
     def _make(self, number: int, planned: Planned, aim: float) -> _Built:
-        name = f"candidate {number}"
+        name, blocks = f"candidate {number}", _names(planned)
         pruned = build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             path = folder / "model.onnx"
             write_onnx(self._run, self._prepared, pruned.final, path, self._work)
             figures = self._costs.measure(name, planned.plan, path)
-            figures = replace(figures, drop_points=self._drop(pruned.final))
+            figures = replace(figures, drop_points=self._drop(pruned.final), dropped=blocks)
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
             write_surgery(self._prepared, planned, pruned, folder)
             record = StoredCandidate(
@@ -183,6 +210,7 @@ class BudgetSearch:
                 recovery=pruned.recovery,
                 parity=pruned.parity,
                 distillation=pruned.distillation,
+                dropped=blocks,
             )
             write_record(record, pruned, folder)
         return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
@@ -190,7 +218,7 @@ class BudgetSearch:
     def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> _Built:
         """A candidate of the run that was stopped."""
         _log.info("%s is on file", stored.figures.name)
-        bare = prune(self._prepared.captured, self._prepared.coupling, stored.plan.removed)
+        bare = prune(planned.base.captured, planned.base.coupling, stored.plan.removed)
         pruned = self.store.restored(number, bare, stored)
         return _Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
@@ -242,6 +270,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         "batch size": f"{options.batch_size}",
         "finetune": f"{options.finetune}",
         "recipe": f"{options.recipe}",
+        "dropping of blocks": f"{options.drop_blocks}",
     }
     with (
         kept_values(run, prepared, more) as journals,
@@ -257,3 +286,16 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
 def _merit(built: _Built) -> tuple[float, float]:
     """Least loss on the images that are kept back, then the milder cut."""
     return -(built.figures.drop_points or 0.0), built.aim
+
+
+def _lost(built: _Built) -> float:
+    return built.figures.drop_points or 0.0
+
+
+def _names(planned: Planned) -> tuple[str, ...]:
+    """Names of the blocks that are dropped."""
+    return tuple(block.name for block in planned.base.dropped)
+
+
+def _same(one: Planned, two: Planned) -> bool:
+    return (one.plan.removed, one.base.dropped) == (two.plan.removed, two.base.dropped)

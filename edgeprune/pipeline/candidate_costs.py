@@ -9,7 +9,7 @@ from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.latency.memory import peak_memory_bytes
 from edgeprune.latency.prediction import predict
-from edgeprune.latency.timing import compare, measure
+from edgeprune.latency.timing import compare, least_cpu_ms, measure
 from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline.budget_aims import latency_share
 from edgeprune.pipeline.candidate_records import Baseline
@@ -85,7 +85,8 @@ class CandidateCosts:
         cpu_ms, tables = 0.0, {}
         if target.is_host:
             found = measure(self._onnx, threads=threads, batch_size=self._run.options.batch_size or 1)
-            cpu_ms, latency = found.cpu_time_p50_ms, found.latency_p50_ms
+            latency = found.latency_p50_ms
+            cpu_ms = least_cpu_ms(self._onnx, threads=threads, batch_size=self._run.options.batch_size or 1)
             if latency_share(budget, None) is not None or not budget.limits_costs:
                 tables = measure_tables(
                     self._prepared.captured,

@@ -28,6 +28,7 @@ class StoredCandidate:
     recovery: RecoveryReport
     parity: tuple[ParityFigure, ...]
     distillation: DistillationReport | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
 from edgeprune.errors import ProfileError
 from edgeprune.fx import op_name
-from edgeprune.latency.layers import LayerGeometry, measure_layer
+from edgeprune.latency.layers import LayerGeometry, measure_layer, measure_overhead
 from edgeprune.recovery.structure import geometry
 from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table, Widths
 from edgeprune.targets import TargetProfile
@@ -99,6 +99,7 @@ def measure_tables(
 
     Kinds that cannot be measured alone are left out.
     """
+    overhead_ms = measure_overhead(threads=threads)
     kinds = {_kind(s): s for s in _sites(captured, coupling) if s.geometry is not None}
     found: LayerTables = {}
     with progress.task("measuring layers at other widths", len(kinds)) as advance:
@@ -108,7 +109,8 @@ def measure_tables(
             assert shape is not None
             try:
                 found[kind] = tuple(
-                    tuple(measure_layer(shape, o, i, threads=threads) for i in ins) for o in outs
+                    tuple(max(0.0, measure_layer(shape, o, i, threads=threads) - overhead_ms) for i in ins)
+                    for o in outs
                 )
             except ProfileError as error:
                 _log.info("%s is not measured alone: %s", site.layer.name, error)
@@ -125,9 +127,9 @@ def measured_model(
     total_ms: float,
     note: Note,
 ) -> CostModel:
-    """CPU milliseconds on this host by measured ``tables``.
+    """CPU milliseconds on this host by measured ``tables``; ``total_ms`` is what the whole network takes.
 
-    A layer of a kind that is not there costs what its share of the multiply-accumulates does.
+    Layers that take longer one by one than together are scaled to the whole. A layer of a kind that is not there costs what its share of the multiply-accumulates does.
     """
     layers: list[LayerCost] = []
     by_macs = total_ms / max(1, coupling.total_macs())
@@ -145,7 +147,17 @@ def measured_model(
             f"{len(unmeasured)} layers of kinds that are not measured alone ({unmeasured[0]}, ...) are taken "
             "to cost what their multiply-accumulates do while plans are compared"
         )
+    alone = Widths(coupling, [CostModel(name="latency", layers=tuple(layers))]).totals()[0]
+    if alone > total_ms > 0.0:
+        layers = [_scaled(layer, total_ms / alone) for layer in layers]
     return _with_rest("latency", coupling, layers, total_ms)
+
+
+def _scaled(layer: LayerCost, factor: float) -> LayerCost:
+    if isinstance(layer, Table):
+        return replace(layer, costs=tuple(tuple(factor * c for c in row) for row in layer.costs))
+    assert isinstance(layer, Product)
+    return Product(per_weight=factor * layer.per_weight, per_output=factor * layer.per_output)
 
 
 def _kind(site: _Site) -> str:

@@ -13,6 +13,9 @@ from edgeprune.graph.capture import export_program
 from edgeprune.graph.surgery import surgery_recipe
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 
+SURGERY_WITH_BLOCKS = "1.3"
+"""Schema version of a recipe that names dropped blocks, which older readers must not take for a whole one."""
+
 
 def exported_path(path: Path, work: Path) -> Path:
     """Where ``write_onnx`` leaves the file before simplification."""
@@ -32,6 +35,12 @@ def write_onnx(
 
 def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path) -> None:
     """The recipe of a pruning and the final weights under the user's own names."""
-    recipe = surgery_recipe(prepared.coupling, planned.plan.removed, prepared.captured)
+    base = planned.base
+    recipe = surgery_recipe(base.coupling, planned.plan.removed, base.captured)
+    if base.dropped:
+        recipe["schema_version"] = SURGERY_WITH_BLOCKS
+        recipe["dropped_blocks"] = [block.name for block in base.dropped]
     state = {**prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
+    left_out = prepared.captured.graph_module.state_dict().keys() - base.captured.graph_module.state_dict()
+    state = {name: value for name, value in state.items() if name not in left_out}
     exporting.save_surgery(recipe, state, folder)

@@ -22,13 +22,14 @@ from edgeprune.config import check_ratio
 from edgeprune.criteria.journals import Journals, ranking_checkpoints
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.fx import tensor_leaves
+from edgeprune.graph.blocks import block_module
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
 from edgeprune.pipeline.evidence import gather
-from edgeprune.pipeline.state import CompressOptions, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.state import Base, CompressOptions, Planned, Prepared, Pruned, Run
 from edgeprune.ranking import options_for, rank, total_passes
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
@@ -174,7 +175,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
             "--prune-normalized allows; masks and ranking reckoned with that"
         )
     asked_by = "--ratio" if options.ratio is not None else "default"
-    return Planned(ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
+    return Planned(base=prepared.base, ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
 
 
 def rank_for(run: Run, prepared: Prepared, ratio: float, journals: Journals | None = None) -> Ranking:
@@ -196,31 +197,34 @@ def rank_for(run: Run, prepared: Prepared, ratio: float, journals: Journals | No
 
 def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
     """Remove the players, check removal against masking, and recover without training."""
-    captured, coupling = prepared.captured, prepared.coupling
-    removed = planned.plan.removed
+    whole, base = prepared.captured, planned.base
+    captured, coupling, removed = base.captured, base.coupling, planned.plan.removed
     with run.stage("prune"):
         bare = prune(captured, coupling, removed)
     sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
     with run.stage("verify pruning"):
         original = parity.run_torch(prepared.loaded.module, sample)
-        traced = parity.run_torch(captured.graph_module, sample)
+        traced = parity.run_torch(whole.graph_module, sample)
         masked = _run_masked(captured, coupling, removed, sample)
         removed_outputs = parity.run_torch(bare, sample)
         figures_found = (
             compare_outputs(original, traced, "original", "captured graph"),
+            *_without_blocks(whole, base, sample),
             compare_outputs(masked, removed_outputs, "masked", "pruned"),
         )
         parity.require(figures_found)
     images, validation = _split_for_training(run, prepared.calibration.fitting.images)
     with run.stage("recover"):
         layers = len(coupling.layers)
+        changed = frozenset(block.add for block in base.dropped)
         with progress.task("recovering layers in closed form", layers) as advance:
             recovered, report = reconstruct(
-                captured.graph_module,
+                whole.graph_module,
                 bare,
                 coupling,
                 removed,
                 images,
+                changed=changed,
                 generator=torch.Generator().manual_seed(run.options.seed),
                 advance=advance,
             )
@@ -266,7 +270,7 @@ def _finetune(
         progress.task("fine-tuning by distillation", _units(options)) as advance,
     ):
         finetuned, report = distill(
-            prepared.captured.graph_module, pruned.recovered, prepared.coupling, planned.plan.removed,
+            prepared.captured.graph_module, pruned.recovered, planned.base.coupling, planned.plan.removed,
             images, validation,
             generator=torch.Generator().manual_seed(run.options.seed), options=options,
             advance=_by_second(advance) if asked.time_limit_s is not None else advance,
@@ -292,6 +296,21 @@ def _by_second(advance: Callable[[int], None]) -> Callable[[int], None]:
         shown = whole
 
     return step
+
+
+def _without_blocks(whole: CapturedModel, base: Base, images: Tensor) -> tuple[ParityFigure, ...]:
+    """Dropped blocks against the whole network with their branches masked."""
+    if not base.dropped:
+        return ()
+    module = block_module(whole, base.dropped)
+
+    def masked(batch: Tensor) -> object:
+        masks = full_masks(len(batch), len(base.dropped))
+        masks[:, : len(base.dropped)] = 0.0
+        return module(batch, masks)
+
+    without = parity.run_torch(base.captured.graph_module, images)
+    return (compare_outputs(parity.run_torch(masked, images), without, "blocks masked", "blocks dropped"),)
 
 
 def _run_masked(

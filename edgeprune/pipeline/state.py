@@ -20,6 +20,7 @@ from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
+from edgeprune.graph.blocks import ResidualBlock
 from edgeprune.targets import HOST, TargetProfile
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -36,6 +37,7 @@ class CompressOptions:
     budget: Budget = field(default_factory=Budget)
     finetune: Finetune | None = None
     recipe: str | None = None
+    drop_blocks: bool = True
     output: Path | None = None
     architecture: str | None = None
     weights: str | None = None
@@ -81,6 +83,18 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Base:
+    """The network whose channels are pruned: the given one, or what it is without some residual blocks.
+
+    Names of nodes are those of the given network.
+    """
+
+    captured: CapturedModel
+    coupling: CouplingGraph
+    dropped: tuple[ResidualBlock, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A model that is ready to be pruned, and what to prune it with."""
 
@@ -90,11 +104,17 @@ class Prepared:
     coupling: CouplingGraph
     target: TargetProfile
 
+    @property
+    def base(self) -> Base:
+        """The network as it was given."""
+        return Base(captured=self.captured, coupling=self.coupling)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """The ranking and the plan that follows from it."""
+    """The ranking and the plan that follows from it, for the channels of ``base``."""
 
+    base: Base
     ranking: Ranking
     plan: PruningPlan
     ratio_asked_by: str

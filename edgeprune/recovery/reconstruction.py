@@ -72,17 +72,21 @@ def reconstruct(
     *,
     generator: torch.Generator,
     options: RecoveryOptions | None = None,
+    changed: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, RecoveryReport]:
     """Recover a pruned graph on unlabelled ``images`` (n, *input shape): a new graph and what was done.
 
-    ``original`` must still carry the shapes of its capture; node names of both graphs correspond.
+    ``original`` must still carry the shapes of its capture; node names of both graphs correspond. Nodes in
+    ``changed`` have another value in ``pruned`` even where no player goes (the sums of dropped blocks).
     """
     options = options or RecoveryOptions()
     started = time.perf_counter()
     notes: list[str] = []
     images = _within_memory(original, images, options, notes)
-    solver = _Reconstruction(original, copy.deepcopy(pruned), coupling, removed, images, generator, options)
+    solver = _Reconstruction(
+        original, copy.deepcopy(pruned), coupling, removed, images, generator, options, changed
+    )
     steps = solver.run(advance)
     notes.extend(solver.notes)
     for note in notes:
@@ -132,6 +136,7 @@ class _Reconstruction:
         images: Tensor,
         generator: torch.Generator,
         options: RecoveryOptions,
+        changed: frozenset[str],
     ) -> None:
         self.pruned = pruned
         self.notes: list[str] = []
@@ -139,7 +144,7 @@ class _Reconstruction:
         self._gone = coupling.removed_mask(removed)
         self._rng = generator
         self._options = options
-        self._layers = self._affected(coupling)
+        self._layers = self._affected(coupling, changed)
         self._sites = {x.name: find_site(original, x.node) for x in self._layers}
         self._repairs = self._choose_repairs()
         self._clips = self._find_clips()
@@ -147,13 +152,13 @@ class _Reconstruction:
         self._first = LazyGraph(original, batches, self._pins_original())
         self._second = LazyGraph(pruned, batches, self._pins_pruned())
 
-    def _affected(self, coupling: CouplingGraph) -> list[WeightedLayer]:
+    def _affected(self, coupling: CouplingGraph, changed: frozenset[str]) -> list[WeightedLayer]:
         """Layers whose input is not what it was, in graph order."""
         seeds = {
             x.node
             for x in coupling.layers
             if len(kept_positions(x.in_players, self._gone)) < x.in_players.size
-        }
+        } | changed
         nodes = {n.name: n for n in self._original.graph.nodes}
         found = [x for x in coupling.layers if depends_on(nodes[x.node], seeds)]
         solvable = []

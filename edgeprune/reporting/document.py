@@ -84,6 +84,8 @@ def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
             f"{budget_line(report.budget)}; {format_share(pruning.macs_removed_share)} of the MACs removed"
         )
     lines = [("asked for", asked), (report.accuracy_kind.value, _quality_line(report))]
+    if pruning.blocks_dropped:
+        lines.append(("residual blocks", f"{', '.join(pruning.blocks_dropped)} dropped as a whole"))
     for label, before, after, change in _static_rows(deployment.original, deployment.compressed):
         lines.append((label, f"{before} -> {after} ({change})"))
     if deployment.host_cpu_ratio is not None:

@@ -143,6 +143,7 @@ def synthetic_report() -> RunReport:
             macs_removed_share=0.2613,
             width_quantum=4,
             players_removed=20,
+            blocks_dropped=(),
             layers=(
                 LayerRow(
                     layer="stem.conv",
