@@ -129,7 +129,8 @@ def measured_model(
 ) -> CostModel:
     """CPU milliseconds on this host by measured ``tables``; ``total_ms`` is what the whole network takes.
 
-    Layers that take longer one by one than together are scaled to the whole. A layer of a kind that is not there costs what its share of the multiply-accumulates does.
+    Layers that take longer one by one than together are scaled to the whole. A layer of a kind that is not
+    there costs what its share of the multiply-accumulates does.
     """
     layers: list[LayerCost] = []
     by_macs = total_ms / max(1, coupling.total_macs())

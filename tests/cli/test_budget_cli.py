@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import DIGITS_DATA, DIGITS_MODEL, environment, sentence
+from safetensors.torch import load_file
+from small_project import DIGITS_DATA, DIGITS_MODEL, environment, networks, sentence
+
+from edgeprune import apply_surgery
+from edgeprune.errors import SurgeryError
 
 SMALL = (
     "compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1",
@@ -108,6 +112,32 @@ def test_a_dry_run_predicts_the_costs_of_the_first_plan(edgeprune: Any) -> None:
     held = edgeprune(*SMALL, "--target", "rpi4", "--max-latency", "100%", "--dry-run")
     assert "latency: 100.0% of the original predicted, 100.0% allowed" in held.stdout
     assert "note: the original already holds the budget, so nothing would be removed" in held.stdout
+
+
+def test_a_block_that_hardly_adds_anything_goes_as_a_whole(
+    edgeprune: Any, project: Path, tmp_path: Path
+) -> None:
+    asked = (
+        "compress", "blocks.pt", "--arch", "nets.py:blocks", "--calibration", "flat", "--threads", "1",
+        "--width-quantum", "4", "--target", "rpi4", "--max-latency", "85%",
+    )  # fmt: skip
+    report = search_in(edgeprune, tmp_path / "out", *asked)
+    chosen = next(c for c in report["budget"]["candidates"] if c["name"] == report["budget"]["chosen"])
+    assert report["pruning"]["blocks_dropped"] == chosen["dropped"] == ["blocks.1"]
+    widths = {row["layer"]: row["channels_after"] for row in report["pruning"]["layers"]}
+    assert (widths["blocks.1.0"], widths["blocks.1.2"]) == (0, 0)
+    assert widths["blocks.2.0"] > 0
+    assert "blocks dropped" in [figure["candidate"] for figure in report["parity"]]
+    assert report["pruning"]["macs_removed_share"] == pytest.approx(1 - chosen["macs_share"])
+    recipe = json.loads((tmp_path / "out" / "surgery.json").read_text())
+    assert (recipe["schema_version"], recipe["dropped_blocks"]) == ("1.3", ["blocks.1"])
+    assert not any(
+        name.startswith("blocks.1.") for name in load_file(tmp_path / "out" / "weights.safetensors")
+    )
+    with pytest.raises(SurgeryError, match=r"drops whole residual blocks \('blocks.1'\)"):
+        apply_surgery(networks(project).blocks().eval(), tmp_path / "out" / "surgery.json")
+    kept = edgeprune(*asked, "--mean", "0", "--std", "1", "--keep-blocks", "-o", str(tmp_path / "kept"))
+    assert "latency binds: the nearest of 3 candidates" in sentence(kept, 12)
 
 
 @pytest.mark.parametrize(

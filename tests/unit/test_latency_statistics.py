@@ -50,6 +50,14 @@ def test_an_outlier_does_not_move_it() -> None:
     assert bootstrap_median(spoiled)[2] < 1.0
 
 
+def test_rounds_that_differ_widen_it_however_many_samples_each_has() -> None:
+    rounds = np.stack([ratios(6, middle=middle) for middle in (0.8, 0.8, 0.8, 1.6, 1.6)])
+    median, low, high = bootstrap_median(rounds)
+    assert low < median < 1.0
+    assert high > 1.5
+    assert bootstrap_median(np.tile(ratios(7), (5, 1)))[2] < 0.83
+
+
 def test_equal_samples_give_a_point() -> None:
     assert bootstrap_median(np.full(100, 0.7)) == (0.7, 0.7, 0.7)
 
