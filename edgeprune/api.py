@@ -14,30 +14,24 @@ from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.report import RunReport
-from edgeprune.calibration import load_calibration
 from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
-from edgeprune.errors import ProfileError, UsageError
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
+from edgeprune.errors import UsageError
 from edgeprune.graph.inputs import input_shapes
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
-from edgeprune.latency.figures import figures
-from edgeprune.latency.prediction import predict
-from edgeprune.latency.timing import compare
 from edgeprune.loading import load_model
 from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
-from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.pipeline.examination import inspect_loaded, profile_onnx
 from edgeprune.pipeline.kept_values import check_journal
 from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.reporting.ranking_facts import RankingReport
-from edgeprune.results import DryRun, GroupRow, Inspection, PredictedCost, ProfileResult
-from edgeprune.targets import HOST, load_target
+from edgeprune.results import DryRun, Inspection, PredictedCost, ProfileResult
+from edgeprune.targets import HOST
 
 __all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "pick", "profile", "rank"]
 
@@ -353,43 +347,21 @@ def inspect(
         OutputError: ``graph`` exists already or cannot be written.
     """
     drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
+    several = input_shape is None or takes_several(input_shape)
     loaded = load_model(
         model,
         architecture=architecture,
         weights=weights,
         trust_pickle=trust_pickle,
-        input_shape=None
-        if input_shape is None or takes_several(input_shape)
-        else input_shapes(input_shape)[0],
+        input_shape=None if several or input_shape is None else input_shapes(input_shape)[0],
     )
-    shape = input_shape or loaded.input_shape
-    if shape is None and calibration is not None:
-        shape = load_calibration(calibration).input_shape
-    if shape is None:
-        raise UsageError(
-            "the model does not tell the shape of its input; accepted is --input-shape such as 3x224x224, or "
-            "--calibration with images of the right size."
-        )
-    captured = capture(loaded.module, shape)
-    options = CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized)
-    coupling = couple(captured, options)
-    notes = (*loaded.notes, *captured.notes, *coupling.notes)
-    if drawing is not None:
-        network_graph.write_graph(drawing, captured, coupling, source=loaded.source, notes=notes)
-    return Inspection(
-        source=loaded.source,
-        input_shape=captured.input_shapes if takes_several(shape) else captured.input_shape,
-        parameters=captured.num_parameters,
-        macs=coupling.total_macs(),
-        players=coupling.num_players,
-        layers=layer_rows(coupling, ()),
-        groups=tuple(
-            GroupRow(group=g.name, channels=len(g.players), layers=g.layers, consumers=g.consumers)
-            for g in coupling.groups
-        ),
-        unruled_ops=coupling.unruled_ops,
-        notes=notes,
-        graph=None if graph is None else str(graph),
+    return inspect_loaded(
+        loaded,
+        input_shape=input_shape,
+        calibration=calibration,
+        options=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
+        drawing=drawing,
+        told=None if graph is None else str(graph),
     )
 
 
@@ -407,31 +379,11 @@ def profile(
     Raises:
         ProfileError: a file cannot be loaded or run by onnxruntime.
     """
-    described = load_target(target)
-    count = threads or torch.get_num_threads()
-    paths = [Path(onnx_path)] + ([] if baseline is None else [Path(baseline)])
-    for path in paths:
-        if not path.is_file():
-            raise ProfileError(f"{path} does not exist; accepted is the path of an .onnx file.")
-    found = [figures(p, threads=count, batch_size=batch_size, seed=seed) for p in paths]
-    predictions = [None if described.is_host else predict(p, described) for p in paths]
-    ratio = None
-    if baseline is not None:
-        ratio = compare(
-            Path(baseline),
-            Path(onnx_path),
-            threads=count,
-            batch_size=batch_size,
-            pairs=LATENCY_PAIRS,
-            seed=seed,
-        )
-    return ProfileResult(
-        path=str(onnx_path),
-        target=described.name,
-        figures=found[0],
-        baseline_path=None if baseline is None else str(baseline),
-        baseline=found[1] if baseline is not None else None,
-        host_cpu_ratio=ratio,
-        prediction=predictions[0],
-        baseline_prediction=predictions[1] if baseline is not None else None,
+    return profile_onnx(
+        Path(onnx_path),
+        target=target,
+        baseline=None if baseline is None else Path(baseline),
+        threads=threads or torch.get_num_threads(),
+        batch_size=batch_size,
+        seed=seed,
     )
