@@ -26,12 +26,12 @@ FloatArray = NDArray[np.float64]
 
 
 def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Base]:
-    """The network without one block, two and so on to half of them, each time the one that loses least per
-    saved cost.
+    """The network without one block, two and so on to half of them: each time the cheapest one more.
+
+    Cheapest is what loses least per cost saved.
 
     What is lost is v(N) - v(S) of the blocks' game for the very set S that would stay. Shapley values, which
-    reckon with sets of all sizes, chose worse: ResNet-20 without the block of least value kept 78.3% of the
-    original's answers after recovery, without the one that loses least alone 94%.
+    reckon with sets of all sizes, chose worse on ResNet-20 (``docs/architecture.md``).
     A block that saves nothing is no candidate.
     """
     blocks = find_blocks(prepared.captured)
@@ -68,10 +68,8 @@ def projected(ranking: Ranking, whole: CouplingGraph, base: CouplingGraph) -> Ra
         origin[layer.out_players[mine]] = by_node[layer.node][mine]
     known = origin != NO_PLAYER
 
-    def taken(
-        values: np.ndarray[tuple[int], np.dtype[np.float64]],
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.where(known, values[origin], values.max(initial=0.0))
+    def taken(values: FloatArray) -> FloatArray:
+        return np.asarray(np.where(known, values[origin], values.max(initial=0.0)))
 
     return replace(
         ranking,
