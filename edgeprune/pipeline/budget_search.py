@@ -119,7 +119,9 @@ class BudgetSearch:
             self._run.note("the original already holds the budget, so nothing is removed")
             return self._build(1.0, self._prepared.base, nothing=True)
         best, reason = self._within_costs(self._prepared.base, _MAX_CANDIDATES)
-        if self._run.options.drop_blocks:
+        nothing_lost = best is not None and _lost(best) <= 0.0
+        judged = self._kind is not AccuracyKind.RELATIVE_ERROR
+        if self._run.options.drop_blocks and judged and not nothing_lost:
             best = self._best_shallower(best)
         if best is None:
             raise self._out_of_reach(reason)
