@@ -347,13 +347,14 @@ def inspect(
         OutputError: ``graph`` exists already or cannot be written.
     """
     drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
-    several = input_shape is None or takes_several(input_shape)
     loaded = load_model(
         model,
         architecture=architecture,
         weights=weights,
         trust_pickle=trust_pickle,
-        input_shape=None if several or input_shape is None else input_shapes(input_shape)[0],
+        input_shape=None
+        if input_shape is None or takes_several(input_shape)
+        else input_shapes(input_shape)[0],
     )
     return inspect_loaded(
         loaded,

@@ -99,7 +99,7 @@ class BudgetSearch:
         if self._budget.limits_costs:
             found = self._best_within_costs()
             limit = self._budget.max_drop_points
-            if limit is not None and (found.figures.drop_points or 0.0) > limit:
+            if limit is not None and _lost(found) > limit:
                 self._refuse_drop(found)
         else:
             found = self._deepest_within_drop()
@@ -169,13 +169,13 @@ class BudgetSearch:
         best, good, bad, aim = None, 1.0, 0.0, 0.5
         for _ in range(_DROP_CANDIDATES):
             built = self._build(aim, self._prepared.base)
-            if (built.figures.drop_points or 0.0) <= limit:
+            if _lost(built) <= limit:
                 best, good = built, aim
             else:
                 bad = aim
             aim = (good + bad) / 2
         if best is None:
-            nearest = min(self._tried, key=lambda b: b.figures.drop_points or 0.0)
+            nearest = min(self._tried, key=_lost)
             self._refuse_drop(nearest)
             raise AssertionError
         return best
@@ -287,7 +287,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
 
 def _merit(built: _Built) -> tuple[float, float]:
     """Least loss on the images that are kept back, then the milder cut."""
-    return -(built.figures.drop_points or 0.0), built.aim
+    return -_lost(built), built.aim
 
 
 def _lost(built: _Built) -> float:
