@@ -47,6 +47,7 @@ def compress(
     finetune: Finetune | None = None,
     recipe: str | None = None,
     drop_blocks: bool = True,
+    rounds: bool = True,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -78,6 +79,7 @@ def compress(
         recipe: ``file.py:function`` or ``package.module:function`` of your own that trains the recovered
             network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
         drop_blocks: let the search of a budget leave out whole residual blocks, too, where that loses less.
+        rounds: rank for deep cuts anew once a part is gone and recovered; otherwise all at once, sooner.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
@@ -102,6 +104,7 @@ def compress(
             finetune=finetune,
             recipe=recipe,
             drop_blocks=drop_blocks,
+            rounds=rounds,
             output=Path(output),
             architecture=architecture,
             weights=weights,

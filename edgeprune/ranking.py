@@ -193,7 +193,9 @@ def rank(
             _refine_exactly(game, group, values, errors, options)
             methods[group.name] = RankingMethod.EXACT
     exact_evaluations = game.evaluations - before
-    costs = _removal_costs(game, groups, rng, options, advance, checkpoints("costs"))
+    costs = removal_costs(
+        game, groups, rng=rng, options=options, advance=advance, checkpoint=checkpoints("costs")
+    )
     return Ranking(
         values=values,
         standard_errors=errors,
@@ -214,18 +216,20 @@ def cost_passes(options: RankingOptions) -> int:
     return math.ceil(options.cost_samples / options.batch)
 
 
-def _removal_costs(
+def removal_costs(
     game: NetworkGame,
     groups: tuple[CoupledGroup, ...],
+    *,
     rng: np.random.Generator,
     options: RankingOptions,
-    advance: Callable[[int], None],
-    checkpoint: Checkpoint,
+    advance: Callable[[int], None] = lambda _units: None,
+    checkpoint: Checkpoint | None = None,
 ) -> FloatArray:
     """What each player (n,) adds to the squared change of the outputs when its group leaves in order.
 
     Where a player enters a consumer unreconstructed there is no model: its own squared change counts.
     """
+    checkpoint = checkpoint or NoCheckpoint()
     moments = _gather_moments(game, rng, options, advance, checkpoint)
     costs, masked, places = moments.squares(), moments.masked_players(), moments.places()
     for group in groups:

@@ -139,6 +139,25 @@ def kept_count(players: IndexArray, removed: NDArray[np.bool_]) -> int:
     return int(players.size - np.count_nonzero(_gone(players, removed)))
 
 
+def player_origins(whole: CouplingGraph, part: CouplingGraph, removed: Sequence[int] = ()) -> IndexArray:
+    """The player of the whole network that each player (n,) of a part of it was; ``NO_PLAYER`` if none.
+
+    The part is what is left without the players ``removed`` or without some layers. Parameters keep their
+    names, so their kept positions tell who is who.
+    """
+    gone = whole.removed_mask(removed)
+    found = np.full(part.num_players, NO_PLAYER, dtype=np.int64)
+    for key, players in part.parameter_players.items():
+        before = whole.parameter_players.get(key)
+        if before is None:
+            continue
+        stayed = before[kept_positions(before, gone)]
+        if stayed.size == players.size:
+            mine = players != NO_PLAYER
+            found[players[mine]] = stayed[mine]
+    return found
+
+
 def _gone(players: IndexArray, removed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Positions whose player leaves; works for networks without players, too."""
     gone: NDArray[np.bool_] = players != NO_PLAYER

@@ -31,6 +31,8 @@ class Ranking:
     ``standard_errors`` are those of the aggregate over images and passes. ``evaluations`` counts
     v(S) of one batch of images; a forward and backward pass counts as one. ``removal_costs`` (n_players,)
     is what removing each player costs, additive over players that go in this order within their group.
+    ``rounds``: shares of the MACs after whose removal and recovery the costs of what was left were estimated
+    anew.
     """
 
     values: NDArray[np.float64]
@@ -44,6 +46,7 @@ class Ranking:
     loss: str
     removal_costs: NDArray[np.float64]
     duration_s: float
+    rounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,6 +117,7 @@ class RankingSection:
     q_low: float
     q_high: float
     median_relative_standard_error: float
+    rounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,15 @@ DropBlocks = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
+Rounds = Annotated[
+    bool,
+    typer.Option(
+        "--rounds/--one-round",
+        help="Beyond 30% of the MACs: rank channels anew once a part is gone and recovered, or all at once, "
+        "which is sooner and worse.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 WidthQuantum = Annotated[
     int | None,
     typer.Option(
@@ -150,6 +159,7 @@ def compress(
     finetune: Finetuning = None,
     recipe: Recipe = None,
     drop_blocks: DropBlocks = True,
+    rounds: Rounds = True,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -208,6 +218,7 @@ def compress(
         finetune=training,
         recipe=recipe,
         drop_blocks=drop_blocks,
+        rounds=rounds,
         output=folder,
         batch_size=batch_size,
         overwrite=overwrite,

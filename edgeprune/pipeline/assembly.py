@@ -143,6 +143,7 @@ def _ranking(prepared: Prepared, planned: Planned) -> RankingSection:
         q_low=ranking.q_low,
         q_high=ranking.q_high,
         median_relative_standard_error=float(np.median(relative)),
+        rounds=ranking.rounds,
     )
 
 

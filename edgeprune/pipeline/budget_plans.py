@@ -8,16 +8,17 @@ from typing import TypedDict
 import numpy as np
 
 from edgeprune.artifacts.coupling import CouplingGraph
-from edgeprune.artifacts.pruning import PruningPlan, Ranking
+from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.criteria.journals import Journals
-from edgeprune.pipeline import stages
 from edgeprune.pipeline.budget_aims import latency_share
 from edgeprune.pipeline.dropping import projected, restricted
+from edgeprune.pipeline.rounds import RoundsRanker
 from edgeprune.pipeline.state import Base, Planned, Prepared, Run
 from edgeprune.selection import CostModel, Limit, Widths, least_costs, macs_model, within_limits
 
-RATIO_LEVELS = (0.15, 0.25, 0.4, 0.5, 0.65, 0.8)
-"""Shares of MACs removed for which channels are ranked anew: the laws of coalitions follow the cut."""
+RATIO_LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Shares of MACs removed for which channels are ranked: the laws of coalitions follow the cut. Each lies
+``rounds.ROUND_STEP`` beyond the one before, which it continues."""
 
 
 class _Rounding(TypedDict):
@@ -40,13 +41,12 @@ class BudgetPlanner:
         self._run = run
         self._prepared = prepared
         self._models = models
-        self._journals = journals
-        self._rankings: dict[float, Ranking] = {}
+        self._ranker = RoundsRanker(run, prepared, journals)
 
     def nothing(self) -> Planned:
         """The plan that removes nothing."""
         plan = empty_plan(self._prepared.coupling)
-        ranking = self._ranking(RATIO_LEVELS[0])
+        ranking = self._ranker.at(RATIO_LEVELS[0])
         return Planned(base=self._prepared.base, ranking=ranking, plan=plan, ratio_asked_by="budget")
 
     def plan(self, aim: float, base: Base | None = None) -> Planned:
@@ -71,10 +71,10 @@ class BudgetPlanner:
             return replace(found, macs_before=whole.total_macs())
 
         level = _level(select(np.ones(coupling.num_players)).macs_removed_share)
-        ranking = projected(self._ranking(level), whole, coupling)
+        ranking = projected(self._ranker.at(level), whole, coupling)
         plan = select(ranking.removal_costs)
         if (better := _level(plan.macs_removed_share)) != level:
-            ranking = projected(self._ranking(better), whole, coupling)
+            ranking = projected(self._ranker.at(better), whole, coupling)
             plan = select(ranking.removal_costs)
         plan = replace(plan, ratio_asked=plan.macs_removed_share)
         return Planned(base=base, ranking=ranking, plan=plan, ratio_asked_by="budget")
@@ -122,11 +122,6 @@ class BudgetPlanner:
 
     def _total(self, model: CostModel) -> float:
         return Widths(self._prepared.coupling, [model]).totals()[0]
-
-    def _ranking(self, level: float) -> Ranking:
-        if level not in self._rankings:
-            self._rankings[level] = stages.rank_for(self._run, self._prepared, level, self._journals)
-        return self._rankings[level]
 
 
 def empty_plan(coupling: CouplingGraph) -> PruningPlan:

@@ -273,6 +273,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         "finetune": f"{options.finetune}",
         "recipe": f"{options.recipe}",
         "dropping of blocks": f"{options.drop_blocks}",
+        "ranking in rounds": f"{options.rounds}",
     }
     with (
         kept_values(run, prepared, more) as journals,

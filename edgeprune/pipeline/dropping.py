@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.pruning import Ranking, RankingMethod
 from edgeprune.graph.blocks import BlockGame, ResidualBlock, find_blocks
 from edgeprune.graph.coupling import couple
@@ -61,11 +61,7 @@ def projected(ranking: Ranking, whole: CouplingGraph, base: CouplingGraph) -> Ra
 
     A channel that only the missing block had kept from leaving was never valued and counts as the dearest.
     """
-    origin = np.full(base.num_players, NO_PLAYER, dtype=np.int64)
-    by_node = {layer.node: layer.out_players for layer in whole.layers}
-    for layer in base.layers:
-        mine = layer.out_players != NO_PLAYER
-        origin[layer.out_players[mine]] = by_node[layer.node][mine]
+    origin = player_origins(whole, base)
     known = origin != NO_PLAYER
 
     def taken(values: FloatArray) -> FloatArray:

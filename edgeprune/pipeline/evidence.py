@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from edgeprune import parity
@@ -16,7 +18,6 @@ from edgeprune.graph.statistics import channel_statistics
 from edgeprune.pipeline.state import Prepared
 
 
-@torch.no_grad()
 def gather(
     prepared: Prepared,
     *,
@@ -26,20 +27,35 @@ def gather(
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Evidence:
     """Evidence from the fitting images, for a cut of the share ``ratio`` of the MACs."""
-    captured, coupling, images = prepared.captured, prepared.coupling, prepared.calibration.fitting
-    reference = original_outputs(captured, images)
+    captured, images = prepared.captured, prepared.calibration.fitting
+    found = evidence_of(captured, prepared.coupling, images, original_outputs(captured, images), ratio=ratio)
+    return replace(
+        found, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
+    )
+
+
+@torch.no_grad()
+def evidence_of(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    images: ImageBatch,
+    reference: list[torch.Tensor],
+    *,
+    ratio: float,
+) -> Evidence:
+    """What criteria look at in one network, judged by ``reference``, outputs on ``images``."""
     statistics = channel_statistics(captured, coupling, images.images)
-    reconstructing = mask_module(captured, coupling, statistics)
+    plain, reconstructing = (
+        MaskedGame(mask_module(captured, coupling, found), coupling.num_players, images, reference)
+        for found in (None, statistics)
+    )
     return Evidence(
         captured=captured,
         coupling=coupling,
         images=images,
-        game=MaskedGame(mask_module(captured, coupling), coupling.num_players, images, reference),
-        recovery_game=MaskedGame(reconstructing, coupling.num_players, images, reference),
+        game=plain,
+        recovery_game=reconstructing,
         ratio=ratio,
-        max_evaluations=max_evaluations,
-        groups=groups,
-        memory_limit_bytes=memory_limit_bytes,
     )
 
 

@@ -15,11 +15,9 @@ from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
-from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
-from edgeprune.criteria.journals import Journals, ranking_checkpoints
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph.blocks import block_module
@@ -28,9 +26,8 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
-from edgeprune.pipeline.evidence import gather
+from edgeprune.pipeline.rounds import RoundsRanker
 from edgeprune.pipeline.state import Base, CompressOptions, Planned, Prepared, Pruned, Run
-from edgeprune.ranking import options_for, rank, total_passes
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
@@ -159,7 +156,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     )  # fmt: skip
     if options.ratio is None:
         run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
-    ranking = rank_for(run, prepared, ratio)
+    ranking = RoundsRanker(run, prepared).at(ratio)
     with run.stage("select"):
         chosen = select(
             ranking.removal_costs,
@@ -176,23 +173,6 @@ def plan(run: Run, prepared: Prepared) -> Planned:
         )
     asked_by = "--ratio" if options.ratio is not None else "default"
     return Planned(base=prepared.base, ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
-
-
-def rank_for(run: Run, prepared: Prepared, ratio: float, journals: Journals | None = None) -> Ranking:
-    """Rank every player for a cut of ``ratio`` of the MACs; ``journals`` keep how far that has come."""
-    coupling = prepared.coupling
-    with run.stage("rank"), torch.no_grad():
-        game = gather(prepared, ratio=ratio).recovery_game
-        settings = options_for(coupling, ratio)
-        with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
-            return rank(
-                game,
-                coupling.groups,
-                rng=np.random.default_rng([run.options.seed, 1]),
-                options=settings,
-                advance=advance,
-                checkpoints=ranking_checkpoints(journals, f"hybrid-{ratio:g}", settings),
-            )
 
 
 def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:

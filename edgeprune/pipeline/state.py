@@ -38,6 +38,7 @@ class CompressOptions:
     finetune: Finetune | None = None
     recipe: str | None = None
     drop_blocks: bool = True
+    rounds: bool = True
     output: Path | None = None
     architecture: str | None = None
     weights: str | None = None

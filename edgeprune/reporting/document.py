@@ -284,6 +284,13 @@ def _layer_row(row: LayerRow) -> tuple[str, ...]:
     return (row.layer, row.op, channels, macs, change, row.group or "", row.frozen_by or "")
 
 
+def _in_rounds(rounds: tuple[float, ...]) -> str:
+    if not rounds:
+        return ""
+    shares = " and ".join(f"{share:.0%}" for share in rounds)
+    return f"; estimated anew once {shares} of the MACs had gone and the rest was recovered"
+
+
 def _method(report: RunReport) -> Table:
     ranking, recovery, calibration = report.ranking, report.recovery, report.calibration
     methods = ", ".join(f"{name} for {count}" for name, count in ranking.methods.items())
@@ -305,7 +312,7 @@ def _method(report: RunReport) -> Table:
         (
             "removal costs",
             "expected squared change of the outputs, to first order, when a group's channels leave one after "
-            "the other and the rest is estimated from those that stay",
+            "the other and the rest is estimated from those that stay" + _in_rounds(ranking.rounds),
         ),
         (
             "recovery",

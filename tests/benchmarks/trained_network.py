@@ -20,10 +20,8 @@ from edgeprune.criteria.base import Evidence
 from edgeprune.criteria.registry import criterion
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.statistics import channel_statistics
 from edgeprune.graph.surgery import prune
+from edgeprune.pipeline.evidence import evidence_of
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
 
@@ -95,22 +93,7 @@ class TrainedNetwork:
             with torch.no_grad():
                 parts = [self.captured.graph_module(x) for x in torch.split(images.images, 250)]
             reference = [torch.cat(parts)]
-            statistics = channel_statistics(self.captured, self.coupling, images.images)
-            plain, rebuilt = (
-                MaskedGame(
-                    mask_module(self.captured, self.coupling, found), self.coupling.num_players,
-                    images, reference,
-                )
-                for found in (None, statistics)
-            )  # fmt: skip
-            self._kept[key] = Evidence(
-                captured=self.captured,
-                coupling=self.coupling,
-                images=images,
-                game=plain,
-                recovery_game=rebuilt,
-                ratio=ratio,
-            )
+            self._kept[key] = evidence_of(self.captured, self.coupling, images, reference, ratio=ratio)
         found = self._kept[key]
         assert isinstance(found, Evidence)
         return found

@@ -136,6 +136,7 @@ def synthetic_report() -> RunReport:
             q_low=0.5,
             q_high=0.95,
             median_relative_standard_error=0.0312,
+            rounds=(0.2, 0.35),
         ),
         pruning=PruningSection(
             ratio_asked=0.25,

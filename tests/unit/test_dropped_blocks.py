@@ -95,18 +95,15 @@ def test_costs_and_rankings_of_the_whole_hold_for_what_is_left(case: nets.Case) 
 def test_a_channel_that_was_never_valued_counts_as_the_dearest(case: nets.Case) -> None:
     without = couple(drop_blocks(case.captured, [find_blocks(case.captured)[3]]))
     layer = next(x for x in without.layers if x.node == find_first_inner(case))
-    others = tuple(
-        replace(x, out_players=np.full_like(x.out_players, NO_PLAYER)) if x.node == layer.node else x
-        for x in case.coupling.layers
-    )
-    alone = [
-        p
-        for p in layer.out_players[layer.out_players != NO_PLAYER].tolist()
-        if not any((x.out_players == p).any() for x in without.layers if x.node != layer.node)
-    ]
+    alone = layer.out_players[layer.out_players != NO_PLAYER]
+    missing = set(case.coupling.layers[1].out_players.tolist())
+    unknown = {
+        key: np.where(np.isin(players, list(missing)), NO_PLAYER, players)
+        for key, players in case.coupling.parameter_players.items()
+    }
     values = np.arange(float(case.coupling.num_players))
-    found = projected(a_ranking(values), replace(case.coupling, layers=others), without)
-    assert alone
+    found = projected(a_ranking(values), replace(case.coupling, parameter_players=unknown), without)
+    assert len(alone)
     assert (found.removal_costs[alone] == values.max()).all()
 
 
