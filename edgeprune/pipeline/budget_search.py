@@ -163,21 +163,45 @@ class BudgetSearch:
         return best, "no plan came within the limits"
 
     def _deepest_within_drop(self) -> _Built:
-        """Without limits on costs: the fastest candidate whose drop is accepted."""
-        limit = self._budget.max_drop_points
-        assert limit is not None
-        best, good, bad, aim = None, 1.0, 0.0, 0.5
-        for _ in range(_DROP_CANDIDATES):
-            built = self._build(aim, self._prepared.base)
-            if _lost(built) <= limit:
-                best, good = built, aim
-            else:
-                bad = aim
-            aim = (good + bad) / 2
+        """Without limits on costs: the fastest candidate whose drop is accepted, with all blocks or fewer."""
+        best = self._deepest(self._prepared.base, _DROP_CANDIDATES)
         if best is None:
             nearest = min(self._tried, key=_lost)
             self._refuse_drop(nearest)
             raise AssertionError
+        return self._deepest_shallower(best) if self._run.options.drop_blocks else best
+
+    def _deepest_shallower(self, best: _Built) -> _Built:
+        """The fastest with ever fewer blocks, until that is no faster twice in a row."""
+        in_vain = 0
+        for base in shallower(self._run, self._prepared, self._models[0][0]):
+            found = self._deepest(base, _MAX_SHALLOWER, within=best.aim)
+            if found is not None and found.figures.latency_share < best.figures.latency_share:
+                best, in_vain = found, 0
+            else:
+                in_vain += 1
+            if in_vain == _MOST_IN_VAIN:
+                break
+        return best
+
+    def _deepest(self, base: Base, most: int, within: float | None = None) -> _Built | None:
+        """Bisect how deep ``base`` can be cut before the drop is not accepted any more.
+
+        ``within``: what another base has reached; where ``base`` loses too much there, it is given up.
+        """
+        limit = self._budget.max_drop_points
+        assert limit is not None
+        best, good, bad = None, 1.0 if within is None else within, 0.0
+        aim = (good + bad) / 2 if within is None else within
+        for _ in range(most):
+            built = self._build(aim, base)
+            if _lost(built) <= limit:
+                best, good = built, aim
+            elif aim == within:
+                return None
+            else:
+                bad = aim
+            aim = (good + bad) / 2
         return best
 
     def _build(self, aim: float, base: Base, *, nothing: bool = False) -> _Built:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 from common import header, write_result
-from network_report import render
+from network_report import OURS, ROUNDS, render
 from trained_network import IMAGES, TrainedNetwork
 
 from edgeprune.criteria.registry import criterion_names
+from edgeprune.pipeline.rounds import MOST_AT_ONCE
 
 RATIOS = (0.25, 0.4, 0.5, 0.65)
-MODES = ("global", "uniform")
+MODES = ("global", "uniform", ROUNDS)
 LEADING = ("hybrid", "fpgm", "l2", "l1", "taylor-squared", "activation-weight")
 """Criteria that are run first, and with every seed."""
 
@@ -46,18 +47,25 @@ class Cell:
 def measure(bench: TrainedNetwork, cell: Cell) -> dict[str, object]:
     """Score, select, prune, recover and judge."""
     evidence = bench.evidence(cell.seed, cell.ratio)
-    scores = bench.scores(cell.criterion, cell.ratio, cell.seed)
-    removed = bench.plan(cell.criterion, cell.ratio, cell.seed, uniform=cell.mode == "uniform")
+    started = time.perf_counter()
+    if cell.mode == ROUNDS:
+        removed, ranking = bench.plan_in_rounds(cell.ratio, cell.seed)
+        effort = {"evaluations": ranking.evaluations, "score_s": time.perf_counter() - started}
+        choice = f"costs of the rest anew after {', '.join(f'{r:.0%}' for r in ranking.rounds)}"
+    else:
+        scores = bench.scores(cell.criterion, cell.ratio, cell.seed)
+        removed = bench.plan(cell.criterion, cell.ratio, cell.seed, uniform=cell.mode == "uniform")
+        effort = {"evaluations": scores.evaluations, "score_s": scores.duration_s}
+        choice = scores.choice
     found = bench.recover(removed, evidence.images.images, cell.seed)
     return {
         **asdict(cell),
         "macs_removed": bench.macs_removed(removed),
         "pruned": float(bench.hits(bench.outputs(found.bare)).mean()),
         **bench.judged(bench.outputs(found.recovered)),
-        "evaluations": scores.evaluations,
-        "score_s": scores.duration_s,
+        **effort,
         "recovery_cpu_s": found.recovery_cpu_s,
-        "choice": scores.choice,
+        "choice": choice,
     }
 
 
@@ -68,7 +76,8 @@ def cells(seeds: int) -> list[Cell]:
     for seed in range(seeds):
         for ratio in RATIOS:
             for name in LEADING if seed else names:
-                found += [Cell(criterion=name, ratio=ratio, mode=m, seed=seed) for m in MODES]
+                modes = [m for m in MODES if m != ROUNDS or (name == OURS and ratio > MOST_AT_ONCE)]
+                found += [Cell(criterion=name, ratio=ratio, mode=m, seed=seed) for m in modes]
     return sorted(found, key=lambda c: (c.criterion not in LEADING, c.seed, c.ratio))
 
 

@@ -11,6 +11,7 @@ import torch
 from budget_peers import torch_pruning_plan
 from trained_network import TrainedNetwork
 
+from edgeprune.pipeline.rounds import MOST_AT_ONCE
 from edgeprune.recovery.distillation import DistillationOptions, distill
 
 Row = dict[str, Any]
@@ -60,6 +61,8 @@ def measure(bench: TrainedNetwork, cell: Cell) -> Row:
             bench.module, bench.coupling, images,
             importance=importance, global_pruning=everywhere, ratio=cell.ratio,
         )  # fmt: skip
+    elif cell.ratio > MOST_AT_ONCE and CRITERIA.get(cell.method, CRITERIA[OURS]) == CRITERIA[OURS]:
+        removed, _ = bench.plan_in_rounds(cell.ratio, cell.seed)
     else:
         removed = bench.plan(CRITERIA.get(cell.method, CRITERIA[OURS]), cell.ratio, cell.seed)
     trained = cell.method == TRAINED

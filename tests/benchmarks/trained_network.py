@@ -14,7 +14,9 @@ from resnet20 import resnet20
 from safetensors.torch import load_file
 from torch.fx import GraphModule
 
-from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
+from edgeprune.artifacts.model import LoadedModel, ModelFormat
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.scores import Scores
 from edgeprune.criteria.base import Evidence
 from edgeprune.criteria.registry import criterion
@@ -22,8 +24,11 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.evidence import evidence_of
+from edgeprune.pipeline.rounds import RoundsRanker
+from edgeprune.pipeline.state import CompressOptions, Prepared, Run
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
+from edgeprune.targets import HOST, load_target
 
 IMAGES = 1_000
 
@@ -57,6 +62,23 @@ class TrainedNetwork:
         if uniform:
             return self._uniform(costs, ratio)
         return select(costs, self.coupling, ratio=ratio).removed
+
+    def plan_in_rounds(self, ratio: float, seed: int) -> tuple[tuple[int, ...], Ranking]:
+        """What ``compress`` removes at a cut that it ranks for in rounds, and its ranking."""
+        images = self.evidence(seed, ratio).images
+        prepared = Prepared(
+            loaded=LoadedModel(module=self.module, format=ModelFormat.MODULE, source="benchmark"),
+            calibration=CalibrationSet(
+                fitting=images, held_out=images, preprocessing=Preprocessing(), source="benchmark",
+                fingerprint_sha256="",
+            ),
+            captured=self.captured,
+            coupling=self.coupling,
+            target=load_target(HOST),
+        )  # fmt: skip
+        run = Run(options=CompressOptions(model=self.module, calibration=None, seed=seed))
+        ranking = RoundsRanker(run, prepared).at(ratio)
+        return select(ranking.removal_costs, self.coupling, ratio=ratio).removed, ranking
 
     def recover(self, removed: tuple[int, ...], images: torch.Tensor, seed: int) -> Recovered:
         """Prune, and recover on ``images``."""

@@ -140,6 +140,25 @@ def test_a_block_that_hardly_adds_anything_goes_as_a_whole(
     assert "latency binds: the nearest of 3 candidates" in sentence(kept, 12)
 
 
+def test_blocks_go_where_only_the_drop_is_limited(edgeprune: Any, tmp_path: Path) -> None:
+    asked = (
+        "compress", "blocks.pt", "--arch", "nets.py:blocks", "--calibration", "flat", "--threads", "1",
+        "--width-quantum", "4", "--target", "rpi4", "--max-drop", "4",
+    )  # fmt: skip
+    report = search_in(edgeprune, tmp_path / "out", *asked)
+    kept = search_in(edgeprune, tmp_path / "kept", *asked, "--keep-blocks")
+
+    def chosen(found: Any) -> Any:
+        return next(c for c in found["budget"]["candidates"] if c["name"] == found["budget"]["chosen"])
+
+    assert "blocks.1" in chosen(report)["dropped"]
+    assert chosen(kept)["dropped"] == []
+    assert chosen(report)["latency_share"] < chosen(kept)["latency_share"] < 1
+    for found in (report, kept):
+        allowed = [c for c in found["budget"]["candidates"] if c["drop_points"] <= 4]
+        assert chosen(found)["latency_share"] == min(c["latency_share"] for c in allowed)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
