@@ -79,6 +79,12 @@ class BudgetError(EdgepruneError):
     exit_status = 12
 
 
+class QuantizationError(EdgepruneError):
+    """An ONNX file cannot be quantized."""
+
+    exit_status = 13
+
+
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
 

@@ -1,0 +1,60 @@
+"""What quantization is asked for, and what it hands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Precision(Enum):
+    """How numbers of a delivered file are stored and calculated."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class RangeMethod(Enum):
+    """Which part of a tensor's values an 8-bit scale covers."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerFormat:
+    """The 8-bit form that a processor runs fastest, and why.
+
+    Weights are signed and symmetric with a scale for each output channel, in 7 bits with ``reduce_range``;
+    activations are asymmetric, signed or not.
+    """
+
+    signed_activations: bool
+    reduce_range: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerReport:
+    """What was quantized and how ranges were found.
+
+    ``equalized``: pairs of layers whose channels were scaled against each other; ``corrected``: layers whose
+    bias makes up for the mean error of their rounded weights; ``kept_float``: nodes left as they were.
+    """
+
+    format: IntegerFormat
+    method: RangeMethod
+    images: int
+    nodes: dict[str, int]
+    equalized: int
+    corrected: int
+    kept_float: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvesReport:
+    """How many constants are stored in 16 bits, and which ones cannot be."""
+
+    stored: int
+    kept_float: tuple[str, ...]

@@ -1,0 +1,81 @@
+"""Take the mean error of rounded weights out of a layer's bias.
+
+The error of a layer's output is (W_q - W) x; its mean over the calibration images, with the mean of every
+input channel, goes into the bias (Nagel et al., 1906.04721, section 4.2, with measured means). Padding
+counts as the mean of its channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
+
+from edgeprune.artifacts.quantization import IntegerFormat
+from edgeprune.quantization.equalization import groups_of, transposed
+from edgeprune.quantization.floating import FloatModel, is_weighted
+from edgeprune.quantization.observing import ChannelValues
+
+_STEPS, _REDUCED_STEPS = 127, 64
+"""Of a symmetric weight on either side, as onnxruntime rounds them."""
+
+FloatArray = NDArray[np.float64]
+
+
+def correct_biases(
+    model: FloatModel, values: dict[str, ChannelValues], form: IntegerFormat, kept_float: frozenset[str]
+) -> tuple[FloatModel, int]:
+    """The model with corrected biases, and of how many layers."""
+    used: dict[str, int] = {}
+    for node in model.proto.graph.node:
+        for name in node.input:
+            used[name] = used.get(name, 0) + 1
+    new: dict[str, NDArray[np.float32]] = {}
+    for node in model.proto.graph.node:
+        bias = node.input[2] if len(node.input) > 2 else ""
+        correctable = node.op_type in ("Conv", "Gemm") and is_weighted(node, model) and bias in model.weights
+        if not correctable or node.name in kept_float or used[bias] > 1 or node.input[0] not in values:
+            continue
+        means = values[node.input[0]].mean
+        error = _mean_error(node, model.weights[node.input[1]].astype(np.float64), means, form)
+        if error is not None:
+            new[bias] = (model.weights[bias] - error).astype(np.float32)
+    return model.replaced(new), len(new)
+
+
+def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
+    """A weight (output channels, ...) as 8 bits with a symmetric scale for each output channel hold it."""
+    steps = _REDUCED_STEPS if form.reduce_range else _STEPS
+    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / steps
+    scale = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
+    return np.asarray(np.round(weight / scale) * scale)
+
+
+def _mean_error(
+    node: NodeProto, weight: FloatArray, means: FloatArray, form: IntegerFormat
+) -> FloatArray | None:
+    """Mean of (W_q - W) x for each output channel (o,); ``None`` where channels do not tell the inputs."""
+    if node.op_type == "Gemm" and not transposed(node):
+        weight = weight.T
+    error = rounded(weight, form) - weight
+    by_input = error.reshape(len(error), error.shape[1], -1).sum(axis=2)
+    groups = groups_of(node) if node.op_type == "Conv" else 1
+    if by_input.shape[1] * groups != len(means):
+        return None
+    own = means.reshape(groups, 1, -1)
+    return np.asarray((by_input.reshape(groups, len(error) // groups, -1) * own).sum(axis=2).reshape(-1))
+
+
+def add_biases(model: FloatModel) -> FloatModel:
+    """The same model with a bias of zeros on every convolution that has none, for a correction to go into."""
+    proto = type(model.proto)()
+    proto.CopyFrom(model.proto)
+    for node in proto.graph.node:
+        if node.op_type == "Conv" and len(node.input) == 2 and node.input[1] in model.weights:
+            name = f"{node.name}_bias"
+            width = model.weights[node.input[1]].shape[0]
+            proto.graph.initializer.append(
+                helper.make_tensor(name, TensorProto.FLOAT, [width], np.zeros(width, np.float32))
+            )
+            node.input.append(name)
+    return FloatModel(proto=proto, input_name=model.input_name, input_shape=model.input_shape)

@@ -1,0 +1,173 @@
+"""An ONNX file in 8 bits, by onnxruntime's static quantization (QDQ), with ranges of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from torch import Tensor
+
+from edgeprune import progress
+from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
+from edgeprune.errors import QuantizationError
+from edgeprune.quantization.biases import add_biases, correct_biases
+from edgeprune.quantization.equalization import equalize
+from edgeprune.quantization.floating import FloatModel, load_float
+from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
+from edgeprune.quantization.ranges import Range, chosen_range, with_zero
+
+OPS = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "Add", "Mul", "Concat", "Split", "Pad"),
+    *(
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Resize",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+    ),
+    *("Flatten", "Gather", "LeakyRelu", "Slice"),
+)
+"""Ops that onnxruntime's CPU provider has in 8 bits, or that only move values."""
+
+
+def quantize_integers(
+    source: Path,
+    destination: Path,
+    images: Tensor,
+    *,
+    form: IntegerFormat,
+    method: RangeMethod = RangeMethod.MSE,
+    threads: int = 1,
+    kept_float: frozenset[str] = frozenset(),
+    equalized: bool = True,
+    corrected: bool = True,
+) -> IntegerReport:
+    """Write ``source`` in 8 bits to ``destination``, its activations' ranges from ``images``.
+
+    Images pass in batches of bounded memory: once for ranges and means by channel, once more for histograms
+    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits.
+
+    Raises:
+        QuantizationError: the file cannot be quantized; says why.
+    """
+    model = load_float(source)
+    _check_images(images, model)
+    passes = 1 if method is RangeMethod.MINMAX else 2
+    with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
+        values = channel_values(model, images, threads=threads, advance=advance)
+        pairs, layers = 0, 0
+        if equalized:
+            model, values, pairs = equalize(model, values)
+        if corrected:
+            model = add_biases(model)
+        ranges = _ranges(model, values, images, method, threads, advance)
+    if corrected:
+        model, layers = correct_biases(model, values, form, kept_float)
+    quantized = _quantized(model, ranges, form, kept_float)
+    onnx.save_model(quantized, str(destination))
+    return IntegerReport(
+        format=form,
+        method=method,
+        images=len(images),
+        nodes=dict(Counter(_quantized_ops(quantized))),
+        equalized=pairs,
+        corrected=layers,
+        kept_float=tuple(sorted(kept_float)),
+    )
+
+
+def _ranges(
+    model: FloatModel,
+    values: dict[str, ChannelValues],
+    images: Tensor,
+    method: RangeMethod,
+    threads: int,
+    advance: progress.Advance,
+) -> dict[str, Range]:
+    seen = {name: found.range for name, found in values.items()}
+    if method is RangeMethod.MINMAX:
+        return {name: with_zero(found) for name, found in seen.items()}
+    found = histograms(model, seen, images, threads=threads, advance=advance)
+    return {name: chosen_range(histogram, method) for name, histogram in found.items()}
+
+
+def _quantized(
+    model: FloatModel, ranges: dict[str, Range], form: IntegerFormat, kept_float: frozenset[str]
+) -> ModelProto:
+    tensors = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    try:
+        with _quiet():
+            quantizer = QDQQuantizer(
+                proto,
+                True,  # a scale for each output channel
+                form.reduce_range,
+                QuantType.QInt8,
+                QuantType.QInt8 if form.signed_activations else QuantType.QUInt8,
+                TensorsData(CalibrationMethod.MinMax, tensors),
+                [],
+                sorted(kept_float),
+                list(OPS),
+                {"ActivationSymmetric": False, "WeightSymmetric": True},
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+    except Exception as error:
+        raise QuantizationError(
+            f"onnxruntime could not quantize the model ({_first_line(error)}); keep the node that it names "
+            "in 32 bits, or report it with the model's architecture"
+        ) from error
+    found = quantizer.model.model
+    assert isinstance(found, ModelProto)
+    return found
+
+
+def _quantized_ops(model: ModelProto) -> Iterator[str]:
+    """Ops that read at least one 8-bit value, by their type."""
+    given = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") and given & set(node.input):
+            yield node.op_type
+
+
+def _check_images(images: Tensor, model: FloatModel) -> None:
+    if len(images) == 0:
+        raise QuantizationError("no calibration images were given; ranges of activations need a few hundred")
+    if tuple(images.shape[1:]) != model.input_shape:
+        raise QuantizationError(
+            f"the calibration images are {'x'.join(map(str, images.shape[1:]))} and the model takes "
+            f"{'x'.join(map(str, model.input_shape))}; give images of that size, or a "
+            "preprocessing that makes them"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime's quantizer logs through the root logger."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,170 @@
+"""What values flow through a 32-bit ONNX model, gathered image by image in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+from torch import Tensor
+
+from edgeprune.errors import QuantizationError
+from edgeprune.quantization.floating import FloatModel, bytes_per_image
+
+BINS = 2048
+MEMORY_LIMIT_BYTES = 256 * 2**20
+_MOST_AT_ONCE = 32
+
+FloatArray = NDArray[np.float64]
+Advance = Callable[[int], None]
+
+
+@dataclass
+class ChannelValues:
+    """Least, greatest and mean value of every channel (c,) of an activation, over images and positions."""
+
+    low: FloatArray
+    high: FloatArray
+    total: FloatArray
+    count: int = 0
+
+    @property
+    def mean(self) -> FloatArray:
+        """Of every channel (c,)."""
+        return self.total / max(1, self.count)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Least and greatest value of all channels."""
+        return float(self.low.min()), float(self.high.max())
+
+    def scaled(self, factors: FloatArray) -> ChannelValues:
+        """After every channel was multiplied by a positive factor (c,)."""
+        return ChannelValues(
+            low=self.low * factors,
+            high=self.high * factors,
+            total=self.total * factors,
+            count=self.count,
+        )
+
+
+@dataclass
+class Histogram:
+    """How often values fall into ``BINS`` equal bins between ``low`` and ``high``."""
+
+    low: float
+    high: float
+    counts: FloatArray = field(default_factory=lambda: np.zeros(BINS))
+
+    @property
+    def centres(self) -> FloatArray:
+        """Middle of every bin."""
+        width = (self.high - self.low) / BINS
+        return np.asarray(self.low + width * (np.arange(BINS) + 0.5))
+
+
+def activations(model: FloatModel) -> list[str]:
+    """Names of all float32 activations that nodes read or give, the input first."""
+    named = {n for node in model.proto.graph.node for n in (*node.input, *node.output)}
+    return [name for name in model.shapes if name in named]
+
+
+def channel_values(
+    model: FloatModel, images: Tensor, *, threads: int, advance: Advance = lambda _images: None
+) -> dict[str, ChannelValues]:
+    """Range and mean by channel (first dimension after the batch) of every activation, in one pass."""
+    names = activations(model)
+    found: dict[str, ChannelValues] = {}
+    for values in _streamed(model, names, images, threads, advance):
+        for name, value in zip(names, values, strict=True):
+            by_channel = value.reshape(len(value), value.shape[1], -1)
+            low, high = by_channel.min(axis=(0, 2)), by_channel.max(axis=(0, 2))
+            total = by_channel.sum(axis=(0, 2), dtype=np.float64)
+            count = by_channel.shape[0] * by_channel.shape[2]
+            known = found.setdefault(
+                name,
+                ChannelValues(low=low.astype(float), high=high.astype(float), total=np.zeros(len(low))),
+            )
+            known.low, known.high = np.minimum(known.low, low), np.maximum(known.high, high)
+            known.total = known.total + total
+            known.count += count
+    _check_finite(found)
+    return found
+
+
+def histograms(
+    model: FloatModel,
+    ranges: dict[str, tuple[float, float]],
+    images: Tensor,
+    *,
+    threads: int,
+    advance: Advance = lambda _images: None,
+) -> dict[str, Histogram]:
+    """Histograms of the activations over their known ranges, in one more pass."""
+    names = list(ranges)
+    found = {name: Histogram(low=low, high=high) for name, (low, high) in ranges.items()}
+    for values in _streamed(model, names, images, threads, advance):
+        for name, value in zip(names, values, strict=True):
+            own = found[name]
+            if own.high > own.low:
+                own.counts += np.histogram(value, bins=BINS, range=(own.low, own.high))[0]
+    return found
+
+
+def _streamed(
+    model: FloatModel, names: list[str], images: Tensor, threads: int, advance: Advance
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Values of the activations, a few images at a time: as many as the memory allows."""
+    session = _session(_tapped(model.proto, names, model.input_name), threads)
+    room = MEMORY_LIMIT_BYTES // max(1, bytes_per_image(model.shapes, names))
+    at_once = int(min(_MOST_AT_ONCE, max(1, room)))
+    fixed = session.get_inputs()[0].shape[0]
+    if isinstance(fixed, int):
+        at_once = fixed
+    wanted = [name for name in names if name != model.input_name]
+    for start in range(0, len(images), at_once):
+        batch = images[start : start + at_once].numpy()
+        if isinstance(fixed, int) and len(batch) < fixed:
+            return  # what does not fill a batch is left out, since made-up images would count
+        outputs = iter(session.run(wanted, {model.input_name: batch}))
+        yield [batch if name == model.input_name else np.asarray(next(outputs)) for name in names]
+        advance(len(batch))
+
+
+def _tapped(proto: ModelProto, names: list[str], input_name: str) -> ModelProto:
+    """The model with these activations as outputs."""
+    tapped = ModelProto()
+    tapped.CopyFrom(proto)
+    del tapped.graph.output[:]
+    for name in names:
+        if name != input_name:
+            tapped.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return tapped
+
+
+def _session(proto: ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False
+    try:
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        raise QuantizationError(
+            f"onnxruntime cannot load the model ({str(error).splitlines()[0][:300]}); accepted are models "
+            "for its CPU provider"
+        ) from error
+
+
+def _check_finite(found: dict[str, ChannelValues]) -> None:
+    for name, values in found.items():
+        if not (np.isfinite(values.low).all() and np.isfinite(values.high).all()):
+            raise QuantizationError(
+                f"the activation {name!r} has NaN or infinite values on the calibration images; accepted are "
+                "models with finite activations: check the weights and the preprocessing"
+            )
