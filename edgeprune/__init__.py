@@ -6,7 +6,16 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import apply_surgery, compress, compress_dry_run, inspect, pick, profile, rank
+    from edgeprune.api import (
+        apply_surgery,
+        compress,
+        compress_dry_run,
+        inspect,
+        pick,
+        profile,
+        quantize,
+        rank,
+    )
 
 __version__ = metadata.version("edgeprune")
 __all__ = [
@@ -17,6 +26,7 @@ __all__ = [
     "inspect",
     "pick",
     "profile",
+    "quantize",
     "rank",
 ]
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Verdict
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, ParityFigure, Verdict
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 
@@ -74,6 +74,20 @@ def compare(
     Raises:
         ParityError: the outputs differ in number or shape.
     """
+    found = deviation(reference, candidate, names=names)
+    return ParityFigure(
+        **vars(found),
+        tolerance=tolerance,
+        verdict=Verdict.PASSED if found.relative_error <= tolerance else Verdict.FAILED,
+    )
+
+
+def deviation(reference: Outputs, candidate: Outputs, *, names: tuple[str, str]) -> Deviation:
+    """How far two models are apart on the same images, not judged.
+
+    Raises:
+        ParityError: the outputs differ in number or shape.
+    """
     shapes_a, shapes_b = [a.shape for a in reference], [b.shape for b in candidate]
     if shapes_a != shapes_b:
         raise ParityError(
@@ -87,18 +101,15 @@ def compare(
     scale = float(np.abs(a).max()) or 1.0
     worst = float(difference.max()) if np.isfinite(b).all() else math.inf
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    relative = worst / scale
-    return ParityFigure(
+    return Deviation(
         reference=names[0],
         candidate=names[1],
         max_abs_error=worst,
         mean_abs_error=float(difference.mean()),
-        relative_error=relative,
+        relative_error=worst / scale,
         cosine=float(a @ b) / norms if norms > 0 else 1.0,
         top1_agreement=_agreement(reference, candidate),
         images=len(reference[0]),
-        tolerance=tolerance,
-        verdict=Verdict.PASSED if relative <= tolerance else Verdict.FAILED,
     )
 
 

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
 from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
-from edgeprune.artifacts.report import LayerRow
+from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,67 @@ class ProfileResult:
                 )
             )
         return Group(*parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationResult:
+    """One ONNX file in fewer bits: what it costs and gains beside the one that it was made from.
+
+    Accuracy and deviation are on images that were kept back, the CPU time on this host.
+    """
+
+    source: str
+    path: str
+    target: str
+    precision: Precision
+    details: IntegerReport | HalvesReport
+    size_bytes: int
+    source_size_bytes: int
+    accuracy_kind: AccuracyKind
+    accuracy: tuple[AccuracyFigure, ...]
+    deviation: Deviation
+    host_cpu_ratio: LatencyRatio
+    notes: tuple[str, ...]
+
+    def render(self) -> RenderableType:
+        """A table for the terminal."""
+        table = Table("", "fp32", self.precision.value, title=f"{self.path} for {self.target}")
+        before, after = self.accuracy
+        table.add_row("size", _kib(self.source_size_bytes), _kib(self.size_bytes))
+        table.add_row(self.accuracy_kind.value, _with_interval(before), _with_interval(after))
+        ratio = self.host_cpu_ratio
+        table.add_row(
+            "CPU time, measured on this host", "1", f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        )
+        found = self.deviation
+        agreement = "" if found.top1_agreement is None else f", top-1 agreement {found.top1_agreement:.2%}"
+        words = Text(
+            f"outputs on {found.images} images kept back: cosine {found.cosine:.5f}, largest error "
+            f"{found.relative_error:.2%} of the largest output{agreement}"
+        )
+        return Group(table, words, *self._how(), *(Text(f"note: {note}") for note in self.notes))
+
+    def _how(self) -> list[Text]:
+        if isinstance(self.details, HalvesReport):
+            return [Text(f"{self.details.stored} constants stored in 16 bits")]
+        found = self.details
+        nodes = ", ".join(f"{count} {op}" for op, count in sorted(found.nodes.items()))
+        return [
+            Text(f"in 8 bits: {nodes}; kept in 32: {len(found.kept_float)} nodes"),
+            Text(f"form: {found.format.reason}"),
+            Text(
+                f"ranges by {found.method.value} over {found.images} images; {found.equalized} pairs of "
+                f"layers equalized, biases of {found.corrected} layers corrected"
+            ),
+        ]
+
+
+def _kib(size_bytes: int) -> str:
+    return f"{size_bytes / 1024:,.1f} KiB"
+
+
+def _with_interval(figure: AccuracyFigure) -> str:
+    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
 
 
 def _memory(figures: ModelFigures) -> str:

@@ -59,6 +59,20 @@ class ParityFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deviation:
+    """How far a model that is meant to differ is from its reference; fields as in :class:`ParityFigure`."""
+
+    reference: str
+    candidate: str
+    max_abs_error: float
+    mean_abs_error: float
+    relative_error: float
+    cosine: float
+    top1_agreement: float | None
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerRow:
     """One prunable or frozen layer of the model before and after."""
 

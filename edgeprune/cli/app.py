@@ -12,6 +12,7 @@ from edgeprune.cli.compress import compress
 from edgeprune.cli.inspect import inspect
 from edgeprune.cli.pick import pick
 from edgeprune.cli.profile import profile
+from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
 from edgeprune.cli.session import begin
 from edgeprune.cli.targets import targets_app
@@ -52,6 +53,7 @@ def root(
 app.command()(compress)
 app.command()(pick)
 app.command()(rank)
+app.command()(quantize)
 app.command()(profile)
 app.command()(inspect)
 app.add_typer(targets_app, name="targets")

@@ -139,10 +139,10 @@ def _quantized(
 
 
 def _quantized_ops(model: ModelProto) -> Iterator[str]:
-    """Ops that read at least one 8-bit value, by their type."""
+    """Types of the ops that have an 8-bit form and read an 8-bit value."""
     given = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
     for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") and given & set(node.input):
+        if node.op_type in OPS and given & set(node.input):
             yield node.op_type
 
 

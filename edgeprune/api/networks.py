@@ -1,4 +1,4 @@
-"""The public Python API; the command line calls these functions and nothing deeper."""
+"""What is done with networks: ``compress``, ``pick``, ``rank`` and ``inspect``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeprune.applying import apply_surgery
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
@@ -23,17 +22,15 @@ from edgeprune.pipeline import delivery, network_graph, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
-from edgeprune.pipeline.examination import inspect_loaded, profile_onnx
+from edgeprune.pipeline.examination import inspect_loaded
 from edgeprune.pipeline.kept_values import check_journal
 from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.reporting.ranking_facts import RankingReport
-from edgeprune.results import DryRun, Inspection, PredictedCost, ProfileResult
+from edgeprune.results import DryRun, Inspection, PredictedCost
 from edgeprune.targets import HOST
-
-__all__ = ["apply_surgery", "compress", "compress_dry_run", "inspect", "pick", "profile", "rank"]
 
 
 def compress(
@@ -366,28 +363,4 @@ def inspect(
         options=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
         drawing=drawing,
         told=None if graph is None else str(graph),
-    )
-
-
-def profile(
-    onnx_path: str | Path,
-    *,
-    target: str = HOST,
-    baseline: str | Path | None = None,
-    threads: int | None = None,
-    batch_size: int = 1,
-    seed: int = 0,
-) -> ProfileResult:
-    """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
-
-    Raises:
-        ProfileError: a file cannot be loaded or run by onnxruntime.
-    """
-    return profile_onnx(
-        Path(onnx_path),
-        target=target,
-        baseline=None if baseline is None else Path(baseline),
-        threads=threads or torch.get_num_threads(),
-        batch_size=batch_size,
-        seed=seed,
     )

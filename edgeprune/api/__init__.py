@@ -1,0 +1,18 @@
+"""The public Python API; the command line calls these functions and nothing deeper."""
+
+from __future__ import annotations
+
+from edgeprune.api.files import profile, quantize
+from edgeprune.api.networks import compress, compress_dry_run, inspect, pick, rank
+from edgeprune.applying import apply_surgery
+
+__all__ = [
+    "apply_surgery",
+    "compress",
+    "compress_dry_run",
+    "inspect",
+    "pick",
+    "profile",
+    "quantize",
+    "rank",
+]

@@ -1,0 +1,92 @@
+"""What is done with ONNX files: ``profile`` and ``quantize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.quantization import Precision, RangeMethod
+from edgeprune.pipeline.examination import profile_onnx
+from edgeprune.pipeline.quantizing import QuantizeOptions, quantize_file
+from edgeprune.results import ProfileResult, QuantizationResult
+from edgeprune.targets import HOST
+
+
+def profile(
+    onnx_path: str | Path,
+    *,
+    target: str = HOST,
+    baseline: str | Path | None = None,
+    threads: int | None = None,
+    batch_size: int = 1,
+    seed: int = 0,
+) -> ProfileResult:
+    """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
+
+    Raises:
+        ProfileError: a file cannot be loaded or run by onnxruntime.
+    """
+    return profile_onnx(
+        Path(onnx_path),
+        target=target,
+        baseline=None if baseline is None else Path(baseline),
+        threads=threads or torch.get_num_threads(),
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def quantize(
+    onnx_path: str | Path,
+    *,
+    calibration: str | Path,
+    output: str | Path,
+    precision: Precision = Precision.INT8,
+    target: str = HOST,
+    method: RangeMethod = RangeMethod.MSE,
+    preprocessing: Preprocessing | None = None,
+    max_images: int | None = None,
+    held_out_fraction: float = 0.25,
+    max_drop_points: float | None = None,
+    kept_float: tuple[str, ...] = (),
+    threads: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> QuantizationResult:
+    """Write an ONNX file, of edgeprune or not, in 8 or 16 bits, and judge it on images that are kept back.
+
+    Args:
+        onnx_path: a 32-bit file with one image input of fixed size (the batch may be dynamic), opset 13 on.
+        calibration: as in :func:`compress`; ranges of activations come from these images.
+        output: the file to write; it appears whole or not at all.
+        precision: ``INT8``, or ``FP16`` for weights stored in 16 bits.
+        target: decides the 8-bit form: signed or unsigned, 7 or 8 bits of weights.
+        method: which part of the values seen an 8-bit scale covers.
+        max_drop_points: refuse to write a file that loses more percentage points.
+        kept_float: names of nodes that stay in 32 bits.
+
+    Raises:
+        QuantizationError: the file cannot be quantized.
+        BudgetError: more is lost than allowed.
+        EdgepruneError: one sentence; each subclass carries the command line's exit status.
+    """
+    return quantize_file(
+        QuantizeOptions(
+            source=Path(onnx_path),
+            output=Path(output),
+            calibration=calibration,
+            precision=precision,
+            target=target,
+            method=method,
+            preprocessing=preprocessing,
+            max_images=max_images,
+            held_out_fraction=held_out_fraction,
+            max_drop_points=max_drop_points,
+            kept_float=kept_float,
+            threads=threads or torch.get_num_threads(),
+            seed=seed,
+            overwrite=overwrite,
+        )
+    )

@@ -1,0 +1,201 @@
+"""Quantize one ONNX file: check, calibrate, write, judge on kept-back images, compare, put in place."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
+from edgeprune.artifacts.latency import LatencyRatio
+from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision, RangeMethod
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
+from edgeprune.calibration import load_calibration
+from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.files import atomic_write_bytes
+from edgeprune.latency.timing import compare
+from edgeprune.latency.work import size_bytes
+from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.quantization.floating import FloatModel, load_float
+from edgeprune.quantization.formats import integer_format
+from edgeprune.quantization.halves import quantize_halves
+from edgeprune.quantization.integers import quantize_integers
+from edgeprune.results import QuantizationResult
+from edgeprune.targets import TargetProfile, load_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """Everything that decides a run; see :func:`edgeprune.quantize`."""
+
+    source: Path
+    output: Path
+    calibration: str | Path
+    precision: Precision
+    target: str
+    method: RangeMethod
+    preprocessing: Preprocessing | None
+    max_images: int | None
+    held_out_fraction: float
+    max_drop_points: float | None
+    kept_float: tuple[str, ...]
+    threads: int
+    seed: int
+    overwrite: bool
+
+
+def quantize_file(options: QuantizeOptions) -> QuantizationResult:
+    """Write the quantized file whole or not at all, and say what it costs and gains.
+
+    Raises:
+        QuantizationError, CalibrationError, TargetError, OutputError: see their classes.
+        BudgetError: more is lost than ``max_drop_points``; nothing is written.
+        UsageError: a node to keep is not in the file, or images do not fit.
+    """
+    target = load_target(options.target)
+    _check_output(options)
+    model = load_float(options.source)
+    _check_names(options.kept_float, model)
+    calibration = load_calibration(
+        options.calibration,
+        preprocessing=options.preprocessing,
+        held_out_fraction=options.held_out_fraction,
+        max_images=options.max_images,
+        seed=options.seed,
+        input_shape=model.input_shape if len(model.input_shape) == 3 else None,
+    )
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        made = Path(scratch) / options.output.name
+        details = _write(options, target, calibration.fitting.images, made)
+        kind, figures, deviation = _judge(options, calibration, made)
+        _check_drop(options, kind, figures)
+        ratio = compare(options.source, made, threads=options.threads, pairs=LATENCY_PAIRS, seed=options.seed)
+        result = QuantizationResult(
+            source=str(options.source),
+            path=str(options.output),
+            target=target.name,
+            precision=options.precision,
+            details=details,
+            size_bytes=size_bytes(made),
+            source_size_bytes=size_bytes(options.source),
+            accuracy_kind=kind,
+            accuracy=figures,
+            deviation=deviation,
+            host_cpu_ratio=ratio,
+            notes=(*calibration.warnings, *_notes(target, ratio, details)),
+        )
+        atomic_write_bytes(options.output, made.read_bytes())
+    return result
+
+
+def _write(
+    options: QuantizeOptions, target: TargetProfile, images: Tensor, made: Path
+) -> IntegerReport | HalvesReport:
+    if options.precision is Precision.FP16:
+        return quantize_halves(options.source, made)
+    if options.precision is not Precision.INT8:
+        raise UsageError(
+            f"precision {options.precision.value} was asked for; accepted are int8 and fp16, since the file "
+            "is in fp32 already"
+        )
+    return quantize_integers(
+        options.source,
+        made,
+        images,
+        form=integer_format(target),
+        method=options.method,
+        threads=options.threads,
+        kept_float=frozenset(options.kept_float),
+    )
+
+
+def _judge(
+    options: QuantizeOptions, calibration: CalibrationSet, made: Path
+) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...], Deviation]:
+    """Both files on the images that were kept back."""
+    held = calibration.held_out
+    before, after = (
+        parity.run_onnx(path, held.images, threads=options.threads) for path in (options.source, made)
+    )
+    labels = None if held.labels is None else held.labels.numpy()
+    kind = parity.accuracy_kind(before, labels is not None)
+    figures = tuple(
+        parity.accuracy(stage, found, original=before, labels=labels, kind=kind)
+        for stage, found in (("fp32", before), (options.precision.value, after))
+    )
+    return kind, figures, parity.deviation(before, after, names=("fp32", options.precision.value))
+
+
+def _check_output(options: QuantizeOptions) -> None:
+    """Refuse early what could not be written.
+
+    Raises:
+        OutputError: the file is there already, is no .onnx, is the source, or has no folder to go into.
+    """
+    output = options.output
+    if output.suffix != ".onnx":
+        raise OutputError(f"output {str(output)!r} is no .onnx file; name one, such as -o model-int8.onnx")
+    if output.exists() and options.source.exists() and output.samefile(options.source):
+        raise OutputError(f"output {str(output)!r} is the file to be quantized; name another one")
+    if output.exists() and not options.overwrite:
+        raise OutputError(f"output {str(output)!r} exists; name another file, or add --overwrite")
+    if not output.resolve().parent.is_dir():
+        raise OutputError(f"there is no folder {str(output.resolve().parent)!r} to write to; make it first")
+
+
+def _check_drop(options: QuantizeOptions, kind: AccuracyKind, figures: tuple[AccuracyFigure, ...]) -> None:
+    limit = options.max_drop_points
+    if limit is None:
+        return
+    if kind is AccuracyKind.RELATIVE_ERROR:
+        raise UsageError(
+            "--max-drop was given for a model whose outputs are no class scores; leave it out and judge by "
+            "the errors in the report"
+        )
+    drop = 100 * (figures[0].value - figures[1].value)
+    if drop > limit:
+        raise BudgetError(
+            f"{options.precision.value} loses {drop:.2f} points of {kind.value} on the images kept back "
+            f"where {limit:g} were allowed, so nothing was written; allow more, keep sensitive nodes in "
+            "32 bits (--keep-float), or give more calibration images"
+        )
+
+
+def _check_names(names: tuple[str, ...], model: FloatModel) -> None:
+    known = {node.name for node in model.proto.graph.node}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        shown = ", ".join(sorted(n.name for n in model.proto.graph.node)[:8])
+        raise UsageError(
+            f"--keep-float {unknown[0]} was given, and the simplified file has no such node; it has "
+            f"{shown} ..."
+        )
+
+
+def _notes(
+    target: TargetProfile, ratio: LatencyRatio, details: IntegerReport | HalvesReport
+) -> tuple[str, ...]:
+    found = []
+    if isinstance(details, IntegerReport) and ratio.low > 1.0:
+        found.append(
+            f"8 bits are slower than 32 on this host ({ratio.ratio:.2f} of the CPU time): the ops between "
+            "the quantized ones run in 32 bits, and each change costs more than it gains"
+        )
+    if not target.is_host:
+        found.append(
+            f"CPU time was measured on this host, whose kernels are not those of {target.name}; measure there"
+        )
+    if isinstance(details, HalvesReport):
+        found.append(
+            "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
+            "nothing from 16-bit arithmetic, so only the file is smaller"
+        )
+        if details.kept_float:
+            found.append(
+                f"beyond the range of 16 bits and stored in 32: {', '.join(details.kept_float[:5])}"
+                + (f" and {len(details.kept_float) - 5} more" if len(details.kept_float) > 5 else "")
+            )
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""``edgeprune quantize`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx_models import written
+from small_project import DIGITS_DATA, digits_network, sentence
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(digits_network(), tmp_path_factory.mktemp("digits") / "digits.onnx", (1, 8, 8))
+
+
+@pytest.fixture
+def folder(digits: Path, tmp_path: Path) -> Path:
+    shutil.copy(digits, tmp_path / "digits.onnx")
+    return tmp_path
+
+
+def test_eight_bits(edgeprune: Any, folder: Path) -> None:
+    asked = ("quantize", "digits.onnx", "--calibration", DIGITS_DATA, "--threads", "1", "--seed", "3")
+    done = edgeprune(*asked, "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    path = folder / "digits-int8.onnx"
+    assert found["size_bytes"] == path.stat().st_size < 0.4 * found["source_size_bytes"]
+    assert found["accuracy_kind"] == "top-1 accuracy"
+    before, after = found["accuracy"]
+    assert after["value"] >= before["value"] - 0.03
+    assert found["deviation"]["top1_agreement"] >= 0.97
+    assert found["deviation"]["cosine"] > 0.998
+    assert found["details"]["nodes"]["Conv"] == 6
+    assert found["details"]["images"] == 300
+    types = {i.data_type for i in onnx.load(str(path)).graph.initializer if i.name.endswith("_quantized")}
+    assert onnx.TensorProto.INT8 in types
+    first = path.read_bytes()
+    again = edgeprune(*asked, "--overwrite", cwd=folder)
+    assert again.returncode == 0
+    assert path.read_bytes() == first
+    for words in ("in 8 bits:", "6 Conv", "ranges by mse over 300 images", "CPU time, measured on this host"):
+        assert words in again.stdout
+
+
+def test_sixteen_bits_keep_the_function_and_halve_the_file(edgeprune: Any, folder: Path) -> None:
+    done = edgeprune(
+        "quantize", "digits.onnx", "--calibration", DIGITS_DATA, "--precision", "fp16", "-o", "half.onnx",
+        "--threads", "1", "--json", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["size_bytes"] < 0.6 * found["source_size_bytes"]
+    assert any("only the file is smaller" in note for note in found["notes"])
+    images = np.random.default_rng(0).normal(size=(8, 1, 8, 8)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"]).run(
+            None, {"input": images}
+        )[0]
+        for name in ("digits.onnx", "half.onnx")
+    )
+    assert 0 < np.abs(before - after).max() < 5e-3 * np.abs(before).max()
+
+
+def test_constants_beyond_16_bits_stay_and_are_named(edgeprune: Any, folder: Path) -> None:
+    network = digits_network()
+    layer = next(m for m in network.modules() if isinstance(m, torch.nn.Linear))
+    with torch.no_grad():
+        layer.weight[0, 0] = 1e5
+    written(network, folder / "large.onnx", (1, 8, 8))
+    done = edgeprune(
+        "quantize", "large.onnx", "--calibration", DIGITS_DATA, "--precision", "fp16", "--threads", "1",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "beyond the range of 16 bits and stored in 32" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("digits.onnx", "-o", "digits.onnx"), 7, "is the file to be quantized; name another one"),
+        (
+            ("digits.onnx", "-o", "taken.onnx"),
+            7,
+            "'taken.onnx' exists; name another file, or add --overwrite",
+        ),
+        (("digits.onnx", "-o", "q.txt"), 7, "'q.txt' is no .onnx file"),
+        (("digits.onnx", "-o", "no/q.onnx"), 7, "there is no folder"),
+        (("missing.onnx",), 13, "no ONNX file at 'missing.onnx'"),
+        (("digits.onnx", "--keep-float", "nobody"), 2, "--keep-float nobody was given"),
+        (("digits.onnx", "--max-drop", "-1"), 2, "--max-drop -1 was given"),
+        (("digits.onnx", "--precision", "fp32"), 2, "accepted are int8 and fp16"),
+        (("digits.onnx", "--target", "rpi9"), 9, "unknown target 'rpi9'"),
+    ],
+)
+def test_what_is_refused(
+    edgeprune: Any, folder: Path, options: tuple[str, ...], status: int, said: str
+) -> None:
+    (folder / "taken.onnx").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in folder.glob("*.onnx")}
+    done = edgeprune("quantize", *options, "--calibration", DIGITS_DATA, cwd=folder)
+    assert said in sentence(done, status)
+    assert {path: path.read_bytes() for path in folder.glob("*.onnx")} == before
+
+
+def test_more_loss_than_allowed_writes_nothing(edgeprune: Any, folder: Path) -> None:
+    network = digits_network()
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+    with torch.no_grad():
+        layers[-1].bias += 1e4  # scores that 8 bits cannot tell apart any more
+    written(network, folder / "coarse.onnx", (1, 8, 8))
+    asked = ("quantize", "coarse.onnx", "--calibration", DIGITS_DATA, "--threads", "1", "-q")
+    done = edgeprune(*asked, "--max-drop", "1", cwd=folder)
+    assert "points of top-1 accuracy on the images kept back where 1 were allowed" in sentence(done, 12)
+    assert not (folder / "coarse-int8.onnx").exists()
