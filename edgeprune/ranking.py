@@ -27,12 +27,13 @@ from edgeprune.shapley.multilinear import multilinear
 from edgeprune.shapley.quadratic import QuadraticGame, QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
-_MIN_SAMPLES = 512
+_MIN_SAMPLES = 256
 _MAX_COST_SAMPLES = 4096
 _SAMPLES_PER_PLAYER = 16
 _WORK_MACS = 1.4e12
 _BATCH = 32
-_MIN_BATCHES = 64
+_LEAST_BATCH = 8
+_BATCHES = 64
 
 
 class Moments(Protocol):
@@ -126,7 +127,7 @@ def cost_law(ratio: float) -> float:
 
 
 def affordable_samples(num_players: int, macs_per_image: int) -> int:
-    """(Image, coalition) pairs by default: 16 a player, within 1.4e12 multiply-adds, 512 at least.
+    """(Image, coalition) pairs by default: 16 a player, within 1.4e12 multiply-adds, 256 at least.
 
     A pair costs about three times a forward pass. Few are enough: on ResNet-20 at 50%, removal costs from
     256 pairs in 32 coalitions left a divergence of 0.296 and 0.305, from 4,096 one of 0.320.
@@ -145,7 +146,7 @@ def options_for(coupling: CouplingGraph, ratio: float) -> RankingOptions:
     return RankingOptions(
         samples=samples,
         cost_samples=min(samples, _MAX_COST_SAMPLES),
-        batch=max(1, min(_BATCH, samples // _MIN_BATCHES)),
+        batch=max(_LEAST_BATCH, min(_BATCH, samples // _BATCHES)),
         q_low=low,
         q_high=high,
         cost_q_low=cost_law(ratio),
