@@ -12,6 +12,7 @@ from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
 from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
 from edgeprune.errors import UsageError
@@ -45,6 +46,7 @@ def compress(
     recipe: str | None = None,
     drop_blocks: bool = True,
     rounds: bool = True,
+    precision: Precision = Precision.FP32,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -77,6 +79,7 @@ def compress(
             network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
         drop_blocks: let the search of a budget leave out whole residual blocks, too, where that loses less.
         rounds: rank for deep cuts anew once a part is gone and recovered; otherwise all at once, sooner.
+        precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
@@ -102,6 +105,7 @@ def compress(
             recipe=recipe,
             drop_blocks=drop_blocks,
             rounds=rounds,
+            precision=precision,
             output=Path(output),
             architecture=architecture,
             weights=weights,

@@ -8,6 +8,7 @@ from enum import Enum
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
 from edgeprune.artifacts.pruning import DistillationReport
+from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision
 
 REPORT_SCHEMA_VERSION = "1.1"
 
@@ -173,6 +174,20 @@ class DeploymentSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizationSection:
+    """How the delivered file was stored in fewer bits than the 32-bit one beside it.
+
+    ``integer`` tells of 8 bits, ``halves`` of 16; ``deviation`` is that of both files on calibration images.
+    """
+
+    precision: Precision
+    integer: IntegerReport | None
+    halves: HalvesReport | None
+    deviation: Deviation
+    float_size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment:
     """Versions and machine, so that a figure can be repeated."""
 
@@ -204,3 +219,4 @@ class RunReport:
     stage_times: tuple[StageTime, ...]
     environment: Environment
     notes: tuple[str, ...]
+    quantization: QuantizationSection | None = None

@@ -9,6 +9,7 @@ import typer
 
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
@@ -87,6 +88,15 @@ Rounds = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
+Bits = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        metavar="|".join(p.value for p in Precision),
+        help="How the delivered file is stored; in 8 or 16 bits the 32-bit file is kept beside it.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 WidthQuantum = Annotated[
     int | None,
     typer.Option(
@@ -160,6 +170,7 @@ def compress(
     recipe: Recipe = None,
     drop_blocks: DropBlocks = True,
     rounds: Rounds = True,
+    precision: Bits = Precision.FP32,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -219,6 +230,7 @@ def compress(
         recipe=recipe,
         drop_blocks=drop_blocks,
         rounds=rounds,
+        precision=precision,
         output=folder,
         batch_size=batch_size,
         overwrite=overwrite,

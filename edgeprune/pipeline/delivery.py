@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from edgeprune import exporting, outputs, parity
-from edgeprune.artifacts.report import DeploymentSection, ParityFigure, RunReport
+from edgeprune.artifacts.latency import LatencyPrediction
+from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision
+from edgeprune.artifacts.report import DeploymentSection, ParityFigure, QuantizationSection, RunReport
 from edgeprune.files import atomic_write_text
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
+from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline.assembly import assemble_report, package_versions
 from edgeprune.pipeline.candidates import CandidateStore
 from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
+from edgeprune.pipeline.fewer_bits import notes_of, notes_of_speed, write_quantized
 from edgeprune.pipeline.stages import PARITY_IMAGES, compare_outputs
 from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.reporting.json_report import write_json
@@ -21,6 +26,8 @@ from edgeprune.reporting.markdown import render_markdown
 from edgeprune.targets import TargetProfile
 
 LATENCY_PAIRS = 100
+FLOAT_FILE = "model-fp32.onnx"
+"""Beside a delivered file in fewer bits."""
 
 
 def deliver(
@@ -40,9 +47,11 @@ def deliver(
     ):
         work = Path(scratch)
         chain = pruned.parity + _export(run, prepared, planned, pruned, folder, work)
-        judged = _judge(run, prepared, pruned, folder / "model.onnx")
-        deployment = _profile(run, prepared.target, work / "original.onnx", folder / "model.onnx")
+        quantized = _quantize(run, prepared, folder)
+        judged = _judge(run, prepared, pruned, folder, quantized)
+        deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
+        report = replace(report, quantization=quantized)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
         if candidates is not None:
@@ -81,7 +90,36 @@ def _export(
     return found
 
 
-def _judge(run: Run, prepared: Prepared, pruned: Pruned, onnx_path: Path) -> Judged:
+def _quantize(run: Run, prepared: Prepared, folder: Path) -> QuantizationSection | None:
+    """Put a file of fewer bits in the place of the 32-bit one, which is kept beside it."""
+    precision = run.options.precision
+    if precision is Precision.FP32:
+        return None
+    exact, delivered = folder / FLOAT_FILE, folder / "model.onnx"
+    delivered.rename(exact)
+    images = prepared.calibration.fitting.images
+    with run.stage("quantize"):
+        details = write_quantized(
+            exact, delivered, images, precision=precision, target=prepared.target, threads=run.threads
+        )
+    with run.stage("verify quantization"):
+        before, after = (
+            parity.run_onnx(p, images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
+        )
+        found = parity.deviation(before, after, names=("ONNX simplified", precision.value))
+    run.notes.extend(notes_of(details))
+    return QuantizationSection(
+        precision=precision,
+        integer=details if isinstance(details, IntegerReport) else None,
+        halves=details if isinstance(details, HalvesReport) else None,
+        deviation=found,
+        float_size_bytes=size_bytes(exact),
+    )
+
+
+def _judge(
+    run: Run, prepared: Prepared, pruned: Pruned, folder: Path, quantized: QuantizationSection | None
+) -> Judged:
     with run.stage("judge"):
         held = prepared.calibration.held_out
         original = parity.run_torch(prepared.captured.graph_module, held.images)
@@ -96,7 +134,18 @@ def _judge(run: Run, prepared: Prepared, pruned: Pruned, onnx_path: Path) -> Jud
                 if pruned.finetuned is None
                 else {"fine-tuned": parity.run_torch(pruned.finetuned, held.images)}
             ),
-            "ONNX": parity.run_onnx(onnx_path, held.images, threads=run.threads),
+            "ONNX": parity.run_onnx(
+                folder / ("model.onnx" if quantized is None else FLOAT_FILE), held.images, threads=run.threads
+            ),
+            **(
+                {}
+                if quantized is None
+                else {
+                    quantized.precision.value: parity.run_onnx(
+                        folder / "model.onnx", held.images, threads=run.threads
+                    )
+                }
+            ),
         }
         figures_found = tuple(
             parity.accuracy(stage, found, original=original, labels=labels, kind=kind)
@@ -105,7 +154,10 @@ def _judge(run: Run, prepared: Prepared, pruned: Pruned, onnx_path: Path) -> Jud
     return Judged(kind=kind, figures=figures_found)
 
 
-def _profile(run: Run, target: TargetProfile, original: Path, compressed: Path) -> DeploymentSection:
+def _profile(
+    run: Run, target: TargetProfile, original: Path, folder: Path, quantized: QuantizationSection | None
+) -> DeploymentSection:
+    compressed = folder / "model.onnx"
     threads = run.threads
     batch = run.options.batch_size or 1
     with run.stage("profile"):
@@ -120,14 +172,29 @@ def _profile(run: Run, target: TargetProfile, original: Path, compressed: Path) 
             seed=run.options.seed,
         )
         remote = not target.is_host
+        if quantized is not None:
+            # Stored in fewer bits, they are still the numbers and products of the 32-bit file.
+            exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
+            after = replace(after, parameters=exact.parameters, macs=exact.macs)
+            run.notes.extend(notes_of_speed(quantized.precision, target, ratio))
         return DeploymentSection(
             target=target.name,
             original=before,
             compressed=after,
             host_cpu_ratio=ratio,
             original_prediction=predict(original, target) if remote else None,
-            compressed_prediction=predict(compressed, target) if remote else None,
+            compressed_prediction=_predicted(folder, target, quantized) if remote else None,
         )
+
+
+def _predicted(
+    folder: Path, target: TargetProfile, quantized: QuantizationSection | None
+) -> LatencyPrediction | None:
+    """For the target; none of 8 bits, whose kernels the roofline does not know."""
+    if quantized is None:
+        return predict(folder / "model.onnx", target)
+    # Weights in 16 bits are turned back when a file is loaded, so that what runs is the 32-bit network.
+    return predict(folder / FLOAT_FILE, target) if quantized.precision is Precision.FP16 else None
 
 
 def input_hashes(prepared: Prepared) -> dict[str, str]:

@@ -6,12 +6,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
-from edgeprune.artifacts.latency import LatencyRatio
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision, RangeMethod
+from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import BudgetError, OutputError, UsageError
@@ -19,12 +16,10 @@ from edgeprune.files import atomic_write_bytes
 from edgeprune.latency.timing import compare
 from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
+from edgeprune.pipeline.fewer_bits import notes_of, notes_of_speed, write_quantized
 from edgeprune.quantization.floating import FloatModel, load_float
-from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.halves import quantize_halves
-from edgeprune.quantization.integers import quantize_integers
 from edgeprune.results import QuantizationResult
-from edgeprune.targets import TargetProfile, load_target
+from edgeprune.targets import load_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +64,16 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
     )
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         made = Path(scratch) / options.output.name
-        details = _write(options, target, calibration.fitting.images, made)
+        details = write_quantized(
+            options.source,
+            made,
+            calibration.fitting.images,
+            precision=options.precision,
+            target=target,
+            threads=options.threads,
+            method=options.method,
+            kept_float=frozenset(options.kept_float),
+        )
         kind, figures, deviation = _judge(options, calibration, made)
         _check_drop(options, kind, figures)
         ratio = compare(options.source, made, threads=options.threads, pairs=LATENCY_PAIRS, seed=options.seed)
@@ -85,31 +89,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             accuracy=figures,
             deviation=deviation,
             host_cpu_ratio=ratio,
-            notes=(*calibration.warnings, *_notes(target, ratio, details)),
+            notes=(
+                *calibration.warnings,
+                *notes_of(details),
+                *notes_of_speed(options.precision, target, ratio),
+            ),
         )
         atomic_write_bytes(options.output, made.read_bytes())
     return result
-
-
-def _write(
-    options: QuantizeOptions, target: TargetProfile, images: Tensor, made: Path
-) -> IntegerReport | HalvesReport:
-    if options.precision is Precision.FP16:
-        return quantize_halves(options.source, made)
-    if options.precision is not Precision.INT8:
-        raise UsageError(
-            f"precision {options.precision.value} was asked for; accepted are int8 and fp16, since the file "
-            "is in fp32 already"
-        )
-    return quantize_integers(
-        options.source,
-        made,
-        images,
-        form=integer_format(target),
-        method=options.method,
-        threads=options.threads,
-        kept_float=frozenset(options.kept_float),
-    )
 
 
 def _judge(
@@ -173,29 +160,3 @@ def _check_names(names: tuple[str, ...], model: FloatModel) -> None:
             f"--keep-float {unknown[0]} was given, and the simplified file has no such node; it has "
             f"{shown} ..."
         )
-
-
-def _notes(
-    target: TargetProfile, ratio: LatencyRatio, details: IntegerReport | HalvesReport
-) -> tuple[str, ...]:
-    found = []
-    if isinstance(details, IntegerReport) and ratio.low > 1.0:
-        found.append(
-            f"8 bits are slower than 32 on this host ({ratio.ratio:.2f} of the CPU time): the ops between "
-            "the quantized ones run in 32 bits, and each change costs more than it gains"
-        )
-    if not target.is_host:
-        found.append(
-            f"CPU time was measured on this host, whose kernels are not those of {target.name}; measure there"
-        )
-    if isinstance(details, HalvesReport):
-        found.append(
-            "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
-            "nothing from 16-bit arithmetic, so only the file is smaller"
-        )
-        if details.kept_float:
-            found.append(
-                f"beyond the range of 16 bits and stored in 32: {', '.join(details.kept_float[:5])}"
-                + (f" and {len(details.kept_float) - 5} more" if len(details.kept_float) > 5 else "")
-            )
-    return tuple(found)

@@ -15,6 +15,7 @@ from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
@@ -62,6 +63,13 @@ def check_options(options: CompressOptions) -> None:
     for name, value in positive.items():
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} was given; accepted is a whole number from 1 on.")
+    if options.precision is not Precision.FP32 and not options.budget.is_empty:
+        raise UsageError(
+            f"--precision {options.precision.value} was given with a limit on latency, size, memory or "
+            "the drop; a "
+            "search measures 32-bit candidates: leave one out, or quantize what was found with edgeprune "
+            "quantize"
+        )
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")
     if takes_several(options.input_shape):

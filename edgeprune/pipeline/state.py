@@ -19,6 +19,7 @@ from edgeprune.artifacts.choices import CouplingOptions, Finetune
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
 from edgeprune.graph.blocks import ResidualBlock
 from edgeprune.targets import HOST, TargetProfile
@@ -39,6 +40,7 @@ class CompressOptions:
     recipe: str | None = None
     drop_blocks: bool = True
     rounds: bool = True
+    precision: Precision = Precision.FP32
     output: Path | None = None
     architecture: str | None = None
     weights: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
 from edgeprune.artifacts.pruning import DistillationReport
-from edgeprune.artifacts.report import AccuracyKind, LayerRow, RunReport, Verdict
+from edgeprune.artifacts.report import AccuracyKind, LayerRow, QuantizationSection, RunReport, Verdict
 from edgeprune.reporting.budget_words import (
     budget_line,
     candidate_columns,
@@ -28,6 +28,7 @@ from edgeprune.reporting.formatting import (
     format_share,
     significant,
 )
+from edgeprune.reporting.quantization_words import quantization_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ def build_document(report: RunReport) -> Document:
         *([] if report.budget is None else [_candidates(report.budget)]),
         _accuracy(report),
         _parity(report),
+        *([] if report.quantization is None else [_quantization(report.quantization)]),
         _layers(report),
         _method(report),
         _environment(report),
@@ -258,6 +260,12 @@ def _parity(report: RunReport) -> Table:
         rows=rows,
         remark="Neighbours compared on calibration images; relative error is max |a - b| / max |a|.",
         numeric_columns=frozenset({1, 2, 3, 4, 5}),
+    )
+
+
+def _quantization(section: QuantizationSection) -> Table:
+    return Table(
+        title=f"Quantization: {section.precision.value}", columns=("", ""), rows=quantization_rows(section)
     )
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx_models import written
-from small_project import DIGITS_DATA, digits_network, sentence
+from small_project import DIGITS_DATA, DIGITS_MODEL, digits_network, sentence
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +122,40 @@ def test_more_loss_than_allowed_writes_nothing(edgeprune: Any, folder: Path) -> 
     done = edgeprune(*asked, "--max-drop", "1", cwd=folder)
     assert "points of top-1 accuracy on the images kept back where 1 were allowed" in sentence(done, 12)
     assert not (folder / "coarse-int8.onnx").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
+    edgeprune: Any, tmp_path: Path, precision: str
+) -> None:
+    done = edgeprune(
+        "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--precision", precision,
+        "--max-images", "120", "--threads", "1", "-o", str(tmp_path / "out"), "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    delivered, exact = tmp_path / "out" / "model.onnx", tmp_path / "out" / "model-fp32.onnx"
+    section = report["quantization"]
+    assert section["precision"] == precision
+    assert (section["integer"] is None, section["halves"] is None) == (
+        precision == "fp16",
+        precision == "int8",
+    )
+    assert section["float_size_bytes"] == exact.stat().st_size > 1.8 * delivered.stat().st_size
+    assert report["deployment"]["compressed"]["size_bytes"] == delivered.stat().st_size
+    assert [f["stage"] for f in report["accuracy"]] == ["original", "pruned", "recovered", "ONNX", precision]
+    assert report["accuracy"][-1]["value"] >= report["accuracy"][-2]["value"] - 0.05
+    predicted = report["deployment"]["compressed_prediction"]
+    assert (predicted is None) == (precision == "int8")
+    figures = report["deployment"]["compressed"]
+    assert figures["macs"] < 0.8 * report["deployment"]["original"]["macs"]
+    assert figures["parameters"] > 40_000
+    assert f"Quantization: {precision}" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_fewer_bits_and_a_budget_are_refused_together(edgeprune: Any, tmp_path: Path) -> None:
+    done = edgeprune(
+        "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--precision", "int8", "--max-size", "40kB",
+        "-o", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert "--precision int8 was given with a limit on" in sentence(done, 2)
