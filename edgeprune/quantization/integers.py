@@ -24,6 +24,7 @@ from edgeprune.quantization.equalization import equalize
 from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
+from edgeprune.quantization.rewrites import hard_activations, pool_means, read_by_a_sixth
 
 OPS = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "Add", "Mul", "Concat", "Split", "Pad"),
@@ -37,7 +38,7 @@ OPS = (
         "Squeeze",
         "Unsqueeze",
     ),
-    *("Flatten", "Gather", "LeakyRelu", "Slice"),
+    *("Flatten", "Gather", "LeakyRelu", "Slice", "Sigmoid"),
 )
 """Ops that onnxruntime's CPU provider has in 8 bits, or that only move values."""
 
@@ -62,7 +63,7 @@ def quantize_integers(
     Raises:
         QuantizationError: the file cannot be quantized; says why.
     """
-    model = load_float(source)
+    model = pool_means(load_float(source))
     _check_images(images, model)
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
@@ -75,7 +76,9 @@ def quantize_integers(
         ranges = _ranges(model, values, images, method, threads, advance)
     if corrected:
         model, layers = correct_biases(model, values, form, kept_float)
+    model, ranges, clipped = hard_activations(model, ranges, kept_float)
     quantized = _quantized(model, ranges, form, kept_float)
+    read_by_a_sixth(quantized, clipped)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
         format=form,

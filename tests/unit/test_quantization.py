@@ -264,3 +264,52 @@ def test_activations_that_are_no_numbers_are_refused(tmp_path: Path, images: tor
     path = written(module, tmp_path / "nan.onnx")
     with pytest.raises(QuantizationError, match="has NaN or infinite values on the calibration images"):
         quantize_integers(path, tmp_path / "q.onnx", images, form=FORMAT)
+
+
+class Squeezed(nn.Module):
+    """Hard swish, hard sigmoid, means over positions with and without their dimensions, sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.deep = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(3.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.hardswish(self.first(x))
+        x = x * nn.functional.hardsigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        x = nn.functional.silu(self.deep(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_hard_activations_and_means_have_8_bit_forms(
+    images: torch.Tensor, tmp_path: Path, signed: bool
+) -> None:
+    torch.manual_seed(0)
+    path, done = written(Squeezed(), tmp_path / "squeezed.onnx"), tmp_path / "q.onnx"
+    form = IntegerFormat(signed_activations=signed, reduce_range=False, reason="a test")
+    report = quantize_integers(path, done, images, form=form)
+    assert error(path, done, images) < 0.01
+    kinds = {node.op_type for node in onnx.load(str(done)).graph.node}
+    assert kinds.isdisjoint({"HardSwish", "HardSigmoid", "ReduceMean", "Clip"})
+    assert {"Add": 2, "GlobalAveragePool": 2, "Sigmoid": 1}.items() <= report.nodes.items()
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(done), options, providers=["CPUExecutionProvider"])
+    run = {node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx")).graph.node}
+    if not signed:  # kernels of the other form are those of Arm
+        assert run.isdisjoint({"Conv", "Add", "Mul", "Sigmoid", "GlobalAveragePool"})
+
+
+def test_hard_activations_that_stay_in_32_bits_stay_as_they_are(images: torch.Tensor, tmp_path: Path) -> None:
+    path, done = written(Squeezed(), tmp_path / "squeezed.onnx"), tmp_path / "q.onnx"
+    kept = frozenset(n.name for n in load_float(path).proto.graph.node if n.op_type.startswith("Hard"))
+    assert len(kept) == 2
+    quantize_integers(path, done, images, form=FORMAT, kept_float=kept)
+    kinds = [node.op_type for node in onnx.load(str(done)).graph.node]
+    assert {"HardSwish", "HardSigmoid"} <= set(kinds)
