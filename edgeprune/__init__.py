@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         profile,
         quantize,
         rank,
+        verify,
     )
 
 __version__ = metadata.version("edgeprune")
@@ -28,6 +29,7 @@ __all__ = [
     "profile",
     "quantize",
     "rank",
+    "verify",
 ]
 
 

@@ -213,6 +213,71 @@ class QuantizationResult:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TensorDeviation:
+    """How far an inner tensor of two models differs: root of the mean squared error over that of the first.
+
+    ``up_to_scales``: after every channel was scaled to fit, since the second model's were scaled on purpose.
+    """
+
+    name: str
+    error: float
+    cosine: float
+    up_to_scales: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Two models on the same images; ``tensors`` are those that both have, in order of calculation.
+
+    ``passed``: the outputs' relative error is within ``tolerance``; ``first_diverging`` is the first tensor
+    beyond it.
+    """
+
+    deviation: Deviation
+    tolerance: float
+    passed: bool
+    tensors: tuple[TensorDeviation, ...]
+    first_diverging: str | None
+
+    def render(self) -> RenderableType:
+        """Tables for the terminal: the outputs, and where inside the error grows most."""
+        found = self.deviation
+        outputs = Table("", f"{found.candidate} against {found.reference}", title="Outputs")
+        outputs.add_row(
+            "largest error", f"{found.max_abs_error:.3e} ({found.relative_error:.2e} of the largest)"
+        )
+        outputs.add_row("mean error", f"{found.mean_abs_error:.3e}")
+        outputs.add_row("cosine", f"{found.cosine:.6f}")
+        if found.top1_agreement is not None:
+            outputs.add_row("same top-1", f"{found.top1_agreement:.2%}")
+        outputs.add_row("images", str(found.images))
+        verdict = "passed" if self.passed else "FAILED"
+        parts: list[RenderableType] = [outputs, Text(f"{verdict} at a tolerance of {self.tolerance:g}")]
+        if not self.tensors:
+            parts.append(Text("no inner tensor has the same name and shape in both"))
+            return Group(*parts)
+        inside = Table(
+            "tensor", "relative error", "grew by", "cosine", title=f"{len(self.tensors)} common inner tensors"
+        )
+        for tensor, growth in self._steepest():
+            scaled = " (up to scales of channels)" if tensor.up_to_scales else ""
+            inside.add_row(
+                f"{tensor.name}{scaled}", f"{tensor.error:.2e}", f"{growth:+.2e}", f"{tensor.cosine:.6f}"
+            )
+        first = self.first_diverging or "none"
+        return Group(*parts, Text(f"first inner tensor beyond the tolerance: {first}"), inside)
+
+    def _steepest(self, most: int = 8) -> list[tuple[TensorDeviation, float]]:
+        """Where the error grows most over all tensors before, in order of calculation."""
+        grown, worst = [], 0.0
+        for tensor in self.tensors:
+            grown.append(tensor.error - worst)
+            worst = max(worst, tensor.error)
+        steepest = sorted(range(len(grown)), key=lambda place: -grown[place])[:most]
+        return [(self.tensors[place], grown[place]) for place in sorted(steepest) if grown[place] > 0]
+
+
 def _kib(size_bytes: int) -> str:
     return f"{size_bytes / 1024:,.1f} KiB"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.api.files import profile, quantize
+from edgeprune.api.files import profile, quantize, verify
 from edgeprune.api.networks import compress, compress_dry_run, inspect, pick, rank
 from edgeprune.applying import apply_surgery
 
@@ -15,4 +15,5 @@ __all__ = [
     "profile",
     "quantize",
     "rank",
+    "verify",
 ]

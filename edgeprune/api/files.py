@@ -1,4 +1,4 @@
-"""What is done with ONNX files: ``profile`` and ``quantize``."""
+"""What is done with files as they are: ``profile``, ``quantize`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.pipeline.examination import profile_onnx
 from edgeprune.pipeline.quantizing import QuantizeOptions, quantize_file
-from edgeprune.results import ProfileResult, QuantizationResult
+from edgeprune.pipeline.verifying import VerifyOptions, verify_models
+from edgeprune.results import ProfileResult, QuantizationResult, Verification
 from edgeprune.targets import HOST
 
 
@@ -35,6 +36,48 @@ def profile(
         threads=threads or torch.get_num_threads(),
         batch_size=batch_size,
         seed=seed,
+    )
+
+
+def verify(
+    first: str | Path,
+    second: str | Path,
+    *,
+    calibration: str | Path,
+    preprocessing: Preprocessing | None = None,
+    architecture: str | None = None,
+    weights: str | None = None,
+    trust_pickle: bool = False,
+    max_images: int = 64,
+    tolerance: float = 1e-3,
+    threads: int | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Hold two models, torch or ONNX, against each other on calibration images.
+
+    Args:
+        first: the reference: an ``.onnx`` file or a model as in :func:`compress`.
+        second: what is compared with it.
+        tolerance: largest error of an output, over the largest output, that passes; the first inner tensor
+            whose relative error is beyond it is named.
+
+    Raises:
+        EdgepruneError: one sentence; each subclass carries the command line's exit status.
+    """
+    return verify_models(
+        VerifyOptions(
+            first=str(first),
+            second=str(second),
+            calibration=calibration,
+            preprocessing=preprocessing,
+            architecture=architecture,
+            weights=weights,
+            trust_pickle=trust_pickle,
+            max_images=max_images,
+            tolerance=tolerance,
+            threads=threads or torch.get_num_threads(),
+            seed=seed,
+        )
     )
 
 

@@ -16,6 +16,7 @@ from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
 from edgeprune.cli.session import begin
 from edgeprune.cli.targets import targets_app
+from edgeprune.cli.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,4 +57,5 @@ app.command()(rank)
 app.command()(quantize)
 app.command()(profile)
 app.command()(inspect)
+app.command()(verify)
 app.add_typer(targets_app, name="targets")

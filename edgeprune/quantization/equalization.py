@@ -8,11 +8,12 @@ measured ranges of activations instead of those of the weights before (cf. Smoot
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from edgeprune.quantization.floating import FloatModel, is_weighted
 from edgeprune.quantization.observing import ChannelValues
@@ -20,6 +21,7 @@ from edgeprune.quantization.observing import ChannelValues
 ROUNDS = 3
 """Layers in a row share factors: what one pair changes, the next one sees."""
 _MOST = 1e4
+_NOTE = "edgeprune.equalized"
 
 _SCALES_THROUGH = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
 """f(s x) = s f(x) for every s > 0, channel by channel."""
@@ -53,6 +55,19 @@ def equalize(
     changed = {n for p in pairs for n in (*p.first.input[1:3], p.second.input[1])}
     new = {name: constants[name].astype(np.float32) for name in changed}
     return model.replaced(new), values, len(pairs)
+
+
+def note_equalized(proto: ModelProto, tensors: Iterable[str]) -> None:
+    """Write into a file which of its tensors have scaled channels."""
+    names = sorted(set(tensors))
+    if names:
+        proto.metadata_props.add(key=_NOTE, value="\n".join(names))
+
+
+def equalized_tensors(proto: ModelProto) -> frozenset[str]:
+    """Names of the tensors of a file whose channels :func:`equalize` has scaled."""
+    found = next((p.value for p in proto.metadata_props if p.key == _NOTE), "")
+    return frozenset(name for name in found.split("\n") if name)
 
 
 def find_pairs(model: FloatModel) -> list[Pair]:

@@ -20,7 +20,7 @@ from edgeprune import progress
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
 from edgeprune.errors import QuantizationError
 from edgeprune.quantization.biases import add_biases, correct_biases
-from edgeprune.quantization.equalization import equalize
+from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
@@ -68,8 +68,9 @@ def quantize_integers(
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
         values = channel_values(model, images, threads=threads, advance=advance)
-        pairs, layers = 0, 0
+        pairs, layers, scaled = 0, 0, set[str]()
         if equalized:
+            scaled = {name for pair in find_pairs(model) for name in pair.between}
             model, values, pairs = equalize(model, values)
         if corrected:
             model = add_biases(model)
@@ -79,6 +80,7 @@ def quantize_integers(
     model, ranges, clipped = hard_activations(model, ranges, kept_float)
     quantized = _quantized(model, ranges, form, kept_float)
     read_by_a_sixth(quantized, clipped)
+    note_equalized(quantized, scaled)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
         format=form,

@@ -52,6 +52,7 @@ def test_the_commands_are_those_documented() -> None:
         "profile",
         "quantize",
         "inspect",
+        "verify",
         "targets",
         "targets list",
         "targets show",

@@ -1,0 +1,89 @@
+"""``edgeprune verify``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli import settings
+from edgeprune.cli.session import begin, quiet_libraries, show, show_json
+from edgeprune.config import PreprocessingOptions
+
+First = Annotated[
+    str, typer.Argument(metavar="A", help="The reference: an .onnx file, or a model as compress takes it.")
+]
+Second = Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        "--tolerance",
+        metavar="SHARE",
+        help="Largest error of an output, over the largest output, that passes.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+Images = Annotated[
+    int,
+    typer.Option(
+        "--max-images",
+        metavar="N",
+        min=2,
+        help="Compare on at most so many images.",
+        rich_help_panel=opt.DATA_PANEL,
+    ),
+]
+
+
+def verify(
+    context: typer.Context,
+    first: First,
+    second: Second,
+    arch: opt.Arch = None,
+    weights: opt.Weights = None,
+    trust_pickle: opt.TrustPickle = False,
+    calibration: opt.Calibration = None,
+    card: opt.Card = None,
+    resize: opt.Resize = None,
+    crop: opt.Crop = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    channel_order: opt.Order = None,
+    max_images: Images = 64,
+    tolerance: Tolerance = 1e-3,
+    seed: opt.Seed = None,
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compare two models, torch or ONNX: outputs, and where inside they part; status 8 where they differ."""
+    session = begin(context, verbose, quiet)
+    config = settings.project_config(first, session)
+    data = settings.choose_calibration(calibration, first, config, session)
+    asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
+    preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
+
+    from edgeprune import api
+    from edgeprune.pipeline.verifying import require
+
+    quiet_libraries(session)
+    found = api.verify(
+        first,
+        second,
+        calibration=data,
+        preprocessing=preprocessing,
+        architecture=arch or config.arch,
+        weights=weights,
+        trust_pickle=trust_pickle,
+        max_images=max_images,
+        tolerance=tolerance,
+        threads=threads or config.threads,
+        seed=seed if seed is not None else config.seed or 0,
+    )
+    if as_json:
+        show_json(found)
+    else:
+        show(found.render())
+    require(found)
