@@ -52,8 +52,8 @@ SETTINGS = (
     Setting(name="layer3.2", players=64, images=256, orders=500),
     Setting(name="layer2.2", players=32, images=64, orders=250),
     Setting(name="layer1.2", players=16, images=32),
-    Setting(name="layer1.1", players=16, images=32),
-    Setting(name="layer1.0", players=16, images=32),
+    Setting(name="layer1.1", players=16, images=8),
+    Setting(name="layer1.0", players=16, images=8),
 )
 
 
