@@ -10,7 +10,13 @@ from rich.text import Text
 
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
 from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision
+from edgeprune.artifacts.quantization import (
+    HalvesReport,
+    IntegerReport,
+    MixedReport,
+    Precision,
+    QuantizationDetails,
+)
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow
 
 
@@ -171,7 +177,7 @@ class QuantizationResult:
     path: str
     target: str
     precision: Precision
-    details: IntegerReport | HalvesReport
+    details: QuantizationDetails
     size_bytes: int
     source_size_bytes: int
     accuracy_kind: AccuracyKind
@@ -201,16 +207,27 @@ class QuantizationResult:
     def _how(self) -> list[Text]:
         if isinstance(self.details, HalvesReport):
             return [Text(f"{self.details.stored} constants stored in 16 bits")]
-        found = self.details
-        nodes = ", ".join(f"{count} {op}" for op, count in sorted(found.nodes.items()))
-        return [
-            Text(f"in 8 bits: {nodes}; kept in 32: {len(found.kept_float)} nodes"),
-            Text(f"form: {found.format.reason}"),
-            Text(
-                f"ranges by {found.method.value} over {found.images} images; {found.equalized} pairs of "
-                f"layers equalized, biases of {found.corrected} layers corrected"
-            ),
-        ]
+        if isinstance(self.details, MixedReport):
+            pieces = [Text(f"{piece.ends_with}: {piece.why}") for piece in self.details.pieces]
+            harm = [] if self.details.harm is None else [Text(self.details.harm)]
+            return [
+                *pieces,
+                *harm,
+                *([] if self.details.integer is None else _integers(self.details.integer)),
+            ]
+        return _integers(self.details)
+
+
+def _integers(found: IntegerReport) -> list[Text]:
+    nodes = ", ".join(f"{count} {op}" for op, count in sorted(found.nodes.items()))
+    return [
+        Text(f"in 8 bits: {nodes}; kept in 32: {len(found.kept_float)} nodes"),
+        Text(f"form: {found.format.reason}"),
+        Text(
+            f"ranges by {found.method.value} over {found.images} images; {found.equalized} pairs of "
+            f"layers equalized, biases of {found.corrected} layers corrected"
+        ),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

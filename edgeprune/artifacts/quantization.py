@@ -12,6 +12,7 @@ class Precision(Enum):
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+    AUTO = "auto"
 
 
 class RangeMethod(Enum):
@@ -53,8 +54,39 @@ class IntegerReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PieceRow:
+    """A piece of a network in mixed precision, named by the tensor that it ends with, and why it is so.
+
+    ``alone`` is the CPU time, over that of the 32-bit network, with only this piece in 8 bits; ``None`` where
+    it was not measured.
+    """
+
+    ends_with: str
+    weighted_nodes: int
+    integer: bool
+    alone: float | None
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedReport:
+    """What mixed precision chose: its pieces in order, how many mixtures were measured, and the 8-bit part.
+
+    ``integer`` is ``None`` where all stayed in 32 bits. ``harm`` tells what put pieces back, if anything did.
+    """
+
+    pieces: tuple[PieceRow, ...]
+    measured: int
+    integer: IntegerReport | None
+    harm: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class HalvesReport:
     """How many constants are stored in 16 bits, and which ones cannot be."""
 
     stored: int
     kept_float: tuple[str, ...]
+
+
+QuantizationDetails = IntegerReport | MixedReport | HalvesReport

@@ -8,7 +8,7 @@ from enum import Enum
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
 from edgeprune.artifacts.pruning import DistillationReport
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision
+from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
 REPORT_SCHEMA_VERSION = "1.1"
 
@@ -177,11 +177,13 @@ class DeploymentSection:
 class QuantizationSection:
     """How the delivered file was stored in fewer bits than the 32-bit one beside it.
 
-    ``integer`` tells of 8 bits, ``halves`` of 16; ``deviation`` is that of both files on calibration images.
+    ``integer`` tells of 8 bits, ``mixed`` of 8 and 32, ``halves`` of 16; ``deviation`` is that of both files
+    on calibration images.
     """
 
     precision: Precision
     integer: IntegerReport | None
+    mixed: MixedReport | None
     halves: HalvesReport | None
     deviation: Deviation
     float_size_bytes: int

@@ -135,6 +135,22 @@ def compare(
     )
 
 
+def quick_ratio(onnx_a: str | Path, onnx_b: str | Path, *, threads: int, pairs: int = 25) -> float:
+    """CPU time of B over A from a few pairs in one session each: to choose by, not to report.
+
+    Raises:
+        ProfileError: as :func:`measure`, for either file.
+    """
+    runs = [open_runner(path, threads=threads) for path in (onnx_a, onnx_b)]
+    inner = [warm_up(run, MIN_WARMUP) for run in runs]
+    ratios = []
+    for pair in range(pairs):
+        order = (0, 1) if pair % 2 == 0 else (1, 0)
+        spent = {which: cpu_ns(runs[which], inner[which]) for which in order}
+        ratios.append(spent[1] / spent[0])
+    return float(np.median(ratios))
+
+
 def bootstrap_median(
     samples: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:

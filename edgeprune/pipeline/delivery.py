@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune import exporting, outputs, parity
 from edgeprune.artifacts.latency import LatencyPrediction
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision
+from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 from edgeprune.artifacts.report import DeploymentSection, ParityFigure, QuantizationSection, RunReport
 from edgeprune.files import atomic_write_text
 from edgeprune.latency.figures import figures
@@ -100,17 +100,19 @@ def _quantize(run: Run, prepared: Prepared, folder: Path) -> QuantizationSection
     images = prepared.calibration.fitting.images
     with run.stage("quantize"):
         details = write_quantized(
-            exact, delivered, images, precision=precision, target=prepared.target, threads=run.threads
-        )
+            exact, delivered, prepared.calibration.fitting,
+            precision=precision, target=prepared.target, threads=run.threads, seed=run.options.seed,
+        )  # fmt: skip
     with run.stage("verify quantization"):
         before, after = (
             parity.run_onnx(p, images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
         )
         found = parity.deviation(before, after, names=("ONNX simplified", precision.value))
-    run.notes.extend(notes_of(details))
+    run.notes.extend(notes_of(details, prepared.target))
     return QuantizationSection(
         precision=precision,
         integer=details if isinstance(details, IntegerReport) else None,
+        mixed=details if isinstance(details, MixedReport) else None,
         halves=details if isinstance(details, HalvesReport) else None,
         deviation=found,
         float_size_bytes=size_bytes(exact),

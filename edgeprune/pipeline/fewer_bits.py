@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
+from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.latency import LatencyRatio
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, Precision, RangeMethod
+from edgeprune.artifacts.quantization import (
+    IntegerReport,
+    MixedReport,
+    Precision,
+    QuantizationDetails,
+    RangeMethod,
+)
 from edgeprune.errors import UsageError
+from edgeprune.pipeline.mixed_precision import write_mixed
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.halves import quantize_halves
 from edgeprune.quantization.integers import quantize_integers
@@ -20,14 +26,16 @@ _SHOWN = 5
 def write_quantized(
     source: Path,
     destination: Path,
-    images: Tensor,
+    images: ImageBatch,
     *,
     precision: Precision,
     target: TargetProfile,
     threads: int,
     method: RangeMethod = RangeMethod.MSE,
     kept_float: frozenset[str] = frozenset(),
-) -> IntegerReport | HalvesReport:
+    max_drop_points: float | None = None,
+    seed: int = 0,
+) -> QuantizationDetails:
     """``source`` in the form that ``target`` runs fastest.
 
     Raises:
@@ -36,16 +44,27 @@ def write_quantized(
     """
     if precision is Precision.FP16:
         return quantize_halves(source, destination)
+    if precision is Precision.AUTO:
+        if kept_float:
+            raise UsageError(
+                "nodes to keep in 32 bits were named with --precision auto, which chooses them itself; "
+                "accepted is "
+                "--keep-float with int8"
+            )
+        return write_mixed(
+            source, destination, images,
+            target=target, threads=threads, method=method, max_drop_points=max_drop_points, seed=seed,
+        )  # fmt: skip
     if precision is not Precision.INT8:
         raise UsageError(
-            f"precision {precision.value} was asked for; accepted are int8 and fp16, since the file is "
+            f"precision {precision.value} was asked for; accepted are int8, auto and fp16, since the file is "
             "in fp32 "
             "already"
         )
     return quantize_integers(
         source,
         destination,
-        images,
+        images.images,
         form=integer_format(target),
         method=method,
         threads=threads,
@@ -53,10 +72,12 @@ def write_quantized(
     )
 
 
-def notes_of(details: IntegerReport | HalvesReport) -> tuple[str, ...]:
+def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, ...]:
     """What was done otherwise than asked for, or gains less than one might think."""
     if isinstance(details, IntegerReport):
         return ()
+    if isinstance(details, MixedReport):
+        return _notes_of_mixture(details, target)
     found = [
         "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
         "nothing from "
@@ -69,16 +90,29 @@ def notes_of(details: IntegerReport | HalvesReport) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:
+    if not target.is_host:
+        return (
+            "which pieces are faster in 8 bits can only be measured on the device itself, not on "
+            f"{target.name} "
+            "from here, so all are in 8 bits but those that the drop forbids",
+        )
+    if details.integer is None:
+        return ("no mixture of 8 and 32 bits was faster than 32 bits alone, so the file stays as it is",)
+    return ()
+
+
 def notes_of_speed(precision: Precision, target: TargetProfile, ratio: LatencyRatio) -> tuple[str, ...]:
     """Where fewer bits are slower, and where that was not measured."""
     found = []
-    if precision is Precision.INT8 and ratio.low > 1.0:
+    integers = precision in (Precision.INT8, Precision.AUTO)
+    if integers and ratio.low > 1.0:
         found.append(
             f"8 bits are slower than the original in 32 on this host ({ratio.ratio:.2f} of the CPU "
             "time): ops "
             "between the quantized ones run in 32 bits, and each change costs more than it gains"
         )
-    if precision is Precision.INT8 and not target.is_host:
+    if integers and not target.is_host:
         found.append(
             f"CPU time was measured on this host, whose 8-bit kernels are not those of {target.name}, "
             "and for "

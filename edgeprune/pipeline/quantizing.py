@@ -67,12 +67,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         details = write_quantized(
             options.source,
             made,
-            calibration.fitting.images,
+            calibration.fitting,
             precision=options.precision,
             target=target,
             threads=options.threads,
             method=options.method,
             kept_float=frozenset(options.kept_float),
+            max_drop_points=options.max_drop_points,
+            seed=options.seed,
         )
         kind, figures, deviation = _judge(options, calibration, made)
         _check_drop(options, kind, figures)
@@ -91,7 +93,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             host_cpu_ratio=ratio,
             notes=(
                 *calibration.warnings,
-                *notes_of(details),
+                *notes_of(details, target),
                 *notes_of_speed(options.precision, target, ratio),
             ),
         )

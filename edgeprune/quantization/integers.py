@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,31 +64,82 @@ def quantize_integers(
     Raises:
         QuantizationError: the file cannot be quantized; says why.
     """
+    found = calibrate(
+        source, images, form=form, method=method, threads=threads, equalized=equalized, corrected=corrected
+    )
+    return write_integers(found, destination, kept_float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A 32-bit model ready to be written in 8 bits, whole or in part: equalized, its ranges known."""
+
+    model: FloatModel
+    values: dict[str, ChannelValues]
+    ranges: dict[str, Range]
+    form: IntegerFormat
+    method: RangeMethod
+    images: int
+    pairs: int
+    scaled: frozenset[str]
+    corrected: bool
+
+
+def calibrate(
+    source: Path,
+    images: Tensor,
+    *,
+    form: IntegerFormat,
+    method: RangeMethod = RangeMethod.MSE,
+    threads: int = 1,
+    equalized: bool = True,
+    corrected: bool = True,
+) -> Calibrated:
+    """All that passes over the images; see :func:`quantize_integers`."""
     model = pool_means(load_float(source))
     _check_images(images, model)
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
         values = channel_values(model, images, threads=threads, advance=advance)
-        pairs, layers, scaled = 0, 0, set[str]()
+        pairs = find_pairs(model) if equalized else []
         if equalized:
-            scaled = {name for pair in find_pairs(model) for name in pair.between}
-            model, values, pairs = equalize(model, values)
+            model, values, _ = equalize(model, values)
         if corrected:
             model = add_biases(model)
         ranges = _ranges(model, values, images, method, threads, advance)
-    if corrected:
-        model, layers = correct_biases(model, values, form, kept_float)
-    model, ranges, clipped = hard_activations(model, ranges, kept_float)
-    quantized = _quantized(model, ranges, form, kept_float)
-    read_by_a_sixth(quantized, clipped)
-    note_equalized(quantized, scaled)
-    onnx.save_model(quantized, str(destination))
-    return IntegerReport(
-        format=form,
+    return Calibrated(
+        model=model,
+        values=values,
+        ranges=ranges,
+        form=form,
         method=method,
         images=len(images),
+        pairs=len(pairs),
+        scaled=frozenset(name for pair in pairs for name in pair.between),
+        corrected=corrected,
+    )
+
+
+def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[str]) -> IntegerReport:
+    """Write the model in 8 bits but for the nodes of these names.
+
+    Raises:
+        QuantizationError: onnxruntime cannot quantize it.
+    """
+    model, ranges, layers = found.model, found.ranges, 0
+    if found.corrected:
+        model, layers = correct_biases(model, found.values, found.form, kept_float)
+    model, ranges, clipped = hard_activations(model, ranges, kept_float)
+    quantized = _quantized(model, ranges, found.form, kept_float)
+    read_by_a_sixth(quantized, clipped)
+    note_equalized(quantized, found.scaled)
+    onnx.save_model(quantized, str(destination))
+    return IntegerReport(
+        format=found.form,
+        method=found.method,
+        images=found.images,
         nodes=dict(Counter(_quantized_ops(quantized))),
-        equalized=pairs,
+        equalized=found.pairs,
         corrected=layers,
         kept_float=tuple(sorted(kept_float)),
     )

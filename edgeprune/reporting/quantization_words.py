@@ -17,6 +17,10 @@ def quantization_rows(section: QuantizationSection) -> Rows:
     )
     if section.integer is not None:
         rows += _integers(section.integer)
+    if section.mixed is not None:
+        rows += tuple((piece.ends_with, piece.why) for piece in section.mixed.pieces)
+        rows += () if section.mixed.harm is None else (("harm", section.mixed.harm),)
+        rows += () if section.mixed.integer is None else _integers(section.mixed.integer)
     if section.halves is not None:
         rows += (("constants", f"{section.halves.stored} stored in 16 bits"),)
     return rows

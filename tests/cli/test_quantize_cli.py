@@ -70,6 +70,25 @@ def test_sixteen_bits_keep_the_function_and_halve_the_file(edgeprune: Any, folde
     assert 0 < np.abs(before - after).max() < 5e-3 * np.abs(before).max()
 
 
+def test_auto_says_of_each_piece_what_it_is_and_why(edgeprune: Any, folder: Path) -> None:
+    done = edgeprune(
+        "quantize", "digits.onnx", "--calibration", DIGITS_DATA, "--precision", "auto", "--max-drop", "3",
+        "--threads", "1", "--json", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    pieces = found["details"]["pieces"]
+    assert sum(piece["weighted_nodes"] for piece in pieces) == 7
+    assert all(piece["alone"] > 0 and "of the 32-bit network's time" in piece["why"] for piece in pieces)
+    assert found["size_bytes"] <= found["source_size_bytes"]
+    assert found["accuracy"][1]["value"] >= found["accuracy"][0]["value"] - 0.03
+    named = edgeprune(
+        "quantize", "digits.onnx", "--calibration", DIGITS_DATA, "--precision", "auto", "--keep-float", "x",
+        "-o", "other.onnx", cwd=folder,
+    )  # fmt: skip
+    assert "--keep-float x was given" in sentence(named, 2)
+
+
 def test_constants_beyond_16_bits_stay_and_are_named(edgeprune: Any, folder: Path) -> None:
     network = digits_network()
     layer = next(m for m in network.modules() if isinstance(m, torch.nn.Linear))
@@ -98,7 +117,7 @@ def test_constants_beyond_16_bits_stay_and_are_named(edgeprune: Any, folder: Pat
         (("missing.onnx",), 13, "no ONNX file at 'missing.onnx'"),
         (("digits.onnx", "--keep-float", "nobody"), 2, "--keep-float nobody was given"),
         (("digits.onnx", "--max-drop", "-1"), 2, "--max-drop -1 was given"),
-        (("digits.onnx", "--precision", "fp32"), 2, "accepted are int8 and fp16"),
+        (("digits.onnx", "--precision", "fp32"), 2, "accepted are int8, auto and fp16"),
         (("digits.onnx", "--target", "rpi9"), 9, "unknown target 'rpi9'"),
     ],
 )

@@ -1,0 +1,192 @@
+"""``--precision auto``: measure pieces of a network in 8 bits, choose the fastest mixture, hold the drop."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from edgeprune import parity, progress
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.quantization import MixedReport, PieceRow, RangeMethod
+from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.latency.timing import quick_ratio
+from edgeprune.quantization.formats import integer_format
+from edgeprune.quantization.integers import Calibrated, calibrate, write_integers
+from edgeprune.quantization.mixing import (
+    FidelityGame,
+    Mixture,
+    chain_costs,
+    hold,
+    improve,
+    sensitivities,
+)
+from edgeprune.quantization.segments import Segment, segments
+from edgeprune.targets import TargetProfile
+
+_JUDGED_IMAGES = 256
+_TRIES = 6
+
+
+def write_mixed(
+    source: Path,
+    destination: Path,
+    images: ImageBatch,
+    *,
+    target: TargetProfile,
+    threads: int,
+    method: RangeMethod = RangeMethod.MSE,
+    max_drop_points: float | None = None,
+    seed: int = 0,
+) -> MixedReport:
+    """The fastest mixture of 8 and 32 bits on this host that loses no more than allowed on ``images``.
+
+    For a target elsewhere nothing can be measured: all is in 8 bits but what the drop forbids.
+
+    Raises:
+        QuantizationError: the file cannot be quantized.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        work = _Mixing.of(source, images, target, threads, method, Path(scratch))
+        chosen = work.fastest() if target.is_host else (True,) * len(work.pieces)
+        harm = None
+        if max_drop_points is not None and work.lost(chosen) > max_drop_points:
+            chosen, harm = work.held(chosen, max_drop_points, np.random.default_rng([seed, 3]))
+        report = None
+        if any(chosen):
+            report = write_integers(work.calibrated, destination, work.kept_float(chosen))
+        else:
+            shutil.copyfile(source, destination)
+    return MixedReport(
+        pieces=tuple(work.row(place, chosen) for place in range(len(work.pieces))),
+        measured=len(work.times),
+        integer=report,
+        harm=harm,
+    )
+
+
+@dataclass
+class _Mixing:
+    """One choice: the pieces, what was measured, and files of mixtures as they are asked for."""
+
+    source: Path
+    calibrated: Calibrated
+    pieces: tuple[Segment, ...]
+    images: Tensor
+    labels: np.ndarray[tuple[int], np.dtype[np.int64]] | None
+    original: parity.Outputs
+    threads: int
+    folder: Path
+    times: dict[Mixture, float] = field(default_factory=dict)
+    put_back: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(
+        cls,
+        source: Path,
+        images: ImageBatch,
+        target: TargetProfile,
+        threads: int,
+        method: RangeMethod,
+        folder: Path,
+    ) -> _Mixing:
+        """Calibrate and cut."""
+        found = calibrate(source, images.images, form=integer_format(target), method=method, threads=threads)
+        judged = images.images[:_JUDGED_IMAGES]
+        return cls(
+            source=source,
+            calibrated=found,
+            pieces=segments(found.model),
+            images=judged,
+            labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES].numpy(),
+            original=parity.run_onnx(source, judged, threads=threads),
+            threads=threads,
+            folder=folder,
+        )
+
+    def kept_float(self, mixture: Mixture) -> frozenset[str]:
+        """Nodes of the pieces in 32 bits."""
+        return frozenset(
+            name
+            for piece, integer in zip(self.pieces, mixture, strict=True)
+            if not integer
+            for name in piece.nodes
+        )
+
+    def fastest(self) -> Mixture:
+        """Measure every piece alone and all together, then the best of the model and its neighbours."""
+        count = len(self.pieces)
+        alone = [tuple(place == piece for place in range(count)) for piece in range(count)]
+        together = (True,) * count
+        with progress.task("measuring pieces in 8 bits", count + _TRIES) as advance:
+
+            def time(mixture: Mixture) -> float:
+                found = quick_ratio(self.source, self._file(mixture), threads=self.threads)
+                advance(1)
+                return found
+
+            for mixture in {*alone, together}:
+                self.times[mixture] = time(mixture)
+            values = [int(np.prod(self.images.shape[1:])), *(p.end_values for p in self.pieces)]
+            costs = chain_costs([self.times[m] for m in alone], self.times[together], values)
+            return improve(costs, self.times, time)
+
+    def lost(self, mixture: Mixture) -> float:
+        """Points of accuracy, or of agreement without labels; relative error in percent without classes."""
+        kind = parity.accuracy_kind(self.original, self.labels is not None)
+        before, after = (
+            parity.accuracy("", found, original=self.original, labels=self.labels, kind=kind).value
+            for found in (self.original, self._outputs(mixture))
+        )
+        return 100 * (after if kind is AccuracyKind.RELATIVE_ERROR else before - after)
+
+    def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:
+        """The mixture with its most harmful pieces in 32 bits, and how their harm was found."""
+        game = FidelityGame(len(self.pieces), self._fidelity)
+        harm = sensitivities(game, rng)
+        found = hold(mixture, self.lost, limit, harm)
+        self.put_back = {
+            i for i, (old, new) in enumerate(zip(mixture, found, strict=True)) if old and not new
+        }
+        shown = ", ".join(f"{self.pieces[i].ends_with} {harm[i]:.2e}" for i in np.argsort(-harm)[:5])
+        return found, f"Shapley values of the outputs' relative squared error, greatest first: {shown}"
+
+    def row(self, place: int, chosen: Mixture) -> PieceRow:
+        """What became of a piece, and why."""
+        piece = self.pieces[place]
+        alone = self.times.get(tuple(i == place for i in range(len(self.pieces))))
+        timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time"
+        if chosen[place]:
+            why = f"8 bits{timed}" if alone is not None else "8 bits: latency was not measured"
+        elif place in self.put_back:
+            why = f"32 bits: among the most harmful of those that lost too much{timed}"
+        else:
+            why = f"32 bits: 8 bits lose or gain less than they are worth here{timed}"
+        return PieceRow(
+            ends_with=piece.ends_with,
+            weighted_nodes=len(piece.weighted),
+            integer=chosen[place],
+            alone=alone,
+            why=why,
+        )
+
+    def _fidelity(self, mixture: Mixture) -> float:
+        """Minus the relative squared error of the outputs."""
+        found = self._outputs(mixture)
+        error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, found, strict=True))
+        return -error / max(1e-30, sum(float(np.square(a).sum()) for a in self.original))
+
+    def _outputs(self, mixture: Mixture) -> parity.Outputs:
+        if not any(mixture):
+            return self.original
+        return parity.run_onnx(self._file(mixture), self.images, threads=self.threads)
+
+    def _file(self, mixture: Mixture) -> Path:
+        path = self.folder / f"{''.join('8' if integer else '-' for integer in mixture)}.onnx"
+        if not path.exists():
+            write_integers(self.calibrated, path, self.kept_float(mixture))
+        return path

@@ -1,0 +1,148 @@
+"""Mixed precision: the chain's model and its exact optimum, what puts pieces back, and the pieces."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx_models import IMAGE, Chain, written
+from torch import nn
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.pipeline import mixed_precision
+from edgeprune.pipeline.mixed_precision import write_mixed
+from edgeprune.quantization.floating import load_float
+from edgeprune.quantization.mixing import (
+    ChainCosts,
+    FidelityGame,
+    chain_costs,
+    fastest,
+    hold,
+    improve,
+    sensitivities,
+)
+from edgeprune.quantization.segments import segments
+from edgeprune.targets import load_target
+
+SHARES = st.floats(-0.3, 0.3)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> ChainCosts:
+    count = draw(st.integers(1, 7))
+    own = draw(st.lists(SHARES, min_size=count, max_size=count))
+    borders = draw(st.lists(st.floats(0, 0.2), min_size=count + 1, max_size=count + 1))
+    return ChainCosts(own=np.array(own), borders=np.array(borders))
+
+
+@given(chains())
+def test_the_fastest_mixture_is_that_of_brute_force(costs: ChainCosts) -> None:
+    found = fastest(costs)
+    every = itertools.product((False, True), repeat=len(costs.own))
+    assert costs.time(found) == pytest.approx(min(map(costs.time, every)))
+
+
+@given(chains(), st.floats(0.001, 0.01))
+def test_a_chain_is_known_again_from_its_pieces_alone_and_together(costs: ChainCosts, each: float) -> None:
+    count = len(costs.own)
+    values = np.arange(1, count + 2) * 100
+    truth = ChainCosts(own=costs.own, borders=each * values / 100)
+    alone = [truth.time(tuple(i == p for i in range(count))) for p in range(count)]
+    found = chain_costs(alone, truth.time((True,) * count), values.tolist())
+    if count > 1:
+        np.testing.assert_allclose(found.borders, truth.borders, atol=1e-9)
+        np.testing.assert_allclose(found.own, truth.own, atol=1e-9)
+
+
+@given(chains())
+def test_nothing_slower_than_32_bits_is_chosen(costs: ChainCosts) -> None:
+    chosen = improve(costs, {}, costs.time)
+    assert costs.time(chosen) <= 1.0
+    if any(chosen):
+        assert costs.time(chosen) <= 0.99
+
+
+def test_a_mixture_that_is_slower_than_its_model_said_gives_way_to_a_measured_one() -> None:
+    costs = ChainCosts(own=np.array([-0.2, -0.1]), borders=np.zeros(3))
+    truth = {(True, True): 1.2, (True, False): 0.9, (False, True): 1.1, (False, False): 1.0}
+    assert improve(costs, {}, truth.__getitem__) == (True, False)
+
+
+@pytest.mark.parametrize("count", [4, 9])
+def test_the_most_harmful_pieces_go_back_first(count: int) -> None:
+    harm = np.linspace(0.1, 1.0, count)
+    game = FidelityGame(count, lambda m: -float(harm[list(m)].sum()))
+    found = sensitivities(game, np.random.default_rng(0))
+    np.testing.assert_allclose(found, harm, atol=1e-9)
+    mixture = hold((True,) * count, lambda m: float(harm[list(m)].sum()), float(harm[:2].sum()), found)
+    assert mixture == (True, True) + (False,) * (count - 2)
+    assert hold((True,) * count, lambda m: 1.0, 2.0, found) == (True,) * count
+
+
+def test_pieces_cover_the_network_once_and_end_where_one_tensor_passes(tmp_path: Path) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3, padding=1)
+            self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(6))
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.first(x))
+            for one, two in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+                x = torch.relu(x + two(torch.relu(one(x))))
+            return self.head(x.mean((2, 3)))
+
+    model = load_float(written(Residual(), tmp_path / "residual.onnx"))
+    found = segments(model)
+    assert [len(piece.weighted) for piece in found] == [1, 2, 2, 2, 1]
+    names = [node.name for node in model.proto.graph.node]
+    assert [name for piece in found for name in piece.nodes] == names
+    assert found[1].end_values == 8 * 8 * 8
+    joined = segments(model, most=3)
+    assert len(joined) == 3
+    assert [name for piece in joined for name in piece.nodes] == names
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> tuple[Path, ImageBatch]:
+    images = torch.randn(32, *IMAGE, generator=torch.Generator().manual_seed(0))
+    return written(Chain(), tmp_path / "chain.onnx"), ImageBatch(images=images, labels=None)
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_what_is_measured_decides(
+    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    def ratio(_source: Path, path: Path, *, threads: int) -> float:
+        return 1.0 + (-0.1 if faster else 0.1) * path.stem.count("8")
+
+    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
+    path, images = chain
+    report = write_mixed(path, tmp_path / "q.onnx", images, target=load_target("host"), threads=1)
+    assert {piece.integer for piece in report.pieces} == {faster}
+    assert (report.integer is None) is not faster
+    assert all(piece.alone == pytest.approx(0.9 if faster else 1.1) for piece in report.pieces)
+    assert ((tmp_path / "q.onnx").read_bytes() == path.read_bytes()) is not faster
+
+
+def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
+    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, images = chain
+    done = tmp_path / "q.onnx"
+    free = write_mixed(path, done, images, target=load_target("rpi4"), threads=1)
+    assert all(piece.integer and piece.alone is None for piece in free.pieces)
+    before, after = (parity.run_onnx(p, images.images, threads=1)[0] for p in (path, done))
+    assert np.square(before - after).sum() < 0.01 * np.square(before).sum()
+    monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
+    held = write_mixed(path, done, images, target=load_target("rpi4"), threads=1, max_drop_points=6.0)
+    assert sum(piece.integer for piece in held.pieces) == 1
+    assert held.harm is not None
+    assert any("among the most harmful" in piece.why for piece in held.pieces)
