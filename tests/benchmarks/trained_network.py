@@ -14,6 +14,7 @@ from resnet20 import resnet20
 from safetensors.torch import load_file
 from torch.fx import GraphModule
 
+from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
 from edgeprune.artifacts.model import LoadedModel, ModelFormat
 from edgeprune.artifacts.pruning import Ranking
@@ -152,6 +153,10 @@ class TrainedNetwork:
     def outputs(self, network: torch.nn.Module) -> torch.Tensor:
         """Answers (n, 10) on the test images."""
         return torch.cat([network(images) for images in torch.split(self._test, 500)])
+
+    def onnx_outputs(self, path: Path) -> np.ndarray:
+        """Answers (n, 10) of an ONNX file on the test images."""
+        return parity.run_onnx(path, self._test, threads=torch.get_num_threads(), batch=500)[0]
 
     def _originally(self) -> torch.Tensor:
         if self._original is None:

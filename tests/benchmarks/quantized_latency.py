@@ -1,0 +1,137 @@
+"""CPU time of networks at 224 pixels in 8 bits over 32: plain, ours whole, ours mixed; and pruned as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from quantized_resnet20 import by_nncf, plain
+
+import edgeprune
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.latency import LatencyRatio
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.cards import load_card
+from edgeprune.exporting import export_onnx, simplify_onnx
+from edgeprune.graph.capture import export_program
+from edgeprune.latency.timing import compare
+from edgeprune.loading import load_model
+from edgeprune.pipeline.mixed_precision import write_mixed
+from edgeprune.quantization.formats import integer_format
+from edgeprune.quantization.integers import quantize_integers
+from edgeprune.targets import HOST, load_target
+
+Row = dict[str, Any]
+
+NETWORKS = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0")
+COMBINED = "resnet18 at half of the MACs"
+LABELS = ("onnxruntime static", "NNCF", "edgeprune int8", "edgeprune auto")
+PAIRS = 200
+_IMAGES, _SIZE = 32, 224
+
+
+def network(name: str, work: Path, *, threads: int) -> Row:
+    """A network with random weights, its norms fitted to noise so that activations are alive."""
+    images, source = _noise(), work / "source.onnx"
+    _write(_alive(name), source)
+    plain(source, work / "plain.onnx", images)
+    by_nncf(source, work / "nncf.onnx", images)
+    form = integer_format(load_target(HOST))
+    quantize_integers(source, work / "ours.onnx", images, form=form, threads=threads)
+    mixed = write_mixed(
+        source, work / "mixed.onnx", ImageBatch(images=images, labels=None),
+        target=load_target(HOST), threads=threads,
+    )  # fmt: skip
+    files = {
+        "onnxruntime static": "plain",
+        "NNCF": "nncf",
+        "edgeprune int8": "ours",
+        "edgeprune auto": "mixed",
+    }
+    return {
+        "network": name,
+        "ratios": {
+            label: _interval(compare(source, work / f"{file}.onnx", threads=threads, pairs=PAIRS))
+            for label, file in files.items()
+        },
+        "sizes": {
+            label: (work / f"{file}.onnx").stat().st_size / source.stat().st_size
+            for label, file in files.items()
+        },
+        "pieces": [sum(p.integer for p in mixed.pieces), len(mixed.pieces)],
+    }
+
+
+def combined(work: Path, *, threads: int) -> Row:
+    """ResNet-18 at half of the MACs, widths rounded, then 8 bits, against the whole in 32."""
+    noise = (127 + 40 * _noise(64).permute(0, 2, 3, 1).numpy()).clip(0, 255).astype("uint8")
+    np.savez(work / "images.npz", images=noise)
+    report = edgeprune.compress(
+        "torchvision:resnet18", weights="none", calibration=work / "images.npz", output=work / "out",
+        preprocessing=load_card("imagenet"), input_shape=(3, _SIZE, _SIZE), ratio=0.5, threads=threads,
+        precision=Precision.INT8,
+    )  # fmt: skip
+    deployment = report.deployment
+    assert deployment.host_cpu_ratio is not None
+    return {
+        "network": COMBINED,
+        "ratios": {"edgeprune int8": _interval(deployment.host_cpu_ratio)},
+        "sizes": {"edgeprune int8": deployment.compressed.size_bytes / deployment.original.size_bytes},
+        "pieces": None,
+    }
+
+
+def _noise(count: int = _IMAGES) -> torch.Tensor:
+    return torch.randn(count, 3, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def _alive(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    module = load_model(f"torchvision:{name}", weights="none").module
+    module.train()
+    with torch.no_grad():
+        for _ in range(3):
+            module(torch.randn(8, 3, _SIZE, _SIZE))
+    return module.eval()
+
+
+def _write(module: torch.nn.Module, path: Path) -> None:
+    exported = path.with_suffix(".exported.onnx")
+    export_onnx(export_program(module, torch.zeros(2, 3, _SIZE, _SIZE)), exported)
+    simplify_onnx(exported, path)
+
+
+def _interval(found: LatencyRatio) -> list[float]:
+    return [found.ratio, found.low, found.high]
+
+
+def render(rows: list[Row]) -> str:
+    """One line a network."""
+    if not rows:
+        return ""
+    text = (
+        f"\n## CPU time over 32 bits, {_SIZE} pixels\n\n"
+        f"Random weights, {PAIRS} interleaved pairs, median with a 95% interval; in brackets the size "
+        "over that of\n"
+        "the 32-bit file. *onnxruntime static*: its own static quantization (QDQ, minmax, unsigned "
+        "activations,\n"
+        "a scale per output channel) after its own preprocessing. *NNCF*: its defaults for ONNX. *auto*: "
+        "pieces in 8 bits of all pieces.\n"
+        f"{COMBINED}: `compress --ratio 0.5 --precision int8` against the original in 32 bits.\n\n"
+        f"| network | {' | '.join(LABELS)} | pieces |\n|---|---|---|---|---|---|\n"
+    )
+    for row in rows:
+        cells = [
+            f"{_words(row['ratios'][label])} ({row['sizes'][label]:.3f})" if label in row["ratios"] else ""
+            for label in LABELS
+        ]
+        pieces = "" if row["pieces"] is None else f"{row['pieces'][0]} of {row['pieces'][1]}"
+        text += f"| {row['network']} | {' | '.join(cells)} | {pieces} |\n"
+    return text
+
+
+def _words(interval: list[float]) -> str:
+    middle, low, high = interval
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
