@@ -133,6 +133,7 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
     quantized = _quantized(model, ranges, found.form, kept_float)
     read_by_a_sixth(quantized, clipped)
     note_equalized(quantized, found.scaled)
+    _lighten(quantized)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
         format=found.form,
@@ -143,6 +144,14 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
         corrected=layers,
         kept_float=tuple(sorted(kept_float)),
     )
+
+
+def _lighten(quantized: ModelProto) -> None:
+    """Leave out what every reader can infer: shapes of inner tensors, names of the many added nodes."""
+    del quantized.graph.value_info[:]
+    for node in quantized.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""
 
 
 def _ranges(
