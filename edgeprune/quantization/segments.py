@@ -51,14 +51,13 @@ def _pieces(model: FloatModel) -> list[list[NodeProto]]:
         for name in node.input:
             last_use[name] = place
     outputs = {value.name for value in model.proto.graph.output}
-    constants = {i.name for i in model.proto.graph.initializer}
     alive: set[str] = {model.input_name}
     pieces: list[list[NodeProto]] = [[]]
     for place, node in enumerate(nodes):
         pieces[-1].append(node)
         computed = any(name in alive for name in node.input)
         if computed:
-            alive.update(name for name in node.output if name not in constants)
+            alive.update(name for name in node.output if name in model.shapes)
         alive = {name for name in alive if last_use.get(name, -1) > place or name in outputs}
         lone = len(alive) == 1 and computed
         if lone and place + 1 < len(nodes):
