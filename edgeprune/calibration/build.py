@@ -121,6 +121,7 @@ class _Reading:
     channels: int | None
     input_shape: tuple[int, ...] | None
     images: list[Tensor] = field(default_factory=list)
+    store: Tensor = field(default_factory=lambda: torch.empty(0))
     labels: list[int | None] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
@@ -152,7 +153,11 @@ class _Reading:
         self.converted += image.shape[0] != raw.pixels.shape[0]
         self.digests.append(image_digest(raw.pixels))
         self.labels.append(raw.label)
-        self.images.append(image)
+        place = len(self.images)
+        if image.shape == self.store.shape[1:]:
+            self.images.append(self.store[place].copy_(image))
+        else:
+            self.images.append(image)  # grey among colour: all are converted at the end
 
     def _check_first(self, image: Tensor, expected: int) -> None:
         shape = tuple(image.shape)
@@ -164,6 +169,7 @@ class _Reading:
         needed_bytes = expected * image.numel() * _FLOAT32_BYTES
         _log.info("%d images %s take %.0f MiB", expected, shape, needed_bytes / 2**20)
         check_memory(needed_bytes, len_text=f"{expected} images of shape {shape}")
+        self.store = torch.empty((expected, *shape))
 
     def _fits_first(self, image: Tensor) -> bool:
         first = self.images[0].shape
@@ -198,7 +204,8 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     channels_seen = {image.shape[0] for image in reading.images}
     if len(channels_seen) > 1:
         reading.converted += sum(image.shape[0] == 1 for image in reading.images)
-        reading.images[:] = [convert_channels(image, 3) for image in reading.images]
+        reading.store = torch.stack([convert_channels(image, 3) for image in reading.images])
+        reading.images[:] = list(reading.store)
     options = reading.options or Preprocessing()
     notes = [
         *reading.source.notes,
@@ -212,9 +219,13 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     kept_back = draw(held_out_count(total, held_out_fraction), total, labels, rng)
     rest = sorted(set(range(total)) - set(kept_back))
     # Any first few images of a part stand for all classes.
+    parts = [[part[int(i)] for i in rng.permutation(len(part))] for part in (rest, kept_back)]
+    reading.images.clear()
+    put_in_order(reading.store, [index for part in parts for index in part])
+    stored = torch.split(reading.store, [len(part) for part in parts])
     fitting, held_out = (
-        _batch(reading, labels, [part[int(i)] for i in rng.permutation(len(part))])
-        for part in (rest, kept_back)
+        ImageBatch(images=own, labels=_labels_of(labels, part))
+        for own, part in zip(stored, parts, strict=True)
     )
     return CalibrationSet(
         fitting=fitting,
@@ -268,10 +279,22 @@ def _value_notes(reading: _Reading) -> list[str]:
     return notes
 
 
-def _batch(reading: _Reading, labels: list[int] | None, indices: list[int]) -> ImageBatch:
-    images = torch.empty((len(indices), *reading.images[indices[0]].shape))
-    for position, index in enumerate(indices):
-        images[position] = reading.images[index]
-        reading.images[index] = torch.empty(0)  # every image is in one part only: keep memory at one copy
-    chosen = None if labels is None else torch.tensor([labels[i] for i in indices], dtype=torch.int64)
-    return ImageBatch(images=images, labels=chosen)
+def put_in_order(store: Tensor, order: list[int]) -> None:
+    """Permute images (n, ...) in place: afterwards ``store[k]`` is what ``store[order[k]]`` was.
+
+    In place, since images are what takes the memory, and one copy of them is enough.
+    """
+    done = [False] * len(order)
+    for start in range(len(order)):
+        if done[start]:
+            continue
+        first, place = store[start].clone(), start
+        while not done[place]:
+            done[place] = True
+            source = order[place]
+            store[place].copy_(first if source == start else store[source])
+            place = source
+
+
+def _labels_of(labels: list[int] | None, indices: list[int]) -> Tensor | None:
+    return None if labels is None else torch.tensor([labels[i] for i in indices], dtype=torch.int64)

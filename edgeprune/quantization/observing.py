@@ -15,7 +15,7 @@ from edgeprune.errors import QuantizationError
 from edgeprune.quantization.floating import FloatModel, bytes_per_image
 
 BINS = 2048
-MEMORY_LIMIT_BYTES = 256 * 2**20
+MEMORY_LIMIT_BYTES = 64 * 2**20
 _MOST_AT_ONCE = 32
 
 FloatArray = NDArray[np.float64]

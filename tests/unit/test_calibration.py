@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from edgeprune.artifacts.calibration import CalibrationSet, ChannelOrder, Preprocessing
 from edgeprune.calibration import limits, load_calibration
+from edgeprune.calibration.build import put_in_order
 from edgeprune.calibration.split import draw, held_out_count
 from edgeprune.compat import import_torchvision
 from edgeprune.errors import CalibrationError, UsageError
@@ -411,9 +414,9 @@ def test_what_is_no_map_style_dataset() -> None:
         def __iter__(self) -> Any:
             return iter([])
 
-    for given in (Stream(), 7, {"images": 1}):
+    for source in (Stream(), 7, {"images": 1}):
         with pytest.raises(CalibrationError, match="accepted is a torch Dataset with a length"):
-            load_calibration(given)  # type: ignore[arg-type]
+            load_calibration(source)  # type: ignore[arg-type]
     with pytest.raises(CalibrationError, match=r"DataLoader; return the Dataset inside it"):
         load_calibration(DataLoader(Items([1])))  # type: ignore[arg-type]
 
@@ -693,3 +696,12 @@ def test_the_fingerprint_does_not_depend_on_names(tmp_path: Path) -> None:
                 path.rename(path.with_name(f"renamed-{path.name}"))
         prints.append(load_calibration(folder, preprocessing=PLAIN).fingerprint_sha256)
     assert prints[0] == prints[1]
+
+
+@given(st.permutations(range(9)))
+def test_images_are_put_in_order_in_place(order: list[int]) -> None:
+    images = torch.arange(18.0).view(9, 2)
+    expected, place = images[order], images.data_ptr()
+    put_in_order(images, order)
+    assert torch.equal(images, expected)
+    assert images.data_ptr() == place
