@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,20 @@ ARCHITECTURE = ("--arch", f"{DIGITS / 'model.py'}:digits_net")
 DATA = ("--calibration", DIGITS_DATA, "--threads", "1")
 
 
+@pytest.fixture(scope="module")
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(digits_network(), tmp_path_factory.mktemp("digits") / "digits.onnx", (1, 8, 8))
+
+
 @pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    return written(digits_network(), tmp_path / "digits.onnx", (1, 8, 8))
+def exported(exported_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(exported_once, tmp_path / "digits.onnx"))
+
+
+@pytest.fixture(scope="module")
+def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    return written(module, tmp_path_factory.mktemp("classes") / "classes.onnx", (1, 8, 8))
 
 
 def test_an_export_is_what_was_exported(edgeprune: Any, exported: Path) -> None:
@@ -34,14 +46,13 @@ def test_an_export_is_what_was_exported(edgeprune: Any, exported: Path) -> None:
     assert found["first_diverging"] is None
 
 
-def test_the_first_tensor_that_differs_is_named(edgeprune: Any, tmp_path: Path) -> None:
+def test_the_first_tensor_that_differs_is_named(edgeprune: Any, exported: Path, tmp_path: Path) -> None:
     weights = load_file(DIGITS_MODEL[0])
     name = next(name for name in weights if name.startswith("depthwise.0") and name.endswith("weight"))
     weights[name] = weights[name] * 1.2
     save_file(weights, str(tmp_path / "other.safetensors"))
-    before = written(digits_network(), tmp_path / "before.onnx", (1, 8, 8))
     done = edgeprune(
-        "verify", str(before), str(tmp_path / "other.safetensors"), *ARCHITECTURE, *DATA, "--json"
+        "verify", str(exported), str(tmp_path / "other.safetensors"), *ARCHITECTURE, *DATA, "--json"
     )
     assert done.returncode == 8
     found = json.loads(done.stdout)
@@ -51,7 +62,7 @@ def test_the_first_tensor_that_differs_is_named(edgeprune: Any, tmp_path: Path) 
     names = list(errors)
     assert all(errors[name] < 1e-5 for name in names[: names.index(first)])
     assert f"the first inner tensor beyond it is {first}" in done.stderr.splitlines()[-1]
-    shown = edgeprune("verify", str(before), str(tmp_path / "other.safetensors"), *ARCHITECTURE, *DATA)
+    shown = edgeprune("verify", str(exported), str(tmp_path / "other.safetensors"), *ARCHITECTURE, *DATA)
     assert "FAILED at a tolerance of 0.001" in shown.stdout
     assert f"first inner tensor beyond the tolerance: {first}" in shown.stdout
 
@@ -103,9 +114,16 @@ def test_models_without_a_common_tensor_are_compared_by_their_outputs(
     ],
 )
 def test_what_is_refused(
-    edgeprune: Any, exported: Path, models: tuple[str, str], options: tuple[str, ...], status: int, said: str
+    edgeprune: Any,
+    exported: Path,
+    three_classes: Path,
+    models: tuple[str, str],
+    options: tuple[str, ...],
+    status: int,
+    said: str,
 ) -> None:
     folder = exported.parent
+    shutil.copy(three_classes, folder)
     (folder / "text.onnx").write_text("no model")
     written(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), folder / "classes.onnx", (1, 8, 8)

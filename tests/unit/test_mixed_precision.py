@@ -110,10 +110,12 @@ def test_pieces_cover_the_network_once_and_end_where_one_tensor_passes(tmp_path:
     assert [name for piece in joined for name in piece.nodes] == names
 
 
-@pytest.fixture
-def chain(tmp_path: Path) -> tuple[Path, ImageBatch]:
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageBatch]:
+    torch.manual_seed(0)
     images = torch.randn(32, *IMAGE, generator=torch.Generator().manual_seed(0))
-    return written(Chain(), tmp_path / "chain.onnx"), ImageBatch(images=images, labels=None)
+    path = written(Chain(), tmp_path_factory.mktemp("chain") / "chain.onnx")
+    return path, ImageBatch(images=images, labels=None)
 
 
 @pytest.mark.parametrize("faster", [True, False])

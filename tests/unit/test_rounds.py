@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import networks as nets
@@ -37,6 +37,15 @@ def test_players_that_are_left_are_known_by_their_parameters(factory: Callable[[
     owner = case.coupling.group_of_player()
     for group in left.groups:
         assert len(set(owner[origins[list(group.players)]])) == 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_samples() -> Iterator[None]:
+    """What is tested here is who is ranked when, not how well."""
+    real = rounds.options_for
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "options_for", lambda c, r: replace(real(c, r), samples=128, cost_samples=256))
+        yield
 
 
 @pytest.fixture(scope="module")
