@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def render(rows: list[Row]) -> str:
         "over that of\n"
         "the 32-bit file. *onnxruntime static*: its own static quantization (QDQ, minmax, unsigned "
         "activations,\n"
-        "a scale per output channel) after its own preprocessing. *NNCF*: its defaults for ONNX. *auto*: "
+        "a scale per output channel) after its own preprocessing. *NNCF* " + version("nncf") + ": its\n"
+        "defaults for ONNX. *auto*: "
         "pieces in 8 bits of all pieces.\n"
         f"{COMBINED}: `compress --ratio 0.5 --precision int8` against the original in 32 bits.\n\n"
         f"| network | {' | '.join(LABELS)} | pieces |\n|---|---|---|---|---|---|\n"
