@@ -127,6 +127,10 @@ def _judge(
         original = parity.run_torch(prepared.captured.graph_module, held.images)
         labels = None if held.labels is None else held.labels.numpy()
         kind = parity.accuracy_kind(original, labels is not None)
+
+        def in_onnx(name: str) -> parity.Outputs:
+            return parity.run_onnx(folder / name, held.images, threads=run.threads)
+
         by_stage = {
             "original": original,
             "pruned": parity.run_torch(pruned.bare, held.images),
@@ -136,19 +140,10 @@ def _judge(
                 if pruned.finetuned is None
                 else {"fine-tuned": parity.run_torch(pruned.finetuned, held.images)}
             ),
-            "ONNX": parity.run_onnx(
-                folder / ("model.onnx" if quantized is None else FLOAT_FILE), held.images, threads=run.threads
-            ),
-            **(
-                {}
-                if quantized is None
-                else {
-                    quantized.precision.value: parity.run_onnx(
-                        folder / "model.onnx", held.images, threads=run.threads
-                    )
-                }
-            ),
+            "ONNX": in_onnx("model.onnx" if quantized is None else FLOAT_FILE),
         }
+        if quantized is not None:
+            by_stage[quantized.precision.value] = in_onnx("model.onnx")
         figures_found = tuple(
             parity.accuracy(stage, found, original=original, labels=labels, kind=kind)
             for stage, found in by_stage.items()

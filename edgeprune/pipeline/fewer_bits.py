@@ -48,8 +48,7 @@ def write_quantized(
         if kept_float:
             raise UsageError(
                 "nodes to keep in 32 bits were named with --precision auto, which chooses them itself; "
-                "accepted is "
-                "--keep-float with int8"
+                "accepted is --keep-float with int8"
             )
         return write_mixed(
             source, destination, images,
@@ -58,8 +57,7 @@ def write_quantized(
     if precision is not Precision.INT8:
         raise UsageError(
             f"precision {precision.value} was asked for; accepted are int8, auto and fp16, since the file is "
-            "in fp32 "
-            "already"
+            "in fp32 already"
         )
     return quantize_integers(
         source,
@@ -80,8 +78,7 @@ def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, 
         return _notes_of_mixture(details, target)
     found = [
         "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
-        "nothing from "
-        "16-bit arithmetic, so only the file is smaller"
+        "nothing from 16-bit arithmetic, so only the file is smaller"
     ]
     if details.kept_float:
         more = len(details.kept_float) - _SHOWN
@@ -94,8 +91,7 @@ def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str,
     if not target.is_host:
         return (
             "which pieces are faster in 8 bits can only be measured on the device itself, not on "
-            f"{target.name} "
-            "from here, so all are in 8 bits but those that the drop forbids",
+            f"{target.name} from here, so all are in 8 bits but those that the drop forbids",
         )
     if details.integer is None:
         return ("no mixture of 8 and 32 bits was faster than 32 bits alone, so the file stays as it is",)

@@ -66,9 +66,8 @@ def check_options(options: CompressOptions) -> None:
     if options.precision is not Precision.FP32 and not options.budget.is_empty:
         raise UsageError(
             f"--precision {options.precision.value} was given with a limit on latency, size, memory or "
-            "the drop; a "
-            "search measures 32-bit candidates: leave one out, or quantize what was found with edgeprune "
-            "quantize"
+            "the drop; a search measures 32-bit candidates: leave one out, or quantize what was found with "
+            "edgeprune quantize"
         )
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")

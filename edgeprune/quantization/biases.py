@@ -26,10 +26,7 @@ def correct_biases(
     model: FloatModel, values: dict[str, ChannelValues], form: IntegerFormat, kept_float: frozenset[str]
 ) -> tuple[FloatModel, int]:
     """The model with corrected biases, and of how many layers."""
-    used: dict[str, int] = {}
-    for node in model.proto.graph.node:
-        for name in node.input:
-            used[name] = used.get(name, 0) + 1
+    used = model.uses()
     new: dict[str, NDArray[np.float32]] = {}
     for node in model.proto.graph.node:
         bias = node.input[2] if len(node.input) > 2 else ""

@@ -72,7 +72,7 @@ def equalized_tensors(proto: ModelProto) -> frozenset[str]:
 
 def find_pairs(model: FloatModel) -> list[Pair]:
     """Convolutions (or products) whose output only another one reads, through ops that let scales pass."""
-    readers, used = model.readers(), _uses(model)
+    readers, used = model.readers(), model.uses()
     found = []
     for node in model.proto.graph.node:
         if not _scalable_output(node, model, used):
@@ -89,15 +89,6 @@ def find_pairs(model: FloatModel) -> list[Pair]:
             if at.op_type not in _SCALES_THROUGH or not _keeps_channels(at, model):
                 break
             between.append(at.output[0])
-    return found
-
-
-def _uses(model: FloatModel) -> dict[str, int]:
-    """How many nodes read each constant: a shared one cannot be scaled for one of them."""
-    found: dict[str, int] = {}
-    for node in model.proto.graph.node:
-        for name in node.input:
-            found[name] = found.get(name, 0) + 1
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.errors import QuantizationError
+from edgeprune.imports import first_line
 
+_REASON_LENGTH = 300
 MIN_OPSET = 13
 """From here on QuantizeLinear takes a scale for each channel."""
 
@@ -67,6 +70,10 @@ class FloatModel:
             found.setdefault(value.name, []).append(NodeProto())
         return found
 
+    def uses(self) -> dict[str, int]:
+        """How many nodes read each constant or activation: a shared constant cannot be changed for one."""
+        return dict(Counter(name for node in self.proto.graph.node for name in node.input))
+
     def replaced(self, constants: dict[str, FloatArray]) -> FloatModel:
         """The same model with other values of some constants."""
         proto = ModelProto()
@@ -93,7 +100,8 @@ def load_float(path: Path) -> FloatModel:
         inferred = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
     except Exception as error:
         raise QuantizationError(
-            f"{path.name} could not be simplified ({_first_line(error)}); accepted is a valid ONNX file"
+            f"{path.name} could not be simplified ({first_line(error, _REASON_LENGTH)}); accepted is a valid "
+            "ONNX file"
         ) from error
     _name_nodes(inferred)
     found = FloatModel(proto=inferred, input_name=name, input_shape=shape)
@@ -118,7 +126,8 @@ def _read(path: Path) -> ModelProto:
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise QuantizationError(
-            f"{path.name} is no valid ONNX file ({_first_line(error)}); give one that onnx can load"
+            f"{path.name} is no valid ONNX file ({first_line(error, _REASON_LENGTH)}); give one that onnx "
+            "can load"
         ) from error
     return proto
 
@@ -169,10 +178,6 @@ def _name_nodes(proto: ModelProto) -> None:
                 name += "_"
             node.name = name
             taken.add(name)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def bytes_per_image(shapes: dict[str, tuple[int, ...]], names: list[str]) -> int:

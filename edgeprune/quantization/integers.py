@@ -20,12 +20,15 @@ from torch import Tensor
 from edgeprune import progress
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
 from edgeprune.errors import QuantizationError
+from edgeprune.imports import first_line
 from edgeprune.quantization.biases import add_biases, correct_biases
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
 from edgeprune.quantization.rewrites import hard_activations, pool_means, read_by_a_sixth
+
+_REASON_LENGTH = 300
 
 OPS = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "Add", "Mul", "Concat", "Split", "Pad"),
@@ -196,8 +199,8 @@ def _quantized(
             quantizer.model.topological_sort()
     except Exception as error:
         raise QuantizationError(
-            f"onnxruntime could not quantize the model ({_first_line(error)}); keep the node that it names "
-            "in 32 bits, or report it with the model's architecture"
+            f"onnxruntime could not quantize the model ({first_line(error, _REASON_LENGTH)}); keep the node "
+            "that it names in 32 bits, or report it with the model's architecture"
         ) from error
     found = quantizer.model.model
     assert isinstance(found, ModelProto)
@@ -233,7 +236,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         root.setLevel(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
