@@ -124,20 +124,21 @@ def _agreement(reference: Outputs, candidate: Outputs) -> float | None:
     return float((reference[0].argmax(1) == candidate[0].argmax(1)).mean())
 
 
-def require(figures: tuple[ParityFigure, ...]) -> None:
+def require(figures: tuple[ParityFigure, ...], where: Callable[[ParityFigure], str] | None = None) -> None:
     """Raise for the first pair of neighbours that disagrees.
+
+    ``where`` tells of such a pair what is known of the place where it parts.
 
     Raises:
         ParityError: names the pair, the difference and the tolerance.
     """
     for figure in figures:
         if figure.verdict is Verdict.FAILED:
+            place = "" if where is None else f" ({where(figure)})"
             raise ParityError(
                 f"{figure.candidate} differs from {figure.reference} by {figure.relative_error:.2e} of the "
-                "largest "
-                f"output, accepted is {figure.tolerance:.0e}: the stage between them is wrong for this "
-                "model; "
-                "nothing was written, please report it with the model's architecture."
+                f"largest output, accepted is {figure.tolerance:.0e}{place}: the stage between them is wrong "
+                "for this model; nothing was written, please report it with the model's architecture."
             )
 
 

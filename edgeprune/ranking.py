@@ -30,7 +30,8 @@ from edgeprune.shapley.subgame import SubGame
 _MIN_SAMPLES = 256
 _MAX_COST_SAMPLES = 4096
 _SAMPLES_PER_PLAYER = 16
-_WORK_MACS = 1.4e12
+_WORK_MACS = 0.9e12
+_COST_WORK_MACS = 0.51e12
 _BATCH = 32
 _LEAST_BATCH = 8
 _BATCHES = 64
@@ -126,13 +127,14 @@ def cost_law(ratio: float) -> float:
     return max(0.2, 1.0 - 0.8 * ratio)
 
 
-def affordable_samples(num_players: int, macs_per_image: int) -> int:
-    """(Image, coalition) pairs by default: 16 a player, within 1.4e12 multiply-adds, 256 at least.
+def affordable_samples(num_players: int, macs_per_image: int, work_macs: float = _WORK_MACS) -> int:
+    """(Image, coalition) pairs by default: 16 a player, within so many multiply-adds, 256 at least.
 
     A pair costs about three times a forward pass. Few are enough: on ResNet-20 at 50%, removal costs from
-    256 pairs in 32 coalitions left a divergence of 0.296 and 0.305, from 4,096 one of 0.320.
+    256 pairs in 32 coalitions left a divergence of 0.296 and 0.305, from 4,096 one of 0.320. So searches of
+    large networks, which rank several times, spend less on removal costs than on values.
     """
-    by_work = int(_WORK_MACS // max(1, 3 * macs_per_image))
+    by_work = int(work_macs // max(1, 3 * macs_per_image))
     return max(_MIN_SAMPLES, min(_SAMPLES_PER_PLAYER * num_players, by_work))
 
 
@@ -142,10 +144,11 @@ def options_for(coupling: CouplingGraph, ratio: float) -> RankingOptions:
     A batch of the removal costs has one coalition, so few samples come in smaller batches.
     """
     low, high = inclusion_law(ratio)
-    samples = affordable_samples(coupling.num_players, coupling.total_macs())
+    players, macs = coupling.num_players, coupling.total_macs()
+    samples = affordable_samples(players, macs)
     return RankingOptions(
         samples=samples,
-        cost_samples=min(samples, _MAX_COST_SAMPLES),
+        cost_samples=min(affordable_samples(players, macs, _COST_WORK_MACS), _MAX_COST_SAMPLES),
         batch=max(_LEAST_BATCH, min(_BATCH, samples // _BATCHES)),
         q_low=low,
         q_high=high,

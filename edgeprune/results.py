@@ -17,7 +17,7 @@ from edgeprune.artifacts.quantization import (
     Precision,
     QuantizationDetails,
 )
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow, TensorDeviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,19 +228,6 @@ def _integers(found: IntegerReport) -> list[Text]:
             f"layers equalized, biases of {found.corrected} layers corrected"
         ),
     ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorDeviation:
-    """How far an inner tensor of two models differs: root of the mean squared error over that of the first.
-
-    ``up_to_scales``: after every channel was scaled to fit, since the second model's were scaled on purpose.
-    """
-
-    name: str
-    error: float
-    cosine: float
-    up_to_scales: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,33 @@ class Deviation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TensorDeviation:
+    """How far an inner tensor of two models differs: root of the mean squared error over that of the first.
+
+    ``up_to_scales``: after every channel was scaled to fit, since the second model's were scaled on purpose.
+    """
+
+    name: str
+    error: float
+    cosine: float
+    up_to_scales: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerParity:
+    """How far the inner tensors of two models are apart that both have under one name.
+
+    ``first_apart`` is the first in order of calculation beyond ``tolerance``, ``farthest`` the one with the
+    greatest error; both ``None`` where there is none.
+    """
+
+    compared: int
+    tolerance: float
+    first_apart: TensorDeviation | None
+    farthest: TensorDeviation | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerRow:
     """One prunable or frozen layer of the model before and after."""
 
@@ -178,7 +205,7 @@ class QuantizationSection:
     """How the delivered file was stored in fewer bits than the 32-bit one beside it.
 
     ``integer`` tells of 8 bits, ``mixed`` of 8 and 32, ``halves`` of 16; ``deviation`` is that of both files
-    on calibration images.
+    on calibration images, ``inner`` that of the tensors inside.
     """
 
     precision: Precision
@@ -186,6 +213,7 @@ class QuantizationSection:
     mixed: MixedReport | None
     halves: HalvesReport | None
     deviation: Deviation
+    inner: InnerParity
     float_size_bytes: int
 
 

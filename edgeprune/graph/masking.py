@@ -57,36 +57,57 @@ class ChannelReconstruction(nn.Module):
         self.ridge = ridge
         self.covariance = covariance
         self._regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
-        self._estimate = torch.eye(len(covariance))
-        self._direction = torch.zeros_like(self._estimate)
+        self._precision = _inverse(self._regular)
+        self._outside = torch.empty(0, dtype=torch.long)
+        self._estimate = torch.empty(0, len(covariance))
+        self._direction = torch.eye(len(covariance))
+        self.own_part = torch.empty(0)
 
     def set_coalition(self, present: Tensor) -> None:
         """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
         member = present[self.players]
         inside, outside = torch.where(member)[0], torch.where(~member)[0]
-        size = len(member)
-        estimate = torch.zeros(size, size, dtype=self.covariance.dtype)
-        direction = torch.zeros_like(estimate)
-        if len(inside):
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._regular[inside][:, inside]))
-            estimate[inside, inside] = 1.0
-            direction[inside[:, None], inside] = inverse / torch.diagonal(inverse)[:, None]
-            if len(outside):
-                mapped = self.covariance[outside][:, inside] @ inverse
-                estimate[outside[:, None], inside] = mapped
-                direction[outside[:, None], inside] = -mapped
+        mapped, inverse = self._conditional(inside, outside)
+        estimate = torch.zeros(len(outside), len(member), dtype=self.covariance.dtype)
+        estimate[:, inside] = mapped
+        direction = torch.zeros_like(self.covariance)
+        direction[inside[:, None], inside] = inverse / torch.diagonal(inverse)[:, None]
+        direction[outside[:, None], inside] = -mapped
         direction[outside, outside] = 1.0
+        self._outside = outside
         self._estimate = estimate.float()
         self._direction = direction.float()
 
+    def _conditional(self, inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+        """The map (outside, inside) that estimates absent channels, and the inverse covariance of the others.
+
+        With P the inverse covariance of all, they are -P_oo^-1 P_os and P_ss - P_so P_oo^-1 P_os, which takes
+        little where few channels are absent.
+        """
+        if 2 * len(outside) <= len(self.covariance):
+            across = self._precision[outside][:, inside]
+            mapped = -_inverse(self._precision[outside][:, outside]) @ across
+            return mapped, self._precision[inside][:, inside] + across.T @ mapped
+        inverse = _inverse(self._regular[inside][:, inside])
+        return self.covariance[outside][:, inside] @ inverse, inverse
+
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
-        """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by."""
+        """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by.
+
+        Where gradients are wanted, ``own_part`` then is what each channel alone can tell (rows, channels,
+        positions).
+        """
         places = (self.batch.dim, self.dim)
         shape = value.movedim(places, (0, 1)).shape
         centred = self.by_channel(value) - self.mean[:, None]
-        weights = rows_of_images(masks.index_select(1, self.players), self.batch).unsqueeze(2)
-        change = (self._direction @ centred).detach() * weights
-        rebuilt = self._estimate @ centred + change + self.mean[:, None]
+        rebuilt = centred
+        if len(self._outside):
+            rebuilt = centred.index_copy(1, self._outside, self._estimate @ centred)
+        if torch.is_grad_enabled():
+            weights = rows_of_images(masks.index_select(1, self.players), self.batch).unsqueeze(2)
+            self.own_part = self._direction @ centred.detach()
+            rebuilt = rebuilt + self.own_part * weights
+        rebuilt = rebuilt + self.mean[:, None]
         return rebuilt.reshape(shape).movedim((0, 1), places)
 
     def by_channel(self, value: Tensor) -> Tensor:
@@ -94,9 +115,10 @@ class ChannelReconstruction(nn.Module):
         moved = value.movedim((self.batch.dim, self.dim), (0, 1))
         return moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
 
-    def own_part(self, value: Tensor) -> Tensor:
-        """What each channel alone can tell (rows, channels, positions), given the coalition."""
-        return self._direction @ (self.by_channel(value) - self.mean[:, None])
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of a symmetric positive definite matrix (n, n)."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
 POINTS = (Membership, ChannelReconstruction)

@@ -52,10 +52,10 @@ class SecondMoments:
         with self._watching() as seen, torch.enable_grad():
             total, masks = self._project(coalition, images, rng)
             passed = [seen[place] for place in range(len(self._points))]
-            gradients = torch.autograd.grad(total, (masks, *(after for _, after in passed)))
+            gradients = torch.autograd.grad(total, (masks, *passed))
         self._squares += gradients[0][:, :-1].double().square().sum(0).numpy()
-        for place, ((before, _), gradient) in enumerate(zip(passed, gradients[1:], strict=True)):
-            self._gather(place, before, gradient)
+        for place, gradient in enumerate(gradients[1:]):
+            self._gather(place, gradient)
         self._images += len(images)
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -101,13 +101,13 @@ class SecondMoments:
         return self._squares / max(1, self._images)
 
     @contextmanager
-    def _watching(self) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-        """Value before and after every point, by its place, during one forward pass."""
-        seen: dict[int, tuple[Tensor, Tensor]] = {}
+    def _watching(self) -> Iterator[dict[int, Tensor]]:
+        """What every point gives, by its place, during one forward pass."""
+        seen: dict[int, Tensor] = {}
 
         def keep(place: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], None]:
-            def hook(_module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                seen[place] = (inputs[0].detach(), output)
+            def hook(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+                seen[place] = output
 
             return hook
 
@@ -118,9 +118,9 @@ class SecondMoments:
             for hook in hooks:
                 hook.remove()
 
-    def _gather(self, place: int, value: Tensor, gradient: Tensor) -> None:
+    def _gather(self, place: int, gradient: Tensor) -> None:
         point = self._points[place]
-        error = point.own_part(value)
+        error = point.own_part
         along = point.by_channel(gradient)
         flat = along.transpose(0, 1).flatten(1)
         self._metric[place] += (flat @ flat.T).double()

@@ -42,7 +42,7 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, torch.no_grad():
         costs = CandidateCosts(run, prepared, Path(scratch))
         planner = BudgetPlanner(run, prepared, costs.models())
-        if run.options.ratio is None and not exceeded_limits(costs.original, budget):
+        if run.options.ratio is None and not exceeded_limits(costs.stored, budget):
             run.note("the original already holds the budget, so nothing would be removed")
             plan = empty_plan(prepared.coupling)
         else:

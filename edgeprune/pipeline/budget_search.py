@@ -34,9 +34,10 @@ from edgeprune.pipeline.budget_aims import (
 from edgeprune.pipeline.budget_plans import BudgetPlanner
 from edgeprune.pipeline.candidate_costs import CandidateCosts
 from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, StoredCandidate
-from edgeprune.pipeline.candidates import CandidateStore, write_record
+from edgeprune.pipeline.candidates import CandidateStore, candidate_name, write_record
 from edgeprune.pipeline.dropping import shallower
 from edgeprune.pipeline.exports import write_onnx, write_surgery
+from edgeprune.pipeline.fewer_bits import put_in_fewer_bits
 from edgeprune.pipeline.kept_values import kept_values
 from edgeprune.pipeline.own_training import build
 from edgeprune.pipeline.state import Base, Planned, Prepared, Pruned, Run
@@ -72,9 +73,9 @@ class BudgetSearch:
         self._work = work
         self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
         self._tried: list[_Built] = []
-        held = prepared.calibration.held_out
-        self._original_outputs = parity.run_torch(prepared.captured.graph_module, held.images)
-        self._labels = None if held.labels is None else held.labels.numpy()
+        labels = prepared.calibration.held_out.labels
+        self._original_outputs = self._in_torch(prepared.captured.graph_module)
+        self._labels = None if labels is None else labels.numpy()
         self._kind = parity.accuracy_kind(self._original_outputs, self._labels is not None)
         if budget.max_drop_points is not None and self._kind is AccuracyKind.RELATIVE_ERROR:
             raise UsageError(
@@ -115,7 +116,7 @@ class BudgetSearch:
 
     def _best_within_costs(self) -> _Built:
         """The best with all blocks and, where that loses less, with fewer."""
-        if self._run.options.ratio is None and not exceeded_limits(self._original, self._budget):
+        if self._run.options.ratio is None and not exceeded_limits(self._costs.stored, self._budget):
             self._run.note("the original already holds the budget, so nothing is removed")
             return self._build(1.0, self._prepared.base, nothing=True)
         best, reason = self._within_costs(self._prepared.base, _MAX_CANDIDATES)
@@ -221,13 +222,18 @@ class BudgetSearch:
         return built
 
     def _make(self, number: int, planned: Planned, aim: float) -> _Built:
-        name, blocks = f"candidate {number}", _names(planned)
+        name, blocks = candidate_name(number), _names(planned)
         pruned = build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
-            path = folder / "model.onnx"
-            write_onnx(self._run, self._prepared, pruned.final, path, self._work)
-            figures = self._costs.measure(name, planned.plan, path)
-            figures = replace(figures, drop_points=self._drop(pruned.final), dropped=blocks)
+            write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work)
+            lost = self._drop(self._in_torch(pruned.final))
+            quantization = put_in_fewer_bits(
+                self._run, self._prepared, folder, max_drop_points=self._left_to_lose(lost)
+            )
+            if quantization is not None:
+                lost = self._drop(self._in_onnx(folder / "model.onnx"))
+            figures = self._costs.measure(name, planned.plan, folder)
+            figures = replace(figures, drop_points=lost, dropped=blocks)
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
             write_surgery(self._prepared, planned, pruned, folder)
             record = StoredCandidate(
@@ -237,6 +243,7 @@ class BudgetSearch:
                 parity=pruned.parity,
                 distillation=pruned.distillation,
                 dropped=blocks,
+                quantization=quantization,
             )
             write_record(record, pruned, folder)
         return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
@@ -248,10 +255,10 @@ class BudgetSearch:
         pruned = self.store.restored(number, bare, stored)
         return _Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
-    def _drop(self, module: GraphModule) -> float | None:
+    def _drop(self, outputs: parity.Outputs) -> float | None:
+        """Points that are lost on the images kept back."""
         if self._kind is AccuracyKind.RELATIVE_ERROR:
             return None
-        outputs = parity.run_torch(module, self._prepared.calibration.held_out.images)
         before, after = (
             parity.accuracy(
                 "", found, original=self._original_outputs, labels=self._labels, kind=self._kind
@@ -259,6 +266,18 @@ class BudgetSearch:
             for found in (self._original_outputs, outputs)
         )
         return 100 * (before - after)
+
+    def _left_to_lose(self, lost: float | None) -> float | None:
+        """What fewer bits may lose of what is allowed; no limit where that is gone already."""
+        limit = self._budget.max_drop_points
+        return None if limit is None or lost is None or lost > limit else limit - lost
+
+    def _in_torch(self, module: GraphModule) -> parity.Outputs:
+        return parity.run_torch(module, self._prepared.calibration.held_out.images)
+
+    def _in_onnx(self, path: Path) -> parity.Outputs:
+        held = self._prepared.calibration.held_out
+        return parity.run_onnx(path, held.images, threads=self._run.threads)
 
     def _out_of_reach(self, reason: str) -> BudgetError:
         if not self._tried:
@@ -298,6 +317,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         "recipe": f"{options.recipe}",
         "dropping of blocks": f"{options.drop_blocks}",
         "ranking in rounds": f"{options.rounds}",
+        "precision": options.precision.value,
     }
     with (
         kept_values(run, prepared, more) as journals,

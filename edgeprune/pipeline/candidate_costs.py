@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from edgeprune.artifacts.budget import Candidate
@@ -16,6 +17,7 @@ from edgeprune.pipeline.candidate_records import Baseline
 from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.exports import write_onnx
+from edgeprune.pipeline.fewer_bits import FLOAT_FILE, put_in_fewer_bits
 from edgeprune.pipeline.state import Prepared, Run
 from edgeprune.selection import CostModel, macs_model
 
@@ -31,26 +33,33 @@ class CandidateCosts:
             write_onnx(run, prepared, prepared.captured.graph_module, self._onnx, work)
             self.baseline = self._measure_original() if baseline is None else baseline
         self.original = self.baseline.original
+        self.stored = self.baseline.stored or self.original
 
     def models(self) -> list[tuple[CostModel, float]]:
-        """A model for every limited cost (latency where only the drop is limited), and its share of now."""
-        budget, original = self._run.options.budget, self.original
+        """A model for every limited cost (latency where only the drop is limited), and its share of now.
+
+        The models are of 32 bits: where fewer are stored, so much more of the network may stay.
+        """
+        budget, original, stored = self._run.options.budget, self.original, self.stored
         captured, coupling = self._prepared.captured, self._prepared.coupling
         found = []
         share = latency_share(budget, original)
         if share is not None or not budget.limits_costs:
-            found.append((self._latency_model(), share if share is not None else 1.0))
+            found.append((self._latency_model(), 1.0 if share is None else share / stored.latency_share))
         if budget.max_size_bytes is not None:
             model = size_model(captured, coupling, original.size_bytes)
-            found.append((model, budget.max_size_bytes / original.size_bytes))
-        if budget.max_memory_bytes is not None and original.memory_bytes:
+            found.append((model, budget.max_size_bytes / stored.size_bytes))
+        if budget.max_memory_bytes is not None and stored.memory_bytes:
             # Weights and activations shrink with the widths; multiply-accumulates with their product.
-            found.append((macs_model(coupling), budget.max_memory_bytes / original.memory_bytes))
+            found.append((macs_model(coupling), budget.max_memory_bytes / stored.memory_bytes))
         return found
 
-    def measure(self, name: str, plan: PruningPlan, path: Path) -> Candidate:
-        """What an exported candidate costs; it is not judged yet."""
-        target, original = self._prepared.target, self.original
+    def measure(self, name: str, plan: PruningPlan, folder: Path) -> Candidate:
+        """What the exported candidate in ``folder`` costs; it is not judged yet."""
+        return self._measure(name, 1.0 - plan.macs_removed_share, folder, self.original)
+
+    def _measure(self, name: str, macs_share: float, folder: Path, original: Candidate) -> Candidate:
+        target, path = self._prepared.target, folder / "model.onnx"
         if target.is_host:
             options = self._run.options
             share = compare(
@@ -58,10 +67,11 @@ class CandidateCosts:
                 batch_size=options.batch_size or 1, pairs=LATENCY_PAIRS, seed=options.seed,
             ).ratio  # fmt: skip
         else:
-            share = predict(path, target).latency_ms / original.latency_ms
+            exact = folder / FLOAT_FILE
+            share = predict(exact if exact.exists() else path, target).latency_ms / original.latency_ms
         return Candidate(
             name=name,
-            macs_share=1.0 - plan.macs_removed_share,
+            macs_share=macs_share,
             latency_ms=share * original.latency_ms,
             latency_share=share,
             latency_provenance=original.latency_provenance,
@@ -107,7 +117,24 @@ class CandidateCosts:
             drop_points=0.0,
             exceeded=(),
         )
-        return Baseline(original=original, cpu_ms=cpu_ms, layer_tables=tables)
+        return Baseline(
+            original=original, stored=self._measure_stored(original), cpu_ms=cpu_ms, layer_tables=tables
+        )
+
+    def _measure_stored(self, original: Candidate) -> Candidate | None:
+        """The original in the precision that is asked for."""
+        run, folder = self._run, self._onnx.parent / "stored"
+        folder.mkdir()
+        shutil.copyfile(self._onnx, folder / "model.onnx")
+        if put_in_fewer_bits(run, self._prepared, folder) is None:
+            return None
+        precision = run.options.precision.value
+        if not self._prepared.target.is_host:
+            run.note(
+                f"latency of candidates is predicted for their 32-bit form: nothing is known of {precision} "
+                f"on {self._prepared.target.name}"
+            )
+        return self._measure(f"original in {precision}", 1.0, folder, original)
 
     def _memory(self, path: Path) -> int | None:
         if self._run.options.budget.max_memory_bytes is None:

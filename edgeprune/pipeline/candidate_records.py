@@ -10,7 +10,7 @@ from typing import TypeVar
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.codec import from_jsonable
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, RecoveryReport
-from edgeprune.artifacts.report import ParityFigure
+from edgeprune.artifacts.report import ParityFigure, QuantizationSection
 from edgeprune.errors import UsageError
 
 CANDIDATES_FOLDER = "candidates"
@@ -29,13 +29,18 @@ class StoredCandidate:
     parity: tuple[ParityFigure, ...]
     distillation: DistillationReport | None = None
     dropped: tuple[str, ...] = ()
+    quantization: QuantizationSection | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What was measured before the first candidate: a search that goes on must reckon with the same."""
+    """What was measured before the first candidate: a search that goes on must reckon with the same.
+
+    ``stored`` is the original in the precision that is asked for; ``None`` where that is 32 bits.
+    """
 
     original: Candidate
+    stored: Candidate | None
     cpu_ms: float
     layer_tables: dict[str, tuple[tuple[float, ...], ...]]
 

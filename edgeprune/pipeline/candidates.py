@@ -100,8 +100,17 @@ class CandidateStore:
             left_out = shutil.ignore_patterns(_RECOVERED_NAME, _FINETUNED_NAME)
             shutil.copytree(place, folder / CANDIDATES_FOLDER / place.name, ignore=left_out)
 
+    def place_of(self, name: str) -> Path:
+        """Folder of the candidate with this name."""
+        return self.folder / name.replace(" ", "-")
+
     def _place(self, number: int) -> Path:
-        return self.folder / f"candidate-{number}"
+        return self.place_of(candidate_name(number))
+
+
+def candidate_name(number: int) -> str:
+    """What the candidate of that number is called."""
+    return f"candidate {number}"
 
 
 def write_record(found: StoredCandidate, pruned: Pruned, folder: Path) -> None:

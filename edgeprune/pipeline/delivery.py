@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from edgeprune import exporting, outputs, parity
 from edgeprune.artifacts.latency import LatencyPrediction
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import DeploymentSection, ParityFigure, QuantizationSection, RunReport
 from edgeprune.files import atomic_write_text
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
-from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline.assembly import assemble_report, package_versions
+from edgeprune.pipeline.candidate_records import RECORD_NAME, read_record
 from edgeprune.pipeline.candidates import CandidateStore
 from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
-from edgeprune.pipeline.fewer_bits import notes_of, notes_of_speed, write_quantized
-from edgeprune.pipeline.stages import PARITY_IMAGES, compare_outputs
-from edgeprune.pipeline.state import Judged, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.fewer_bits import FLOAT_FILE, details_of, notes_of, notes_of_speed, put_in_fewer_bits
+from edgeprune.pipeline.stages import PARITY_TOLERANCE, compare_outputs
+from edgeprune.pipeline.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.tracing import first_apart, traced_onnx, traced_torch
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
 from edgeprune.targets import TargetProfile
 
 LATENCY_PAIRS = 100
-FLOAT_FILE = "model-fp32.onnx"
-"""Beside a delivered file in fewer bits."""
 
 
 def deliver(
@@ -47,7 +47,10 @@ def deliver(
     ):
         work = Path(scratch)
         chain = pruned.parity + _export(run, prepared, planned, pruned, folder, work)
-        quantized = _quantize(run, prepared, folder)
+        chosen = None
+        if candidates is not None and planned.search is not None:
+            chosen = candidates.place_of(planned.search.chosen)
+        quantized = _quantize(run, prepared, folder, chosen)
         judged = _judge(run, prepared, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
@@ -79,44 +82,43 @@ def _export(
     with run.stage("verify export"):
         sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
         threads = run.threads
+        raw, delivered = exported_path(folder / "model.onnx", work), folder / "model.onnx"
         in_torch = parity.run_torch(pruned.final, sample)
-        exported = parity.run_onnx(exported_path(folder / "model.onnx", work), sample, threads=threads)
-        simplified = parity.run_onnx(folder / "model.onnx", sample, threads=threads)
+        exported = parity.run_onnx(raw, sample, threads=threads)
+        simplified = parity.run_onnx(delivered, sample, threads=threads)
         found = (
             compare_outputs(in_torch, exported, "recovered", "ONNX"),
             compare_outputs(exported, simplified, "ONNX", "ONNX simplified"),
         )
-        parity.require(found)
+
+        def where(figure: ParityFigure) -> str:
+            pair = (
+                (traced_torch(pruned.final), traced_onnx(raw, threads))
+                if figure is found[0]
+                else (traced_onnx(raw, threads), traced_onnx(delivered, threads))
+            )
+            parted = first_apart(*pair, sample, PARITY_TOLERANCE)
+            return "no common inner tensor does" if parted is None else f"first in {parted.name}"
+
+        parity.require(found, where)
     return found
 
 
-def _quantize(run: Run, prepared: Prepared, folder: Path) -> QuantizationSection | None:
-    """Put a file of fewer bits in the place of the 32-bit one, which is kept beside it."""
-    precision = run.options.precision
-    if precision is Precision.FP32:
+def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -> QuantizationSection | None:
+    """The file in fewer bits: that of the candidate which a search has ``chosen``, or one made now."""
+    if run.options.precision is Precision.FP32:
         return None
-    exact, delivered = folder / FLOAT_FILE, folder / "model.onnx"
-    delivered.rename(exact)
-    images = prepared.calibration.fitting.images
-    with run.stage("quantize"):
-        details = write_quantized(
-            exact, delivered, prepared.calibration.fitting,
-            precision=precision, target=prepared.target, threads=run.threads, seed=run.options.seed,
-        )  # fmt: skip
-    with run.stage("verify quantization"):
-        before, after = (
-            parity.run_onnx(p, images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
-        )
-        found = parity.deviation(before, after, names=("ONNX simplified", precision.value))
-    run.notes.extend(notes_of(details, prepared.target))
-    return QuantizationSection(
-        precision=precision,
-        integer=details if isinstance(details, IntegerReport) else None,
-        mixed=details if isinstance(details, MixedReport) else None,
-        halves=details if isinstance(details, HalvesReport) else None,
-        deviation=found,
-        float_size_bytes=size_bytes(exact),
-    )
+    if chosen is None:
+        with run.stage("quantize"):
+            section = put_in_fewer_bits(run, prepared, folder)
+    else:
+        # Made anew, another mixture might be the fastest by a hair, and not what was measured and judged.
+        section = read_record(chosen / RECORD_NAME).quantization
+        (folder / "model.onnx").rename(folder / FLOAT_FILE)
+        shutil.copyfile(chosen / "model.onnx", folder / "model.onnx")
+    assert section is not None
+    run.notes.extend(notes_of(details_of(section), prepared.target))
+    return section
 
 
 def _judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,7 @@ from edgeprune.graph.masking import mask_module
 from edgeprune.graph.replay import MaskedGame
 from edgeprune.graph.statistics import channel_statistics
 from edgeprune.pipeline.state import Prepared
+from edgeprune.rounding import round_layers
 
 
 def gather(
@@ -28,10 +30,22 @@ def gather(
 ) -> Evidence:
     """Evidence from the fitting images, for a cut of the share ``ratio`` of the MACs."""
     captured, images = prepared.captured, prepared.calibration.fitting
-    found = evidence_of(captured, prepared.coupling, images, original_outputs(captured, images), ratio=ratio)
+    reference = original_outputs(captured, images)
+    found = evidence_of(as_stored(captured, prepared), prepared.coupling, images, reference, ratio=ratio)
     return replace(
         found, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
     )
+
+
+def as_stored(
+    captured: CapturedModel, prepared: Prepared, coupling: CouplingGraph | None = None
+) -> CapturedModel:
+    """A network with its weights as they will be stored; itself where that changes nothing."""
+    if prepared.stored_as is None:
+        return captured
+    module = copy.deepcopy(captured.graph_module)
+    round_layers(module, coupling or prepared.coupling, prepared.stored_as)
+    return replace(captured, graph_module=module)
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ from edgeprune.applying.replay import named_tensors
 from edgeprune.errors import ParityError, SurgeryError, UsageError
 from edgeprune.imports import UserFunction
 from edgeprune.pipeline.exports import write_surgery
-from edgeprune.pipeline.stages import PARITY_IMAGES, PARITY_TOLERANCE, prune_and_recover
-from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.stages import PARITY_TOLERANCE, prune_and_recover
+from edgeprune.pipeline.state import PARITY_IMAGES, Planned, Prepared, Pruned, Run
 
 
 def build(run: Run, prepared: Prepared, planned: Planned) -> Pruned:

@@ -23,7 +23,7 @@ from edgeprune.errors import CaptureError, NothingToPruneError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
-from edgeprune.pipeline.evidence import evidence_of, gather, original_outputs
+from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original_outputs
 from edgeprune.pipeline.state import Prepared, Run
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
@@ -88,7 +88,8 @@ class RoundsRanker:
             coupling = couple(captured, self._run.options.coupling)
             left = 1 - (1 - ratio) * whole.total_macs() / coupling.total_macs()
             reference = original_outputs(self._prepared.captured, images)
-            game = evidence_of(captured, coupling, images, reference, ratio=left).recovery_game
+            stored = as_stored(captured, self._prepared, coupling)
+            game = evidence_of(stored, coupling, images, reference, ratio=left).recovery_game
             settings = options_for(coupling, left)
             kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
             with progress.task("ranking what is left", cost_passes(settings)) as advance:
@@ -126,6 +127,7 @@ class RoundsRanker:
                     self._prepared.coupling,
                     removed,
                     self._prepared.calibration.fitting.images,
+                    stored_as=self._prepared.stored_as,
                     generator=torch.Generator().manual_seed(self._run.options.seed),
                     advance=advance,
                 )

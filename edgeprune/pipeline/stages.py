@@ -15,7 +15,7 @@ from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
-from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
@@ -28,15 +28,15 @@ from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
 from edgeprune.pipeline.rounds import RoundsRanker
-from edgeprune.pipeline.state import Base, CompressOptions, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.state import PARITY_IMAGES, Base, CompressOptions, Planned, Prepared, Pruned, Run
+from edgeprune.quantization.formats import integer_format
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
-from edgeprune.targets import load_target
+from edgeprune.targets import TargetProfile, load_target
 
 DEFAULT_RATIO = 0.25
 PARITY_TOLERANCE = 1e-4
-PARITY_IMAGES = 64
 VALIDATION_SHARE = 0.1
 MIN_VALIDATION_IMAGES = 16
 MOST_FINETUNE_STEPS = 100_000
@@ -63,12 +63,7 @@ def check_options(options: CompressOptions) -> None:
     for name, value in positive.items():
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} was given; accepted is a whole number from 1 on.")
-    if options.precision is not Precision.FP32 and not options.budget.is_empty:
-        raise UsageError(
-            f"--precision {options.precision.value} was given with a limit on latency, size, memory or "
-            "the drop; a search measures 32-bit candidates: leave one out, or quantize what was found with "
-            "edgeprune quantize"
-        )
+    _check_precision(options)
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")
     if takes_several(options.input_shape):
@@ -84,6 +79,19 @@ def check_options(options: CompressOptions) -> None:
         )
     if options.output is not None:
         outputs.check_destination(options.output, overwrite=options.overwrite)
+
+
+def _check_precision(options: CompressOptions) -> None:
+    """Refuse a limit that nothing could be held against."""
+    budget = options.budget
+    limited = budget.max_latency_ms is not None or budget.max_latency_share is not None
+    integers = options.precision in (Precision.INT8, Precision.AUTO)
+    if integers and limited and not load_target(options.target).is_host:
+        raise UsageError(
+            f"--max-latency was given with --precision {options.precision.value} and --target "
+            f"{options.target}, whose latency in 8 bits is not known here; accepted there are --max-size, "
+            "--max-memory and --max-drop, or run on the device itself with --target host"
+        )
 
 
 def prepare(run: Run) -> Prepared:
@@ -121,8 +129,21 @@ def prepare(run: Run) -> Prepared:
     if coupling.unruled_ops:
         run.note("ops without a rule, their channels stay: " + ", ".join(coupling.unruled_ops))
     return Prepared(
-        loaded=loaded, calibration=calibration, captured=captured, coupling=coupling, target=target
+        loaded=loaded,
+        calibration=calibration,
+        captured=captured,
+        coupling=coupling,
+        target=target,
+        stored_as=_stored_as(run, target),
     )
+
+
+def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:
+    """How weights will be rounded, where they will be."""
+    if run.options.precision not in (Precision.INT8, Precision.AUTO):
+        return None
+    run.notes.append("channels are ranked and recovered with their weights rounded to 8 bits")
+    return integer_format(target)
 
 
 def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None:
@@ -212,6 +233,7 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
                 removed,
                 images,
                 changed=changed,
+                stored_as=prepared.stored_as,
                 generator=torch.Generator().manual_seed(run.options.seed),
                 advance=advance,
             )

@@ -19,12 +19,15 @@ from edgeprune.artifacts.choices import CouplingOptions, Finetune
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
-from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
 from edgeprune.graph.blocks import ResidualBlock
 from edgeprune.targets import HOST, TargetProfile
 
 _log = logging.getLogger("edgeprune.pipeline")
+
+PARITY_IMAGES = 64
+"""On which neighbours of the chain are held against each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +102,17 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A model that is ready to be pruned, and what to prune it with."""
+    """A model that is ready to be pruned, and what to prune it with.
+
+    ``stored_as``: how weights will be rounded, which ranking and recovery reckon with; ``None`` in 32 bits.
+    """
 
     loaded: LoadedModel
     calibration: CalibrationSet
     captured: CapturedModel
     coupling: CouplingGraph
     target: TargetProfile
+    stored_as: IntegerFormat | None = None
 
     @property
     def base(self) -> Base:

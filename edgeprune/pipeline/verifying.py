@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
 import torch
-from numpy.typing import NDArray
-from onnx import ModelProto, helper
-from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
 
-from edgeprune import parity, progress
+from edgeprune import parity
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.calibration import load_calibration
-from edgeprune.errors import ParityError, ProfileError, UsageError
+from edgeprune.errors import ParityError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.loading import load_model
-from edgeprune.quantization.equalization import equalized_tensors
-from edgeprune.results import TensorDeviation, Verification
-
-AT_ONCE = 8
-_DEQUANTIZED = "_DequantizeLinear_Output"
-FloatArray = NDArray[np.float32]
+from edgeprune.pipeline.tracing import Traced, inner_deviations, read_onnx, traced_onnx, traced_torch
+from edgeprune.results import Verification
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +32,6 @@ class VerifyOptions:
     tolerance: float
     threads: int
     seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traced:
-    """A model that gives its inner tensors (batch, ...) by name; ``names`` in the order of calculation.
-
-    Channels of ``equalized`` tensors were scaled on purpose, which what reads them undoes.
-    """
-
-    names: tuple[str, ...]
-    outputs: Callable[[Tensor], parity.Outputs]
-    inside: Callable[[Tensor, tuple[str, ...]], dict[str, FloatArray]]
-    equalized: frozenset[str] = frozenset()
 
 
 def verify_models(options: VerifyOptions) -> Verification:
@@ -83,7 +58,7 @@ def verify_models(options: VerifyOptions) -> Verification:
     )
     before, after = first.outputs(images), second.outputs(images)
     found = parity.deviation(before, after, names=(options.first, options.second))
-    tensors = tuple(_inside(first, second, images))
+    tensors = tuple(inner_deviations(first, second, images))
     return Verification(
         deviation=found,
         tolerance=options.tolerance,
@@ -114,54 +89,9 @@ def require(found: Verification) -> None:
     )
 
 
-def _inside(first: Traced, second: Traced, images: Tensor) -> Iterator[TensorDeviation]:
-    """Relative error and cosine of every tensor that both have, over all images, in the second's order."""
-    common = tuple(name for name in second.names if name in set(first.names))
-    if not common:
-        return
-    by_channel = first.equalized | second.equalized
-    sums: dict[str, NDArray[np.float64]] = {}
-    differing: set[str] = set()
-    with progress.task("comparing inner tensors", len(images)) as advance:
-        for batch in torch.split(images, AT_ONCE):
-            ours, theirs = first.inside(batch, common), second.inside(batch, common)
-            for name in common:
-                if ours[name].shape != theirs[name].shape:
-                    differing.add(name)
-                    continue
-                found = _products(ours[name], theirs[name], by_channel=name in by_channel)
-                sums[name] = sums[name] + found if name in sums else found
-            advance(len(batch))
-    for name in common:
-        if name not in differing:
-            yield _deviation(name, sums[name], up_to_scales=name in by_channel)
-
-
-def _products(a: FloatArray, b: FloatArray, *, by_channel: bool) -> NDArray[np.float64]:
-    """Sums (3, channels or 1) of a a, b b and a b."""
-    rows = a.shape[1] if by_channel else 1
-    x, y = ((np.moveaxis(t, 1, 0) if by_channel else t).reshape(rows, -1).astype(np.float64) for t in (a, b))
-    return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
-
-
-def _deviation(name: str, sums: NDArray[np.float64], *, up_to_scales: bool) -> TensorDeviation:
-    own, other, product = sums
-    if up_to_scales:
-        factors = np.divide(product, other, out=np.ones_like(other), where=other > 0)
-        other, product = other * factors**2, product * factors
-    error = max(0.0, float((own + other - 2 * product).sum()))
-    whole, length = float(own.sum()), float(np.sqrt(own.sum() * other.sum()))
-    return TensorDeviation(
-        name=name,
-        error=float(np.sqrt(error / whole)) if whole > 0 else float(error > 0),
-        cosine=float(product.sum()) / length if length > 0 else 1.0,
-        up_to_scales=up_to_scales,
-    )
-
-
 def _open(name: str, options: VerifyOptions, shape: tuple[int, ...]) -> Traced:
     if _is_onnx(name):
-        return _traced_onnx(Path(name), options.threads)
+        return traced_onnx(Path(name), options.threads)
     loaded = load_model(
         name,
         architecture=options.architecture,
@@ -169,7 +99,7 @@ def _open(name: str, options: VerifyOptions, shape: tuple[int, ...]) -> Traced:
         trust_pickle=options.trust_pickle,
         input_shape=shape,
     )
-    return _traced_torch(capture(loaded.module, shape).graph_module)
+    return traced_torch(capture(loaded.module, shape).graph_module)
 
 
 def _is_onnx(name: str) -> bool:
@@ -180,89 +110,5 @@ def _onnx_shape(name: str) -> tuple[int, ...] | None:
     """Shape of an image that an ONNX file tells of itself."""
     if not _is_onnx(name):
         return None
-    dims = [d.dim_value for d in _read(Path(name)).graph.input[0].type.tensor_type.shape.dim][1:]
+    dims = [d.dim_value for d in read_onnx(Path(name)).graph.input[0].type.tensor_type.shape.dim][1:]
     return tuple(dims) if len(dims) == 3 and all(d > 0 for d in dims) else None
-
-
-def _read(path: Path) -> ModelProto:
-    if not path.is_file():
-        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # protobuf's and onnx's own exceptions share no base but Exception
-        raise ProfileError(f"{path.name} is no valid ONNX file; give one that onnx can load") from error
-
-
-def _traced_onnx(path: Path, threads: int) -> Traced:
-    proto = _read(path)
-    made = {output for node in proto.graph.node for output in node.output}
-    rounded = {name.removesuffix(_DEQUANTIZED): name for name in made if name.endswith(_DEQUANTIZED)}
-    # A tensor in 8 bits counts as what is read of it, under the name that it had in 32.
-    order = [o for node in proto.graph.node for o in node.output if o in made and "QuantizeLinear" not in o]
-    outside = {value.name for value in (*proto.graph.initializer, *proto.graph.output)}
-    names = tuple(dict.fromkeys(name for name in order if name and name not in outside))
-
-    sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
-
-    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
-        if wanted not in sessions:
-            taps = tuple(rounded.get(name, name) for name in wanted)
-            sessions[wanted] = _tapped_session(proto, taps, threads)
-        session = sessions[wanted]
-        feed = {session.get_inputs()[0].name: batch.numpy()}
-        found = session.run([rounded.get(name, name) for name in wanted], feed)
-        return dict(zip(wanted, found, strict=True))
-
-    return Traced(
-        names=names,
-        outputs=lambda images: parity.run_onnx(path, images, threads=threads),
-        inside=inside,
-        equalized=equalized_tensors(proto),
-    )
-
-
-def _tapped_session(proto: ModelProto, names: tuple[str, ...], threads: int) -> onnxruntime.InferenceSession:
-    tapped = ModelProto()
-    tapped.CopyFrom(proto)
-    present = {value.name for value in tapped.graph.output}
-    for name in dict.fromkeys(names):
-        if name not in present:
-            tapped.graph.output.append(helper.make_empty_tensor_value_info(name))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-class _Recorder(Interpreter):
-    """Runs a graph and keeps the tensors of some nodes."""
-
-    def __init__(self, module: GraphModule, wanted: set[str]) -> None:
-        super().__init__(module)
-        self.wanted = wanted
-        self.seen: dict[str, FloatArray] = {}
-
-    def run_node(self, n: Node) -> object:
-        """The node's value, kept where it is wanted."""
-        value = super().run_node(n)
-        if n.name in self.wanted and isinstance(value, Tensor):
-            self.seen[n.name] = value.detach().numpy()
-        return value
-
-
-def _traced_torch(module: GraphModule) -> Traced:
-    names = tuple(n.name for n in module.graph.nodes if n.op == "call_function" and _is_tensor(n))
-
-    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
-        recorder = _Recorder(module, set(wanted))
-        with torch.no_grad():
-            recorder.run(batch)
-        return recorder.seen
-
-    return Traced(names=names, outputs=lambda images: parity.run_torch(module, images), inside=inside)
-
-
-def _is_tensor(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), Tensor)

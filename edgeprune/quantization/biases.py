@@ -15,9 +15,7 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.quantization.equalization import groups_of, transposed
 from edgeprune.quantization.floating import FloatModel, is_weighted
 from edgeprune.quantization.observing import ChannelValues
-
-_STEPS, _REDUCED_STEPS = 127, 64
-"""Of a symmetric weight on either side, as onnxruntime rounds them."""
+from edgeprune.rounding import rounded
 
 FloatArray = NDArray[np.float64]
 
@@ -38,14 +36,6 @@ def correct_biases(
         if error is not None:
             new[bias] = (model.weights[bias] - error).astype(np.float32)
     return model.replaced(new), len(new)
-
-
-def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
-    """A weight (output channels, ...) as 8 bits with a symmetric scale for each output channel hold it."""
-    steps = _REDUCED_STEPS if form.reduce_range else _STEPS
-    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / steps
-    scale = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
-    return np.asarray(np.round(weight / scale) * scale)
 
 
 def _mean_error(

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
 from torch import Tensor
 
 from edgeprune.errors import QuantizationError
+from edgeprune.imports import first_line
 from edgeprune.quantization.floating import FloatModel, bytes_per_image
+from edgeprune.tapping import tapped_session
 
 BINS = 2048
 MEMORY_LIMIT_BYTES = 64 * 2**20
 _MOST_AT_ONCE = 32
+_REASON_LENGTH = 300
 
 FloatArray = NDArray[np.float64]
 Advance = Callable[[int], None]
@@ -118,13 +120,13 @@ def _streamed(
     model: FloatModel, names: list[str], images: Tensor, threads: int, advance: Advance
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Values of the activations, a few images at a time: as many as the memory allows."""
-    session = _session(_tapped(model.proto, names, model.input_name), threads)
+    wanted = [name for name in names if name != model.input_name]
+    session = _session(model, wanted, threads)
     room = MEMORY_LIMIT_BYTES // max(1, bytes_per_image(model.shapes, names))
     at_once = int(min(_MOST_AT_ONCE, max(1, room)))
     fixed = session.get_inputs()[0].shape[0]
     if isinstance(fixed, int):
         at_once = fixed
-    wanted = [name for name in names if name != model.input_name]
     for start in range(0, len(images), at_once):
         batch = images[start : start + at_once].numpy()
         if isinstance(fixed, int) and len(batch) < fixed:
@@ -134,29 +136,13 @@ def _streamed(
         advance(len(batch))
 
 
-def _tapped(proto: ModelProto, names: list[str], input_name: str) -> ModelProto:
-    """The model with these activations as outputs."""
-    tapped = ModelProto()
-    tapped.CopyFrom(proto)
-    del tapped.graph.output[:]
-    for name in names:
-        if name != input_name:
-            tapped.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return tapped
-
-
-def _session(proto: ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False
+def _session(model: FloatModel, names: list[str], threads: int) -> onnxruntime.InferenceSession:
+    """Of the model with these activations as outputs."""
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return tapped_session(model.proto, names, threads)
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise QuantizationError(
-            f"onnxruntime cannot load the model ({str(error).splitlines()[0][:300]}); accepted are models "
+            f"onnxruntime cannot load the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
             "for its CPU provider"
         ) from error
 

@@ -42,7 +42,7 @@ class NormalEquations:
     def add_targets(self, x: Tensor, t: Tensor) -> None:
         """Add targets alone, for inputs that were added before (see :meth:`with_same_inputs`)."""
         x, t = x - self._x_origin, t - self._t_origin
-        self._xt += torch.bmm(x.permute(1, 2, 0), t.permute(1, 0, 2)).double()
+        self._xt += _across(x, t).double()
         self._t += t.sum(0).double()
         self._tt += t.double().square().sum(0)
 
@@ -105,7 +105,17 @@ def _times(x: Tensor, weights: Tensor) -> Tensor:
 
 def predicted(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     """Outputs (rows, groups, o) for inputs (rows, groups, d), weights (groups, d, o), bias (groups, o)."""
-    return torch.bmm(x.transpose(0, 1), weights.to(x.dtype)).transpose(0, 1) + bias.to(x.dtype)
+    weights, bias = weights.to(x.dtype), bias.to(x.dtype)
+    if weights.shape[2] == 1:
+        return (x * weights[..., 0]).sum(2, keepdim=True) + bias
+    return torch.bmm(x.transpose(0, 1), weights).transpose(0, 1) + bias
+
+
+def _across(x: Tensor, t: Tensor) -> Tensor:
+    """Products (groups, d, o) of rows (rows, groups, d) and (rows, groups, o), summed."""
+    if t.shape[2] == 1:  # products of many matrices with one vector each take longer than their elements
+        return (x * t).sum(0).unsqueeze(2)
+    return torch.bmm(x.permute(1, 2, 0), t.permute(1, 0, 2))
 
 
 def channel_map(kept: Tensor, wanted: Tensor, *, ridge: float) -> Tensor:

@@ -16,7 +16,7 @@ import copy
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from torch.fx import GraphModule
 
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
 from edgeprune.artifacts.pruning import RecoveryReport, RecoveryStep
+from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.attributes import get_attribute
 from edgeprune.fx import op_name
 from edgeprune.recovery.clipping import Clip, Fit, Rows, following_clip, refit
@@ -41,24 +42,30 @@ from edgeprune.recovery.structure import (
     rows_of,
     targets_of,
 )
+from edgeprune.rounding import round_layers, round_weight
 
 _log = logging.getLogger("edgeprune.recovery")
 _SMALLEST_SCALE = 1e-6
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryOptions:
-    """``ridge`` is relative to the mean diagonal of the Gram matrix; ``rows_per_unknown`` bounds the rows.
+    """``ridge`` is relative to the mean diagonal of the Gram matrix.
 
-    ``clip_rounds`` more solutions follow where an activation cuts off; 0 leaves the plain one.
+    A layer has ``rows_per_unknown`` rows, ``min_rows`` at least, which depthwise kernels need not reach.
+    ``clip_rounds`` more solutions follow where an activation cuts off; 0 leaves the plain one. Rows of a
+    layer are kept between passes over them up to ``rows_limit_bytes``.
     """
 
     ridge: float = 1e-2
     merge_ridge: float = 1e-3
     rows_per_unknown: int = 60
     min_rows: int = 20_000
+    most_rows_per_unknown: int = 400
     images_at_once: int = 100
     memory_limit_bytes: int = 3 * 2**30
+    rows_limit_bytes: int = 2**28
     residual_repair: bool = True
     clip_rounds: int = 3
 
@@ -73,19 +80,22 @@ def reconstruct(
     generator: torch.Generator,
     options: RecoveryOptions | None = None,
     changed: frozenset[str] = frozenset(),
+    stored_as: IntegerFormat | None = None,
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, RecoveryReport]:
     """Recover a pruned graph on unlabelled ``images`` (n, *input shape): a new graph and what was done.
 
     ``original`` must still carry the shapes of its capture; node names of both graphs correspond. Nodes in
     ``changed`` have another value in ``pruned`` even where no player goes (the sums of dropped blocks).
+    With ``stored_as`` every layer is solved behind weights that are rounded to that form, so that it makes up
+    for what those lose, too; the graph that is given back has its weights unrounded.
     """
     options = options or RecoveryOptions()
     started = time.perf_counter()
     notes: list[str] = []
     images = _within_memory(original, images, options, notes)
     solver = _Reconstruction(
-        original, copy.deepcopy(pruned), coupling, removed, images, generator, options, changed
+        original, copy.deepcopy(pruned), coupling, removed, images, generator, options, changed, stored_as
     )
     steps = solver.run(advance)
     notes.extend(solver.notes)
@@ -137,6 +147,7 @@ class _Reconstruction:
         generator: torch.Generator,
         options: RecoveryOptions,
         changed: frozenset[str],
+        stored_as: IntegerFormat | None,
     ) -> None:
         self.pruned = pruned
         self.notes: list[str] = []
@@ -151,6 +162,8 @@ class _Reconstruction:
         batches = list(torch.split(images, options.images_at_once))
         self._first = LazyGraph(original, batches, self._pins_original())
         self._second = LazyGraph(pruned, batches, self._pins_pruned())
+        self._stored_as = stored_as
+        self._exact = {} if stored_as is None else round_layers(pruned, coupling, stored_as)
 
     def _affected(self, coupling: CouplingGraph, changed: frozenset[str]) -> list[WeightedLayer]:
         """Layers whose input is not what it was, in graph order."""
@@ -223,6 +236,8 @@ class _Reconstruction:
         for layer in self._layers:
             steps.append(self._solve(layer))
             advance(1)
+        for path, weight in self._exact.items():
+            _tensor(self.pruned, path).copy_(weight)
         return steps
 
     @torch.no_grad()
@@ -230,12 +245,15 @@ class _Reconstruction:
         site = self._sites[layer.name]
         node = self._second.node(layer.node)
         weight = _tensor(self.pruned, layer.weight)
+        if layer.weight in self._exact:
+            weight.copy_(self._exact[layer.weight])
         shape = geometry(node, weight)
         assert shape is not None
         keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
         picked = self._pick(layer, weight[0].numel())
         equations = NormalEquations(shape.groups, weight[0].numel(), len(weight) // shape.groups)
-        for rows in self._rows(layer, shape, keep_out, picked):
+        read = self._reader(layer, shape, keep_out, picked)
+        for rows in read():
             equations.add(rows.inputs, rows.own(rows.target))
         scale, shift = _norm_affine(self.pruned, self._second, site, len(weight))
         intercept = site.norm is not None or site.bias is not None
@@ -250,13 +268,13 @@ class _Reconstruction:
         if clip is None:
             found = tuple(Fit(weights=w, bias=b, error=equations.relative_error(w, b)) for w, b in fits)
         else:
-            found = refit(
-                equations, lambda: self._rows(layer, shape, keep_out, picked), clip, fits,
-                solve=solve, rounds=self._options.clip_rounds,
-            )  # fmt: skip
+            found = refit(equations, read, clip, fits, solve=solve, rounds=self._options.clip_rounds)
         best = min(found, key=lambda fit: fit.error)
         if best is not found[0]:
             self._write(layer, site, _ungrouped(best.weights), best.bias.flatten(), scale)
+        if self._stored_as is not None and layer.weight in self._exact:
+            self._exact[layer.weight] = weight.clone()
+            round_weight(weight, self._stored_as)
         self._release(layer, site)
         return RecoveryStep(
             layer=layer.name,
@@ -269,7 +287,9 @@ class _Reconstruction:
 
     def _pick(self, layer: WeightedLayer, unknowns: int) -> list[Tensor]:
         """Output positions of each batch that give a row."""
-        wanted = max(self._options.min_rows, self._options.rows_per_unknown * unknowns)
+        options = self._options
+        least = min(options.min_rows, options.most_rows_per_unknown * unknowns)
+        wanted = max(least, options.rows_per_unknown * unknowns)
         targets = self._first.value(self._target_name(layer))
         total = sum(t.shape[0] for t in targets)
         picked = []
@@ -282,10 +302,20 @@ class _Reconstruction:
     def _axis(self, layer: WeightedLayer) -> int:
         return -1 if op_name(self._second.node(layer.node)) == "linear" else 1
 
+    def _reader(
+        self, layer: WeightedLayer, shape: Geometry, keep_out: Tensor, picked: list[Tensor]
+    ) -> Callable[[], Iterable[Rows]]:
+        """Gives all rows each time, unfolded once where they fit into memory, else anew."""
+        unknowns = _tensor(self.pruned, layer.weight)[0].numel() * shape.groups
+        if sum(map(len, picked)) * unknowns * _FLOAT_BYTES > self._options.rows_limit_bytes:
+            return lambda: self._rows(layer, shape, keep_out, picked)
+        kept = list(self._rows(layer, shape, keep_out, picked))
+        return lambda: kept
+
     def _rows(
         self, layer: WeightedLayer, shape: Geometry, keep_out: Tensor, picked: list[Tensor]
     ) -> Iterator[Rows]:
-        """Rows of every batch at the picked positions; unfolded anew each time to bound the memory."""
+        """Rows of every batch at the picked positions."""
         site = self._sites[layer.name]
         inputs = self._second.value(site.source)
         targets = self._first.value(self._target_name(layer))

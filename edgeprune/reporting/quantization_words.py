@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.artifacts.quantization import IntegerReport
-from edgeprune.artifacts.report import Deviation, QuantizationSection
+from edgeprune.artifacts.report import Deviation, InnerParity, QuantizationSection
 from edgeprune.reporting.formatting import format_bytes, format_error, format_share
 
 Rows = tuple[tuple[str, str], ...]
@@ -13,6 +13,7 @@ def quantization_rows(section: QuantizationSection) -> Rows:
     """What was stored how, and how far that is from the 32-bit file."""
     rows: Rows = (
         ("outputs", _deviation(section.deviation)),
+        ("inner tensors", _inner(section.inner)),
         ("32-bit file", f"model-fp32.onnx, {format_bytes(section.float_size_bytes)}"),
     )
     if section.integer is not None:
@@ -33,6 +34,16 @@ def _deviation(found: Deviation) -> str:
     return (
         f"{found.candidate} against {found.reference} on {found.images} images: relative error "
         f"{format_error(found.relative_error)}, cosine {found.cosine:.6f}{agreement}"
+    )
+
+
+def _inner(found: InnerParity) -> str:
+    if found.farthest is None:
+        return "none has the same name and shape in both files"
+    first = "none is" if found.first_apart is None else f"{found.first_apart.name} is the first"
+    return (
+        f"of {found.compared} common ones {first} apart by more than {found.tolerance:g}; the farthest is "
+        f"{found.farthest.name} ({format_error(found.farthest.error)})"
     )
 
 

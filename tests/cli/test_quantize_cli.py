@@ -172,9 +172,46 @@ def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
     assert f"Quantization: {precision}" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_fewer_bits_and_a_budget_are_refused_together(edgeprune: Any, tmp_path: Path) -> None:
-    done = edgeprune(
-        "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--precision", "int8", "--max-size", "40kB",
-        "-o", str(tmp_path / "out"),
-    )  # fmt: skip
-    assert "--precision int8 was given with a limit on" in sentence(done, 2)
+BUDGETED = (
+    "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--max-images", "120",
+    "--threads", "1",
+)  # fmt: skip
+
+
+def test_a_budget_holds_on_the_file_in_fewer_bits(edgeprune: Any, tmp_path: Path) -> None:
+    """What fits in 8 bits is not pruned; what does not is cut just so far that it does."""
+    whole = json_of(edgeprune(*BUDGETED, "--precision", "int8", "--max-size", "150kB", "--json",
+                              "-o", str(tmp_path / "whole")))  # fmt: skip
+    assert whole["pruning"]["macs_removed_share"] == 0.0
+    in_integers = whole["deployment"]["compressed"]["size_bytes"]
+    assert in_integers < 0.4 * whole["deployment"]["original"]["size_bytes"]
+
+    limit = round(0.8 * in_integers)
+    report = json_of(edgeprune(*BUDGETED, "--precision", "int8", "--max-size", f"{limit / 1e3}kB",
+                               "--max-drop", "40", "--json", "-o", str(tmp_path / "out")))  # fmt: skip
+    search, out = report["budget"], tmp_path / "out"
+    chosen = next(c for c in search["candidates"] if c["name"] == search["chosen"])
+    assert 0.85 * limit < chosen["size_bytes"] <= limit
+    assert report["deployment"]["compressed"]["size_bytes"] == chosen["size_bytes"]
+    place = out / "candidates" / chosen["name"].replace(" ", "-")
+    assert (place / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
+    assert (place / "model-fp32.onnx").stat().st_size == report["quantization"]["float_size_bytes"]
+    quality = {figure["stage"]: figure["value"] for figure in report["accuracy"]}
+    assert chosen["drop_points"] == pytest.approx(100 * (quality["original"] - quality["int8"]))
+    assert any("predicted for their 32-bit form" in note for note in report["notes"])
+    assert any("weights rounded to 8 bits" in note for note in report["notes"])
+
+    picked = edgeprune("pick", str(out), "--max-drop", "40", "-o", str(tmp_path / "picked"))
+    assert picked.returncode == 0, picked.stderr
+    assert (tmp_path / "picked" / "model-fp32.onnx").exists()
+
+
+def test_latency_in_eight_bits_is_not_limited_where_it_is_not_known(edgeprune: Any, tmp_path: Path) -> None:
+    done = edgeprune(*BUDGETED, "--precision", "int8", "--max-latency", "1ms", "-o", str(tmp_path / "out"))
+    assert "--target rpi4, whose latency in 8 bits is not known here" in sentence(done, 2)
+
+
+def json_of(done: Any) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -13,13 +13,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from safetensors.torch import load_file
 from small_project import compressed_digits, digits_network, make_project
 from torch import Tensor, nn
 
-from edgeprune import api
+from edgeprune import api, exporting
 from edgeprune.artifacts.codec import to_jsonable
-from edgeprune.errors import ModelLoadError
+from edgeprune.errors import ModelLoadError, ParityError
 from edgeprune.loading import load_model
 from edgeprune.outputs import read_manifest
 from edgeprune.reporting import read_json
@@ -246,3 +247,31 @@ def test_the_gpu_checkpoint_really_names_a_gpu(project: Path) -> None:
         pytest.skip("a GPU takes it")
     with pytest.raises(RuntimeError, match="CUDA"):
         torch.load(project / "from_gpu.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("broken", ["exported", "simplified"])
+def test_a_wrong_conversion_is_refused_and_its_place_named(
+    broken: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the second convolution are off after one of the conversions."""
+    name = {"exported": "export_onnx", "simplified": "simplify_onnx"}[broken]
+    real = getattr(exporting, name)
+
+    def wrong(source: Any, path: Path) -> Any:
+        found = real(source, path)
+        model = onnx.load(str(path))
+        weight = next(
+            w for w in model.graph.initializer if list(w.dims[1:]) == [8, 3, 3] or w.dims[1:2] == [6]
+        )
+        weight.CopyFrom(numpy_helper.from_array(1.01 * numpy_helper.to_array(weight), weight.name))
+        onnx.save(model, str(path))
+        return found
+
+    monkeypatch.setattr(exporting, name, wrong)
+    with pytest.raises(ParityError, match="differs from") as error:
+        api.compress(
+            project / "small.pt", architecture=f"{project / 'nets.py'}:small",
+            calibration=project / "grey.npz", output=tmp_path / "out", threads=1,
+        )  # fmt: skip
+    assert re.search(r"first in \w*(conv|relu)\w*", str(error.value))
+    assert not (tmp_path / "out").exists()

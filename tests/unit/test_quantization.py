@@ -19,13 +19,13 @@ from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
 from edgeprune.errors import QuantizationError
 from edgeprune.quantization import observing
-from edgeprune.quantization.biases import rounded
 from edgeprune.quantization.equalization import equalize, find_pairs
 from edgeprune.quantization.floating import load_float
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.integers import quantize_integers
 from edgeprune.quantization.observing import BINS, Histogram, channel_values, histograms
 from edgeprune.quantization.ranges import chosen_range, squared_error
+from edgeprune.rounding import rounded
 from edgeprune.targets import list_targets, load_target
 
 FORMAT = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")

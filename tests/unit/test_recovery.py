@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.nn import functional
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import RecoveryReport
+from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.data import data_dir
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph.capture import capture
@@ -26,6 +28,7 @@ from edgeprune.graph.surgery import prune
 from edgeprune.recovery.evaluation import LazyGraph
 from edgeprune.recovery.least_squares import NormalEquations, channel_map
 from edgeprune.recovery.reconstruction import RecoveryOptions, reconstruct
+from edgeprune.rounding import round_layers
 
 SHARP = RecoveryOptions(ridge=1e-6, merge_ridge=1e-9)
 
@@ -50,7 +53,11 @@ class Trial:
     images: Tensor
 
     def recover(
-        self, *, seed: int = 0, options: RecoveryOptions | None = None
+        self,
+        *,
+        seed: int = 0,
+        options: RecoveryOptions | None = None,
+        stored_as: IntegerFormat | None = None,
     ) -> tuple[GraphModule, RecoveryReport]:
         return reconstruct(
             self.captured.graph_module,
@@ -60,6 +67,7 @@ class Trial:
             self.images[:300],
             generator=torch.Generator().manual_seed(seed),
             options=options,
+            stored_as=stored_as,
         )
 
     @torch.no_grad()
@@ -395,3 +403,36 @@ def test_a_bias_before_a_norm_is_counted_once(digits):
     given = trial(module, digits, (5, 6, 7), change=copy_channels)
     recovered, _ = given.recover(options=SHARP)
     assert given.error(recovered) < 1e-8
+
+
+def test_recovery_makes_up_for_rounded_weights_ahead(digits, monkeypatch):
+    """Layers solved behind coarse weights fit those, on the whole; what is given back is not rounded."""
+    monkeypatch.setattr("edgeprune.rounding._STEPS", 7)
+    form = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
+    errors = {"plain": 0.0, "aware": 0.0}
+    for factory, seed in itertools.product((nets.chain, nets.concat), range(3)):
+        torch.manual_seed(seed)
+        given = trial(factory(), digits)
+        for name, stored_as in (("plain", None), ("aware", form)):
+            recovered, _ = given.recover(stored_as=stored_as)
+            first = given.coupling.layers[0].weight
+            assert torch.equal(recovered.get_parameter(first), given.pruned.get_parameter(first))
+            assert round_layers(recovered, given.coupling, form)
+            errors[name] += given.error(recovered)
+    assert errors["aware"] < 0.9 * errors["plain"]
+
+
+def test_transposed_convolutions_are_not_rounded_by_their_inputs():
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 4, 3), nn.ReLU(), head(4))
+    captured = capture(module.eval(), nets.IMAGE)
+    exact = round_layers(
+        captured.graph_module,
+        couple(captured),
+        IntegerFormat(signed_activations=False, reduce_range=True, reason="a test"),
+    )
+    assert sorted(exact) == ["0.weight", "4.2.weight"]
+    for path, weight in exact.items():
+        found = captured.graph_module.get_parameter(path).flatten(1)
+        steps = found / (weight.flatten(1).abs().amax(1, keepdim=True) / 64)
+        assert torch.allclose(steps, steps.round(), atol=1e-3)
+        assert not torch.equal(found, weight.flatten(1))

@@ -1,0 +1,52 @@
+"""Weights as they will be after they have been stored in 8 bits: rounded, in floating point."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.quantization import IntegerFormat
+from edgeprune.attributes import get_attribute
+
+_STEPS, _REDUCED_STEPS = 127, 64
+"""Of a symmetric weight on either side, as onnxruntime rounds them."""
+
+FloatArray = NDArray[np.float64]
+
+
+def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
+    """A weight (output channels, ...) as 8 bits with a symmetric scale for each output channel hold it.
+
+    A norm that follows scales whole channels, so that it makes no difference whether it is folded in before.
+    """
+    steps = _REDUCED_STEPS if form.reduce_range else _STEPS
+    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / steps
+    scale = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
+    return np.asarray(np.round(weight / scale) * scale)
+
+
+def round_weight(weight: Tensor, form: IntegerFormat) -> None:
+    """The same in place."""
+    exact = weight.detach().double().numpy()
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(rounded(exact, form)))
+
+
+def round_layers(module: nn.Module, coupling: CouplingGraph, form: IntegerFormat) -> dict[str, Tensor]:
+    """Round the weights of all layers of ``module`` in place; the exact ones by their paths.
+
+    Transposed convolutions, whose output channels come second, are left as they are.
+    """
+    exact: dict[str, Tensor] = {}
+    for layer in coupling.layers:
+        first = coupling.parameter_players.get((layer.weight, 0))
+        out_first = first is None or np.array_equal(first, layer.out_players)
+        if not out_first or layer.weight in exact:
+            continue
+        weight = get_attribute(module, layer.weight)
+        exact[layer.weight] = weight.detach().clone()
+        round_weight(weight, form)
+    return exact

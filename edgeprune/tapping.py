@@ -1,0 +1,28 @@
+"""Sessions that give inner tensors of an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnxruntime
+from onnx import ModelProto, helper
+
+
+def tapped_session(proto: ModelProto, names: Iterable[str], threads: int) -> onnxruntime.InferenceSession:
+    """A session whose outputs are the tensors of these names, in their order, each once.
+
+    Raises:
+        Exception: onnxruntime cannot load the model; its own exceptions share no other base.
+    """
+    tapped = ModelProto()
+    tapped.CopyFrom(proto)
+    del tapped.graph.output[:]
+    for name in dict.fromkeys(names):
+        tapped.graph.output.append(helper.make_empty_tensor_value_info(name))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # all that is asked for stays alive, and the arena would double it
+    return onnxruntime.InferenceSession(
+        tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
