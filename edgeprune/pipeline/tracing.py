@@ -51,7 +51,7 @@ def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[
         for batch in torch.split(images, AT_ONCE):
             ours, theirs = first.inside(batch, common), second.inside(batch, common)
             for name in common:
-                if ours[name].shape != theirs[name].shape:
+                if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
                     differing.add(name)
                     continue
                 found = _products(ours[name], theirs[name], by_channel=name in by_channel)
@@ -161,7 +161,8 @@ def traced_torch(module: GraphModule) -> Traced:
 
 
 def _is_tensor(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), Tensor)
+    """Whether a node gives a single tensor, as far as its graph still tells."""
+    return isinstance(node.meta.get("val", torch.empty(0)), Tensor)
 
 
 def first_apart(first: Traced, second: Traced, images: Tensor, tolerance: float) -> TensorDeviation | None:
