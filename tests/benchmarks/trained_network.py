@@ -111,8 +111,7 @@ class TrainedNetwork:
         key = ("evidence", seed, ratio)
         if key not in self._kept:
             self._kept.clear()
-            order = np.random.default_rng([seed, 2]).permutation(len(self._train))[:IMAGES]
-            images = ImageBatch(images=self._train[torch.from_numpy(order)], labels=None)
+            images = ImageBatch(images=self._train[torch.from_numpy(self._drawn(seed))], labels=None)
             with torch.no_grad():
                 parts = [self.captured.graph_module(x) for x in torch.split(images.images, 250)]
             reference = [torch.cat(parts)]
@@ -120,6 +119,14 @@ class TrainedNetwork:
         found = self._kept[key]
         assert isinstance(found, Evidence)
         return found
+
+    def pixels(self, seed: int) -> np.ndarray:
+        """The same images (n, 32, 32, 3) as they are on file."""
+        with np.load(research_data() / "cifar10_train_10k.npz") as train:
+            return np.asarray(train["images"][self._drawn(seed)])
+
+    def _drawn(self, seed: int) -> np.ndarray:
+        return np.random.default_rng([seed, 2]).permutation(len(self._train))[:IMAGES]
 
     def _uniform(self, costs: np.ndarray, ratio: float) -> tuple[int, ...]:
         """The least share of every group, cheapest players first, that removes at least the ratio."""
