@@ -32,6 +32,8 @@ _MAX_COST_SAMPLES = 4096
 _SAMPLES_PER_PLAYER = 16
 _WORK_MACS = 0.9e12
 _COST_WORK_MACS = 0.51e12
+_EXACT_WORK_MACS = 0.34e12
+_MAX_EXACT_EVALUATIONS = 8192
 _BATCH = 32
 _LEAST_BATCH = 8
 _BATCHES = 64
@@ -105,7 +107,7 @@ class RankingOptions:
     q_high: float = 1.0
     cost_q_low: float = 0.8
     exact_players: int = 8
-    exact_image_evaluations: int = 8192
+    exact_image_evaluations: int = _MAX_EXACT_EVALUATIONS
 
 
 def inclusion_law(ratio: float) -> tuple[float, float]:
@@ -153,6 +155,7 @@ def options_for(coupling: CouplingGraph, ratio: float) -> RankingOptions:
         q_low=low,
         q_high=high,
         cost_q_low=cost_law(ratio),
+        exact_image_evaluations=min(_MAX_EXACT_EVALUATIONS, int(_EXACT_WORK_MACS // max(1, macs))),
     )
 
 

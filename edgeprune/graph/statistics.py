@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor
@@ -14,18 +15,22 @@ from edgeprune.graph.masking import mask_sources
 
 MAX_CHANNELS = 4096
 """Wider mask points (a flattened feature map) are masked instead of reconstructed."""
+_MOST_AT_ONCE = 64
+_LIMIT_BYTES = 2**29
+_FLOAT_BYTES = 4
 
 
 @torch.no_grad()
 def channel_statistics(
-    captured: CapturedModel, coupling: CouplingGraph, images: Tensor, *, images_at_once: int = 64
+    captured: CapturedModel, coupling: CouplingGraph, images: Tensor, *, images_at_once: int | None = None
 ) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
     """Mean (C,) float32 and covariance (C, C) float64 by (node, dimension), streamed over ``images``.
 
     Only where all consumers are weighted layers, since only those can absorb an estimate.
 
     Products are taken about the means of the first images: about zero, single precision would lose a small
-    spread beside a large mean, and what is left need not be positive definite.
+    spread beside a large mean, and what is left need not be positive definite. ``images_at_once`` is by
+    default what keeps the activations within 512 MiB.
     """
     layers = {layer.node for layer in coupling.layers}
     wanted = [
@@ -33,6 +38,8 @@ def channel_statistics(
         for source, dim, points in mask_sources(coupling)
         if points[0].players.size <= MAX_CHANNELS and all(p.consumer in layers for p in points)
     ]
+    if images_at_once is None:
+        images_at_once = _images_within_memory(captured.graph_module, {s for s, _ in wanted})
     tapped = _tap(captured.graph_module, [s for s, _ in wanted])
     origins: dict[tuple[str, int], Tensor] = {}
     sums: dict[tuple[str, int], Tensor] = {}
@@ -51,6 +58,13 @@ def channel_statistics(
         mean = origins[key][:, 0].double() + shift
         result[key] = (mean.float(), products[key] / rows[key] - shift[:, None] * shift)
     return result
+
+
+def _images_within_memory(module: GraphModule, names: set[str]) -> int:
+    """As many images as leave all these activations within the limit."""
+    values = (n.meta.get("val") for n in module.graph.nodes if n.name in names)
+    numbers = sum(math.prod(int(size) for size in v.shape[1:]) for v in values if isinstance(v, Tensor))
+    return max(1, min(_MOST_AT_ONCE, _LIMIT_BYTES // max(1, _FLOAT_BYTES * numbers)))
 
 
 def _tap(module: GraphModule, names: list[str]) -> GraphModule:

@@ -38,7 +38,7 @@ def main() -> None:
         folder = options.results or Path(scratch) / "results"
         folder.mkdir(parents=True, exist_ok=True)
         bench = TrainedNetwork()
-        for name, work in _jobs(bench, options.parts, options.seeds, options.threads).items():
+        for name, work in _jobs(bench, folder, options.parts, options.seeds, options.threads).items():
             path = folder / name
             if path.exists() or time.monotonic() > deadline:
                 continue
@@ -69,14 +69,14 @@ def _limits_files() -> list[str]:
 
 
 def _jobs(
-    bench: TrainedNetwork, parts: list[str], seeds: int, threads: int
+    bench: TrainedNetwork, folder: Path, parts: list[str], seeds: int, threads: int
 ) -> dict[str, Callable[[Path], dict[str, Any]]]:
     """What there is to do, by the name of the file that keeps its result."""
     jobs: dict[str, Callable[[Path], dict[str, Any]]] = {}
     if "latency" in parts:
         for name in budget_limits.NETWORKS:
-            jobs[f"latency-{name}.json"] = lambda work, name=name: budget_limits.half_of_the_latency(
-                name, work, threads=threads
+            jobs[f"latency-{name}.json"] = lambda _work, name=name: budget_limits.half_of_the_latency(
+                name, folder / "searches" / name, threads=threads
             )
     if "requests" in parts:
         for name in budget_limits.REQUESTS:

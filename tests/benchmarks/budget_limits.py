@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +21,7 @@ from edgeprune.artifacts.report import RunReport
 from edgeprune.cards import load_card
 from edgeprune.errors import BudgetError
 from edgeprune.latency.timing import compare
+from edgeprune.reporting import read_json
 
 Row = dict[str, Any]
 
@@ -24,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 HALF = 0.5
 NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
 PAIRS = 200
-_IMAGES, _SIZE = 64, 224
+_IMAGES, _SIZE = 256, 224
 
 REQUESTS: dict[str, tuple[str, Budget]] = {
     "three limits at once": (
@@ -38,22 +43,16 @@ REQUESTS: dict[str, tuple[str, Budget]] = {
 
 
 def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
-    """Ask for half of a network's latency on this host; then as many MACs cut at any width, beside it."""
-    calibration = work / "images.npz"
-    np.savez(calibration, images=_smooth_noise())
-    common: dict[str, Any] = {
-        "calibration": calibration,
-        "weights": "none",
-        "input_shape": (3, _SIZE, _SIZE),
-        "preprocessing": load_card("imagenet"),
-        "threads": threads,
-    }
-    model = f"torchvision:{name}"
-    rounded = edgeprune.compress(
-        model, output=work / "rounded", budget=Budget(max_latency_share=HALF), **common
-    )
+    """Ask for half of a network's latency on this host; then as many MACs cut at any width, beside it.
+
+    What lies in ``work`` already is not made again.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    np.savez(work / "images.npz", images=_smooth_noise())
+    rounded, peak_bytes = _compressed(name, work, "rounded", threads, "--max-latency", f"{HALF:.0%}")
     removed = rounded.pruning.macs_removed_share
-    any_width = edgeprune.compress(model, output=work / "any", ratio=removed, width_quantum=1, **common)
+    options = ("--ratio", f"{removed}", "--width-quantum", "1")
+    any_width, _ = _compressed(name, work, "any", threads, *options)
     beside = compare(
         work / "any" / "model.onnx", work / "rounded" / "model.onnx", threads=threads, pairs=PAIRS
     )
@@ -70,7 +69,25 @@ def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
         "any_macs_left": 1 - any_width.pruning.macs_removed_share,
         "rounded_over_any": _interval(beside),
         "seconds": sum(t.duration_s for t in rounded.stage_times),
+        "peak_bytes": peak_bytes,
     }
+
+
+def _compressed(name: str, work: Path, folder: str, threads: int, *options: str) -> tuple[RunReport, int]:
+    """What the command reports, in a process of its own, and the most memory that took."""
+    peak = work / f"{folder}-peak-bytes.json"
+    if not peak.exists():
+        command = [
+            sys.executable, "-m", "edgeprune", "compress", f"torchvision:{name}", "--weights", "none",
+            "--calibration", str(work / "images.npz"), "--card", "imagenet",
+            "--input-shape", f"3x{_SIZE}x{_SIZE}", "--threads", str(threads), "-o", str(work / folder), *options,
+        ]  # fmt: skip
+        child = subprocess.Popen(command)
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+        peak.write_text(json.dumps(usage.ru_maxrss * 1024))
+    return read_json(work / folder / "report.json"), json.loads(peak.read_text())
 
 
 def _smooth_noise() -> np.ndarray:
@@ -149,17 +166,18 @@ def _latency_table(rows: list[Row]) -> str:
         "noise; latency is CPU time over that of the original, interleaved pairs in one process, with a\n"
         "95% interval. *any width*: as many MACs cut by the same command with `--width-quantum 1`. *rounded\n"
         f"over any width*: {PAIRS} interleaved pairs of the two. *candidates*: MACs left -> latency of all\n"
-        "that were built, in order.\n\n"
+        "that were built, in order. *seconds*, *memory*: of the whole command with the limit.\n\n"
         "| network | latency | MACs left | size left | widths in steps of "
-        "| any width: latency, MACs left | rounded over any width | candidates | seconds |\n"
-        "|---|---|---|---|---|---|---|---|---|\n"
+        "| any width: latency, MACs left | rounded over any width | candidates | seconds | memory |\n"
+        "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for row in rows:
         tried = ", ".join(f"{macs:.1%} -> {latency:.1%}" for macs, latency in row["candidates"])
         text += (
             f"| {row['network']} | {_words(row['ratio'])} | {row['macs_left']:.1%} | {row['size_left']:.1%} "
             f"| {row['quantum']} | {_words(row['any_ratio'])}, {row['any_macs_left']:.1%} "
-            f"| {_words(row['rounded_over_any'])} | {tried} | {row['seconds']:.0f} |\n"
+            f"| {_words(row['rounded_over_any'])} | {tried} | {row['seconds']:.0f} "
+            f"| {row['peak_bytes'] / 1e9:.1f} GB |\n"
         )
     return text
 
