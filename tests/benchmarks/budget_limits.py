@@ -80,7 +80,8 @@ def _compressed(name: str, work: Path, folder: str, threads: int, *options: str)
         command = [
             sys.executable, "-m", "edgeprune", "compress", f"torchvision:{name}", "--weights", "none",
             "--calibration", str(work / "images.npz"), "--card", "imagenet",
-            "--input-shape", f"3x{_SIZE}x{_SIZE}", "--threads", str(threads), "-o", str(work / folder), *options,
+            "--input-shape", f"3x{_SIZE}x{_SIZE}", "--threads", str(threads),
+            "-o", str(work / folder), *options,
         ]  # fmt: skip
         child = subprocess.Popen(command)
         _, status, usage = os.wait4(child.pid, 0)
