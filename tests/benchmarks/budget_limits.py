@@ -70,6 +70,7 @@ def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
         "rounded_over_any": _interval(beside),
         "seconds": sum(t.duration_s for t in rounded.stage_times),
         "peak_bytes": peak_bytes,
+        "images": _IMAGES,
     }
 
 
@@ -163,22 +164,23 @@ def _latency_table(rows: list[Row]) -> str:
         return ""
     text = (
         f"\n## Half of the latency, {_SIZE} pixels\n\n"
-        f"`compress torchvision:NAME --weights none --max-latency 50%` on this host, {_IMAGES} images of\n"
+        f"`compress torchvision:NAME --weights none --max-latency 50%` on this host, images of\n"
         "noise; latency is CPU time over that of the original, interleaved pairs in one process, with a\n"
         "95% interval. *any width*: as many MACs cut by the same command with `--width-quantum 1`. *rounded\n"
         f"over any width*: {PAIRS} interleaved pairs of the two. *candidates*: MACs left -> latency of all\n"
-        "that were built, in order. *seconds*, *memory*: of the whole command with the limit.\n\n"
+        "that were built, in order. *s* (seconds), *memory*: of the whole command with the limit.\n\n"
         "| network | latency | MACs left | size left | widths in steps of "
-        "| any width: latency, MACs left | rounded over any width | candidates | seconds | memory |\n"
-        "|---|---|---|---|---|---|---|---|---|---|\n"
+        "| any width: latency, MACs left | rounded over any width | candidates | images | s | memory |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for row in rows:
+        memory = f"{row['peak_bytes'] / 1e9:.1f} GB" if "peak_bytes" in row else "not measured"
         tried = ", ".join(f"{macs:.1%} -> {latency:.1%}" for macs, latency in row["candidates"])
         text += (
             f"| {row['network']} | {_words(row['ratio'])} | {row['macs_left']:.1%} | {row['size_left']:.1%} "
             f"| {row['quantum']} | {_words(row['any_ratio'])}, {row['any_macs_left']:.1%} "
-            f"| {_words(row['rounded_over_any'])} | {tried} | {row['seconds']:.0f} "
-            f"| {row['peak_bytes'] / 1e9:.1f} GB |\n"
+            f"| {_words(row['rounded_over_any'])} | {tried} | {row['images']} "
+            f"| {row['seconds']:.0f} | {memory} |\n"
         )
     return text
 
