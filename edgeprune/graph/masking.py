@@ -58,6 +58,7 @@ class ChannelReconstruction(nn.Module):
         self.covariance = covariance
         self._regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
         self._precision = _inverse(self._regular)
+        self._member = torch.empty(0, dtype=torch.bool)
         self._outside = torch.empty(0, dtype=torch.long)
         self._estimate = torch.empty(0, len(covariance))
         self._direction = torch.eye(len(covariance))
@@ -66,6 +67,9 @@ class ChannelReconstruction(nn.Module):
     def set_coalition(self, present: Tensor) -> None:
         """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
         member = present[self.players]
+        if torch.equal(member, self._member):
+            return  # in the game of one group, all other places stay as they are
+        self._member = member
         inside, outside = torch.where(member)[0], torch.where(~member)[0]
         mapped, inverse = self._conditional(inside, outside)
         estimate = torch.zeros(len(outside), len(member), dtype=self.covariance.dtype)
