@@ -56,8 +56,8 @@ class ChannelReconstruction(nn.Module):
         lifted = ridge * torch.diagonal(covariance).mean().clamp_min(1e-12)
         self.ridge = ridge
         self.covariance = covariance
-        self._regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
-        self._precision = _inverse(self._regular)
+        self._lifted = lifted
+        self._precision = self._inverse(covariance)
         self._member = torch.empty(0, dtype=torch.bool)
         self._outside = torch.empty(0, dtype=torch.long)
         self._estimate = torch.empty(0, len(covariance))
@@ -90,10 +90,16 @@ class ChannelReconstruction(nn.Module):
         """
         if 2 * len(outside) <= len(self.covariance):
             across = self._precision[outside][:, inside]
-            mapped = -_inverse(self._precision[outside][:, outside]) @ across
+            factor = torch.linalg.cholesky(self._precision[outside][:, outside])
+            mapped = -torch.cholesky_solve(across, factor)
             return mapped, self._precision[inside][:, inside] + across.T @ mapped
-        inverse = _inverse(self._regular[inside][:, inside])
+        inverse = self._inverse(self.covariance[inside][:, inside])
         return self.covariance[outside][:, inside] @ inverse, inverse
+
+    def _inverse(self, covariance: Tensor) -> Tensor:
+        """Of a covariance (n, n) with the ridge."""
+        system = covariance + self._lifted * torch.eye(len(covariance), dtype=covariance.dtype)
+        return torch.cholesky_inverse(torch.linalg.cholesky(system))
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by.
@@ -118,11 +124,6 @@ class ChannelReconstruction(nn.Module):
         """An activation as (rows, channels, positions)."""
         moved = value.movedim((self.batch.dim, self.dim), (0, 1))
         return moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
-
-
-def _inverse(matrix: Tensor) -> Tensor:
-    """Of a symmetric positive definite matrix (n, n)."""
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
 POINTS = (Membership, ChannelReconstruction)

@@ -8,6 +8,7 @@ used up.
 
 from __future__ import annotations
 
+import gc
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -246,6 +247,7 @@ class BudgetSearch:
                 quantization=quantization,
             )
             write_record(record, pruned, folder)
+        gc.collect()  # graphs refer to themselves and would stay
         return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
 
     def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> _Built:

@@ -8,6 +8,7 @@ rounds: whatever plan follows from it is pruned out of the original and recovere
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,7 @@ class RoundsRanker:
         if ratio not in self._known:
             with torch.no_grad():
                 self._known[ratio] = self._ranked(ratio)
+            gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
         return self._known[ratio]
 
     def _ranked(self, ratio: float) -> Ranking:

@@ -223,17 +223,20 @@ def test_a_value_read_by_several_layers_is_masked_for_each():
         assert row.deviation < 1e-10
 
 
-def test_a_reconstructing_point_tells_the_leave_one_out_residual():
+@pytest.mark.parametrize("absent", [[], [2], [2, 4], [0, 2, 4], [0, 1, 3, 4]], ids=str)
+def test_a_reconstructing_point_tells_the_leave_one_out_residual(absent: list[int]) -> None:
     """Absent channels become their regression on the present; slopes are what only that channel adds."""
     rows = torch.randn(400, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
     rows = rows - rows.mean(0)
     statistics = (torch.zeros(5), rows.T @ rows / 400)
     point = ChannelReconstruction(torch.arange(5), 1, BatchLayout(), statistics, 1e-9)
-    present = torch.tensor([True, True, False, True, False, True])
-    point.set_coalition(present)
+    present = torch.ones(6, dtype=torch.bool)
+    present[absent] = False
+    members = [player for player in range(5) if player not in absent]
+    for coalition in (present, ~present | torch.tensor([False] * 5 + [True]), present):
+        point.set_coalition(coalition)  # what another coalition left behind must not show
     masks = torch.zeros(400, 6, requires_grad=True)
     rebuilt = point(rows.float(), masks)
-    members, absent = [0, 1, 3], [2, 4]
 
     def regressed(targets: list[int], on: list[int]) -> torch.Tensor:
         return rows[:, on] @ torch.linalg.lstsq(rows[:, on], rows[:, targets]).solution
@@ -244,5 +247,7 @@ def test_a_reconstructing_point_tells_the_leave_one_out_residual():
     (slopes,) = torch.autograd.grad(rebuilt.sum(), masks)
     for player in range(5):
         others = [m for m in members if m != player]
-        left = rows[:, player] - regressed([player], others)[:, 0]
+        left = rows[:, player] - (regressed([player], others)[:, 0] if others else 0.0)
         torch.testing.assert_close(slopes[:, player], left.float(), atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(point(rows.float(), masks), rebuilt.detach())
