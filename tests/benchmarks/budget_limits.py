@@ -84,6 +84,8 @@ def _compressed(name: str, work: Path, folder: str, threads: int, *options: str)
             "--input-shape", f"3x{_SIZE}x{_SIZE}", "--threads", str(threads),
             "-o", str(work / folder), *options,
         ]  # fmt: skip
+        if (work / f"{folder}.journal").exists():
+            command.append("--resume")
         child = subprocess.Popen(command)
         _, status, usage = os.wait4(child.pid, 0)
         if status:
