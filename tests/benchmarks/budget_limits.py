@@ -28,6 +28,8 @@ Row = dict[str, Any]
 HERE = Path(__file__).resolve().parent
 HALF = 0.5
 NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
+ANY_WIDTH = ("resnet18",)
+"""Beside which as many MACs are cut at any width."""
 PAIRS = 200
 _IMAGES, _SIZE = 256, 224
 
@@ -43,7 +45,7 @@ REQUESTS: dict[str, tuple[str, Budget]] = {
 
 
 def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
-    """Ask for half of a network's latency on this host; then as many MACs cut at any width, beside it.
+    """Ask for half of a network's latency on this host; for some, cut as many MACs at any width beside it.
 
     What lies in ``work`` already is not made again.
     """
@@ -51,11 +53,6 @@ def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
     np.savez(work / "images.npz", images=_smooth_noise())
     rounded, peak_bytes = _compressed(name, work, "rounded", threads, "--max-latency", f"{HALF:.0%}")
     removed = rounded.pruning.macs_removed_share
-    options = ("--ratio", f"{removed}", "--width-quantum", "1")
-    any_width, _ = _compressed(name, work, "any", threads, *options)
-    beside = compare(
-        work / "any" / "model.onnx", work / "rounded" / "model.onnx", threads=threads, pairs=PAIRS
-    )
     search = rounded.budget
     assert search is not None
     return {
@@ -65,12 +62,22 @@ def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
         "quantum": rounded.pruning.width_quantum,
         "size_left": rounded.deployment.compressed.size_bytes / rounded.deployment.original.size_bytes,
         "candidates": [[c.macs_share, c.latency_share] for c in search.candidates],
-        "any_ratio": _interval(any_width.deployment.host_cpu_ratio),
-        "any_macs_left": 1 - any_width.pruning.macs_removed_share,
-        "rounded_over_any": _interval(beside),
+        **(_any_width(name, work, removed, threads) if name in ANY_WIDTH else {}),
         "seconds": sum(t.duration_s for t in rounded.stage_times),
         "peak_bytes": peak_bytes,
         "images": _IMAGES,
+    }
+
+
+def _any_width(name: str, work: Path, removed: float, threads: int) -> Row:
+    """As many MACs cut at any width, and the rounded network beside it."""
+    options = ("--ratio", f"{removed}", "--width-quantum", "1")
+    found, _ = _compressed(name, work, "any", threads, *options)
+    files = (work / folder / "model.onnx" for folder in ("any", "rounded"))
+    return {
+        "any_ratio": _interval(found.deployment.host_cpu_ratio),
+        "any_macs_left": 1 - found.pruning.macs_removed_share,
+        "rounded_over_any": _interval(compare(*files, threads=threads, pairs=PAIRS)),
     }
 
 
@@ -168,8 +175,8 @@ def _latency_table(rows: list[Row]) -> str:
         f"\n## Half of the latency, {_SIZE} pixels\n\n"
         f"`compress torchvision:NAME --weights none --max-latency 50%` on this host, images of\n"
         "noise; latency is CPU time over that of the original, interleaved pairs in one process, with a\n"
-        "95% interval. *any width*: as many MACs cut by the same command with `--width-quantum 1`. *rounded\n"
-        f"over any width*: {PAIRS} interleaved pairs of the two. *candidates*: MACs left -> latency of all\n"
+        "95% interval. *any width*: as many MACs cut by the same command with `--width-quantum 1`, where\n"
+        f"tried. *rounded over any width*: {PAIRS} interleaved pairs of the two. *candidates*: MACs left -> latency of all\n"
         "that were built, in order. *s* (seconds), *memory*: of the whole command with the limit.\n\n"
         "| network | latency | MACs left | size left | widths in steps of "
         "| any width: latency, MACs left | rounded over any width | candidates | images | s | memory |\n"
@@ -177,11 +184,15 @@ def _latency_table(rows: list[Row]) -> str:
     )
     for row in rows:
         memory = f"{row['peak_bytes'] / 1e9:.1f} GB" if "peak_bytes" in row else "not measured"
+        any_width = "|"
+        if "any_ratio" in row:
+            any_width = (
+                f"{_words(row['any_ratio'])}, {row['any_macs_left']:.1%} | {_words(row['rounded_over_any'])}"
+            )
         tried = ", ".join(f"{macs:.1%} -> {latency:.1%}" for macs, latency in row["candidates"])
         text += (
             f"| {row['network']} | {_words(row['ratio'])} | {row['macs_left']:.1%} | {row['size_left']:.1%} "
-            f"| {row['quantum']} | {_words(row['any_ratio'])}, {row['any_macs_left']:.1%} "
-            f"| {_words(row['rounded_over_any'])} | {tried} | {row['images']} "
+            f"| {row['quantum']} | {any_width} | {tried} | {row['images']} "
             f"| {row['seconds']:.0f} | {memory} |\n"
         )
     return text
