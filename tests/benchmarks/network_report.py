@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+from trained_network import MOST_PASSES
 
 Row = dict[str, Any]
 
@@ -27,7 +28,7 @@ def render(rows: list[Row], base: float, images: int, missing: dict[str, int]) -
         "*divergence*: mean Kullback-Leibler divergence of the recovered answers from the\n"
         "original's on the test images (lower is better). Mean over seeds, ± half of the range where there\n"
         "are several. *score*: wall seconds of the criterion, on a machine that did other work, too;\n"
-        "*passes*: batch passes.\n"
+        f"*passes*: batch passes, {MOST_PASSES:,} at most for leave-one-out and greedy, on fewer images so.\n"
     )
     for ratio in sorted({r["ratio"] for r in rows}):
         text += _cut([r for r in rows if r["ratio"] == ratio], ratio)

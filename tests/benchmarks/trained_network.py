@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,11 @@ from edgeprune.selection import select
 from edgeprune.targets import HOST, load_target
 
 IMAGES = 1_000
+FOLLOWS_RATIO = frozenset({"hybrid"})
+"""Criteria whose scores depend on the share that is to go."""
+LIMITED = frozenset({"leave-one-out", "greedy-leave-one-out"})
+MOST_PASSES = 2_000
+"""Of those, which would take an hour else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,8 @@ class TrainedNetwork:
         self.captured = capture(network.eval(), (3, 32, 32))
         self.coupling = couple(self.captured)
         self._original: torch.Tensor | None = None
-        self._kept: dict[tuple[object, ...], Evidence | Scores] = {}
+        self._kept: dict[tuple[object, ...], Evidence] = {}
+        self._scores: dict[tuple[object, ...], Scores] = {}
 
     def plan(self, name: str, ratio: float, seed: int, *, uniform: bool = False) -> tuple[int, ...]:
         """What a criterion removes: chosen over the network, or the same share of every group."""
@@ -97,14 +103,13 @@ class TrainedNetwork:
 
     def scores(self, name: str, ratio: float, seed: int) -> Scores:
         """Of every player, by a criterion."""
-        key = ("scores", name, seed, ratio)
-        evidence = self.evidence(seed, ratio)
-        if key not in self._kept:
-            rng = np.random.default_rng([seed, 1])
-            self._kept[key] = criterion(name).score(evidence, rng=rng, advance=lambda _units: None)
-        found = self._kept[key]
-        assert isinstance(found, Scores)
-        return found
+        key = (name, seed, ratio if name in FOLLOWS_RATIO else None)
+        if key not in self._scores:
+            evidence, rng = self.evidence(seed, ratio), np.random.default_rng([seed, 1])
+            if name in LIMITED:
+                evidence = replace(evidence, max_evaluations=MOST_PASSES)
+            self._scores[key] = criterion(name).score(evidence, rng=rng, advance=lambda _units: None)
+        return self._scores[key]
 
     def evidence(self, seed: int, ratio: float) -> Evidence:
         """1,000 unlabelled images and the games on them; another draw for every seed."""
@@ -116,9 +121,7 @@ class TrainedNetwork:
                 parts = [self.captured.graph_module(x) for x in torch.split(images.images, 250)]
             reference = [torch.cat(parts)]
             self._kept[key] = evidence_of(self.captured, self.coupling, images, reference, ratio=ratio)
-        found = self._kept[key]
-        assert isinstance(found, Evidence)
-        return found
+        return self._kept[key]
 
     def pixels(self, seed: int) -> np.ndarray:
         """The same images (n, 32, 32, 3) as they are on file."""
