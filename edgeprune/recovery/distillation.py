@@ -1,8 +1,9 @@
 """Distillation: the pruned network learns from the original on the calibration images, without labels.
 
 The student is taught the original's softened answers (Hinton et al., arXiv 1503.02531) and the activations
-that the last layer reads, before they are pooled. Images are mirrored and shifted, and the original answers
-for each as it is shown. Norms keep the statistics that recovery left them. What is best on images that
+that the last layer reads, before they are pooled, which count most: an image has thousands of those and few
+answers. Images are mirrored, shifted, mixed and pasted into each other, and the original answers for each
+as it is shown. Norms keep the statistics that recovery left them. What is best on images that
 training never saw is kept, so that the result is never worse there than what it began with.
 """
 
@@ -43,8 +44,9 @@ class DistillationOptions:
 
     ``learning_rate`` falls to zero along a cosine after a short rise. At a high ``temperature`` all class
     scores count alike, not only those of the likely classes. ``checks`` is how often the network is
-    judged on the validation images. ``shift_share`` of an image's size is the most that it is shifted,
-    ``mixed_share`` of a batch is mixed with other images.
+    judged on the validation images. Features count ``feature_weight`` times as much as the answers do before
+    training, however far each is off. ``shift_share`` of an image's size is the most that it is shifted,
+    ``mixed_share`` of a batch is mixed with other images, into ``pasted_share`` pieces of others are pasted.
     """
 
     steps: int = 250
@@ -52,10 +54,11 @@ class DistillationOptions:
     batch: int = 64
     learning_rate: float = 0.02
     temperature: float = 16.0
-    feature_weight: float = 1.0
+    feature_weight: float = 3.0
     checks: int = 10
     shift_share: float = 0.125
     mixed_share: float = 0.5
+    pasted_share: float = 1.0
 
 
 def distill(
@@ -78,7 +81,7 @@ def distill(
     options = options or DistillationOptions()
     started = time.perf_counter()
     pupil = _Pupil(original, copy.deepcopy(recovered), coupling, removed, options)
-    best_state, first = pupil.state(), pupil.divergence(validation)
+    best_state, first = pupil.state(), pupil.balance(validation)
     best, best_step, taken = first, 0, 0
     parameters = pupil.parameters()
     optimizer = _optimizer(parameters)
@@ -141,7 +144,8 @@ def _batches(images: Tensor, options: DistillationOptions, generator: torch.Gene
             order = torch.cat([order, torch.randperm(len(images), generator=generator)])
         chosen, order = order[: options.batch], order[options.batch :]
         shown = varied(images[chosen], options.shift_share, generator)
-        yield mixed(shown, options.mixed_share, generator)
+        shown = mixed(shown, options.mixed_share, generator)
+        yield pasted(shown, options.pasted_share, generator)
 
 
 def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Tensor:
@@ -177,6 +181,26 @@ def mixed(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return torch.cat([(1 - weight) * images[:count] + weight * partner, images[count:]])
 
 
+def pasted(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A share of the images, each with a rectangle of another one in the same place (CutMix, 1905.04899).
+
+    Its sides are a quarter to three quarters of the image's. The original answers for what is shown.
+    """
+    count = round(share * len(images))
+    if count < 1 or len(images) < 2 or images.dim() != 4:
+        return images
+    inside = torch.ones(count, *images.shape[-2:], dtype=torch.bool)
+    for axis, size in enumerate(images.shape[-2:]):
+        shortest = max(1, size // 4)
+        length = torch.randint(shortest, max(shortest, 3 * size // 4) + 1, (count,), generator=generator)
+        start = (torch.rand(count, generator=generator) * (size - length + 1)).long()
+        place = torch.arange(size)
+        along = (place >= start[:, None]) & (place < (start + length)[:, None])
+        inside &= along.unsqueeze(2 - axis)
+    partner = images[torch.randperm(len(images), generator=generator)[:count]]
+    return torch.cat([torch.where(inside.unsqueeze(1), partner, images[:count]), images[count:]])
+
+
 class _Pupil:
     """The network in training, beside the original that it learns from."""
 
@@ -192,6 +216,7 @@ class _Pupil:
         self._network = network
         self._options = options
         self._feature, self._kept = _last_features(original, coupling, removed)
+        self._feature_weight = 0.0
         for parameter in network.parameters():
             parameter.requires_grad_(True)
 
@@ -218,15 +243,27 @@ class _Pupil:
     @torch.enable_grad()
     def loss(self, images: Tensor) -> Tensor:
         """What is left to learn on these images."""
+        answers, features = self._errors(images)
+        return answers + self._feature_weight * features
+
+    @torch.no_grad()
+    def balance(self, images: Tensor) -> float:
+        """Weigh features against answers by how far both are off now; the divergence of the answers."""
+        parts = [(len(x), *map(float, self._errors(x))) for x in torch.split(images, 100)]
+        answers, features = (sum(p[0] * p[i] for p in parts) / len(images) for i in (1, 2))
+        self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
+        return answers
+
+    def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the answers are off, and the features relative to their spread."""
         with torch.no_grad():
             wanted, wanted_feature = _run(self._original, images, self._feature)
         found, feature = _run(self._network, images, self._feature)
-        total = _difference(found, wanted, self._options.temperature)
-        if feature is not None and wanted_feature is not None:
-            target = wanted_feature.index_select(1, self._kept)
-            spread = target.var().clamp_min(1e-12)
-            total = total + self._options.feature_weight * (feature - target).square().mean() / spread
-        return total
+        answers = _difference(found, wanted, self._options.temperature)
+        if feature is None or wanted_feature is None:
+            return answers, torch.zeros(())
+        target = wanted_feature.index_select(1, self._kept)
+        return answers, (feature - target).square().mean() / target.var().clamp_min(1e-12)
 
     @torch.no_grad()
     def divergence(self, images: Tensor) -> float:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from edgeprune.artifacts.choices import Finetune
 from edgeprune.config import parse_finetune
 from edgeprune.errors import UsageError
-from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill, varied
+from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill, pasted, varied
 
 IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SHORT = DistillationOptions(steps=40, batch=32, learning_rate=3e-3, checks=5)
@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_training_that_only_harms_is_thrown_away():
     case = trial(nets.residual_add(), IMAGES)
-    wild = DistillationOptions(steps=6, batch=16, learning_rate=50.0, checks=3)
+    wild = DistillationOptions(steps=6, batch=16, learning_rate=5e4, checks=3)
     network, report = taught(case, wild)
     assert report.kept_step == 0
     assert report.divergence_after == report.divergence_before
@@ -105,6 +105,27 @@ def crops(image: Tensor, high: int, wide: int) -> list[Tensor]:
             for left in range(2 * wide + 1)
         ]
     return found
+
+
+@given(seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.3, 1.0]), size=st.sampled_from([1, 4, 9]))
+@settings(max_examples=40, deadline=None)
+def test_what_is_pasted_is_a_rectangle_of_one_other_image(seed: int, share: float, size: int) -> None:
+    """Images of one number each show who is where."""
+    images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 2, size, size + 2).contiguous()
+    found = pasted(images, share, torch.Generator().manual_seed(seed))
+    again = pasted(images, share, torch.Generator().manual_seed(seed))
+    assert torch.equal(found, again)
+    for number, image in enumerate(found):
+        assert torch.equal(image[0], image[1]), "all colours of a piece come together"
+        foreign = image[0] != number
+        if number >= round(share * 8):
+            assert not foreign.any()
+        assert len(image[foreign.expand(2, -1, -1)].unique()) <= 1
+        rows, columns = foreign.any(1), foreign.any(0)
+        assert torch.equal(foreign, rows[:, None] & columns[None, :])
+        if size > 1:
+            assert rows.sum() <= 0.75 * size
+            assert columns.sum() <= 0.75 * (size + 2)
 
 
 @pytest.mark.parametrize(
