@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.pruning import PruningPlan
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.latency.memory import peak_memory_bytes
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare, least_cpu_ms, measure
@@ -124,10 +125,11 @@ class CandidateCosts:
     def _measure_stored(self, original: Candidate) -> Candidate | None:
         """The original in the precision that is asked for."""
         run, folder = self._run, self._onnx.parent / "stored"
+        if run.options.precision is Precision.FP32:
+            return None
         folder.mkdir()
         shutil.copyfile(self._onnx, folder / "model.onnx")
-        if put_in_fewer_bits(run, self._prepared, folder) is None:
-            return None
+        put_in_fewer_bits(run, self._prepared, folder)
         precision = run.options.precision.value
         if not self._prepared.target.is_host:
             run.note(

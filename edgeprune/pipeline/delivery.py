@@ -22,7 +22,7 @@ from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
 from edgeprune.pipeline.fewer_bits import FLOAT_FILE, details_of, notes_of, notes_of_speed, put_in_fewer_bits
 from edgeprune.pipeline.stages import PARITY_TOLERANCE, compare_outputs
 from edgeprune.pipeline.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
-from edgeprune.pipeline.tracing import first_apart, traced_onnx, traced_torch
+from edgeprune.pipeline.tracing import first_apart, inner_deviations, traced_onnx, traced_torch
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
 from edgeprune.targets import TargetProfile
@@ -97,7 +97,7 @@ def _export(
                 if figure is found[0]
                 else (traced_onnx(raw, threads), traced_onnx(delivered, threads))
             )
-            parted = first_apart(*pair, sample, PARITY_TOLERANCE)
+            parted = first_apart(inner_deviations(*pair, sample), PARITY_TOLERANCE)
             return "no common inner tensor does" if parted is None else f"first in {parted.name}"
 
         parity.require(found, where)

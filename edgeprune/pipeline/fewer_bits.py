@@ -22,7 +22,7 @@ from edgeprune.errors import UsageError
 from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline.mixed_precision import write_mixed
 from edgeprune.pipeline.state import PARITY_IMAGES, Prepared, Run
-from edgeprune.pipeline.tracing import inner_deviations, traced_onnx
+from edgeprune.pipeline.tracing import first_apart, inner_deviations, traced_onnx
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.halves import quantize_halves
 from edgeprune.quantization.integers import quantize_integers
@@ -123,7 +123,7 @@ def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerP
     return InnerParity(
         compared=len(found),
         tolerance=APART,
-        first_apart=next((t for t in found if t.error > APART), None),
+        first_apart=first_apart(found, APART),
         farthest=max(found, key=lambda t: t.error, default=None),
     )
 

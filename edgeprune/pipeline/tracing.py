@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +165,6 @@ def _is_tensor(node: Node) -> bool:
     return isinstance(node.meta.get("val", torch.empty(0)), Tensor)
 
 
-def first_apart(first: Traced, second: Traced, images: Tensor, tolerance: float) -> TensorDeviation | None:
+def first_apart(tensors: Iterable[TensorDeviation], tolerance: float) -> TensorDeviation | None:
     """The first inner tensor, in order of calculation, that differs by more than ``tolerance``."""
-    return next((t for t in inner_deviations(first, second, images) if t.error > tolerance), None)
+    return next((tensor for tensor in tensors if tensor.error > tolerance), None)

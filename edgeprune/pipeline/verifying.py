@@ -13,7 +13,14 @@ from edgeprune.calibration import load_calibration
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.loading import load_model
-from edgeprune.pipeline.tracing import Traced, inner_deviations, read_onnx, traced_onnx, traced_torch
+from edgeprune.pipeline.tracing import (
+    Traced,
+    first_apart,
+    inner_deviations,
+    read_onnx,
+    traced_onnx,
+    traced_torch,
+)
 from edgeprune.results import Verification
 
 
@@ -59,12 +66,13 @@ def verify_models(options: VerifyOptions) -> Verification:
     before, after = first.outputs(images), second.outputs(images)
     found = parity.deviation(before, after, names=(options.first, options.second))
     tensors = tuple(inner_deviations(first, second, images))
+    apart = first_apart(tensors, options.tolerance)
     return Verification(
         deviation=found,
         tolerance=options.tolerance,
         passed=found.relative_error <= options.tolerance,
         tensors=tensors,
-        first_diverging=next((t.name for t in tensors if t.error > options.tolerance), None),
+        first_diverging=None if apart is None else apart.name,
     )
 
 
