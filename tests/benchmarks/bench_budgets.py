@@ -1,7 +1,8 @@
-"""Budgets: accuracy at a given cost beside other methods, latency asked and reached, requests of all kinds.
+"""Budgets: accuracy at a given cost beside other methods, half of the latency, requests of all kinds.
 
-Run as ``python tests/benchmarks/bench_budgets.py --results FOLDER``; writes ``docs/benchmarks/budgets.md``
-from all that lies in FOLDER and goes on where it stopped. ``--limit-minutes 0`` only writes it anew.
+Run as ``python tests/benchmarks/bench_budgets.py --results FOLDER``; goes on where it stopped and
+writes a page a part, ``docs/benchmarks/budgets-PART.md``, from all that lies in FOLDER.
+``--limit-minutes 0`` only writes.
 """
 
 from __future__ import annotations
@@ -10,24 +11,31 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import budget_accuracy
-import budget_limits
+import budget_latency
+import budget_requests
 import torch
 from common import header, write_result
 from trained_network import TrainedNetwork
 
-PARTS = ("latency", "requests", "accuracy")
+Row = dict[str, Any]
+
+TITLES = {
+    "accuracy": "Budgets: what is left of accuracy, ResNet-20 on CIFAR-10",
+    "latency": f"Budgets: half of the latency, {budget_latency.SIZE} pixels",
+    "requests": "Budgets: requests of ResNet-20",
+}
 
 
 def main() -> None:
-    """Measure what is not there yet, then write the tables."""
+    """Measure what is not there yet, then write the pages of the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, help="keeps one JSON a result (default: a scratch folder)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=TITLES, default=list(TITLES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
@@ -38,55 +46,63 @@ def main() -> None:
         folder = options.results or Path(scratch) / "results"
         folder.mkdir(parents=True, exist_ok=True)
         bench = TrainedNetwork()
-        for name, work in _jobs(bench, folder, options.parts, options.seeds, options.threads).items():
-            path = folder / name
-            if path.exists() or time.monotonic() > deadline:
+        for part in options.parts:
+            jobs = _jobs(part, bench, folder, options.seeds, options.threads)
+            rows = list(_rows(jobs, folder, deadline))
+            seeds = ", ".join(str(s) for s in range(options.seeds if part == "accuracy" else 1))
+            command = f"python tests/benchmarks/bench_budgets.py --results FOLDER --parts {part}"
+            text = header(TITLES[part], command, seeds, options.threads)
+            if rows:
+                text += _render(part, rows, bench)
+            absent = len(jobs) - len(rows)
+            text += f"\n{absent} of {len(jobs)} results of the plan were not run.\n" if absent else ""
+            write_result(f"budgets-{part}.md", text)
+
+
+def _rows(jobs: dict[str, Callable[[Path], Row]], folder: Path, deadline: float) -> Iterator[Row]:
+    """What was measured before, and what there is still time for."""
+    for name, work in jobs.items():
+        path = folder / name
+        if not path.exists():
+            if time.monotonic() > deadline:
                 continue
             with tempfile.TemporaryDirectory() as own:
                 found = work(Path(own))
             path.write_text(json.dumps(found, indent=1))
             print(f"{path.stem}: {json.dumps(found)}", flush=True)
-        planned = budget_accuracy.cells(options.seeds)
-        absent = sum(not (folder / c.file_name).exists() for c in planned)
-        base = bench.base_accuracy()
-        accuracy = [json.loads(p.read_text()) for p in sorted(folder.glob("accuracy-*.json"))]
-        others = [json.loads((folder / n).read_text()) for n in _limits_files() if (folder / n).exists()]
-    text = header(
-        "Budgets: what is left of accuracy, and whether limits hold",
-        "python tests/benchmarks/bench_budgets.py --results FOLDER",
-        ", ".join(str(s) for s in range(options.seeds)),
-        options.threads,
-    )
-    text += budget_accuracy.render(accuracy, base, absent) + budget_limits.render(others)
-    write_result("budgets.md", text)
-
-
-def _limits_files() -> list[str]:
-    return [
-        *(f"latency-{n}.json" for n in budget_limits.NETWORKS),
-        *(f"request-{n.replace(' ', '-')}.json" for n in budget_limits.REQUESTS),
-    ]
+        yield json.loads(path.read_text())
 
 
 def _jobs(
-    bench: TrainedNetwork, folder: Path, parts: list[str], seeds: int, threads: int
-) -> dict[str, Callable[[Path], dict[str, Any]]]:
+    part: str, bench: TrainedNetwork, folder: Path, seeds: int, threads: int
+) -> dict[str, Callable[[Path], Row]]:
     """What there is to do, by the name of the file that keeps its result."""
-    jobs: dict[str, Callable[[Path], dict[str, Any]]] = {}
-    if "latency" in parts:
-        for name in budget_limits.NETWORKS:
-            jobs[f"latency-{name}.json"] = lambda _work, name=name: budget_limits.half_of_the_latency(
+    if part == "latency":
+        return {
+            f"latency-{name}.json": lambda _work, name=name: budget_latency.half_of_the_latency(
                 name, folder / "searches" / name, threads=threads
             )
-    if "requests" in parts:
-        for name in budget_limits.REQUESTS:
-            jobs[f"request-{name.replace(' ', '-')}.json"] = lambda work, name=name: budget_limits.request(
+            for name in budget_latency.NETWORKS
+        }
+    if part == "requests":
+        return {
+            f"request-{number}.json": lambda work, name=name: budget_requests.request(
                 name, work, threads=threads
             )
-    if "accuracy" in parts:
-        for cell in budget_accuracy.cells(seeds):
-            jobs[cell.file_name] = lambda _work, cell=cell: budget_accuracy.measure(bench, cell)
-    return jobs
+            for number, name in enumerate(budget_requests.NAMES)
+        }
+    return {
+        cell.file_name: lambda _work, cell=cell: budget_accuracy.measure(bench, cell)
+        for cell in budget_accuracy.cells(seeds)
+    }
+
+
+def _render(part: str, rows: list[Row], bench: TrainedNetwork) -> str:
+    if part == "latency":
+        return budget_latency.render(rows)
+    if part == "requests":
+        return budget_requests.render(rows)
+    return budget_accuracy.render(rows, bench.base_accuracy())
 
 
 if __name__ == "__main__":

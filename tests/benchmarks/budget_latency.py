@@ -1,4 +1,4 @@
-"""Budgets asked of the search: half of the latency at 224 pixels, three limits at once, none to reach."""
+"""Half of the latency asked of networks at 224 pixels."""
 
 from __future__ import annotations
 
@@ -6,42 +6,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import research_data
 
-import edgeprune
-from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.report import RunReport
-from edgeprune.cards import load_card
-from edgeprune.errors import BudgetError
 from edgeprune.latency.timing import compare
 from edgeprune.reporting import read_json
 
 Row = dict[str, Any]
 
-HERE = Path(__file__).resolve().parent
 HALF = 0.5
 NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
 ANY_WIDTH = ("resnet18",)
 """Beside which as many MACs are cut at any width."""
 PAIRS = 200
-_IMAGES, _SIZE = 256, 224
-
-REQUESTS: dict[str, tuple[str, Budget]] = {
-    "three limits at once": (
-        "rpi4",
-        Budget(max_latency_share=0.75, max_size_bytes=900_000, max_drop_points=8.0),
-    ),
-    "out of reach": ("rpi4", Budget(max_latency_share=0.05)),
-    "out of reach by the drop": ("rpi4", Budget(max_latency_share=0.4, max_drop_points=1.0)),
-    "already held": ("rpi4", Budget(max_latency_share=1.0, max_size_bytes=4_000_000)),
-}
+SIZE = 224
+_IMAGES = 256
 
 
 def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
@@ -88,7 +71,7 @@ def _compressed(name: str, work: Path, folder: str, threads: int, *options: str)
         command = [
             sys.executable, "-m", "edgeprune", "compress", f"torchvision:{name}", "--weights", "none",
             "--calibration", str(work / "images.npz"), "--card", "imagenet",
-            "--input-shape", f"3x{_SIZE}x{_SIZE}", "--threads", str(threads),
+            "--input-shape", f"3x{SIZE}x{SIZE}", "--threads", str(threads),
             "-o", str(work / folder), *options,
         ]  # fmt: skip
         if (work / f"{folder}.journal").exists():
@@ -104,10 +87,10 @@ def _compressed(name: str, work: Path, folder: str, threads: int, *options: str)
 def _smooth_noise() -> np.ndarray:
     """Images (n, 224, 224, 3) of coloured noise, coarse and fine: random weights need no more."""
     rng = np.random.default_rng(0)
-    images = np.zeros((_IMAGES, _SIZE, _SIZE, 3))
+    images = np.zeros((_IMAGES, SIZE, SIZE, 3))
     for cells in (4, 16, 56):
         patches = rng.normal(size=(_IMAGES, cells, cells, 3))
-        images += np.repeat(np.repeat(patches, _SIZE // cells, axis=1), _SIZE // cells, axis=2)
+        images += np.repeat(np.repeat(patches, SIZE // cells, axis=1), SIZE // cells, axis=2)
     return np.clip(127 + 40 * images, 0, 255).astype(np.uint8)
 
 
@@ -116,64 +99,10 @@ def _interval(found: LatencyRatio | None) -> list[float]:
     return [found.ratio, found.low, found.high]
 
 
-def request(name: str, work: Path, *, threads: int) -> Row:
-    """One budget for ResNet-20: what came of it."""
-    target, budget = REQUESTS[name]
-    data = research_data()
-    calibration = work / "unlabelled.npz"
-    with np.load(data / "cifar10_train_10k.npz") as train:
-        np.savez(calibration, images=train["images"][:1_000])
-
-    def asked() -> RunReport:
-        return edgeprune.compress(
-            data / "resnet20_cifar10.safetensors",
-            architecture=f"{HERE / 'resnet20.py'}:resnet20",
-            calibration=calibration,
-            preprocessing=load_card("cifar10"),
-            target=target,
-            budget=budget,
-            output=work / "out",
-            threads=threads,
-        )
-
-    limits = {k: v for k, v in asdict(budget).items() if v is not None}
-    return {"request": name, "target": target, "budget": limits, "outcome": _outcome(asked)}
-
-
-def _outcome(asked: Callable[[], RunReport]) -> str:
-    try:
-        report = asked()
-    except BudgetError as error:
-        return f"status {error.exit_status}: {error}"
-    search = report.budget
-    assert search is not None
-    if not report.pruning.macs_removed_share:
-        return "; ".join(n for n in report.notes if "already holds" in n)
-    return _chosen(search)
-
-
-def _chosen(search: BudgetSection) -> str:
-    found = next(c for c in search.candidates if c.name == search.chosen)
-    return (
-        f"{found.name} of {len(search.candidates)}: {found.latency_share:.1%} of the latency "
-        f"({found.latency_provenance.value}), {found.size_bytes / 1e6:.3f} MB, {found.drop_points:.2f} "
-        f"points lost of {search.drop_of}; {search.binding} binds"
-    )
-
-
 def render(rows: list[Row]) -> str:
-    """Both tables."""
-    return _latency_table([r for r in rows if "network" in r]) + _requests(
-        [r for r in rows if "request" in r]
-    )
-
-
-def _latency_table(rows: list[Row]) -> str:
-    if not rows:
-        return ""
+    """One line a network."""
     text = (
-        f"\n## Half of the latency, {_SIZE} pixels\n\n"
-        f"`compress torchvision:NAME --weights none --max-latency 50%` on this host, images of\n"
+        "`compress torchvision:NAME --weights none --max-latency 50%` on this host, images of\n"
         "noise; latency is CPU time over that of the original, interleaved pairs in one process, with a\n"
         "95% interval. *any width*: as many MACs cut by the same command with `--width-quantum 1`, where\n"
         f"tried. *rounded over any width*: {PAIRS} interleaved pairs of the two. *candidates*: MACs left\n"
@@ -196,19 +125,6 @@ def _latency_table(rows: list[Row]) -> str:
             f"| {row['quantum']} | {any_width} | {tried} | {row['images']} "
             f"| {row['seconds']:.0f} | {memory} |\n"
         )
-    return text
-
-
-def _requests(rows: list[Row]) -> str:
-    if not rows:
-        return ""
-    text = (
-        "\n## Requests of ResNet-20, 1,000 unlabelled images\n\n"
-        "| request | limits | outcome |\n|---|---|---|\n"
-    )
-    for row in rows:
-        limits = ", ".join(f"{name} {value:g}" for name, value in row["budget"].items())
-        text += f"| {row['request']} | {row['target']}: {limits} | {row['outcome']} |\n"
     return text
 
 
