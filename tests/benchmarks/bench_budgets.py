@@ -8,10 +8,9 @@ writes a page a part, ``docs/benchmarks/budgets-PART.md``, from all that lies in
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import budget_accuracy
 import budget_latency
 import budget_requests
 import torch
-from common import header, write_result
+from common import header, results_of, write_result
 from trained_network import TrainedNetwork
 
 Row = dict[str, Any]
@@ -44,55 +43,37 @@ def main() -> None:
     deadline = time.monotonic() + 60 * options.limit_minutes
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.results or Path(scratch) / "results"
-        folder.mkdir(parents=True, exist_ok=True)
         bench = TrainedNetwork()
         for part in options.parts:
             jobs = _jobs(part, bench, folder, options.seeds, options.threads)
-            rows = list(_rows(jobs, folder, deadline))
+            rows, missing = results_of(jobs, folder, deadline)
             seeds = ", ".join(str(s) for s in range(options.seeds if part == "accuracy" else 1))
             command = f"python tests/benchmarks/bench_budgets.py --results FOLDER --parts {part}"
             text = header(TITLES[part], command, seeds, options.threads)
             if rows:
                 text += _render(part, rows, bench)
-            absent = len(jobs) - len(rows)
-            text += f"\n{absent} of {len(jobs)} results of the plan were not run.\n" if absent else ""
+            text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
             write_result(f"budgets-{part}.md", text)
-
-
-def _rows(jobs: dict[str, Callable[[Path], Row]], folder: Path, deadline: float) -> Iterator[Row]:
-    """What was measured before, and what there is still time for."""
-    for name, work in jobs.items():
-        path = folder / name
-        if not path.exists():
-            if time.monotonic() > deadline:
-                continue
-            with tempfile.TemporaryDirectory() as own:
-                found = work(Path(own))
-            path.write_text(json.dumps(found, indent=1))
-            print(f"{path.stem}: {json.dumps(found)}", flush=True)
-        yield json.loads(path.read_text())
 
 
 def _jobs(
     part: str, bench: TrainedNetwork, folder: Path, seeds: int, threads: int
 ) -> dict[str, Callable[[Path], Row]]:
-    """What there is to do, by the name of the file that keeps its result."""
+    """What there is to do, by the name of its result."""
     if part == "latency":
         return {
-            f"latency-{name}.json": lambda _work, name=name: budget_latency.half_of_the_latency(
+            f"latency-{name}": lambda _work, name=name: budget_latency.half_of_the_latency(
                 name, folder / "searches" / name, threads=threads
             )
             for name in budget_latency.NETWORKS
         }
     if part == "requests":
         return {
-            f"request-{number}.json": lambda work, name=name: budget_requests.request(
-                name, work, threads=threads
-            )
+            f"request-{number}": lambda work, name=name: budget_requests.request(name, work, threads=threads)
             for number, name in enumerate(budget_requests.NAMES)
         }
     return {
-        cell.file_name: lambda _work, cell=cell: budget_accuracy.measure(bench, cell)
+        cell.name: lambda _work, cell=cell: budget_accuracy.measure(bench, cell)
         for cell in budget_accuracy.cells(seeds)
     }
 

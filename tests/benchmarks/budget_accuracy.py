@@ -40,10 +40,9 @@ class Cell:
     seed: int
 
     @property
-    def file_name(self) -> str:
-        """Where its result is kept."""
-        words = "".join(c if c.isalnum() else "-" for c in self.method)
-        return f"accuracy-{words}-{self.ratio:g}-{self.seed}.json"
+    def name(self) -> str:
+        """Of its result."""
+        return f"accuracy {self.method} {self.ratio:g} {self.seed}"
 
 
 def cells(seeds: int) -> list[Cell]:

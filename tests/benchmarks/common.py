@@ -1,11 +1,16 @@
-"""Shared by the benchmarks: research data, the header of a result file, atomic writing."""
+"""Shared by the benchmarks: research data, results as they come, the header of a page, atomic writing."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from edgeprune.files import atomic_write_text
 from edgeprune.host import machine_description
@@ -22,6 +27,29 @@ def research_data() -> Path:
         print(f"skipped: no research data in {folder} (set EDGEPRUNE_RESEARCH_DATA)", file=sys.stderr)
         raise SystemExit(0)
     return folder
+
+
+def results_of(
+    jobs: dict[str, Callable[[Path], dict[str, Any]]], folder: Path, deadline: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was measured before, or now until the deadline (monotonic), and the names of what was not.
+
+    A job gets a scratch folder; its result is kept in ``folder`` under its name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, missing = [], []
+    for name, work in jobs.items():
+        path = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in name)}.json"
+        if not path.exists():
+            if time.monotonic() > deadline:
+                missing.append(name)
+                continue
+            with tempfile.TemporaryDirectory() as own:
+                found = work(Path(own))
+            atomic_write_text(path, json.dumps(found, indent=1))
+            print(f"{name}: {json.dumps(found)}", flush=True)
+        rows.append(json.loads(path.read_text()))
+    return rows, missing
 
 
 def header(title: str, command: str, seeds: str, threads: int) -> str:

@@ -30,7 +30,8 @@ NETWORKS = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
 COMBINED = "resnet18 at half of the MACs"
 LABELS = ("onnxruntime static", "NNCF", "edgeprune int8", "edgeprune auto")
 PAIRS = 200
-_IMAGES, _SIZE = 32, 224
+SIZE = 224
+_IMAGES = 32
 
 
 def network(name: str, work: Path, *, threads: int) -> Row:
@@ -71,7 +72,7 @@ def combined(work: Path, *, threads: int) -> Row:
     np.savez(work / "images.npz", images=noise)
     report = edgeprune.compress(
         "torchvision:resnet18", weights="none", calibration=work / "images.npz", output=work / "out",
-        preprocessing=load_card("imagenet"), input_shape=(3, _SIZE, _SIZE), ratio=0.5, threads=threads,
+        preprocessing=load_card("imagenet"), input_shape=(3, SIZE, SIZE), ratio=0.5, threads=threads,
         precision=Precision.INT8,
     )  # fmt: skip
     deployment = report.deployment
@@ -85,7 +86,7 @@ def combined(work: Path, *, threads: int) -> Row:
 
 
 def _noise(count: int = _IMAGES) -> torch.Tensor:
-    return torch.randn(count, 3, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0))
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
 def _alive(name: str) -> torch.nn.Module:
@@ -94,13 +95,13 @@ def _alive(name: str) -> torch.nn.Module:
     module.train()
     with torch.no_grad():
         for _ in range(3):
-            module(torch.randn(8, 3, _SIZE, _SIZE))
+            module(torch.randn(8, 3, SIZE, SIZE))
     return module.eval()
 
 
 def _write(module: torch.nn.Module, path: Path) -> None:
     exported = path.with_suffix(".exported.onnx")
-    export_onnx(export_program(module, torch.zeros(2, 3, _SIZE, _SIZE)), exported)
+    export_onnx(export_program(module, torch.zeros(2, 3, SIZE, SIZE)), exported)
     simplify_onnx(exported, path)
 
 
@@ -110,10 +111,7 @@ def _interval(found: LatencyRatio) -> list[float]:
 
 def render(rows: list[Row]) -> str:
     """One line a network."""
-    if not rows:
-        return ""
     text = (
-        f"\n## CPU time over 32 bits, {_SIZE} pixels\n\n"
         f"Random weights, {PAIRS} interleaved pairs, median with a 95% interval; in brackets the size "
         "over that of\n"
         "the 32-bit file. *onnxruntime static*: its own static quantization (QDQ, minmax, unsigned "

@@ -176,10 +176,7 @@ def _written(module: torch.nn.Module, path: Path) -> Path:
 
 def render(rows: list[Row]) -> str:
     """One table: a line a case and file, means over seeds."""
-    if not rows:
-        return ""
     text = (
-        "## ResNet-20 on CIFAR-10\n\n"
         "Whole test set of 10,000 images, 1,000 unlabelled training images for the ranges, another draw "
         "a seed;\n"
         "mean over seeds ± half of their range. *agreement*: same top class as the 32-bit file of the "
