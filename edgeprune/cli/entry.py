@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from edgeprune.cli.app import app
+from edgeprune.cli.interrupts import interrupts_heeded
 from edgeprune.cli.session import Session
 from edgeprune.errors import (
     BROKEN_PIPE_EXIT_STATUS,
@@ -59,7 +60,8 @@ def _invoke(arguments: list[str], session: Session) -> int:
 
 def _guarded(action: Callable[[], int], session: Session) -> int:
     try:
-        return action()
+        with interrupts_heeded():
+            return action()
     except EdgepruneError as error:
         _traceback_if_asked(session)
         _say(f"error: {error}")
