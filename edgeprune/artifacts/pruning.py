@@ -108,6 +108,8 @@ class DistillationReport:
     at the temperature of training.
 
     ``kept_step`` is the step whose network was best there and was kept; 0: none was better than the start.
+    ``feature`` names the activations that were learned besides the answers; ``None`` where what the last
+    layer reads are not channels.
     """
 
     steps: int
@@ -117,3 +119,4 @@ class DistillationReport:
     divergence_before: float
     divergence_after: float
     duration_s: float
+    feature: str | None = None

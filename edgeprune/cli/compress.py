@@ -57,7 +57,7 @@ Finetuning = Annotated[
         "--finetune",
         metavar="STEPS|TIME",
         help="After recovery, learn from the original on the calibration images, without labels: so many "
-        "steps (250), or for a time (60s, 2min).",
+        "steps (500), or for a time (60s, 2min).",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]

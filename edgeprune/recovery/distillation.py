@@ -49,9 +49,9 @@ class DistillationOptions:
     ``mixed_share`` of a batch is mixed with other images, into ``pasted_share`` pieces of others are pasted.
     """
 
-    steps: int = 250
+    steps: int = 500
     time_limit_s: float = math.inf
-    batch: int = 64
+    batch: int = 32
     learning_rate: float = 0.02
     temperature: float = 16.0
     feature_weight: float = 3.0
@@ -116,6 +116,7 @@ def distill(
         divergence_before=first,
         divergence_after=best,
         duration_s=time.perf_counter() - started,
+        feature=pupil.feature,
     )
 
 
@@ -215,7 +216,7 @@ class _Pupil:
         self._original = original
         self._network = network
         self._options = options
-        self._feature, self._kept = _last_features(original, coupling, removed)
+        self.feature, self._kept = _last_features(original, coupling, removed)
         self._feature_weight = 0.0
         for parameter in network.parameters():
             parameter.requires_grad_(True)
@@ -257,11 +258,13 @@ class _Pupil:
     def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How far the answers are off, and the features relative to their spread."""
         with torch.no_grad():
-            wanted, wanted_feature = _run(self._original, images, self._feature)
-        found, feature = _run(self._network, images, self._feature)
+            wanted, wanted_feature = _run(self._original, images, self.feature)
+        found, feature = _run(self._network, images, self.feature)
         answers = _difference(found, wanted, self._options.temperature)
-        if feature is None or wanted_feature is None:
+        if self.feature is None:
             return answers, torch.zeros(())
+        assert feature is not None
+        assert wanted_feature is not None
         target = wanted_feature.index_select(1, self._kept)
         return answers, (feature - target).square().mean() / target.var().clamp_min(1e-12)
 

@@ -337,11 +337,12 @@ def _method(report: RunReport) -> Table:
 
 def _finetuning(found: DistillationReport) -> tuple[str, str]:
     kept = f"step {found.kept_step} kept" if found.kept_step else "nothing better than the start"
+    learned = "answers alone" if found.feature is None else f"answers and activations of {found.feature}"
     return (
         "fine-tuning",
-        f"{found.steps} steps of distillation on {found.images} images without labels, {kept}; divergence "
-        f"from the original on {found.validation_images} others {significant(found.divergence_before)} -> "
-        f"{significant(found.divergence_after)}",
+        f"{found.steps} steps of distillation on {found.images} images without labels, {learned}, {kept}; "
+        f"divergence from the original on {found.validation_images} others "
+        f"{significant(found.divergence_before)} -> {significant(found.divergence_after)}",
     )
 
 
