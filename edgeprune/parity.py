@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +171,19 @@ def accuracy(
     hits = int((outputs[0].argmax(1) == truth).sum())
     low, high = wilson_interval(hits, count)
     return AccuracyFigure(stage=stage, value=hits / count, low=low, high=high, images=count)
+
+
+def accuracies(
+    stages: Mapping[str, Outputs], labels: Tensor | None
+) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...]]:
+    """What quality is measured, and that of every stage; the first of them is the original."""
+    original = next(iter(stages.values()))
+    truth = None if labels is None else labels.numpy()
+    kind = accuracy_kind(original, truth is not None)
+    figures = tuple(
+        accuracy(stage, found, original=original, labels=truth, kind=kind) for stage, found in stages.items()
+    )
+    return kind, figures
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgeprune.errors import ProfileError
+from edgeprune.imports import first_line
 
 _LOG = logging.getLogger("edgeprune.latency")
 
@@ -116,7 +117,7 @@ def _inferred(model: ModelProto, where: str) -> GraphProto:
         return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         raise ProfileError(
-            f"{where}: shapes cannot be inferred ({_first_line(error)}); give a valid file"
+            f"{where}: shapes cannot be inferred ({first_line(error)}); give a valid file"
         ) from error
 
 
@@ -188,10 +189,6 @@ def _load(path: Path) -> ModelProto:
     if not model.graph.node:
         raise ProfileError(f"{path.name}: an ONNX file without nodes; give the file of a model")
     return onnx.inliner.inline_local_functions(model) if model.functions else model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _fix_batch(model: ModelProto, where: str) -> None:

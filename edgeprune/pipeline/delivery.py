@@ -126,15 +126,12 @@ def _judge(
 ) -> Judged:
     with run.stage("judge"):
         held = prepared.calibration.held_out
-        original = parity.run_torch(prepared.captured.graph_module, held.images)
-        labels = None if held.labels is None else held.labels.numpy()
-        kind = parity.accuracy_kind(original, labels is not None)
 
         def in_onnx(name: str) -> parity.Outputs:
             return parity.run_onnx(folder / name, held.images, threads=run.threads)
 
         by_stage = {
-            "original": original,
+            "original": parity.run_torch(prepared.captured.graph_module, held.images),
             "pruned": parity.run_torch(pruned.bare, held.images),
             "recovered": parity.run_torch(pruned.recovered, held.images),
             **(
@@ -146,10 +143,7 @@ def _judge(
         }
         if quantized is not None:
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
-        figures_found = tuple(
-            parity.accuracy(stage, found, original=original, labels=labels, kind=kind)
-            for stage, found in by_stage.items()
-        )
+        kind, figures_found = parity.accuracies(by_stage, held.labels)
     return Judged(kind=kind, figures=figures_found)
 
 

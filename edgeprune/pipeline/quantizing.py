@@ -109,12 +109,7 @@ def _judge(
     before, after = (
         parity.run_onnx(path, held.images, threads=options.threads) for path in (options.source, made)
     )
-    labels = None if held.labels is None else held.labels.numpy()
-    kind = parity.accuracy_kind(before, labels is not None)
-    figures = tuple(
-        parity.accuracy(stage, found, original=before, labels=labels, kind=kind)
-        for stage, found in (("fp32", before), (options.precision.value, after))
-    )
+    kind, figures = parity.accuracies({"fp32": before, options.precision.value: after}, held.labels)
     return kind, figures, parity.deviation(before, after, names=("fp32", options.precision.value))
 
 
