@@ -69,7 +69,8 @@ def _latency(threads: int) -> dict[str, Callable[[Path], Row]]:
         name: lambda work, name=name: quantized_latency.network(name, work, threads=threads)
         for name in quantized_latency.NETWORKS
     }
-    jobs["combined"] = lambda work: quantized_latency.combined(work, threads=threads)
+    for name in quantized_latency.COMBINED:
+        jobs[name] = lambda work, name=name: quantized_latency.combined(name, work, threads=threads)
     return jobs
 
 
