@@ -134,6 +134,29 @@ def test_what_is_measured_decides(
     assert ((tmp_path / "q.onnx").read_bytes() == path.read_bytes()) is not faster
 
 
+@pytest.mark.parametrize(("side_by_side", "pieces"), [(0.98, 1), (1.02, None)])
+def test_a_mixture_that_is_not_faster_than_all_in_8_bits_side_by_side_is_not_taken(
+    chain: tuple[Path, ImageBatch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    side_by_side: float,
+    pieces: int | None,
+) -> None:
+    """Figures of short measurements may favour a mixture; all in 8 bits is smaller."""
+    path, images = chain
+
+    def ratio(first: Path, second: Path, *, threads: int) -> float:
+        if first != path:
+            assert "-" not in first.stem
+            return side_by_side
+        return 0.7 if second.stem.count("8") == 1 else 0.8
+
+    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
+    report = write_mixed(path, tmp_path / "q.onnx", images, target=load_target("host"), threads=1)
+    expected = len(report.pieces) if pieces is None else pieces
+    assert sum(piece.integer for piece in report.pieces) == expected
+
+
 def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
     chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
