@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgeprune.artifacts.budget import Budget, Candidate, Constraint
+from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate, Constraint
+from edgeprune.artifacts.latency import LatencyRatio
 
 _NEARLY_USED = 0.97
 _SAME = 1.005
@@ -54,6 +55,19 @@ def latency_share(budget: Budget, original: Candidate | None) -> float | None:
     if budget.max_latency_ms is not None:
         shares.append(budget.max_latency_ms / (original.latency_ms if original is not None else 1.0))
     return min(shares, default=None)
+
+
+def slower_again(search: BudgetSection, again: LatencyRatio) -> str | None:
+    """A sentence where the chosen candidate, measured again, surely takes longer than was asked for."""
+    share = latency_share(search.budget, search.original)
+    if share is None or again.low <= share:
+        return None
+    found = next(c.latency_share for c in search.candidates if c.name == search.chosen)
+    return (
+        f"measured again for the report, the model takes {again.ratio:.1%} "
+        f"[{again.low:.1%}, {again.high:.1%}] of the original's CPU time, more than the {share:.1%} asked for, where the search measured "
+        f"{found:.1%}: other work disturbed one of the two; repeat it on an idle machine, or ask for less"
+    )
 
 
 def _uses(figures: Candidate, original: Candidate, budget: Budget) -> dict[Constraint, float]:

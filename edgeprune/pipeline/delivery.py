@@ -16,6 +16,7 @@ from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
 from edgeprune.pipeline.assembly import assemble_report, package_versions
+from edgeprune.pipeline.budget_aims import slower_again
 from edgeprune.pipeline.candidate_records import RECORD_NAME, read_record
 from edgeprune.pipeline.candidates import CandidateStore
 from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
@@ -53,6 +54,7 @@ def deliver(
         quantized = _quantize(run, prepared, folder, chosen)
         judged = _judge(run, prepared, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
+        _compare_with_search(run, prepared.target, planned, deployment)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
         report = replace(report, quantization=quantized)
         write_json(report, folder / "report.json")
@@ -178,6 +180,17 @@ def _profile(
             original_prediction=predict(original, target) if remote else None,
             compressed_prediction=_predicted(folder, target, quantized) if remote else None,
         )
+
+
+def _compare_with_search(
+    run: Run, target: TargetProfile, planned: Planned, deployment: DeploymentSection
+) -> None:
+    """Say so where a limit on latency that held in the search does not hold on the delivered file."""
+    if planned.search is None or deployment.host_cpu_ratio is None or not target.is_host:
+        return
+    slower = slower_again(planned.search, deployment.host_cpu_ratio)
+    if slower is not None:
+        run.note(slower)
 
 
 def _predicted(

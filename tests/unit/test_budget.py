@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_report import synthetic_budget
 
 from edgeprune.artifacts.budget import Budget, Candidate
-from edgeprune.artifacts.latency import Provenance
+from edgeprune.artifacts.latency import LatencyRatio, Provenance
 from edgeprune.config import parse_latency, parse_points
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.budget_aims import Aims, binding_limit, budget_used, exceeded_limits
+from edgeprune.pipeline.budget_aims import Aims, binding_limit, budget_used, exceeded_limits, slower_again
 
 
 @pytest.mark.parametrize(
@@ -130,3 +132,28 @@ def test_a_budget_of_the_drop_alone_is_bound_by_it():
     assert not budget.is_empty
     assert Budget().is_empty
     assert binding_limit(ORIGINAL, ORIGINAL, budget) == "drop"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "said"),
+    [
+        (0.90, 0.85, "takes 90.0% [85.0%, 91.0%] of the original's CPU time, more than the 80.0% asked for"),
+        (0.82, 0.79, None),
+        (0.70, 0.69, None),
+    ],
+)
+def test_a_delivered_model_that_is_surely_slower_than_asked_is_named(
+    ratio: float, low: float, said: str | None
+) -> None:
+    again = LatencyRatio(ratio=ratio, low=low, high=ratio + 0.01, confidence=0.95, pairs=100, threads=1)
+    found = slower_again(synthetic_budget(), again)
+    assert (found is None) == (said is None)
+    if said is not None:
+        assert found is not None
+        assert said in found
+        assert "the search measured 73.0%" in found
+
+
+def test_without_a_limit_on_latency_no_time_is_too_long() -> None:
+    again = LatencyRatio(ratio=3.0, low=2.9, high=3.1, confidence=0.95, pairs=100, threads=1)
+    assert slower_again(replace(synthetic_budget(), budget=Budget(max_size_bytes=9)), again) is None
