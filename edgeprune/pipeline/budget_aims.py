@@ -65,7 +65,8 @@ def slower_again(search: BudgetSection, again: LatencyRatio) -> str | None:
     found = next(c.latency_share for c in search.candidates if c.name == search.chosen)
     return (
         f"measured again for the report, the model takes {again.ratio:.1%} "
-        f"[{again.low:.1%}, {again.high:.1%}] of the original's CPU time, more than the {share:.1%} asked for, where the search measured "
+        f"[{again.low:.1%}, {again.high:.1%}] of the original's CPU time, more than the {share:.1%} "
+        "asked for, where the search measured "
         f"{found:.1%}: other work disturbed one of the two; repeat it on an idle machine, or ask for less"
     )
 
