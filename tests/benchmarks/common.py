@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from edgeprune.files import atomic_write_text
 from edgeprune.host import machine_description
@@ -29,9 +33,45 @@ def research_data() -> Path:
     return folder
 
 
-def results_of(
-    jobs: dict[str, Callable[[Path], dict[str, Any]]], folder: Path, deadline: float
-) -> tuple[list[dict[str, Any]], list[str]]:
+Jobs = dict[str, Callable[[Path], dict[str, Any]]]
+"""What there is to do with a scratch folder, by the name of its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A page of a benchmark. ``jobs`` are given the folder of results, the number of seeds and of threads."""
+
+    title: str
+    jobs: Callable[[Path, int, int], Jobs]
+    render: Callable[[list[dict[str, Any]]], str]
+    seeded: bool = False
+
+
+def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: int) -> None:
+    """The program ``bench_NAME.py``: measure what is not there yet, write ``NAME-PART.md`` of each."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--results", type=Path, help="keeps one JSON a result (default: a scratch folder)")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--limit-minutes", type=float, default=float("inf"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    deadline = time.monotonic() + 60 * options.limit_minutes
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.results or Path(scratch) / "results"
+        for chosen in options.parts:
+            part = parts[chosen]
+            rows, missing = results_of(part.jobs(folder, options.seeds, options.threads), folder, deadline)
+            seeds = ", ".join(str(s) for s in range(options.seeds if part.seeded else 1))
+            command = f"python tests/benchmarks/bench_{name}.py --results FOLDER --parts {chosen}"
+            text = header(part.title, command, seeds, options.threads)
+            text += part.render(rows) if rows else ""
+            text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
+            write_result(f"{name}-{chosen}.md", text)
+
+
+def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str, Any]], list[str]]:
     """What was measured before, or now until the deadline (monotonic), and the names of what was not.
 
     A job gets a scratch folder; its result is kept in ``folder`` under its name.
