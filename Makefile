@@ -37,7 +37,7 @@ demo-run:
 
 test: $(DEV) ## run the whole test suite
 	@echo "== testing"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(DEV) ## check formatting, style, types and the layers of the code
 	@echo "== linting"

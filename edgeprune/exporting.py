@@ -22,6 +22,7 @@ from torch.fx import GraphModule
 from edgeprune.errors import CaptureError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.fx import op_name
+from edgeprune.garbage import collection_paused
 
 _log = logging.getLogger("edgeprune.exporting")
 INPUT_NAME = "input"
@@ -40,7 +41,7 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
     _guard_padded_pooling(program.graph_module)
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
-        with _quiet():
+        with _quiet(), collection_paused():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,

@@ -27,6 +27,7 @@ from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, sh
 from edgeprune.attributes import get_attribute, has_attribute, set_attribute
 from edgeprune.errors import CaptureError
 from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.garbage import collection_paused
 from edgeprune.graph.canonical import drop_assertions, four_dimensional_attention, unfold_heads
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
@@ -94,7 +95,7 @@ def export_program(
     """
     examples = (example,) if isinstance(example, Tensor) else example
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), collection_paused(), torch.no_grad():
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
             return program.run_decompositions({})

@@ -26,7 +26,7 @@ from edgeprune.pipeline.rounds import MOST_AT_ONCE
 RATIOS = (0.25, 0.4, 0.5, 0.65)
 MODES = ("global", "uniform", ROUNDS)
 LEADING = ("hybrid", "fpgm", "l2", "l1", "taylor-squared", "activation-weight")
-"""Criteria that are run first, and with every seed."""
+"""Criteria that are run first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,12 @@ def measure(bench: TrainedNetwork, cell: Cell) -> dict[str, object]:
 
 
 def cells(seeds: int) -> list[Cell]:
-    """In the order of work: the leading criteria with every seed, then the others with the first."""
+    """In the order of work: the leading criteria, then the others."""
     names = [*LEADING, *(n for n in criterion_names() if n not in LEADING)]
     found = []
     for seed in range(seeds):
         for ratio in RATIOS:
-            for name in LEADING if seed else names:
+            for name in names:
                 modes = [m for m in MODES if m != ROUNDS or (name == OURS and ratio > MOST_AT_ONCE)]
                 found += [Cell(criterion=name, ratio=ratio, mode=m, seed=seed) for m in modes]
     return sorted(found, key=lambda c: (c.criterion not in LEADING, c.seed, c.ratio))

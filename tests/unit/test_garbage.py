@@ -1,0 +1,21 @@
+"""The collector rests while it is asked to, and is left as it was."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from edgeprune.garbage import collection_paused
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_is_left_as_it_was(on: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        with pytest.raises(ValueError, match="inside"), collection_paused():
+            assert not gc.isenabled()
+            raise ValueError("inside")
+        assert gc.isenabled() is on
+    finally:
+        (gc.enable if was else gc.disable)()
