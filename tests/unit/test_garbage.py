@@ -5,7 +5,14 @@ from __future__ import annotations
 import gc
 
 import pytest
+
 from edgeprune.garbage import collection_paused
+
+
+@collection_paused()
+def failing() -> None:
+    assert not gc.isenabled()
+    raise ValueError("inside")
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -13,9 +20,8 @@ def test_the_collector_is_left_as_it_was(on: bool) -> None:
     was = gc.isenabled()
     try:
         (gc.enable if on else gc.disable)()
-        with pytest.raises(ValueError, match="inside"), collection_paused():
-            assert not gc.isenabled()
-            raise ValueError("inside")
+        with pytest.raises(ValueError, match="inside"):
+            failing()
         assert gc.isenabled() is on
     finally:
         (gc.enable if was else gc.disable)()
