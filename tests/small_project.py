@@ -245,9 +245,11 @@ def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.Complete
     scratch.mkdir(parents=True, exist_ok=True)
     files = (scratch / "stdout", scratch / "stderr")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["edgeprune.api", "edgeprune.cli"])
+    context.set_forkserver_preload(["warm"])
     process = context.Process(target=_command, args=(arguments, cwd, environment(scratch), files))
-    process.start()
+    # The server starts with the first process; it does not look where sys.path does, and says nothing of it.
+    with patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):
+        process.start()
     process.join(timeout=200)
     assert process.exitcode is not None, "the command hangs"
     printed, said = (file.read_text() for file in files)

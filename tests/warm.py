@@ -1,0 +1,37 @@
+"""Imported once by the process that tests fork commands from: all that a command imports and sets up lazily.
+
+A first export takes two seconds more than the next; every forked command would pay for it again.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgeprune.exporting import export_onnx, simplify_onnx
+from edgeprune.graph.capture import capture, export_program
+
+
+def warm() -> None:
+    """Capture and export a small network."""
+    torch.set_num_threads(1)
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2)
+    )
+    captured = capture(network.eval(), (1, 8, 8))
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.onnx"
+        export_onnx(export_program(captured.graph_module, torch.zeros(2, 1, 8, 8)), raw)
+        simplify_onnx(raw, Path(folder) / "simplified.onnx")
+
+
+for name in ("edgeprune.api", "edgeprune.cli"):
+    importlib.import_module(name)
+warm()
+gc.collect()
+gc.freeze()  # or every collection in a forked process would copy all of this
