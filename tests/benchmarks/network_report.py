@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import statistics
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ ROUNDS = "rounds"
 """Chosen over the network as with *global*, ranked in rounds."""
 
 
-def render(rows: list[Row], base: float, images: int, missing: dict[str, int]) -> str:
-    """Everything below the header."""
+def render(rows: list[Row], base: float, images: int) -> str:
+    """The tables and the verdict, below the header."""
     text = (
         f"{images:,} unlabelled training images (another draw a seed), whole test set of 10,000 images, no\n"
         f"training; the original has {base:.2%}. *global*: players with the least removal cost per MAC\n"
@@ -32,19 +33,43 @@ def render(rows: list[Row], base: float, images: int, missing: dict[str, int]) -
     )
     for ratio in sorted({r["ratio"] for r in rows}):
         text += _cut([r for r in rows if r["ratio"] == ratio], ratio)
-    return text + _verdict(rows) + _left_out(missing)
+    return text + _verdict(rows)
 
 
-def _left_out(missing: dict[str, int]) -> str:
+def left_out(missing: dict[str, int]) -> str:
     """Networks of the plan that were not measured, by criterion and selection."""
     if not missing:
         return ""
     return "\nNot run: " + ", ".join(f"{name} ({count})" for name, count in missing.items()) + " networks.\n"
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """Criterion and selection of ours, as ``compress`` does it, and of the best other after recovery."""
+
+    ratio: float
+    ours: tuple[str, str]
+    best: tuple[str, str]
+    seeds: tuple[int, ...]
+
+
+def rivals(rows: list[Row]) -> list[Rivals]:
+    """By cut, with the seeds that both have."""
+    found = []
+    for ratio in sorted({r["ratio"] for r in rows}):
+        methods = by_method([r for r in rows if r["ratio"] == ratio])
+        ours = (OURS, ROUNDS) if (OURS, ROUNDS) in methods else (OURS, "global")
+        others = {k: v for k, v in methods.items() if k[0] != OURS}
+        if ours not in methods or not others:
+            continue
+        best = max(others, key=lambda k: mean(others[k], "recovered"))
+        seeds = {r["seed"] for r in methods[ours]} & {r["seed"] for r in methods[best]}
+        found.append(Rivals(ratio, ours, best, tuple(sorted(seeds))))
+    return found
+
+
 def _cut(rows: list[Row], ratio: float) -> str:
-    by_method = _by_method(rows)
-    ordered = sorted(by_method.items(), key=lambda item: -_mean(item[1], "recovered"))
+    ordered = sorted(by_method(rows).items(), key=lambda item: -mean(item[1], "recovered"))
     text = f"\n## {ratio:.0%} of the MACs cut\n\n"
     titles = (
         "criterion",
@@ -56,20 +81,20 @@ def _cut(rows: list[Row], ratio: float) -> str:
         "divergence",
         "passes",
     )
-    text += _row([*titles, "score"]) + _row(["---"] * 9)
+    text += table_row([*titles, "score"]) + table_row(["---"] * 9)
     for (name, mode), found in ordered:
         cells = [
             f"**{name}**" if name == OURS else name,
             mode,
             f"{len(found)}",
-            f"{_mean(found, 'macs_removed'):.1%}",
+            f"{mean(found, 'macs_removed'):.1%}",
             _spread(found, "pruned"),
             _spread(found, "recovered"),
-            f"{_mean(found, 'divergence'):.4f}",
-            f"{_mean(found, 'evaluations'):.0f}",
-            f"{_mean(found, 'score_s'):.0f} s",
+            f"{mean(found, 'divergence'):.4f}",
+            f"{mean(found, 'evaluations'):.0f}",
+            f"{mean(found, 'score_s'):.0f} s",
         ]
-        text += _row(cells)
+        text += table_row(cells)
     return text
 
 
@@ -81,32 +106,29 @@ def _verdict(rows: list[Row]) -> str:
         "images on which the two disagree, seeds averaged). *Least divergence*: of the others, whose it is,\n"
         "and its ratio to ours, seed by seed.\n\n"
     )
-    text += _row(["cut", "ours", "best other", "difference", "mean", "least divergence of others"])
-    text += _row(["---"] * 6)
-    for ratio in sorted({r["ratio"] for r in rows}):
-        by_method = _by_method([r for r in rows if r["ratio"] == ratio])
-        default = by_method.get((OURS, ROUNDS)) or by_method.get((OURS, "global"), [])
-        ours = {r["seed"]: r for r in default}
-        others = {k: v for k, v in by_method.items() if k[0] != OURS}
-        if not ours or not others:
-            continue
-        (name, mode), best = max(others.items(), key=lambda item: _mean(item[1], "recovered"))
-        (near, near_mode), nearest = min(others.items(), key=lambda item: _mean(item[1], "divergence"))
+    text += table_row(["cut", "ours", "best other", "difference", "mean", "least divergence of others"])
+    text += table_row(["---"] * 6)
+    for pair in rivals(rows):
+        methods = by_method([r for r in rows if r["ratio"] == pair.ratio])
+        ours, best = {r["seed"]: r for r in methods[pair.ours]}, methods[pair.best]
+        others = {k: v for k, v in methods.items() if k[0] != OURS}
+        (near, near_mode), nearest = min(others.items(), key=lambda item: mean(item[1], "divergence"))
         gaps = [f"{100 * (ours[r['seed']]['recovered'] - r['recovered']):+.2f}" for r in best]
         ratios = [f"{r['divergence'] / ours[r['seed']]['divergence']:.2f}" for r in nearest]
         cells = [
-            f"{ratio:.0%}",
+            f"{pair.ratio:.0%}",
             _spread([*ours.values()], "recovered"),
-            f"{name}, {mode}: {_spread(best, 'recovered')}",
+            f"{', '.join(pair.best)}: {_spread(best, 'recovered')}",
             ", ".join(gaps),
             _paired([(ours[r["seed"]], r) for r in best]),
             f"{near}, {near_mode}: {', '.join(ratios)}",
         ]
-        text += _row(cells)
+        text += table_row(cells)
     return text
 
 
-def _row(cells: list[str]) -> str:
+def table_row(cells: list[str]) -> str:
+    """One line of a Markdown table."""
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -121,14 +143,16 @@ def _hits(row: Row) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(row["hits"]), dtype=np.uint8)).astype(float)
 
 
-def _by_method(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+def by_method(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by criterion and selection, in order of their seeds."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda r: r["seed"]):
         found[row["criterion"], row["mode"]].append(row)
     return found
 
 
-def _mean(rows: list[Row], key: str) -> float:
+def mean(rows: list[Row], key: str) -> float:
+    """Of one figure."""
     return statistics.mean(r[key] for r in rows)
 
 

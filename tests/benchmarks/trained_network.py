@@ -55,8 +55,8 @@ class TrainedNetwork:
 
     def __init__(self) -> None:
         data = research_data()
-        self._test, self._labels = read_images(data / "cifar10_test.npz")
-        self._train, _ = read_images(data / "cifar10_train_10k.npz")
+        self._test, self.labels = read_images(data / "cifar10_test.npz")
+        self._train, self._train_labels = read_images(data / "cifar10_train_10k.npz")
         self.module = network = resnet20()
         network.load_state_dict(load_file(data / "resnet20_cifar10.safetensors"))
         self.captured = capture(network.eval(), (3, 32, 32))
@@ -119,9 +119,7 @@ class TrainedNetwork:
         if key not in self._kept:
             self._kept.clear()
             images = ImageBatch(images=self._train[torch.from_numpy(self._drawn(seed))], labels=None)
-            with torch.no_grad():
-                parts = [self.captured.graph_module(x) for x in torch.split(images.images, _BATCH)]
-            reference = [torch.cat(parts)]
+            reference = [self._answers(self.captured.graph_module, images.images)]
             self._kept[key] = evidence_of(self.captured, self.coupling, images, reference, ratio=ratio)
         return self._kept[key]
 
@@ -150,7 +148,7 @@ class TrainedNetwork:
     def judged(self, outputs: torch.Tensor) -> dict[str, object]:
         """Accuracy, the images told rightly (for paired errors), and the divergence from the original."""
         hits = self.hits(outputs)
-        own, original = outputs.log_softmax(1), self._originally().log_softmax(1)
+        own, original = outputs.log_softmax(1), self.original_outputs().log_softmax(1)
         return {
             "recovered": float(hits.mean()),
             "divergence": float((original.exp() * (original - own)).sum(1).mean()),
@@ -159,25 +157,39 @@ class TrainedNetwork:
 
     def hits(self, outputs: torch.Tensor) -> np.ndarray:
         """Which test images (n,) are told rightly."""
-        return (outputs.argmax(1) == self._labels).numpy()
+        return (outputs.argmax(1) == self.labels).numpy()
 
-    @torch.no_grad()
     def outputs(self, network: torch.nn.Module) -> torch.Tensor:
         """Answers (n, 10) on the test images."""
-        return torch.cat([network(images) for images in torch.split(self._test, _BATCH)])
+        return self._answers(network, self._test)
+
+    def hits_in_training(self, network: torch.nn.Module) -> np.ndarray:
+        """Which of all 10,000 training images are told rightly."""
+        return (self._answers(network, self._train).argmax(1) == self._train_labels).numpy()
+
+    def unused(self, seed: int) -> np.ndarray:
+        """Which of all training images the seed has not drawn."""
+        found = np.ones(len(self._train), dtype=bool)
+        found[self._drawn(seed)] = False
+        return found
+
+    @torch.no_grad()
+    def _answers(self, network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([network(part) for part in torch.split(images, _BATCH)])
 
     def onnx_outputs(self, path: Path) -> np.ndarray:
         """Answers (n, 10) of an ONNX file on the test images."""
         return parity.run_onnx(path, self._test, threads=torch.get_num_threads(), batch=500)[0]
 
-    def _originally(self) -> torch.Tensor:
+    def original_outputs(self) -> torch.Tensor:
+        """Answers (n, 10) of the network before pruning on the test images."""
         if self._original is None:
             self._original = self.outputs(self.captured.graph_module)
         return self._original
 
     def base_accuracy(self) -> float:
         """Of the network before pruning."""
-        return float(self.hits(self._originally()).mean())
+        return float(self.hits(self.original_outputs()).mean())
 
 
 def read_images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
