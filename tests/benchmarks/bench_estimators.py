@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--games", nargs="+", choices=[s.name for s in SETTINGS], help="default: all")
     parser.add_argument("--methods", nargs="+", choices=list(methods()), help="default: all")
     parser.add_argument("--players-limit", type=int, default=64, help="games of at most so many players")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, help="default: 5 on LeNet-1, whose games are small, else 2")
     parser.add_argument("--lenet-scratch", type=Path, help="keeps trained LeNets (default: in --results)")
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
     parser.add_argument("--threads", type=int, default=1)
@@ -87,7 +87,9 @@ def measure(setting: Setting, data: Path, options: argparse.Namespace, deadline:
     """Truth and results of one game."""
     results: Path = options.results
     differentiable: DifferentiableGame | None = None
-    if setting.name.startswith("lenet1"):
+    small = setting.name.startswith("lenet1")
+    seeds = options.seeds or (5 if small else 2)
+    if small:
         scratch = options.lenet_scratch or results
         kept = lenet_means(data, scratch, setting.seed, setting.images, results)
     else:
@@ -99,7 +101,7 @@ def measure(setting: Setting, data: Path, options: argparse.Namespace, deadline:
             for name, method in methods().items():
                 if options.methods and name not in options.methods:
                     continue
-                for seed in range(options.seeds):
+                for seed in range(seeds):
                     if time.monotonic() > deadline:
                         return
                     run(setting, kept, differentiable, results, truth, (name, method), passes, seed)
