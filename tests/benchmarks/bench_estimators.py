@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import research_data, write_result
+from common import folder_or_scratch, research_data, write_result
 from estimator_games import WithGradients, journaled_means, lenet_means
 from estimator_methods import Found, Method, methods
 from estimator_report import Result, Truth, render
@@ -60,7 +60,7 @@ SETTINGS = (
 def main() -> None:
     """Measure what is asked for and not there yet, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, required=True, help="keeps values and results")
+    parser.add_argument("--results", type=Path, help="keeps values and results (default: a scratch folder)")
     parser.add_argument("--games", nargs="+", choices=[s.name for s in SETTINGS], help="default: all")
     parser.add_argument("--methods", nargs="+", choices=list(methods()), help="default: all")
     parser.add_argument("--players-limit", type=int, default=64, help="games of at most so many players")
@@ -73,11 +73,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = research_data()
     deadline = time.monotonic() + 60 * options.limit_minutes
-    for setting in SETTINGS:
-        wanted = not options.games or setting.name in options.games
-        if wanted and setting.players <= options.players_limit and not options.only_report:
-            measure(setting, data, options, deadline)
-    found = [load(options.results, setting) for setting in SETTINGS]
+    with folder_or_scratch(options.results) as options.results:
+        for setting in SETTINGS:
+            wanted = not options.games or setting.name in options.games
+            if wanted and setting.players <= options.players_limit and not options.only_report:
+                measure(setting, data, options, deadline)
+        found = [load(options.results, setting) for setting in SETTINGS]
     missing = [s.name for s, f in zip(SETTINGS, found, strict=True) if f is None]
     page = render([f for f in found if f is not None], options.threads, missing)
     write_result("shapley-estimators.md", page)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import header, research_data, write_result
+from common import folder_or_scratch, header, research_data, write_result
 from lenet import (
     FILTERS,
     STEPS,
@@ -81,7 +81,7 @@ class Outcome:
 def main() -> None:
     """Train or load every network, run every row on it, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scratch", type=Path, required=True, help="folder for trained networks")
+    parser.add_argument("--scratch", type=Path, help="keeps trained networks (default: a scratch folder)")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
@@ -89,11 +89,12 @@ def main() -> None:
     data = research_data()
     train_set, test_set = load_mnist(data, "train"), load_mnist(data, "test")
     outcomes = []
-    for seed in range(options.seeds):
-        network = trained(options.scratch, train_set, seed, options.epochs)
-        outcomes.append(measure(network, split_test_set(test_set, seed), seed, options.threads))
-        ours = outcomes[-1].curves[OURS]
-        print(f"seed {seed}: ours {ours.accuracy.mean():.3f} / {ours.loss.mean():.3f}", flush=True)
+    with folder_or_scratch(options.scratch) as folder:
+        for seed in range(options.seeds):
+            network = trained(folder, train_set, seed, options.epochs)
+            outcomes.append(measure(network, split_test_set(test_set, seed), seed, options.threads))
+            ours = outcomes[-1].curves[OURS]
+            print(f"seed {seed}: ours {ours.accuracy.mean():.3f} / {ours.loss.mean():.3f}", flush=True)
     weight = take_chosen_orders(outcomes)
     write_result("shapley-lenet.md", render(outcomes, weight, options.epochs, options.threads))
 

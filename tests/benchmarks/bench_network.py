@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import header, write_result
+from common import folder_or_scratch, header, write_result
 from network_report import OURS, ROUNDS, Rivals, left_out, render, rivals
 from network_rivals import look, render_rivals
 from trained_network import IMAGES, TrainedNetwork
@@ -115,9 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     deadline = time.monotonic() + 60 * options.limit_minutes
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.results or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+    with folder_or_scratch(options.results) as folder:
         bench = TrainedNetwork()
         for cell in cells(options.seeds):
             path = folder / cell.file_name

@@ -8,7 +8,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,8 +59,7 @@ def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: 
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     deadline = time.monotonic() + 60 * options.limit_minutes
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.results or Path(scratch) / "results"
+    with folder_or_scratch(options.results) as folder:
         for chosen in options.parts:
             part = parts[chosen]
             rows, missing = results_of(part.jobs(folder, options.seeds, options.threads), folder, deadline)
@@ -71,12 +71,22 @@ def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: 
             write_result(f"{name}-{chosen}.md", text)
 
 
+@contextmanager
+def folder_or_scratch(folder: Path | None) -> Iterator[Path]:
+    """The folder, made where it is missing, or one that goes with the block: then nothing can be resumed."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+
+
 def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str, Any]], list[str]]:
     """What was measured before, or now until the deadline (monotonic), and the names of what was not.
 
     A job gets a scratch folder; its result is kept in ``folder`` under its name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rows, missing = [], []
     for name, work in jobs.items():
         path = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in name)}.json"
