@@ -173,6 +173,19 @@ def accuracy(
     return AccuracyFigure(stage=stage, value=hits / count, low=low, high=high, images=count)
 
 
+def points_lost(original: Outputs, outputs: Outputs, labels: NDArray[np.int64] | None) -> float:
+    """Points of accuracy, or of agreement without labels, that outputs lose against the original's.
+
+    For outputs that are no class scores it is their relative error in percent.
+    """
+    kind = accuracy_kind(original, labels is not None)
+    before, after = (
+        accuracy("", found, original=original, labels=labels, kind=kind).value
+        for found in (original, outputs)
+    )
+    return 100 * (after if kind is AccuracyKind.RELATIVE_ERROR else before - after)
+
+
 def accuracies(
     stages: Mapping[str, Outputs], labels: Tensor | None
 ) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...]]:

@@ -261,13 +261,7 @@ class BudgetSearch:
         """Points that are lost on the images kept back."""
         if self._kind is AccuracyKind.RELATIVE_ERROR:
             return None
-        before, after = (
-            parity.accuracy(
-                "", found, original=self._original_outputs, labels=self._labels, kind=self._kind
-            ).value
-            for found in (self._original_outputs, outputs)
-        )
-        return 100 * (before - after)
+        return parity.points_lost(self._original_outputs, outputs, self._labels)
 
     def _left_to_lose(self, lost: float | None) -> float | None:
         """What fewer bits may lose of what is allowed; no limit where that is gone already."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from edgeprune import parity, progress
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import MixedReport, PieceRow, RangeMethod
-from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.latency.timing import quick_ratio
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.integers import Calibrated, calibrate, write_integers
@@ -146,12 +145,7 @@ class _Mixing:
 
     def lost(self, mixture: Mixture) -> float:
         """Points of accuracy, or of agreement without labels; relative error in percent without classes."""
-        kind = parity.accuracy_kind(self.original, self.labels is not None)
-        before, after = (
-            parity.accuracy("", found, original=self.original, labels=self.labels, kind=kind).value
-            for found in (self.original, self._outputs(mixture))
-        )
-        return 100 * (after if kind is AccuracyKind.RELATIVE_ERROR else before - after)
+        return parity.points_lost(self.original, self._outputs(mixture), self.labels)
 
     def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:
         """The mixture with its most harmful pieces in 32 bits, and how their harm was found."""

@@ -20,6 +20,7 @@ from edgeprune.parity import (
     accuracy_kind,
     compare,
     is_classifier,
+    points_lost,
     require,
     run_onnx,
     run_torch,
@@ -209,3 +210,12 @@ def test_wilson_interval_holds_the_share_and_stays_within_bounds(count):
     for hits in range(count + 1):
         low, high = wilson_interval(hits, count)
         assert 0.0 <= low <= hits / count <= high <= 1.0
+
+
+def test_points_lost_count_what_can_be_judged():
+    original = (np.eye(4, dtype=np.float32),)
+    worse = (np.eye(4, dtype=np.float32)[[0, 1, 3, 2]],)
+    assert points_lost(original, worse, None) == 50.0
+    assert points_lost(original, worse, np.array([0, 1, 3, 2])) == -50.0
+    fields = (np.ones((2, 1, 3, 3), dtype=np.float32),)
+    assert points_lost(fields, (1.1 * fields[0],), None) == pytest.approx(1.0, rel=1e-3)
