@@ -19,7 +19,7 @@ import torch
 from common import folder_or_scratch, research_data, write_result
 from estimator_games import WithGradients, journaled_means, lenet_means
 from estimator_methods import Found, Method, methods
-from estimator_report import Result, Truth, render
+from estimator_report import OURS, PLAIN, Result, Truth, render
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import atomic_write_text
@@ -38,13 +38,23 @@ TRUTH_SEEDS = (1000, 1001)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One game: how many images, and orders of each half of the truth (where there is no table)."""
+    """One game: how many images, and orders of each half of the truth (none: a table of all coalitions)."""
 
     name: str
     players: int
     images: int
     orders: int = 0
     seed: int = 0
+    methods: tuple[str, ...] = ()
+    """All where none is named."""
+
+    @property
+    def block(self) -> str:
+        """The residual block whose filters are the players."""
+        return self.name.partition("@")[0]
+
+
+FOR_A_FIFTIETH = (OURS, PLAIN, "permutation, antithetic")
 
 
 SETTINGS = (
@@ -54,6 +64,9 @@ SETTINGS = (
     Setting(name="layer1.2", players=16, images=32),
     Setting(name="layer1.1", players=16, images=8),
     Setting(name="layer1.0", players=16, images=8),
+    # Gradients take another coalition for each image, so that their error falls with the images, too.
+    Setting(name="layer2.2@256", players=32, images=256, orders=250, methods=FOR_A_FIFTIETH),
+    Setting(name="layer1.2@256", players=16, images=256, orders=250, methods=FOR_A_FIFTIETH),
 )
 
 
@@ -94,13 +107,13 @@ def measure(setting: Setting, data: Path, options: argparse.Namespace, deadline:
         scratch = options.lenet_scratch or results
         kept = lenet_means(data, scratch, setting.seed, setting.images, results)
     else:
-        kept, by_images = journaled_means(data, setting.name, setting.images, results)
+        kept, by_images = journaled_means(data, setting.block, setting.images, results)
         differentiable = WithGradients(kept, by_images)
     with kept:
         truth = truth_of(setting, kept, results)
         for passes in budgets(setting.players):
             for name, method in methods().items():
-                if options.methods and name not in options.methods:
+                if name not in (options.methods or setting.methods or (name,)):
                     continue
                 for seed in range(seeds):
                     if time.monotonic() > deadline:
@@ -128,7 +141,7 @@ def truth_of(setting: Setting, kept: JournaledGame, results: Path) -> Truth:
     facts: dict[str, Any] = {"name": setting.name, "players": n, "images": setting.images}
     ends = kept.values(np.repeat([[False], [True]], n, axis=1))[:, 0].tolist()
     facts.update(empty=ends[0], grand=ends[1])
-    if n <= MOST_FOR_TABLE:
+    if not setting.orders:
         table = CoalitionTable.of(kept)
         oracles = table.oracle_sets()
         facts["values"] = table.shapley()[:, 0].tolist()

@@ -20,6 +20,11 @@ COMPARED = (
 """Whose distance to the oracle rank is shown."""
 
 
+OURS = "gradients"
+PLAIN = "permutation, independent"
+FEWER = 50
+
+
 @dataclass(frozen=True, kw_only=True)
 class Truth:
     """What estimates are compared with: values (n,), from a table or from two halves of orders."""
@@ -87,7 +92,42 @@ def render(games: list[Game], threads: int, unfinished: list[str]) -> str:
     grouped = [[game for game in games if game[0].family == family] for family in families]
     text += "".join(_quality(group) for group in grouped)
     with_oracle = [group for group in grouped if group[0][0].oracle_rank is not None]
-    return text + (_oracle(with_oracle) if with_oracle else "")
+    return text + _fiftieth(grouped) + (_oracle(with_oracle) if with_oracle else "")
+
+
+def _fiftieth(groups: list[list[Game]]) -> str:
+    """Gradients against plain permutation sampling with fifty times the passes, where both were run."""
+    rows = ""
+    for games in groups:
+        truth, results = games[0]
+        plain = [r for r in results if r.method == PLAIN]
+        if not plain:
+            continue
+        most = max(r.asked for r in plain)
+        plain = [r for r in plain if r.asked == most]
+        allowed = float(np.mean([r.passes for r in plain])) / FEWER
+        ours = [r for r in results if r.method == OURS and r.passes <= allowed]
+        if ours:
+            ours = [r for r in ours if r.asked == max(r.asked for r in ours)]
+            cells = [_row(0, "", [(truth, r) for r in found])[1].split(" | ")[2:] for found in (plain, ours)]
+            both = " | ".join(f"{a} / {b}" for a, b in zip(*(c[:3] for c in cells), strict=True))
+            losses = " | ".join(c[3].removesuffix(" |\n") for c in cells)
+            rows += f"| {truth.family} | {truth.players} | {truth.images} | {both} | {losses} |\n"
+    if not rows:
+        return ""
+    return (
+        "## A fiftieth of the passes\n\n"
+        + _paragraph(
+            "Plain permutation sampling with the most passes it was given, and gradients of the multilinear",
+            "extension (what `hybrid` ranks networks by) with the most that were tried within a fiftieth of",
+            "them: plain / ours. Gradients take another coalition for each image, so that their error falls",
+            "with the number of images as well as with the passes.",
+        )
+        + "| game | filters | images | passes | rank | overlap | loss, plain | loss, ours |\n"
+        + "|---|---|---|---|---|---|---|---|\n"
+        + rows
+        + "\n"
+    )
 
 
 def _quality(games: list[Game]) -> str:
