@@ -89,7 +89,7 @@ def test_the_captured_network_is_not_changed():
 
 
 def test_a_change_of_the_captured_network_does_not_show_in_the_pruned_one():
-    case = toy(nets.residual_add)
+    case = make_case(nets.residual_add())  # not the one that all tests share
     pruned = prune(case.captured, case.coupling, case.removals()[-1])
     state = {k: v.clone() for k, v in pruned.state_dict().items()}
     module = case.captured.graph_module
