@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import folder_or_scratch, header, write_result
+from common import folder_or_scratch, header, results_of, write_result
 from network_report import OURS, ROUNDS, Rivals, left_out, render, rivals
 from network_rivals import look, render_rivals
 from trained_network import IMAGES, TrainedNetwork
@@ -88,17 +88,16 @@ def looks(
     folder.mkdir(exist_ok=True)
     whole = []
     for pair in rivals(rows):
-        found: dict[tuple[str, int], dict[str, object]] = {}
-        for seed in pair.seeds:
-            for method in (pair.ours, pair.best):
-                path = folder / f"{pair.ratio:g}-{'-'.join(method)}-{seed}.json"
-                if not path.exists() and time.monotonic() <= deadline:
-                    path.write_text(json.dumps(look(bench, method, pair.ratio, seed), indent=1))
-                    print(f"{path.stem}: looked at", flush=True)
-                if path.exists():
-                    found[method[0], seed] = json.loads(path.read_text())
-        if len(found) == 2 * len(pair.seeds):
-            whole.append((pair, found))
+        both = [(method, seed) for seed in pair.seeds for method in (pair.ours, pair.best)]
+        jobs = {
+            f"{pair.ratio:g}-{'-'.join(method)}-{seed}": lambda _work, method=method, seed=seed, pair=pair: (
+                look(bench, method, pair.ratio, seed)
+            )
+            for method, seed in both
+        }
+        found, missing = results_of(jobs, folder, deadline)
+        if not missing:
+            whole.append((pair, {(m[0], seed): row for (m, seed), row in zip(both, found, strict=True)}))
     return whole
 
 

@@ -109,9 +109,9 @@ def _fiftieth(groups: list[list[Game]]) -> str:
         ours = [r for r in results if r.method == OURS and r.passes <= allowed]
         if ours:
             ours = [r for r in ours if r.asked == max(r.asked for r in ours)]
-            cells = [_row(0, "", [(truth, r) for r in found])[1].split(" | ")[2:] for found in (plain, ours)]
+            cells = [_figures([(truth, r) for r in found]) for found in (plain, ours)]
             both = " | ".join(f"{a} / {b}" for a, b in zip(*(c[:3] for c in cells), strict=True))
-            losses = " | ".join(c[3].removesuffix(" |\n") for c in cells)
+            losses = " | ".join(c[3] for c in cells)
             rows += f"| {truth.family} | {truth.players} | {truth.images} | {both} | {losses} |\n"
     if not rows:
         return ""
@@ -149,13 +149,20 @@ def _quality(games: list[Game]) -> str:
 
 def _row(asked: int, method: str, pairs: list[tuple[Truth, Result]]) -> tuple[float, str]:
     """What a row is sorted by, and the row."""
+    cells = [f"{asked}", method, *_figures(pairs)]
+    return -float(np.mean([r.overlap for _, r in pairs])), f"| {' | '.join(cells)} |\n"
+
+
+def _figures(pairs: list[tuple[Truth, Result]]) -> list[str]:
+    """Means of passes, rank correlation, overlap and losses, in words."""
     ranks = [spearman(r.values, t.values) for t, r in pairs if r.values is not None]
-    rank = f"{np.mean(ranks):.3f}" if ranks else "sets"
-    overlap = float(np.mean([r.overlap for _, r in pairs]))
-    spent = float(np.mean([r.passes for _, r in pairs]))
     losses = {k: float(np.mean([r.losses[k] for _, r in pairs])) for k in pairs[0][1].losses}
-    loss = _losses(losses, pairs[0][0].players)
-    return -overlap, f"| {asked} | {method} | {spent:.0f} | {rank} | {overlap:.2f} | {loss} |\n"
+    return [
+        f"{float(np.mean([r.passes for _, r in pairs])):.0f}",
+        f"{np.mean(ranks):.3f}" if ranks else "sets",
+        f"{float(np.mean([r.overlap for _, r in pairs])):.2f}",
+        _losses(losses, pairs[0][0].players),
+    ]
 
 
 def _about(truth: Truth) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from trained_network import MOST_PASSES
+from trained_network import MOST_PASSES, unpacked
 
 Row = dict[str, Any]
 
@@ -140,7 +139,7 @@ def _paired(pairs: list[tuple[Row, Row]]) -> str:
 
 def _hits(row: Row) -> np.ndarray:
     """1 for each test image (n,) told rightly, else 0."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(row["hits"]), dtype=np.uint8)).astype(float)
+    return unpacked(row["hits"]).astype(float)
 
 
 def by_method(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:

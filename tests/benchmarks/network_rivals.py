@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
 import torch
 from network_report import ROUNDS, Rivals, mean, table_row
 from torch.fx import GraphModule
-from trained_network import IMAGES, TrainedNetwork
+from trained_network import IMAGES, TrainedNetwork, packed, unpacked
 
 Row = dict[str, Any]
 
@@ -29,9 +28,9 @@ def look(bench: TrainedNetwork, method: tuple[str, str], ratio: float, seed: int
         "lost": int((was_right & ~is_right).sum()),
         "righted": int((is_right & ~was_right).sum()),
         "cross_entropy": float(torch.nn.functional.cross_entropy(outputs, bench.labels)),
-        "same": _packed((outputs.argmax(1) == original.argmax(1)).numpy()),
-        "unused": _packed(bench.unused(seed)),
-        "right_in_training": _packed(bench.hits_in_training(network)),
+        "same": packed((outputs.argmax(1) == original.argmax(1)).numpy()),
+        "unused": packed(bench.unused(seed)),
+        "right_in_training": packed(bench.hits_in_training(network)),
     }
 
 
@@ -59,15 +58,15 @@ def render_rivals(looks: list[tuple[Rivals, dict[tuple[str, int], Row]]], images
                     f"{mean(rows, 'lost'):.0f}",
                     f"{mean(rows, 'righted'):.0f}",
                     f"{mean(rows, 'cross_entropy'):.3f}",
-                    f"{100 * np.mean([_bits(r['same']).mean() for r in rows]):.2f}%",
-                    f"{100 * np.mean([_unused_hits(r)[_bits(r['unused'])].mean() for r in rows]):.2f}%",
+                    f"{100 * np.mean([unpacked(r['same']).mean() for r in rows]):.2f}%",
+                    f"{100 * np.mean([_unused_hits(r)[unpacked(r['unused'])].mean() for r in rows]):.2f}%",
                 ]
             )
     text += "\n" + table_row(["cut", "same answer", "mean", "unused training images", "mean"])
     text += table_row(["---"] * 5)
     for pair, found in looks:
         pairs = [(found[pair.ours[0], seed], found[pair.best[0], seed]) for seed in pair.seeds]
-        same = np.array([100.0 * (_bits(a["same"]).astype(float) - _bits(b["same"])) for a, b in pairs])
+        same = np.array([100.0 * (unpacked(a["same"]).astype(float) - unpacked(b["same"])) for a, b in pairs])
         training = np.array([100 * (_unused_hits(a) - _unused_hits(b)) for a, b in pairs])
         text += table_row([f"{pair.ratio:.0%}", *_difference(same), *_difference(training)])
     return text
@@ -84,14 +83,6 @@ def _difference(values: np.ndarray) -> list[str]:
 
 
 def _unused_hits(row: Row) -> np.ndarray:
-    hits = _bits(row["right_in_training"]).astype(float)
-    hits[~_bits(row["unused"])] = np.nan
+    hits = unpacked(row["right_in_training"]).astype(float)
+    hits[~unpacked(row["unused"])] = np.nan
     return hits
-
-
-def _packed(flags: np.ndarray) -> str:
-    return base64.b64encode(np.packbits(flags)).decode()
-
-
-def _bits(text: str) -> np.ndarray:
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8)).astype(bool)

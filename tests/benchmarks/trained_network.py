@@ -152,7 +152,7 @@ class TrainedNetwork:
         return {
             "recovered": float(hits.mean()),
             "divergence": float((original.exp() * (original - own)).sum(1).mean()),
-            "hits": base64.b64encode(np.packbits(hits)).decode(),
+            "hits": packed(hits),
         }
 
     def hits(self, outputs: torch.Tensor) -> np.ndarray:
@@ -190,6 +190,16 @@ class TrainedNetwork:
     def base_accuracy(self) -> float:
         """Of the network before pruning."""
         return float(self.hits(self.original_outputs()).mean())
+
+
+def packed(flags: np.ndarray) -> str:
+    """Flags (n,) as text for a result file; a multiple of eight."""
+    return base64.b64encode(np.packbits(flags)).decode()
+
+
+def unpacked(text: str) -> np.ndarray:
+    """The flags (n,) of ``packed``."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8)).astype(bool)
 
 
 def read_images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
