@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import folder_or_scratch, research_data, write_result
+from common import folder_or_scratch, keep, research_data, write_result
 from estimator_games import WithGradients, journaled_means, lenet_means
 from estimator_methods import Found, Method, methods
 from estimator_report import OURS, PLAIN, Result, Truth, render
@@ -67,6 +67,7 @@ SETTINGS = (
     # Gradients take another coalition for each image, so that their error falls with the images, too.
     Setting(name="layer2.2@256", players=32, images=256, orders=250, methods=FOR_A_FIFTIETH),
     Setting(name="layer1.2@256", players=16, images=256, orders=250, methods=FOR_A_FIFTIETH),
+    Setting(name="layer2.2@1000", players=32, images=1000, orders=250, methods=FOR_A_FIFTIETH),
 )
 
 
@@ -92,8 +93,8 @@ def main() -> None:
             if wanted and setting.players <= options.players_limit and not options.only_report:
                 measure(setting, data, options, deadline)
         found = [load(options.results, setting) for setting in SETTINGS]
-    missing = [s.name for s, f in zip(SETTINGS, found, strict=True) if f is None]
-    page = render([f for f in found if f is not None], options.threads, missing)
+        missing = [s.name for s, f in zip(SETTINGS, found, strict=True) if f is None]
+        page = render([f for f in found if f is not None], options.threads, missing, options.results / "runs")
     write_result("shapley-estimators.md", page)
 
 
@@ -189,7 +190,7 @@ def run(
     except (EdgepruneError, ValueError, np.linalg.LinAlgError) as error:
         facts["error"] = str(error)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, json.dumps(facts))
+    keep(path, facts)
     print(setting.name, name, passes, seed, facts.get("error", facts.get("correlation")), flush=True)
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import folder_or_scratch, header, results_of, write_result
+from common import folder_or_scratch, header, keep, results_of, write_result
 from network_report import OURS, ROUNDS, Rivals, left_out, render, rivals
 from network_rivals import look, render_rivals
 from trained_network import IMAGES, TrainedNetwork
@@ -121,17 +121,18 @@ def main() -> None:
             if path.exists() or skipped or time.monotonic() > deadline:
                 continue
             found = measure(bench, cell)
-            path.write_text(json.dumps(found, indent=1))
+            keep(path, found)
             print(f"{path.stem}: {found['pruned']:.4f} {found['recovered']:.4f}", flush=True)
         base = folder / "base.json"
         if not base.exists():
-            base.write_text(json.dumps({"accuracy": bench.base_accuracy()}))
+            keep(base, {"accuracy": bench.base_accuracy()})
         rows = [json.loads(p.read_text()) for p in sorted(folder.glob("*-*.json"))]
         text = header(
             "Criteria side by side on ResNet-20, without training",
             "python tests/benchmarks/bench_network.py --results FOLDER",
             ", ".join(str(s) for s in range(options.seeds)),
             options.threads,
+            folder,
         )
         planned = cells(options.seeds)
         absent = Counter(f"{c.criterion} {c.mode}" for c in planned if not (folder / c.file_name).exists())

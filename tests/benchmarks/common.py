@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from edgeprune.pipeline.assembly import package_versions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "benchmarks"
+COMMITS = "commits.txt"
+"""In a folder of results: those of the code that they were measured with."""
 
 
 def research_data() -> Path:
@@ -65,7 +69,7 @@ def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: 
             rows, missing = results_of(part.jobs(folder, options.seeds, options.threads), folder, deadline)
             seeds = ", ".join(str(s) for s in range(options.seeds if part.seeded else 1))
             command = f"python tests/benchmarks/bench_{name}.py --results FOLDER --parts {chosen}"
-            text = header(part.title, command, seeds, options.threads)
+            text = header(part.title, command, seeds, options.threads, folder)
             text += part.render(rows) if rows else ""
             text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
             write_result(f"{name}-{chosen}.md", text)
@@ -96,19 +100,51 @@ def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str
                 continue
             with tempfile.TemporaryDirectory() as own:
                 found = work(Path(own))
-            atomic_write_text(path, json.dumps(found, indent=1))
+            keep(path, found)
             print(f"{name}: {json.dumps(found)}", flush=True)
         rows.append(json.loads(path.read_text()))
     return rows, missing
 
 
-def header(title: str, command: str, seeds: str, threads: int) -> str:
-    """First lines of a result file: what ran, where, with which versions."""
+@cache
+def commit() -> str:
+    """Of this code, "changed" behind it where files that a result depends on are not as committed."""
+    git = ["git", "-C", str(REPOSITORY)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], check=True, capture_output=True)
+        dirty = [*git, "status", "--porcelain", "--", ".", ":!docs"]
+        changed = subprocess.run(dirty, check=True, capture_output=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git repository)"
+    return name.stdout.decode().strip() + (" changed" if changed else "")
+
+
+def keep(path: Path, found: dict[str, Any]) -> None:
+    """Put a result in place, and the commit of the code beside it."""
+    atomic_write_text(path, json.dumps(found, indent=1))
+    known = commits(path.parent)
+    if commit() not in known:
+        atomic_write_text(path.parent / COMMITS, "".join(f"{c}\n" for c in [*known, commit()]))
+
+
+def commits(folder: Path) -> list[str]:
+    """Of all results kept in ``folder``."""
+    path = folder / COMMITS
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def header(title: str, command: str, seeds: str, threads: int, folder: Path | None = None) -> str:
+    """First lines of a result file: what ran, where, with which versions.
+
+    ``folder`` is where results were kept, perhaps by several commits; without it all were measured now.
+    """
+    made_by = (commits(folder) if folder else []) or [commit()]
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     return (
         f"# {title}\n\n"
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}; do not edit by hand.\n\n"
-        f"- machine: {machine_description()}, {threads} threads\n- versions: {versions}\n- seeds: {seeds}\n\n"
+        f"- machine: {machine_description()}, {threads} threads\n- versions: {versions}\n"
+        f"- measured with commit: {', '.join(made_by)}\n- seeds: {seeds}\n\n"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from common import header
@@ -64,13 +65,14 @@ class Result:
 Game = tuple[Truth, list[Result]]
 
 
-def render(games: list[Game], threads: int, unfinished: list[str]) -> str:
-    """Tables of all games with results; ``unfinished`` games are named."""
+def render(games: list[Game], threads: int, unfinished: list[str], runs: Path) -> str:
+    """Tables of all games with results, which lie in ``runs``; ``unfinished`` games are named."""
     text = header(
         "Estimators of Shapley values against the passes they take",
         "python tests/benchmarks/bench_estimators.py",
         "from 0, their number stated with each game",
         threads,
+        runs,
     )
     text += _paragraph(
         "Players are the filters of one layer; v(S) is minus the mean cross-entropy with the labels when",
