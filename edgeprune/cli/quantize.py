@@ -30,8 +30,8 @@ Ranges = Annotated[
     typer.Option(
         "--ranges",
         metavar="|".join(m.value for m in RangeMethod),
-        help="Which part of the values seen an 8-bit scale covers: what costs least squared error, all but "
-        "0.01% at either end, or all.",
+        help="Which part of the values seen an 8-bit scale covers: all of it, all but 0.01% at either end, "
+        "or what costs least squared error.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
