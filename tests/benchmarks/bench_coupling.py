@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import REPOSITORY, write_result
+from common import commit, write_result
 from coupling_models import BenchModel, all_models, timm_present
 from coupling_report import NOT_RUN, TOOLS, Row, render
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="also models with more than 600 MB of weights")
     parser.add_argument("--no-onnx", action="store_true", help="do not export the pruned graphs")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
-    parser.add_argument("--revision", default=revision(), help="of the measured code, outside a checkout")
+    parser.add_argument("--revision", default=commit(), help="of the measured code, outside a checkout")
     options = parser.parse_args()
     models = [m for m in all_models() if options.large or not m.large]
     chosen = [m for m in models if not options.only or {m.key, m.name} & set(options.only)]
@@ -116,17 +116,6 @@ def run_child(command: list[str], timeout_s: float) -> dict[str, Any]:
 def load(path: Path) -> dict[str, Any]:
     """A kept result."""
     return json.loads(path.read_text()) if path.exists() else {"error": NOT_RUN}
-
-
-def revision() -> str:
-    """Short hash of the measured code; empty outside a git checkout."""
-    found = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import folder_or_scratch, keep, research_data, write_result
+from common import commits, folder_or_scratch, keep, research_data, write_result
 from estimator_games import WithGradients, journaled_means, lenet_means
 from estimator_methods import Found, Method, methods
 from estimator_report import OURS, PLAIN, Result, Truth, render
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import atomic_write_text
 from edgeprune.shapley import (
     CoalitionTable,
     CountedGame,
@@ -94,7 +93,7 @@ def main() -> None:
                 measure(setting, data, options, deadline)
         found = [load(options.results, setting) for setting in SETTINGS]
         missing = [s.name for s, f in zip(SETTINGS, found, strict=True) if f is None]
-        page = render([f for f in found if f is not None], options.threads, missing, options.results / "runs")
+        page = render([f for f in found if f is not None], options.threads, missing, commits(options.results))
     write_result("shapley-estimators.md", page)
 
 
@@ -160,7 +159,7 @@ def truth_of(setting: Setting, kept: JournaledGame, results: Path) -> Truth:
         facts.update(values=np.mean(halves, axis=0).tolist(), halves=halves, orders=2 * setting.orders)
     order = np.argsort(facts["values"], kind="stable")
     facts["losses"] = {str(k): -value_without(kept, order[:k].tolist()) for k in cuts(n)}
-    atomic_write_text(path, json.dumps(facts))
+    keep(path, facts)
     return Truth(**facts)
 
 
@@ -191,7 +190,7 @@ def run(
         facts["error"] = str(error)
     path.parent.mkdir(parents=True, exist_ok=True)
     keep(path, facts)
-    print(setting.name, name, passes, seed, facts.get("error", facts.get("correlation")), flush=True)
+    print(setting.name, name, passes, seed, facts.get("error", facts.get("overlap")), flush=True)
 
 
 def judged(found: Found, kept: JournaledGame, truth: Truth, sizes: list[int]) -> dict[str, Any]:

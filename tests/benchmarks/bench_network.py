@@ -12,10 +12,11 @@ import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import torch
-from common import folder_or_scratch, header, keep, results_of, write_result
+from common import commits, folder_or_scratch, header, results_of, write_result
 from network_report import OURS, ROUNDS, Rivals, left_out, render, rivals
 from network_rivals import look, render_rivals
 from trained_network import IMAGES, TrainedNetwork
@@ -39,9 +40,9 @@ class Cell:
     seed: int
 
     @property
-    def file_name(self) -> str:
-        """Where its result is kept."""
-        return f"{self.criterion}-{self.ratio:g}-{self.mode}-{self.seed}.json"
+    def name(self) -> str:
+        """Of its result."""
+        return f"{self.criterion}-{self.ratio:g}-{self.mode}-{self.seed}"
 
 
 def measure(bench: TrainedNetwork, cell: Cell) -> dict[str, object]:
@@ -115,28 +116,24 @@ def main() -> None:
     deadline = time.monotonic() + 60 * options.limit_minutes
     with folder_or_scratch(options.results) as folder:
         bench = TrainedNetwork()
-        for cell in cells(options.seeds):
-            path = folder / cell.file_name
-            skipped = (options.only and cell.criterion not in options.only) or cell.mode not in options.modes
-            if path.exists() or skipped or time.monotonic() > deadline:
-                continue
-            found = measure(bench, cell)
-            keep(path, found)
-            print(f"{path.stem}: {found['pruned']:.4f} {found['recovered']:.4f}", flush=True)
-        base = folder / "base.json"
-        if not base.exists():
-            keep(base, {"accuracy": bench.base_accuracy()})
+        planned = cells(options.seeds)
+        wanted = [
+            c for c in planned if c.mode in options.modes and c.criterion in (options.only or [c.criterion])
+        ]
+        results_of({c.name: lambda _work, cell=c: measure(bench, cell) for c in wanted}, folder, deadline)
+        (base,), _ = results_of({"base": lambda _work: {"accuracy": bench.base_accuracy()}}, folder, inf)
         rows = [json.loads(p.read_text()) for p in sorted(folder.glob("*-*.json"))]
         text = header(
             "Criteria side by side on ResNet-20, without training",
             "python tests/benchmarks/bench_network.py --results FOLDER",
             ", ".join(str(s) for s in range(options.seeds)),
             options.threads,
-            folder,
+            commits(folder),
         )
-        planned = cells(options.seeds)
-        absent = Counter(f"{c.criterion} {c.mode}" for c in planned if not (folder / c.file_name).exists())
-        text += render(rows, json.loads(base.read_text())["accuracy"], IMAGES)
+        absent = Counter(
+            f"{c.criterion} {c.mode}" for c in planned if not (folder / f"{c.name}.json").exists()
+        )
+        text += render(rows, base["accuracy"], IMAGES)
         text += render_rivals(looks(bench, rows, folder / "rivals", deadline)) + left_out(dict(absent))
     write_result("shapley-network.md", text)
 

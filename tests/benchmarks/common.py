@@ -69,7 +69,7 @@ def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: 
             rows, missing = results_of(part.jobs(folder, options.seeds, options.threads), folder, deadline)
             seeds = ", ".join(str(s) for s in range(options.seeds if part.seeded else 1))
             command = f"python tests/benchmarks/bench_{name}.py --results FOLDER --parts {chosen}"
-            text = header(part.title, command, seeds, options.threads, folder)
+            text = header(part.title, command, seeds, options.threads, commits(folder))
             text += part.render(rows) if rows else ""
             text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
             write_result(f"{name}-{chosen}.md", text)
@@ -122,29 +122,30 @@ def commit() -> str:
 def keep(path: Path, found: dict[str, Any]) -> None:
     """Put a result in place, and the commit of the code beside it."""
     atomic_write_text(path, json.dumps(found, indent=1))
-    known = commits(path.parent)
+    note = path.parent / COMMITS
+    known = note.read_text().splitlines() if note.exists() else []
     if commit() not in known:
-        atomic_write_text(path.parent / COMMITS, "".join(f"{c}\n" for c in [*known, commit()]))
+        atomic_write_text(note, "".join(f"{c}\n" for c in [*known, commit()]))
 
 
 def commits(folder: Path) -> list[str]:
-    """Of all results kept in ``folder``."""
-    path = folder / COMMITS
-    return path.read_text().splitlines() if path.exists() else []
+    """Of all results kept in ``folder`` and below."""
+    noted = (path.read_text().splitlines() for path in sorted(folder.rglob(COMMITS)))
+    return list(dict.fromkeys(commit for lines in noted for commit in lines))
 
 
-def header(title: str, command: str, seeds: str, threads: int, folder: Path | None = None) -> str:
+def header(title: str, command: str, seeds: str, threads: int, made_by: list[str] | None = None) -> str:
     """First lines of a result file: what ran, where, with which versions.
 
-    ``folder`` is where results were kept, perhaps by several commits; without it all were measured now.
+    ``made_by`` are the commits that measured results which were kept; without them all were measured now.
     """
-    made_by = (commits(folder) if folder else []) or [commit()]
+    made_by = [commit()] if made_by is None else made_by
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     return (
         f"# {title}\n\n"
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}; do not edit by hand.\n\n"
         f"- machine: {machine_description()}, {threads} threads\n- versions: {versions}\n"
-        f"- measured with commit: {', '.join(made_by)}\n- seeds: {seeds}\n\n"
+        f"- measured with commit: {', '.join(made_by) or 'not noted'}\n- seeds: {seeds}\n\n"
     )
 
 

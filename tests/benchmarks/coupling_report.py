@@ -98,13 +98,13 @@ def render(rows: list[Row], *, jobs: int, timm: bool) -> str:
         "python tests/benchmarks/bench_coupling.py --results FOLDER",
         "0",
         1,
+        revisions,
     )
     text += (
         "Every model has random weights, random affine parameters and batch norms calibrated on random\n"
         "images, and the smallest input that it works on (96 for large EfficientNets, where at 32 the norms\n"
         "amplify rounding of the input a billionfold). A process each, 1 thread, "
-        f"{jobs} at a time; a tiny\nnetwork is exported first, so imports do not count. Measured code: "
-        f"{', '.join(revisions) or 'unknown'}.\n"
+        f"{jobs} at a time; a tiny\nnetwork is exported first, so imports do not count.\n"
     )
     if not timm:
         text += "\ntimm is not installed: its models were left out.\n"

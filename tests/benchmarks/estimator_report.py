@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from common import header
@@ -65,14 +64,14 @@ class Result:
 Game = tuple[Truth, list[Result]]
 
 
-def render(games: list[Game], threads: int, unfinished: list[str], runs: Path) -> str:
-    """Tables of all games with results, which lie in ``runs``; ``unfinished`` games are named."""
+def render(games: list[Game], threads: int, unfinished: list[str], made_by: list[str]) -> str:
+    """Tables of all games with results that commits ``made_by`` measured; ``unfinished`` ones are named."""
     text = header(
         "Estimators of Shapley values against the passes they take",
         "python tests/benchmarks/bench_estimators.py",
         "from 0, their number stated with each game",
         threads,
-        runs,
+        made_by,
     )
     text += _paragraph(
         "Players are the filters of one layer; v(S) is minus the mean cross-entropy with the labels when",
