@@ -38,6 +38,11 @@ _UNCOUNTED_OPS = frozenset(
     {"Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
     | {"MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "Scan"}
 )
+# Where ops on integers read values; their other inputs are scales and zero points.
+_VALUES_AT = {
+    **{"DequantizeLinear": (0,), "QuantizeLinear": (0,), "QLinearConv": (3, 8), "QLinearMatMul": (0, 3)},
+    **{"ConvInteger": (0, 1), "MatMulInteger": (0, 1)},
+}
 _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
@@ -137,18 +142,27 @@ def total_macs(onnx_path: str | Path) -> int:
 
 
 def count_parameters(onnx_path: str | Path) -> int:
-    """Floating-point values in constant tensors of at least one dimension that some node reads.
+    """Values in constant tensors of at least one dimension that some node computes with.
+
+    Quantized weights and biases count as the values that they stand for, scales and zero points do not; nor
+    do other integers, which are shapes and indices.
 
     Raises:
         ProfileError: the file is missing or no ONNX.
     """
     graph = _load(Path(onnx_path)).graph
-    read = {name for node in graph.node for name in node.input}
-    return sum(
-        math.prod(tensor.dims)
-        for name, tensor in _constant_tensors(graph).items()
-        if name in read and tensor.data_type in _FLOAT_TYPES and len(tensor.dims) > 0
-    )
+    constants = _constant_tensors(graph)
+    found = {name for node in graph.node for name in _parameters_read(node, constants)}
+    return sum(math.prod(constants[name].dims) for name in found)
+
+
+def _parameters_read(node: NodeProto, constants: Mapping[str, TensorProto]) -> list[str]:
+    positions = _VALUES_AT.get(node.op_type)
+    if positions is None:
+        read = [n for n in node.input if n in constants and constants[n].data_type in _FLOAT_TYPES]
+    else:
+        read = [node.input[at] for at in positions if at < len(node.input) and node.input[at] in constants]
+    return [name for name in read if len(constants[name].dims) > 0]
 
 
 def size_bytes(onnx_path: str | Path) -> int:
@@ -179,7 +193,7 @@ def _load(path: Path) -> ModelProto:
     if not path.is_file():
         raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ProfileError(f"{str(path)!r} is not an ONNX file; give an .onnx file") from error
     except OSError as error:

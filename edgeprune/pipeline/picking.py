@@ -25,7 +25,13 @@ def pick_candidate(
         BudgetError: no candidate holds the budget; names the nearest.
         OutputError: ``output`` cannot be written.
     """
-    section = read_json(folder / "report.json").budget
+    report = folder / "report.json"
+    if not report.is_file():
+        raise UsageError(
+            f"{str(folder)!r} holds no report.json; give the folder that compress wrote with --max-latency, "
+            "--max-size, --max-memory or --max-drop"
+        )
+    section = read_json(report).budget
     if section is None:
         raise UsageError(
             f"{str(folder)!r} was compressed without a budget, so there is nothing to pick from: run "

@@ -93,7 +93,7 @@ def read_onnx(path: Path) -> ModelProto:
     if not path.is_file():
         raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
     try:
-        return onnx.load(str(path))
+        return onnx.load(str(path), format="protobuf")
     except Exception as error:  # protobuf's and onnx's own exceptions share no base but Exception
         raise ProfileError(f"{path.name} is no valid ONNX file; give one that onnx can load") from error
 

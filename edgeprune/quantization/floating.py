@@ -122,7 +122,7 @@ def _read(path: Path) -> ModelProto:
     if not path.is_file():
         raise QuantizationError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
     try:
-        proto = onnx.load(str(path))
+        proto = onnx.load(str(path), format="protobuf")
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise QuantizationError(

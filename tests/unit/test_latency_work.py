@@ -170,7 +170,51 @@ def test_ops_without_a_count_are_logged(tmp_path: Path, caplog: pytest.LogCaptur
     assert "MACs of Einsum are not counted" in caplog.text
 
 
+def test_quantized_weights_count_and_their_scales_do_not(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.int8), "w8")
+    bias = numpy_helper.from_array(np.zeros(4, np.int32), "b32")
+    zeros = numpy_helper.from_array(np.zeros(4, np.int8), "z")
+    half = numpy_helper.from_array(np.zeros((2, 4), np.float16), "h")
+    scalar = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
+    shape = numpy_helper.from_array(np.array([0, -1], np.int64), "shape")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w8", "s", "z"], ["w"], name="dw", axis=0),
+        helper.make_node("DequantizeLinear", ["b32", "s"], ["b"], name="db", axis=0),
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], name="c"),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], name="p"),
+        helper.make_node("Reshape", ["p", "shape"], ["f"], name="f"),
+        helper.make_node("Cast", ["h"], ["hf"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("Gemm", ["f", "hf"], ["g"], name="g", transB=1),
+        helper.make_node("Mul", ["g", "one"], ["y"], name="m"),
+    ]
+    path = save(
+        tmp_path / "q.onnx",
+        nodes,
+        [weight, bias, zeros, half, scalar, shape, constant("s", 4)],
+        [1, 3, 5, 5],
+    )
+    assert count_parameters(path) == 4 * 3 + 4 + 2 * 4
+
+
+def test_weights_of_integer_operators_count(tmp_path: Path) -> None:
+    one = numpy_helper.from_array(np.array([1.0], np.float32), "s")
+    zero = numpy_helper.from_array(np.zeros(1, np.uint8), "z")
+    weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.uint8), "w")
+    bias = numpy_helper.from_array(np.zeros(4, np.int32), "b")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
+        helper.make_node("QLinearConv", ["xq", "s", "z", "w", "s", "z", "s", "z", "b"], ["yq"], name="c"),
+        helper.make_node("DequantizeLinear", ["yq", "s", "z"], ["y"], name="d"),
+    ]
+    path = save(tmp_path / "q.onnx", nodes, [one, zero, weight, bias], [1, 3, 5, 5])
+    assert count_parameters(path) == 4 * 3 + 4
+
+
 def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text('{"schema_version": "1.1"}')  # by its name onnx would take it for a model in JSON
+    with pytest.raises(ProfileError, match=r"report\.json' is not an ONNX file"):
+        count_work(report)
     with pytest.raises(ProfileError, match="no ONNX file at"):
         count_work(tmp_path / "none.onnx")
     text = tmp_path / "text.onnx"

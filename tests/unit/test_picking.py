@@ -100,7 +100,9 @@ def test_a_run_without_a_search_and_a_damaged_folder_are_refused(tmp_path: Path)
     (folder / "candidates" / "candidate-1" / "candidate.json").write_text("{}")
     with pytest.raises(UsageError, match=r"candidate\.json' is no record of a search, or damaged"):
         picked(folder, tmp_path / "picked", max_latency_share=0.9)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(
+        UsageError, match=r"nothing' holds no report\.json; give the folder that compress wrote"
+    ):
         picked(tmp_path / "nothing", max_drop_points=1.0)
 
 

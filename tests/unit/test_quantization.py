@@ -242,9 +242,11 @@ def test_what_cannot_be_quantized_is_refused(chain: Path, images: torch.Tensor, 
     done = tmp_path / "q.onnx"
     quantize_integers(chain, done, images, form=FORMAT)
     (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "report.json").write_text('{"schema_version": "1.1"}')
     for path, said in (
         (tmp_path / "missing.onnx", "no ONNX file at"),
         (tmp_path / "text.onnx", "is no valid ONNX file"),
+        (tmp_path / "report.json", "report.json is no valid ONNX file"),
         (done, r"is quantized already (it has DequantizeLinear, QuantizeLinear)"),
         (plain(tmp_path / "old.onnx", opset=12), "is of opset 12; a scale for each channel needs opset 13"),
         (plain(tmp_path / "free.onnx", dims=("n", 3, "h", 8)), "dimension 2 is dynamic"),
