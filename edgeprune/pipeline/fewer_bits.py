@@ -153,14 +153,18 @@ def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, 
 
 
 def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:
-    if not target.is_host:
-        return (
-            "which pieces are faster in 8 bits can only be measured on the device itself, not on "
-            f"{target.name} from here, so all are in 8 bits but those that the drop forbids",
-        )
-    if details.integer is None:
-        return ("no mixture of 8 and 32 bits was faster than 32 bits alone, so the file stays as it is",)
-    return ()
+    if target.is_host:
+        kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
+    else:
+        kept = "nothing in 8 bits was smaller and held the drop"
+    stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
+    if target.is_host:
+        return stays
+    return (
+        "which pieces are faster in 8 bits can only be measured on the device itself, not on "
+        f"{target.name} from here, so all are in 8 bits but those that the drop forbids",
+        *stays,
+    )
 
 
 def notes_of_speed(precision: Precision, target: TargetProfile, ratio: LatencyRatio) -> tuple[str, ...]:

@@ -61,8 +61,8 @@ def train_with_recipe(run: Run, prepared: Prepared, planned: Planned, pruned: Pr
         trained = network if answer is None else answer
         if not isinstance(trained, nn.Module):
             raise UsageError(
-                f"recipe {spec!r} returned a {type(trained).__name__}; accepted is the network that it was "
-                "called with, trained in place (and nothing returned) or returned"
+                f"recipe {spec!r} returned a value of type {type(trained).__name__}; accepted is the network "
+                "that it was called with, trained in place (and nothing returned) or returned"
             )
     found = _taken_back(spec, trained.eval(), pruned.recovered)
     _require_same_function(spec, trained, found, prepared.calibration.fitting.images[:PARITY_IMAGES])

@@ -56,14 +56,17 @@ def chain_costs(alone: Sequence[float], together: float, values: Sequence[int]) 
     return ChainCosts(own=gains - borders[:-1] - borders[1:], borders=borders)
 
 
-def fastest(costs: ChainCosts) -> Mixture:
-    """The mixture of least time, exactly, by dynamic programming along the chain."""
+def fastest(costs: ChainCosts, within: Mixture | None = None) -> Mixture:
+    """The mixture of least time, exactly, by dynamic programming along the chain.
+
+    With ``within`` only pieces that are in 8 bits there may be.
+    """
     count = len(costs.own)
     best: dict[bool, tuple[float, Mixture]] = {False: (0.0, ())}
     for piece in range(count):
         border = float(costs.borders[piece])
         following: dict[bool, tuple[float, Mixture]] = {}
-        for state in (False, True):
+        for state in (False, True) if within is None or within[piece] else (False,):
             own = float(costs.own[piece]) if state else 0.0
             following[state] = min(
                 (time + own + (border if state != before else 0.0), (*chosen, state))

@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_models import IMAGE, Chain, written
+from onnx_models import IMAGE, written
 from torch import nn
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.quantization import IntegerReport, Precision
 from edgeprune.pipeline import mixed_precision
+from edgeprune.pipeline.fewer_bits import notes_of, write_quantized
 from edgeprune.pipeline.mixed_precision import write_mixed
 from edgeprune.quantization.floating import load_float
 from edgeprune.quantization.mixing import (
@@ -46,6 +48,18 @@ def test_the_fastest_mixture_is_that_of_brute_force(costs: ChainCosts) -> None:
     found = fastest(costs)
     every = itertools.product((False, True), repeat=len(costs.own))
     assert costs.time(found) == pytest.approx(min(map(costs.time, every)))
+
+
+@given(chains(), st.data())
+def test_the_fastest_mixture_within_another_is_that_of_brute_force(
+    costs: ChainCosts, data: st.DataObject
+) -> None:
+    count = len(costs.own)
+    within = tuple(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    found = fastest(costs, within)
+    allowed = [m for m in itertools.product((False, True), repeat=count) if np.all(np.array(m) <= within)]
+    assert found in allowed
+    assert costs.time(found) == pytest.approx(min(map(costs.time, allowed)))
 
 
 @given(chains(), st.floats(0.001, 0.01))
@@ -114,7 +128,9 @@ def test_pieces_cover_the_network_once_and_end_where_one_tensor_passes(tmp_path:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageBatch]:
     torch.manual_seed(0)
     images = torch.randn(32, *IMAGE, generator=torch.Generator().manual_seed(0))
-    path = written(Chain(), tmp_path_factory.mktemp("chain") / "chain.onnx")
+    # Wide enough for 8 bits to make the file smaller.
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)]
+    path = written(nn.Sequential(*layers), tmp_path_factory.mktemp("chain") / "chain.onnx")
     return path, ImageBatch(images=images, labels=None)
 
 
@@ -171,3 +187,71 @@ def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
     assert sum(piece.integer for piece in held.pieces) == 1
     assert held.harm is not None
     assert any("among the most harmful" in piece.why for piece in held.pieces)
+
+
+def test_what_the_drop_leaves_is_measured_and_not_taken_where_it_is_slower_than_32_bits(
+    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in 8 bits is fast; with pieces back in 32 the changes of precision cost more than is gained."""
+    path, images = chain
+
+    def ratio(_first: Path, second: Path, *, threads: int) -> float:
+        return 0.7 if "-" not in second.stem else 1.1
+
+    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
+    monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
+    done = tmp_path / "q.onnx"
+    report = write_mixed(path, done, images, target=load_target("host"), threads=1, max_drop_points=6.0)
+    assert not any(piece.integer for piece in report.pieces)
+    assert report.integer is None
+    assert report.harm is not None
+    assert done.read_bytes() == path.read_bytes()
+    assert notes_of(report, load_target("host")) == (
+        "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller, so the file stays as it is",
+    )
+
+
+def test_what_the_drop_leaves_is_taken_where_it_is_faster(
+    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, images = chain
+    monkeypatch.setattr(
+        mixed_precision, "quick_ratio", lambda _a, b, *, threads: 1.0 - 0.1 * b.stem.count("8")
+    )
+    monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
+    done = tmp_path / "q.onnx"
+    report = write_mixed(path, done, images, target=load_target("host"), threads=1, max_drop_points=6.0)
+    assert sum(piece.integer for piece in report.pieces) == 1
+
+
+def test_the_best_of_many_short_measurements_is_measured_again(
+    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, images = chain
+    seen: list[str] = []
+
+    def ratio(_first: Path, second: Path, *, threads: int) -> float:
+        seen.append(second.stem)
+        return 0.97 if seen.count(second.stem) == 1 else 1.01
+
+    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
+    report = write_mixed(path, tmp_path / "q.onnx", images, target=load_target("host"), threads=1)
+    assert report.integer is None
+    assert not any(piece.integer for piece in report.pieces)
+
+
+def test_a_network_that_8_bits_make_larger_stays_as_it_is(tmp_path: Path) -> None:
+    """What 8 bits save on 20 weights is less than what the scales and the changes of precision take."""
+    torch.manual_seed(0)
+    path = written(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)), tmp_path / "tiny.onnx")
+    images = ImageBatch(images=torch.randn(8, *IMAGE), labels=None)
+    done, target = tmp_path / "q.onnx", load_target("rpi4")
+    larger = write_quantized(path, done, images, precision=Precision.INT8, target=target, threads=1)
+    assert isinstance(larger, IntegerReport)
+    assert done.stat().st_size > path.stat().st_size
+    report = write_mixed(path, done, images, target=target, threads=1)
+    assert report.integer is None
+    assert done.read_bytes() == path.read_bytes()
+    assert notes_of(report, target)[-1] == (
+        "nothing in 8 bits was smaller and held the drop, so the file stays as it is"
+    )
