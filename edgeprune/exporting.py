@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from edgeprune.errors import CaptureError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.fx import op_name
 from edgeprune.garbage import collection_paused
+from edgeprune.quiet import quiet_loggers, quiet_streams
 
 _log = logging.getLogger("edgeprune.exporting")
 INPUT_NAME = "input"
@@ -41,7 +40,7 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
     _guard_padded_pooling(program.graph_module)
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
-        with _quiet(), collection_paused():
+        with _no_chatter(), collection_paused():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -95,7 +94,7 @@ def simplify_onnx(source: Path, destination: Path) -> str | None:
     """Simplify with onnxsim; returns a note where the file had to be taken over unsimplified."""
     model = onnx.load_model(str(source))
     try:
-        with _quiet():
+        with _no_chatter():
             simplified, equal = onnxsim.simplify(model)
         reason = None if equal else "its own check found a difference"
     except Exception as error:
@@ -142,7 +141,7 @@ def _name_batch(model: onnx.ModelProto) -> None:
 
 def save_program(program: ExportedProgram, path: Path) -> None:
     """Write the program as ``.pt2``."""
-    with _quiet():
+    with _no_chatter():
         torch.export.save(program, str(path))
 
 
@@ -154,13 +153,7 @@ def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep the exporters' chatter off the user's terminal; what matters is raised."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+def _no_chatter() -> Iterator[None]:
+    """Keep what the exporters print off the user's terminal; what matters is raised."""
+    with quiet_loggers("torch.onnx", least=logging.ERROR), quiet_streams(stdout=True):
+        yield

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import inspect
-import io
 import logging
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
 from edgeprune.imports import first_line
+from edgeprune.quiet import quiet_logging, quiet_streams
 
 _log = logging.getLogger("edgeprune.graph.capture")
 _CHECK_BATCH = 3
@@ -95,7 +93,7 @@ def export_program(
     """
     examples = (example,) if isinstance(example, Tensor) else example
     try:
-        with _quiet(), collection_paused(), torch.no_grad():
+        with quiet_logging(), quiet_streams(stderr=True), collection_paused(), torch.no_grad():
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
             return program.run_decompositions({})
@@ -129,19 +127,6 @@ def _export_reason(error: Exception) -> str:
 
 def _shapes_of(examples: tuple[Tensor, ...]) -> str:
     return shape_words(tuple(tuple(e.shape[1:]) for e in examples))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch.export from printing graphs and tracebacks: the failure is reported in one sentence."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _place(error: Exception) -> str:

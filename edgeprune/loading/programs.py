@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import pickle
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch.fx import GraphModule
 from edgeprune._archives import unsafe_export_parts
 from edgeprune.errors import ModelLoadError
 from edgeprune.imports import first_line
+from edgeprune.quiet import quiet_loggers, quiet_streams
 
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _EXPORT_LOGGERS = ("torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive._package")
@@ -35,10 +34,13 @@ def read_program(path: Path, *, trust_pickle: bool) -> ExportedProgram:
     if reason is not None:
         raise _refused(name, reason)
     try:
-        with warnings.catch_warnings(), _weights_only(not trust_pickle), _quiet():
-            warnings.simplefilter("ignore")
-            with path.open("rb") as stream:
-                return torch.export.load(stream)
+        with (
+            quiet_streams(),
+            quiet_loggers(*_EXPORT_LOGGERS),
+            _weights_only(not trust_pickle),
+            path.open("rb") as stream,
+        ):
+            return torch.export.load(stream)
     except pickle.UnpicklingError as error:
         raise _refused(name, "pickled objects") from error
     except Exception as error:
@@ -68,20 +70,6 @@ def _weights_only(force: bool) -> Iterator[None]:
             os.environ.pop(_FORCE_WEIGHTS_ONLY, None)
         else:
             os.environ[_FORCE_WEIGHTS_ONLY] = before
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch's tracebacks in the log: the failure is reported in one sentence."""
-    loggers = [logging.getLogger(name) for name in _EXPORT_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def program_module(program: ExportedProgram, source: str) -> nn.Module:

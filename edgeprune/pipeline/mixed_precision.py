@@ -86,6 +86,7 @@ class _Mixing:
     threads: int
     folder: Path
     times: dict[Mixture, float] = field(default_factory=dict)
+    losses: dict[Mixture, float] = field(default_factory=dict)
     costs: ChainCosts | None = None
     put_back: set[int] = field(default_factory=set)
 
@@ -177,7 +178,9 @@ class _Mixing:
 
     def lost(self, mixture: Mixture) -> float:
         """Points of accuracy, or of agreement without labels; relative error in percent without classes."""
-        return parity.points_lost(self.original, self._outputs(mixture), self.labels)
+        if mixture not in self.losses:
+            self.losses[mixture] = parity.points_lost(self.original, self._outputs(mixture), self.labels)
+        return self.losses[mixture]
 
     def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:
         """The mixture with its most harmful pieces in 32 bits, and how their harm was found."""

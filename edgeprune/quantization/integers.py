@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
 from edgeprune.quantization.rewrites import hard_activations, pool_means, read_by_a_sixth
+from edgeprune.quiet import quiet_loggers
 
 _REASON_LENGTH = 300
 
@@ -182,7 +182,7 @@ def _quantized(
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     try:
-        with _quiet():
+        with quiet_loggers("", least=logging.CRITICAL):  # the quantizer's is the root logger
             quantizer = QDQQuantizer(
                 proto,
                 True,  # a scale for each output channel
@@ -224,15 +224,3 @@ def _check_images(images: Tensor, model: FloatModel) -> None:
             f"{'x'.join(map(str, model.input_shape))}; give images of that size, or a "
             "preprocessing that makes them"
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """onnxruntime's quantizer logs through the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        root.setLevel(before)

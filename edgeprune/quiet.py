@@ -1,0 +1,48 @@
+"""Keep libraries from writing over the terminal; what goes wrong is raised, and told in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+_NOTHING = logging.CRITICAL + 1
+
+
+@contextlib.contextmanager
+def quiet_loggers(*names: str, least: int = _NOTHING) -> Iterator[None]:
+    """Let these loggers (the root logger: ``""``) say nothing below the level ``least`` meanwhile."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(least)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def quiet_streams(*, stdout: bool = False, stderr: bool = False) -> Iterator[None]:
+    """Drop warnings, and what is printed to the streams named, meanwhile."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        if stdout:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        if stderr:
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield
+
+
+@contextlib.contextmanager
+def quiet_logging() -> Iterator[None]:
+    """Let no logger say anything meanwhile."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
