@@ -1,4 +1,4 @@
-"""8 bits: accuracy of ResNet-20 on the whole test set, CPU time of networks at 224 pixels.
+"""8 bits: accuracy of ResNet-20 on the whole test set, CPU time and memory of networks at 224 pixels.
 
 Run as ``python tests/benchmarks/bench_quantization.py --results FOLDER``; goes on where it stopped and
 writes a page a part, ``docs/benchmarks/quantization-PART.md``, from all that lies in FOLDER.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import quantized_latency
+import quantized_memory
 import quantized_resnet20
 from common import Jobs, Part, run_parts
 from trained_network import TrainedNetwork
@@ -36,6 +37,13 @@ def _latency(_folder: Path, _seeds: int, threads: int) -> Jobs:
     return jobs
 
 
+def _memory(_folder: Path, _seeds: int, threads: int) -> Jobs:
+    return {
+        f"memory-{name}": lambda work, name=name: quantized_memory.calibrated(name, work, threads=threads)
+        for name in quantized_memory.NETWORKS
+    }
+
+
 PARTS = {
     "accuracy": Part(
         title="8 bits: accuracy of ResNet-20 on CIFAR-10",
@@ -47,6 +55,11 @@ PARTS = {
         title=f"8 bits: CPU time over 32 bits, {quantized_latency.SIZE} pixels",
         jobs=_latency,
         render=quantized_latency.render,
+    ),
+    "memory": Part(
+        title=f"8 bits: memory of calibration, {quantized_latency.SIZE} pixels",
+        jobs=_memory,
+        render=quantized_memory.render,
     ),
 }
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import succeeded
 
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.report import RunReport
@@ -76,11 +75,7 @@ def _compressed(name: str, work: Path, folder: str, threads: int, *options: str)
         ]  # fmt: skip
         if (work / f"{folder}.journal").exists():
             command.append("--resume")
-        child = subprocess.Popen(command)
-        _, status, usage = os.wait4(child.pid, 0)
-        if status:
-            raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-        peak.write_text(json.dumps(usage.ru_maxrss * 1024))
+        peak.write_text(json.dumps(succeeded(command).peak_bytes))
     return read_json(work / folder / "report.json"), json.loads(peak.read_text())
 
 

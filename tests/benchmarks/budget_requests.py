@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import research_data
+from common import ended, research_data
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.errors import BudgetError
@@ -83,15 +82,14 @@ def _run(work: Path, folder: str, threads: int, limits: tuple[str, ...], *, stop
         while child.poll() is None and not first.exists():
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
-    _, waited, usage = os.wait4(child.pid, 0)
-    status = os.waitstatus_to_exitcode(waited)
-    if status == 0:
+    found = ended(child, started)
+    if found.status == 0:
         outcome = _delivered(work / folder)
-    elif stop or status == BudgetError.exit_status:
-        outcome = f"status {status}: {_last_words(errors.read_text())}"
+    elif stop or found.status == BudgetError.exit_status:
+        outcome = f"status {found.status}: {_last_words(errors.read_text())}"
     else:
-        raise RuntimeError(f"{' '.join(command)} ended with {status}: {errors.read_text()}")
-    return _Run(status, outcome, time.perf_counter() - started, usage.ru_maxrss * 1024)
+        raise RuntimeError(f"{' '.join(command)} ended with {found.status}: {errors.read_text()}")
+    return _Run(found.status, outcome, found.seconds, found.peak_bytes)
 
 
 def _delivered(folder: Path) -> str:

@@ -106,6 +106,30 @@ def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str
     return rows, missing
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a child process ended: exit status, wall time and the most memory it had (bytes)."""
+
+    status: int
+    seconds: float
+    peak_bytes: int
+
+
+def ended(child: subprocess.Popen[Any], started: float) -> Ended:
+    """Wait for a child that was started at ``started`` (``time.perf_counter``)."""
+    _, waited, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - started
+    return Ended(os.waitstatus_to_exitcode(waited), seconds, usage.ru_maxrss * 1024)
+
+
+def succeeded(command: list[str]) -> Ended:
+    """Run a command in a process of its own; raises ``RuntimeError`` where it fails."""
+    found = ended(subprocess.Popen(command), time.perf_counter())
+    if found.status:
+        raise RuntimeError(f"{' '.join(command)} ended with {found.status}")
+    return found
+
+
 @cache
 def commit() -> str:
     """Of this code, "changed" behind it where files that a result depends on are not as committed."""

@@ -42,7 +42,7 @@ _IMAGES = 32
 def network(name: str, work: Path, *, threads: int) -> Row:
     """A network with random weights, its norms fitted to noise so that activations are alive."""
     images, source = _noise(), work / "source.onnx"
-    _write(_alive(name), source)
+    write_network(name, source)
     plain(source, work / "plain.onnx", images)
     by_nncf(source, work / "nncf.onnx", images)
     form = integer_format(load_target(HOST))
@@ -94,19 +94,16 @@ def _noise(count: int = _IMAGES) -> torch.Tensor:
     return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def _alive(name: str) -> torch.nn.Module:
+def write_network(name: str, path: Path) -> None:
+    """An ONNX file of a network with random weights, its norms fitted to noise."""
     torch.manual_seed(0)
     module = load_model(f"torchvision:{name}", weights="none").module
     module.train()
     with torch.no_grad():
         for _ in range(3):
             module(torch.randn(8, 3, SIZE, SIZE))
-    return module.eval()
-
-
-def _write(module: torch.nn.Module, path: Path) -> None:
     exported = path.with_suffix(".exported.onnx")
-    export_onnx(export_program(module, torch.zeros(2, 3, SIZE, SIZE)), exported)
+    export_onnx(export_program(module.eval(), torch.zeros(2, 3, SIZE, SIZE)), exported)
     simplify_onnx(exported, path)
 
 
