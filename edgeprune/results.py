@@ -227,6 +227,7 @@ def _integers(found: IntegerReport) -> list[Text]:
             f"ranges by {found.method.value} over {found.images} images; {found.equalized} pairs of "
             f"layers equalized, biases of {found.corrected} layers corrected"
         ),
+        *(Text(f"{name} runs over blocks of pixels: the same result, sooner") for name in found.over_blocks),
     ]
 
 

@@ -28,12 +28,14 @@ class IntegerFormat:
     """The 8-bit form that a processor runs fastest, and why.
 
     Weights are signed and symmetric with a scale for each output channel, in 7 bits with ``reduce_range``;
-    activations are asymmetric, signed or not.
+    activations are asymmetric, signed or not. With ``pixel_blocks`` a strided first convolution runs over
+    blocks of pixels.
     """
 
     signed_activations: bool
     reduce_range: bool
     reason: str
+    pixel_blocks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class IntegerReport:
     """What was quantized and how ranges were found.
 
     ``equalized``: pairs of layers whose channels were scaled against each other; ``corrected``: layers whose
-    bias makes up for the mean error of their rounded weights; ``kept_float``: nodes left as they were.
+    bias makes up for the mean error of their rounded weights; ``kept_float``: nodes left as they were;
+    ``over_blocks``: convolutions of the image that run over blocks of pixels.
     """
 
     format: IntegerFormat
@@ -51,6 +54,7 @@ class IntegerReport:
     equalized: int
     corrected: int
     kept_float: tuple[str, ...]
+    over_blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ def integer_format(target: TargetProfile) -> IntegerFormat:
             signed_activations=False,
             reduce_range=False,
             reason="x86 with VNNI: unsigned activations, signed weights; signed activations break fusion",
+            pixel_blocks=True,  # measured on x86 with VNNI only
         )
     known = "x86 without VNNI" if isa else "unknown instruction set, taken as x86 without VNNI"
     return IntegerFormat(

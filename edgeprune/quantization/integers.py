@@ -21,6 +21,7 @@ from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, Range
 from edgeprune.errors import QuantizationError
 from edgeprune.imports import first_line
 from edgeprune.quantization.biases import add_biases, correct_biases
+from edgeprune.quantization.blocks import image_over_blocks
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
@@ -136,6 +137,7 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
     quantized = _quantized(model, ranges, found.form, kept_float)
     read_by_a_sixth(quantized, clipped)
     note_equalized(quantized, found.scaled)
+    over_blocks = image_over_blocks(quantized) if found.form.pixel_blocks else ()
     _lighten(quantized)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
@@ -146,6 +148,7 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
         equalized=found.pairs,
         corrected=layers,
         kept_float=tuple(sorted(kept_float)),
+        over_blocks=over_blocks,
     )
 
 

@@ -48,6 +48,7 @@ def _inner(found: InnerParity) -> str:
 
 
 def _integers(report: IntegerReport) -> Rows:
+    blocks = ", ".join(report.over_blocks)
     nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
     return (
         ("in 8 bits", nodes),
@@ -58,4 +59,5 @@ def _integers(report: IntegerReport) -> Rows:
             "equalized, "
             f"biases of {report.corrected} layers corrected",
         ),
+        *((("over blocks of pixels", f"{blocks}: the same result, sooner"),) if blocks else ()),
     )
