@@ -16,6 +16,9 @@ from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, 
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 
+_BYTES_AT_ONCE = 4 * 2**20
+"""Of images that are run at once: six of 224 pixels."""
+
 FloatArray = NDArray[np.float32]
 Outputs = list[FloatArray]
 Z_95 = 1.959963984540054
@@ -33,6 +36,8 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
 def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Outputs:
     """Outputs of an ONNX file over all images with onnxruntime; a fixed batch size is honoured.
 
+    At most ``batch`` images at once, fewer where they are large: activations take many times their memory.
+
     Raises:
         ProfileError: onnxruntime cannot load or run the file.
     """
@@ -45,7 +50,7 @@ def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Ou
         fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
         parts = [
             _run_padded(session, declared.name, chunk.numpy(), fixed)
-            for chunk in torch.split(images, fixed or batch)
+            for chunk in torch.split(images, fixed or _at_once(images, batch))
         ]
     except Exception as error:
         raise ProfileError(
@@ -54,6 +59,11 @@ def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Ou
             "for the CPU provider with one float32 image input."
         ) from error
     return [np.concatenate(p) for p in zip(*parts, strict=True)]
+
+
+def _at_once(images: Tensor, most: int) -> int:
+    each = images[:1].numel() * images.element_size()
+    return max(1, min(most, _BYTES_AT_ONCE // max(1, each)))
 
 
 def _run_padded(

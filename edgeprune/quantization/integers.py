@@ -19,6 +19,7 @@ from torch import Tensor
 from edgeprune import progress
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
 from edgeprune.errors import QuantizationError
+from edgeprune.garbage import give_back_memory
 from edgeprune.imports import first_line
 from edgeprune.quantization.biases import add_biases, correct_biases
 from edgeprune.quantization.blocks import image_over_blocks
@@ -102,6 +103,7 @@ def calibrate(
     """All that passes over the images; see :func:`quantize_integers`."""
     model = pool_means(load_float(source))
     _check_images(images, model)
+    give_back_memory()
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
         values = channel_values(model, images, threads=threads, advance=advance)
@@ -110,6 +112,7 @@ def calibrate(
             model, values, _ = equalize(model, values)
         if corrected:
             model = add_biases(model)
+        give_back_memory()
         ranges = _ranges(model, values, images, method, threads, advance)
     return Calibrated(
         model=model,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeprune import parity
 from edgeprune.artifacts.report import AccuracyKind, Verdict
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.graph.surgery import prune
@@ -219,3 +220,23 @@ def test_points_lost_count_what_can_be_judged():
     assert points_lost(original, worse, np.array([0, 1, 3, 2])) == -50.0
     fields = (np.ones((2, 1, 3, 3), dtype=np.float32),)
     assert points_lost(fields, (1.1 * fields[0],), None) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_large_images_run_a_few_at_a_time_and_small_ones_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations take many times the memory of images, so a batch is bounded by its bytes, too."""
+    sizes: list[int] = []
+
+    def counted(session: object, name: str, chunk: np.ndarray, fixed: int | None) -> list[np.ndarray]:
+        sizes.append(len(chunk))
+        return [session.run(None, {name: chunk})[0]]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(parity, "_run_padded", counted)
+    for values, expected in ((3 * 224 * 224, [6, 6, 1]), (3 * 32 * 32, [13])):
+        weight = np.random.default_rng(0).standard_normal((values, 2)).astype(np.float32) / values
+        images = torch.randn(13, values, 1, 1, generator=torch.Generator().manual_seed(0))
+        (found,) = run_onnx(onnx_linear(tmp_path / f"{values}.onnx", weight), images, threads=1)
+        assert sizes == expected
+        np.testing.assert_allclose(found, images.flatten(1).numpy() @ weight, rtol=1e-3, atol=1e-5)
+        sizes.clear()
