@@ -23,6 +23,6 @@ def tapped_session(proto: ModelProto, names: Iterable[str], threads: int) -> onn
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # all that is asked for stays alive, and the arena would double it
-    return onnxruntime.InferenceSession(
-        tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    serialized = tapped.SerializeToString()
+    del tapped  # its weights need not be there twice while onnxruntime reads them
+    return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])

@@ -13,6 +13,7 @@ from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import BudgetError, OutputError, UsageError
 from edgeprune.files import atomic_write_bytes
+from edgeprune.garbage import give_back_memory
 from edgeprune.latency.timing import compare
 from edgeprune.latency.work import size_bytes
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
@@ -52,15 +53,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
     """
     target = load_target(options.target)
     _check_output(options)
-    model = load_float(options.source)
-    _check_names(options.kept_float, model)
+    input_shape = _checked_shape(options)
     calibration = load_calibration(
         options.calibration,
         preprocessing=options.preprocessing,
         held_out_fraction=options.held_out_fraction,
         max_images=options.max_images,
         seed=options.seed,
-        input_shape=model.input_shape if len(model.input_shape) == 3 else None,
+        input_shape=input_shape if len(input_shape) == 3 else None,
     )
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         made = Path(scratch) / options.output.name
@@ -99,6 +99,16 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         )
         atomic_write_bytes(options.output, made.read_bytes())
     return result
+
+
+def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
+    """Shape of an image for the file, once all that can be wrong with it is checked; nothing of it stays."""
+    model = load_float(options.source)
+    _check_names(options.kept_float, model)
+    shape = model.input_shape
+    del model
+    give_back_memory()
+    return shape
 
 
 def _judge(

@@ -132,7 +132,10 @@ def _streamed(
         if isinstance(fixed, int) and len(batch) < fixed:
             return  # what does not fill a batch is left out, since made-up images would count
         outputs = iter(session.run(wanted, {model.input_name: batch}))
-        yield [batch if name == model.input_name else np.asarray(next(outputs)) for name in names]
+        given = [batch if name == model.input_name else np.asarray(next(outputs)) for name in names]
+        del outputs
+        yield given
+        given.clear()  # or what was seen would stay while the next is calculated
         advance(len(batch))
 
 
