@@ -14,23 +14,23 @@ from edgeprune.quiet import quiet_loggers, quiet_logging, quiet_streams
 def test_loggers_speak_from_the_least_level_on_and_as_before_after_a_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    chatty = logging.getLogger("a.chatty.library")
-    chatty.setLevel(logging.INFO)
+    noisy = logging.getLogger("a.library")
+    noisy.setLevel(logging.INFO)
 
     def fail() -> None:
-        chatty.warning("chatter")
-        chatty.error("an error")
+        noisy.warning("noise")
+        noisy.error("an error")
         raise ValueError("stop")
 
-    with pytest.raises(ValueError, match="stop"), quiet_loggers("a.chatty.library", least=logging.ERROR):
+    with pytest.raises(ValueError, match="stop"), quiet_loggers("a.library", least=logging.ERROR):
         fail()
-    chatty.info("afterwards")
+    noisy.info("afterwards")
     assert [r.getMessage() for r in caplog.records] == ["an error", "afterwards"]
 
 
 def test_nothing_is_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
-        logging.getLogger("any").critical("chatter")
+        logging.getLogger("any").critical("noise")
         raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"), quiet_logging():
@@ -43,12 +43,12 @@ def test_only_the_streams_named_are_dropped_and_warnings(capsys: pytest.CaptureF
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with quiet_streams(stdout=True):
-            print("chatter")
+            print("noise")
             print("kept", file=sys.stderr)
-            warnings.warn("chatter", stacklevel=1)
+            warnings.warn("noise", stacklevel=1)
         with quiet_streams(stderr=True):
             print("kept too")
-            print("chatter", file=sys.stderr)
+            print("noise", file=sys.stderr)
         warnings.warn("afterwards", stacklevel=1)
     assert capsys.readouterr() == ("kept too\n", "kept\n")
     assert [str(w.message) for w in caught] == ["afterwards"]
