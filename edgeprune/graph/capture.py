@@ -10,7 +10,6 @@ import logging
 import re
 import sys
 import traceback
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +201,7 @@ def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
 
 def _flatten_signature(program: Any) -> GraphModule:
     """A plain GraphModule: positional inputs, bare outputs, no guards and no dead code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_streams():
         source = program.module(check_guards=False)
     root = nn.Module()
     graph = Graph()

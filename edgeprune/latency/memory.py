@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from edgeprune.errors import ProfileError, UsageError
+from edgeprune.onnx_files import require_onnx
 
 _LOG = logging.getLogger("edgeprune.latency")
 _TIMEOUT_S = 600
@@ -30,8 +31,7 @@ def peak_memory_bytes(onnx_path: str | Path, threads: int, batch_size: int = 1) 
         if given < 1:
             raise UsageError(f"{name} is {given}; give at least 1")
     path = Path(onnx_path)
-    if not path.is_file():
-        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
+    require_onnx(path, ProfileError)
     # -P keeps files of the working folder from shadowing packages; the child still has to find this one.
     package_home = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, (package_home, os.environ.get("PYTHONPATH"))))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.host import machine_description
+from edgeprune.onnx_files import require_onnx
 from edgeprune.progress import task
 
 MIN_WARMUP = 3
@@ -191,8 +192,7 @@ def open_runner(
     _check_at_least("threads", threads, 1)
     _check_at_least("batch_size", batch_size, 1)
     path = Path(onnx_path)
-    if not path.is_file():
-        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
+    require_onnx(path, ProfileError)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

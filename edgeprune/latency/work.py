@@ -15,12 +15,12 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 import onnxsim
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgeprune.errors import ProfileError
 from edgeprune.imports import first_line
+from edgeprune.onnx_files import read_onnx
 
 _LOG = logging.getLogger("edgeprune.latency")
 
@@ -190,18 +190,7 @@ def size_bytes(onnx_path: str | Path) -> int:
 
 
 def _load(path: Path) -> ModelProto:
-    if not path.is_file():
-        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise ProfileError(f"{str(path)!r} is not an ONNX file; give an .onnx file") from error
-    except OSError as error:
-        raise ProfileError(
-            f"{str(path)!r} cannot be read ({error.strerror}); give the path of a readable .onnx file"
-        ) from error
-    if not model.graph.node:
-        raise ProfileError(f"{path.name}: an ONNX file without nodes; give the file of a model")
+    model = read_onnx(path, ProfileError, external_data=False)
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune import parity, progress
 from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
+from edgeprune.onnx_files import read_onnx
 from edgeprune.quantization.equalization import equalized_tensors
 from edgeprune.tapping import tapped_session
 
@@ -84,27 +83,13 @@ def _deviation(name: str, sums: NDArray[np.float64], *, up_to_scales: bool) -> T
     )
 
 
-def read_onnx(path: Path) -> ModelProto:
-    """The model in a file.
-
-    Raises:
-        ProfileError: there is none, or it cannot be read.
-    """
-    if not path.is_file():
-        raise ProfileError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
-    try:
-        return onnx.load(str(path), format="protobuf")
-    except Exception as error:  # protobuf's and onnx's own exceptions share no base but Exception
-        raise ProfileError(f"{path.name} is no valid ONNX file; give one that onnx can load") from error
-
-
 def traced_onnx(path: Path, threads: int) -> Traced:
     """An ONNX file.
 
     Raises:
         ProfileError: there is none, or it cannot be read.
     """
-    proto = read_onnx(path)
+    proto = read_onnx(path, ProfileError)
     made = {output for node in proto.graph.node for output in node.output}
     rounded = {name.removesuffix(_DEQUANTIZED): name for name in made if name.endswith(_DEQUANTIZED)}
     # A tensor in 8 bits counts as what is read of it, under the name that it had in 32.

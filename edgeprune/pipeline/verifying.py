@@ -10,14 +10,14 @@ import torch
 from edgeprune import parity
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.calibration import load_calibration
-from edgeprune.errors import ParityError, UsageError
+from edgeprune.errors import ParityError, ProfileError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.loading import load_model
+from edgeprune.onnx_files import read_onnx
 from edgeprune.pipeline.tracing import (
     Traced,
     first_apart,
     inner_deviations,
-    read_onnx,
     traced_onnx,
     traced_torch,
 )
@@ -118,5 +118,12 @@ def _onnx_shape(name: str) -> tuple[int, ...] | None:
     """Shape of an image that an ONNX file tells of itself."""
     if not _is_onnx(name):
         return None
-    dims = [d.dim_value for d in read_onnx(Path(name)).graph.input[0].type.tensor_type.shape.dim][1:]
+    graph = read_onnx(Path(name), ProfileError).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise ProfileError(
+            f"{name} has {len(inputs)} inputs; accepted is one, an image tensor: make the others constants"
+        )
+    dims = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:]
     return tuple(dims) if len(dims) == 3 and all(d > 0 for d in dims) else None

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxsim
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.errors import QuantizationError
 from edgeprune.imports import first_line
+from edgeprune.onnx_files import read_onnx
 
 _REASON_LENGTH = 300
 MIN_OPSET = 13
@@ -119,15 +119,13 @@ def is_weighted(node: NodeProto, model: FloatModel) -> bool:
 
 
 def _read(path: Path) -> ModelProto:
-    if not path.is_file():
-        raise QuantizationError(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
+    proto = read_onnx(path, QuantizationError)
     try:
-        proto = onnx.load(str(path), format="protobuf")
         onnx.checker.check_model(proto)
-    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+    except (onnx.checker.ValidationError, ValueError) as error:
         raise QuantizationError(
-            f"{path.name} is no valid ONNX file ({first_line(error, _REASON_LENGTH)}); give one that onnx "
-            "can load"
+            f"{path.name} is no valid ONNX file ({first_line(error, _REASON_LENGTH)}); give one that passes "
+            "onnx's checker"
         ) from error
     return proto
 

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 HALF = 0.5
 NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
-ANY_WIDTH = ("resnet18",)
+ANY_WIDTH = ("resnet18", "mobilenet_v2")
 """Beside which as many MACs are cut at any width."""
 PAIRS = 200
 SIZE = 224

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from onnx_models import written
 from safetensors.torch import load_file, save_file
 from small_project import DIGITS, DIGITS_DATA, DIGITS_MODEL, digits_network, sentence
@@ -104,11 +105,22 @@ def test_models_without_a_common_tensor_are_compared_by_their_outputs(
     assert "no inner tensor has the same name and shape in both" in done.stdout
 
 
+def constant_model() -> onnx.ModelProto:
+    """A model without an input."""
+    value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    return helper.make_model(
+        helper.make_graph([helper.make_node("Constant", [], ["y"], value=value)], "constant", [], [output])
+    )
+
+
 @pytest.mark.parametrize(
     ("models", "options", "status", "said"),
     [
         (("missing.onnx", "digits.onnx"), (), 10, "no ONNX file at 'missing.onnx'"),
         (("digits.onnx", "text.onnx"), (), 10, "text.onnx is no valid ONNX file"),
+        (("digits.onnx", "empty.onnx"), (), 10, "empty.onnx is an ONNX file without nodes"),
+        (("constant.onnx", "digits.onnx"), (), 10, "constant.onnx has 0 inputs; accepted is one"),
         (("digits.onnx", "digits.onnx"), ("--tolerance", "0"), 2, "--tolerance 0 was given"),
         (("digits.onnx", "classes.onnx"), (), 8, "gives outputs of shape [(64, 3)]"),
     ],
@@ -125,6 +137,8 @@ def test_what_is_refused(
     folder = exported.parent
     shutil.copy(three_classes, folder)
     (folder / "text.onnx").write_text("no model")
+    (folder / "empty.onnx").write_bytes(b"")
+    onnx.save(constant_model(), folder / "constant.onnx")
     written(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), folder / "classes.onnx", (1, 8, 8)
     )

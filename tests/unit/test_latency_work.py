@@ -213,13 +213,13 @@ def test_weights_of_integer_operators_count(tmp_path: Path) -> None:
 def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     report.write_text('{"schema_version": "1.1"}')  # by its name onnx would take it for a model in JSON
-    with pytest.raises(ProfileError, match=r"report\.json' is not an ONNX file"):
+    with pytest.raises(ProfileError, match=r"report\.json is no valid ONNX file"):
         count_work(report)
     with pytest.raises(ProfileError, match="no ONNX file at"):
         count_work(tmp_path / "none.onnx")
     text = tmp_path / "text.onnx"
     text.write_text("this is no protobuf at all, sorry")
-    with pytest.raises(ProfileError, match=r"text\.onnx' is not an ONNX file|without nodes"):
+    with pytest.raises(ProfileError, match=r"text\.onnx is no valid ONNX file"):
         count_work(text)
     empty = tmp_path / "empty.onnx"
     empty.write_bytes(b"")
