@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -314,6 +317,16 @@ def compressed_digits(base: Path) -> tuple[Path, subprocess.CompletedProcess[str
         record.write_text(f"{done.stderr}\0{done.stdout}")
     said, _, printed = record.read_text().partition("\0")
     return folder, subprocess.CompletedProcess(arguments, 0, printed, said)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Commands started here take Ctrl-C, even where these tests run without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def digits_network() -> nn.Module:

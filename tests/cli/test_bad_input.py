@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import environment, leftovers, sentence, snapshot
+from small_project import environment, interruptible, leftovers, sentence, snapshot
 
 SMALL = ("compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
 GREY = ("--calibration", "grey.npz")
@@ -153,15 +153,18 @@ def test_an_existing_output_stays_as_it_is(
 def interrupted(project: Path, scratch: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Ctrl-C, which goes to the whole process group, shortly after a stage began."""
     command = [sys.executable, "-m", "edgeprune", "-v", *SMALL, *options]
-    with subprocess.Popen(
-        command,
-        cwd=project,
-        env=environment(scratch),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        interruptible(),
+        subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment(scratch),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         assert process.stderr is not None
         if not any(line == f"info: {stage}\n" for line in process.stderr):
             raise AssertionError(f"the run ended before {stage!r}")

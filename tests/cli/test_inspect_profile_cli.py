@@ -135,7 +135,7 @@ def test_profile_for_a_target_beside_a_baseline(digits: Any, tmp_path: Path, edg
     ("arguments", "status", "parts"),
     [
         (("profile", "none.onnx"), 10, ("none.onnx does not exist", ".onnx file")),
-        (("profile", "text.pt"), 10, ("text.pt", "not an ONNX file", "give an .onnx file")),
+        (("profile", "text.pt"), 10, ("text.pt", "no valid ONNX file", "give one that onnx can load")),
         (("profile", "text.pt", "--target", "rp4"), 9, ("'rp4'", "did you mean 'rpi4'")),
     ],
 )

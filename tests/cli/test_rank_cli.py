@@ -17,7 +17,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from small_project import DIGITS_DATA, DIGITS_MODEL, environment, leftovers, run, sentence, snapshot
+from small_project import (
+    DIGITS_DATA,
+    DIGITS_MODEL,
+    environment,
+    interruptible,
+    leftovers,
+    run,
+    sentence,
+    snapshot,
+)
 
 CRITERIA = ("hybrid", "l1", "taylor-squared")
 SMALL = ("rank", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
@@ -273,15 +282,18 @@ def test_ctrl_c_leaves_nothing(project: Path, tmp_path: Path) -> None:
     options = ("-v", *SMALL, "--criterion", "l1")
     command = [sys.executable, "-m", "edgeprune", *options, "-o", str(tmp_path / "a" / "out")]
     before = snapshot(project)
-    with subprocess.Popen(
-        command,
-        cwd=project,
-        env=environment(tmp_path / "scratch"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        interruptible(),
+        subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment(tmp_path / "scratch"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         assert process.stderr is not None
         assert any(line == "info: coalition sizes\n" for line in process.stderr)
         time.sleep(0.02)

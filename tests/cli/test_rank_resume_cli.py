@@ -11,14 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from small_project import environment, sentence, snapshot
+from small_project import environment, interruptible, sentence, snapshot
 
 SMALL = ("rank", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
 SHAPLEY = (*SMALL, "--criterion", "layer-shapley")
@@ -51,16 +50,6 @@ class Residual(nn.Module):
 
 def residual(): return Residual()
 """
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Commands started here take Ctrl-C, even where these tests run without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def stopped(project: Path, tmp_path: Path, *more: str, by: signal.Signals) -> tuple[int, str]:
