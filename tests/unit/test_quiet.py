@@ -14,7 +14,7 @@ from edgeprune.quiet import quiet_loggers, quiet_logging, quiet_streams
 def test_loggers_speak_from_the_least_level_on_and_as_before_after_a_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    noisy = logging.getLogger("a.library")
+    noisy = logging.getLogger("noisy_package")
     noisy.setLevel(logging.INFO)
 
     def fail() -> None:
@@ -22,7 +22,7 @@ def test_loggers_speak_from_the_least_level_on_and_as_before_after_a_failure(
         noisy.error("an error")
         raise ValueError("stop")
 
-    with pytest.raises(ValueError, match="stop"), quiet_loggers("a.library", least=logging.ERROR):
+    with pytest.raises(ValueError, match="stop"), quiet_loggers("noisy_package", least=logging.ERROR):
         fail()
     noisy.info("afterwards")
     assert [r.getMessage() for r in caplog.records] == ["an error", "afterwards"]
