@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -327,6 +328,32 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def interrupted(
+    project: Path, scratch: Path, stage: str, *arguments: str, delay_s: float = 0.2
+) -> subprocess.CompletedProcess[str]:
+    """Run a command and send Ctrl-C, which goes to the whole process group, shortly after a stage began."""
+    command = [sys.executable, "-m", "edgeprune", "-v", *arguments]
+    with (
+        interruptible(),
+        subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment(scratch),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        if not any(line == f"info: {stage}\n" for line in process.stderr):
+            raise AssertionError(f"the run ended before {stage!r}")
+        time.sleep(delay_s)
+        os.killpg(process.pid, signal.SIGINT)
+        printed, said = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, printed, said)
 
 
 def digits_network() -> nn.Module:

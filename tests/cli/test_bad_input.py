@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import environment, interruptible, leftovers, sentence, snapshot
+from small_project import interrupted, leftovers, sentence, snapshot
 
 SMALL = ("compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
 GREY = ("--calibration", "grey.npz")
@@ -150,30 +145,6 @@ def test_an_existing_output_stays_as_it_is(
     assert snapshot(tmp_path / "out") == before
 
 
-def interrupted(project: Path, scratch: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Ctrl-C, which goes to the whole process group, shortly after a stage began."""
-    command = [sys.executable, "-m", "edgeprune", "-v", *SMALL, *options]
-    with (
-        interruptible(),
-        subprocess.Popen(
-            command,
-            cwd=project,
-            env=environment(scratch),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process,
-    ):
-        assert process.stderr is not None
-        if not any(line == f"info: {stage}\n" for line in process.stderr):
-            raise AssertionError(f"the run ended before {stage!r}")
-        time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGINT)
-        printed, said = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, printed, said)
-
-
 @pytest.mark.parametrize("stage", ["rank", "export"])
 def test_ctrl_c_leaves_nothing_and_an_old_output_intact(
     stage: str, project: Path, tmp_path: Path, digits: Any
@@ -181,7 +152,7 @@ def test_ctrl_c_leaves_nothing_and_an_old_output_intact(
     place = tmp_path / "place"
     shutil.copytree(digits[0], place / "out")
     before, project_before = snapshot(place), snapshot(project)
-    done = interrupted(project, tmp_path / "scratch", stage, "-o", str(place / "out"), "--overwrite")
+    done = interrupted(project, tmp_path / "scratch", stage, *SMALL, "-o", str(place / "out"), "--overwrite")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines()[-1] == "interrupted: nothing was written"
     assert "Traceback" not in done.stderr
@@ -191,6 +162,8 @@ def test_ctrl_c_leaves_nothing_and_an_old_output_intact(
 
 
 def test_ctrl_c_removes_the_folders_made_for_the_output(project: Path, tmp_path: Path) -> None:
-    done = interrupted(project, tmp_path / "scratch", "export", "-o", str(tmp_path / "a" / "b" / "out"))
+    done = interrupted(
+        project, tmp_path / "scratch", "export", *SMALL, "-o", str(tmp_path / "a" / "b" / "out")
+    )
     assert done.returncode == 130
     assert not (tmp_path / "a").exists()

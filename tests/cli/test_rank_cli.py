@@ -5,11 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,7 @@ import pytest
 from small_project import (
     DIGITS_DATA,
     DIGITS_MODEL,
-    environment,
-    interruptible,
+    interrupted,
     leftovers,
     run,
     sentence,
@@ -279,28 +274,11 @@ def test_an_existing_output_is_replaced_only_on_request(
 
 
 def test_ctrl_c_leaves_nothing(project: Path, tmp_path: Path) -> None:
-    options = ("-v", *SMALL, "--criterion", "l1")
-    command = [sys.executable, "-m", "edgeprune", *options, "-o", str(tmp_path / "a" / "out")]
     before = snapshot(project)
-    with (
-        interruptible(),
-        subprocess.Popen(
-            command,
-            cwd=project,
-            env=environment(tmp_path / "scratch"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process,
-    ):
-        assert process.stderr is not None
-        assert any(line == "info: coalition sizes\n" for line in process.stderr)
-        time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)
-        printed, said = process.communicate(timeout=60)
-    assert (process.returncode, printed) == (130, "")
-    assert said.splitlines()[-1] == "interrupted: nothing was written"
+    options = (*SMALL, "--criterion", "l1", "-o", str(tmp_path / "a" / "out"))
+    done = interrupted(project, tmp_path / "scratch", "coalition sizes", *options, delay_s=0.02)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == "interrupted: nothing was written"
     assert not (tmp_path / "a").exists()
     assert snapshot(project) == before
     assert leftovers(tmp_path / "scratch") == []
