@@ -19,6 +19,7 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune
+from edgeprune.recovery.splitting import SplitImages, split_images
 
 IMAGE = (3, 8, 8)
 
@@ -144,6 +145,11 @@ def counted_macs(module: nn.Module, images: Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(images)
     return counter.get_total_flops() // 2 // len(images)
+
+
+def split(images: Tensor, seed: int = 0) -> SplitImages:
+    """Images to recover with."""
+    return split_images(images, torch.Generator().manual_seed(seed))
 
 
 def conv_bn(inputs: int, outputs: int, **options: int) -> nn.Sequential:

@@ -80,7 +80,10 @@ class PruningPlan:
 class RecoveryStep:
     """What least squares did to one consumer: relative squared error of its output before and after.
 
-    ``behind_activation``: of what an activation that cuts off leaves of that output.
+    Both are on images that nothing was fitted to. ``behind_activation``: of what an activation leaves of
+    that output. ``changed``: false where nothing was better than the layer as it was; else ``ridge`` is the
+    strength that was taken, ``None`` where channels were merged and nothing solved for, and ``rounds`` how
+    often it was solved behind the activation.
     """
 
     layer: str
@@ -89,17 +92,48 @@ class RecoveryStep:
     rows: int
     repaired_residual: bool
     behind_activation: bool = False
+    changed: bool = True
+    ridge: float | None = None
+    rounds: int = 0
+
+
+class DecisionMeasure(Enum):
+    """What two networks were told apart by; less is better."""
+
+    CHANGED_ANSWERS = "share of changed answers"
+    DIVERGENCE = "divergence from the original"
+    RELATIVE_ERROR = "relative squared error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDecision:
+    """Whether a network went on after a step, by the original's outputs on images that nothing was fitted to.
+
+    ``difference`` is the mean over images of after minus before, below zero where the step helped, and
+    ``standard_error`` its error by the draw of images.
+    """
+
+    step: str
+    measure: DecisionMeasure
+    taken: bool
+    beyond_chance: bool
+    before: float
+    after: float
+    difference: float
+    standard_error: float
+    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryReport:
-    """Every step of the closed-form recovery, in order."""
+    """Every step of the closed-form recovery, in order, on ``images`` with ``deciding_images`` to decide."""
 
     steps: tuple[RecoveryStep, ...]
     images: int
-    ridge: float
+    deciding_images: int
     duration_s: float
     notes: tuple[str, ...] = ()
+    decision: NetworkDecision | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +143,8 @@ class DistillationReport:
 
     ``kept_step`` is the step whose network was best there and was kept; 0: none was better than the start.
     ``feature`` names the activations that were learned besides the answers; ``None`` where what the last
-    layer reads are not channels.
+    layer reads are not channels. ``learning_rate``: of those that were tried, the one that came nearest.
+    ``decision`` compares the network before and after as a whole.
     """
 
     steps: int
@@ -120,3 +155,5 @@ class DistillationReport:
     divergence_after: float
     duration_s: float
     feature: str | None = None
+    learning_rate: float | None = None
+    decision: NetworkDecision | None = None

@@ -7,7 +7,7 @@ from enum import Enum
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
-from edgeprune.artifacts.pruning import DistillationReport
+from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
 from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
 REPORT_SCHEMA_VERSION = "1.1"
@@ -177,13 +177,19 @@ class PruningSection:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverySection:
-    """How accuracy came back without training, and what training on request added."""
+    """How accuracy came back without training, and what training on request added.
+
+    Errors are means over layers, on ``deciding_images`` that nothing was fitted to; ``layers_changed`` of the
+    ``layers_solved`` became better on those. ``decision`` is the same for the network as a whole.
+    """
 
     layers_solved: int
+    layers_changed: int
     images: int
-    ridge: float
+    deciding_images: int
     mean_error_before: float
     mean_error_after: float
+    decision: NetworkDecision | None
     distillation: DistillationReport | None
     recipe: str | None
 

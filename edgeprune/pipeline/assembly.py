@@ -173,8 +173,10 @@ def _recovery(run: Run, pruned: Pruned) -> RecoverySection:
     steps = pruned.recovery.steps
     return RecoverySection(
         layers_solved=len(steps),
+        layers_changed=sum(step.changed for step in steps),
         images=pruned.recovery.images,
-        ridge=pruned.recovery.ridge,
+        deciding_images=pruned.recovery.deciding_images,
+        decision=pruned.recovery.decision,
         distillation=pruned.distillation,
         recipe=run.options.recipe,
         mean_error_before=float(np.mean([s.error_before for s in steps])) if steps else 0.0,

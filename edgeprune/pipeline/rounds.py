@@ -28,6 +28,7 @@ from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original
 from edgeprune.pipeline.state import Prepared, Run
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.recovery.splitting import split_images
 from edgeprune.selection import select
 
 FloatArray = NDArray[np.float64]
@@ -128,7 +129,10 @@ class RoundsRanker:
                     bare,
                     self._prepared.coupling,
                     removed,
-                    self._prepared.calibration.fitting.images,
+                    split_images(
+                        self._prepared.calibration.fitting.images,
+                        torch.Generator().manual_seed(self._run.options.seed),
+                    ),
                     stored_as=self._prepared.stored_as,
                     generator=torch.Generator().manual_seed(self._run.options.seed),
                     advance=advance,

@@ -32,13 +32,12 @@ from edgeprune.pipeline.state import PARITY_IMAGES, Base, CompressOptions, Plann
 from edgeprune.quantization.formats import integer_format
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.recovery.splitting import LEAST_DECIDING, SplitImages, split_images
 from edgeprune.selection import select
 from edgeprune.targets import TargetProfile, load_target
 
 DEFAULT_RATIO = 0.25
 PARITY_TOLERANCE = 1e-4
-VALIDATION_SHARE = 0.1
-MIN_VALIDATION_IMAGES = 16
 MOST_FINETUNE_STEPS = 100_000
 
 
@@ -221,7 +220,8 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
             compare_outputs(masked, removed_outputs, "masked", "pruned"),
         )
         parity.require(figures_found)
-    images, validation = _split_for_training(run, prepared.calibration.fitting.images)
+    images = split_for_recovery(run, prepared)
+    _check_training(run, images)
     with run.stage("recover"):
         layers = len(coupling.layers)
         changed = frozenset(block.add for block in base.dropped)
@@ -239,30 +239,30 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
             )
     run.notes.extend(report.notes)
     found = Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
-    return found if validation is None else _finetune(run, prepared, planned, found, images, validation)
+    return found if run.options.finetune is None else _finetune(run, prepared, planned, found, images)
 
 
-def _split_for_training(run: Run, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Images to recover and train on, and those that say when to stop, if there is training.
+def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
+    """Images that recovery and training fit to, and those that decide what of it is kept: once for a run."""
+    generator = torch.Generator().manual_seed(run.options.seed)
+    return split_images(prepared.calibration.fitting.images, generator)
+
+
+def _check_training(run: Run, images: SplitImages) -> None:
+    """Refuse training that nobody could tell when to stop.
 
     Raises:
         CalibrationError: too few images to keep some back.
     """
-    if run.options.finetune is None:
-        return images, None
-    held = max(MIN_VALIDATION_IMAGES, round(VALIDATION_SHARE * len(images)))
-    if len(images) < 2 * held:
-        raise CalibrationError(
-            f"--finetune keeps {held} images back to know when to stop, and there are {len(images)} to fit "
-            f"with; give at least {2 * held}, or leave --finetune out"
-        )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(run.options.seed))
-    return images[order[held:].sort().values], images[order[:held].sort().values]
+    if run.options.finetune is None or len(images.deciding) >= LEAST_DECIDING:
+        return
+    raise CalibrationError(
+        f"--finetune keeps {LEAST_DECIDING} images back to know when to stop, and there are "
+        f"{len(images.images)} to fit with; give at least {2 * LEAST_DECIDING}, or leave --finetune out"
+    )
 
 
-def _finetune(
-    run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, images: Tensor, validation: Tensor
-) -> Pruned:
+def _finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, images: SplitImages) -> Pruned:
     """Distil the original into the recovered network."""
     asked = run.options.finetune
     assert asked is not None
@@ -280,7 +280,7 @@ def _finetune(
     ):
         finetuned, report = distill(
             prepared.captured.graph_module, pruned.recovered, planned.base.coupling, planned.plan.removed,
-            images, validation,
+            images,
             generator=torch.Generator().manual_seed(run.options.seed), options=options,
             advance=_by_second(advance) if asked.time_limit_s is not None else advance,
         )  # fmt: skip

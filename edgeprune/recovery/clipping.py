@@ -1,35 +1,56 @@
-"""Least squares through an activation that cuts off: where the original is cut off, any value beyond will do.
+"""Least squares through an activation: what it hides of a layer's output need not be right.
 
 After a ReLU nobody sees how negative a sum was. So a layer need not say what the original said there, only
 something that is cut off as well, and its freedom goes to the rest (cf. the asymmetric reconstruction of
-Zhang et al., arXiv 1505.06798). Each round is plain least squares for the nearest targets that look the same
-behind the activation. That majorises the true error wherever the prediction is not cut off alone, and pulls
-on predictions that are; so the error may rise in a round, and every round is measured.
+Zhang et al., arXiv 1505.06798). Each round is plain least squares for targets that are nearer to the
+prediction wherever the activation hides the difference. For a cut that majorises the true error wherever
+the prediction is not cut off alone, and pulls on predictions that are; so the error may rise in a round,
+and every round is judged on images that it was not fitted to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.nn import functional
 
 from edgeprune.fx import op_name
 from edgeprune.recovery.least_squares import NormalEquations, predicted
 
 _CUTS = {"relu": (0.0, math.inf), "relu_": (0.0, math.inf), "relu6": (0.0, 6.0), "relu6_": (0.0, 6.0)}
+_SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "silu_": functional.silu,
+    "hardswish": functional.hardswish,
+    "hardswish_": functional.hardswish,
+    "gelu": functional.gelu,
+    "hardsigmoid": functional.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "elu": functional.elu,
+    "mish": functional.mish,
+}
+_CLOSE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Inputs (rows, groups, d) and targets (rows, groups, o) of a layer, and what a shortcut adds to it."""
+    """Inputs (rows, groups, d) and targets (rows, groups, o) of a layer, and what a shortcut adds to it.
+
+    ``target`` is that of the sum where there is a ``shortcut``; ``own_target`` is then what the original's
+    layer says alone.
+    """
 
     inputs: Tensor
     target: Tensor
     shortcut: Tensor | None
+    own_target: Tensor | None = None
 
     def summed(self, output: Tensor) -> Tensor:
         """The layer's ``output`` with the shortcut."""
@@ -38,6 +59,18 @@ class Rows:
     def own(self, total: Tensor) -> Tensor:
         """The layer's share of a ``total``."""
         return total if self.shortcut is None else total - self.shortcut
+
+
+class Activation(Protocol):
+    """A function of single numbers that all readers of a layer's output apply."""
+
+    def cut(self, x: Tensor) -> Tensor:
+        """What comes after the activation."""
+        ...
+
+    def reachable(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Targets for least squares whose distance to ``prediction`` is what the activation shows of it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +90,45 @@ class Clip:
         return torch.where(target >= self.high, prediction.clamp(min=self.high), below)
 
 
-def following_clip(node: Node) -> Clip | None:
-    """The one cutting activation that all readers of ``node`` apply; ``None`` where any reads another way."""
-    found = {_clip_of(user) for user in node.users}
-    return found.pop() if len(found) == 1 else None
+@dataclass(frozen=True, kw_only=True)
+class Smooth:
+    """An activation without hard bounds (SiLU, hard swish, GELU), which hides what falls where it is flat."""
+
+    name: str
+
+    def cut(self, x: Tensor) -> Tensor:
+        """What comes after the activation."""
+        return _SMOOTH[self.name](x)
+
+    def reachable(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Between both, by the square of the slope from one to the other (weights of at most 1, majorised).
+
+        ``w (p - t)^2`` with ``w <= 1`` has ``(p - (p_k + w (t - p_k)))^2`` above it, up to a constant.
+        """
+        apart = target - prediction
+        rise = self.cut(target) - self.cut(prediction)
+        slope = torch.where(apart.abs() > _CLOSE, rise / apart, torch.ones_like(apart))
+        return prediction + slope.square().clamp(max=1.0) * apart
 
 
-def _clip_of(node: Node) -> Clip | None:
+def following_activation(node: Node) -> Activation | None:
+    """The one activation that all readers of ``node`` apply; ``None`` where any reads another way."""
+    found = {_activation_of(user) for user in node.users}
+    if len(found) == 1:
+        return found.pop()
+    return Smooth(name="silu") if _is_written_out_silu(node) else None
+
+
+def _is_written_out_silu(node: Node) -> bool:
+    """Whether all that reads ``node`` is ``x * sigmoid(x)``."""
+    gates = [u for u in node.users if op_name(u) == "sigmoid"]
+    products = [u for u in node.users if op_name(u) == "mul"]
+    if len(gates) != 1 or len(products) != 1 or len(node.users) != 2:
+        return False
+    return set(gates[0].users) == set(products) and set(products[0].args[:2]) == {node, gates[0]}
+
+
+def _activation_of(node: Node) -> Activation | None:
     name = op_name(node)
     if name in _CUTS:
         low, high = _CUTS[name]
@@ -72,72 +137,30 @@ def _clip_of(node: Node) -> Clip | None:
         bounds = [node.args[i] if len(node.args) > i else node.kwargs.get(k, d) for i, k, d in _HARDTANH]
         if all(isinstance(b, (int, float)) for b in bounds):
             return Clip(low=float(bounds[0]), high=float(bounds[1]))  # type: ignore[arg-type]
-    return None
+    return Smooth(name=name) if name in _SMOOTH and len(node.args) == 1 and not node.kwargs else None
 
 
 _HARDTANH = ((1, "min_val", -1.0), (2, "max_val", 1.0))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """Weights (groups, d, o), bias (groups, o) and their squared error relative to the target's power."""
-
-    weights: Tensor
-    bias: Tensor
-    error: float
-
-
-def refit(
+def refitted(
     equations: NormalEquations,
     rows: Callable[[], Iterable[Rows]],
-    clip: Clip,
-    fits: tuple[tuple[Tensor, Tensor], ...],
+    activation: Activation,
+    weights: Tensor,
+    bias: Tensor,
     *,
     solve: Callable[[NormalEquations], tuple[Tensor, Tensor]],
     rounds: int,
-) -> tuple[Fit, ...]:
-    """Errors of ``fits`` behind the activation, and of each round's solution from the last of them on."""
-    power = _Power()
-    for part in rows():
-        power.add(clip.cut(part.target))
-    found = [
-        Fit(weights=w, bias=b, error=_error(rows(), clip, w, b, power)) for w, b in fits[:-1]
-    ]  # fmt: skip
-    weights, bias = fits[-1]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weights and bias of each round behind the activation, from a solution of plain least squares on.
+
+    ``rows`` are those of ``equations``.
+    """
     for _ in range(rounds):
-        again, squares = equations.with_same_inputs(), 0.0
+        again = equations.with_same_inputs()
         for part in rows():
             total = part.summed(predicted(part.inputs, weights, bias))
-            squares += _squares(clip, total, part.target)
-            again.add_targets(part.inputs, part.own(clip.reachable(total, part.target)))
-        found.append(Fit(weights=weights, bias=bias, error=squares / power.about_mean()))
+            again.add_targets(part.inputs, part.own(activation.reachable(total, part.target)))
         weights, bias = solve(again)
-    found.append(Fit(weights=weights, bias=bias, error=_error(rows(), clip, weights, bias, power)))
-    return tuple(found)
-
-
-class _Power:
-    """Squares about the mean of each channel, over all rows."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._sum: Tensor | float = 0.0
-        self._squares: Tensor | float = 0.0
-
-    def add(self, values: Tensor) -> None:
-        self._rows += len(values)
-        self._sum = self._sum + values.double().sum(0)
-        self._squares = self._squares + values.double().square().sum(0)
-
-    def about_mean(self) -> float:
-        assert isinstance(self._sum, Tensor)
-        return max(float((self._squares - self._sum.square() / self._rows).sum()), 1e-12)
-
-
-def _squares(clip: Clip, prediction: Tensor, target: Tensor) -> float:
-    return float((clip.cut(prediction) - clip.cut(target)).double().square().sum())
-
-
-def _error(rows: Iterable[Rows], clip: Clip, weights: Tensor, bias: Tensor, power: _Power) -> float:
-    total = sum(_squares(clip, r.summed(predicted(r.inputs, weights, bias)), r.target) for r in rows)
-    return total / power.about_mean()
+        yield weights, bias

@@ -10,9 +10,10 @@ training never saw is kept, so that the result is never worse there than what it
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,12 @@ from torch.nn import functional
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
+from edgeprune.recovery.augmentation import mixed, pasted, varied
+from edgeprune.recovery.fused import fast_graph
+from edgeprune.recovery.splitting import SplitImages
+
+_log = logging.getLogger("edgeprune.recovery")
 
 _POOLING = frozenset(
     {"adaptive_avg_pool2d", "avg_pool2d", "adaptive_max_pool2d", "max_pool2d", "mean", "flatten", "reshape"}
@@ -36,23 +43,27 @@ _LARGEST_GRADIENT = 5.0
 _ASTRAY = 4.0
 """Times the divergence before training: beyond it, training goes back and is slower from there."""
 _SLOWER = 0.25
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationOptions:
     """How long and how fast; training ends with the steps or with the time, whichever comes first.
 
-    ``learning_rate`` falls to zero along a cosine after a short rise. At a high ``temperature`` all class
-    scores count alike, not only those of the likely classes. ``checks`` is how often the network is
-    judged on the validation images. Features count ``feature_weight`` times as much as the answers do before
-    training, however far each is off. ``shift_share`` of an image's size is the most that it is shifted,
-    ``mixed_share`` of a batch is mixed with other images, into ``pasted_share`` pieces of others are pasted.
+    Each of the ``learning_rates`` is tried for ``trial_share`` of it, and training goes on with the one
+    that comes nearest to the original; it falls to zero along a cosine after a short rise. At a high
+    ``temperature`` all class scores count alike, not only those of the likely classes. ``checks`` is how
+    often the network is judged on the validation images. Features count ``feature_weight`` times as much as
+    the answers do before training, however far each is off. ``shift_share`` of an image's size is the most
+    that it is shifted, ``mixed_share`` of a batch is mixed with other images, into ``pasted_share`` pieces
+    of others are pasted.
     """
 
     steps: int = 500
     time_limit_s: float = math.inf
     batch: int = 32
-    learning_rate: float = 0.02
+    learning_rates: tuple[float, ...] = (0.02, 0.002)
+    trial_share: float = 0.06
     temperature: float = 16.0
     feature_weight: float = 3.0
     checks: int = 10
@@ -66,58 +77,147 @@ def distill(
     recovered: GraphModule,
     coupling: CouplingGraph,
     removed: tuple[int, ...],
-    images: Tensor,
-    validation: Tensor,
+    images: SplitImages,
     *,
     generator: torch.Generator,
     options: DistillationOptions | None = None,
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, DistillationReport]:
-    """Train ``recovered`` to answer like ``original`` on ``images``: a new graph, and what was done.
+    """Train ``recovered`` to answer like ``original`` on images (n, c, h, w): a new graph, and what was done.
 
-    Both ``images`` and ``validation`` are (n, c, h, w); the latter must be new to the recovery, too, which
-    would look better on them than it is.
+    The deciding images, new to the recovery, too, tell which learning rate and which step is best, and
+    whether the network is nearer to the original than it was; otherwise it is given back as it was.
     """
     options = options or DistillationOptions()
     started = time.perf_counter()
-    pupil = _Pupil(original, copy.deepcopy(recovered), coupling, removed, options)
-    best_state, first = pupil.state(), pupil.balance(validation)
-    best, best_step, taken = first, 0, 0
-    parameters = pupil.parameters()
-    optimizer = _optimizer(parameters)
-    next_check, highest_rate = 1, options.learning_rate
-    for step, batch in enumerate(_batches(images, options, generator), 1):
-        done = _done(step, started, options)
-        for group in optimizer.param_groups:
-            group["lr"] = highest_rate * _rate(done)
-        loss = pupil.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
-        optimizer.step()
-        advance(1)
-        taken = step
-        if done >= next_check / options.checks:
-            next_check = int(done * options.checks) + 1
-            found = pupil.divergence(validation)
-            if found < best:
-                best, best_step, best_state = found, step, pupil.state()
-            elif not found <= _ASTRAY * first:
-                pupil.load(best_state)
-                optimizer, highest_rate = _optimizer(parameters), _SLOWER * highest_rate
-        if done >= 1.0:
-            break
-    network = pupil.with_state(best_state)
-    return network, DistillationReport(
-        steps=taken,
-        kept_step=best_step,
-        images=len(images),
-        validation_images=len(validation),
-        divergence_before=first,
-        divergence_after=best,
+    pupil = _Pupil(original, copy.deepcopy(recovered), coupling, removed, images, options)
+    course = _Course(pupil, options, started, generator, advance)
+    rate = course.run()
+    network = pupil.with_state(course.best.state)
+    networks = (original, recovered, network)
+    decision = decide_between(
+        "distillation", *(outputs_on(m, images.images, images.deciding) for m in networks)
+    )
+    if course.best.step and not decision.taken:
+        _log.warning(in_words(decision))
+    return (network if decision.taken else copy.deepcopy(recovered)), DistillationReport(
+        steps=course.taken,
+        kept_step=course.best.step if decision.taken else 0,
+        learning_rate=rate,
+        images=len(images.fitting),
+        validation_images=len(images.deciding),
+        divergence_before=course.first,
+        divergence_after=course.best.divergence if decision.taken else course.first,
         duration_s=time.perf_counter() - started,
         feature=pupil.feature,
+        decision=decision,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reached:
+    """Weights after a step, and how far their answers are from the original's on the deciding images."""
+
+    step: int
+    divergence: float
+    state: dict[str, Tensor]
+
+
+class _Course:
+    """One training: trials of learning rates, then the rest with the best of them."""
+
+    def __init__(
+        self,
+        pupil: _Pupil,
+        options: DistillationOptions,
+        started: float,
+        generator: torch.Generator,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._pupil = pupil
+        self._options = options
+        self._started = started
+        self._generator = generator
+        self._advance = advance
+        self._order = torch.empty(0, dtype=torch.long)
+        self.first = pupil.balance()
+        self.best = _Reached(step=0, divergence=self.first, state=pupil.state())
+        self.taken = 0
+
+    def run(self) -> float:
+        """Train; gives the learning rate that was gone on with."""
+        rates, share = self._options.learning_rates, self._options.trial_share
+        if len(rates) == 1:
+            self._train(rates[0], _optimizer(self._pupil.parameters()), 0.0, 1.0)
+            return rates[0]
+        trials, start = [], self.best.state
+        for number, rate in enumerate(rates):
+            self._pupil.load(start)
+            optimizer = _optimizer(self._pupil.parameters())
+            reached = self._train(rate, optimizer, number * share, share)
+            trials.append((reached, rate, self._pupil.state(), optimizer))
+        _, rate, state, optimizer = min(trials, key=lambda trial: trial[0])
+        self._pupil.load(state)
+        self._train(rate, optimizer, len(rates) * share, 1.0, offset=share)
+        return rate
+
+    def _train(
+        self, rate: float, optimizer: torch.optim.Optimizer, begin: float, end: float, offset: float = 0.0
+    ) -> float:
+        """From the share ``begin`` of the course on, the schedule from ``offset`` to ``end``.
+
+        Gives the divergence at its end.
+        """
+        options = self._options
+        next_check, reached = offset + 1 / options.checks, math.inf
+        last = begin + end if end < 1.0 else 1.0
+        while self._done() < last:
+            done = offset + (self._done() - begin) * (end - offset) / (last - begin)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * _rate(done)
+            self._step(optimizer)
+            done = offset + (self._done() - begin) * (end - offset) / (last - begin)
+            if done >= next_check or self._done() >= last:
+                next_check = int(done * options.checks + 1) / options.checks
+                reached = self._found()
+                if not reached <= _ASTRAY * self.first:
+                    self._pupil.load(self.best.state)
+                    optimizer, rate = _optimizer(self._pupil.parameters()), _SLOWER * rate
+        return reached
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        loss = self._pupil.loss(self._batch())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._pupil.parameters(), _LARGEST_GRADIENT)
+        optimizer.step()
+        self.taken += 1
+        self._advance(1)
+
+    def _found(self) -> float:
+        """The divergence now; the best is kept."""
+        found = self._pupil.divergence()
+        if found < self.best.divergence:
+            self.best = _Reached(step=self.taken, divergence=found, state=self._pupil.state())
+        return found if math.isfinite(found) else math.inf
+
+    def _done(self) -> float:
+        """Share of the steps or of the time that is gone."""
+        share = self.taken / self._options.steps
+        if math.isinf(self._options.time_limit_s):
+            return share
+        return max(share, (time.perf_counter() - self._started) / self._options.time_limit_s)
+
+    def _batch(self) -> Tensor:
+        """Images in an order drawn anew for every pass over them, changed in many ways."""
+        options, generator = self._options, self._generator
+        if len(self._order) < options.batch:
+            again = torch.randperm(self._pupil.num_images, generator=generator)
+            self._order = torch.cat([self._order, again])
+        chosen, self._order = self._order[: options.batch], self._order[options.batch :]
+        shown = varied(self._pupil.images(chosen), options.shift_share, generator)
+        shown = mixed(shown, options.mixed_share, generator)
+        return pasted(shown, options.pasted_share, generator)
 
 
 def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -125,81 +225,9 @@ def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.0, momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY)
 
 
-def _done(step: int, started: float, options: DistillationOptions) -> float:
-    """Share of the steps or of the time that is gone after this step."""
-    if math.isinf(options.time_limit_s):
-        return step / options.steps
-    return max(step / options.steps, (time.perf_counter() - started) / options.time_limit_s)
-
-
 def _rate(done: float) -> float:
     """Share of the learning rate: a short rise, then half a cosine."""
     return min(1.0, done / _RISE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _batches(images: Tensor, options: DistillationOptions, generator: torch.Generator) -> Iterator[Tensor]:
-    """Batches of ``options.steps`` steps, in an order drawn anew for every pass over the images."""
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(options.steps):
-        if len(order) < options.batch:
-            order = torch.cat([order, torch.randperm(len(images), generator=generator)])
-        chosen, order = order[: options.batch], order[options.batch :]
-        shown = varied(images[chosen], options.shift_share, generator)
-        shown = mixed(shown, options.mixed_share, generator)
-        yield pasted(shown, options.pasted_share, generator)
-
-
-def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Tensor:
-    """Each image mirrored half of the time and shifted by up to a share of its size, edges repeated."""
-    if images.dim() != 4:
-        return images
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    found = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    reach = [max(0, round(shift_share * size)) for size in images.shape[-2:]]
-    if max(reach) == 0:
-        return found
-    padded = functional.pad(found, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
-    tops = torch.randint(0, 2 * reach[0] + 1, (len(images),), generator=generator)
-    lefts = torch.randint(0, 2 * reach[1] + 1, (len(images),), generator=generator)
-    rows = tops[:, None] + torch.arange(images.shape[-2])
-    columns = lefts[:, None] + torch.arange(images.shape[-1])
-    number = torch.arange(len(images))
-    shifted = padded[number[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return shifted.permute(0, 3, 1, 2).contiguous()
-
-
-def mixed(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the images, each with up to half of another one on top (cf. mixup, arXiv 1710.09412).
-
-    The original answers for what is shown, so there is no label to mix; between two images it is less sure
-    than on images that it was trained on, and tells more.
-    """
-    count = round(share * len(images))
-    if count < 2:
-        return images
-    weight = 0.5 * torch.rand(count, *[1] * (images.dim() - 1), generator=generator)
-    partner = images[torch.randperm(len(images), generator=generator)[:count]]
-    return torch.cat([(1 - weight) * images[:count] + weight * partner, images[count:]])
-
-
-def pasted(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the images, each with a rectangle of another one in the same place (CutMix, 1905.04899).
-
-    Its sides are a quarter to three quarters of the image's. The original answers for what is shown.
-    """
-    count = round(share * len(images))
-    if count < 1 or len(images) < 2 or images.dim() != 4:
-        return images
-    inside = torch.ones(count, *images.shape[-2:], dtype=torch.bool)
-    for axis, size in enumerate(images.shape[-2:]):
-        shortest = max(1, size // 4)
-        length = torch.randint(shortest, max(shortest, 3 * size // 4) + 1, (count,), generator=generator)
-        start = (torch.rand(count, generator=generator) * (size - length + 1)).long()
-        place = torch.arange(size)
-        along = (place >= start[:, None]) & (place < (start + length)[:, None])
-        inside &= along.unsqueeze(2 - axis)
-    partner = images[torch.randperm(len(images), generator=generator)[:count]]
-    return torch.cat([torch.where(inside.unsqueeze(1), partner, images[:count]), images[count:]])
 
 
 class _Pupil:
@@ -211,15 +239,36 @@ class _Pupil:
         network: GraphModule,
         coupling: CouplingGraph,
         removed: tuple[int, ...],
+        images: SplitImages,
         options: DistillationOptions,
     ) -> None:
-        self._original = original
         self._network = network
+        self._images = images
         self._options = options
+        self._teacher, self._student = fast_graph(original), fast_graph(network)
         self.feature, self._kept = _last_features(original, coupling, removed)
         self._feature_weight = 0.0
         for parameter in network.parameters():
             parameter.requires_grad_(True)
+        self._wanted = self._run(self._teacher, self._deciding())
+
+    @property
+    def num_images(self) -> int:
+        """Images to learn from."""
+        return len(self._images.fitting)
+
+    def images(self, chosen: Tensor) -> Tensor:
+        """Those of them at places (k,)."""
+        return self._images.images[self._images.fitting[chosen]]
+
+    def _deciding(self) -> Iterator[Tensor]:
+        for places in torch.split(self._images.deciding, _AT_ONCE):
+            yield self._images.images[places]
+
+    @torch.no_grad()
+    def _run(self, network: GraphModule, parts: Iterable[Tensor]) -> list[_Answers]:
+        """Answers, and features that are compared, of every part."""
+        return [_run(network, part, self.feature) for part in parts]
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
@@ -248,39 +297,41 @@ class _Pupil:
         return answers + self._feature_weight * features
 
     @torch.no_grad()
-    def balance(self, images: Tensor) -> float:
-        """Weigh features against answers by how far both are off now; the divergence of the answers."""
-        parts = [(len(x), *map(float, self._errors(x))) for x in torch.split(images, 100)]
-        answers, features = (sum(p[0] * p[i] for p in parts) / len(images) for i in (1, 2))
+    def balance(self) -> float:
+        """Weigh features against answers by how far both are off on deciding images; gives the answers'."""
+        answers, features = self._mean_errors()
         self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
         return answers
 
-    def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the answers are off, and the features relative to their spread."""
-        with torch.no_grad():
-            wanted, wanted_feature = _run(self._original, images, self.feature)
-        found, feature = _run(self._network, images, self.feature)
-        answers = _difference(found, wanted, self._options.temperature)
-        if self.feature is None:
-            return answers, torch.zeros(())
-        assert feature is not None
-        assert wanted_feature is not None
-        target = wanted_feature.index_select(1, self._kept)
-        return answers, (feature - target).square().mean() / target.var().clamp_min(1e-12)
-
-    @torch.no_grad()
-    def divergence(self, images: Tensor) -> float:
-        """Mean difference of the answers on images as they are, at the temperature of training.
+    def divergence(self) -> float:
+        """Mean difference of the answers on deciding images as they are, at the temperature of training.
 
         At a temperature of 1 a few images on which the network is surely wrong outweigh all others.
         """
-        temperature = self._options.temperature
-        parts = [
-            float(_difference(tensor_leaves(self._network(x)), tensor_leaves(self._original(x)), temperature))
-            * len(x)
-            for x in torch.split(images, 100)
-        ]
-        return sum(parts) / len(images)
+        return self._mean_errors()[0]
+
+    def _mean_errors(self) -> tuple[float, float]:
+        answers = features = count = 0.0
+        found = self._run(self._student, self._deciding())
+        for told, wanted in zip(found, self._wanted, strict=True):
+            parts = self._compared(told, wanted)
+            weight = len(wanted[0][0])
+            answers, features = answers + weight * float(parts[0]), features + weight * float(parts[1])
+            count += weight
+        return answers / count, features / count
+
+    def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the answers are off, and the features relative to their spread."""
+        images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+        (wanted,) = self._run(self._teacher, [images])
+        return self._compared(_run(self._student, images, self.feature), wanted)
+
+    def _compared(self, told: _Answers, wanted: _Answers) -> tuple[Tensor, Tensor]:
+        answers = _difference(told[0], wanted[0], self._options.temperature)
+        if told[1] is None or wanted[1] is None:
+            return answers, torch.zeros(())
+        target = wanted[1].index_select(1, self._kept)
+        return answers, (told[1] - target).square().mean() / target.var().clamp_min(1e-12)
 
 
 def _difference(found: list[Tensor], wanted: list[Tensor], temperature: float) -> Tensor:
@@ -313,7 +364,11 @@ def _last_features(
     return node.name, kept
 
 
-def _run(network: GraphModule, images: Tensor, feature: str | None) -> tuple[list[Tensor], Tensor | None]:
+_Answers = tuple[list[Tensor], Tensor | None]
+"""Outputs and, where they are learnt, the features before pooling."""
+
+
+def _run(network: GraphModule, images: Tensor, feature: str | None) -> _Answers:
     """Outputs, and the value of the node ``feature``."""
     if feature is None:
         return tensor_leaves(network(images)), None

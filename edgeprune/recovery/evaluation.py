@@ -1,7 +1,8 @@
-"""Evaluate a graph on demand, node by node, over all calibration images, freeing what nobody needs."""
+"""Evaluate a graph on demand, a chunk of images at a time, keeping only what is read again."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -10,21 +11,40 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgeprune.attributes import get_attribute
+from edgeprune.recovery.activations import HALF_BEYOND_BYTES, ActivationStore
+
+_FLOAT_BYTES = 4
 
 
 class LazyGraph:
-    """Values of a graph's nodes on a list of image batches, each computed once and freed after its last use.
+    """Values of a graph's nodes on chunks of images, each computed once and dropped after its last reader.
 
-    ``pinned`` counts extra readers of a node: call :meth:`release` once for each.
+    Between two calls the store holds what later nodes read, nothing else: what lies between is computed and
+    dropped within a chunk. ``pinned`` counts extra readers of a node: call :meth:`release` once for each.
+
+    Args:
+        chunks: places of the images of each chunk.
+        name: of the network in the ``store``, which several may share.
     """
 
-    def __init__(self, module: GraphModule, batches: list[Tensor], pinned: Counter[str]) -> None:
+    def __init__(
+        self,
+        module: GraphModule,
+        images: Tensor,
+        chunks: list[Tensor],
+        pinned: Counter[str],
+        store: ActivationStore,
+        name: str,
+    ) -> None:
         self._module = module
-        self._batches = batches
+        self._images = images
+        self._chunks = chunks
+        self._store = store
+        self._name = name
         nodes: list[Node] = list(module.graph.nodes)
         self._by_name = {n.name: n for n in nodes}
         self._place = {n: i for i, n in enumerate(nodes)}
-        self._values: dict[Node, list[Any]] = {}
+        self._stored: set[Node] = set()
         self._done: set[Node] = set()
         self._readers = {n: len(n.users) + pinned[n.name] for n in nodes}
 
@@ -32,55 +52,102 @@ class LazyGraph:
         """The node of that name."""
         return self._by_name[name]
 
-    def value(self, name: str) -> list[Any]:
-        """Values of a node, one per batch; its ancestors are evaluated as far as needed."""
+    def chunk(self, name: str, index: int) -> Any:
+        """Value of a node on one chunk; it and its ancestors are evaluated on all of them as far as needed.
+
+        Raises:
+            RuntimeError: the value was dropped after its last reader.
+        """
         node = self._by_name[name]
-        if node not in self._values:
+        if node.op == "placeholder":
+            return self._images[self._chunks[index]]
+        if node not in self._stored:
             if node in self._done:
                 raise RuntimeError(f"{name} was freed; it needed another pin")
-            for pending in self._pending(node):
-                self._evaluate(pending)
-        return self._values[node]
+            self._evaluate(self._pending(node))
+        return self._store.get(self._key(node, index))
 
     def release(self, name: str) -> None:
         """One pinned reader of the node is done with it."""
-        self._drop_reader(self._by_name[name])
+        node = self._by_name[name]
+        self._readers[node] -= 1
+        self._forget([node])
+
+    def _key(self, node: Node, index: int) -> tuple[str, str, int]:
+        return self._name, node.name, index
 
     def _pending(self, node: Node) -> list[Node]:
         needed: set[Node] = set()
         stack = [node]
         while stack:
             current = stack.pop()
-            if current in needed or current in self._values or current.op == "get_attr":
+            if current in needed or current in self._stored or current.op in ("get_attr", "placeholder"):
                 continue
             needed.add(current)
             stack.extend(current.all_input_nodes)
         return sorted(needed, key=self._place.__getitem__)
 
     @torch.no_grad()
-    def _evaluate(self, node: Node) -> None:
-        if node.op == "placeholder":
-            self._values[node] = list(self._batches)
-        else:
-            assert node.op == "call_function"
-            assert callable(node.target)
-            results = []
-            for batch in range(len(self._batches)):
+    def _evaluate(self, pending: list[Node]) -> None:
+        """Compute nodes on every chunk; what is read later is stored, what nobody reads any more dropped."""
+        for node in pending:
+            for operand in node.all_input_nodes:
+                self._readers[operand] -= 1
+        last = self._last_readers(pending)
+        kept = {n for n in pending if self._readers[n] > 0}
+        read_here = {o for n in pending for o in n.all_input_nodes if o in self._stored}
+        for index in range(len(self._chunks)):
+            values: dict[Node, Any] = {}
+            for node in pending:
+                values[node] = self._run(node, values, index)
+                if node in kept:
+                    self._store.put(self._key(node, index), values[node], half=self._half(node))
+                for operand in last.get(node, ()):
+                    values.pop(operand, None)
+            for operand in read_here:
+                if self._readers[operand] <= 0:
+                    self._store.drop(self._key(operand, index))
+        self._done.update(pending)
+        self._stored |= kept
+        self._forget(read_here)
 
-                def read(argument: Node, batch: int = batch) -> Any:
-                    if argument.op == "get_attr":
-                        return get_attribute(self._module, str(argument.target))
-                    return self._values[argument][batch]
+    def _run(self, node: Node, values: dict[Node, Any], index: int) -> Any:
+        assert node.op == "call_function"
+        assert callable(node.target)
 
-                args = torch.fx.node.map_arg(node.args, read)
-                kwargs = torch.fx.node.map_arg(node.kwargs, read)
-                results.append(node.target(*args, **kwargs))
-            self._values[node] = results
-        self._done.add(node)
-        for operand in node.all_input_nodes:
-            self._drop_reader(operand)
+        def read(argument: Node) -> Any:
+            if argument.op == "get_attr":
+                return get_attribute(self._module, str(argument.target))
+            if argument not in values:
+                values[argument] = self.chunk(argument.name, index)
+            return values[argument]
 
-    def _drop_reader(self, node: Node) -> None:
-        self._readers[node] -= 1
-        if self._readers[node] <= 0:
-            self._values.pop(node, None)
+        args = torch.fx.node.map_arg(node.args, read)
+        kwargs = torch.fx.node.map_arg(node.kwargs, read)
+        return node.target(*args, **kwargs)
+
+    def _last_readers(self, pending: list[Node]) -> dict[Node, list[Node]]:
+        """By node, the operands that no later node of ``pending`` reads."""
+        final: dict[Node, Node] = {}
+        for node in pending:
+            for operand in node.all_input_nodes:
+                final[operand] = node
+            final.setdefault(node, node)
+        by_node: dict[Node, list[Node]] = {}
+        for operand, node in final.items():
+            by_node.setdefault(node, []).append(operand)
+        return by_node
+
+    def _half(self, node: Node) -> bool:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return False
+        numbers = math.prod(int(size) for size in value.shape[1:])
+        return numbers * _FLOAT_BYTES * sum(map(len, self._chunks)) > HALF_BEYOND_BYTES
+
+    def _forget(self, nodes: list[Node] | set[Node]) -> None:
+        for node in nodes:
+            if self._readers[node] <= 0 and node in self._stored:
+                self._stored.discard(node)
+                for index in range(len(self._chunks)):
+                    self._store.drop(self._key(node, index))

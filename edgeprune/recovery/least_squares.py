@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -52,6 +53,10 @@ class NormalEquations:
         again._xt, again._t, again._tt = (torch.zeros_like(x) for x in (self._xt, self._t, self._tt))
         return again
 
+    def share_inputs(self, other: NormalEquations) -> None:
+        """Take the sums over inputs of equations that all the same rows were added to."""
+        self._xx, self._x, self.rows = other._xx, other._x, other.rows
+
     def _moments(self, intercept: bool) -> tuple[Tensor, Tensor]:
         """Second moments (X'X, X'T): about the means where a bias is fitted, else about zero."""
         x, t = self._x / self.rows, self._t / self.rows
@@ -63,8 +68,12 @@ class NormalEquations:
             xt = xt + mean_x.unsqueeze(2) * mean_t.unsqueeze(1)
         return xx, xt
 
-    def solve(self, start: Tensor, *, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, start: Tensor, *, ridge: float, intercept: bool, metric: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Weights (groups, d, o) and bias (groups, o); ``ridge`` is relative to the mean diagonal of X'X.
+
+        ``metric`` (d, d): what a distance from ``start`` costs by direction, of any scale; all alike without.
 
         Raises:
             torch.linalg.LinAlgError: the system is not positive definite even with the ridge.
@@ -74,9 +83,9 @@ class NormalEquations:
         square = variance + (self._x_origin.double() + self._x / self.rows).square().mean(dim=1)
         weight = torch.maximum(ridge * variance, _ROUNDING * square).clamp_min(1e-12)
         eye = torch.eye(xx.shape[1], dtype=torch.float64)
-        system = xx + weight[:, None, None] * eye
-        factor = torch.linalg.cholesky(system)
-        solved = torch.cholesky_solve(xt + weight[:, None, None] * start.double(), factor)
+        pull = eye if metric is None else metric / torch.diagonal(metric).mean().clamp_min(1e-12) + 1e-3 * eye
+        factor = torch.linalg.cholesky(xx + weight[:, None, None] * pull)
+        solved = torch.cholesky_solve(xt + weight[:, None, None] * (pull @ start.double()), factor)
         return solved, self.bias(solved, intercept)
 
     def bias(self, weights: Tensor, intercept: bool) -> Tensor:
@@ -118,15 +127,43 @@ def _across(x: Tensor, t: Tensor) -> Tensor:
     return torch.bmm(x.permute(1, 2, 0), t.permute(1, 0, 2))
 
 
-def channel_map(kept: Tensor, wanted: Tensor, *, ridge: float) -> Tensor:
-    """Linear map (wanted, kept) that best expresses the original channels by those that stay.
+class ChannelMoments:
+    """Moments of kept and of all channels, from rows (rows, channels) of a network and the original.
 
-    Both are rows of centred activations (rows, channels) (ridge on channel Gram matrices, cf. GRAIL,
-    arXiv 2602.23795).
+    Products are taken in single precision about the means of the first rows; sums are float64.
     """
-    kept, wanted = kept.double(), wanted.double()
-    kept, wanted = kept - kept.mean(0), wanted - wanted.mean(0)
-    gram = kept.T @ kept
-    gram += ridge * torch.diagonal(gram).mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=torch.float64)
-    mapping: Tensor = torch.linalg.solve(gram, kept.T @ wanted)
-    return mapping.T
+
+    def __init__(self, kept: int, wanted: int) -> None:
+        self._square = torch.zeros(kept, kept, dtype=torch.float64)
+        self._across = torch.zeros(kept, wanted, dtype=torch.float64)
+        self._sums = (torch.zeros(kept, dtype=torch.float64), torch.zeros(wanted, dtype=torch.float64))
+        self._origins: tuple[Tensor, Tensor] | None = None
+        self._rows = 0
+
+    def add(self, kept: Tensor, wanted: Tensor) -> None:
+        """Add rows of both."""
+        if self._origins is None:
+            self._origins = kept.mean(0), wanted.mean(0)
+        x, y = kept - self._origins[0], wanted - self._origins[1]
+        self._square += (x.T @ x).double()
+        self._across += (x.T @ y).double()
+        self._sums[0].add_(x.sum(0).double())
+        self._sums[1].add_(y.sum(0).double())
+        self._rows += len(x)
+
+    def covariance(self) -> Tensor:
+        """Of the kept channels (kept, kept)."""
+        mean = self._sums[0] / max(1, self._rows)
+        return self._square / max(1, self._rows) - mean[:, None] * mean
+
+    def maps(self, ridges: Sequence[float]) -> list[Tensor]:
+        """Linear maps (wanted, kept) that best express all channels by those that stay, one a ridge.
+
+        Ridge on channel Gram matrices, cf. GRAIL, arXiv 2602.23795.
+        """
+        rows = max(1, self._rows)
+        gram = self.covariance()
+        across = self._across / rows - (self._sums[0] / rows)[:, None] * (self._sums[1] / rows)
+        level = torch.diagonal(gram).mean().clamp_min(1e-12)
+        eye = torch.eye(len(gram), dtype=torch.float64)
+        return [torch.linalg.solve(gram + ridge * level * eye, across).T for ridge in ridges]

@@ -4,67 +4,73 @@ For every layer whose input changed, in graph order and on the pruned network's 
 
 1. channel merge: the weights absorb the linear map from kept to all input channels;
 2. patch-level least squares on the whole kernel and a bias, ridge towards 1;
-3. where an activation cuts off what follows (ReLU), it is solved again for what is left behind it
+3. where an activation hides part of what follows (ReLU, SiLU), it is solved again for what is left behind it
    (``clipping``);
 4. the target of a layer that feeds a residual add is the original sum minus what the pruned shortcut
    delivers, so that errors gathered in the stream are repaired where they can be.
+
+How much of that is done is decided, layer by layer, on images that nothing was fitted to (``deciding``).
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
-from edgeprune.artifacts.pruning import RecoveryReport, RecoveryStep
+from edgeprune.artifacts.pruning import NetworkDecision, RecoveryReport, RecoveryStep
 from edgeprune.artifacts.quantization import IntegerFormat
-from edgeprune.attributes import get_attribute
-from edgeprune.fx import op_name
-from edgeprune.recovery.clipping import Clip, Fit, Rows, following_clip, refit
-from edgeprune.recovery.evaluation import LazyGraph
-from edgeprune.recovery.least_squares import NormalEquations, channel_map
+from edgeprune.recovery.activations import MEMORY_LIMIT_BYTES, ActivationStore
+from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
+from edgeprune.recovery.clipping import Activation, following_activation
+from edgeprune.recovery.deciding import Candidate, LayerProblem, decide
+from edgeprune.recovery.least_squares import NormalEquations
+from edgeprune.recovery.network_pair import NetworkPair, RowRequest
+from edgeprune.recovery.norms import norm_affine, tensor, write_solution
+from edgeprune.recovery.splitting import SplitImages
 from edgeprune.recovery.structure import (
     Geometry,
     LayerSite,
-    channels_last,
+    averaged_maps,
     depends_on,
     find_site,
     geometry,
     has_computed_bias,
-    rows_of,
-    targets_of,
 )
-from edgeprune.rounding import round_layers, round_weight
+from edgeprune.rounding import round_layers, round_weight, rounded
 
 _log = logging.getLogger("edgeprune.recovery")
-_SMALLEST_SCALE = 1e-6
 _FLOAT_BYTES = 4
+_CHUNK_BYTES = 3 * 2**23
+"""Of the largest activation of a chunk: what the allocator reuses instead of asking the system again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryOptions:
-    """``ridge`` is relative to the mean diagonal of the Gram matrix.
+    """``ridges`` are relative to the mean diagonal of the Gram matrix; each layer takes one of them.
 
     A layer has ``rows_per_unknown`` rows, ``min_rows`` at least, which depthwise kernels need not reach.
-    ``clip_rounds`` more solutions follow where an activation cuts off; 0 leaves the plain one. Rows of a
-    layer are kept between passes over them up to ``rows_limit_bytes``.
+    ``clip_rounds`` more solutions follow where an activation hides something; 0 leaves the plain one. Rows
+    of a layer are kept between passes over them up to ``rows_limit_bytes``, activations of all images up to
+    ``memory_limit_bytes``, the rest in temporary files.
     """
 
-    ridge: float = 1e-2
-    merge_ridge: float = 1e-3
+    ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    merge_ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     rows_per_unknown: int = 60
     min_rows: int = 20_000
-    most_rows_per_unknown: int = 400
+    most_rows_per_unknown: int = 100
     images_at_once: int = 100
-    memory_limit_bytes: int = 3 * 2**30
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES
     rows_limit_bytes: int = 2**28
     residual_repair: bool = True
     clip_rounds: int = 3
@@ -75,7 +81,7 @@ def reconstruct(
     pruned: GraphModule,
     coupling: CouplingGraph,
     removed: tuple[int, ...],
-    images: Tensor,
+    images: SplitImages,
     *,
     generator: torch.Generator,
     options: RecoveryOptions | None = None,
@@ -83,7 +89,7 @@ def reconstruct(
     stored_as: IntegerFormat | None = None,
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, RecoveryReport]:
-    """Recover a pruned graph on unlabelled ``images`` (n, *input shape): a new graph and what was done.
+    """Recover a pruned graph on unlabelled images (n, *input shape): a new graph and what was done.
 
     ``original`` must still carry the shapes of its capture; node names of both graphs correspond. Nodes in
     ``changed`` have another value in ``pruned`` even where no player goes (the sums of dropped blocks).
@@ -92,46 +98,60 @@ def reconstruct(
     """
     options = options or RecoveryOptions()
     started = time.perf_counter()
-    notes: list[str] = []
-    images = _within_memory(original, images, options, notes)
-    solver = _Reconstruction(
-        original, copy.deepcopy(pruned), coupling, removed, images, generator, options, changed, stored_as
-    )
-    steps = solver.run(advance)
-    notes.extend(solver.notes)
+    with ActivationStore(memory_limit_bytes=options.memory_limit_bytes) as store:
+        solver = _Reconstruction(
+            original, copy.deepcopy(pruned), coupling, removed, images, generator, options, changed,
+            stored_as, store,
+        )  # fmt: skip
+        steps = solver.run(advance)
+        notes = [*solver.notes, *store.notes]
+    if not len(images.deciding) and steps:
+        notes.append("there is a single image to fit with and none to decide, so recovery changed nothing")
+    solver.pruned.recompile()
+    recovered, decision = solver.pruned, None
+    if steps and len(images.deciding):
+        decision = _decide(original, _stored(pruned, coupling, stored_as), solver.stored(), images)
+        recovered = recovered if decision.taken else copy.deepcopy(pruned)
+    if decision is not None and not decision.taken:
+        notes.append(in_words(decision))
     for note in notes:
         _log.warning(note)
     report = RecoveryReport(
         steps=tuple(steps),
-        images=len(images),
-        ridge=options.ridge,
+        images=len(images.fitting),
+        deciding_images=len(images.deciding),
         duration_s=time.perf_counter() - started,
         notes=tuple(notes),
+        decision=decision,
     )
-    solver.pruned.recompile()
-    return solver.pruned, report
+    return recovered, report
 
 
-def _within_memory(
-    original: GraphModule, images: Tensor, options: RecoveryOptions, notes: list[str]
-) -> Tensor:
-    """Fewer images where their activations would not fit: about eight of the largest are alive at once."""
-    largest = 0
+def _decide(
+    original: GraphModule, pruned: GraphModule, recovered: GraphModule, images: SplitImages
+) -> NetworkDecision:
+    """Whether recovery brought the network nearer to the original on the deciding images."""
+    outputs = [outputs_on(m, images.images, images.deciding) for m in (original, pruned, recovered)]
+    return decide_between("recovery", *outputs)
+
+
+def _stored(network: GraphModule, coupling: CouplingGraph, form: IntegerFormat | None) -> GraphModule:
+    """A network with its weights as they will be stored; itself where that changes nothing."""
+    if form is None:
+        return network
+    found = copy.deepcopy(network)
+    round_layers(found, coupling, form)
+    return found
+
+
+def _images_at_once(original: GraphModule, options: RecoveryOptions) -> int:
+    """As many images as leave the largest activation within what the allocator reuses."""
+    largest = 1
     for node in original.graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, Tensor):
-            per_image = 4
-            for size in value.shape[1:]:
-                per_image *= int(size)
-            largest = max(largest, per_image)
-    limit = max(16, options.memory_limit_bytes // max(1, 8 * largest))
-    if len(images) <= limit:
-        return images
-    notes.append(
-        f"recovery used {limit} of {len(images)} images so that activations stay within "
-        f"{options.memory_limit_bytes / 2**30:.1f} GiB"
-    )
-    return images[:limit]
+            largest = max(largest, math.prod(int(size) for size in value.shape[1:]))
+    return max(1, min(options.images_at_once, _CHUNK_BYTES // (_FLOAT_BYTES * largest)))
 
 
 class _Reconstruction:
@@ -143,25 +163,28 @@ class _Reconstruction:
         pruned: GraphModule,
         coupling: CouplingGraph,
         removed: tuple[int, ...],
-        images: Tensor,
+        images: SplitImages,
         generator: torch.Generator,
         options: RecoveryOptions,
         changed: frozenset[str],
         stored_as: IntegerFormat | None,
+        store: ActivationStore,
     ) -> None:
         self.pruned = pruned
         self.notes: list[str] = []
         self._original = original
+        self._coupling = coupling
+        self._nodes = {n.name: n for n in original.graph.nodes}
         self._gone = coupling.removed_mask(removed)
-        self._rng = generator
         self._options = options
         self._layers = self._affected(coupling, changed)
         self._sites = {x.name: find_site(original, x.node) for x in self._layers}
         self._repairs = self._choose_repairs()
-        self._clips = self._find_clips()
-        batches = list(torch.split(images, options.images_at_once))
-        self._first = LazyGraph(original, batches, self._pins_original())
-        self._second = LazyGraph(pruned, batches, self._pins_pruned())
+        self._activations = self._find_activations()
+        self._pair = NetworkPair(
+            original, pruned, images, (self._pins_original(), self._pins_pruned()), store,
+            images_at_once=_images_at_once(original, options), generator=generator,
+        )  # fmt: skip
         self._stored_as = stored_as
         self._exact = {} if stored_as is None else round_layers(pruned, coupling, stored_as)
 
@@ -172,22 +195,20 @@ class _Reconstruction:
             for x in coupling.layers
             if len(kept_positions(x.in_players, self._gone)) < x.in_players.size
         } | changed
-        nodes = {n.name: n for n in self._original.graph.nodes}
-        found = [x for x in coupling.layers if depends_on(nodes[x.node], seeds)]
+        found = [x for x in coupling.layers if depends_on(self._nodes[x.node], seeds)]
         solvable = []
         for layer in found:
-            weight = _tensor(self.pruned, layer.weight)
-            if geometry(nodes[layer.node], weight) is None:
+            weight = tensor(self.pruned, layer.weight)
+            if geometry(self._nodes[layer.node], weight) is None:
                 self.notes.append(f"{layer.name} ({layer.op}) is of a kind that recovery leaves as it is")
-            elif has_computed_bias(nodes[layer.node]):
+            elif has_computed_bias(self._nodes[layer.node]):
                 self.notes.append(f"{layer.name}: its bias is computed, so recovery leaves it as it is")
             else:
                 solvable.append(layer)
         return solvable
 
     def _choose_repairs(self) -> dict[str, bool]:
-        """A layer repairs its residual sum when everything else in the sum has been solved before it."""
-        nodes = {n.name: n for n in self._original.graph.nodes}
+        """A layer may repair its residual sum when everything else in the sum has been solved before it."""
         unsolved = {x.node for x in self._layers}
         chosen = {}
         for layer in self._layers:
@@ -197,16 +218,18 @@ class _Reconstruction:
                 self._options.residual_repair
                 and site.residual is not None
                 and site.shortcut is not None
-                and not depends_on(nodes[site.shortcut], unsolved | {layer.node})
-                and _same_shape(nodes[site.shortcut], nodes[site.residual])
+                and not depends_on(self._nodes[site.shortcut], unsolved | {layer.node})
+                and _same_shape(self._nodes[site.shortcut], self._nodes[site.residual])
             )
             chosen[layer.name] = ready
         return chosen
 
-    def _find_clips(self) -> dict[str, Clip | None]:
-        nodes = {n.name: n for n in self._original.graph.nodes}
+    def _find_activations(self) -> dict[str, Activation | None]:
         wanted = self._options.clip_rounds > 0
-        return {x.name: following_clip(nodes[self._target_name(x)]) if wanted else None for x in self._layers}
+        return {
+            x.name: following_activation(self._nodes[self._target_name(x)]) if wanted else None
+            for x in self._layers
+        }
 
     def _target_name(self, layer: WeightedLayer) -> str:
         site = self._sites[layer.name]
@@ -214,21 +237,36 @@ class _Reconstruction:
         assert name is not None
         return name
 
+    def _is_merged(self, layer: WeightedLayer) -> bool:
+        """Whether kept channels could take over from absent ones: some are absent, and outputs read all."""
+        full = tensor(self._original, layer.weight)
+        shape = geometry(self._nodes[layer.node], full)
+        kept = len(kept_positions(layer.in_players, self._gone))
+        return shape is not None and shape.groups == 1 and kept < full.shape[1]
+
+    def _read_original(self, layer: WeightedLayer) -> list[str]:
+        """Nodes of the original that the solution of a layer reads."""
+        site = self._sites[layer.name]
+        return [
+            self._target_name(layer),
+            *self._merge_sources(layer),
+            *([site.linear_output] if self._repairs[layer.name] else []),
+        ]
+
+    def _read_pruned(self, layer: WeightedLayer) -> list[str]:
+        site = self._sites[layer.name]
+        repairs = self._repairs[layer.name] and site.shortcut is not None
+        return [site.source, *self._merge_sources(layer), *([str(site.shortcut)] if repairs else [])]
+
     def _pins_original(self) -> Counter[str]:
-        pins: Counter[str] = Counter()
-        for layer in self._layers:
-            pins[self._sites[layer.name].source] += 1
-            pins[self._target_name(layer)] += 1
-        return pins
+        return Counter(name for x in self._layers for name in self._read_original(x))
 
     def _pins_pruned(self) -> Counter[str]:
-        pins: Counter[str] = Counter()
-        for layer in self._layers:
-            site = self._sites[layer.name]
-            pins[site.source] += 1
-            if self._repairs[layer.name] and site.shortcut is not None:
-                pins[site.shortcut] += 1
-        return pins
+        return Counter(name for x in self._layers for name in self._read_pruned(x))
+
+    def stored(self) -> GraphModule:
+        """The recovered network with its weights as they will be stored."""
+        return _stored(self.pruned, self._coupling, self._stored_as)
 
     def run(self, advance: Callable[[int], None]) -> list[RecoveryStep]:
         """Solve every affected layer in order."""
@@ -237,136 +275,128 @@ class _Reconstruction:
             steps.append(self._solve(layer))
             advance(1)
         for path, weight in self._exact.items():
-            _tensor(self.pruned, path).copy_(weight)
+            tensor(self.pruned, path).copy_(weight)
         return steps
 
     @torch.no_grad()
     def _solve(self, layer: WeightedLayer) -> RecoveryStep:
         site = self._sites[layer.name]
-        node = self._second.node(layer.node)
-        weight = _tensor(self.pruned, layer.weight)
+        weight = tensor(self.pruned, layer.weight)
         if layer.weight in self._exact:
             weight.copy_(self._exact[layer.weight])
-        shape = geometry(node, weight)
+        shape = geometry(self._pair.pruned.node(layer.node), weight)
         assert shape is not None
-        keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
-        picked = self._pick(layer, weight[0].numel())
+        norm = None if site.norm is None else self._pair.pruned.node(site.norm)
+        scale, shift = norm_affine(self.pruned, norm, len(weight))
         equations = NormalEquations(shape.groups, weight[0].numel(), len(weight) // shape.groups)
-        read = self._reader(layer, shape, keep_out, picked)
-        for rows in read():
-            equations.add(rows.inputs, rows.own(rows.target))
-        scale, shift = _norm_affine(self.pruned, self._second, site, len(weight))
-        intercept = site.norm is not None or site.bias is not None
-        offset = shift + scale * (_tensor(self.pruned, site.bias) if site.bias else 0.0)
-        before = _grouped(weight.flatten(1) * scale[:, None], shape), offset.double().view(shape.groups, -1)
-        start = _grouped(self._merged(layer, site, shape, keep_out) * scale[:, None], shape)
-
-        def solve(system: NormalEquations) -> tuple[Tensor, Tensor]:
-            return system.solve(start, ridge=self._options.ridge, intercept=intercept)
-
-        fits, clip = (before, solve(equations)), self._clips[layer.name]
-        if clip is None:
-            found = tuple(Fit(weights=w, bias=b, error=equations.relative_error(w, b)) for w, b in fits)
-        else:
-            found = refit(equations, read, clip, fits, solve=solve, rounds=self._options.clip_rounds)
-        best = min(found, key=lambda fit: fit.error)
-        if best is not found[0]:
-            self._write(layer, site, _ungrouped(best.weights), best.bias.flatten(), scale)
+        problem = self._problem(layer, shape, scale, shift)
+        choice = decide(problem, equations)
+        taken = choice.taken
+        if taken.changed:
+            write_solution(self.pruned, site, norm, _ungrouped(taken.weights), taken.bias.flatten(), scale)
         if self._stored_as is not None and layer.weight in self._exact:
             self._exact[layer.weight] = weight.clone()
             round_weight(weight, self._stored_as)
-        self._release(layer, site)
+        for name in self._read_original(layer):
+            self._pair.original.release(name)
+        for name in self._read_pruned(layer):
+            self._pair.pruned.release(name)
+        _log.debug("%s: %s", layer.name, _words(taken, choice.error_before))
         return RecoveryStep(
             layer=layer.name,
-            error_before=found[0].error,
-            error_after=best.error,
+            error_before=choice.error_before,
+            error_after=taken.error,
             rows=equations.rows,
-            repaired_residual=self._repairs[layer.name],
-            behind_activation=clip is not None,
+            repaired_residual=taken.changed and taken.repaired,
+            behind_activation=problem.activation is not None,
+            changed=taken.changed,
+            ridge=taken.ridge,
+            rounds=taken.rounds,
         )
 
-    def _pick(self, layer: WeightedLayer, unknowns: int) -> list[Tensor]:
-        """Output positions of each batch that give a row."""
+    def _problem(self, layer: WeightedLayer, shape: Geometry, scale: Tensor, shift: Tensor) -> LayerProblem:
+        site = self._sites[layer.name]
+        weight = tensor(self.pruned, layer.weight)
+        keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
+        merged, metrics = self._merged(layer, site, shape, keep_out)
+        request = RowRequest(
+            site=site,
+            shape=shape,
+            keep_out=keep_out,
+            target=self._target_name(layer),
+            repairs=self._repairs[layer.name],
+            unknowns=weight[0].numel(),
+        )
+        picked = self._pair.pick(request, self._wanted_rows(request.unknowns))
+        limit = self._options.rows_limit_bytes
+        fitting, deciding = (
+            self._pair.reader(request, picked, fits=f, limit_bytes=limit) for f in (True, False)
+        )
+        offset = shift + scale * (tensor(self.pruned, site.bias) if site.bias else 0.0)
+        return LayerProblem(
+            fitting=fitting,
+            deciding=deciding,
+            before=(
+                _grouped(weight.flatten(1) * scale[:, None], shape),
+                offset.double().view(shape.groups, -1),
+            ),
+            merged=[_grouped(m * scale[:, None], shape) for m in merged],
+            metrics=metrics,
+            activation=self._activations[layer.name],
+            intercept=site.norm is not None or site.bias is not None,
+            repairable=self._repairs[layer.name],
+            ridges=self._options.ridges,
+            rounds=self._options.clip_rounds,
+            stored=self._as_stored(layer, shape),
+        )
+
+    def _as_stored(self, layer: WeightedLayer, shape: Geometry) -> Callable[[Tensor], Tensor]:
+        """Of weights (groups, d, o); a norm behind scales whole channels, which rounding does not see."""
+        form = self._stored_as
+        if form is None or layer.weight not in self._exact:
+            return lambda weights: weights
+
+        def stored(weights: Tensor) -> Tensor:
+            flat = _ungrouped(weights.double()).numpy()
+            return _grouped(torch.from_numpy(rounded(flat, form)), shape)
+
+        return stored
+
+    def _wanted_rows(self, unknowns: int) -> int:
         options = self._options
         least = min(options.min_rows, options.most_rows_per_unknown * unknowns)
-        wanted = max(least, options.rows_per_unknown * unknowns)
-        targets = self._first.value(self._target_name(layer))
-        total = sum(t.shape[0] for t in targets)
-        picked = []
-        for target in targets:
-            places = target.numel() // target.shape[self._axis(layer)]
-            share = max(1, round(wanted * target.shape[0] / total))
-            picked.append(torch.randperm(places, generator=self._rng)[:share].sort().values)
-        return picked
+        return max(least, options.rows_per_unknown * unknowns)
 
-    def _axis(self, layer: WeightedLayer) -> int:
-        return -1 if op_name(self._second.node(layer.node)) == "linear" else 1
+    def _merged(
+        self, layer: WeightedLayer, site: LayerSite, shape: Geometry, keep_out: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights (o, d) that absorb the map from kept to all input channels (step 1), and metrics (d, d).
 
-    def _reader(
-        self, layer: WeightedLayer, shape: Geometry, keep_out: Tensor, picked: list[Tensor]
-    ) -> Callable[[], Iterable[Rows]]:
-        """Gives all rows each time, unfolded once where they fit into memory, else anew."""
-        unknowns = _tensor(self.pruned, layer.weight)[0].numel() * shape.groups
-        if sum(map(len, picked)) * unknowns * _FLOAT_BYTES > self._options.rows_limit_bytes:
-            return lambda: self._rows(layer, shape, keep_out, picked)
-        kept = list(self._rows(layer, shape, keep_out, picked))
-        return lambda: kept
+        One for each strength of the map, and of each place where it can be told: where the layer reads
+        averages of maps, at their positions, too. How channels vary there also tells in which directions
+        the few averages say little.
+        """
+        if not self._is_merged(layer):
+            return [tensor(self.pruned, layer.weight).flatten(1)], []
+        full = tensor(self._original, layer.weight).index_select(0, keep_out).double()
+        found, metrics = [], []
+        for name in self._merge_sources(layer):
+            averaged = name != site.source
+            rows = max(self._options.min_rows, 20 * full.shape[1])
+            moments = self._pair.channel_moments(name, rows, is_linear=shape.is_linear and not averaged)
+            for mapping in moments.maps(self._options.merge_ridges):
+                found.append(torch.einsum("oi...,ik->ok...", full, mapping).flatten(1).float())
+            if averaged and math.prod(shape.kernel) == 1:
+                metrics.append(moments.covariance())
+        return found, metrics
 
-    def _rows(
-        self, layer: WeightedLayer, shape: Geometry, keep_out: Tensor, picked: list[Tensor]
-    ) -> Iterator[Rows]:
-        """Rows of every batch at the picked positions."""
-        site = self._sites[layer.name]
-        inputs = self._second.value(site.source)
-        targets = self._first.value(self._target_name(layer))
-        repairs = self._repairs[layer.name]
-        shortcuts = self._second.value(site.shortcut) if repairs and site.shortcut else None
-        for index, places in enumerate(picked):
-            target = targets[index].index_select(self._axis(layer), keep_out)
-            yield Rows(
-                inputs=rows_of(inputs[index], shape, places),
-                target=targets_of(target, shape, places),
-                shortcut=None if shortcuts is None else targets_of(shortcuts[index], shape, places),
-            )
-
-    def _merged(self, layer: WeightedLayer, site: LayerSite, shape: Geometry, keep_out: Tensor) -> Tensor:
-        """Weights (o, d) that absorb the map from kept to all input channels (step 1)."""
-        full = _tensor(self._original, layer.weight).index_select(0, keep_out)
-        keep_in = torch.from_numpy(kept_positions(layer.in_players, self._gone))
-        if shape.groups > 1 or len(keep_in) == full.shape[1]:
-            return _tensor(self.pruned, layer.weight).flatten(1)
-        kept_rows, all_rows = [], []
-        limit = max(self._options.min_rows, 20 * full.shape[1])
-        batches = len(self._second.value(site.source))
-        for x, y in zip(self._second.value(site.source), self._first.value(site.source), strict=True):
-            flat_x, flat_y = channels_last(x, shape), channels_last(y, shape)
-            picked = torch.randperm(len(flat_x), generator=self._rng)[: max(1, limit // batches)]
-            kept_rows.append(flat_x[picked])
-            all_rows.append(flat_y[picked])
-        mapping = channel_map(torch.cat(kept_rows), torch.cat(all_rows), ridge=self._options.merge_ridge)
-        merged = torch.einsum("oi...,ik->ok...", full.double(), mapping)
-        return merged.flatten(1).float()
-
-    def _write(
-        self, layer: WeightedLayer, site: LayerSite, weights: Tensor, bias: Tensor, scale: Tensor
-    ) -> None:
-        """Undo the norm's scale and put the bias into the norm (or the layer's own)."""
-        weight = _tensor(self.pruned, layer.weight)
-        alive = scale.abs() > _SMALLEST_SCALE
-        safe = torch.where(alive, scale, torch.ones_like(scale))
-        new = (weights / safe[:, None].double()).float().view_as(weight)
-        weight.copy_(torch.where(alive.view(-1, *[1] * (weight.dim() - 1)), new, weight))
-        if site.norm is not None:
-            _absorb_bias(self.pruned, self._second, site, bias, scale, alive)
-        elif site.bias is not None:
-            _tensor(self.pruned, site.bias).copy_(bias.float())
-
-    def _release(self, layer: WeightedLayer, site: LayerSite) -> None:
-        self._first.release(site.source)
-        self._first.release(self._target_name(layer))
-        self._second.release(site.source)
-        if self._repairs[layer.name] and site.shortcut is not None:
-            self._second.release(site.shortcut)
+    def _merge_sources(self, layer: WeightedLayer) -> list[str]:
+        """Nodes at which the map from kept to all input channels of a layer can be told."""
+        if not self._is_merged(layer):
+            return []
+        source = self._sites[layer.name].source
+        maps = averaged_maps(self._nodes[source])
+        return [source, *([] if maps is None else [maps.name])]
 
 
 def _same_shape(left: torch.fx.Node, right: torch.fx.Node) -> bool:
@@ -374,37 +404,11 @@ def _same_shape(left: torch.fx.Node, right: torch.fx.Node) -> bool:
     return isinstance(a, Tensor) and isinstance(b, Tensor) and tuple(a.shape[1:]) == tuple(b.shape[1:])
 
 
-def _tensor(module: nn.Module, path: str) -> Tensor:
-    value = get_attribute(module, path)
-    assert isinstance(value, Tensor)
-    return value.detach()
-
-
-def _norm_parameters(graph: LazyGraph, site: LayerSite) -> list[str]:
-    assert site.norm is not None
-    return [str(a.target) for a in graph.node(site.norm).args[1:5]]  # type: ignore[union-attr]
-
-
-def _norm_affine(module: GraphModule, graph: LazyGraph, site: LayerSite, width: int) -> tuple[Tensor, Tensor]:
-    """Scale and shift (o,) of the batch norm after the layer; 1 and 0 without one."""
-    if site.norm is None:
-        return torch.ones(width), torch.zeros(width)
-    gamma, beta, mean, variance = (_tensor(module, p) for p in _norm_parameters(graph, site))
-    node = graph.node(site.norm)
-    epsilon = node.args[6] if len(node.args) > 6 else node.kwargs.get("eps", 1e-5)
-    if str(getattr(node.target, "overloadpacket", "")).endswith(("batch_norm", "native_batch_norm")):
-        epsilon = node.args[7]
-    scale = gamma / torch.sqrt(variance + float(epsilon))  # type: ignore[arg-type]
-    return scale, beta - scale * mean
-
-
-def _absorb_bias(
-    module: GraphModule, graph: LazyGraph, site: LayerSite, bias: Tensor, scale: Tensor, alive: Tensor
-) -> None:
-    _, beta, mean, _ = (_tensor(module, p) for p in _norm_parameters(graph, site))
-    own = _tensor(module, site.bias) if site.bias is not None else torch.zeros_like(mean)
-    wanted = bias.float() + scale * (mean - own)
-    beta.copy_(torch.where(alive, wanted, beta))
+def _words(taken: Candidate, before: float) -> str:
+    if not taken.changed:
+        return f"left as it is, error {before:.4f}"
+    how = "merged" if taken.ridge is None else f"ridge {taken.ridge:g}, {taken.rounds} rounds"
+    return f"{how}{', residual repaired' if taken.repaired else ''}, error {before:.4f} -> {taken.error:.4f}"
 
 
 def _grouped(flat: Tensor, shape: Geometry) -> Tensor:

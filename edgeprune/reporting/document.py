@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
-from edgeprune.artifacts.pruning import DistillationReport
+from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
 from edgeprune.artifacts.report import AccuracyKind, LayerRow, QuantizationSection, RunReport, Verdict
 from edgeprune.reporting.budget_words import (
     budget_line,
@@ -324,15 +324,27 @@ def _method(report: RunReport) -> Table:
         ),
         (
             "recovery",
-            f"{recovery.layers_solved} layers on {recovery.images} images, ridge {recovery.ridge:g}; "
-            f"mean relative error {significant(recovery.mean_error_before)} -> "
-            f"{significant(recovery.mean_error_after)}",
+            f"{recovery.layers_changed} of {recovery.layers_solved} layers changed, fitted to "
+            f"{recovery.images} images; mean relative error on {recovery.deciding_images} others "
+            f"{significant(recovery.mean_error_before)} -> {significant(recovery.mean_error_after)}"
+            + _decision_words(recovery.decision),
         ),
         *([] if recovery.distillation is None else [_finetuning(recovery.distillation)]),
         *([] if recovery.recipe is None else [("fine-tuning", f"by {recovery.recipe}")]),
         ("time", ", ".join(f"{t.stage} {significant(t.duration_s)} s" for t in report.stage_times)),
     )
     return Table(title="How it was done", columns=("step", "what"), rows=rows)
+
+
+def _decision_words(decision: NetworkDecision | None) -> str:
+    if decision is None:
+        return ""
+    sure = "beyond chance" if decision.beyond_chance else "within chance"
+    end = "" if decision.taken else "; not taken"
+    return (
+        f"; {decision.measure.value} of the whole network {significant(decision.before)} -> "
+        f"{significant(decision.after)}, {sure}{end}"
+    )
 
 
 def _finetuning(found: DistillationReport) -> tuple[str, str]:

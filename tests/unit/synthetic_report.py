@@ -10,6 +10,7 @@ from edgeprune.artifacts.latency import (
     ModelFigures,
     Provenance,
 )
+from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     AccuracyFigure,
@@ -170,10 +171,22 @@ def synthetic_report() -> RunReport:
         ),
         recovery=RecoverySection(
             layers_solved=6,
-            images=1000,
-            ridge=0.01,
+            layers_changed=5,
+            images=800,
+            deciding_images=200,
             mean_error_before=0.3141,
             mean_error_after=0.0271,
+            decision=NetworkDecision(
+                step="recovery",
+                measure=DecisionMeasure.CHANGED_ANSWERS,
+                taken=True,
+                beyond_chance=True,
+                before=0.185,
+                after=0.02,
+                difference=-0.165,
+                standard_error=0.0263,
+                images=200,
+            ),
             distillation=None,
             recipe=None,
         ),

@@ -14,16 +14,17 @@ from torch.nn import functional
 from edgeprune.artifacts.choices import Finetune
 from edgeprune.config import parse_finetune
 from edgeprune.errors import UsageError
-from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill, pasted, varied
+from edgeprune.recovery.augmentation import pasted, varied
+from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill
 
 IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-SHORT = DistillationOptions(steps=40, batch=32, learning_rate=3e-3, checks=5)
+SHORT = DistillationOptions(steps=40, batch=32, learning_rates=(3e-3, 3e-4), checks=5)
 
 
 def taught(case: Trial, options: DistillationOptions = SHORT, *, seed: int = 0):
     return distill(
         case.captured.graph_module, case.pruned, case.coupling, case.removed,
-        IMAGES[:160], IMAGES[160:],
+        nets.split(IMAGES),
         generator=torch.Generator().manual_seed(seed), options=options,
     )  # fmt: skip
 
@@ -37,6 +38,9 @@ def test_a_pruned_network_comes_nearer_on_images_that_it_never_saw(factory):
     assert report.kept_step > 0
     assert report.feature == _last_features(case.captured.graph_module, case.coupling, case.removed)[0]
     assert (report.steps, report.images, report.validation_images) == (40, 160, 40)
+    assert report.learning_rate in SHORT.learning_rates
+    assert report.decision is not None
+    assert report.decision.taken
     assert all(torch.equal(before[k], v) for k, v in case.pruned.state_dict().items())
     assert not any(p.requires_grad for p in network.parameters())
 
@@ -50,7 +54,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_training_that_only_harms_is_thrown_away():
     case = trial(nets.residual_add(), IMAGES)
-    wild = DistillationOptions(steps=6, batch=16, learning_rate=5e4, checks=3)
+    wild = DistillationOptions(steps=6, batch=16, learning_rates=(5e4,), checks=3)
     network, report = taught(case, wild)
     assert report.kept_step == 0
     assert report.divergence_after == report.divergence_before

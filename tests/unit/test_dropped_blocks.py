@@ -64,7 +64,7 @@ def test_later_layers_make_up_for_a_missing_block() -> None:
 
     def recovered(changed: frozenset[str]) -> nn.Module:
         return reconstruct(
-            case.captured.graph_module, bare, coupling, (), images,
+            case.captured.graph_module, bare, coupling, (), nets.split(images),
             generator=torch.Generator().manual_seed(0), changed=changed,
         )[0]  # fmt: skip
 

@@ -217,7 +217,7 @@ def test_layers_before_norms_that_cannot_take_a_shift_are_recovered(norm):
     removed = (1, 4, 6)
     pruned = prune(captured, coupling, removed)
     recovered, report = reconstruct(
-        captured.graph_module, pruned, coupling, removed, images[:200],
+        captured.graph_module, pruned, coupling, removed, nets.split(images[:200]),
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert report.steps[0].layer == "1"

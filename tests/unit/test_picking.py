@@ -42,7 +42,7 @@ def searched(folder: Path, *, candidates: tuple[Candidate, ...] = CANDIDATES) ->
             plan=PruningPlan(
                 removed=(1,), groups=(), ratio_asked=0.1, macs_before=10, macs_after=9, width_quantum=1
             ),
-            recovery=RecoveryReport(steps=(), images=3, ridge=0.01, duration_s=0.1),
+            recovery=RecoveryReport(steps=(), images=3, deciding_images=2, duration_s=0.1),
             parity=(),
         )
         (place / "candidate.json").write_text(json.dumps(to_jsonable(record)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +26,13 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
+from edgeprune.recovery.activations import ActivationStore
 from edgeprune.recovery.evaluation import LazyGraph
-from edgeprune.recovery.least_squares import NormalEquations, channel_map
+from edgeprune.recovery.least_squares import ChannelMoments, NormalEquations
 from edgeprune.recovery.reconstruction import RecoveryOptions, reconstruct
 from edgeprune.rounding import round_layers
 
-SHARP = RecoveryOptions(ridge=1e-6, merge_ridge=1e-9)
+SHARP = RecoveryOptions(ridges=(1e-6,), merge_ridges=(1e-9,))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ class Trial:
             self.pruned,
             self.coupling,
             self.removed,
-            self.images[:300],
+            nets.split(self.images[:300]),
             generator=torch.Generator().manual_seed(seed),
             options=options,
             stored_as=stored_as,
@@ -123,7 +125,7 @@ def test_the_error_on_images_not_seen_falls(digits, factory, share):
     given = trial(factory(), digits)
     recovered, report = given.recover()
     assert given.error(recovered) < share * given.error(given.pruned)
-    assert report.images == 300
+    assert (report.images, report.deciding_images) == (240, 60)
     for step in report.steps:
         assert 0.0 <= step.error_after <= step.error_before
         assert step.rows > 0
@@ -161,7 +163,7 @@ def test_merging_alone_is_exact_without_enough_rows_for_least_squares(digits):
         nn.Conv2d(3, 10, 1, bias=False), nn.Conv2d(10, 6, 3, padding=1), nn.ReLU(), head(6)
     )
     given = trial(module, digits - digits.mean((0, 2, 3), keepdim=True), tuple(range(3, 10)))
-    few = RecoveryOptions(ridge=1e6, merge_ridge=1e-9, residual_repair=False)
+    few = RecoveryOptions(ridges=(1e6,), merge_ridges=(1e-9,), residual_repair=False)
     recovered, _ = given.recover(options=few)
     assert given.error(recovered) < 1e-5
 
@@ -214,7 +216,7 @@ def test_few_images_do_no_harm_on_those_images(digits):
     """Fewer rows than unknowns: the ridge towards the merged weights keeps the solution tame."""
     given = trial(nets.concat_flatten_linear(), digits)
     recovered, _ = reconstruct(
-        given.captured.graph_module, given.pruned, given.coupling, given.removed, digits[:8],
+        given.captured.graph_module, given.pruned, given.coupling, given.removed, nets.split(digits[:8]),
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert given.error(recovered) < 1.5 * given.error(given.pruned)
@@ -258,7 +260,7 @@ def test_steps_are_the_layers_behind_what_went_in_order_and_each_is_announced(di
     given = trial(nets.chain(), digits, (8, 9))
     seen: list[int] = []
     _, report = reconstruct(
-        given.captured.graph_module, given.pruned, given.coupling, given.removed, digits[:50],
+        given.captured.graph_module, given.pruned, given.coupling, given.removed, nets.split(digits[:50]),
         generator=torch.Generator().manual_seed(0), advance=seen.append,
     )  # fmt: skip
     assert [s.layer for s in report.steps] == ["2.2"]
@@ -295,12 +297,25 @@ def test_layers_of_other_kinds_are_left_and_named(digits, caplog):
     assert [s.layer for s in report.steps] == ["head"]
 
 
-def test_fewer_images_where_memory_is_short_and_it_says_so(digits):
+def test_all_images_count_and_where_memory_is_short_they_wait_on_disk(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    given = trial(nets.residual_add(), digits)
+    roomy, report = given.recover()
+    tight, other = given.recover(options=RecoveryOptions(memory_limit_bytes=1000))
+    assert same(roomy, tight)
+    assert report.images == other.images == 240
+    assert other.notes == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_changes_nothing(digits, tmp_path, monkeypatch):
     given = trial(nets.chain(), digits)
-    largest = 8 * 8 * 8 * 4
-    _, report = given.recover(options=RecoveryOptions(memory_limit_bytes=8 * largest * 40))
-    assert report.images == 40
-    assert any(note.startswith("recovery used 40 of 300 images") for note in report.notes)
+    roomy, _ = given.recover()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    held, report = given.recover(options=RecoveryOptions(memory_limit_bytes=1000))
+    assert same(roomy, held)
+    assert len(report.notes) == 1
+    assert "the temporary folder does not take them" in report.notes[0]
 
 
 def rows(count: int, groups: int, width: int) -> Tensor:
@@ -370,27 +385,47 @@ def test_channel_map_finds_linear_dependence_and_ignores_means():
     kept = rows(300, 1, 3).squeeze(1)
     mixing = torch.randn(5, 3)
     wanted = kept @ mixing.T + 7.0
-    torch.testing.assert_close(channel_map(kept, wanted, ridge=1e-10), mixing.double(), atol=1e-4, rtol=1e-4)
-    heavy = channel_map(kept, wanted, ridge=1e6)
+    moments = ChannelMoments(3, 5)
+    for part in (slice(None, 100), slice(100, 120), slice(120, None)):
+        moments.add(kept[part], wanted[part])
+    exact, heavy = moments.maps([1e-10, 1e6])
+    torch.testing.assert_close(exact, mixing.double(), atol=1e-4, rtol=1e-4)
+    centred = (kept - kept.mean(0)).double()
+    torch.testing.assert_close(moments.covariance(), centred.T @ centred / 300, atol=1e-5, rtol=1e-5)
     assert float(heavy.abs().max()) < 1e-3
-    constant = channel_map(torch.ones(50, 2), torch.randn(50, 3), ridge=1e-3)
+    moments = ChannelMoments(2, 3)
+    moments.add(torch.ones(50, 2), torch.randn(50, 3))
+    (constant,) = moments.maps([1e-3])
     torch.testing.assert_close(constant, torch.zeros(3, 2, dtype=torch.float64))
 
 
-def test_lazy_graph_computes_once_and_frees_after_the_last_reader(digits):
+@pytest.mark.parametrize("limit", [2**30, 0], ids=["memory", "disk"])
+def test_lazy_graph_computes_once_and_frees_after_the_last_reader(digits, limit):
     given = trial(nets.chain(), digits)
     module = given.captured.graph_module
     relu = next(n.name for n in module.graph.nodes if n.name.startswith("relu"))
     output = next(n for n in module.graph.nodes if n.op == "output").args[0].name
-    batches = list(torch.split(digits[:10], 4))
-    graph = LazyGraph(module, batches, Counter({relu: 1, output: 1}))
-    first = graph.value(relu)
-    assert graph.value(relu) is first
-    torch.testing.assert_close(torch.cat(graph.value(output)), module(digits[:10]))
-    assert graph.value(relu) is first
-    graph.release(relu)
-    with pytest.raises(RuntimeError, match="was freed; it needed another pin"):
-        graph.value(relu)
+    chunks = [torch.arange(0, 4), torch.arange(4, 10)]
+    with ActivationStore(memory_limit_bytes=limit) as store:
+        graph = LazyGraph(module, digits, chunks, Counter({relu: 1, output: 1}), store, "network")
+        first = graph.chunk(relu, 0)
+        found = torch.cat([graph.chunk(output, 0), graph.chunk(output, 1)])
+        torch.testing.assert_close(found, module(digits[:10]))
+        assert torch.equal(graph.chunk(relu, 0), first)
+        graph.release(relu)
+        with pytest.raises(RuntimeError, match="was freed; it needed another pin"):
+            graph.chunk(relu, 1)
+
+
+def test_large_activations_wait_in_half_precision_where_their_range_allows_it():
+    fits, beyond = torch.full((4, 4), 1000.123), torch.full((4, 4), 1e6)
+    with ActivationStore() as store:
+        store.put(("a", "b", 0), fits, half=True)
+        store.put(("a", "b", 1), beyond, half=True)
+        store.put(("a", "b", 2), fits)
+        assert torch.equal(store.get(("a", "b", 0)), fits.half().float())
+        assert torch.equal(store.get(("a", "b", 1)), beyond)
+        assert torch.equal(store.get(("a", "b", 2)), fits)
 
 
 def test_a_bias_before_a_norm_is_counted_once(digits):

@@ -165,7 +165,7 @@ def test_recovery_leaves_transposed_layers_alone_and_mends_what_follows(factory,
     removed = tuple(sorted(p for g in coupling.groups for p in g.players[::2][: len(g.players) - 1]))
     pruned = prune(captured, coupling, removed)
     recovered, report = reconstruct(
-        captured.graph_module, pruned, coupling, removed, images[:200],
+        captured.graph_module, pruned, coupling, removed, nets.split(images[:200]),
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     note = "{} (conv_transpose2d) is of a kind that recovery leaves as it is"

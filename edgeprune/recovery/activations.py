@@ -1,0 +1,108 @@
+"""Where activations wait for their next reader: in memory, large ones in half precision, then on disk."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_log = logging.getLogger("edgeprune.recovery")
+
+Key = tuple[str, str, int]
+"""Network, node and chunk."""
+
+MEMORY_LIMIT_BYTES = 5 * 2**28
+HALF_BEYOND_BYTES = 2**27
+"""Of one node over all images: smaller ones stay in single precision, which costs nothing that counts."""
+_LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spilled:
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class ActivationStore:
+    """Tensors by (network, node, chunk); beyond ``memory_limit_bytes`` they go to files of their own.
+
+    Use it as a context manager: files go with it. Where the disk does not take them they stay in memory,
+    and ``notes`` says so.
+    """
+
+    def __init__(self, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
+        self._limit = memory_limit_bytes
+        self._held: dict[Key, Any] = {}
+        self._used = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._disk_is_full = False
+        self._written = 0
+        self.notes: list[str] = []
+        self.spilled_bytes = 0
+
+    def __enter__(self) -> ActivationStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def put(self, key: Key, value: Any, *, half: bool = False) -> None:
+        """Keep a value; ``half``: in half precision where its range allows it."""
+        if not isinstance(value, Tensor):
+            self._held[key] = value
+            return
+        if half and value.dtype is torch.float32 and float(value.abs().amax()) < _LARGEST_HALF:
+            value = value.half()
+        size = value.numel() * value.element_size()
+        if self._used + size > self._limit and not self._disk_is_full:
+            spilled = self._spill(value)
+            if spilled is not None:
+                self._held[key] = spilled
+                return
+        # What has no memory of its own (a view) would keep all of another's.
+        own = value.untyped_storage().nbytes() == size
+        self._held[key] = value if own and value.is_contiguous() else value.clone().contiguous()
+        self._used += size
+
+    def get(self, key: Key) -> Any:
+        """A value as it was put, in single precision."""
+        value = self._held[key]
+        if isinstance(value, _Spilled):
+            value = torch.from_numpy(np.fromfile(value.path, dtype=value.dtype).reshape(value.shape))
+        return value.float() if isinstance(value, Tensor) and value.dtype is torch.float16 else value
+
+    def drop(self, key: Key) -> None:
+        """Forget a value, if it is there."""
+        value = self._held.pop(key, None)
+        if isinstance(value, _Spilled):
+            value.path.unlink(missing_ok=True)
+        elif isinstance(value, Tensor):
+            self._used -= value.numel() * value.element_size()
+
+    def _spill(self, value: Tensor) -> _Spilled | None:
+        """Write a tensor to a file; ``None``, said once, where the disk does not take it."""
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="edgeprune-activations-")
+            path = Path(self._folder.name) / str(self._written)
+            array = value.detach().contiguous().numpy()
+            array.tofile(path)
+        except OSError as error:
+            self._disk_is_full = True
+            self.notes.append(
+                f"activations beyond {self._limit / 2**30:.2g} GiB stay in memory, since the temporary "
+                f"folder does not take them ({error}); set TMPDIR to a folder with more room"
+            )
+            return None
+        self._written += 1
+        self.spilled_bytes += array.nbytes
+        return _Spilled(path=path, shape=tuple(array.shape), dtype=array.dtype)

@@ -1,0 +1,96 @@
+"""Whether a step brought a network nearer to the original, on images that nothing was fitted to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
+from edgeprune.fx import tensor_leaves
+
+_BEYOND_CHANCE = 2.0
+"""Standard errors of the mean difference between the images."""
+_AT_ONCE = 16
+
+
+def is_classifier(outputs: list[Tensor]) -> bool:
+    """Whether outputs are class scores (n, classes)."""
+    return len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] >= 2
+
+
+@torch.no_grad()
+def outputs_on(network: nn.Module, images: Tensor, places: Tensor) -> list[Tensor]:
+    """Outputs (k, ...) of a network on the images at ``places`` (k,)."""
+    parts = [tensor_leaves(network(images[part])) for part in torch.split(places, _AT_ONCE)]
+    return [torch.cat(found) for found in zip(*parts, strict=True)]
+
+
+def decide_between(
+    step: str, original: list[Tensor], before: list[Tensor], after: list[Tensor]
+) -> NetworkDecision:
+    """Whether the network ``after`` a step goes on, by outputs on deciding images, image by image.
+
+    Class scores are judged by their answers first, then, where chance could explain the difference, by the
+    divergence (Kullback-Leibler); other outputs by their squared error relative to the spread over images.
+    What is not better by more than chance is only taken where it is the better one on average.
+    """
+    if is_classifier(original):
+        answers = [(found[0].argmax(1) != original[0].argmax(1)).double() for found in (before, after)]
+        found = _decision(step, DecisionMeasure.CHANGED_ANSWERS, *answers)
+        if found.beyond_chance:
+            return found
+        divergences = [_divergence(original[0], outputs[0]) for outputs in (before, after)]
+        return _decision(step, DecisionMeasure.DIVERGENCE, *divergences)
+    errors = [_relative_error(original, outputs) for outputs in (before, after)]
+    return _decision(step, DecisionMeasure.RELATIVE_ERROR, *errors)
+
+
+def _decision(step: str, measure: DecisionMeasure, before: Tensor, after: Tensor) -> NetworkDecision:
+    """From what each image (n,) loses; a network with outputs that are no numbers is never taken."""
+    after = torch.nan_to_num(after, nan=math.inf)
+    difference = float((after - before).mean())
+    count = len(before)
+    error = float((after - before).std()) / math.sqrt(count) if count > 1 else math.inf
+    if not math.isfinite(difference) or not math.isfinite(error):
+        error = math.inf if count <= 1 else 0.0
+    return NetworkDecision(
+        step=step,
+        measure=measure,
+        taken=difference < 0.0,
+        beyond_chance=abs(difference) > _BEYOND_CHANCE * error,
+        before=float(before.mean()),
+        after=float(after.mean()),
+        difference=difference,
+        standard_error=error,
+        images=count,
+    )
+
+
+def _divergence(original: Tensor, found: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (n,) of class scores."""
+    wanted, told = (functional.log_softmax(x.double(), dim=1) for x in (original, found))
+    return (wanted.exp() * (wanted - told)).sum(1)
+
+
+def _relative_error(original: list[Tensor], found: list[Tensor]) -> Tensor:
+    """Squared error (n,) over the mean spread of each output channel, mean over outputs."""
+    errors = []
+    for wanted, told in zip(original, found, strict=True):
+        spread = (wanted - wanted.mean(0)).double().square().mean().clamp_min(1e-12)
+        errors.append((told - wanted).double().square().flatten(1).mean(1) / spread)
+    return torch.stack(errors).mean(0)
+
+
+def in_words(decision: NetworkDecision) -> str:
+    """What was decided, and by what."""
+    sure = "by more than chance" if decision.beyond_chance else "which chance could explain"
+    figures = f"{decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}, {sure}"
+    if decision.taken:
+        return f"{decision.step} helped on {decision.images} images that it was not fitted to ({figures})"
+    return (
+        f"{decision.step} did not help on {decision.images} images that it was not fitted to ({figures}), so "
+        "the network before it is delivered; give more images or a smaller cut"
+    )

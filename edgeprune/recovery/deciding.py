@@ -1,0 +1,182 @@
+"""Which solution of a layer is taken: the one with the least error on images that none was fitted to.
+
+Strength of the ridge and of the merge, rounds behind an activation, repair of a residual sum, and whether the
+layer is touched at all are all decided so. Where unknowns outnumber evidence, strong ridges win, which draw
+towards the merged weights; where those are worse than what was there, nothing changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from edgeprune.recovery.clipping import Activation, Rows, refitted
+from edgeprune.recovery.least_squares import NormalEquations, predicted
+
+RowReader = Callable[[], Iterable[Rows]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Weights (groups, d, o) and bias (groups, o), how they came about, and their error on deciding images.
+
+    ``ridge`` is ``None`` for what was not solved for, ``changed`` false for the layer as it was. The error is
+    squared and relative to the target's power, behind the activation where there is one.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    changed: bool = True
+    ridge: float | None = None
+    metric: Tensor | None = None
+    rounds: int = 0
+    repaired: bool = False
+    error: float = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was taken, and the error of the layer as it was."""
+
+    taken: Candidate
+    error_before: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProblem:
+    """One layer to solve: rows that are fitted to, rows that decide, and where to start from.
+
+    ``merged``: weights that absorb the map from kept to all channels, one for each strength of that map.
+    ``metrics``: what a distance from them costs by direction, tried beside the plain distance. ``stored``
+    gives weights as they will be stored, which is how they are judged.
+    """
+
+    fitting: RowReader
+    deciding: RowReader
+    before: tuple[Tensor, Tensor]
+    merged: Sequence[Tensor]
+    metrics: Sequence[Tensor]
+    activation: Activation | None
+    intercept: bool
+    repairable: bool
+    ridges: Sequence[float]
+    rounds: int
+    stored: Callable[[Tensor], Tensor] = lambda weights: weights
+
+
+def decide(problem: LayerProblem, equations: NormalEquations) -> Choice:
+    """Solve in every way and take what is best on the deciding rows; fills the empty ``equations``."""
+    others = _gather(problem, equations)
+    before = Candidate(weights=problem.before[0], bias=problem.before[1], changed=False)
+    starts = [
+        Candidate(weights=w.double(), bias=equations.bias(w.double(), problem.intercept), repaired=repaired)
+        for w in problem.merged
+        for repaired in [problem.repairable]
+    ]
+    before, *starts = _judged(problem, [before, *starts])
+    start = min(starts, key=_error)
+    solved = _judged(problem, _solved(problem, start, equations, others))
+    best = min([start, *solved], key=_error)
+    if problem.activation is not None and problem.rounds:
+        system = equations if best.repaired or others is None else others
+        best = min([best, *_rounds(problem, start, best, system)], key=_error)
+    return Choice(taken=min([before, best], key=_error), error_before=before.error)
+
+
+def _error(candidate: Candidate) -> float:
+    return candidate.error
+
+
+def _gather(problem: LayerProblem, equations: NormalEquations) -> NormalEquations | None:
+    """All fitting rows; where a residual could be repaired also with what the layer itself said before."""
+    parts = iter(problem.fitting())
+    others: NormalEquations | None = None
+    for rows in parts:
+        equations.add(rows.inputs, rows.own(rows.target))
+        if rows.own_target is not None:
+            if others is None:
+                others = equations.with_same_inputs()
+            others.add_targets(rows.inputs, rows.own_target)
+    if others is not None:
+        others.share_inputs(equations)
+    return others
+
+
+def _solved(
+    problem: LayerProblem, start: Candidate, equations: NormalEquations, others: NormalEquations | None
+) -> list[Candidate]:
+    found = []
+    for system, repaired in ((equations, problem.repairable), (others, False)):
+        if system is None:
+            continue
+        for metric, ridge in itertools.product((None, *problem.metrics), problem.ridges):
+            weights, bias = system.solve(
+                start.weights, ridge=ridge, intercept=problem.intercept, metric=metric
+            )
+            found.append(Candidate(weights=weights, bias=bias, ridge=ridge, metric=metric, repaired=repaired))
+    return found
+
+
+def _rounds(
+    problem: LayerProblem, start: Candidate, best: Candidate, system: NormalEquations
+) -> list[Candidate]:
+    """Solutions behind the activation, with the ridge that is best before it."""
+    assert problem.activation is not None
+    ridge = max(problem.ridges) if best.ridge is None else best.ridge
+
+    def solve(equations: NormalEquations) -> tuple[Tensor, Tensor]:
+        return equations.solve(start.weights, ridge=ridge, intercept=problem.intercept, metric=best.metric)
+
+    fits = refitted(
+        system, problem.fitting, problem.activation, best.weights, best.bias,
+        solve=solve, rounds=problem.rounds,
+    )  # fmt: skip
+    found = [
+        replace(best, weights=weights, bias=bias, ridge=ridge, rounds=number)
+        for number, (weights, bias) in enumerate(fits, 1)
+    ]
+    return _judged(problem, found)
+
+
+def _judged(problem: LayerProblem, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with their errors on the deciding rows."""
+    squares = [0.0] * len(candidates)
+    power = _Power()
+    weights = torch.cat([problem.stored(c.weights.double()) for c in candidates], dim=2)
+    bias = torch.cat([c.bias.double() for c in candidates], dim=1)
+    seen = _identity if problem.activation is None else problem.activation.cut
+    for rows in problem.deciding():
+        wanted = seen(rows.target)
+        power.add(wanted)
+        told = predicted(rows.inputs, weights, bias)
+        for number, output in enumerate(torch.chunk(told, len(candidates), dim=2)):
+            squares[number] += float((seen(rows.summed(output)) - wanted).double().square().sum())
+    scale = power.about_mean()
+    return [replace(c, error=s / scale) for c, s in zip(candidates, squares, strict=True)]
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+class _Power:
+    """Squares about the mean of each channel, over all rows."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._sum: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        self._rows += len(values)
+        self._sum = self._sum + values.double().sum(0)
+        self._squares = self._squares + values.double().square().sum(0)
+
+    def about_mean(self) -> float:
+        if not isinstance(self._sum, Tensor):
+            return 1.0
+        return max(float((self._squares - self._sum.square() / self._rows).sum()), 1e-12)

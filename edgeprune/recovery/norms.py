@@ -1,0 +1,55 @@
+"""The batch norm behind a layer, folded into what is solved for and unfolded again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from edgeprune.attributes import get_attribute
+from edgeprune.recovery.structure import LayerSite
+
+_SMALLEST_SCALE = 1e-6
+
+
+def tensor(module: nn.Module, path: str) -> Tensor:
+    """A parameter or buffer, without its gradient's history."""
+    value = get_attribute(module, path)
+    assert isinstance(value, Tensor)
+    return value.detach()
+
+
+def norm_affine(module: GraphModule, node: Node | None, width: int) -> tuple[Tensor, Tensor]:
+    """Scale and shift (o,) of the batch norm ``node`` after a layer; 1 and 0 without one."""
+    if node is None:
+        return torch.ones(width), torch.zeros(width)
+    gamma, beta, mean, variance = (tensor(module, p) for p in _parameters(node))
+    epsilon = node.args[6] if len(node.args) > 6 else node.kwargs.get("eps", 1e-5)
+    if str(getattr(node.target, "overloadpacket", "")).endswith(("batch_norm", "native_batch_norm")):
+        epsilon = node.args[7]
+    scale = gamma / torch.sqrt(variance + float(epsilon))  # type: ignore[arg-type]
+    return scale, beta - scale * mean
+
+
+def write_solution(
+    module: GraphModule, site: LayerSite, norm: Node | None, weights: Tensor, bias: Tensor, scale: Tensor
+) -> None:
+    """Undo the norm's scale and put the bias into the norm (or the layer's own).
+
+    Channels that the norm multiplies by zero stay as they are.
+    """
+    weight = tensor(module, site.weight)
+    alive = scale.abs() > _SMALLEST_SCALE
+    safe = torch.where(alive, scale, torch.ones_like(scale))
+    new = (weights / safe[:, None].double()).float().view_as(weight)
+    weight.copy_(torch.where(alive.view(-1, *[1] * (weight.dim() - 1)), new, weight))
+    if norm is not None:
+        _, beta, mean, _ = (tensor(module, p) for p in _parameters(norm))
+        own = tensor(module, site.bias) if site.bias is not None else torch.zeros_like(mean)
+        beta.copy_(torch.where(alive, bias.float() + scale * (mean - own), beta))
+    elif site.bias is not None:
+        tensor(module, site.bias).copy_(bias.float())
+
+
+def _parameters(norm: Node) -> list[str]:
+    return [str(a.target) for a in norm.args[1:5]]  # type: ignore[union-attr]
