@@ -14,6 +14,7 @@ from edgeprune.artifacts.latency import LatencyPrediction
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     AccuracyFigure,
+    AccuracyKind,
     AnswerCounts,
     DeploymentSection,
     Grade,
@@ -36,6 +37,7 @@ from edgeprune.pipeline.stages import PARITY_TOLERANCE, compare_outputs
 from edgeprune.pipeline.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
 from edgeprune.pipeline.tracing import first_apart, inner_deviations, traced_onnx, traced_torch
 from edgeprune.pipeline.usability import Circumstances, judge_usability, loss_value
+from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
 from edgeprune.targets import TargetProfile
@@ -164,15 +166,16 @@ def _judge(
         if quantized is not None:
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
         kind, figures_found = parity.accuracies(by_stage, held.labels)
-        usability = _usability(run, planned, figures_found, by_stage, prepared.calibration)
+        usability = _usability(run, planned, kind, figures_found, by_stage, prepared.calibration)
     if usability.grade is not Grade.USABLE:
-        _log.warning("; ".join((usability.headline, *usability.what_to_do)))
+        _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
     return Judged(kind=kind, figures=figures_found, usability=usability)
 
 
 def _usability(
     run: Run,
     planned: Planned,
+    kind: AccuracyKind,
     figures_found: tuple[AccuracyFigure, ...],
     by_stage: dict[str, parity.Outputs],
     calibration: CalibrationSet,
@@ -194,7 +197,7 @@ def _usability(
         float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
     )
     delivered = figures_found[-1]
-    return judge_usability(delivered, counts(by_stage[delivered.stage]), circumstances)
+    return judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
 
 
 def _profile(

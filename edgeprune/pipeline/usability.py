@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import AccuracyFigure, AnswerCounts, Grade, Usability
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts, Grade, Usability
 from edgeprune.parity import wilson_interval
 
 FEWEST_IMAGES = 10
@@ -25,14 +25,18 @@ class Limits:
 
 
 ANSWER_LIMITS = Limits(not_usable=0.25, degraded=0.03, usable=0.10)
-"""Shares of answers. A quarter lost for sure is more than any cut is worth: a smaller network would do
-better. Three in a hundred for sure are more than people give for speed (one to two points are usual). Usable is
-said only where more than one in ten can be excluded, which takes 35 images without a loss."""
+"""Shares of right answers. A quarter lost for sure is more than any cut is worth: a smaller network would
+do better. Three in a hundred for sure are more than people give for speed (one to two points are usual).
+Usable is said only where more than one in ten can be excluded, which takes 35 images without a loss."""
+AGREEMENT_LIMITS = Limits(not_usable=0.25, degraded=0.05, usable=0.10)
+"""Shares of answers where nobody knows which are right. Some that change were wrong: ResNet-20 without a
+quarter of its MACs changes 4.1 of 100 and loses .9 of the right ones (docs/architecture.md)."""
 ERROR_LIMITS = Limits(not_usable=0.50, degraded=0.05, usable=0.10)
 """Relative squared errors of outputs that are no class scores. At 1 an output of zeros would do as well, and
 a half is not far from it; a twentieth is a signal-to-noise ratio of 13 dB."""
 
 _MOST_TIMES_MORE = 64
+_CHECK_DATA = "check the labels and the preprocessing (--card, --mean, --std)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +111,30 @@ def grade(loss: Loss, limits: Limits) -> Grade:
     return Grade.USABLE if loss.high <= limits.usable else Grade.INCONCLUSIVE
 
 
+def grade_answers(counts: AnswerCounts, kind: AccuracyKind) -> Grade:
+    """The same of answers; none where the original has too few right to tell."""
+    loss = loss_of_answers(counts)
+    if loss is None or counts.kept_from < FEWEST_IMAGES:
+        return Grade.INCONCLUSIVE
+    return grade(loss, AGREEMENT_LIMITS if kind is AccuracyKind.AGREEMENT else ANSWER_LIMITS)
+
+
 def judge_usability(
-    delivered: AccuracyFigure, counts: AnswerCounts | None, circumstances: Circumstances
+    kind: AccuracyKind,
+    delivered: AccuracyFigure,
+    counts: AnswerCounts | None,
+    circumstances: Circumstances,
 ) -> Usability:
     """Grade the delivered network; ``counts`` are those of class scores, ``None`` for other outputs."""
     loss = loss_of_outputs(delivered) if counts is None else loss_of_answers(counts)
     if loss is None or (counts is not None and counts.images >= FEWEST_IMAGES > counts.kept_from):
         assert counts is not None
         return _nothing_to_lose(loss, counts)
-    found = grade(loss, ERROR_LIMITS if counts is None else ANSWER_LIMITS)
+    found = grade(loss, ERROR_LIMITS) if counts is None else grade_answers(counts, kind)
     return Usability(
         grade=found,
         headline=_words_of_error(found, loss) if counts is None else _words_of_answers(found, loss),
-        what_to_do=_advice(found, loss, counts, circumstances),
+        what_to_do=_advice(kind, found, loss, counts, circumstances),
         loss=loss.value,
         low=loss.low,
         high=loss.high,
@@ -136,7 +151,7 @@ def _nothing_to_lose(loss: Loss | None, counts: AnswerCounts) -> Usability:
             f"cannot be judged: the original itself is right on only {counts.kept_from} of "
             f"{_images(counts.images)}"
         ),
-        what_to_do=("check the labels and the preprocessing (--card, --mean, --std)",),
+        what_to_do=(_CHECK_DATA,),
         loss=None if loss is None else loss.value,
         low=None if loss is None else loss.low,
         high=None if loss is None else loss.high,
@@ -148,7 +163,7 @@ def _nothing_to_lose(loss: Loss | None, counts: AnswerCounts) -> Usability:
 def _words_of_answers(found: Grade, loss: Loss) -> str:
     low, high = _hundredths(loss.low), _hundredths(loss.high)
     if found is Grade.INCONCLUSIVE:
-        low = _hundredths(max(0.0, loss.low))
+        low, high = (_hundredths(max(0.0, end)) for end in (loss.low, loss.high))
         return (
             f"cannot be judged by {_images(loss.images)}: loses between {low} and {high} of 100 answers "
             "(95% interval)"
@@ -178,12 +193,17 @@ def _hundredths(share: float) -> str:
 
 
 def _advice(
-    found: Grade, loss: Loss, counts: AnswerCounts | None, circumstances: Circumstances
+    kind: AccuracyKind,
+    found: Grade,
+    loss: Loss,
+    counts: AnswerCounts | None,
+    circumstances: Circumstances,
 ) -> tuple[str, ...]:
     if found is Grade.USABLE:
         return ()
     if found is Grade.INCONCLUSIVE:
-        return (_more_to_judge(counts),)
+        doubted = counts is not None and 2 * counts.kept_from < counts.images
+        return (_more_to_judge(counts, kind), *((_CHECK_DATA,) if doubted else ()))
     by_bits = _lost_by_bits(loss, circumstances)
     if by_bits is not None:
         return (by_bits,)
@@ -220,14 +240,13 @@ def _train(circumstances: Circumstances) -> str:
     return "train after recovery (--finetune 2min)"
 
 
-def _more_to_judge(counts: AnswerCounts | None) -> str:
+def _more_to_judge(counts: AnswerCounts | None, kind: AccuracyKind) -> str:
     """How many held-out images would decide if the shares stayed as they are."""
-    how = "give more calibration images, or keep more of them back to judge (--held-out)"
+    options = "(--calibration, --held-out)"
     times = 2
     while counts is not None and times <= _MOST_TIMES_MORE:
         more = AnswerCounts(**{name: times * count for name, count in vars(counts).items()})
-        found = loss_of_answers(more)
-        if found is not None and grade(found, ANSWER_LIMITS) is not Grade.INCONCLUSIVE:
-            return f"{how}: about {more.images:,} held-out images would tell"
+        if grade_answers(more, kind) is not Grade.INCONCLUSIVE:
+            return f"judge by more images, about {more.images:,} held out {options}"
         times *= 2
-    return how
+    return f"judge by more images {options}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edgeprune.artifacts.report import AccuracyKind, Grade, RunReport, Verdict
+from edgeprune.artifacts.report import AccuracyKind, Grade, RunReport, Usability, Verdict
 
 
 class Tone(Enum):
@@ -38,14 +38,21 @@ def build_headline(report: RunReport) -> Headline | None:
     usability = report.usability
     if usability is None:
         return None
-    *first, last = usability.what_to_do or ("",)
-    advice = f"{', '.join(first)}, or {last}" if first else last
+    advice = advice_in_words(usability)
     passed = all(figure.verdict is Verdict.PASSED for figure in report.parity)
     return Headline(
         text=usability.headline if passed else f"A CHECK FAILED; {usability.headline}",
-        what_to_do=f"what to do: {advice}" if advice else "",
+        what_to_do=advice,
         tone=_TONES[usability.grade] if passed else Tone.BAD,
     )
+
+
+def advice_in_words(usability: Usability) -> str:
+    """What to do in one line; empty where nothing is to be done."""
+    if not usability.what_to_do:
+        return ""
+    *first, last = usability.what_to_do
+    return f"what to do: {', '.join(first)}, or {last}" if first else f"what to do: {last}"
 
 
 def answers_in_words(report: RunReport) -> str:
@@ -55,10 +62,9 @@ def answers_in_words(report: RunReport) -> str:
         return ""
     if report.accuracy_kind is AccuracyKind.AGREEMENT:
         return f" Of the original's {counts.kept_from:,} answers {counts.lost:,} are lost."
-    return (
-        f" Of {counts.kept_from:,} right answers of the original {counts.lost:,} are lost; of the "
-        f"{counts.images - counts.kept_from:,} others {counts.gained:,} are put right."
-    )
+    others = counts.images - counts.kept_from
+    gained = f"; of the {others:,} others {counts.gained:,} are put right" if others else ""
+    return f" Of {counts.kept_from:,} right answers of the original {counts.lost:,} are lost{gained}."
 
 
 def as_sentence(text: str) -> str:

@@ -115,6 +115,7 @@ def synthetic_budget() -> BudgetSection:
 def usability(lost: int, gained: int) -> Usability:
     """Of 360 held-out images the original has 355 right."""
     return judge_usability(
+        AccuracyKind.TOP1,
         accuracy("ONNX", (355 - lost + gained) / 360),
         AnswerCounts(images=360, kept_from=355, lost=lost, gained=gained),
         Circumstances(
