@@ -12,7 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, ParityFigure, Verdict
+from edgeprune.artifacts.report import (
+    AccuracyFigure,
+    AccuracyKind,
+    AnswerCounts,
+    Deviation,
+    ParityFigure,
+    Verdict,
+)
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 
@@ -194,6 +201,20 @@ def points_lost(original: Outputs, outputs: Outputs, labels: NDArray[np.int64] |
         for found in (original, outputs)
     )
     return 100 * (after if kind is AccuracyKind.RELATIVE_ERROR else before - after)
+
+
+def answer_counts(original: Outputs, delivered: Outputs, labels: Tensor | None) -> AnswerCounts | None:
+    """Answers of the original that another network keeps, image by image; ``None`` without class scores."""
+    if not is_classifier(original):
+        return None
+    before, after = original[0].argmax(1), delivered[0].argmax(1)
+    truth = before if labels is None else labels.numpy()
+    return AnswerCounts(
+        images=len(before),
+        kept_from=int((before == truth).sum()),
+        lost=int(((before == truth) & (after != truth)).sum()),
+        gained=int(((before != truth) & (after == truth)).sum()),
+    )
 
 
 def accuracies(

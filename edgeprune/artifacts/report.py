@@ -10,7 +10,7 @@ from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFi
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
 from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.1"
+REPORT_SCHEMA_VERSION = "1.2"
 
 
 class AccuracyKind(Enum):
@@ -26,6 +26,49 @@ class Verdict(Enum):
 
     PASSED = "passed"
     FAILED = "failed"
+
+
+class Grade(Enum):
+    """What the delivered network is good for, by the answers (or outputs) that it keeps of the original's."""
+
+    USABLE = "usable"
+    INCONCLUSIVE = "inconclusive"
+    DEGRADED = "degraded"
+    NOT_USABLE = "not usable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCounts:
+    """Held-out images by what the original and the delivered network answer.
+
+    ``kept_from``: answers of the original that count, which are the right ones, or without labels all;
+    ``lost``: those of them that the delivered network gives no more; ``gained``: images that it has right and
+    the original has not.
+    """
+
+    images: int
+    kept_from: int
+    lost: int
+    gained: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usability:
+    """Whether the delivered network is any good, in a sentence that comes before everything else.
+
+    ``loss`` is the share of the original's answers that are lost, less those gained, or the relative squared
+    error where the outputs are no class scores; ``low`` and ``high`` are its 95% interval; ``None``: the
+    original has no answers to lose. ``what_to_do`` is empty where nothing is to be done.
+    """
+
+    grade: Grade
+    headline: str
+    what_to_do: tuple[str, ...]
+    loss: float | None
+    low: float | None
+    high: float | None
+    images: int
+    answers: AnswerCounts | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,9 +281,13 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one."""
+    """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one.
+
+    ``usability`` is ``None`` only in a report of schema 1.1, which had none.
+    """
 
     schema_version: str
+    usability: Usability | None = None
     created_utc: str
     model: ModelSection
     calibration: CalibrationSection

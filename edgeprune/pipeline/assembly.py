@@ -84,6 +84,7 @@ def assemble_report(
     """The report of a finished run."""
     return RunReport(
         schema_version=REPORT_SCHEMA_VERSION,
+        usability=judged.usability,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         model=model_section(prepared),
         calibration=calibration_section(prepared),

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from edgeprune import exporting, outputs, parity
+from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.latency import LatencyPrediction
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import DeploymentSection, ParityFigure, QuantizationSection, RunReport
+from edgeprune.artifacts.report import (
+    AccuracyFigure,
+    AccuracyKind,
+    AnswerCounts,
+    DeploymentSection,
+    Grade,
+    ParityFigure,
+    QuantizationSection,
+    RunReport,
+    Usability,
+)
 from edgeprune.files import atomic_write_text
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
@@ -24,11 +36,14 @@ from edgeprune.pipeline.fewer_bits import FLOAT_FILE, details_of, notes_of, note
 from edgeprune.pipeline.stages import PARITY_TOLERANCE, compare_outputs
 from edgeprune.pipeline.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
 from edgeprune.pipeline.tracing import first_apart, inner_deviations, traced_onnx, traced_torch
+from edgeprune.pipeline.usability import Circumstances, judge_usability, loss_value
+from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
 from edgeprune.targets import TargetProfile
 
 LATENCY_PAIRS = 100
+_log = logging.getLogger("edgeprune.pipeline")
 
 
 def deliver(
@@ -52,7 +67,7 @@ def deliver(
         if candidates is not None and planned.search is not None:
             chosen = candidates.place_of(planned.search.chosen)
         quantized = _quantize(run, prepared, folder, chosen)
-        judged = _judge(run, prepared, pruned, folder, quantized)
+        judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         _compare_with_search(run, prepared.target, planned, deployment)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
@@ -124,7 +139,12 @@ def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -
 
 
 def _judge(
-    run: Run, prepared: Prepared, pruned: Pruned, folder: Path, quantized: QuantizationSection | None
+    run: Run,
+    prepared: Prepared,
+    planned: Planned,
+    pruned: Pruned,
+    folder: Path,
+    quantized: QuantizationSection | None,
 ) -> Judged:
     with run.stage("judge"):
         held = prepared.calibration.held_out
@@ -146,7 +166,38 @@ def _judge(
         if quantized is not None:
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
         kind, figures_found = parity.accuracies(by_stage, held.labels)
-    return Judged(kind=kind, figures=figures_found)
+        usability = _usability(run, planned, kind, figures_found, by_stage, prepared.calibration)
+    if usability.grade is not Grade.USABLE:
+        _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
+    return Judged(kind=kind, figures=figures_found, usability=usability)
+
+
+def _usability(
+    run: Run,
+    planned: Planned,
+    kind: AccuracyKind,
+    figures_found: tuple[AccuracyFigure, ...],
+    by_stage: dict[str, parity.Outputs],
+    calibration: CalibrationSet,
+) -> Usability:
+    """Grade the last stage against the first, in the light of what was asked for."""
+    original, labels = by_stage["original"], calibration.held_out.labels
+
+    def counts(outputs: parity.Outputs) -> AnswerCounts | None:
+        return parity.answer_counts(original, outputs, labels)
+
+    options, in_32_bits = run.options, figures_found[-1].stage == "ONNX"
+    circumstances = Circumstances(
+        macs_removed_share=planned.plan.macs_removed_share,
+        in_budget=planned.search is not None,
+        finetuned=options.finetune is not None,
+        recipe=options.recipe,
+        fitting_images=len(calibration.fitting),
+        precision=options.precision,
+        float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
+    )
+    delivered = figures_found[-1]
+    return judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
 
 
 def _profile(

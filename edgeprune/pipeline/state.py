@@ -20,7 +20,7 @@ from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
 from edgeprune.graph.blocks import ResidualBlock
 from edgeprune.targets import HOST, TargetProfile
 
@@ -150,7 +150,8 @@ class Pruned:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Quality by stage on the held-out images."""
+    """Quality by stage on the held-out images, and what that makes of the delivered network."""
 
     kind: AccuracyKind
     figures: tuple[AccuracyFigure, ...]
+    usability: Usability

@@ -10,6 +10,9 @@ from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 
+_READABLE = (REPORT_SCHEMA_VERSION, "1.1")
+"""What is read: 1.1 only lacks ``usability``."""
+
 
 def report_to_json(report: RunReport) -> str:
     """The text of ``report.json``."""
@@ -41,10 +44,11 @@ def read_json(path: str | Path) -> RunReport:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version is None:
         raise UsageError(f"{shown} has no schema_version; name a report.json written by edgeprune")
-    if version != REPORT_SCHEMA_VERSION:
+    if version not in _READABLE:
+        known = " and ".join(map(repr, _READABLE))
         raise UsageError(
-            f"report {shown} has schema version {version!r}, this edgeprune reads "
-            f"{REPORT_SCHEMA_VERSION!r}; read it with the edgeprune that wrote it, or run that again"
+            f"report {shown} has schema version {version!r}, this edgeprune reads {known}; read it with the "
+            "edgeprune that wrote it, or run that again"
         )
     try:
         return from_jsonable(RunReport, data)

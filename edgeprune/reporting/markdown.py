@@ -8,13 +8,14 @@ from pathlib import Path
 from edgeprune.artifacts.report import RunReport
 from edgeprune.files import atomic_write_text
 from edgeprune.reporting.document import Document, Table, build_document
+from edgeprune.reporting.headline import as_sentence
 
 
 def render_markdown(report: RunReport) -> str:
-    """The report for ``report.md``: verdict first, then warnings, then the tables."""
+    """The report for ``report.md``: whether it is any good, the verdict, then warnings, then the tables."""
     document = build_document(report)
     blocks = [
-        f"# {escape(document.title)}",
+        *_headline(document),
         _verdict(document),
         *_alerts(document),
         *(_table(table) for table in document.tables),
@@ -44,6 +45,15 @@ def _code(text: str) -> str:
         return ""
     fence = "`" * (max((len(run) for run in re.findall(r"`+", joined)), default=0) + 1)
     return f"{fence} {joined} {fence}" if "`" in joined else f"{fence}{joined}{fence}"
+
+
+def _headline(document: Document) -> list[str]:
+    """The headline is the title: what ``head -1`` and a list of files show."""
+    found = document.headline
+    if found is None:
+        return [f"# {escape(document.title)}"]
+    advice = [f"**{escape(as_sentence(found.what_to_do))}**"] if found.what_to_do else []
+    return [f"# {escape(as_sentence(found.text))}", *advice, escape(document.title)]
 
 
 def _verdict(document: Document) -> str:

@@ -9,15 +9,27 @@ from rich.text import Text
 
 from edgeprune.artifacts.report import RunReport
 from edgeprune.reporting.document import Document, Table, build_document
+from edgeprune.reporting.headline import Tone
+
+_COLOURS = {Tone.GOOD: "green", Tone.DOUBTFUL: "yellow", Tone.BAD: "red"}
 
 
 def render_terminal(report: RunReport) -> RenderableType:
     """The report as a rich renderable; names in it are never read as markup."""
     document = build_document(report)
-    parts: list[RenderableType] = [_verdict(document), *_alerts(document)]
+    parts: list[RenderableType] = [*_headline(document), _verdict(document), *_alerts(document)]
     for table in document.tables:
         parts.extend(_table(table))
     return Group(*parts)
+
+
+def _headline(document: Document) -> list[RenderableType]:
+    found = document.headline
+    if found is None:
+        return []
+    style = f"bold {_COLOURS[found.tone]}"
+    advice = [Text(found.what_to_do, style=_COLOURS[found.tone])] if found.what_to_do else []
+    return [Text(found.text, style=style), *advice]
 
 
 def _verdict(document: Document) -> RenderableType:
@@ -27,7 +39,8 @@ def _verdict(document: Document) -> RenderableType:
     for label, text in document.verdict:
         grid.add_row(Text(label), Text(text))
     heading = document.title if document.passed else f"{document.title}: A CHECK FAILED"
-    style = "green" if document.passed else "bold red"
+    tone = Tone.GOOD if document.headline is None else document.headline.tone
+    style = _COLOURS[tone] if document.passed else "bold red"
     return Panel(grid, title=Text(heading), border_style=style, title_align="left")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.artifacts.latency import (
     LatencyMeasurement,
@@ -11,10 +13,12 @@ from edgeprune.artifacts.latency import (
     Provenance,
 )
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     AccuracyFigure,
     AccuracyKind,
+    AnswerCounts,
     CalibrationSection,
     DeploymentSection,
     Environment,
@@ -26,8 +30,10 @@ from edgeprune.artifacts.report import (
     RecoverySection,
     RunReport,
     StageTime,
+    Usability,
     Verdict,
 )
+from edgeprune.pipeline.usability import Circumstances, judge_usability
 
 
 def measurement(p50: float) -> LatencyMeasurement:
@@ -107,9 +113,34 @@ def synthetic_budget() -> BudgetSection:
     )
 
 
+def usability(lost: int, gained: int) -> Usability:
+    """Of 360 held-out images the original has 355 right."""
+    return judge_usability(
+        AccuracyKind.TOP1,
+        accuracy("ONNX", (355 - lost + gained) / 360),
+        AnswerCounts(images=360, kept_from=355, lost=lost, gained=gained),
+        Circumstances(
+            macs_removed_share=0.2613,
+            in_budget=False,
+            finetuned=False,
+            recipe=None,
+            fitting_images=1000,
+            precision=Precision.FP32,
+        ),
+    )
+
+
+def ruined_report() -> RunReport:
+    """The same run with a network that recovery has ruined."""
+    report = synthetic_report()
+    figures = (*report.accuracy[:2], accuracy("recovered", 0.0806), accuracy("ONNX", 0.0806))
+    return replace(report, accuracy=figures, usability=usability(lost=328, gained=2))
+
+
 def synthetic_report() -> RunReport:
     return RunReport(
         schema_version=REPORT_SCHEMA_VERSION,
+        usability=usability(lost=4, gained=2),
         created_utc="2030-01-02T03:04:05+00:00",
         model=ModelSection(
             source="models/odd|name_[bold].safetensors",

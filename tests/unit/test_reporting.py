@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_report import parity, synthetic_budget, synthetic_report
+from synthetic_report import parity, ruined_report, synthetic_budget, synthetic_report, usability
 
 from edgeprune.artifacts.latency import LatencyRatio, Provenance
-from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, AccuracyKind, RunReport, Verdict
+from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, AccuracyKind, Grade, RunReport, Verdict
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.reporting import read_json, render_markdown, render_terminal, report_to_json, write_json
 from edgeprune.reporting.formatting import (
@@ -60,6 +60,68 @@ def test_golden_of_a_budget(name: str) -> None:
     assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
 
 
+@pytest.mark.parametrize("name", RENDERERS)
+def test_golden_of_a_network_that_is_not_usable(name: str) -> None:
+    text = RENDERERS[name](ruined_report())
+    golden = GOLDEN / f"ruined-{name}"
+    if os.environ.get(UPDATE_FLAG) == "1":
+        golden.write_text(text, encoding="utf-8")
+    expected = golden.read_text(encoding="utf-8")
+    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_a_network_that_is_not_usable_is_the_first_thing_said(width: int) -> None:
+    said = "loses 92 of 100 answers: not usable"
+    report = ruined_report()
+    terminal, markdown = terminal_text(report, width), render_markdown(report)
+    assert terminal.startswith(said)
+    assert markdown.startswith(f"# L{said[1:]}")
+    first, second, *_ = json.loads(report_to_json(report)).items()
+    assert first[0] == "schema_version"
+    assert second[0] == "usability"
+    assert second[1]["headline"].startswith(said)
+    for text in (terminal, markdown):
+        advice = " ".join(text.split())[:500].lower()
+        assert all(word in advice for word in ("cut less (--ratio 0.13)", "--finetune", "more images"))
+
+
+def test_the_colour_of_headline_and_frame_follows_the_grade() -> None:
+    def colours(report: RunReport) -> set[str]:
+        stream = io.StringIO()
+        Console(file=stream, width=100, color_system="standard", force_terminal=True).print(
+            render_terminal(report)
+        )
+        head = stream.getvalue().split("Warnings and notes")[0].splitlines()
+        return {code for line in (head[0], head[-2]) for code in re.findall(r"\x1b\[(?:1;)?(3[1-3])m", line)}
+
+    red, green, yellow = {"31"}, {"32"}, {"33"}
+    assert colours(synthetic_report()) == green
+    assert colours(ruined_report()) == red
+    degraded = dataclasses.replace(synthetic_report(), usability=usability(lost=30, gained=0))
+    assert degraded.usability is not None
+    assert degraded.usability.grade is Grade.DEGRADED
+    assert colours(degraded) == yellow
+
+
+@pytest.mark.parametrize("render", [render_markdown, terminal_text])
+def test_the_checks_are_not_taken_for_accuracy(render: typing.Callable[[RunReport], str]) -> None:
+    text = " ".join(render(ruined_report()).split())
+    assert "checks passed" not in text
+    assert "2 steps checked, each computes what its input did; this is not about accuracy" in text
+
+
+def test_a_report_from_before_usability_is_read_and_shown(tmp_path: Path) -> None:
+    data = json.loads(report_to_json(synthetic_report()))
+    del data["usability"]
+    data["schema_version"] = "1.1"
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    report = read_json(tmp_path / "report.json")
+    assert report == dataclasses.replace(synthetic_report(), schema_version="1.1", usability=None)
+    assert render_markdown(report).startswith("# edgeprune: ")
+    assert "usable" not in terminal_text(report)
+
+
 def test_a_search_survives_the_round_trip(tmp_path: Path) -> None:
     report = dataclasses.replace(synthetic_report(), budget=synthetic_budget())
     write_json(report, tmp_path / "report.json")
@@ -93,10 +155,10 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ("not json", "is not JSON"),
         ("[]", "has no schema_version"),
         ('{"model": 1}', "has no schema_version"),
-        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.1'"),
+        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.2' and '1.1'"),
         (
-            '{"schema_version": "1.1"}',
-            "does not fit schema 1.1: RunReport: unknown fields [], missing fields",
+            '{"schema_version": "1.2"}',
+            "does not fit schema 1.2: RunReport: unknown fields [], missing fields",
         ),
     ],
 )
@@ -146,7 +208,8 @@ def test_a_failed_check_is_the_first_thing_said() -> None:
     head = render_markdown(bad).split("## ")[0]
     assert "A CHECK FAILED" in head
     assert "1 of 3 parity checks (ORT against ONNX)" in head
-    assert "A CHECK FAILED" in terminal_text(bad)
+    assert head.startswith("# A CHECK FAILED")
+    assert terminal_text(bad).startswith("A CHECK FAILED")
 
 
 def test_warnings_and_notes_stand_before_the_tables_once_each() -> None:

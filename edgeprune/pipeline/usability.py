@@ -1,0 +1,252 @@
+"""Grade what is delivered by what it keeps of the original, and say what to do where that is too little."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts, Grade, Usability
+from edgeprune.parity import wilson_interval
+
+FEWEST_IMAGES = 10
+"""Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no
+interval of independent draws reckons with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Losses that divide the grades: the first two against the sure (low) end of the interval, the last
+    against its high end."""
+
+    not_usable: float
+    degraded: float
+    usable: float
+
+
+ANSWER_LIMITS = Limits(not_usable=0.25, degraded=0.03, usable=0.10)
+"""Shares of right answers. A quarter lost for sure is more than any cut is worth: a smaller network would
+do better. Three in a hundred for sure are more than people give for speed (one to two points are usual).
+Usable is said only where more than one in ten can be excluded, which takes 35 images without a loss."""
+AGREEMENT_LIMITS = Limits(not_usable=0.25, degraded=0.05, usable=0.10)
+"""Shares of answers where nobody knows which are right. Some that change were wrong: ResNet-20 without a
+quarter of its MACs changes 4.1 of 100 and loses .9 of the right ones (docs/architecture.md)."""
+ERROR_LIMITS = Limits(not_usable=0.50, degraded=0.05, usable=0.10)
+"""Relative squared errors of outputs that are no class scores. At 1 an output of zeros would do as well, and
+a half is not far from it; a twentieth is a signal-to-noise ratio of 13 dB."""
+
+_MOST_TIMES_MORE = 64
+_CHECK_DATA = "check the labels and the preprocessing (--card, --mean, --std)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What is lost with its 95% interval: a share of the original's answers, or a relative squared error."""
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What the advice follows from; ``float_loss`` is that of the 32-bit file beside one in fewer bits."""
+
+    macs_removed_share: float
+    in_budget: bool
+    finetuned: bool
+    recipe: str | None
+    fitting_images: int
+    precision: Precision
+    float_loss: float | None = None
+
+
+def loss_of_answers(counts: AnswerCounts) -> Loss | None:
+    """Share of the original's answers lost, less those gained; ``None`` where it has none.
+
+    The images that the original has right, and the others, are two independent samples: the interval of the
+    difference squares and adds the distances of their Wilson intervals (Newcombe 1998; Zou and Donner 2008).
+    """
+    kept_from, others = counts.kept_from, counts.images - counts.kept_from
+    if kept_from == 0:
+        return None
+    lost = counts.lost / kept_from
+    lost_low, lost_high = wilson_interval(counts.lost, kept_from)
+    if others == 0:
+        return Loss(value=lost, low=lost_low, high=lost_high, images=counts.images)
+    weight = others / kept_from
+    gained = weight * counts.gained / others
+    gained_low, gained_high = (weight * end for end in wilson_interval(counts.gained, others))
+    value = lost - gained
+    return Loss(
+        value=value,
+        low=value - math.hypot(lost - lost_low, gained_high - gained),
+        high=value + math.hypot(lost_high - lost, gained - gained_low),
+        images=counts.images,
+    )
+
+
+def loss_of_outputs(figure: AccuracyFigure) -> Loss:
+    """The relative squared error of outputs that are no class scores."""
+    return Loss(value=figure.value, low=figure.low, high=figure.high, images=figure.images)
+
+
+def loss_value(figure: AccuracyFigure, counts: AnswerCounts | None) -> float | None:
+    """What a stage loses, of answers where there are counts."""
+    loss = loss_of_outputs(figure) if counts is None else loss_of_answers(counts)
+    return None if loss is None else loss.value
+
+
+def grade(loss: Loss, limits: Limits) -> Grade:
+    """The worst that the low end of the interval proves, or usable if the high end excludes what is not."""
+    if not math.isfinite(loss.value):
+        return Grade.NOT_USABLE
+    if loss.images < FEWEST_IMAGES:
+        return Grade.INCONCLUSIVE
+    if loss.low > limits.not_usable:
+        return Grade.NOT_USABLE
+    if loss.low > limits.degraded:
+        return Grade.DEGRADED
+    return Grade.USABLE if loss.high <= limits.usable else Grade.INCONCLUSIVE
+
+
+def grade_answers(counts: AnswerCounts, kind: AccuracyKind) -> Grade:
+    """The same of answers; none where the original has too few right to tell."""
+    loss = loss_of_answers(counts)
+    if loss is None or counts.kept_from < FEWEST_IMAGES:
+        return Grade.INCONCLUSIVE
+    return grade(loss, AGREEMENT_LIMITS if kind is AccuracyKind.AGREEMENT else ANSWER_LIMITS)
+
+
+def judge_usability(
+    kind: AccuracyKind,
+    delivered: AccuracyFigure,
+    counts: AnswerCounts | None,
+    circumstances: Circumstances,
+) -> Usability:
+    """Grade the delivered network; ``counts`` are those of class scores, ``None`` for other outputs."""
+    loss = loss_of_outputs(delivered) if counts is None else loss_of_answers(counts)
+    if loss is None or (counts is not None and counts.images >= FEWEST_IMAGES > counts.kept_from):
+        assert counts is not None
+        return _nothing_to_lose(loss, counts)
+    found = grade(loss, ERROR_LIMITS) if counts is None else grade_answers(counts, kind)
+    return Usability(
+        grade=found,
+        headline=_words_of_error(found, loss) if counts is None else _words_of_answers(found, loss),
+        what_to_do=_advice(kind, found, loss, counts, circumstances),
+        loss=loss.value,
+        low=loss.low,
+        high=loss.high,
+        images=loss.images,
+        answers=counts,
+    )
+
+
+def _nothing_to_lose(loss: Loss | None, counts: AnswerCounts) -> Usability:
+    """The original is right so seldom that its answers tell nothing."""
+    return Usability(
+        grade=Grade.INCONCLUSIVE,
+        headline=(
+            f"cannot be judged: the original itself is right on only {counts.kept_from} of "
+            f"{_images(counts.images)}"
+        ),
+        what_to_do=(_CHECK_DATA,),
+        loss=None if loss is None else loss.value,
+        low=None if loss is None else loss.low,
+        high=None if loss is None else loss.high,
+        images=counts.images,
+        answers=counts,
+    )
+
+
+def _words_of_answers(found: Grade, loss: Loss) -> str:
+    low, high = _hundredths(loss.low), _hundredths(loss.high)
+    if found is Grade.INCONCLUSIVE:
+        low, high = (_hundredths(max(0.0, end)) for end in (loss.low, loss.high))
+        return (
+            f"cannot be judged by {_images(loss.images)}: loses between {low} and {high} of 100 answers "
+            "(95% interval)"
+        )
+    lost = f"loses {_hundredths(loss.value)} of 100 answers"
+    if loss.value <= 0:
+        lost = "no measurable loss of answers"
+    return f"{lost}: {found.value} (95% interval {low} to {high}; {_images(loss.images)})"
+
+
+def _words_of_error(found: Grade, loss: Loss) -> str:
+    interval = f"95% interval {loss.low:.2g} to {loss.high:.2g}"
+    error = f"relative squared error of {loss.value:.2g} against the original"
+    if found is Grade.INCONCLUSIVE:
+        return f"cannot be judged by {_images(loss.images)}: {error} ({interval})"
+    return f"{error}: {found.value} ({interval}; {_images(loss.images)})"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} held-out image{'' if count == 1 else 's'}"
+
+
+def _hundredths(share: float) -> str:
+    """Of 100, without decimals from ten on."""
+    percent = 100 * share
+    return f"{round(percent, 0 if abs(percent) >= 10 else 1) + 0.0:g}"
+
+
+def _advice(
+    kind: AccuracyKind,
+    found: Grade,
+    loss: Loss,
+    counts: AnswerCounts | None,
+    circumstances: Circumstances,
+) -> tuple[str, ...]:
+    if found is Grade.USABLE:
+        return ()
+    if found is Grade.INCONCLUSIVE:
+        doubted = counts is not None and 2 * counts.kept_from < counts.images
+        return (_more_to_judge(counts, kind), *((_CHECK_DATA,) if doubted else ()))
+    by_bits = _lost_by_bits(loss, circumstances)
+    if by_bits is not None:
+        return (by_bits,)
+    return (
+        _cut_less(circumstances),
+        _train(circumstances),
+        f"calibrate with more images than the {circumstances.fitting_images:,} that ranking and recovery had",
+    )
+
+
+def _lost_by_bits(loss: Loss, circumstances: Circumstances) -> str | None:
+    """What to do where most of the loss comes from storing the network in fewer bits."""
+    before = circumstances.float_loss
+    if before is None or loss.value - before <= 0.5 * loss.value:
+        return None
+    how = "" if circumstances.precision is Precision.AUTO else "--precision auto "
+    return (
+        f"most of it goes with the fewer bits of --precision {circumstances.precision.value}: ship "
+        f"model-fp32.onnx, which lies beside it, or limit the loss ({how}--max-drop 1)"
+    )
+
+
+def _cut_less(circumstances: Circumstances) -> str:
+    if circumstances.in_budget:
+        return "allow more latency, size or memory, or less loss (--max-drop 1)"
+    return f"cut less (--ratio {max(0.01, circumstances.macs_removed_share / 2):.2g})"
+
+
+def _train(circumstances: Circumstances) -> str:
+    if circumstances.recipe is not None:
+        return f"train longer in {circumstances.recipe}"
+    if circumstances.finetuned:
+        return "train longer after recovery (--finetune with more steps or time)"
+    return "train after recovery (--finetune 2min)"
+
+
+def _more_to_judge(counts: AnswerCounts | None, kind: AccuracyKind) -> str:
+    """How many held-out images would decide if the shares stayed as they are."""
+    options = "(--calibration, --held-out)"
+    times = 2
+    while counts is not None and times <= _MOST_TIMES_MORE:
+        more = AnswerCounts(**{name: times * count for name, count in vars(counts).items()})
+        if grade_answers(more, kind) is not Grade.INCONCLUSIVE:
+            return f"judge by more images, about {more.images:,} held out {options}"
+        times *= 2
+    return f"judge by more images {options}"

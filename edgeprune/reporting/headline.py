@@ -1,0 +1,72 @@
+"""The line that nobody may overlook: whether the delivered network is any good, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from edgeprune.artifacts.report import AccuracyKind, Grade, RunReport, Usability, Verdict
+
+
+class Tone(Enum):
+    """How a headline is to be taken."""
+
+    GOOD = "good"
+    DOUBTFUL = "doubtful"
+    BAD = "bad"
+
+
+_TONES = {
+    Grade.USABLE: Tone.GOOD,
+    Grade.INCONCLUSIVE: Tone.DOUBTFUL,
+    Grade.DEGRADED: Tone.DOUBTFUL,
+    Grade.NOT_USABLE: Tone.BAD,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """One sentence, and what to do about it (empty: nothing)."""
+
+    text: str
+    what_to_do: str
+    tone: Tone
+
+
+def build_headline(report: RunReport) -> Headline | None:
+    """Of a report; ``None`` where its schema had none. A failed check comes before all else."""
+    usability = report.usability
+    if usability is None:
+        return None
+    advice = advice_in_words(usability)
+    passed = all(figure.verdict is Verdict.PASSED for figure in report.parity)
+    return Headline(
+        text=usability.headline if passed else f"A CHECK FAILED; {usability.headline}",
+        what_to_do=advice,
+        tone=_TONES[usability.grade] if passed else Tone.BAD,
+    )
+
+
+def advice_in_words(usability: Usability) -> str:
+    """What to do in one line; empty where nothing is to be done."""
+    if not usability.what_to_do:
+        return ""
+    *first, last = usability.what_to_do
+    return f"what to do: {', '.join(first)}, or {last}" if first else f"what to do: {last}"
+
+
+def answers_in_words(report: RunReport) -> str:
+    """What a headline's answers are of; empty where there are none."""
+    counts = None if report.usability is None else report.usability.answers
+    if counts is None:
+        return ""
+    if report.accuracy_kind is AccuracyKind.AGREEMENT:
+        return f" Of the original's {counts.kept_from:,} answers {counts.lost:,} are lost."
+    others = counts.images - counts.kept_from
+    gained = f"; of the {others:,} others {counts.gained:,} are put right" if others else ""
+    return f" Of {counts.kept_from:,} right answers of the original {counts.lost:,} are lost{gained}."
+
+
+def as_sentence(text: str) -> str:
+    """The text with a capital letter."""
+    return text[:1].upper() + text[1:]
