@@ -265,7 +265,7 @@ def rank(
     overwrite: bool = False,
     command: str | None = None,
 ) -> RankingReport:
-    """Value every channel by one or several criteria, and follow what is lost while filters are masked.
+    """Value every channel by one or several criteria, and follow what is lost while filters go.
 
     Args:
         criteria: names; see ``edgeprune.criteria.registry.criterion_names``.

@@ -20,10 +20,11 @@ from edgeprune.criteria.journals import Journals
 from edgeprune.criteria.registry import DEFAULT, criterion
 from edgeprune.errors import UsageError
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
+from edgeprune.graph.statistics import MAX_CHANNELS
 from edgeprune.pipeline import stages
 from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
 from edgeprune.pipeline.delivery import input_hashes
-from edgeprune.pipeline.evidence import gather, masking_game
+from edgeprune.pipeline.evidence import gather, original_outputs
 from edgeprune.pipeline.kept_values import check_journal, kept_values
 from edgeprune.pipeline.ranked_blocks import rank_blocks
 from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
@@ -121,7 +122,10 @@ def _blocks_report(
         axis=RemovedShare.MACS,
         images=blocks.held_out_images,
         filters=0,
-        curves=(),
+        reconstructing_points=0,
+        mask_points=0,
+        reconstructed=(),
+        masked=(),
     )
     ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
     return RankingReport(
@@ -165,7 +169,7 @@ def _channels_report(
         )
     scores = [_score(run, c, evidence, groups) for c in criteria]
     sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
-    removal = _removal(run, prepared, groups, scores)
+    removal = _removal(run, prepared, evidence, groups, scores)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=model_section(prepared),
@@ -226,25 +230,51 @@ def _sizes(
 
 
 def _removal(
-    run: Run, prepared: Prepared, groups: Sequence[CoupledGroup], scores: Sequence[Scores]
+    run: Run,
+    prepared: Prepared,
+    evidence: Evidence,
+    groups: Sequence[CoupledGroup],
+    scores: Sequence[Scores],
 ) -> RemovalCurves:
+    """Curves on held-out images; what estimates absent channels was found on the fitting ones."""
     held = prepared.calibration.held_out
     coupling = prepared.coupling
     filters = sum(len(g.players) for g in groups)
     axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
     labels = None if held.labels is None else held.labels.numpy()
+    reconstructing, places = evidence.recovery_game.mask_points
+    if reconstructing < places:
+        run.note(
+            f"{places - reconstructing} of {places} mask points mask absent channels in the reconstructed "
+            f"curves, too: they are wider than {MAX_CHANNELS:,} channels, or something else than a "
+            "convolution or linear layer reads them"
+        )
+    orders = [removal_order(cost_per_mac(s.removal_costs, coupling, groups), groups) for s in scores]
     with (
         run.stage("removal curves"),
-        progress.task("removing filters on held-out images", POINTS * len(scores)) as advance,
+        progress.task("removing filters on held-out images", 2 * POINTS * len(scores)) as advance,
     ):
-        game = masking_game(prepared.captured, coupling, held)
-        judge = RemovalJudge(game, coupling, labels, axis)
-        curves = []
-        for found in scores:
-            order = removal_order(cost_per_mac(found.removal_costs, coupling, groups), groups)
-            curves.append(judge.curve(found.criterion, order, filters, advance=advance))
+        reference = original_outputs(prepared.captured, held)
+        judges = [
+            RemovalJudge(game.on_batch(held, reference), coupling, labels, axis)
+            for game in (evidence.recovery_game, evidence.game)
+        ]
+        reconstructed, masked = (
+            tuple(
+                judge.curve(s.criterion, order, filters, advance=advance)
+                for s, order in zip(scores, orders, strict=True)
+            )
+            for judge in judges
+        )
     return RemovalCurves(
-        quality_kind=judge.kind, axis=axis, images=len(held), filters=filters, curves=tuple(curves)
+        quality_kind=judges[0].kind,
+        axis=axis,
+        images=len(held),
+        filters=filters,
+        reconstructing_points=reconstructing,
+        mask_points=places,
+        reconstructed=reconstructed,
+        masked=masked,
     )
 
 

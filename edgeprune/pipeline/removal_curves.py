@@ -1,4 +1,4 @@
-"""What the network loses while filters are masked: least cost per MAC first, and in random coalitions."""
+"""What the network loses while filters go: least cost per MAC first, and in random coalitions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RemovalJudge:
     """Follows removals on held-out images.
 
     Args:
-        game: masks absent players, over the held-out images.
+        game: masks or reconstructs absent players, over the held-out images.
         labels: of these images; without them agreement with the original is the quality.
     """
 

@@ -12,6 +12,7 @@ from edgeprune.reporting.drawing_words import listed
 from edgeprune.reporting.formatting import count_words, format_macs, format_share, significant
 from edgeprune.reporting.ranking_blocks import block_rows, quality_words
 from edgeprune.reporting.ranking_facts import (
+    AbsentChannels,
     BlockRanking,
     CriterionScores,
     GroupScores,
@@ -43,13 +44,14 @@ def criterion_words(found: CriterionScores) -> str:
     return "; ".join(part for part in dict.fromkeys(parts) if part)
 
 
-def areas_table(report: RankingReport) -> Table:
+def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
     """Areas under the removal curves, the best criterion first."""
-    rated = report.removal.curves[0].quality_auc is not None
+    curves = report.removal.curves(absent)
+    rated = curves[0].quality_auc is not None
     effort = {c.name: c.evaluations for c in report.criteria}
     rows = []
-    for place in best_first(report):
-        curve = report.removal.curves[place]
+    for place in best_first(report, absent):
+        curve = curves[place]
         areas = [area_words(curve.loss_auc, curve.loss_auc_standard_error)]
         if curve.quality_auc is not None:
             areas.insert(0, area_words(curve.quality_auc, curve.quality_auc_standard_error))
@@ -57,7 +59,7 @@ def areas_table(report: RankingReport) -> Table:
     quality = (f"AUC {quality_word(report)}",) if rated else ()
     columns = ("criterion", *quality, "AUC loss", "evaluations")
     return Table(
-        title=f"Areas under the curves over the share of {report.removal.axis.value} removed "
+        title=f"Absent channels {absent.value}: AUC over the share of {report.removal.axis.value} removed "
         f"({count_words(report.removal.images, 'held-out image')}, ± one standard error)",
         columns=columns,
         rows=tuple(rows),
@@ -142,13 +144,13 @@ def render_ranking(report: RankingReport) -> RenderableType:
         f"{report.model.source}: {ranked:,} of {report.players:,} prunable channels ranked in "
         f"{count_words(len(report.groups), 'group')}, {format_macs(report.macs)} an image"
     )
-    base = report.removal.curves[0].points[0]
+    base = report.removal.masked[0].points[0]
     kept = (
         "" if base.quality is None else f"{report.removal.quality_kind.value} {format_share(base.quality)}, "
     )
     told = Text(f"before removal: {kept}loss {significant(base.loss)} ({report.loss})")
     parts: list[RenderableType] = [head, told]
-    for table in (channels_table(report), areas_table(report)):
+    for table in (channels_table(report), *(areas_table(report, absent) for absent in AbsentChannels)):
         parts += [Text(), Text(table.title, style="bold"), _rich(table)]
     parts += [Text(f"note: {note}") for note in (*report.notes, *_criterion_notes(report))]
     return Group(*parts)
