@@ -122,6 +122,11 @@ class MaskedGame:
             values[chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
         return [torch.cat(p).numpy() for p in zip(*parts, strict=True)], values
 
+    def values_of(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Minus the loss (k,) of any outputs on all images."""
+        found = self._losses([torch.from_numpy(o) for o in outputs], torch.arange(self.num_images))
+        return np.asarray(-found.double().numpy())
+
     def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""
         masks = self._membership(memberships).requires_grad_(True)

@@ -14,7 +14,7 @@ from edgeprune import outputs, progress
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.scores import Scores
-from edgeprune.config import check_players
+from edgeprune.config import check_players, check_recover_at
 from edgeprune.criteria.base import Criterion, Evidence
 from edgeprune.criteria.journals import Journals
 from edgeprune.criteria.registry import DEFAULT, criterion
@@ -28,6 +28,7 @@ from edgeprune.pipeline.evidence import gather, original_outputs
 from edgeprune.pipeline.kept_values import check_journal, kept_values
 from edgeprune.pipeline.ranked_blocks import rank_blocks
 from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
+from edgeprune.pipeline.recovered_cuts import check_reachable, recovered_networks
 from edgeprune.pipeline.removal_curves import (
     POINTS,
     RemovalJudge,
@@ -57,7 +58,10 @@ _PACKAGES = ("edgeprune", "torch", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class RankChoices:
-    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file."""
+    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file.
+
+    ``recover_at``: shares of the MACs at which each criterion's network is recovered.
+    """
 
     criteria: tuple[str, ...]
     layers: tuple[str, ...] = ()
@@ -65,15 +69,17 @@ class RankChoices:
     players: RankedPlayers = RankedPlayers.CHANNELS
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES
     resume: bool = False
+    recover_at: tuple[float, ...] = ()
 
 
 def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
     """The criteria asked for, each once.
 
     Raises:
-        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, or
-            layers or criteria were named although blocks are ranked.
+        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, a
+            share is none, or layers, criteria or shares were named although blocks are ranked.
     """
+    check_recover_at(choices.recover_at, choices.players)
     if choices.max_evaluations is not None and choices.max_evaluations < 1:
         raise UsageError(
             f"--max-evaluations {choices.max_evaluations} was given; accepted is a whole number from 1 on"
@@ -155,6 +161,7 @@ def _channels_report(
     journals: Journals | None,
 ) -> RankingReport:
     groups = groups_of_layers(prepared.coupling, choices.layers)
+    check_reachable(choices.recover_at, prepared.coupling, groups)
     ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
     with run.stage("evidence"):
         evidence = replace(
@@ -169,7 +176,7 @@ def _channels_report(
         )
     scores = [_score(run, c, evidence, groups) for c in criteria]
     sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
-    removal = _removal(run, prepared, evidence, groups, scores)
+    removal = _removal(run, prepared, evidence, groups, scores, choices.recover_at)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=model_section(prepared),
@@ -235,6 +242,7 @@ def _removal(
     evidence: Evidence,
     groups: Sequence[CoupledGroup],
     scores: Sequence[Scores],
+    recover_at: Sequence[float],
 ) -> RemovalCurves:
     """Curves on held-out images; what estimates absent channels was found on the fitting ones."""
     held = prepared.calibration.held_out
@@ -250,6 +258,7 @@ def _removal(
             "convolution or linear layer reads them"
         )
     orders = [removal_order(cost_per_mac(s.removal_costs, coupling, groups), groups) for s in scores]
+    named = [(s.criterion, order) for s, order in zip(scores, orders, strict=True)]
     with (
         run.stage("removal curves"),
         progress.task("removing filters on held-out images", 2 * POINTS * len(scores)) as advance,
@@ -260,10 +269,7 @@ def _removal(
             for game in (evidence.recovery_game, evidence.game)
         ]
         reconstructed, masked = (
-            tuple(
-                judge.curve(s.criterion, order, filters, advance=advance)
-                for s, order in zip(scores, orders, strict=True)
-            )
+            tuple(judge.curve(name, order, filters, advance=advance) for name, order in named)
             for judge in judges
         )
     return RemovalCurves(
@@ -275,6 +281,7 @@ def _removal(
         mask_points=places,
         reconstructed=reconstructed,
         masked=masked,
+        recovered=recovered_networks(run, prepared, judges[0], named, filters, recover_at),
     )
 
 
@@ -336,6 +343,7 @@ def _settings(run: Run, criteria: Sequence[Criterion], choices: RankChoices, rat
         attention_unit=options.coupling.attention.value,
         prune_normalized=options.coupling.prune_normalized,
         players=choices.players.value,
+        recover_at=choices.recover_at,
     )
 
 

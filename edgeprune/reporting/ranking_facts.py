@@ -28,6 +28,7 @@ class RankSettings:
     attention_unit: str
     prune_normalized: bool
     players: str = "channels"
+    recover_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,14 @@ class RemovalCurve:
     points: tuple[RemovalPoint, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecoveredNetworks:
+    """Networks pruned in one criterion's order and recovered on the fitting images, one a cut asked for."""
+
+    criterion: str
+    points: tuple[RemovalPoint, ...]
+
+
 class RemovedShare(Enum):
     """What the horizontal axis of removal curves is a share of."""
 
@@ -150,7 +159,8 @@ class RemovalCurves:
 
     ``reconstructed``: absent channels are their best linear estimate from the present ones, by statistics of
     the fitting images, which stands for the recovered network; ``masked``: they are zero, as in the pruned
-    network before recovery. ``reconstructing_points`` of the ``mask_points`` do so, the others mask in both.
+    network before recovery. ``recovered``: networks at the shares of ``RankSettings.recover_at``, empty
+    where none was asked for. ``reconstructing_points`` of the ``mask_points`` do so, the others mask in both.
     ``axis``: filters where a single group loses them, else MACs, since filters of different groups differ.
     """
 
@@ -162,6 +172,7 @@ class RemovalCurves:
     mask_points: int
     reconstructed: tuple[RemovalCurve, ...]
     masked: tuple[RemovalCurve, ...]
+    recovered: tuple[RecoveredNetworks, ...] = ()
 
     def curves(self, absent: AbsentChannels) -> tuple[RemovalCurve, ...]:
         """The curves of one treatment."""

@@ -178,18 +178,25 @@ def removal_figure(report: RankingReport, absent: AbsentChannels) -> Figure:
     """Quality and loss on held-out images against the share of filters removed, one line a criterion."""
     removal, curves = report.removal, report.removal.curves(absent)
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
+    with_recovered = bool(removal.recovered) and absent is AbsentChannels.RECONSTRUCTED
     x = Axis(label=f"share of {removal.axis.value} removed", low=0.0, high=1.0, percent=True)
     quality = Panel(
         title=_capital(removal.quality_kind.value),
         x=x,
         y=Axis(label="share of images", low=0.0, high=1.0, percent=True),
-        series=tuple(_quality_series(report, i, curves) for i in range(len(curves))) if rated else (),
+        series=(
+            *(_quality_series(report, i, curves) for i in range(len(curves)) if rated),
+            *_recovered_series(report, absent, quality=True),
+        ),
     )
     loss = Panel(
         title="Loss",
         x=x,
         y=Axis(label=report.loss, low=0.0),
-        series=tuple(_loss_series(report, i, curves) for i in range(len(curves))),
+        series=(
+            *(_loss_series(report, i, curves) for i in range(len(curves))),
+            *_recovered_series(report, absent, quality=False),
+        ),
     )
     scope = "the whole network" if not report.settings.layers else ", ".join(report.settings.layers)
     return Figure(
@@ -203,7 +210,10 @@ def removal_figure(report: RankingReport, absent: AbsentChannels) -> Figure:
         panel_width=400.0,
         panel_height=330.0,
         legend=_legend(report, absent, rated),
-        notes=("AUC: mean height of the curve over the share removed (± one standard error over images)",),
+        notes=(
+            "AUC: mean height of the curve over the share removed (± one standard error over images)",
+            *(("single markers: networks that were pruned there and recovered",) if with_recovered else ()),
+        ),
     )
 
 
@@ -244,6 +254,29 @@ def _loss_series(report: RankingReport, index: int, curves: tuple[RemovalCurve, 
         for p in curve.points
     )
     return _series(curves, index, points)
+
+
+def _recovered_series(report: RankingReport, absent: AbsentChannels, *, quality: bool) -> list[Series]:
+    """Single points with their intervals, in the styles of the criteria's curves."""
+    if absent is AbsentChannels.MASKED:
+        return []
+    found = []
+    for index, networks in enumerate(report.removal.recovered):
+        points = []
+        for p in networks.points:
+            told = f"{networks.criterion}, recovered: {p.removed} filters removed, "
+            x = removed_share(report, p)
+            if not quality:
+                tooltip = f"{told}loss {significant(p.loss)}"
+                points.append(_point(x, p.loss, p.loss_standard_error, tooltip))
+            elif p.quality is not None:
+                tooltip = f"{told}{format_share(p.quality)}"
+                points.append(
+                    PlotPoint(x=x, y=p.quality, low=p.quality_low, high=p.quality_high, tooltip=tooltip)
+                )
+        if points:
+            found.append(Series(points=tuple(points), style=line_style(index), line=False))
+    return found
 
 
 def _series(curves: tuple[RemovalCurve, ...], index: int, points: tuple[PlotPoint, ...]) -> Series:

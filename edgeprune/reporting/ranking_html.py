@@ -15,6 +15,7 @@ from edgeprune.reporting.ranking_words import (
     blocks_words,
     channels_table,
     criterion_words,
+    recovered_table,
 )
 
 _STYLE = """\
@@ -107,11 +108,12 @@ def _removal(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
             f"lower the loss stay, the better.{places}"
         ),
         AbsentChannels.MASKED: (
-            "The same orders with absent channels at zero: the pruned networks before recovery, which "
-            "compress delivers to nobody."
+            "The same orders with absent channels at zero: the pruned networks as they are before recovery."
         ),
     }
     lines = ["<h2>What is lost while filters go</h2>"]
+    if removal.recovered:
+        lines += _table(recovered_table(report))
     for absent, name in REMOVAL_FILES.items():
         lines += [f"<p>{told[absent]}</p>", _figure(figures[name]), *_table(areas_table(report, absent))]
     return lines

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.reporting.drawing_words import listed
 from edgeprune.reporting.formatting import count_words, format_macs, format_share, significant
 from edgeprune.reporting.ranking_blocks import block_rows, quality_words
@@ -65,6 +66,36 @@ def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
         rows=tuple(rows),
         numeric=tuple(range(1, len(columns))),
     )
+
+
+def recovered_table(report: RankingReport) -> Table:
+    """Quality and loss of the recovered networks, cut by cut, least loss first."""
+    removal = report.removal
+    rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
+    rows = []
+    for place in range(len(removal.recovered[0].points)):
+        for found in sorted(removal.recovered, key=lambda r: r.points[place].loss):
+            p = found.points[place]
+            cells = [format_share(p.macs_removed_share), found.criterion]
+            if p.quality is not None:
+                cells.append(f"{format_share(p.quality)} ({p.quality_low:.1%} to {p.quality_high:.1%})")
+            error = known(p.loss_standard_error)
+            cells.append(significant(p.loss) + ("" if error is None else f" ± {significant(error, 2)}"))
+            rows.append(tuple(cells))
+    columns = ("MACs removed", "criterion", *((quality_word(report),) if rated else ()), "loss")
+    return Table(
+        title=f"Recovered networks ({count_words(removal.images, 'held-out image')}, 95% interval, "
+        "± one standard error)",
+        columns=columns,
+        rows=tuple(rows),
+        numeric=(0, *range(2, len(columns))),
+    )
+
+
+def removal_tables(report: RankingReport) -> tuple[Table, ...]:
+    """What is nearest to what is delivered first."""
+    recovered = (recovered_table(report),) if report.removal.recovered else ()
+    return (*recovered, *(areas_table(report, absent) for absent in AbsentChannels))
 
 
 def channels_table(report: RankingReport) -> Table:
@@ -150,7 +181,7 @@ def render_ranking(report: RankingReport) -> RenderableType:
     )
     told = Text(f"before removal: {kept}loss {significant(base.loss)} ({report.loss})")
     parts: list[RenderableType] = [head, told]
-    for table in (channels_table(report), *(areas_table(report, absent) for absent in AbsentChannels)):
+    for table in (channels_table(report), *removal_tables(report)):
         parts += [Text(), Text(table.title, style="bold"), _rich(table)]
     parts += [Text(f"note: {note}") for note in (*report.notes, *_criterion_notes(report))]
     return Group(*parts)

@@ -159,9 +159,9 @@ def render(rows: list[Row]) -> str:
     """Means over seeds: areas, then quality and loss at every cut, and how the treatments order criteria."""
     text = (
         "Filters go in the order of each criterion's removal costs per MAC, as `edgeprune rank` lets them; "
-        f"{rows[0]['quality']} and cross-entropy\non images that neither ranking nor recovery saw, means over "
-        "seeds. *Masked*: absent channels are zero. *Reconstructed*: their best linear\nestimate from the "
-        "present ones. *Recovered*: removed, and every layer solved anew, as `compress` does.\n\n"
+        f"{rows[0]['quality']} and cross-entropy\non images that neither ranking nor recovery saw, means "
+        "over seeds. *Masked*: absent channels are zero. *Reconstructed*: their best linear\nestimate from "
+        "the present ones. *Recovered*: removed, and every layer solved anew, as `compress` does.\n\n"
         "Areas under the curves of `edgeprune rank` (quality / loss):\n\n"
     )
     text += table_row(["criterion", "reconstructed", "masked"]) + table_row(["---"] * 3)

@@ -45,8 +45,8 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     """The digits example ranked by four criteria."""
     base = tmp_path_factory.mktemp("ranked")
     done = run(
-        "rank", *DIGITS_MODEL, "--calibration", DIGITS_DATA, *asked(*CRITERIA), "--threads", "1", "-o", "out",
-        cwd=base, scratch=base / "scratch",
+        "rank", *DIGITS_MODEL, "--calibration", DIGITS_DATA, *asked(*CRITERIA), "--recover-at", "0.5",
+        "--threads", "1", "-o", "out", cwd=base, scratch=base / "scratch",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return base / "out", done
@@ -148,6 +148,20 @@ def test_both_treatments_follow_the_same_removals(report: Any) -> None:
         assert rebuilt["quality_auc"] > masked["quality_auc"] + 0.1
 
 
+def test_the_network_is_recovered_at_the_cut_asked_for(report: Any) -> None:
+    removal = report["removal"]
+    assert report["settings"]["recover_at"] == [0.5]
+    assert [r["criterion"] for r in removal["recovered"]] == list(CRITERIA)
+    for found, curve in zip(removal["recovered"], removal["reconstructed"], strict=True):
+        (network,) = found["points"]
+        assert 0.5 <= network["macs_removed_share"] < 0.53
+        beyond = next(p for p in curve["points"] if p["macs_removed_share"] >= 0.5)
+        assert network["removed"] <= beyond["removed"]
+        assert network["loss"] < beyond["loss"]
+        assert network["quality"] > 0.95
+    assert report["durations_s"]["recover"] > 0
+
+
 def test_ours_leads_by_what_is_delivered_on_the_example(report: Any) -> None:
     """By more than three standard errors of the difference, were the errors independent."""
     ours, *others = report["removal"]["reconstructed"]
@@ -173,6 +187,11 @@ def test_the_terminal_shows_layers_and_areas(ranked: Any, report: Any) -> None:
     for group in report["groups"]:
         assert group["name"] in text
     assert "leaves first" in text
+    assert text.index("Recovered networks") < text.index("Absent channels reconstructed: ")
+    recovered = text[text.index("Recovered networks") : text.index("Absent channels reconstructed: ")]
+    shown = [line.split()[1] for line in recovered.splitlines() if " ± 0." in line]
+    best = sorted(report["removal"]["recovered"], key=lambda r: r["points"][0]["loss"])
+    assert shown == [r["criterion"] for r in best]
     leading, masked = text.split("Absent channels masked: ")
     leading = leading.split("Absent channels reconstructed: ")[1]
     for table, curves in ((leading, "reconstructed"), (masked, "masked")):
@@ -255,6 +274,8 @@ BAD = {
     "layer that stays": (("--layer", "head"), 2, ("no channel of layer 'head'", "output of the model")),
     "unknown criterion": (("--criterion", "hybird"), 2, ("no criterion 'hybird'", "did you mean 'hybrid'")),
     "too few evaluations": (("--max-evaluations", "1"), 2, ("max_evaluations=1", "too few", "need 3")),
+    "no share to recover at": (("--recover-at", "1.5"), 2, ("--recover-at 1.5", "between 0 and 1")),
+    "more than there is to remove": (("--recover-at", "0.999"), 2, ("--recover-at 0.999", "up to that")),
     "ratio": (("--ratio", "2"), 2, ("ratio 2 is not accepted", "between 0 and 1")),
     "no such data": (("--calibration", "nowhere"), 4, ("nowhere",)),
     "no such model": (("--arch", "nets.py:colour"), 3, ("do not fit",)),

@@ -48,6 +48,7 @@ from edgeprune.reporting.ranking_facts import (
     RankedGroup,
     RankingReport,
     RankSettings,
+    RecoveredNetworks,
     RemovalCurve,
     RemovalCurves,
     RemovalPoint,
@@ -389,6 +390,7 @@ def made_up(*, rated: bool = True) -> RankingReport:
             seed=0,
             attention_unit="head-dimensions",
             prune_normalized=False,
+            recover_at=(0.3,),
         ),
         loss="cross-entropy with the labels",
         macs=1000,
@@ -423,6 +425,10 @@ def made_up(*, rated: bool = True) -> RankingReport:
             masked=(
                 curve("l1", rougher[0], (0.1, 0.7, 1.5, 2.0)),
                 curve("ours", rougher[1], (0.1, 0.9, 1.8, 2.0)),
+            ),
+            recovered=tuple(
+                RecoveredNetworks(criterion=name, points=(point(2, 0.875 if rated else None, loss),))
+                for name, loss in (("l1", 0.31), ("ours", 0.234))
             ),
         ),
         versions={"edgeprune": "0"},
@@ -514,6 +520,20 @@ def test_the_best_criterion_comes_first() -> None:
     assert "AUC accuracy" not in figure_files(made_up(rated=False))["removal-curves.svg"]
 
 
+@pytest.mark.parametrize("rated", [True, False])
+def test_recovered_networks_are_single_markers_beside_the_reconstructed_curves(rated: bool) -> None:
+    report = made_up(rated=rated)
+    figures = figure_files(report)
+    leading = figures["removal-curves.svg"]
+    assert leading.count("ours, recovered: 2 filters removed") == (2 if rated else 1)
+    assert "single markers: networks that were pruned there and recovered" in leading
+    assert "recovered" not in figures["removal-curves-masked.svg"]
+    assert "Recovered networks" in render_page(report, figures)
+    without = dataclasses.replace(report, removal=dataclasses.replace(report.removal, recovered=()))
+    assert "recovered" not in figure_files(without)["removal-curves.svg"]
+    assert "Recovered networks" not in render_page(without, figure_files(without))
+
+
 def test_the_page_says_where_channels_are_masked_all_the_same() -> None:
     report = made_up()
     assert "at 2 of 3 places; at the others" in render_page(report, figure_files(report))
@@ -555,6 +575,9 @@ def test_the_terminal_shows_ends_and_areas() -> None:
     console.print(render_ranking(made_up()))
     text = console.export_text()
     assert re.search(r"stem, co +3 +0 \(0\.100\) +2 \(0\.333\)", text)
+    assert text.index("Recovered networks") < text.index("Absent channels reconstructed: ")
+    assert re.search(r"33\.3% +ours +87\.5% \(82\.5% to 92\.5%\) +0\.234 ± 0\.010", text)
+    assert text.index("33.3%  ours") < text.index("33.3%  l1")
     leading, masked = text.split("Absent channels masked: ")
     leading = leading.split("Absent channels reconstructed: ")[1]
     assert re.search(r"ours +0\.670 ± 0\.020 +0\.675 +7", leading)

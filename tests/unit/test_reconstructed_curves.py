@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 import edgeprune
+from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph.masking import mask_module
 from edgeprune.graph.replay import MaskedGame
@@ -142,38 +144,86 @@ def test_with_all_points_reconstructed_there_is_no_note(tmp_path: Path) -> None:
 
 
 def test_the_reconstructed_curve_stands_for_recovery_from_below() -> None:
-    """Digits at about half of the MACs: recovery for real keeps more than the estimate, that more than zeros.
+    """Digits without half and without four fifths of the MACs: recovery keeps more than either estimate.
 
-    The orders of three criteria, each judged on images that nothing was fitted to; the criterion whose
-    estimate is worst is the worst after recovery, too.
+    Where much is lost, the estimate puts criteria in the order of their recovered networks.
     """
     path, _, architecture = DIGITS_MODEL
-    criteria = ("hybrid", "l1", "random")
-    report = edgeprune.rank(path, calibration=DIGITS_DATA, architecture=architecture, criteria=criteria)
-    prepared = prepare(path, DIGITS_DATA, architecture=architecture)
-    held, fitting = prepared.calibration.held_out, prepared.calibration.fitting
-    assert held.labels is not None
-    recovered: dict[str, float] = {}
-    estimated: dict[str, float] = {}
-    players = [p for g in prepared.coupling.groups for p in g.players]
-    for scores, curve, masked in zip(
-        report.criteria, report.removal.reconstructed, report.removal.masked, strict=True
-    ):
-        place = next(i for i, p in enumerate(curve.points) if p.macs_removed_share >= 0.5)
-        ranks = np.concatenate([g.ranks_in_network for g in scores.groups])
-        # The last of each group stays, so that ranks alone are not the order; far from the end they are.
-        leaving = np.array(players)[np.argsort(ranks)[::-1]][: curve.points[place].removed]
-        removed = tuple(sorted(leaving.tolist()))
-        bare = prune(prepared.captured, prepared.coupling, removed)
-        network, _ = reconstruct(
-            prepared.captured.graph_module, bare, prepared.coupling, removed, fitting.images,
-            generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
-        with torch.no_grad():
-            (scored,) = tensor_leaves(network(held.images))
-        recovered[scores.name] = float(functional.cross_entropy(scored, held.labels))
-        estimated[scores.name] = curve.points[place].loss
-        assert recovered[scores.name] < curve.points[place].loss < masked.points[place].loss
-    assert (
-        max(recovered, key=lambda n: recovered[n]) == max(estimated, key=lambda n: estimated[n]) == "random"
+    report = edgeprune.rank(
+        path,
+        calibration=DIGITS_DATA,
+        architecture=architecture,
+        criteria=("hybrid", "l1", "random"),
+        recover_at=(0.5, 0.8),
     )
+    removal = report.removal
+    estimated: dict[str, float] = {}
+    for curve, masked, networks in zip(removal.reconstructed, removal.masked, removal.recovered, strict=True):
+        assert networks.criterion == curve.criterion
+        for cut, network in zip(report.settings.recover_at, networks.points, strict=True):
+            assert cut <= network.macs_removed_share < cut + 0.02
+            place = next(i for i, p in enumerate(curve.points) if p.removed >= network.removed)
+            assert network.loss < min(curve.points[place].loss, masked.points[place].loss)
+            estimated[curve.criterion] = curve.points[place].loss
+    recovered = {r.criterion: r.points[-1].loss for r in removal.recovered}
+    assert sorted(recovered, key=lambda n: recovered[n]) == sorted(estimated, key=lambda n: estimated[n])
+    assert min(recovered, key=lambda n: recovered[n]) == "hybrid"
+
+
+def test_a_recovered_network_is_judged_on_images_that_it_was_not_fitted_to(tmp_path: Path) -> None:
+    data = images(tmp_path, labelled=True, count=120)
+    model = Twins()
+    with torch.no_grad():  # without twins, so that rounding does not decide between equals
+        model.first.weight.copy_(torch.randn(model.first.weight.shape))
+        model.head.weight.div_(60)
+    report = edgeprune.rank(
+        model, calibration=data, input_shape=(1, 8, 8), criteria=("l1",), recover_at=(0.4, 0.4)
+    )
+    ((network,),) = (r.points for r in report.removal.recovered)
+    prepared = prepare(model, data, input_shape=(1, 8, 8))
+    held, coupling = prepared.calibration.held_out, prepared.coupling
+    ranks = report.criteria[0].groups[0].ranks_in_network
+    players = np.array(coupling.groups[0].players)
+    removed = tuple(sorted(players[np.argsort(ranks)[::-1][: network.removed]].tolist()))
+    assert network.removed == 5, "the fewest of twelve filters that are two fifths"
+
+    def judged(pixels: torch.Tensor) -> tuple[float, float]:
+        recovered, _ = reconstruct(
+            prepared.captured.graph_module,
+            prune(prepared.captured, coupling, removed),
+            coupling,
+            removed,
+            pixels,
+            generator=torch.Generator().manual_seed(0),
+        )
+        with torch.no_grad():
+            (scores,) = tensor_leaves(recovered(held.images))
+        assert held.labels is not None
+        hits = (scores.argmax(1) == held.labels).double().mean()
+        return float(functional.cross_entropy(scores, held.labels)), float(hits)
+
+    loss, quality = judged(prepared.calibration.fitting.images)
+    assert (network.loss, network.quality) == (pytest.approx(loss, rel=1e-4), quality)
+    assert abs(network.loss - judged(held.images)[0]) > 1e-3 * loss
+
+
+@pytest.mark.parametrize(
+    ("share", "part"),
+    [
+        (0.0, "--recover-at 0 was given; accepted"),
+        (1.0, "between 0 and 1"),
+        (0.99, "0.917 of the MACs are gone"),
+    ],
+)
+def test_shares_that_cannot_be_removed(share: float, part: str, tmp_path: Path) -> None:
+    data = images(tmp_path, count=24)
+    with pytest.raises(UsageError) as caught:
+        edgeprune.rank(
+            Twins(), calibration=data, input_shape=(1, 8, 8), criteria=("l1",), recover_at=(0.2, share)
+        )
+    assert part in str(caught.value)
+
+
+def test_blocks_are_not_recovered(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--recover-at, which is of channels"):
+        edgeprune.rank(Twins(), calibration=images(tmp_path), players=RankedPlayers.BLOCKS, recover_at=(0.2,))
