@@ -126,6 +126,25 @@ def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Seque
         )
 
 
+def check_recover_at(shares: Sequence[float], players: RankedPlayers) -> None:
+    """Refuse what is no share of the MACs, and shares where blocks are ranked.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for share in shares:
+        if not 0.0 < share < 1.0:
+            raise UsageError(
+                f"--recover-at {share:g} was given; accepted is a share of the MACs between 0 and 1 (0.25 "
+                "recovers networks without a quarter)"
+            )
+    if shares and players is RankedPlayers.BLOCKS:
+        raise UsageError(
+            "blocks were asked for together with --recover-at, which is of channels; accepted is --players "
+            "blocks without it"
+        )
+
+
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 

@@ -249,6 +249,7 @@ def rank(
     max_evaluations: int | None = None,
     players: RankedPlayers = RankedPlayers.CHANNELS,
     memory_limit_bytes: int | None = None,
+    recover_at: Sequence[float] = (),
     resume: bool = False,
     output: str | Path | None = None,
     architecture: str | None = None,
@@ -265,7 +266,7 @@ def rank(
     overwrite: bool = False,
     command: str | None = None,
 ) -> RankingReport:
-    """Value every channel by one or several criteria, and follow what is lost while filters are masked.
+    """Value every channel by one or several criteria, and follow what is lost while filters go.
 
     Args:
         criteria: names; see ``edgeprune.criteria.registry.criterion_names``.
@@ -275,6 +276,7 @@ def rank(
         max_evaluations: most batch passes of each criterion; its own choice where ``None``.
         players: channels, or residual blocks; then neither ``criteria`` nor ``layers``.
         memory_limit_bytes: of activations of games of single layers and of blocks; 1 GiB where ``None``.
+        recover_at: shares of the MACs; the network of each criterion is recovered there and judged, too.
         resume: go on with the coalition values that a stopped run left beside ``output``.
         output: folder for the files of ``docs/ranking.md``, whole or not at all; nothing is written where
             ``None``.
@@ -292,6 +294,7 @@ def rank(
         players=players,
         memory_limit_bytes=MEMORY_LIMIT_BYTES if memory_limit_bytes is None else memory_limit_bytes,
         resume=resume,
+        recover_at=tuple(dict.fromkeys(recover_at)),
     )
 
     run = _start(

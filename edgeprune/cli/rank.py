@@ -11,7 +11,14 @@ from edgeprune.artifacts.choices import AttentionUnit, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, check_players, check_ratio, parse_bytes, parse_input_shape
+from edgeprune.config import (
+    PreprocessingOptions,
+    check_players,
+    check_ratio,
+    check_recover_at,
+    parse_bytes,
+    parse_input_shape,
+)
 from edgeprune.criteria.registry import DEFAULT
 
 Criteria = Annotated[
@@ -72,6 +79,16 @@ MemoryLimit = Annotated[
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
+RecoverAt = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--recover-at",
+        metavar="SHARE",
+        help="Recover the network of each criterion for real with this share of the MACs removed, and judge "
+        "it; may be given several times. Takes as long as in compress, each time.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option(
@@ -115,6 +132,7 @@ def rank(
     max_evaluations: MaxEvaluations = None,
     players: Players = RankedPlayers.CHANNELS,
     memory_limit: MemoryLimit = None,
+    recover_at: RecoverAt = None,
     resume: Resume = False,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
     prune_normalized: opt.PruneNormalized = False,
@@ -133,6 +151,7 @@ def rank(
     limit = None if memory_limit is None else parse_bytes(memory_limit, option="--memory-limit")
     shape = parse_input_shape(input_shape) if input_shape else config.input_shape
     check_players(players, criterion or (), layer or ())
+    check_recover_at(recover_at or (), players)
     folder = output or settings.default_output(model, kind="ranking")
     criteria = tuple(criterion or ())
     _check_early(criteria, folder, overwrite)
@@ -152,6 +171,7 @@ def rank(
         max_evaluations=max_evaluations,
         players=players,
         memory_limit_bytes=limit,
+        recover_at=tuple(recover_at or ()),
         resume=resume,
         output=folder,
         architecture=arch or config.arch,

@@ -76,6 +76,25 @@ class MaskedGame:
         narrowed._image_loss = self._image_loss.on_images(count)
         return narrowed
 
+    def on_batch(self, batch: ImageBatch, reference: list[Tensor]) -> MaskedGame:
+        """The same game on other images, whose outputs in the original are ``reference``; counted apart.
+
+        Reconstructing mask points keep the statistics that they have.
+        """
+        moved = copy.copy(self)
+        moved._inputs = (batch.images,)
+        moved._image_loss = ImageLoss(batch, reference)
+        moved._counter = [0]
+        return moved
+
+    @property
+    def mask_points(self) -> tuple[int, int]:
+        """Number of mask points that reconstruct absent channels, and of all."""
+        found = [
+            isinstance(m, ChannelReconstruction) for m in self._masked.modules() if isinstance(m, POINTS)
+        ]
+        return sum(found), len(found)
+
     @property
     def num_players(self) -> int:
         """Number of players."""
@@ -102,6 +121,11 @@ class MaskedGame:
             parts.append(outputs)
             values[chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
         return [torch.cat(p).numpy() for p in zip(*parts, strict=True)], values
+
+    def values_of(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Minus the loss (k,) of any outputs on all images."""
+        found = self._losses([torch.from_numpy(o) for o in outputs], torch.arange(self.num_images))
+        return np.asarray(-found.double().numpy())
 
     def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""

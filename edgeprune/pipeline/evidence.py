@@ -73,12 +73,6 @@ def evidence_of(
     )
 
 
-def masking_game(captured: CapturedModel, coupling: CouplingGraph, images: ImageBatch) -> MaskedGame:
-    """The game that masks absent players with zeros, on any images."""
-    masked = mask_module(captured, coupling)
-    return MaskedGame(masked, coupling.num_players, images, original_outputs(captured, images))
-
-
 def original_outputs(captured: CapturedModel, images: ImageBatch) -> list[torch.Tensor]:
     """The original's outputs, one tensor per output."""
     return [torch.from_numpy(o) for o in parity.run_torch(captured.graph_module, images.images)]

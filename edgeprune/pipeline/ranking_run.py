@@ -14,19 +14,21 @@ from edgeprune import outputs, progress
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.scores import Scores
-from edgeprune.config import check_players
+from edgeprune.config import check_players, check_recover_at
 from edgeprune.criteria.base import Criterion, Evidence
 from edgeprune.criteria.journals import Journals
 from edgeprune.criteria.registry import DEFAULT, criterion
 from edgeprune.errors import UsageError
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
+from edgeprune.graph.statistics import MAX_CHANNELS
 from edgeprune.pipeline import stages
 from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
 from edgeprune.pipeline.delivery import input_hashes
-from edgeprune.pipeline.evidence import gather, masking_game
+from edgeprune.pipeline.evidence import gather, original_outputs
 from edgeprune.pipeline.kept_values import check_journal, kept_values
 from edgeprune.pipeline.ranked_blocks import rank_blocks
 from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
+from edgeprune.pipeline.recovered_cuts import check_reachable, recovered_networks
 from edgeprune.pipeline.removal_curves import (
     POINTS,
     RemovalJudge,
@@ -56,7 +58,10 @@ _PACKAGES = ("edgeprune", "torch", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class RankChoices:
-    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file."""
+    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file.
+
+    ``recover_at``: shares of the MACs at which each criterion's network is recovered.
+    """
 
     criteria: tuple[str, ...]
     layers: tuple[str, ...] = ()
@@ -64,15 +69,17 @@ class RankChoices:
     players: RankedPlayers = RankedPlayers.CHANNELS
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES
     resume: bool = False
+    recover_at: tuple[float, ...] = ()
 
 
 def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
     """The criteria asked for, each once.
 
     Raises:
-        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, or
-            layers or criteria were named although blocks are ranked.
+        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, a
+            share is none, or layers, criteria or shares were named although blocks are ranked.
     """
+    check_recover_at(choices.recover_at, choices.players)
     if choices.max_evaluations is not None and choices.max_evaluations < 1:
         raise UsageError(
             f"--max-evaluations {choices.max_evaluations} was given; accepted is a whole number from 1 on"
@@ -121,7 +128,10 @@ def _blocks_report(
         axis=RemovedShare.MACS,
         images=blocks.held_out_images,
         filters=0,
-        curves=(),
+        reconstructing_points=0,
+        mask_points=0,
+        reconstructed=(),
+        masked=(),
     )
     ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
     return RankingReport(
@@ -151,6 +161,7 @@ def _channels_report(
     journals: Journals | None,
 ) -> RankingReport:
     groups = groups_of_layers(prepared.coupling, choices.layers)
+    check_reachable(choices.recover_at, prepared.coupling, groups)
     ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
     with run.stage("evidence"):
         evidence = replace(
@@ -165,7 +176,7 @@ def _channels_report(
         )
     scores = [_score(run, c, evidence, groups) for c in criteria]
     sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
-    removal = _removal(run, prepared, groups, scores)
+    removal = _removal(run, prepared, evidence, groups, scores, choices.recover_at)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=model_section(prepared),
@@ -226,25 +237,51 @@ def _sizes(
 
 
 def _removal(
-    run: Run, prepared: Prepared, groups: Sequence[CoupledGroup], scores: Sequence[Scores]
+    run: Run,
+    prepared: Prepared,
+    evidence: Evidence,
+    groups: Sequence[CoupledGroup],
+    scores: Sequence[Scores],
+    recover_at: Sequence[float],
 ) -> RemovalCurves:
+    """Curves on held-out images; what estimates absent channels was found on the fitting ones."""
     held = prepared.calibration.held_out
     coupling = prepared.coupling
     filters = sum(len(g.players) for g in groups)
     axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
     labels = None if held.labels is None else held.labels.numpy()
+    reconstructing, places = evidence.recovery_game.mask_points
+    if reconstructing < places:
+        run.note(
+            f"{places - reconstructing} of {places} mask points mask absent channels in the reconstructed "
+            f"curves, too: they are wider than {MAX_CHANNELS:,} channels, or something else than a "
+            "convolution or linear layer reads them"
+        )
+    orders = [removal_order(cost_per_mac(s.removal_costs, coupling, groups), groups) for s in scores]
+    named = [(s.criterion, order) for s, order in zip(scores, orders, strict=True)]
     with (
         run.stage("removal curves"),
-        progress.task("removing filters on held-out images", POINTS * len(scores)) as advance,
+        progress.task("removing filters on held-out images", 2 * POINTS * len(scores)) as advance,
     ):
-        game = masking_game(prepared.captured, coupling, held)
-        judge = RemovalJudge(game, coupling, labels, axis)
-        curves = []
-        for found in scores:
-            order = removal_order(cost_per_mac(found.removal_costs, coupling, groups), groups)
-            curves.append(judge.curve(found.criterion, order, filters, advance=advance))
+        reference = original_outputs(prepared.captured, held)
+        judges = [
+            RemovalJudge(game.on_batch(held, reference), coupling, labels, axis)
+            for game in (evidence.recovery_game, evidence.game)
+        ]
+        reconstructed, masked = (
+            tuple(judge.curve(name, order, filters, advance=advance) for name, order in named)
+            for judge in judges
+        )
     return RemovalCurves(
-        quality_kind=judge.kind, axis=axis, images=len(held), filters=filters, curves=tuple(curves)
+        quality_kind=judges[0].kind,
+        axis=axis,
+        images=len(held),
+        filters=filters,
+        reconstructing_points=reconstructing,
+        mask_points=places,
+        reconstructed=reconstructed,
+        masked=masked,
+        recovered=recovered_networks(run, prepared, judges[0], named, filters, recover_at),
     )
 
 
@@ -306,6 +343,7 @@ def _settings(run: Run, criteria: Sequence[Criterion], choices: RankChoices, rat
         attention_unit=options.coupling.attention.value,
         prune_normalized=options.coupling.prune_normalized,
         players=choices.players.value,
+        recover_at=choices.recover_at,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the network loses while filters are masked: least cost per MAC first, and in random coalitions."""
+"""What the network loses while filters go: least cost per MAC first, and in random coalitions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RemovalJudge:
     """Follows removals on held-out images.
 
     Args:
-        game: masks absent players, over the held-out images.
+        game: masks or reconstructs absent players, over the held-out images.
         labels: of these images; without them agreement with the original is the quality.
     """
 
@@ -122,14 +122,24 @@ class RemovalJudge:
             points=tuple(points),
         )
 
+    def judged(
+        self, order: IndexArray, count: int, players: int, outputs: list[NDArray[np.float32]]
+    ) -> RemovalPoint:
+        """The point of a network without the first ``count`` of ``order`` by its outputs on the images."""
+        gone = np.zeros(self._coupling.num_players, dtype=bool)
+        gone[order[:count]] = True
+        return self._point(count, players, gone, self._hits(outputs), -self._game.values_of(outputs))
+
+    def _hits(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.bool_] | None:
+        return None if self._classes is None else outputs[0].argmax(1) == self._classes
+
     def _outcome(self, present: NDArray[np.bool_]) -> tuple[NDArray[np.bool_] | None, FloatArray]:
         """Which images are right, and the loss of each."""
         if present.all():
             outputs, values = self._original, self._base_values
         else:
             outputs, values = self._game.outcome(present)
-        hits = None if self._classes is None else outputs[0].argmax(1) == self._classes
-        return hits, -values
+        return self._hits(outputs), -values
 
     def _point(
         self,

@@ -8,7 +8,7 @@ from enum import Enum
 
 from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
 
-RANKING_SCHEMA_VERSION = "1.1"
+RANKING_SCHEMA_VERSION = "2.0"
 
 
 def known(value: float | None) -> float | None:
@@ -28,6 +28,7 @@ class RankSettings:
     attention_unit: str
     prune_normalized: bool
     players: str = "channels"
+    recover_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,16 @@ class SizeCurve:
     points: tuple[SizePoint, ...]
 
 
+class AbsentChannels(Enum):
+    """What takes the place of removed channels; the first comes nearer to what is delivered."""
+
+    RECONSTRUCTED = "reconstructed"
+    MASKED = "masked"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RemovalPoint:
-    """Quality and loss on the held-out images with so many filters masked.
+    """Quality and loss on the held-out images with so many filters absent.
 
     ``quality`` (in [0, 1]) is ``None`` where the outputs are no class scores; its interval is 95% (Wilson).
     """
@@ -130,6 +138,14 @@ class RemovalCurve:
     points: tuple[RemovalPoint, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecoveredNetworks:
+    """Networks pruned in one criterion's order and recovered on the fitting images, one a cut asked for."""
+
+    criterion: str
+    points: tuple[RemovalPoint, ...]
+
+
 class RemovedShare(Enum):
     """What the horizontal axis of removal curves is a share of."""
 
@@ -139,8 +155,12 @@ class RemovedShare(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalCurves:
-    """What is lost while filters go, for all criteria on the same images.
+    """What is lost while filters go, for all criteria in the same order and on the same images.
 
+    ``reconstructed``: absent channels are their best linear estimate from the present ones, by statistics of
+    the fitting images, which stands for the recovered network; ``masked``: they are zero, as in the pruned
+    network before recovery. ``recovered``: networks at the shares of ``RankSettings.recover_at``, empty
+    where none was asked for. ``reconstructing_points`` of the ``mask_points`` do so, the others mask in both.
     ``axis``: filters where a single group loses them, else MACs, since filters of different groups differ.
     """
 
@@ -148,7 +168,15 @@ class RemovalCurves:
     axis: RemovedShare
     images: int
     filters: int
-    curves: tuple[RemovalCurve, ...]
+    reconstructing_points: int
+    mask_points: int
+    reconstructed: tuple[RemovalCurve, ...]
+    masked: tuple[RemovalCurve, ...]
+    recovered: tuple[RecoveredNetworks, ...] = ()
+
+    def curves(self, absent: AbsentChannels) -> tuple[RemovalCurve, ...]:
+        """The curves of one treatment."""
+        return self.reconstructed if absent is AbsentChannels.RECONSTRUCTED else self.masked
 
 
 @dataclass(frozen=True, kw_only=True)

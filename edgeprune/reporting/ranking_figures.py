@@ -21,6 +21,7 @@ from edgeprune.reporting.plots import (
 )
 from edgeprune.reporting.ranking_blocks import blocks_figure
 from edgeprune.reporting.ranking_facts import (
+    AbsentChannels,
     CriterionScores,
     GroupScores,
     RankedGroup,
@@ -39,6 +40,17 @@ _BANDED_CURVES = 2
 _MOST_LABELS = 6
 _NAME_LENGTH = 34
 
+REMOVAL_FILES = {
+    AbsentChannels.RECONSTRUCTED: "removal-curves.svg",
+    AbsentChannels.MASKED: "removal-curves-masked.svg",
+}
+"""The leading one first."""
+
+_ABSENT = {
+    AbsentChannels.RECONSTRUCTED: "absent ones estimated from those present, in place of recovery",
+    AbsentChannels.MASKED: "absent ones zero, without recovery",
+}
+
 
 def figure_files(report: RankingReport) -> dict[str, str]:
     """SVG text of every plot by file name, in the order in which they are shown."""
@@ -46,7 +58,8 @@ def figure_files(report: RankingReport) -> dict[str, str]:
         return {"blocks.svg": blocks_figure(report, report.blocks)}
     files = {values_name(c.name): draw(values_figure(report, c)) for c in report.criteria}
     files["coalition-sizes.svg"] = draw(sizes_figure(report))
-    files["removal-curves.svg"] = draw(removal_figure(report))
+    for absent, name in REMOVAL_FILES.items():
+        files[name] = draw(removal_figure(report, absent))
     return files
 
 
@@ -161,36 +174,46 @@ def _sizes_panel(curve: SizeCurve) -> Panel:
     )
 
 
-def removal_figure(report: RankingReport) -> Figure:
+def removal_figure(report: RankingReport, absent: AbsentChannels) -> Figure:
     """Quality and loss on held-out images against the share of filters removed, one line a criterion."""
-    removal = report.removal
+    removal, curves = report.removal, report.removal.curves(absent)
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
+    with_recovered = bool(removal.recovered) and absent is AbsentChannels.RECONSTRUCTED
     x = Axis(label=f"share of {removal.axis.value} removed", low=0.0, high=1.0, percent=True)
     quality = Panel(
         title=_capital(removal.quality_kind.value),
         x=x,
         y=Axis(label="share of images", low=0.0, high=1.0, percent=True),
-        series=tuple(_quality_series(report, i, c) for i, c in enumerate(removal.curves)) if rated else (),
+        series=(
+            *(_quality_series(report, i, curves) for i in range(len(curves)) if rated),
+            *_recovered_series(report, absent, quality=True),
+        ),
     )
     loss = Panel(
         title="Loss",
         x=x,
         y=Axis(label=report.loss, low=0.0),
-        series=tuple(_loss_series(report, i, c) for i, c in enumerate(removal.curves)),
+        series=(
+            *(_loss_series(report, i, curves) for i in range(len(curves))),
+            *_recovered_series(report, absent, quality=False),
+        ),
     )
     scope = "the whole network" if not report.settings.layers else ", ".join(report.settings.layers)
     return Figure(
-        title="What is lost while filters go",
+        title=f"What is lost while filters go, absent channels {absent.value}",
         subtitle=(
-            f"filters of {scope} masked, least removal cost per MAC first, without recovery; "
+            f"filters of {scope}, least removal cost per MAC first, {_ABSENT[absent]}; "
             f"{count_words(removal.images, 'held-out image')}"
         ),
         panels=(quality, loss) if rated else (loss,),
         columns=2,
         panel_width=400.0,
         panel_height=330.0,
-        legend=_legend(report, rated),
-        notes=("AUC: mean height of the curve over the share removed (± one standard error over images)",),
+        legend=_legend(report, absent, rated),
+        notes=(
+            "AUC: mean height of the curve over the share removed (± one standard error over images)",
+            *(("single markers: networks that were pruned there and recovered",) if with_recovered else ()),
+        ),
     )
 
 
@@ -204,7 +227,8 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _quality_series(report: RankingReport, index: int, curve: RemovalCurve) -> Series:
+def _quality_series(report: RankingReport, index: int, curves: tuple[RemovalCurve, ...]) -> Series:
+    curve = curves[index]
     points = tuple(
         PlotPoint(
             x=removed_share(report, p),
@@ -215,10 +239,11 @@ def _quality_series(report: RankingReport, index: int, curve: RemovalCurve) -> S
         )
         for p in curve.points
     )
-    return _series(report, index, points)
+    return _series(curves, index, points)
 
 
-def _loss_series(report: RankingReport, index: int, curve: RemovalCurve) -> Series:
+def _loss_series(report: RankingReport, index: int, curves: tuple[RemovalCurve, ...]) -> Series:
+    curve = curves[index]
     points = tuple(
         _point(
             removed_share(report, p),
@@ -228,22 +253,45 @@ def _loss_series(report: RankingReport, index: int, curve: RemovalCurve) -> Seri
         )
         for p in curve.points
     )
-    return _series(report, index, points)
+    return _series(curves, index, points)
 
 
-def _series(report: RankingReport, index: int, points: tuple[PlotPoint, ...]) -> Series:
+def _recovered_series(report: RankingReport, absent: AbsentChannels, *, quality: bool) -> list[Series]:
+    """Single points with their intervals, in the styles of the criteria's curves."""
+    if absent is AbsentChannels.MASKED:
+        return []
+    found = []
+    for index, networks in enumerate(report.removal.recovered):
+        points = []
+        for p in networks.points:
+            told = f"{networks.criterion}, recovered: {p.removed} filters removed, "
+            x = removed_share(report, p)
+            if not quality:
+                tooltip = f"{told}loss {significant(p.loss)}"
+                points.append(_point(x, p.loss, p.loss_standard_error, tooltip))
+            elif p.quality is not None:
+                tooltip = f"{told}{format_share(p.quality)}"
+                points.append(
+                    PlotPoint(x=x, y=p.quality, low=p.quality_low, high=p.quality_high, tooltip=tooltip)
+                )
+        if points:
+            found.append(Series(points=tuple(points), style=line_style(index), line=False))
+    return found
+
+
+def _series(curves: tuple[RemovalCurve, ...], index: int, points: tuple[PlotPoint, ...]) -> Series:
     """Intervals only where few curves leave room for them."""
-    few = len(report.removal.curves) <= _BANDED_CURVES
-    several = 1 < len(report.removal.curves) <= _MOST_LABELS
-    label = report.removal.curves[index].criterion if several else ""
+    few = len(curves) <= _BANDED_CURVES
+    several = 1 < len(curves) <= _MOST_LABELS
+    label = curves[index].criterion if several else ""
     return Series(points=points, style=line_style(index), band=few, bars=False, label=label)
 
 
-def _legend(report: RankingReport, rated: bool) -> Legend:
+def _legend(report: RankingReport, absent: AbsentChannels, rated: bool) -> Legend:
     """Criteria with their areas, the best first."""
     entries = []
-    for place in best_first(report):
-        curve = report.removal.curves[place]
+    for place in best_first(report, absent):
+        curve = report.removal.curves(absent)[place]
         words = [curve.criterion]
         if curve.quality_auc is not None:
             words.append(area_words(curve.quality_auc, curve.quality_auc_standard_error))
@@ -253,9 +301,9 @@ def _legend(report: RankingReport, rated: bool) -> Legend:
     return Legend(columns=("criterion", *(f"AUC {q}" for q in quality), "AUC loss"), entries=tuple(entries))
 
 
-def best_first(report: RankingReport) -> list[int]:
+def best_first(report: RankingReport, absent: AbsentChannels) -> list[int]:
     """Indices of the removal curves: highest area under quality first, then lowest under loss."""
-    curves = report.removal.curves
+    curves = report.removal.curves(absent)
     return sorted(range(len(curves)), key=lambda i: (-(curves[i].quality_auc or 0.0), curves[i].loss_auc, i))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from edgeprune.reporting.drawing_words import escape
 from edgeprune.reporting.formatting import count_words, format_macs
-from edgeprune.reporting.ranking_facts import RankingReport
-from edgeprune.reporting.ranking_figures import values_name
+from edgeprune.reporting.ranking_facts import AbsentChannels, RankingReport
+from edgeprune.reporting.ranking_figures import REMOVAL_FILES, values_name
 from edgeprune.reporting.ranking_words import (
     Table,
     areas_table,
@@ -15,18 +15,20 @@ from edgeprune.reporting.ranking_words import (
     blocks_words,
     channels_table,
     criterion_words,
+    recovered_table,
 )
 
 _STYLE = """\
 :root{color-scheme:light}
 body{margin:0 auto;max-width:1180px;padding:0 20px 40px;background:#fff;color:#1f2328;
 font:14px/1.5 system-ui,'Segoe UI','DejaVu Sans',sans-serif}
-h1{font-size:21px;margin:20px 0 2px}h2{font-size:17px;margin:30px 0 4px}
+h1{font-size:21px;margin:20px 0 2px;overflow-wrap:anywhere}h2{font-size:17px;margin:30px 0 4px}
 p{margin:2px 0 10px;max-width:82ch}.soft{color:#59636e}
 figure{margin:10px 0;overflow-x:auto}figure svg{max-width:100%;height:auto}
-table{border-collapse:collapse;margin:6px 0 12px}
+table{display:block;overflow-x:auto;border-collapse:collapse;margin:6px 0 12px}
 th,td{text-align:left;vertical-align:top;padding:3px 18px 3px 0;border-bottom:1px solid #d1d9e0}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+@media (max-width:700px){figure svg{max-width:none}}
 code{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace}
 """
 
@@ -83,25 +85,38 @@ def _body(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
             *_table(blocks_table(report.blocks)),
         ]
     return [
-        *_removal(report, figures["removal-curves.svg"]),
+        *_removal(report, figures),
         *_sizes(figures["coalition-sizes.svg"]),
         *_values(report, figures),
     ]
 
 
-def _removal(report: RankingReport, svg: str) -> list[str]:
-    told = (
-        "Filters are masked one after another, those first that a criterion says cost least per MAC saved; "
-        "the last of each group stays. Nothing is repaired on the way, so this compares orders, not what a "
-        "compressed network reaches after recovery. The higher the accuracy and the lower the loss stay, the "
-        "better."
-    )
-    return [
-        "<h2>What is lost while filters go</h2>",
-        f"<p>{told}</p>",
-        _figure(svg),
-        *_table(areas_table(report)),
-    ]
+def _removal(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
+    removal = report.removal
+    places = ""
+    if removal.reconstructing_points < removal.mask_points:
+        places = (
+            f" This is so at {removal.reconstructing_points} of {removal.mask_points} places; at the others "
+            "absent channels are masked here, too."
+        )
+    told = {
+        AbsentChannels.RECONSTRUCTED: (
+            "Filters go one after another, those first that a criterion says cost least per MAC saved; the "
+            "last of each group stays. Absent channels are replaced by their best linear estimate from those "
+            "present, found on the images to rank with and judged on those held out. That stands for "
+            "recovery, which solves every layer anew and mostly keeps more. The higher the accuracy and the "
+            f"lower the loss stay, the better.{places}"
+        ),
+        AbsentChannels.MASKED: (
+            "The same orders with absent channels at zero: the pruned networks as they are before recovery."
+        ),
+    }
+    lines = ["<h2>What is lost while filters go</h2>"]
+    if removal.recovered:
+        lines += _table(recovered_table(report))
+    for absent, name in REMOVAL_FILES.items():
+        lines += [f"<p>{told[absent]}</p>", _figure(figures[name]), *_table(areas_table(report, absent))]
+    return lines
 
 
 def _sizes(svg: str) -> list[str]:

@@ -8,10 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.reporting.drawing_words import listed
 from edgeprune.reporting.formatting import count_words, format_macs, format_share, significant
 from edgeprune.reporting.ranking_blocks import block_rows, quality_words
 from edgeprune.reporting.ranking_facts import (
+    AbsentChannels,
     BlockRanking,
     CriterionScores,
     GroupScores,
@@ -43,13 +45,14 @@ def criterion_words(found: CriterionScores) -> str:
     return "; ".join(part for part in dict.fromkeys(parts) if part)
 
 
-def areas_table(report: RankingReport) -> Table:
+def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
     """Areas under the removal curves, the best criterion first."""
-    rated = report.removal.curves[0].quality_auc is not None
+    curves = report.removal.curves(absent)
+    rated = curves[0].quality_auc is not None
     effort = {c.name: c.evaluations for c in report.criteria}
     rows = []
-    for place in best_first(report):
-        curve = report.removal.curves[place]
+    for place in best_first(report, absent):
+        curve = curves[place]
         areas = [area_words(curve.loss_auc, curve.loss_auc_standard_error)]
         if curve.quality_auc is not None:
             areas.insert(0, area_words(curve.quality_auc, curve.quality_auc_standard_error))
@@ -57,12 +60,42 @@ def areas_table(report: RankingReport) -> Table:
     quality = (f"AUC {quality_word(report)}",) if rated else ()
     columns = ("criterion", *quality, "AUC loss", "evaluations")
     return Table(
-        title=f"Areas under the curves over the share of {report.removal.axis.value} removed "
+        title=f"Absent channels {absent.value}: AUC over the share of {report.removal.axis.value} removed "
         f"({count_words(report.removal.images, 'held-out image')}, ± one standard error)",
         columns=columns,
         rows=tuple(rows),
         numeric=tuple(range(1, len(columns))),
     )
+
+
+def recovered_table(report: RankingReport) -> Table:
+    """Quality and loss of the recovered networks, cut by cut, least loss first."""
+    removal = report.removal
+    rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
+    rows = []
+    for place in range(len(removal.recovered[0].points)):
+        for found in sorted(removal.recovered, key=lambda r: r.points[place].loss):
+            p = found.points[place]
+            cells = [format_share(p.macs_removed_share), found.criterion]
+            if p.quality is not None:
+                cells.append(f"{format_share(p.quality)} ({p.quality_low:.1%} to {p.quality_high:.1%})")
+            error = known(p.loss_standard_error)
+            cells.append(significant(p.loss) + ("" if error is None else f" ± {significant(error, 2)}"))
+            rows.append(tuple(cells))
+    columns = ("MACs removed", "criterion", *((quality_word(report),) if rated else ()), "loss")
+    return Table(
+        title=f"Recovered networks ({count_words(removal.images, 'held-out image')}, 95% interval, "
+        "± one standard error)",
+        columns=columns,
+        rows=tuple(rows),
+        numeric=(0, *range(2, len(columns))),
+    )
+
+
+def removal_tables(report: RankingReport) -> tuple[Table, ...]:
+    """What is nearest to what is delivered first."""
+    recovered = (recovered_table(report),) if report.removal.recovered else ()
+    return (*recovered, *(areas_table(report, absent) for absent in AbsentChannels))
 
 
 def channels_table(report: RankingReport) -> Table:
@@ -142,13 +175,13 @@ def render_ranking(report: RankingReport) -> RenderableType:
         f"{report.model.source}: {ranked:,} of {report.players:,} prunable channels ranked in "
         f"{count_words(len(report.groups), 'group')}, {format_macs(report.macs)} an image"
     )
-    base = report.removal.curves[0].points[0]
+    base = report.removal.masked[0].points[0]
     kept = (
         "" if base.quality is None else f"{report.removal.quality_kind.value} {format_share(base.quality)}, "
     )
     told = Text(f"before removal: {kept}loss {significant(base.loss)} ({report.loss})")
     parts: list[RenderableType] = [head, told]
-    for table in (channels_table(report), areas_table(report)):
+    for table in (channels_table(report), *removal_tables(report)):
         parts += [Text(), Text(table.title, style="bold"), _rich(table)]
     parts += [Text(f"note: {note}") for note in (*report.notes, *_criterion_notes(report))]
     return Group(*parts)

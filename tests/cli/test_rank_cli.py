@@ -23,7 +23,7 @@ from small_project import (
     snapshot,
 )
 
-CRITERIA = ("hybrid", "l1", "taylor-squared")
+CRITERIA = ("hybrid", "l1", "taylor-squared", "random")
 SMALL = ("rank", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
 FILES = {
     "coalition-sizes.svg",
@@ -31,6 +31,7 @@ FILES = {
     "ranking.csv",
     "ranking.html",
     "ranking.json",
+    "removal-curves-masked.svg",
     "removal-curves.svg",
 }
 
@@ -41,11 +42,11 @@ def asked(*names: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The digits example ranked by three criteria."""
+    """The digits example ranked by four criteria."""
     base = tmp_path_factory.mktemp("ranked")
     done = run(
-        "rank", *DIGITS_MODEL, "--calibration", DIGITS_DATA, *asked(*CRITERIA), "--threads", "1", "-o", "out",
-        cwd=base, scratch=base / "scratch",
+        "rank", *DIGITS_MODEL, "--calibration", DIGITS_DATA, *asked(*CRITERIA), "--recover-at", "0.5",
+        "--threads", "1", "-o", "out", cwd=base, scratch=base / "scratch",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return base / "out", done
@@ -74,7 +75,7 @@ def test_the_json_follows_the_schema(ranked: Any, report: Any) -> None:
     from edgeprune.reporting.ranking_files import read_ranking
 
     assert read_ranking(ranked[0] / "ranking.json").settings.criteria == CRITERIA
-    assert report["schema_version"] == "1.1"
+    assert report["schema_version"] == "2.0"
     assert report["settings"]["ratio"] == 0.25
     assert report["removal"]["quality_kind"] == "top-1 accuracy"
     assert report["removal"]["axis"] == "MACs"
@@ -114,8 +115,9 @@ def test_over_the_network_the_cost_of_a_mac_decides(report: Any) -> None:
         assert np.array_equal(np.array(prices)[np.argsort(ranks)], sorted(prices, reverse=True))
 
 
-def test_the_areas_follow_from_the_points(report: Any) -> None:
-    curves = report["removal"]["curves"]
+@pytest.mark.parametrize("absent", ["reconstructed", "masked"])
+def test_the_areas_follow_from_the_points(report: Any, absent: str) -> None:
+    curves = report["removal"][absent]
     assert [c["criterion"] for c in curves] == list(CRITERIA)
     for curve in curves:
         points = curve["points"]
@@ -134,9 +136,40 @@ def test_the_areas_follow_from_the_points(report: Any) -> None:
     assert len({c["points"][-1]["macs_removed_share"] for c in curves}) == 1, "areas over the same range"
 
 
-def test_ours_loses_less_than_l1_on_the_example(report: Any) -> None:
-    areas = {c["criterion"]: c["quality_auc"] for c in report["removal"]["curves"]}
-    assert areas["hybrid"] > areas["l1"]
+def test_both_treatments_follow_the_same_removals(report: Any) -> None:
+    removal = report["removal"]
+    assert removal["reconstructing_points"] == removal["mask_points"] == 5
+    for rebuilt, masked in zip(removal["reconstructed"], removal["masked"], strict=True):
+        assert rebuilt["criterion"] == masked["criterion"]
+        for a, b in zip(rebuilt["points"], masked["points"], strict=True):
+            assert (a["removed"], a["macs_removed_share"]) == (b["removed"], b["macs_removed_share"])
+        assert rebuilt["points"][0]["quality"] == masked["points"][0]["quality"]
+        assert rebuilt["points"][0]["loss"] == pytest.approx(masked["points"][0]["loss"], rel=1e-3)
+        assert rebuilt["quality_auc"] > masked["quality_auc"] + 0.1
+
+
+def test_the_network_is_recovered_at_the_cut_asked_for(report: Any) -> None:
+    removal = report["removal"]
+    assert report["settings"]["recover_at"] == [0.5]
+    assert [r["criterion"] for r in removal["recovered"]] == list(CRITERIA)
+    for found, curve in zip(removal["recovered"], removal["reconstructed"], strict=True):
+        (network,) = found["points"]
+        assert 0.5 <= network["macs_removed_share"] < 0.53
+        beyond = next(p for p in curve["points"] if p["macs_removed_share"] >= 0.5)
+        assert network["removed"] <= beyond["removed"]
+        assert network["loss"] < beyond["loss"]
+        assert network["quality"] > 0.95
+    assert report["durations_s"]["recover"] > 0
+
+
+def test_ours_leads_by_what_is_delivered_on_the_example(report: Any) -> None:
+    """By more than three standard errors of the difference, were the errors independent."""
+    ours, *others = report["removal"]["reconstructed"]
+    assert ours["criterion"] == "hybrid"
+    for other in others:
+        for measure, sign in (("quality", 1), ("loss", -1)):
+            error = sum(c[f"{measure}_auc_standard_error"] ** 2 for c in (ours, other)) ** 0.5
+            assert sign * (ours[f"{measure}_auc"] - other[f"{measure}_auc"]) > 3 * error, other["criterion"]
 
 
 def test_coalition_sizes_go_from_nobody_to_everybody(report: Any) -> None:
@@ -154,8 +187,20 @@ def test_the_terminal_shows_layers_and_areas(ranked: Any, report: Any) -> None:
     for group in report["groups"]:
         assert group["name"] in text
     assert "leaves first" in text
-    for curve in report["removal"]["curves"]:
-        assert f"{curve['quality_auc']:.3f} ± " in text
+    assert text.index("Recovered networks") < text.index("Absent channels reconstructed: ")
+    recovered = text[text.index("Recovered networks") : text.index("Absent channels reconstructed: ")]
+    shown = [line.split()[1] for line in recovered.splitlines() if " ± 0." in line]
+    best = sorted(report["removal"]["recovered"], key=lambda r: r["points"][0]["loss"])
+    assert shown == [r["criterion"] for r in best]
+    leading, masked = text.split("Absent channels masked: ")
+    leading = leading.split("Absent channels reconstructed: ")[1]
+    for table, curves in ((leading, "reconstructed"), (masked, "masked")):
+        shown = [line.split()[0] for line in table.splitlines() if " ± 0." in line]
+        best = sorted(report["removal"][curves], key=lambda c: -c["quality_auc"])
+        assert shown == [c["criterion"] for c in best]
+        for curve in best:
+            assert f"{curve['quality_auc']:.3f} ± " in table
+            assert f"{curve['loss_auc']:.3f} ± " in table
 
 
 def test_hybrid_ranks_as_compress_does(report: Any) -> None:
@@ -217,7 +262,7 @@ def test_a_layer_alone(project: Path, tmp_path: Path, edgeprune: Any) -> None:
     assert (found["players"], found["removal"]["filters"]) == (16, 8)
     assert found["removal"]["axis"] == "filters"
     assert found["removal"]["quality_kind"] == "top-1 agreement with the original"
-    (curve,) = found["removal"]["curves"]
+    (curve,) = found["removal"]["reconstructed"]
     assert [p["removed"] for p in curve["points"]] == list(range(8))
     assert curve["points"][0]["quality"] == 1.0
     assert [(c["scope"], c["players"]) for c in found["coalition_sizes"]] == [("second", 8)]
@@ -229,6 +274,8 @@ BAD = {
     "layer that stays": (("--layer", "head"), 2, ("no channel of layer 'head'", "output of the model")),
     "unknown criterion": (("--criterion", "hybird"), 2, ("no criterion 'hybird'", "did you mean 'hybrid'")),
     "too few evaluations": (("--max-evaluations", "1"), 2, ("max_evaluations=1", "too few", "need 3")),
+    "no share to recover at": (("--recover-at", "1.5"), 2, ("--recover-at 1.5", "between 0 and 1")),
+    "more than there is to remove": (("--recover-at", "0.999"), 2, ("--recover-at 0.999", "up to that")),
     "ratio": (("--ratio", "2"), 2, ("ratio 2 is not accepted", "between 0 and 1")),
     "no such data": (("--calibration", "nowhere"), 4, ("nowhere",)),
     "no such model": (("--arch", "nets.py:colour"), 3, ("do not fit",)),

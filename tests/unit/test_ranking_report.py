@@ -42,11 +42,13 @@ from edgeprune.pipeline.removal_curves import (
 )
 from edgeprune.reporting.ranking_facts import (
     RANKING_SCHEMA_VERSION,
+    AbsentChannels,
     CriterionScores,
     GroupScores,
     RankedGroup,
     RankingReport,
     RankSettings,
+    RecoveredNetworks,
     RemovalCurve,
     RemovalCurves,
     RemovalPoint,
@@ -366,6 +368,7 @@ def made_up(*, rated: bool = True) -> RankingReport:
         for i in range(6)
     )
     first, second = ((0.9, 0.8, 0.4, 0.2), (0.9, 0.85, 0.73, 0.2)) if rated else (None, None)
+    rougher = ((0.9, 0.7, 0.3, 0.2), (0.9, 0.6, 0.25, 0.2)) if rated else (None, None)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=ModelSection(
@@ -387,6 +390,7 @@ def made_up(*, rated: bool = True) -> RankingReport:
             seed=0,
             attention_unit="head-dimensions",
             prune_normalized=False,
+            recover_at=(0.3,),
         ),
         loss="cross-entropy with the labels",
         macs=1000,
@@ -412,9 +416,19 @@ def made_up(*, rated: bool = True) -> RankingReport:
             axis=RemovedShare.MACS,
             images=10,
             filters=5,
-            curves=(
+            reconstructing_points=2,
+            mask_points=3,
+            reconstructed=(
                 curve("l1", first, (0.1, 0.5, 1.0, 2.0)),
                 curve("ours", second, (0.1, 0.2, 0.4, 2.0)),
+            ),
+            masked=(
+                curve("l1", rougher[0], (0.1, 0.7, 1.5, 2.0)),
+                curve("ours", rougher[1], (0.1, 0.9, 1.8, 2.0)),
+            ),
+            recovered=tuple(
+                RecoveredNetworks(criterion=name, points=(point(2, 0.875 if rated else None, loss),))
+                for name, loss in (("l1", 0.31), ("ours", 0.234))
             ),
         ),
         versions={"edgeprune": "0"},
@@ -428,6 +442,7 @@ FILES = {
     "ranking.csv",
     "ranking.html",
     "ranking.json",
+    "removal-curves-masked.svg",
     "removal-curves.svg",
     "values-l1.svg",
     "values-ours.svg",
@@ -481,7 +496,8 @@ def test_the_page_holds_every_plot_and_asks_for_nothing(rated: bool) -> None:
     for name, svg in figures.items():
         ElementTree.fromstring(svg)
         assert svg in page, name
-    assert page.count("<svg") == len(figures) == 4
+    assert page.count("<svg") == len(figures) == 5
+    assert page.index(figures["removal-curves.svg"]) < page.index(figures["removal-curves-masked.svg"])
     assert "a&lt;b&gt;.pt" in page
     assert "a<b>" not in page
     assert "default-src 'none'" in page
@@ -491,13 +507,38 @@ def test_the_page_holds_every_plot_and_asks_for_nothing(rated: bool) -> None:
 
 
 def test_the_best_criterion_comes_first() -> None:
-    assert best_first(made_up()) == [1, 0]
-    assert best_first(made_up(rated=False)) == [1, 0]
+    for rated in (True, False):
+        assert best_first(made_up(rated=rated), AbsentChannels.RECONSTRUCTED) == [1, 0]
+        assert best_first(made_up(rated=rated), AbsentChannels.MASKED) == [0, 1]
+    masked = figure_files(made_up())["removal-curves-masked.svg"]
+    assert masked.index("0.525 ± 0.020") < masked.index("0.487 ± 0.020")
     svg = figure_files(made_up())["removal-curves.svg"]
+    assert "0.525" not in svg
     assert svg.index("0.670 ± 0.020") < svg.index("0.575 ± 0.020")
     assert "0.900" in svg
     assert "nan" not in svg
     assert "AUC accuracy" not in figure_files(made_up(rated=False))["removal-curves.svg"]
+
+
+@pytest.mark.parametrize("rated", [True, False])
+def test_recovered_networks_are_single_markers_beside_the_reconstructed_curves(rated: bool) -> None:
+    report = made_up(rated=rated)
+    figures = figure_files(report)
+    leading = figures["removal-curves.svg"]
+    assert leading.count("ours, recovered: 2 filters removed") == (2 if rated else 1)
+    assert "single markers: networks that were pruned there and recovered" in leading
+    assert "recovered" not in figures["removal-curves-masked.svg"]
+    assert "Recovered networks" in render_page(report, figures)
+    without = dataclasses.replace(report, removal=dataclasses.replace(report.removal, recovered=()))
+    assert "recovered" not in figure_files(without)["removal-curves.svg"]
+    assert "Recovered networks" not in render_page(without, figure_files(without))
+
+
+def test_the_page_says_where_channels_are_masked_all_the_same() -> None:
+    report = made_up()
+    assert "at 2 of 3 places; at the others" in render_page(report, figure_files(report))
+    whole = dataclasses.replace(report, removal=dataclasses.replace(report.removal, mask_points=2))
+    assert "places" not in render_page(whole, figure_files(whole))
 
 
 def test_a_wide_group_is_drawn_as_a_band() -> None:
@@ -534,8 +575,15 @@ def test_the_terminal_shows_ends_and_areas() -> None:
     console.print(render_ranking(made_up()))
     text = console.export_text()
     assert re.search(r"stem, co +3 +0 \(0\.100\) +2 \(0\.333\)", text)
-    assert re.search(r"ours +0\.670 ± 0\.020 +0\.675 +7", text)
-    assert text.index("ours  ") < text.rindex("l1  ")
+    assert text.index("Recovered networks") < text.index("Absent channels reconstructed: ")
+    assert re.search(r"33\.3% +ours +87\.5% \(82\.5% to 92\.5%\) +0\.234 ± 0\.010", text)
+    assert text.index("33.3%  ours") < text.index("33.3%  l1")
+    leading, masked = text.split("Absent channels masked: ")
+    leading = leading.split("Absent channels reconstructed: ")[1]
+    assert re.search(r"ours +0\.670 ± 0\.020 +0\.675 +7", leading)
+    assert leading.index("ours  ") < leading.index("l1  ")
+    assert re.search(r"ours +0\.487 ± 0\.020 +1\.200 +7", masked)
+    assert masked.index("l1  ") < masked.index("ours  ")
     assert "note: ours: a note on ours" in text
     assert "top-1 accuracy 90.0%" in text
 
@@ -545,8 +593,9 @@ def test_the_terminal_shows_ends_and_areas() -> None:
     [
         ("nothing", "is not JSON"),
         ("{}", "schema version None"),
-        ('{"schema_version": "9"}', "schema version '9', this edgeprune reads '1.1'"),
-        ('{"schema_version": "1.1"}', "does not fit schema 1.1"),
+        ('{"schema_version": "9"}', "schema version '9', this edgeprune reads '2.0'"),
+        ('{"schema_version": "1.1"}', "schema version '1.1', this edgeprune reads '2.0'"),
+        ('{"schema_version": "2.0"}', "does not fit schema 2.0"),
     ],
 )
 def test_other_files_are_no_ranking(text: str, sentence: str, tmp_path: Path) -> None:
