@@ -13,7 +13,7 @@ from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.errors import UsageError
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.removal_curves import IndexArray, RemovalJudge
-from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.pipeline.state import Prepared, Run, split_for_recovery
 from edgeprune.progress import Advance
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.reporting.ranking_facts import RecoveredNetworks, RemovalPoint
@@ -92,7 +92,7 @@ def _recovered(
         prune(captured, coupling, removed),
         coupling,
         removed,
-        prepared.calibration.fitting.images,
+        split_for_recovery(run, prepared),
         generator=torch.Generator().manual_seed(run.options.seed),
     )
     run.notes.extend(report.notes)

@@ -25,10 +25,9 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original_outputs
-from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.pipeline.state import Prepared, Run, split_for_recovery
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
-from edgeprune.recovery.splitting import split_images
 from edgeprune.selection import select
 
 FloatArray = NDArray[np.float64]
@@ -129,10 +128,7 @@ class RoundsRanker:
                     bare,
                     self._prepared.coupling,
                     removed,
-                    split_images(
-                        self._prepared.calibration.fitting.images,
-                        torch.Generator().manual_seed(self._run.options.seed),
-                    ),
+                    split_for_recovery(self._run, self._prepared),
                     stored_as=self._prepared.stored_as,
                     generator=torch.Generator().manual_seed(self._run.options.seed),
                     advance=advance,

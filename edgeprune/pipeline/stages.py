@@ -28,11 +28,20 @@ from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
 from edgeprune.pipeline.rounds import RoundsRanker
-from edgeprune.pipeline.state import PARITY_IMAGES, Base, CompressOptions, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.state import (
+    PARITY_IMAGES,
+    Base,
+    CompressOptions,
+    Planned,
+    Prepared,
+    Pruned,
+    Run,
+    split_for_recovery,
+)
 from edgeprune.quantization.formats import integer_format
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
-from edgeprune.recovery.splitting import LEAST_DECIDING, SplitImages, split_images
+from edgeprune.recovery.splitting import LEAST_DECIDING, SplitImages
 from edgeprune.selection import select
 from edgeprune.targets import TargetProfile, load_target
 
@@ -240,12 +249,6 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
     run.notes.extend(report.notes)
     found = Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
     return found if run.options.finetune is None else _finetune(run, prepared, planned, found, images)
-
-
-def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
-    """Images that recovery and training fit to, and those that decide what of it is kept: once for a run."""
-    generator = torch.Generator().manual_seed(run.options.seed)
-    return split_images(prepared.calibration.fitting.images, generator)
 
 
 def _check_training(run: Run, images: SplitImages) -> None:

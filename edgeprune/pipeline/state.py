@@ -22,6 +22,7 @@ from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
 from edgeprune.graph.blocks import ResidualBlock
+from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.targets import HOST, TargetProfile
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -118,6 +119,12 @@ class Prepared:
     def base(self) -> Base:
         """The network as it was given."""
         return Base(captured=self.captured, coupling=self.coupling)
+
+
+def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
+    """Images that recovery and training fit to, and those that decide what is kept: the same all through a run."""
+    generator = torch.Generator().manual_seed(run.options.seed)
+    return split_images(prepared.calibration.fitting.images, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
