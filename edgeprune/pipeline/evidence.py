@@ -16,6 +16,7 @@ from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.graph.masking import mask_module
 from edgeprune.graph.replay import MaskedGame
 from edgeprune.graph.statistics import channel_statistics
+from edgeprune.memory import keep_freed_memory
 from edgeprune.pipeline.state import Prepared
 from edgeprune.rounding import round_layers
 
@@ -29,6 +30,7 @@ def gather(
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Evidence:
     """Evidence from the fitting images, for a cut of the share ``ratio`` of the MACs."""
+    keep_freed_memory()
     captured, images = prepared.captured, prepared.calibration.fitting
     reference = original_outputs(captured, images)
     found = evidence_of(as_stored(captured, prepared), prepared.coupling, images, reference, ratio=ratio)
