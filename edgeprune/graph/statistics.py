@@ -17,7 +17,9 @@ from torch.fx import Graph, GraphModule
 
 from edgeprune.artifacts.coupling import BatchLayout, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.fx import op_name
 from edgeprune.graph.masking import mask_sources
+from edgeprune.graph.unflattening import FLATTENING
 
 MAX_CHANNELS = 4096
 """Wider mask points (a flattened feature map) are masked instead of reconstructed."""
@@ -33,16 +35,18 @@ def channel_statistics(
 ) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
     """Mean (C,) float32 and shrunk covariance (C, C) float64 by (node, dimension), streamed over ``images``.
 
-    Only where all consumers are weighted layers, since only those can absorb an estimate.
+    Only where all consumers are weighted layers, or flatten for one (``unflattening``), since only those can
+    absorb an estimate.
 
     Products are taken about the means of the first images: about zero, single precision would lose a small
     spread beside a large mean, and what is left need not be positive definite.
     """
-    layers = {layer.node for layer in coupling.layers}
+    absorbing = {layer.node for layer in coupling.layers}
+    absorbing |= {n.name for n in captured.graph_module.graph.nodes if op_name(n) in FLATTENING}
     places = {
         (source, dim): _Place(dim, points[0].batch)
         for source, dim, points in mask_sources(coupling)
-        if points[0].players.size <= MAX_CHANNELS and all(p.consumer in layers for p in points)
+        if points[0].players.size <= MAX_CHANNELS and all(p.consumer in absorbing for p in points)
     }
     watched = _watched(captured.graph_module, places)
     for batch in torch.split(images[:_IMAGES_OF_ORIGINS], images_at_once):
