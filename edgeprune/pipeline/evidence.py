@@ -16,6 +16,8 @@ from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.graph.masking import mask_module
 from edgeprune.graph.replay import MaskedGame
 from edgeprune.graph.statistics import channel_statistics
+from edgeprune.graph.unflattening import at_maps
+from edgeprune.memory import keep_freed_memory
 from edgeprune.pipeline.state import Prepared
 from edgeprune.rounding import round_layers
 
@@ -29,6 +31,7 @@ def gather(
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Evidence:
     """Evidence from the fitting images, for a cut of the share ``ratio`` of the MACs."""
+    keep_freed_memory()
     captured, images = prepared.captured, prepared.calibration.fitting
     reference = original_outputs(captured, images)
     found = evidence_of(as_stored(captured, prepared), prepared.coupling, images, reference, ratio=ratio)
@@ -58,10 +61,11 @@ def evidence_of(
     ratio: float,
 ) -> Evidence:
     """What criteria look at in one network, judged by ``reference``, outputs on ``images``."""
-    statistics = channel_statistics(captured, coupling, images.images)
+    maps = at_maps(captured, coupling)
+    statistics = channel_statistics(captured, maps, images.images)
     plain, reconstructing = (
-        MaskedGame(mask_module(captured, coupling, found), coupling.num_players, images, reference)
-        for found in (None, statistics)
+        MaskedGame(masked, coupling.num_players, images, reference)
+        for masked in (mask_module(captured, coupling), mask_module(captured, maps, statistics))
     )
     return Evidence(
         captured=captured,
