@@ -122,7 +122,7 @@ class Prepared:
 
 
 def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
-    """Images that recovery and training fit to, and those that decide what is kept: the same all through a run."""
+    """Images that recovery and training fit to, and those that decide: the same all through a run."""
     generator = torch.Generator().manual_seed(run.options.seed)
     return split_images(prepared.calibration.fitting.images, generator)
 
