@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from edgeprune import progress
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
 from edgeprune.artifacts.choices import CouplingOptions, Finetune
@@ -74,7 +75,8 @@ class Run:
         """Time one stage and say that it runs."""
         _log.info("%s", name)
         started = time.perf_counter()
-        yield
+        with progress.stage(name):
+            yield
         self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
 
     @property
