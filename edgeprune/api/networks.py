@@ -1,4 +1,4 @@
-"""What is done with networks: ``compress``, ``pick``, ``rank`` and ``inspect``."""
+"""What is done with networks: ``compress``, ``pick`` and ``rank``."""
 
 from __future__ import annotations
 
@@ -11,26 +11,23 @@ from torch import nn
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
-from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
 from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
 from edgeprune.errors import UsageError
-from edgeprune.graph.inputs import input_shapes
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
-from edgeprune.loading import load_model
-from edgeprune.pipeline import delivery, network_graph, stages
+from edgeprune.pipeline import delivery, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
-from edgeprune.pipeline.examination import inspect_loaded
+from edgeprune.pipeline.given_rankings import read_given
 from edgeprune.pipeline.kept_values import check_journal
 from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
 from edgeprune.reporting.ranking_facts import RankingReport
-from edgeprune.results import DryRun, Inspection, PredictedCost
+from edgeprune.results import DryRun, PredictedCost
 from edgeprune.targets import HOST
 
 
@@ -46,6 +43,8 @@ def compress(
     recipe: str | None = None,
     drop_blocks: bool = True,
     rounds: bool = True,
+    ranking: str | Path | None = None,
+    criterion: str | None = None,
     precision: Precision = Precision.FP32,
     architecture: str | None = None,
     weights: str | None = None,
@@ -79,6 +78,9 @@ def compress(
             network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
         drop_blocks: let the search of a budget leave out whole residual blocks, too, where that loses less.
         rounds: rank for deep cuts anew once a part is gone and recovered; otherwise all at once, sooner.
+        ranking: folder (or ``ranking.json``) of :func:`rank` to go by instead of ranking again; it must have
+            been made of this network with these images, the same seed and share of images held out.
+        criterion: which one of ``ranking``; hybrid where ``None``, else its first.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
@@ -105,6 +107,8 @@ def compress(
             recipe=recipe,
             drop_blocks=drop_blocks,
             rounds=rounds,
+            ranking=None if ranking is None else Path(ranking),
+            criterion=criterion,
             precision=precision,
             output=Path(output),
             architecture=architecture,
@@ -177,6 +181,8 @@ def compress_dry_run(
     target: str = HOST,
     ratio: float | None = None,
     budget: Budget | None = None,
+    ranking: str | Path | None = None,
+    criterion: str | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -206,6 +212,8 @@ def compress_dry_run(
             target=target,
             ratio=ratio,
             budget=budget or Budget(),
+            ranking=None if ranking is None else Path(ranking),
+            criterion=criterion,
             architecture=architecture,
             weights=weights,
             trust_pickle=trust_pickle,
@@ -319,52 +327,10 @@ def rank(
 
 def _start(options: CompressOptions) -> Run:
     stages.check_options(options)
+    # What is wrong with a name must not show after minutes.
+    read_given(options)
     if options.recipe is not None:
-        find_recipe(options.recipe)  # a wrong name must not fail after minutes of ranking
+        find_recipe(options.recipe)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     return Run(options=options)
-
-
-def inspect(
-    model: str | Path | nn.Module,
-    *,
-    architecture: str | None = None,
-    weights: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: InputShape | InputShapes | None = None,
-    calibration: str | Path | None = None,
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: bool = False,
-    graph: str | Path | None = None,
-    overwrite: bool = False,
-) -> Inspection:
-    """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
-
-    ``input_shape`` is that of one input, without the batch, or one such shape for each of several inputs:
-    ``((3, 32, 32), (5,))``. ``graph`` is an ``.svg`` or ``.html`` file to draw the coupled groups into; one
-    that edgeprune drew before is only replaced with ``overwrite``.
-
-    Raises:
-        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape, or
-            ``graph`` has another suffix.
-        OutputError: ``graph`` exists already or cannot be written.
-    """
-    drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
-    loaded = load_model(
-        model,
-        architecture=architecture,
-        weights=weights,
-        trust_pickle=trust_pickle,
-        input_shape=None
-        if input_shape is None or takes_several(input_shape)
-        else input_shapes(input_shape)[0],
-    )
-    return inspect_loaded(
-        loaded,
-        input_shape=input_shape,
-        calibration=calibration,
-        options=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
-        drawing=drawing,
-        told=None if graph is None else str(graph),
-    )

@@ -40,6 +40,8 @@ class Common(TypedDict):
     threads: int | None
     attention_unit: AttentionUnit
     prune_normalized: bool
+    ranking: Path | None
+    criterion: str | None
 
 
 Ratio = Annotated[
@@ -85,6 +87,25 @@ Rounds = Annotated[
         "--rounds/--one-round",
         help="Beyond 30% of the MACs: rank channels anew once a part is gone and recovered, or all at once, "
         "which is sooner and worse.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+GivenRanking = Annotated[
+    Path | None,
+    typer.Option(
+        "--ranking",
+        metavar="FOLDER",
+        help="Go by what 'edgeprune rank' wrote for this model and these images instead of ranking again.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+GivenCriterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        metavar="NAME",
+        help="Which criterion of --ranking to go by. Default: hybrid, else the first one there.",
+        autocompletion=opt.complete_criterion,
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
@@ -170,6 +191,8 @@ def compress(
     recipe: Recipe = None,
     drop_blocks: DropBlocks = True,
     rounds: Rounds = True,
+    ranking: GivenRanking = None,
+    criterion: GivenCriterion = None,
     precision: Bits = Precision.FP32,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
@@ -218,6 +241,8 @@ def compress(
         "threads": threads or config.threads,
         "attention_unit": attention_unit,
         "prune_normalized": prune_normalized,
+        "ranking": ranking,
+        "criterion": criterion,
     }
     if dry_run:
         plan = api.compress_dry_run(model, **common, budget=budget)

@@ -52,8 +52,8 @@ class Hybrid:
             duration_s=ranking.duration_s,
             choice=(
                 f"removal costs from second moments of {settings.cost_samples} projected gradients; values: "
-                f"gradients of the multilinear extension, {ranking.aggregate.value} over images, inclusion "
-                f"probabilities {ranking.q_low:.2f} to {ranking.q_high:.2f}, loss: {ranking.loss}; "
+                f"gradients of the multilinear extension, {settings.aggregate.value} over images, inclusion "
+                f"probabilities {settings.q_low:.2f} to {settings.q_high:.2f}, loss: {ranking.loss}; "
                 f"exact values in {exact} of {len(ranking.group_methods)} groups"
             ),
         )

@@ -313,6 +313,7 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         "recipe": f"{options.recipe}",
         "dropping of blocks": f"{options.drop_blocks}",
         "ranking in rounds": f"{options.rounds}",
+        "given ranking": f"{options.ranking} {options.criterion}",
         "precision": options.precision.value,
     }
     with (

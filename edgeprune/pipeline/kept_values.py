@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor
-
-from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.model import CapturedModel
-from edgeprune.attributes import get_attribute
 from edgeprune.criteria.journals import Journals, read_about
 from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.pipeline.fingerprints import images_sha256, network_sha256
 from edgeprune.pipeline.state import Prepared, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -95,32 +90,8 @@ def kept_values(
 def _about(run: Run, prepared: Prepared) -> dict[str, str]:
     """Whatever decides coalition values and which are asked for."""
     return {
-        "model": _model_sha256(prepared.captured),
-        "calibration set": _images_sha256(prepared.calibration.fitting),
+        "model": network_sha256(prepared.captured),
+        "calibration set": images_sha256(prepared.calibration.fitting),
         "choice of players": f"{run.options.coupling}",
         "seed": str(run.options.seed),
     }
-
-
-def _model_sha256(captured: CapturedModel) -> str:
-    """Of the captured graph and every tensor in it."""
-    module = captured.graph_module
-    digest = hashlib.sha256(module.code.encode())
-    for name in sorted({str(n.target) for n in module.graph.nodes if n.op == "get_attr"}):
-        found = get_attribute(module, name)
-        if isinstance(found, Tensor):
-            _add(digest, name, found)
-    return digest.hexdigest()
-
-
-def _images_sha256(batch: ImageBatch) -> str:
-    digest = hashlib.sha256()
-    _add(digest, "images", batch.images)
-    if batch.labels is not None:
-        _add(digest, "labels", batch.labels)
-    return digest.hexdigest()
-
-
-def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

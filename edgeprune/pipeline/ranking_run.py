@@ -24,6 +24,7 @@ from edgeprune.pipeline import stages
 from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
 from edgeprune.pipeline.delivery import input_hashes
 from edgeprune.pipeline.evidence import gather, masking_game
+from edgeprune.pipeline.given_rankings import inputs_of
 from edgeprune.pipeline.kept_values import check_journal, kept_values
 from edgeprune.pipeline.ranked_blocks import rank_blocks
 from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
@@ -129,6 +130,7 @@ def _blocks_report(
         model=model_section(prepared),
         calibration=calibration_section(prepared),
         settings=_settings(run, (), choices, ratio),
+        inputs=inputs_of(prepared),
         loss=loss,
         macs=prepared.coupling.total_macs(),
         players=len(blocks.blocks),
@@ -171,6 +173,7 @@ def _channels_report(
         model=model_section(prepared),
         calibration=calibration_section(prepared),
         settings=_settings(run, criteria, choices, ratio),
+        inputs=inputs_of(prepared),
         loss=evidence.game.loss_description,
         macs=prepared.coupling.total_macs(),
         players=prepared.coupling.num_players,

@@ -25,6 +25,7 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original_outputs
+from edgeprune.pipeline.given_rankings import GivenRanking, differences, fitted, read_given
 from edgeprune.pipeline.state import Prepared, Run
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
@@ -46,14 +47,32 @@ class RoundsRanker:
         self._prepared = prepared
         self._journals = journals
         self._known: dict[float, Ranking] = {}
+        self._given = read_given(run.options)
+        self._fitted: Ranking | None = None
 
     def at(self, ratio: float) -> Ranking:
-        """The ranking for a cut of ``ratio`` of the MACs."""
+        """The ranking for a cut of ``ratio`` of the MACs; the one that was given, where one was.
+
+        Raises:
+            UsageError: the ranking that was given does not fit.
+        """
+        if self._given is not None:
+            return self._taken(self._given, ratio)
         if ratio not in self._known:
             with torch.no_grad():
                 self._known[ratio] = self._ranked(ratio)
             gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
         return self._known[ratio]
+
+    def _taken(self, given: GivenRanking, ratio: float) -> Ranking:
+        """The ranking that was given, checked once; what it lacks for this cut is noted."""
+        if self._fitted is None:
+            self._fitted = fitted(given, self._run, self._prepared)
+        in_rounds = ratio > MOST_AT_ONCE and self._run.options.rounds
+        for sentence in differences(given, self._prepared, ratio, in_rounds=in_rounds):
+            if sentence not in self._run.notes:
+                self._run.note(sentence)
+        return self._fitted
 
     def _ranked(self, ratio: float) -> Ranking:
         if ratio <= MOST_AT_ONCE or not self._run.options.rounds:

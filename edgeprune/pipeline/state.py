@@ -44,6 +44,8 @@ class CompressOptions:
     recipe: str | None = None
     drop_blocks: bool = True
     rounds: bool = True
+    ranking: Path | None = None
+    criterion: str | None = None
     precision: Precision = Precision.FP32
     output: Path | None = None
     architecture: str | None = None

@@ -8,7 +8,7 @@ from enum import Enum
 
 from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
 
-RANKING_SCHEMA_VERSION = "1.1"
+RANKING_SCHEMA_VERSION = "1.2"
 
 
 def known(value: float | None) -> float | None:
@@ -28,6 +28,18 @@ class RankSettings:
     attention_unit: str
     prune_normalized: bool
     players: str = "channels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingInputs:
+    """Hashes (SHA-256) of what every figure follows from: who uses the ranking must have the same.
+
+    ``network_sha256`` covers the captured graph and every tensor in it, ``fitting_images_sha256`` the
+    pixels as the network gets them and the labels, of those images that criteria may use.
+    """
+
+    network_sha256: str
+    fitting_images_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +217,7 @@ class RankingReport:
     model: ModelSection
     calibration: CalibrationSection
     settings: RankSettings
+    inputs: RankingInputs
     loss: str
     macs: int
     players: int

@@ -74,7 +74,7 @@ def test_the_json_follows_the_schema(ranked: Any, report: Any) -> None:
     from edgeprune.reporting.ranking_files import read_ranking
 
     assert read_ranking(ranked[0] / "ranking.json").settings.criteria == CRITERIA
-    assert report["schema_version"] == "1.1"
+    assert report["schema_version"] == "1.2"
     assert report["settings"]["ratio"] == 0.25
     assert report["removal"]["quality_kind"] == "top-1 accuracy"
     assert report["removal"]["axis"] == "MACs"

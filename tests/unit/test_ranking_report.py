@@ -45,6 +45,7 @@ from edgeprune.reporting.ranking_facts import (
     CriterionScores,
     GroupScores,
     RankedGroup,
+    RankingInputs,
     RankingReport,
     RankSettings,
     RemovalCurve,
@@ -388,6 +389,7 @@ def made_up(*, rated: bool = True) -> RankingReport:
             attention_unit="head-dimensions",
             prune_normalized=False,
         ),
+        inputs=RankingInputs(network_sha256="ab" * 32, fitting_images_sha256="cd" * 32),
         loss="cross-entropy with the labels",
         macs=1000,
         players=5,
@@ -545,8 +547,8 @@ def test_the_terminal_shows_ends_and_areas() -> None:
     [
         ("nothing", "is not JSON"),
         ("{}", "schema version None"),
-        ('{"schema_version": "9"}', "schema version '9', this edgeprune reads '1.1'"),
-        ('{"schema_version": "1.1"}', "does not fit schema 1.1"),
+        ('{"schema_version": "9"}', "schema version '9', this edgeprune reads '1.2'"),
+        ('{"schema_version": "1.2"}', "does not fit schema 1.2"),
     ],
 )
 def test_other_files_are_no_ranking(text: str, sentence: str, tmp_path: Path) -> None:

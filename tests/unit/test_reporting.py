@@ -93,10 +93,10 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ("not json", "is not JSON"),
         ("[]", "has no schema_version"),
         ('{"model": 1}', "has no schema_version"),
-        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.1'"),
+        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.2'"),
         (
-            '{"schema_version": "1.1"}',
-            "does not fit schema 1.1: RunReport: unknown fields [], missing fields",
+            '{"schema_version": "1.2"}',
+            "does not fit schema 1.2: RunReport: unknown fields [], missing fields",
         ),
     ],
 )
