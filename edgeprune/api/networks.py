@@ -14,14 +14,13 @@ from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
 from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
-from edgeprune.errors import UsageError
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.pipeline import delivery, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
 from edgeprune.pipeline.given_rankings import read_given
-from edgeprune.pipeline.kept_values import check_journal
+from edgeprune.pipeline.kept_values import check_journal, decisions, kept_values
 from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
@@ -90,7 +89,8 @@ def compress(
         prune_normalized: let channels go that a layer norm takes its statistics over; it then does so over
             those that stay, and masks, ranking and recovery all reckon with that.
         seed: the same seed gives the same artefact.
-        resume: go on with the search of a budget that was stopped, from what it left beside ``output``.
+        resume: go on with a run that was stopped, from the stages and candidates that it kept beside
+            ``output``.
 
     Raises:
         BudgetError: nothing that the search reached holds the budget.
@@ -127,14 +127,15 @@ def compress(
             command=command or "edgeprune.compress (Python API)",
         )
     )
-    _check_resume(run.options, resume=resume)
+    check_journal(run.options.output, resume=resume)
     prepared = stages.prepare(run)
     if not run.options.budget.is_empty:
         with search(run, prepared) as (planned, pruned, store):
             return delivery.deliver(run, prepared, planned, pruned, candidates=store)
-    planned = stages.plan(run, prepared)
-    pruned = build(run, prepared, planned)
-    return delivery.deliver(run, prepared, planned, pruned)
+    with kept_values(run, prepared, decisions(run, prepared)) as run.journals:
+        planned = stages.plan(run, prepared)
+        pruned = build(run, prepared, planned)
+        return delivery.deliver(run, prepared, planned, pruned)
 
 
 def pick(
@@ -162,16 +163,6 @@ def pick(
         overwrite=overwrite,
         command=command or "edgeprune.pick (Python API)",
     )
-
-
-def _check_resume(options: CompressOptions, *, resume: bool) -> None:
-    if not options.budget.is_empty:
-        check_journal(options.output, resume=resume)
-    elif resume:
-        raise UsageError(
-            "--resume was given without a budget; accepted with it are --max-latency, --max-size, "
-            "--max-memory and --max-drop, whose search it goes on with"
-        )
 
 
 def compress_dry_run(

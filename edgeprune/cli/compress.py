@@ -153,7 +153,7 @@ Resume = Annotated[
     typer.Option(
         "--resume",
         metavar="",
-        help="Go on with the search of a budget that was stopped, from OUTPUT.journal.",
+        help="Go on with a run that was stopped, from what it kept in OUTPUT.journal.",
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]

@@ -39,7 +39,7 @@ from edgeprune.pipeline.candidates import CandidateStore, candidate_name, write_
 from edgeprune.pipeline.dropping import shallower
 from edgeprune.pipeline.exports import write_onnx, write_surgery
 from edgeprune.pipeline.fewer_bits import put_in_fewer_bits
-from edgeprune.pipeline.kept_values import kept_values
+from edgeprune.pipeline.kept_values import decisions, kept_values
 from edgeprune.pipeline.own_training import build
 from edgeprune.pipeline.state import Base, Planned, Prepared, Pruned, Run
 
@@ -302,22 +302,8 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         BudgetError: see :class:`BudgetSearch`.
         UsageError: the journal there belongs to another model, other data, budget or options.
     """
-    options = run.options
-    more = {
-        "budget": f"{options.budget}",
-        "ratio": f"{options.ratio}",
-        "target": f"{prepared.target}",
-        "width quantum": f"{options.width_quantum}",
-        "batch size": f"{options.batch_size}",
-        "finetune": f"{options.finetune}",
-        "recipe": f"{options.recipe}",
-        "dropping of blocks": f"{options.drop_blocks}",
-        "ranking in rounds": f"{options.rounds}",
-        "given ranking": f"{options.ranking} {options.criterion}",
-        "precision": options.precision.value,
-    }
     with (
-        kept_values(run, prepared, more) as journals,
+        kept_values(run, prepared, decisions(run, prepared)) as journals,
         tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch,
     ):
         assert journals is not None

@@ -1,4 +1,4 @@
-"""Where ``rank`` keeps coalition values while it runs, and what it says of them."""
+"""Where runs keep what they found until they have ended, and what they say of it."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ def kept_values(
     try:
         yield journals
     except KeyboardInterrupt as stopped:
+        journals.remove_if_empty()
         if not journals.folder.exists():
             raise
         kept = f"{journals.kept} are kept" if journals.kept else "what was kept before is still"
@@ -83,8 +84,27 @@ def kept_values(
     except Exception:
         if journals.kept:
             _log.warning("%s are kept in %s; --resume goes on from there", journals.kept, journals.folder)
+        journals.remove_if_empty()
         raise
     journals.remove()
+
+
+def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
+    """Whatever else decides which network a compression ends with."""
+    options = run.options
+    return {
+        "budget": f"{options.budget}",
+        "ratio": f"{options.ratio}",
+        "target": f"{prepared.target}",
+        "width quantum": f"{options.width_quantum}",
+        "batch size": f"{options.batch_size}",
+        "finetune": f"{options.finetune}",
+        "recipe": f"{options.recipe}",
+        "dropping of blocks": f"{options.drop_blocks}",
+        "ranking in rounds": f"{options.rounds}",
+        "given ranking": f"{options.ranking} {options.criterion}",
+        "precision": options.precision.value,
+    }
 
 
 def _about(run: Run, prepared: Prepared) -> dict[str, str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeprune import progress
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, player_origins
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.artifacts.pruning import Ranking
+from edgeprune.artifacts.pruning import Ranking, RecoveryReport
 from edgeprune.criteria.journals import Journals, ranking_checkpoints
 from edgeprune.errors import CaptureError, NothingToPruneError
 from edgeprune.graph.capture import capture
@@ -26,6 +26,7 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original_outputs
 from edgeprune.pipeline.given_rankings import GivenRanking, differences, fitted, read_given
+from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
 from edgeprune.pipeline.state import Prepared, Run
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
@@ -60,7 +61,9 @@ class RoundsRanker:
             return self._taken(self._given, ratio)
         if ratio not in self._known:
             with torch.no_grad():
-                self._known[ratio] = self._ranked(ratio)
+                self._known[ratio] = kept_ranking(
+                    self._run, self._journals, ratio, lambda: self._ranked(ratio)
+                )
             gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
         return self._known[ratio]
 
@@ -142,16 +145,19 @@ class RoundsRanker:
             bare = prune(whole, self._prepared.coupling, removed)
             layers = len(self._prepared.coupling.layers)
             with progress.task(f"recovering {1 - gone:.0%} of the MACs", layers) as advance:
-                recovered, _ = reconstruct(
-                    whole.graph_module,
-                    bare,
-                    self._prepared.coupling,
-                    removed,
-                    self._prepared.calibration.fitting.images,
-                    stored_as=self._prepared.stored_as,
-                    generator=torch.Generator().manual_seed(self._run.options.seed),
-                    advance=advance,
-                )
+                recovered, _ = kept_network(
+                    self._run, self._journals, f"recovered-{gone:g}", bare, removed, RecoveryReport,
+                    lambda: reconstruct(
+                        whole.graph_module,
+                        bare,
+                        self._prepared.coupling,
+                        removed,
+                        self._prepared.calibration.fitting.images,
+                        stored_as=self._prepared.stored_as,
+                        generator=torch.Generator().manual_seed(self._run.options.seed),
+                        advance=advance,
+                    ),
+                )  # fmt: skip
             return capture(recovered, whole.input_shapes)
 
 

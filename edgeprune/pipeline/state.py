@@ -22,6 +22,7 @@ from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime
+from edgeprune.criteria.journals import Journals
 from edgeprune.graph.blocks import ResidualBlock
 from edgeprune.targets import HOST, TargetProfile
 
@@ -66,11 +67,15 @@ class CompressOptions:
 
 @dataclass
 class Run:
-    """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored."""
+    """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored.
+
+    ``journals``: where the stages of a run for one plan keep what they gave; ``None`` where they do not.
+    """
 
     options: CompressOptions
     notes: list[str] = field(default_factory=list)
     times: list[StageTime] = field(default_factory=list)
+    journals: Journals | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
