@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Effort, Finetune, RankedPlayers
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
 from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
@@ -19,12 +19,14 @@ from edgeprune.pipeline import delivery, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
+from edgeprune.pipeline.effort import with_effort
 from edgeprune.pipeline.given_rankings import read_given
 from edgeprune.pipeline.kept_values import check_journal, decisions, kept_values
 from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
+from edgeprune.pipeline.time_limits import check_max_time
 from edgeprune.reporting.ranking_facts import RankingReport
 from edgeprune.results import DryRun, PredictedCost
 from edgeprune.targets import HOST
@@ -44,6 +46,8 @@ def compress(
     rounds: bool = True,
     ranking: str | Path | None = None,
     criterion: str | None = None,
+    effort: Effort = Effort.NORMAL,
+    max_time_s: float | None = None,
     precision: Precision = Precision.FP32,
     architecture: str | None = None,
     weights: str | None = None,
@@ -80,6 +84,9 @@ def compress(
         ranking: folder (or ``ranking.json``) of :func:`rank` to go by instead of ranking again; it must have
             been made of this network with these images, the same seed and share of images held out.
         criterion: which one of ``ranking``; hybrid where ``None``, else its first.
+        effort: passes, images, rounds and training; see ``docs/effort.md``.
+        max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
+            need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
@@ -109,6 +116,8 @@ def compress(
             rounds=rounds,
             ranking=None if ranking is None else Path(ranking),
             criterion=criterion,
+            effort=effort,
+            max_time_s=max_time_s,
             precision=precision,
             output=Path(output),
             architecture=architecture,
@@ -128,7 +137,7 @@ def compress(
         )
     )
     check_journal(run.options.output, resume=resume)
-    prepared = stages.prepare(run)
+    prepared = with_effort(run, stages.prepare(run), trains=True)
     if not run.options.budget.is_empty:
         with search(run, prepared) as (planned, pruned, store):
             return delivery.deliver(run, prepared, planned, pruned, candidates=store)
@@ -174,6 +183,8 @@ def compress_dry_run(
     budget: Budget | None = None,
     ranking: str | Path | None = None,
     criterion: str | None = None,
+    effort: Effort = Effort.NORMAL,
+    max_time_s: float | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -205,6 +216,8 @@ def compress_dry_run(
             budget=budget or Budget(),
             ranking=None if ranking is None else Path(ranking),
             criterion=criterion,
+            effort=effort,
+            max_time_s=max_time_s,
             architecture=architecture,
             weights=weights,
             trust_pickle=trust_pickle,
@@ -219,7 +232,7 @@ def compress_dry_run(
         )
     )
     check_preview(run.options.budget)
-    prepared = stages.prepare(run)
+    prepared = with_effort(run, stages.prepare(run), trains=False)
     predicted: tuple[PredictedCost, ...] = ()
     if run.options.budget.is_empty:
         plan = stages.plan(run, prepared).plan
@@ -246,6 +259,8 @@ def rank(
     layers: Sequence[str] = (),
     ratio: float | None = None,
     max_evaluations: int | None = None,
+    effort: Effort = Effort.NORMAL,
+    max_time_s: float | None = None,
     players: RankedPlayers = RankedPlayers.CHANNELS,
     memory_limit_bytes: int | None = None,
     resume: bool = False,
@@ -272,6 +287,8 @@ def rank(
             layers where empty.
         ratio: share of MACs that is to go, which laws of coalition sizes follow; a quarter where ``None``.
         max_evaluations: most batch passes of each criterion; its own choice where ``None``.
+        effort: how many passes ``hybrid`` makes and how many images count; see ``docs/effort.md``.
+        max_time_s: passes are cut to what the measured speed allows, and the notes say so.
         players: channels, or residual blocks; then neither ``criteria`` nor ``layers``.
         memory_limit_bytes: of activations of games of single layers and of blocks; 1 GiB where ``None``.
         resume: go on with the coalition values that a stopped run left beside ``output``.
@@ -298,6 +315,8 @@ def rank(
             model=model,
             calibration=calibration,
             ratio=ratio,
+            effort=effort,
+            max_time_s=max_time_s,
             output=None if output is None else Path(output),
             architecture=architecture,
             weights=weights,
@@ -320,6 +339,7 @@ def _start(options: CompressOptions) -> Run:
     stages.check_options(options)
     # What is wrong with a name must not show after minutes.
     read_given(options)
+    check_max_time(options.max_time_s)
     if options.recipe is not None:
         find_recipe(options.recipe)
     if options.threads is not None:

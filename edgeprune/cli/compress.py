@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit
+from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
@@ -17,6 +17,7 @@ from edgeprune.config import (
     PreprocessingOptions,
     check_ratio,
     parse_budget,
+    parse_duration,
     parse_finetune,
     parse_input_shape,
 )
@@ -42,6 +43,8 @@ class Common(TypedDict):
     prune_normalized: bool
     ranking: Path | None
     criterion: str | None
+    effort: Effort
+    max_time_s: float | None
 
 
 Ratio = Annotated[
@@ -193,6 +196,8 @@ def compress(
     rounds: Rounds = True,
     ranking: GivenRanking = None,
     criterion: GivenCriterion = None,
+    effort: opt.EffortOption = Effort.NORMAL,
+    max_time: opt.MaxTime = None,
     precision: Bits = Precision.FP32,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
@@ -215,6 +220,7 @@ def compress(
     shape = parse_input_shape(input_shape) if input_shape else config.input_shape
     budget = parse_budget(max_latency, max_size, max_memory, max_drop)
     training = None if finetune is None else parse_finetune(finetune, option="--finetune")
+    limit_s = None if max_time is None else parse_duration(max_time, option="--max-time")
     device = target or config.target or "host"
     folder = output or settings.default_output(model)
     _check_early(device, None if dry_run else folder, overwrite)
@@ -243,6 +249,8 @@ def compress(
         "prune_normalized": prune_normalized,
         "ranking": ranking,
         "criterion": criterion,
+        "effort": effort,
+        "max_time_s": limit_s,
     }
     if dry_run:
         plan = api.compress_dry_run(model, **common, budget=budget)

@@ -7,11 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.artifacts.choices import AttentionUnit, RankedPlayers
+from edgeprune.artifacts.choices import AttentionUnit, Effort, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, check_players, check_ratio, parse_bytes, parse_input_shape
+from edgeprune.config import (
+    PreprocessingOptions,
+    check_players,
+    check_ratio,
+    parse_bytes,
+    parse_duration,
+    parse_input_shape,
+)
 from edgeprune.criteria.registry import DEFAULT
 
 Criteria = Annotated[
@@ -113,6 +120,8 @@ def rank(
     layer: Layers = None,
     ratio: Ratio = None,
     max_evaluations: MaxEvaluations = None,
+    effort: opt.EffortOption = Effort.NORMAL,
+    max_time: opt.MaxTime = None,
     players: Players = RankedPlayers.CHANNELS,
     memory_limit: MemoryLimit = None,
     resume: Resume = False,
@@ -150,6 +159,8 @@ def rank(
         layers=tuple(layer or ()),
         ratio=share,
         max_evaluations=max_evaluations,
+        effort=effort,
+        max_time_s=None if max_time is None else parse_duration(max_time, option="--max-time"),
         players=players,
         memory_limit_bytes=limit,
         resume=resume,

@@ -61,7 +61,7 @@ class Hybrid:
     def _settings(self, evidence: Evidence) -> RankingOptions:
         if self.options is not None:
             return self.options
-        settings = options_for(evidence.coupling, evidence.ratio)
+        settings = options_for(evidence.coupling, evidence.ratio, work=evidence.work)
         if evidence.max_evaluations is None:
             return settings
         # A limit counts batches, so they are as large as they get.

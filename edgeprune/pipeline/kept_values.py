@@ -104,6 +104,7 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
         "ranking in rounds": f"{options.rounds}",
         "given ranking": f"{options.ranking} {options.criterion}",
         "precision": options.precision.value,
+        "effort": options.effort.value,
     }
 
 

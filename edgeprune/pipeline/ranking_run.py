@@ -23,6 +23,7 @@ from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.pipeline import stages
 from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
 from edgeprune.pipeline.delivery import input_hashes
+from edgeprune.pipeline.effort import ranking_work, with_effort
 from edgeprune.pipeline.evidence import gather, masking_game
 from edgeprune.pipeline.given_rankings import inputs_of
 from edgeprune.pipeline.kept_values import check_journal, kept_values
@@ -39,6 +40,7 @@ from edgeprune.pipeline.removal_curves import (
     size_effort,
 )
 from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.pipeline.time_limits import affordable_evaluations, note_if_exceeded
 from edgeprune.reporting.ranking_facts import (
     RANKING_SCHEMA_VERSION,
     CriterionScores,
@@ -96,7 +98,7 @@ def rank_network(run: Run, choices: RankChoices) -> RankingReport:
     """Rank, judge and, where the options name an output folder, write it whole or not at all."""
     criteria = find_criteria(choices)
     check_journal(run.options.output, resume=choices.resume)
-    prepared = stages.prepare(run)
+    prepared = with_effort(run, stages.prepare(run), trains=False)
     with kept_values(run, prepared) as journals:
         if choices.players is RankedPlayers.BLOCKS:
             report = _blocks_report(run, prepared, choices, journals)
@@ -164,10 +166,15 @@ def _channels_report(
                 memory_limit_bytes=choices.memory_limit_bytes,
             ),
             journals=journals,
+            work=ranking_work(run),
         )
-    scores = [_score(run, c, evidence, groups) for c in criteria]
+    scores = [
+        _score(run, c, _within_time(run, c, evidence, len(criteria) - done), groups)
+        for done, c in enumerate(criteria)
+    ]
     sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
     removal = _removal(run, prepared, groups, scores)
+    note_if_exceeded(run)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=model_section(prepared),
@@ -187,6 +194,20 @@ def _channels_report(
         notes=tuple(dict.fromkeys(run.notes)),
         durations_s={time.stage: time.duration_s for time in run.times},
     )
+
+
+def _within_time(run: Run, found: Criterion, evidence: Evidence, criteria_left: int) -> Evidence:
+    """Evidence with a limit on the passes where those of the criterion would take too long."""
+    if evidence.max_evaluations is not None:
+        return evidence
+
+    def passes(allowed: int | None) -> int:
+        return found.passes(replace(evidence, max_evaluations=allowed))
+
+    allowed = affordable_evaluations(
+        run, evidence.journals, found.name, evidence.recovery_game, passes, criteria_left
+    )
+    return replace(evidence, max_evaluations=allowed)
 
 
 def _score(run: Run, found: Criterion, evidence: Evidence, groups: Sequence[CoupledGroup]) -> Scores:

@@ -24,10 +24,12 @@ from edgeprune.errors import CaptureError, NothingToPruneError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
+from edgeprune.pipeline.effort import ranking_work
 from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original_outputs
 from edgeprune.pipeline.given_rankings import GivenRanking, differences, fitted, read_given
 from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
 from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.pipeline.time_limits import another_round_fits, within_time
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
@@ -50,6 +52,7 @@ class RoundsRanker:
         self._known: dict[float, Ranking] = {}
         self._given = read_given(run.options)
         self._fitted: Ranking | None = None
+        self._deepest = 0.0
 
     def at(self, ratio: float) -> Ranking:
         """The ranking for a cut of ``ratio`` of the MACs; the one that was given, where one was.
@@ -59,6 +62,7 @@ class RoundsRanker:
         """
         if self._given is not None:
             return self._taken(self._given, ratio)
+        self._deepest = max(self._deepest, ratio)
         if ratio not in self._known:
             with torch.no_grad():
                 self._known[ratio] = kept_ranking(
@@ -66,6 +70,10 @@ class RoundsRanker:
                 )
             gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
         return self._known[ratio]
+
+    def _rounds_from(self, ratio: float) -> int:
+        """Rankings that are to come for the deepest cut asked for, that of ``ratio`` included."""
+        return 1 + round((self._deepest - ratio) / ROUND_STEP)
 
     def _taken(self, given: GivenRanking, ratio: float) -> Ranking:
         """The ranking that was given, checked once; what it lacks for this cut is noted."""
@@ -81,6 +89,12 @@ class RoundsRanker:
         if ratio <= MOST_AT_ONCE or not self._run.options.rounds:
             return self._whole(ratio)
         before = self.at(round(ratio - ROUND_STEP, 9))
+        if not another_round_fits(self._run):
+            self._run.note(
+                f"--max-time: channels are ranked in one round fewer for a cut of {ratio:.0%}, since half of "
+                "the time has gone by"
+            )
+            return before
         try:
             return self._continued(before, round(ratio - ROUND_STEP, 9), ratio)
         except (CaptureError, NothingToPruneError) as error:
@@ -92,7 +106,15 @@ class RoundsRanker:
         coupling = self._prepared.coupling
         with self._run.stage("rank"):
             game = gather(self._prepared, ratio=ratio).recovery_game
-            settings = options_for(coupling, ratio)
+            settings = options_for(coupling, ratio, work=ranking_work(self._run))
+            settings = within_time(
+                self._run,
+                self._journals,
+                f"hybrid-{ratio:g}",
+                game,
+                settings,
+                rounds=self._rounds_from(ratio),
+            )
             with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
                 return rank(
                     game,
@@ -114,7 +136,11 @@ class RoundsRanker:
             reference = original_outputs(self._prepared.captured, images)
             stored = as_stored(captured, self._prepared, coupling)
             game = evidence_of(stored, coupling, images, reference, ratio=left).recovery_game
-            settings = options_for(coupling, left)
+            settings = options_for(coupling, left, work=ranking_work(self._run))
+            settings = within_time(
+                self._run, self._journals, f"hybrid-{ratio:g}-round", game, settings,
+                rounds=self._rounds_from(ratio), values=False,
+            )  # fmt: skip
             kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
             with progress.task("ranking what is left", cost_passes(settings)) as advance:
                 costs = removal_costs(

@@ -31,6 +31,7 @@ from edgeprune.loading import load_model
 from edgeprune.pipeline.kept_stages import kept_network
 from edgeprune.pipeline.rounds import RoundsRanker
 from edgeprune.pipeline.state import PARITY_IMAGES, Base, CompressOptions, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.time_limits import note_training_cut, training_limit_s
 from edgeprune.quantization.formats import integer_format
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
@@ -279,6 +280,8 @@ def _finetune(
         run.note(
             "--finetune was given a time, so another run may end with other weights; steps repeat exactly"
         )
+    limit_s = training_limit_s(run)
+    options = replace(options, time_limit_s=min(options.time_limit_s, limit_s))
     with (
         run.stage("finetune"),
         progress.task("fine-tuning by distillation", _units(options)) as advance,
@@ -289,9 +292,10 @@ def _finetune(
                 prepared.captured.graph_module, pruned.recovered, planned.base.coupling, planned.plan.removed,
                 images, validation,
                 generator=torch.Generator().manual_seed(run.options.seed), options=options,
-                advance=_by_second(advance) if asked.time_limit_s is not None else advance,
+                advance=advance if math.isinf(options.time_limit_s) else _by_second(advance),
             ),
         )  # fmt: skip
+    note_training_cut(run, options.steps, report.steps, asked.time_limit_s, limit_s)
     if report.kept_step == 0:
         run.note("fine-tuning made the network no better on the images kept back for it, so it is as before")
     return replace(pruned, finetuned=finetuned, distillation=report)

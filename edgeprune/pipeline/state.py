@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from edgeprune import progress
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
-from edgeprune.artifacts.choices import CouplingOptions, Finetune
+from edgeprune.artifacts.choices import CouplingOptions, Effort, Finetune
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
@@ -47,6 +47,8 @@ class CompressOptions:
     rounds: bool = True
     ranking: Path | None = None
     criterion: str | None = None
+    effort: Effort = Effort.NORMAL
+    max_time_s: float | None = None
     precision: Precision = Precision.FP32
     output: Path | None = None
     architecture: str | None = None
@@ -76,6 +78,17 @@ class Run:
     notes: list[str] = field(default_factory=list)
     times: list[StageTime] = field(default_factory=list)
     journals: Journals | None = None
+    clock: Callable[[], float] = time.monotonic
+    began_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A run begins when it is made."""
+        self.began_s = self.clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return self.clock() - self.began_s
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
