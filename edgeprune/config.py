@@ -202,6 +202,20 @@ def parse_finetune(value: str, *, option: str) -> Finetune:
     return Finetune(time_limit_s=number * {"s": 1, "min": 60, "h": 3600}[found[2].lower()])
 
 
+def parse_duration(value: str, *, option: str) -> float:
+    """Seconds from ``90s``, ``10min`` or ``1.5h``.
+
+    Raises:
+        UsageError: no positive time with its unit.
+    """
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)\s*", value, flags=re.IGNORECASE)
+    if found is None or float(found[1]) <= 0.0:
+        raise UsageError(
+            f"{option} {value} was given; accepted is a time with its unit, such as 90s or 10min"
+        )
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2].lower()]
+
+
 def parse_points(value: str, *, option: str) -> float:
     """Percentage points from ``1``, ``0.5%`` or ``1.5 points``.
 

@@ -1,9 +1,15 @@
-"""One progress display for every long job; silent where nobody watches."""
+"""One progress display for every long job: bars on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
 
 from rich.console import Console
 from rich.progress import (
@@ -18,25 +24,166 @@ from rich.progress import (
 Advance = Callable[[int], None]
 """Called with the number of units just finished."""
 
+LINE_EVERY_S = 30.0
+
 console = Console(stderr=True)
-_enabled = False
 
 
-def enable(on: bool) -> None:
-    """Show progress bars from now on (the command line does; the Python API stays silent)."""
-    global _enabled  # noqa: PLW0603 - one terminal, one switch
-    _enabled = on
+class Display(Enum):
+    """How progress is shown."""
+
+    NOTHING = "nothing"
+    BARS = "bars"
+    LINES = "lines"
+
+
+@dataclass(eq=False)
+class _Job:
+    """A stage or a task that runs; a task counts units up to ``total``.
+
+    ``first`` is when the first units came and how many: those of a run that goes on were done before.
+    """
+
+    name: str
+    began_s: float
+    total: int | None = None
+    done: int = 0
+    first: tuple[float, int] | None = None
+
+
+class LineProgress:
+    """A line where a stage begins, and one every ``every_s`` within it, with the time since the start.
+
+    A helper thread writes the latter while a stage or task runs, and has ended when its block has ended,
+    well or not. ``write`` gets a line without its end; ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = LINE_EVERY_S,
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._every_s = every_s
+        self._began_s = self._line_s = clock()
+        self._stages: list[_Job] = []
+        self._tasks: list[_Job] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Say that a stage begins, then how far it is while the block runs."""
+        with self._lock:
+            self._line(name)
+        with self._running(self._stages, _Job(name=name, began_s=self._clock())):
+            yield
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Advance]:
+        """Count units of work, which the lines of the stage then tell."""
+        job = _Job(name=description, began_s=self._clock(), total=total)
+
+        def advance(units: int) -> None:
+            job.done += units
+            if job.first is None:
+                job.first = (self._clock(), job.done)
+
+        with self._running(self._tasks, job):
+            yield advance
+
+    def tick(self) -> None:
+        """Write how far the innermost stage and task are, if the last line is old enough."""
+        with self._lock:
+            jobs = [found[-1] for found in (self._stages, self._tasks) if found]
+            if jobs and self._clock() - self._line_s >= self._every_s:
+                self._line(f"{jobs[0].name}: {self._how_far(jobs[-1], alone=len(jobs) == 1)}")
+
+    @contextmanager
+    def _running(self, jobs: list[_Job], job: _Job) -> Iterator[None]:
+        outermost = not self._stages and not self._tasks
+        ended = threading.Event()
+        helper = threading.Thread(target=self._keep_telling, args=(ended,), daemon=True)
+        jobs.append(job)
+        try:
+            if outermost:
+                with self._lock:
+                    self._line_s = max(self._line_s, job.began_s)
+                helper.start()
+            yield
+        finally:
+            ended.set()
+            if helper.ident is not None:
+                helper.join()
+            jobs.remove(job)
+
+    def _keep_telling(self, ended: threading.Event) -> None:
+        while not ended.wait(max(0.01, self._line_s + self._every_s - self._clock())):
+            self.tick()
+
+    def _how_far(self, job: _Job, *, alone: bool) -> str:
+        now = self._clock()
+        if job.total is None:
+            return f"goes on, {_duration(now - job.began_s)} so far"
+        words = f"{job.done} of {job.total}"
+        if not alone:
+            words = f"{job.name}, {words}"
+        left_s = None
+        if job.first is not None and job.done > job.first[1]:
+            left_s = (job.total - job.done) * (now - job.first[0]) / (job.done - job.first[1])
+        return words if left_s is None else f"{words}, about {_duration(left_s)} left"
+
+    def _line(self, text: str) -> None:
+        now = self._clock()
+        self._line_s = now
+        self._write(f"[{_duration(now - self._began_s)}] {text}")
+
+
+def _duration(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss``."""
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+_display = Display.NOTHING
+_lines: LineProgress | None = None
+
+
+def show(display: Display) -> None:
+    """Show progress in this way from now on (the command line does; the Python API stays silent)."""
+    global _display, _lines  # noqa: PLW0603 - one terminal, one switch
+    _display = display
+    _lines = LineProgress(_write_line) if display is Display.LINES else None
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Tell that a stage of the run begins, where progress is shown as lines."""
+    with contextlib.nullcontext() if _lines is None else _lines.stage(name):
+        yield
 
 
 @contextmanager
 def task(description: str, total: int) -> Iterator[Advance]:
-    """A progress bar with the time left for the duration of the block.
+    """Progress with the time left for the duration of the block.
 
     Yields a function to call with the number of finished units.
     """
-    if not _enabled:
+    if _lines is not None:
+        with _lines.task(description, total) as advance:
+            yield advance
+    elif _display is Display.BARS:
+        with _bar(description, total) as advance:
+            yield advance
+    else:
         yield lambda _units: None
-        return
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Advance]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -47,3 +194,9 @@ def task(description: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True) as progress:
         job = progress.add_task(description, total=total)
         yield lambda units: progress.advance(job, units)
+
+
+def _write_line(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to end a run
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -28,6 +28,7 @@ from edgeprune.shapley.quadratic import QuadraticGame, QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
 _MIN_SAMPLES = 256
+_FEWEST_SAMPLES = 128
 _MAX_COST_SAMPLES = 4096
 _SAMPLES_PER_PLAYER = 16
 _WORK_MACS = 0.9e12
@@ -140,22 +141,29 @@ def affordable_samples(num_players: int, macs_per_image: int, work_macs: float =
     return max(_MIN_SAMPLES, min(_SAMPLES_PER_PLAYER * num_players, by_work))
 
 
-def options_for(coupling: CouplingGraph, ratio: float) -> RankingOptions:
+def options_for(coupling: CouplingGraph, ratio: float, *, work: float = 1.0) -> RankingOptions:
     """What fits a network and the share ``ratio`` of its MACs that is to go.
 
-    A batch of the removal costs has one coalition, so few samples come in smaller batches.
+    A batch of the removal costs has one coalition, so few samples come in smaller batches. ``work``: how many
+    times the usual number of samples, though no fewer than ``_FEWEST_SAMPLES``.
     """
     low, high = inclusion_law(ratio)
     players, macs = coupling.num_players, coupling.total_macs()
-    samples = affordable_samples(players, macs)
+
+    def scaled(usual: int) -> int:
+        return usual if work == 1.0 else max(min(usual, _FEWEST_SAMPLES), int(work * usual))
+
+    samples = scaled(affordable_samples(players, macs))
     return RankingOptions(
         samples=samples,
-        cost_samples=min(affordable_samples(players, macs, _COST_WORK_MACS), _MAX_COST_SAMPLES),
+        cost_samples=scaled(min(affordable_samples(players, macs, _COST_WORK_MACS), _MAX_COST_SAMPLES)),
         batch=max(_LEAST_BATCH, min(_BATCH, samples // _BATCHES)),
         q_low=low,
         q_high=high,
         cost_q_low=cost_law(ratio),
-        exact_image_evaluations=min(_MAX_EXACT_EVALUATIONS, int(_EXACT_WORK_MACS // max(1, macs))),
+        exact_image_evaluations=int(
+            work * min(_MAX_EXACT_EVALUATIONS, int(_EXACT_WORK_MACS // max(1, macs)))
+        ),
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -296,10 +297,20 @@ def leftovers(scratch: Path) -> list[str]:
     return sorted(path.name for path in scratch.glob("edgeprune-*"))
 
 
+STAGE_LINE = re.compile(r"\[(\d+:)?\d?\d:\d\d\] [a-z0-9][^:]*(: .+)?")
+"""What is said off a terminal when a stage begins, and within a long one."""
+
+
+def other_lines(said: str) -> list[str]:
+    """Lines on stderr without those of the progress."""
+    return [line for line in said.splitlines() if not STAGE_LINE.fullmatch(line)]
+
+
 def sentence(done: subprocess.CompletedProcess[str], status: int) -> str:
     """The one sentence on stderr of a command that failed with ``status`` and printed no result."""
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
-    *before, last = done.stderr.splitlines()
+    *before, last = other_lines(done.stderr)
+    assert done.stderr.endswith(f"{last}\n")
     assert all(line.startswith(("warning: ", "calibration data: ", "defaults from ")) for line in before)
     assert last.startswith("error: ")
     assert "Traceback" not in done.stderr

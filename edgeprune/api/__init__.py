@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgeprune.api.files import profile, quantize, verify
-from edgeprune.api.networks import compress, compress_dry_run, inspect, pick, rank
+from edgeprune.api.inspection import inspect
+from edgeprune.api.networks import compress, compress_dry_run, pick, rank
 from edgeprune.applying import apply_surgery
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What is done with networks: ``compress``, ``pick``, ``rank`` and ``inspect``."""
+"""What is done with networks: ``compress``, ``pick`` and ``rank``."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from torch import nn
 
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Finetune, RankedPlayers
-from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
+from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Effort, Finetune, RankedPlayers
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
 from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
-from edgeprune.errors import UsageError
-from edgeprune.graph.inputs import input_shapes
 from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
-from edgeprune.loading import load_model
-from edgeprune.pipeline import delivery, network_graph, stages
+from edgeprune.pipeline import delivery, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
 from edgeprune.pipeline.budget_search import search
-from edgeprune.pipeline.examination import inspect_loaded
-from edgeprune.pipeline.kept_values import check_journal
+from edgeprune.pipeline.effort import with_effort
+from edgeprune.pipeline.given_rankings import read_given
+from edgeprune.pipeline.kept_values import check_journal, decisions, kept_values
 from edgeprune.pipeline.own_training import build, find_recipe
 from edgeprune.pipeline.picking import pick_candidate
 from edgeprune.pipeline.ranking_run import RankChoices, rank_network
 from edgeprune.pipeline.state import CompressOptions, Run
+from edgeprune.pipeline.time_limits import check_max_time
 from edgeprune.reporting.ranking_facts import RankingReport
-from edgeprune.results import DryRun, Inspection, PredictedCost
+from edgeprune.results import DryRun, PredictedCost
 from edgeprune.targets import HOST
 
 
@@ -46,6 +44,10 @@ def compress(
     recipe: str | None = None,
     drop_blocks: bool = True,
     rounds: bool = True,
+    ranking: str | Path | None = None,
+    criterion: str | None = None,
+    effort: Effort = Effort.NORMAL,
+    max_time_s: float | None = None,
     precision: Precision = Precision.FP32,
     architecture: str | None = None,
     weights: str | None = None,
@@ -79,6 +81,12 @@ def compress(
             network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
         drop_blocks: let the search of a budget leave out whole residual blocks, too, where that loses less.
         rounds: rank for deep cuts anew once a part is gone and recovered; otherwise all at once, sooner.
+        ranking: folder (or ``ranking.json``) of :func:`rank` to go by instead of ranking again; it must have
+            been made of this network with these images, the same seed and share of images held out.
+        criterion: which one of ``ranking``; hybrid where ``None``, else its first.
+        effort: passes, images, rounds and training; see ``docs/effort.md``.
+        max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
+            need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
@@ -88,7 +96,8 @@ def compress(
         prune_normalized: let channels go that a layer norm takes its statistics over; it then does so over
             those that stay, and masks, ranking and recovery all reckon with that.
         seed: the same seed gives the same artefact.
-        resume: go on with the search of a budget that was stopped, from what it left beside ``output``.
+        resume: go on with a run that was stopped, from the stages and candidates that it kept beside
+            ``output``.
 
     Raises:
         BudgetError: nothing that the search reached holds the budget.
@@ -105,6 +114,10 @@ def compress(
             recipe=recipe,
             drop_blocks=drop_blocks,
             rounds=rounds,
+            ranking=None if ranking is None else Path(ranking),
+            criterion=criterion,
+            effort=effort,
+            max_time_s=max_time_s,
             precision=precision,
             output=Path(output),
             architecture=architecture,
@@ -123,14 +136,15 @@ def compress(
             command=command or "edgeprune.compress (Python API)",
         )
     )
-    _check_resume(run.options, resume=resume)
-    prepared = stages.prepare(run)
+    check_journal(run.options.output, resume=resume)
+    prepared = with_effort(run, stages.prepare(run), trains=True)
     if not run.options.budget.is_empty:
         with search(run, prepared) as (planned, pruned, store):
             return delivery.deliver(run, prepared, planned, pruned, candidates=store)
-    planned = stages.plan(run, prepared)
-    pruned = build(run, prepared, planned)
-    return delivery.deliver(run, prepared, planned, pruned)
+    with kept_values(run, prepared, decisions(run, prepared)) as run.journals:
+        planned = stages.plan(run, prepared)
+        pruned = build(run, prepared, planned)
+        return delivery.deliver(run, prepared, planned, pruned)
 
 
 def pick(
@@ -160,16 +174,6 @@ def pick(
     )
 
 
-def _check_resume(options: CompressOptions, *, resume: bool) -> None:
-    if not options.budget.is_empty:
-        check_journal(options.output, resume=resume)
-    elif resume:
-        raise UsageError(
-            "--resume was given without a budget; accepted with it are --max-latency, --max-size, "
-            "--max-memory and --max-drop, whose search it goes on with"
-        )
-
-
 def compress_dry_run(
     model: str | Path | nn.Module,
     *,
@@ -177,6 +181,10 @@ def compress_dry_run(
     target: str = HOST,
     ratio: float | None = None,
     budget: Budget | None = None,
+    ranking: str | Path | None = None,
+    criterion: str | None = None,
+    effort: Effort = Effort.NORMAL,
+    max_time_s: float | None = None,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
@@ -206,6 +214,10 @@ def compress_dry_run(
             target=target,
             ratio=ratio,
             budget=budget or Budget(),
+            ranking=None if ranking is None else Path(ranking),
+            criterion=criterion,
+            effort=effort,
+            max_time_s=max_time_s,
             architecture=architecture,
             weights=weights,
             trust_pickle=trust_pickle,
@@ -220,7 +232,7 @@ def compress_dry_run(
         )
     )
     check_preview(run.options.budget)
-    prepared = stages.prepare(run)
+    prepared = with_effort(run, stages.prepare(run), trains=False)
     predicted: tuple[PredictedCost, ...] = ()
     if run.options.budget.is_empty:
         plan = stages.plan(run, prepared).plan
@@ -247,6 +259,8 @@ def rank(
     layers: Sequence[str] = (),
     ratio: float | None = None,
     max_evaluations: int | None = None,
+    effort: Effort = Effort.NORMAL,
+    max_time_s: float | None = None,
     players: RankedPlayers = RankedPlayers.CHANNELS,
     memory_limit_bytes: int | None = None,
     recover_at: Sequence[float] = (),
@@ -274,6 +288,8 @@ def rank(
             layers where empty.
         ratio: share of MACs that is to go, which laws of coalition sizes follow; a quarter where ``None``.
         max_evaluations: most batch passes of each criterion; its own choice where ``None``.
+        effort: how many passes ``hybrid`` makes and how many images count; see ``docs/effort.md``.
+        max_time_s: passes are cut to what the measured speed allows, and the notes say so.
         players: channels, or residual blocks; then neither ``criteria`` nor ``layers``.
         memory_limit_bytes: of activations of games of single layers and of blocks; 1 GiB where ``None``.
         recover_at: shares of the MACs; the network of each criterion is recovered there and judged, too.
@@ -302,6 +318,8 @@ def rank(
             model=model,
             calibration=calibration,
             ratio=ratio,
+            effort=effort,
+            max_time_s=max_time_s,
             output=None if output is None else Path(output),
             architecture=architecture,
             weights=weights,
@@ -322,52 +340,11 @@ def rank(
 
 def _start(options: CompressOptions) -> Run:
     stages.check_options(options)
+    # What is wrong with a name must not show after minutes.
+    read_given(options)
+    check_max_time(options.max_time_s)
     if options.recipe is not None:
-        find_recipe(options.recipe)  # a wrong name must not fail after minutes of ranking
+        find_recipe(options.recipe)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     return Run(options=options)
-
-
-def inspect(
-    model: str | Path | nn.Module,
-    *,
-    architecture: str | None = None,
-    weights: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: InputShape | InputShapes | None = None,
-    calibration: str | Path | None = None,
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: bool = False,
-    graph: str | Path | None = None,
-    overwrite: bool = False,
-) -> Inspection:
-    """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
-
-    ``input_shape`` is that of one input, without the batch, or one such shape for each of several inputs:
-    ``((3, 32, 32), (5,))``. ``graph`` is an ``.svg`` or ``.html`` file to draw the coupled groups into; one
-    that edgeprune drew before is only replaced with ``overwrite``.
-
-    Raises:
-        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape, or
-            ``graph`` has another suffix.
-        OutputError: ``graph`` exists already or cannot be written.
-    """
-    drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
-    loaded = load_model(
-        model,
-        architecture=architecture,
-        weights=weights,
-        trust_pickle=trust_pickle,
-        input_shape=None
-        if input_shape is None or takes_several(input_shape)
-        else input_shapes(input_shape)[0],
-    )
-    return inspect_loaded(
-        loaded,
-        input_shape=input_shape,
-        calibration=calibration,
-        options=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
-        drawing=drawing,
-        told=None if graph is None else str(graph),
-    )

@@ -20,6 +20,14 @@ class RankedPlayers(Enum):
     BLOCKS = "blocks"
 
 
+class Effort(Enum):
+    """How much work a run puts into passes, images, rounds and training."""
+
+    QUICK = "quick"
+    NORMAL = "normal"
+    THOROUGH = "thorough"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CouplingOptions:
     """Choices of the analysis.

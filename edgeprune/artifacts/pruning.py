@@ -25,6 +25,14 @@ class RankingMethod(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankingOrigin:
+    """The result of ``edgeprune rank`` that a ranking was taken from, and which of its criteria."""
+
+    path: str
+    criterion: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """Value of every player (n_players,), higher is more important, and how it was estimated.
 
@@ -32,21 +40,23 @@ class Ranking:
     v(S) of one batch of images; a forward and backward pass counts as one. ``removal_costs`` (n_players,)
     is what removing each player costs, additive over players that go in this order within their group.
     ``rounds``: shares of the MACs after whose removal and recovery the costs of what was left were estimated
-    anew.
+    anew. Of a ranking that was given, ``origin`` says where it is from; ``group_methods`` is empty then, and
+    how its criterion draws coalitions and aggregates is not known here.
     """
 
     values: NDArray[np.float64]
     standard_errors: NDArray[np.float64]
     group_methods: dict[str, RankingMethod]
-    aggregate: Aggregate
+    aggregate: Aggregate | None
     evaluations: int
     images: int
-    q_low: float
-    q_high: float
+    q_low: float | None
+    q_high: float | None
     loss: str
     removal_costs: NDArray[np.float64]
     duration_s: float
     rounds: tuple[float, ...] = ()
+    origin: RankingOrigin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from enum import Enum
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
-from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
+from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
 from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
 REPORT_SCHEMA_VERSION = "1.2"
@@ -190,19 +190,20 @@ class CalibrationSection:
 
 @dataclass(frozen=True, kw_only=True)
 class RankingSection:
-    """How players were valued."""
+    """How players were valued; what a ranking that was given (``origin``) does not tell is ``None``."""
 
     players: int
     groups: int
     methods: dict[str, int]
-    aggregate: str
+    aggregate: str | None
     loss: str
     evaluations: int
     images: int
-    q_low: float
-    q_high: float
-    median_relative_standard_error: float
+    q_low: float | None
+    q_high: float | None
+    median_relative_standard_error: float | None
     rounds: tuple[float, ...] = ()
+    origin: RankingOrigin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit
+from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
@@ -17,6 +17,7 @@ from edgeprune.config import (
     PreprocessingOptions,
     check_ratio,
     parse_budget,
+    parse_duration,
     parse_finetune,
     parse_input_shape,
 )
@@ -40,6 +41,10 @@ class Common(TypedDict):
     threads: int | None
     attention_unit: AttentionUnit
     prune_normalized: bool
+    ranking: Path | None
+    criterion: str | None
+    effort: Effort
+    max_time_s: float | None
 
 
 Ratio = Annotated[
@@ -88,6 +93,25 @@ Rounds = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
+GivenRanking = Annotated[
+    Path | None,
+    typer.Option(
+        "--ranking",
+        metavar="FOLDER",
+        help="Go by what 'edgeprune rank' wrote for this model and these images instead of ranking again.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+GivenCriterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        metavar="NAME",
+        help="Which criterion of --ranking to go by. Default: hybrid, else the first one there.",
+        autocompletion=opt.complete_criterion,
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 Bits = Annotated[
     Precision,
     typer.Option(
@@ -132,7 +156,7 @@ Resume = Annotated[
     typer.Option(
         "--resume",
         metavar="",
-        help="Go on with the search of a budget that was stopped, from OUTPUT.journal.",
+        help="Go on with a run that was stopped, from what it kept in OUTPUT.journal.",
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
@@ -170,6 +194,10 @@ def compress(
     recipe: Recipe = None,
     drop_blocks: DropBlocks = True,
     rounds: Rounds = True,
+    ranking: GivenRanking = None,
+    criterion: GivenCriterion = None,
+    effort: opt.EffortOption = Effort.NORMAL,
+    max_time: opt.MaxTime = None,
     precision: Bits = Precision.FP32,
     width_quantum: WidthQuantum = None,
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
@@ -192,6 +220,7 @@ def compress(
     shape = parse_input_shape(input_shape) if input_shape else config.input_shape
     budget = parse_budget(max_latency, max_size, max_memory, max_drop)
     training = None if finetune is None else parse_finetune(finetune, option="--finetune")
+    limit_s = None if max_time is None else parse_duration(max_time, option="--max-time")
     device = target or config.target or "host"
     folder = output or settings.default_output(model)
     _check_early(device, None if dry_run else folder, overwrite)
@@ -218,6 +247,10 @@ def compress(
         "threads": threads or config.threads,
         "attention_unit": attention_unit,
         "prune_normalized": prune_normalized,
+        "ranking": ranking,
+        "criterion": criterion,
+        "effort": effort,
+        "max_time_s": limit_s,
     }
     if dry_run:
         plan = api.compress_dry_run(model, **common, budget=budget)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.artifacts.calibration import ChannelOrder
-from edgeprune.artifacts.choices import AttentionUnit
+from edgeprune.artifacts.choices import AttentionUnit, Effort
 
 MODEL_PANEL = "Model"
 DATA_PANEL = "Calibration data"
@@ -247,6 +247,25 @@ Overwrite = Annotated[
         "--overwrite",
         metavar="",
         help="Replace an output folder that edgeprune wrote before.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+EffortOption = Annotated[
+    Effort,
+    typer.Option(
+        "--effort",
+        help="How much work goes into passes, images, rounds and training. quick is sooner and worse, "
+        "thorough also fine-tunes what compress delivers.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help="Time for the whole run, such as 90s or 10min: what would take longer is cut, and the report "
+        "says what.",
         rich_help_panel=RUN_PANEL,
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.artifacts.choices import AttentionUnit, RankedPlayers
+from edgeprune.artifacts.choices import AttentionUnit, Effort, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
@@ -17,6 +17,7 @@ from edgeprune.config import (
     check_ratio,
     check_recover_at,
     parse_bytes,
+    parse_duration,
     parse_input_shape,
 )
 from edgeprune.criteria.registry import DEFAULT
@@ -130,6 +131,8 @@ def rank(
     layer: Layers = None,
     ratio: Ratio = None,
     max_evaluations: MaxEvaluations = None,
+    effort: opt.EffortOption = Effort.NORMAL,
+    max_time: opt.MaxTime = None,
     players: Players = RankedPlayers.CHANNELS,
     memory_limit: MemoryLimit = None,
     recover_at: RecoverAt = None,
@@ -169,6 +172,8 @@ def rank(
         layers=tuple(layer or ()),
         ratio=share,
         max_evaluations=max_evaluations,
+        effort=effort,
+        max_time_s=None if max_time is None else parse_duration(max_time, option="--max-time"),
         players=players,
         memory_limit_bytes=limit,
         recover_at=tuple(recover_at or ()),

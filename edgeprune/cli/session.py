@@ -60,7 +60,8 @@ def begin(context: typer.Context, verbose: int, quiet: bool) -> Session:
 def _set_up(session: Session) -> None:
     from edgeprune import progress
 
-    progress.enable(not session.quiet and sys.stderr.isatty())
+    seen = progress.Display.BARS if sys.stderr.isatty() else progress.Display.LINES
+    progress.show(progress.Display.NOTHING if session.quiet else seen)
     logger = logging.getLogger("edgeprune")
     logger.handlers = [_SentenceHandler()]
     logger.propagate = False

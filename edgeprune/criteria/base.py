@@ -25,10 +25,11 @@ class Evidence:
 
     ``game`` masks absent players with zeros, ``recovery_game`` replaces them by their best linear estimate
     from the present ones; both are over ``images``. ``ratio`` is the share of MACs that is to go, which
-    laws of coalition sizes follow. ``max_evaluations`` limits the batch passes, ``None`` leaves them to
-    the criterion. ``groups`` names the coupled groups asked for, ``None`` all: criteria that measure
-    groups one by one may leave the others out, with NaN. ``memory_limit_bytes`` bounds the activations of
-    games of single layers; their coalition values are kept in ``journals`` where there are any.
+    laws of coalition sizes follow. ``work`` says how many times the usual passes ``hybrid`` is to make;
+    ``max_evaluations`` limits the batch passes, ``None`` leaves them to the criterion. ``groups`` names the
+    coupled groups asked for, ``None`` all: criteria that measure groups one by one may leave the others out,
+    with NaN. ``memory_limit_bytes`` bounds the activations of games of single layers; their coalition values
+    are kept in ``journals`` where there are any.
     """
 
     captured: CapturedModel
@@ -37,6 +38,7 @@ class Evidence:
     game: MaskedGame
     recovery_game: MaskedGame
     ratio: float
+    work: float = 1.0
     max_evaluations: int | None = None
     groups: tuple[str, ...] | None = None
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES

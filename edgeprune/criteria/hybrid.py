@@ -52,8 +52,8 @@ class Hybrid:
             duration_s=ranking.duration_s,
             choice=(
                 f"removal costs from second moments of {settings.cost_samples} projected gradients; values: "
-                f"gradients of the multilinear extension, {ranking.aggregate.value} over images, inclusion "
-                f"probabilities {ranking.q_low:.2f} to {ranking.q_high:.2f}, loss: {ranking.loss}; "
+                f"gradients of the multilinear extension, {settings.aggregate.value} over images, inclusion "
+                f"probabilities {settings.q_low:.2f} to {settings.q_high:.2f}, loss: {ranking.loss}; "
                 f"exact values in {exact} of {len(ranking.group_methods)} groups"
             ),
         )
@@ -61,7 +61,7 @@ class Hybrid:
     def _settings(self, evidence: Evidence) -> RankingOptions:
         if self.options is not None:
             return self.options
-        settings = options_for(evidence.coupling, evidence.ratio)
+        settings = options_for(evidence.coupling, evidence.ratio, work=evidence.work)
         if evidence.max_evaluations is None:
             return settings
         # A limit counts batches, so they are as large as they get.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -35,6 +36,7 @@ class Journals:
         self._games: list[JournaledGame] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._places: list[tuple[Path, str]] = []
+        self._made: list[Path] = []
         found = read_about(folder)
         differing = [] if found is None else _differing(found, self._about)
         if differing:
@@ -54,7 +56,9 @@ class Journals:
         found = [f"{self.known:,} coalition values"] if self.known else []
         found += ["gradient estimates"] if any(c.path.exists() for c in self._checkpoints) else []
         found += [what for place, what in self._places if place.exists()]
-        return " and ".join(found)
+        found = list(dict.fromkeys(found))
+        *before, last = found or [""]
+        return f"{', '.join(before)} and {last}" if before else last
 
     def open(self, game: Game, name: str) -> JournaledGame:
         """``game`` with its values kept in the file ``name``; use it in a ``with`` statement.
@@ -92,6 +96,7 @@ class Journals:
     def _begin(self, words: str) -> str:
         """Make the folder if need be; the fingerprint of ``words`` and of all that decides the values."""
         try:
+            self._made += [parent for parent in self.folder.parents if not parent.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
@@ -101,6 +106,14 @@ class Journals:
         if not (self.folder / _NAME).exists():
             atomic_write_text(self.folder / _NAME, text)
         return hashlib.sha256(f"{words}\n{text}".encode()).hexdigest()
+
+    def remove_if_empty(self) -> None:
+        """Delete the folder where nothing but its own description is there, and folders made for it."""
+        if self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [_NAME]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            for made in self._made:
+                with contextlib.suppress(OSError):  # not empty: others use it, too
+                    made.rmdir()
 
     def remove(self) -> None:
         """Delete the folder, once the run has ended well."""

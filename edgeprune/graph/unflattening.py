@@ -55,7 +55,9 @@ def _moved(source: Node, point: MaskPoint) -> MaskPoint | None:
     shape, rows = _shape(origin), _shape(source)[:1]
     if origin is source or len(shape) <= _FLAT_DIMENSIONS or shape[:1] != rows:
         return None
-    channels = int(shape[_MAP_CHANNELS])
+    channels = shape[_MAP_CHANNELS]
+    if not isinstance(channels, int):
+        return None
     if point.players.size % channels:
         return None
     players = point.players.reshape(channels, -1)

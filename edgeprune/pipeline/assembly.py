@@ -132,19 +132,23 @@ def _ranking(prepared: Prepared, planned: Planned) -> RankingSection:
     methods: dict[str, int] = {}
     for method in ranking.group_methods.values():
         methods[method.value] = methods.get(method.value, 0) + 1
+    if ranking.origin is not None:
+        methods[ranking.origin.criterion] = len(prepared.coupling.groups)
     relative = ranking.standard_errors / np.maximum(np.abs(ranking.values), 1e-300)
+    known = relative[np.isfinite(relative)]
     return RankingSection(
         players=prepared.coupling.num_players,
         groups=len(prepared.coupling.groups),
         methods=methods,
-        aggregate=ranking.aggregate.value,
+        aggregate=None if ranking.aggregate is None else ranking.aggregate.value,
         loss=ranking.loss,
         evaluations=ranking.evaluations,
         images=ranking.images,
         q_low=ranking.q_low,
         q_high=ranking.q_high,
-        median_relative_standard_error=float(np.median(relative)),
+        median_relative_standard_error=float(np.median(known)) if known.size else None,
         rounds=ranking.rounds,
+        origin=ranking.origin,
     )
 
 

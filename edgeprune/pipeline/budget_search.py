@@ -39,9 +39,10 @@ from edgeprune.pipeline.candidates import CandidateStore, candidate_name, write_
 from edgeprune.pipeline.dropping import shallower
 from edgeprune.pipeline.exports import write_onnx, write_surgery
 from edgeprune.pipeline.fewer_bits import put_in_fewer_bits
-from edgeprune.pipeline.kept_values import kept_values
+from edgeprune.pipeline.kept_values import decisions, kept_values
 from edgeprune.pipeline.own_training import build
 from edgeprune.pipeline.state import Base, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.time_limits import another_candidate_fits
 
 _log = logging.getLogger("edgeprune.pipeline")
 
@@ -74,6 +75,7 @@ class BudgetSearch:
         self._work = work
         self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
         self._tried: list[_Built] = []
+        self._last_s = 0.0
         labels = prepared.calibration.held_out.labels
         self._original_outputs = self._in_torch(prepared.captured.graph_module)
         self._labels = None if labels is None else labels.numpy()
@@ -133,6 +135,8 @@ class BudgetSearch:
         """The best with ever fewer blocks, until that pays no longer twice in a row or no channel need go."""
         in_vain = 0
         for base in shallower(self._run, self._prepared, self._models[0][0]):
+            if best is not None and self._time_is_up():
+                break
             found, _ = self._within_costs(base, _MAX_SHALLOWER)
             if found is not None and (best is None or _lost(found) < _lost(best)):
                 best, in_vain = found, 0
@@ -148,7 +152,7 @@ class BudgetSearch:
         aims, built_before = Aims(), len(self._tried)
         best: _Built | None = None
         for _ in range(_MAX_AIMS):
-            if len(self._tried) - built_before == most:
+            if len(self._tried) - built_before == most or (best is not None and self._time_is_up()):
                 break
             try:
                 built = self._build(aims.next, base)
@@ -177,6 +181,8 @@ class BudgetSearch:
         """The fastest with ever fewer blocks, until that is no faster twice in a row."""
         in_vain = 0
         for base in shallower(self._run, self._prepared, self._models[0][0]):
+            if self._time_is_up():
+                break
             found = self._deepest(base, _MAX_SHALLOWER, within=best.aim)
             if found is not None and found.figures.latency_share < best.figures.latency_share:
                 best, in_vain = found, 0
@@ -196,6 +202,8 @@ class BudgetSearch:
         best, good, bad = None, 1.0 if within is None else within, 0.0
         aim = (good + bad) / 2 if within is None else within
         for _ in range(most):
+            if best is not None and self._time_is_up():
+                break
             built = self._build(aim, base)
             if _lost(built) <= limit:
                 best, good = built, aim
@@ -205,6 +213,15 @@ class BudgetSearch:
                 bad = aim
             aim = (good + bad) / 2
         return best
+
+    def _time_is_up(self) -> bool:
+        """Whether --max-time leaves no time for one more candidate."""
+        if another_candidate_fits(self._run, self._last_s):
+            return False
+        said = "--max-time: the search ended early, and more candidates might have lost less"
+        if said not in self._run.notes:
+            self._run.note(said)
+        return True
 
     def _build(self, aim: float, base: Base, *, nothing: bool = False) -> _Built:
         """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
@@ -224,6 +241,7 @@ class BudgetSearch:
 
     def _make(self, number: int, planned: Planned, aim: float) -> _Built:
         name, blocks = candidate_name(number), _names(planned)
+        began_s = self._run.elapsed_s
         pruned = build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work)
@@ -248,6 +266,7 @@ class BudgetSearch:
             )
             write_record(record, pruned, folder)
         gc.collect()  # graphs refer to themselves and would stay
+        self._last_s = self._run.elapsed_s - began_s
         return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
 
     def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> _Built:
@@ -302,21 +321,8 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
         BudgetError: see :class:`BudgetSearch`.
         UsageError: the journal there belongs to another model, other data, budget or options.
     """
-    options = run.options
-    more = {
-        "budget": f"{options.budget}",
-        "ratio": f"{options.ratio}",
-        "target": f"{prepared.target}",
-        "width quantum": f"{options.width_quantum}",
-        "batch size": f"{options.batch_size}",
-        "finetune": f"{options.finetune}",
-        "recipe": f"{options.recipe}",
-        "dropping of blocks": f"{options.drop_blocks}",
-        "ranking in rounds": f"{options.rounds}",
-        "precision": options.precision.value,
-    }
     with (
-        kept_values(run, prepared, more) as journals,
+        kept_values(run, prepared, decisions(run, prepared)) as journals,
         tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch,
     ):
         assert journals is not None

@@ -35,6 +35,7 @@ from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
 from edgeprune.pipeline.fewer_bits import FLOAT_FILE, details_of, notes_of, notes_of_speed, put_in_fewer_bits
 from edgeprune.pipeline.stages import PARITY_TOLERANCE, compare_outputs
 from edgeprune.pipeline.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
+from edgeprune.pipeline.time_limits import note_if_exceeded
 from edgeprune.pipeline.tracing import first_apart, inner_deviations, traced_onnx, traced_torch
 from edgeprune.pipeline.usability import Circumstances, judge_usability, loss_value
 from edgeprune.reporting.headline import advice_in_words
@@ -70,6 +71,7 @@ def deliver(
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         _compare_with_search(run, prepared.target, planned, deployment)
+        note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
         report = replace(report, quantization=quantized)
         write_json(report, folder / "report.json")

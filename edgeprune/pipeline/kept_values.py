@@ -1,21 +1,16 @@
-"""Where ``rank`` keeps coalition values while it runs, and what it says of them."""
+"""Where runs keep what they found until they have ended, and what they say of it."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor
-
-from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.model import CapturedModel
-from edgeprune.attributes import get_attribute
 from edgeprune.criteria.journals import Journals, read_about
 from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.pipeline.fingerprints import images_sha256, network_sha256
 from edgeprune.pipeline.state import Prepared, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
@@ -69,6 +64,7 @@ def kept_values(
     try:
         yield journals
     except KeyboardInterrupt as stopped:
+        journals.remove_if_empty()
         if not journals.folder.exists():
             raise
         kept = f"{journals.kept} are kept" if journals.kept else "what was kept before is still"
@@ -88,39 +84,35 @@ def kept_values(
     except Exception:
         if journals.kept:
             _log.warning("%s are kept in %s; --resume goes on from there", journals.kept, journals.folder)
+        journals.remove_if_empty()
         raise
     journals.remove()
+
+
+def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
+    """Whatever else decides which network a compression ends with."""
+    options = run.options
+    return {
+        "budget": f"{options.budget}",
+        "ratio": f"{options.ratio}",
+        "target": f"{prepared.target}",
+        "width quantum": f"{options.width_quantum}",
+        "batch size": f"{options.batch_size}",
+        "finetune": f"{options.finetune}",
+        "recipe": f"{options.recipe}",
+        "dropping of blocks": f"{options.drop_blocks}",
+        "ranking in rounds": f"{options.rounds}",
+        "given ranking": f"{options.ranking} {options.criterion}",
+        "precision": options.precision.value,
+        "effort": options.effort.value,
+    }
 
 
 def _about(run: Run, prepared: Prepared) -> dict[str, str]:
     """Whatever decides coalition values and which are asked for."""
     return {
-        "model": _model_sha256(prepared.captured),
-        "calibration set": _images_sha256(prepared.calibration.fitting),
+        "model": network_sha256(prepared.captured),
+        "calibration set": images_sha256(prepared.calibration.fitting),
         "choice of players": f"{run.options.coupling}",
         "seed": str(run.options.seed),
     }
-
-
-def _model_sha256(captured: CapturedModel) -> str:
-    """Of the captured graph and every tensor in it."""
-    module = captured.graph_module
-    digest = hashlib.sha256(module.code.encode())
-    for name in sorted({str(n.target) for n in module.graph.nodes if n.op == "get_attr"}):
-        found = get_attribute(module, name)
-        if isinstance(found, Tensor):
-            _add(digest, name, found)
-    return digest.hexdigest()
-
-
-def _images_sha256(batch: ImageBatch) -> str:
-    digest = hashlib.sha256()
-    _add(digest, "images", batch.images)
-    if batch.labels is not None:
-        _add(digest, "labels", batch.labels)
-    return digest.hexdigest()
-
-
-def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

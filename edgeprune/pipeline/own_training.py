@@ -17,6 +17,7 @@ from edgeprune.applying.replay import named_tensors
 from edgeprune.errors import ParityError, SurgeryError, UsageError
 from edgeprune.imports import UserFunction
 from edgeprune.pipeline.exports import write_surgery
+from edgeprune.pipeline.kept_stages import NoReport, kept_network
 from edgeprune.pipeline.stages import PARITY_TOLERANCE, prune_and_recover
 from edgeprune.pipeline.state import PARITY_IMAGES, Planned, Prepared, Pruned, Run
 
@@ -53,6 +54,16 @@ def train_with_recipe(run: Run, prepared: Prepared, planned: Planned, pruned: Pr
     """
     spec = run.options.recipe
     assert spec is not None
+
+    def train() -> tuple[GraphModule, NoReport]:
+        return _trained(run, prepared, planned, pruned, spec), NoReport()
+
+    found, _ = kept_network(run, run.journals, "trained", pruned.bare, planned.plan.removed, NoReport, train)
+    return replace(pruned, finetuned=found)
+
+
+def _trained(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, spec: str) -> GraphModule:
+    """The recovered network with what the function ``spec`` taught it."""
     function = find_recipe(spec)
     with run.stage("train with the recipe"), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         network = _handed_over(run, prepared, planned, pruned)
@@ -66,7 +77,7 @@ def train_with_recipe(run: Run, prepared: Prepared, planned: Planned, pruned: Pr
             )
     found = _taken_back(spec, trained.eval(), pruned.recovered)
     _require_same_function(spec, trained, found, prepared.calibration.fitting.images[:PARITY_IMAGES])
-    return replace(pruned, finetuned=found)
+    return found
 
 
 def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> nn.Module:

@@ -24,7 +24,9 @@ from edgeprune.graph.statistics import MAX_CHANNELS
 from edgeprune.pipeline import stages
 from edgeprune.pipeline.assembly import calibration_section, model_section, package_versions
 from edgeprune.pipeline.delivery import input_hashes
+from edgeprune.pipeline.effort import ranking_work, with_effort
 from edgeprune.pipeline.evidence import gather, original_outputs
+from edgeprune.pipeline.given_rankings import inputs_of
 from edgeprune.pipeline.kept_values import check_journal, kept_values
 from edgeprune.pipeline.ranked_blocks import rank_blocks
 from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
@@ -40,6 +42,7 @@ from edgeprune.pipeline.removal_curves import (
     size_effort,
 )
 from edgeprune.pipeline.state import Prepared, Run
+from edgeprune.pipeline.time_limits import affordable_evaluations, note_if_exceeded
 from edgeprune.reporting.ranking_facts import (
     RANKING_SCHEMA_VERSION,
     CriterionScores,
@@ -102,7 +105,7 @@ def rank_network(run: Run, choices: RankChoices) -> RankingReport:
     """Rank, judge and, where the options name an output folder, write it whole or not at all."""
     criteria = find_criteria(choices)
     check_journal(run.options.output, resume=choices.resume)
-    prepared = stages.prepare(run)
+    prepared = with_effort(run, stages.prepare(run), trains=False)
     with kept_values(run, prepared) as journals:
         if choices.players is RankedPlayers.BLOCKS:
             report = _blocks_report(run, prepared, choices, journals)
@@ -139,6 +142,7 @@ def _blocks_report(
         model=model_section(prepared),
         calibration=calibration_section(prepared),
         settings=_settings(run, (), choices, ratio),
+        inputs=inputs_of(prepared),
         loss=loss,
         macs=prepared.coupling.total_macs(),
         players=len(blocks.blocks),
@@ -173,15 +177,21 @@ def _channels_report(
                 memory_limit_bytes=choices.memory_limit_bytes,
             ),
             journals=journals,
+            work=ranking_work(run),
         )
-    scores = [_score(run, c, evidence, groups) for c in criteria]
+    scores = [
+        _score(run, c, _within_time(run, c, evidence, len(criteria) - done), groups)
+        for done, c in enumerate(criteria)
+    ]
     sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
     removal = _removal(run, prepared, evidence, groups, scores, choices.recover_at)
+    note_if_exceeded(run)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
         model=model_section(prepared),
         calibration=calibration_section(prepared),
         settings=_settings(run, criteria, choices, ratio),
+        inputs=inputs_of(prepared),
         loss=evidence.game.loss_description,
         macs=prepared.coupling.total_macs(),
         players=prepared.coupling.num_players,
@@ -195,6 +205,20 @@ def _channels_report(
         notes=tuple(dict.fromkeys(run.notes)),
         durations_s={time.stage: time.duration_s for time in run.times},
     )
+
+
+def _within_time(run: Run, found: Criterion, evidence: Evidence, criteria_left: int) -> Evidence:
+    """Evidence with a limit on the passes where those of the criterion would take too long."""
+    if evidence.max_evaluations is not None:
+        return evidence
+
+    def passes(allowed: int | None) -> int:
+        return found.passes(replace(evidence, max_evaluations=allowed))
+
+    allowed = affordable_evaluations(
+        run, evidence.journals, found.name, evidence.recovery_game, passes, criteria_left
+    )
+    return replace(evidence, max_evaluations=allowed)
 
 
 def _score(run: Run, found: Criterion, evidence: Evidence, groups: Sequence[CoupledGroup]) -> Scores:

@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 from edgeprune import progress
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, player_origins
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.artifacts.pruning import Ranking
+from edgeprune.artifacts.pruning import Ranking, RecoveryReport
 from edgeprune.criteria.journals import Journals, ranking_checkpoints
 from edgeprune.errors import CaptureError, NothingToPruneError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
+from edgeprune.pipeline.effort import ranking_work
 from edgeprune.pipeline.evidence import as_stored, evidence_of, gather, original_outputs
+from edgeprune.pipeline.given_rankings import GivenRanking, differences, fitted, read_given
+from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
 from edgeprune.pipeline.state import Prepared, Run, split_for_recovery
+from edgeprune.pipeline.time_limits import another_round_fits, within_time
 from edgeprune.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
@@ -46,19 +50,51 @@ class RoundsRanker:
         self._prepared = prepared
         self._journals = journals
         self._known: dict[float, Ranking] = {}
+        self._given = read_given(run.options)
+        self._fitted: Ranking | None = None
+        self._deepest = 0.0
 
     def at(self, ratio: float) -> Ranking:
-        """The ranking for a cut of ``ratio`` of the MACs."""
+        """The ranking for a cut of ``ratio`` of the MACs; the one that was given, where one was.
+
+        Raises:
+            UsageError: the ranking that was given does not fit.
+        """
+        if self._given is not None:
+            return self._taken(self._given, ratio)
+        self._deepest = max(self._deepest, ratio)
         if ratio not in self._known:
             with torch.no_grad():
-                self._known[ratio] = self._ranked(ratio)
+                self._known[ratio] = kept_ranking(
+                    self._run, self._journals, ratio, lambda: self._ranked(ratio)
+                )
             gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
         return self._known[ratio]
+
+    def _rounds_from(self, ratio: float) -> int:
+        """Rankings that are to come for the deepest cut asked for, that of ``ratio`` included."""
+        return 1 + round((self._deepest - ratio) / ROUND_STEP)
+
+    def _taken(self, given: GivenRanking, ratio: float) -> Ranking:
+        """The ranking that was given, checked once; what it lacks for this cut is noted."""
+        if self._fitted is None:
+            self._fitted = fitted(given, self._run, self._prepared)
+        in_rounds = ratio > MOST_AT_ONCE and self._run.options.rounds
+        for sentence in differences(given, self._prepared, ratio, in_rounds=in_rounds):
+            if sentence not in self._run.notes:
+                self._run.note(sentence)
+        return self._fitted
 
     def _ranked(self, ratio: float) -> Ranking:
         if ratio <= MOST_AT_ONCE or not self._run.options.rounds:
             return self._whole(ratio)
         before = self.at(round(ratio - ROUND_STEP, 9))
+        if not another_round_fits(self._run):
+            self._run.note(
+                f"--max-time: channels are ranked in one round fewer for a cut of {ratio:.0%}, since half of "
+                "the time has gone by"
+            )
+            return before
         try:
             return self._continued(before, round(ratio - ROUND_STEP, 9), ratio)
         except (CaptureError, NothingToPruneError) as error:
@@ -70,7 +106,15 @@ class RoundsRanker:
         coupling = self._prepared.coupling
         with self._run.stage("rank"):
             game = gather(self._prepared, ratio=ratio).recovery_game
-            settings = options_for(coupling, ratio)
+            settings = options_for(coupling, ratio, work=ranking_work(self._run))
+            settings = within_time(
+                self._run,
+                self._journals,
+                f"hybrid-{ratio:g}",
+                game,
+                settings,
+                rounds=self._rounds_from(ratio),
+            )
             with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
                 return rank(
                     game,
@@ -92,7 +136,11 @@ class RoundsRanker:
             reference = original_outputs(self._prepared.captured, images)
             stored = as_stored(captured, self._prepared, coupling)
             game = evidence_of(stored, coupling, images, reference, ratio=left).recovery_game
-            settings = options_for(coupling, left)
+            settings = options_for(coupling, left, work=ranking_work(self._run))
+            settings = within_time(
+                self._run, self._journals, f"hybrid-{ratio:g}-round", game, settings,
+                rounds=self._rounds_from(ratio), values=False,
+            )  # fmt: skip
             kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
             with progress.task("ranking what is left", cost_passes(settings)) as advance:
                 costs = removal_costs(
@@ -123,16 +171,19 @@ class RoundsRanker:
             bare = prune(whole, self._prepared.coupling, removed)
             layers = len(self._prepared.coupling.layers)
             with progress.task(f"recovering {1 - gone:.0%} of the MACs", layers) as advance:
-                recovered, _ = reconstruct(
-                    whole.graph_module,
-                    bare,
-                    self._prepared.coupling,
-                    removed,
-                    split_for_recovery(self._run, self._prepared),
-                    stored_as=self._prepared.stored_as,
-                    generator=torch.Generator().manual_seed(self._run.options.seed),
-                    advance=advance,
-                )
+                recovered, _ = kept_network(
+                    self._run, self._journals, f"recovered-{gone:g}", bare, removed, RecoveryReport,
+                    lambda: reconstruct(
+                        whole.graph_module,
+                        bare,
+                        self._prepared.coupling,
+                        removed,
+                        split_for_recovery(self._run, self._prepared),
+                        stored_as=self._prepared.stored_as,
+                        generator=torch.Generator().manual_seed(self._run.options.seed),
+                        advance=advance,
+                    ),
+                )  # fmt: skip
             return capture(recovered, whole.input_shapes)
 
 

@@ -15,6 +15,7 @@ from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
+from edgeprune.artifacts.pruning import DistillationReport, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
@@ -27,6 +28,7 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
+from edgeprune.pipeline.kept_stages import kept_network
 from edgeprune.pipeline.rounds import RoundsRanker
 from edgeprune.pipeline.state import (
     PARITY_IMAGES,
@@ -38,6 +40,7 @@ from edgeprune.pipeline.state import (
     Run,
     split_for_recovery,
 )
+from edgeprune.pipeline.time_limits import note_training_cut, training_limit_s
 from edgeprune.quantization.formats import integer_format
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
@@ -192,7 +195,7 @@ def plan(run: Run, prepared: Prepared) -> Planned:
     )  # fmt: skip
     if options.ratio is None:
         run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
-    ranking = RoundsRanker(run, prepared).at(ratio)
+    ranking = RoundsRanker(run, prepared, run.journals).at(ratio)
     with run.stage("select"):
         chosen = select(
             ranking.removal_costs,
@@ -235,17 +238,20 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
         layers = len(coupling.layers)
         changed = frozenset(block.add for block in base.dropped)
         with progress.task("recovering layers in closed form", layers) as advance:
-            recovered, report = reconstruct(
-                whole.graph_module,
-                bare,
-                coupling,
-                removed,
-                images,
-                changed=changed,
-                stored_as=prepared.stored_as,
-                generator=torch.Generator().manual_seed(run.options.seed),
-                advance=advance,
-            )
+            recovered, report = kept_network(
+                run, run.journals, "recovered", bare, removed, RecoveryReport,
+                lambda: reconstruct(
+                    whole.graph_module,
+                    bare,
+                    coupling,
+                    removed,
+                    images,
+                    changed=changed,
+                    stored_as=prepared.stored_as,
+                    generator=torch.Generator().manual_seed(run.options.seed),
+                    advance=advance,
+                ),
+            )  # fmt: skip
     run.notes.extend(report.notes)
     found = Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
     return found if run.options.finetune is None else _finetune(run, prepared, planned, found, images)
@@ -277,16 +283,22 @@ def _finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, im
         run.note(
             "--finetune was given a time, so another run may end with other weights; steps repeat exactly"
         )
+    limit_s = training_limit_s(run)
+    options = replace(options, time_limit_s=min(options.time_limit_s, limit_s))
     with (
         run.stage("finetune"),
         progress.task("fine-tuning by distillation", _units(options)) as advance,
     ):
-        finetuned, report = distill(
-            prepared.captured.graph_module, pruned.recovered, planned.base.coupling, planned.plan.removed,
-            images,
-            generator=torch.Generator().manual_seed(run.options.seed), options=options,
-            advance=_by_second(advance) if asked.time_limit_s is not None else advance,
+        finetuned, report = kept_network(
+            run, run.journals, "fine-tuned", pruned.bare, planned.plan.removed, DistillationReport,
+            lambda: distill(
+                prepared.captured.graph_module, pruned.recovered, planned.base.coupling, planned.plan.removed,
+                images,
+                generator=torch.Generator().manual_seed(run.options.seed), options=options,
+                advance=advance if math.isinf(options.time_limit_s) else _by_second(advance),
+            ),
         )  # fmt: skip
+    note_training_cut(run, options.steps, report.steps, asked.time_limit_s, limit_s)
     if report.kept_step == 0:
         run.note("fine-tuning made the network no better on the images kept back for it, so it is as before")
     return replace(pruned, finetuned=finetuned, distillation=report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,16 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from edgeprune import progress
 from edgeprune.artifacts.budget import Budget, BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
-from edgeprune.artifacts.choices import CouplingOptions, Finetune
+from edgeprune.artifacts.choices import CouplingOptions, Effort, Finetune
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
+from edgeprune.criteria.journals import Journals
 from edgeprune.graph.blocks import ResidualBlock
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.targets import HOST, TargetProfile
@@ -44,6 +46,10 @@ class CompressOptions:
     recipe: str | None = None
     drop_blocks: bool = True
     rounds: bool = True
+    ranking: Path | None = None
+    criterion: str | None = None
+    effort: Effort = Effort.NORMAL
+    max_time_s: float | None = None
     precision: Precision = Precision.FP32
     output: Path | None = None
     architecture: str | None = None
@@ -64,18 +70,34 @@ class CompressOptions:
 
 @dataclass
 class Run:
-    """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored."""
+    """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored.
+
+    ``journals``: where the stages of a run for one plan keep what they gave; ``None`` where they do not.
+    """
 
     options: CompressOptions
     notes: list[str] = field(default_factory=list)
     times: list[StageTime] = field(default_factory=list)
+    journals: Journals | None = None
+    clock: Callable[[], float] = time.monotonic
+    began_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A run begins when it is made."""
+        self.began_s = self.clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return self.clock() - self.began_s
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time one stage and say that it runs."""
         _log.info("%s", name)
         started = time.perf_counter()
-        yield
+        with progress.stage(name):
+            yield
         self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
 
     @property

@@ -31,6 +31,7 @@ from edgeprune.reporting.formatting import (
 )
 from edgeprune.reporting.headline import Headline, answers_in_words, build_headline
 from edgeprune.reporting.quantization_words import quantization_rows
+from edgeprune.reporting.ranking_origin import ranking_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,13 +309,6 @@ def _layer_row(row: LayerRow) -> tuple[str, ...]:
     return (row.layer, row.op, channels, macs, change, row.group or "", row.frozen_by or "")
 
 
-def _in_rounds(rounds: tuple[float, ...]) -> str:
-    if not rounds:
-        return ""
-    shares = " and ".join(f"{share:.0%}" for share in rounds)
-    return f"; estimated anew once {shares} of the MACs had gone and the rest was recovered"
-
-
 def _method(report: RunReport) -> Table:
     ranking, recovery, calibration = report.ranking, report.recovery, report.calibration
     methods = ", ".join(f"{name} for {count}" for name, count in ranking.methods.items())
@@ -326,18 +320,7 @@ def _method(report: RunReport) -> Table:
             f"{calibration.held_out_images} kept back, {labels}",
         ),
         ("ranking", f"{ranking.players} channels in {ranking.groups} groups; {methods}"),
-        (
-            "ranking values",
-            f"{ranking.aggregate} of {ranking.loss} over {ranking.images} images, "
-            f"{ranking.evaluations} evaluations, "
-            f"coalitions from q = {ranking.q_low:g} to {ranking.q_high:g}, "
-            f"median relative standard error {significant(ranking.median_relative_standard_error, 2)}",
-        ),
-        (
-            "removal costs",
-            "expected squared change of the outputs, to first order, when a group's channels leave one after "
-            "the other and the rest is estimated from those that stay" + _in_rounds(ranking.rounds),
-        ),
+        *ranking_rows(ranking),
         (
             "recovery",
             f"{recovery.layers_changed} of {recovery.layers_solved} layers changed, fitted to "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
@@ -11,7 +12,14 @@ from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 
 _READABLE = (REPORT_SCHEMA_VERSION, "1.1")
-"""What is read: 1.1 only lacks ``usability``."""
+"""What is read: 1.1 lacks ``usability``, and its recovery had no images to decide."""
+
+
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """A report of schema 1.1 with the fields of today: every solved layer was changed, and nothing decided."""
+    recovery = {k: v for k, v in data["recovery"].items() if k != "ridge"}
+    recovery |= {"layers_changed": recovery["layers_solved"], "deciding_images": 0, "decision": None}
+    return data | {"recovery": recovery}
 
 
 def report_to_json(report: RunReport) -> str:
@@ -51,6 +59,6 @@ def read_json(path: str | Path) -> RunReport:
             "edgeprune that wrote it, or run that again"
         )
     try:
-        return from_jsonable(RunReport, data)
+        return from_jsonable(RunReport, _upgraded(data) if version == "1.1" else data)
     except (ValueError, TypeError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

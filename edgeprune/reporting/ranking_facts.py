@@ -32,6 +32,18 @@ class RankSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankingInputs:
+    """Hashes (SHA-256) of what every figure follows from: who uses the ranking must have the same.
+
+    ``network_sha256`` covers the captured graph and every tensor in it, ``fitting_images_sha256`` the
+    pixels as the network gets them and the labels, of those images that criteria may use.
+    """
+
+    network_sha256: str
+    fitting_images_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankedGroup:
     """A coupled group that was ranked; ``channels`` are indices into the outputs of its first layer.
 
@@ -233,6 +245,7 @@ class RankingReport:
     model: ModelSection
     calibration: CalibrationSection
     settings: RankSettings
+    inputs: RankingInputs
     loss: str
     macs: int
     players: int

@@ -146,7 +146,7 @@ def test_an_existing_output_stays_as_it_is(
 
 
 @pytest.mark.parametrize("stage", ["rank", "export"])
-def test_ctrl_c_leaves_nothing_and_an_old_output_intact(
+def test_ctrl_c_leaves_an_old_output_intact_and_says_what_is_kept_beside_it(
     stage: str, project: Path, tmp_path: Path, digits: Any
 ) -> None:
     place = tmp_path / "place"
@@ -154,16 +154,22 @@ def test_ctrl_c_leaves_nothing_and_an_old_output_intact(
     before, project_before = snapshot(place), snapshot(project)
     done = interrupted(project, tmp_path / "scratch", stage, *SMALL, "-o", str(place / "out"), "--overwrite")
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.splitlines()[-1] == "interrupted: nothing was written"
+    journal = place / "out.journal"
+    kept = f" kept in {journal}; run the same command with --resume to go on"
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(kept) if journal.exists() else last == "interrupted: nothing was written"
+    assert journal.exists() or stage == "rank"
     assert "Traceback" not in done.stderr
+    shutil.rmtree(journal, ignore_errors=True)
     assert snapshot(place) == before
     assert snapshot(project) == project_before
     assert leftovers(tmp_path / "scratch") == []
 
 
-def test_ctrl_c_removes_the_folders_made_for_the_output(project: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_folder_made_for_the_output_but_what_is_kept(project: Path, tmp_path: Path) -> None:
     done = interrupted(
         project, tmp_path / "scratch", "export", *SMALL, "-o", str(tmp_path / "a" / "b" / "out")
     )
     assert done.returncode == 130
-    assert not (tmp_path / "a").exists()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["out.journal"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import snapshot
+from small_project import STAGE_LINE, environment, other_lines, snapshot
 
 FILES = {
     "manifest.json",
@@ -86,7 +90,7 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(project: Path, edgeprune: An
     assert done.returncode == 0, done.stderr
     assert "dry run, nothing written" in done.stdout
     assert "8 -> " in done.stdout
-    assert done.stderr == ""
+    assert other_lines(done.stderr) == []
 
     done = edgeprune(*command, "--json", "-q")
     plan = json.loads(done.stdout)
@@ -117,3 +121,34 @@ def test_a_project_file_beside_the_model_gives_the_defaults(
     done = edgeprune(*command, "--ratio", "0.5", cwd=tmp_path)
     assert json.loads(done.stdout)["ratio_asked"] == 0.5
     assert {k: v for k, v in snapshot(tmp_path).items() if not k.startswith("scratch")} == before
+
+
+def test_off_a_terminal_every_stage_is_a_line_with_the_time_on_stderr(digits: Any) -> None:
+    _, done = digits
+    told = [line for line in done.stderr.splitlines() if STAGE_LINE.fullmatch(line)]
+    stages = [line.partition("] ")[2] for line in told if ":" not in line.partition("] ")[2]]
+    timed = [time["stage"] for time in json.loads(done.stdout)["stage_times"]]
+    assert stages == timed
+    assert {"load", "rank", "recover", "export", "profile"} <= set(stages)
+    elapsed = [int(m) * 60 + int(s) for m, s in (line[1:].split("]")[0].split(":") for line in told)]
+    assert elapsed == sorted(elapsed)
+
+
+def test_on_a_terminal_there_are_no_lines_of_stages(project: Path, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    command = (sys.executable, "-m", "edgeprune", "compress", "small.safetensors", "--arch", "nets.py:small")
+    with subprocess.Popen(
+        [*command, "--calibration", "flat", "--dry-run", "--mean", "0", "--std", "1"],
+        cwd=project, env=environment(tmp_path / "scratch"), stdout=subprocess.PIPE, stderr=theirs, text=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 65536):
+                said += part
+        printed, _ = process.communicate(timeout=100)
+    os.close(ours)
+    assert process.returncode == 0, said.decode()
+    assert "dry run, nothing written" in printed
+    assert "ranking channels by Shapley values" in said.decode()
+    assert "] load" not in said.decode()

@@ -19,7 +19,7 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import ChannelMask, ChannelReconstruction, mask_module
 from edgeprune.graph.replay import LossKind, MaskedGame
 from edgeprune.graph.statistics import channel_statistics
-from edgeprune.ranking import RankingOptions, inclusion_law, rank, rising, total_passes
+from edgeprune.ranking import RankingOptions, inclusion_law, options_for, rank, rising, total_passes
 from edgeprune.shapley.exact import exact
 from edgeprune.shapley.game import all_coalitions
 from edgeprune.shapley.quadratic import QuadraticPlace
@@ -358,3 +358,17 @@ def test_plain_mask_points_beside_reconstructing_ones_keep_those_present(monkeyp
     few = everyone.copy()
     few[0, list(coupling.groups[0].players)[1:]] = False
     assert not np.allclose(game.values(few)[0], expected, atol=1e-3)
+
+
+def test_work_scales_every_estimate_but_for_the_fewest_samples() -> None:
+    coupling = nets.toy(nets.chain).coupling
+    usual, half, four = (options_for(coupling, 0.25, work=work) for work in (1.0, 0.5, 4.0))
+    assert options_for(coupling, 0.25) == usual
+    assert (usual.samples, usual.cost_samples) == (256, 256)
+    assert (half.samples, half.cost_samples) == (128, 128)
+    assert (four.samples, four.cost_samples) == (1024, 1024)
+    assert (
+        four.exact_image_evaluations == 4 * usual.exact_image_evaluations == 8 * half.exact_image_evaluations
+    )
+    assert options_for(coupling, 0.25, work=0.01).cost_samples == 128
+    assert {o.cost_q_low for o in (usual, half, four)} == {usual.cost_q_low}

@@ -11,7 +11,7 @@ import pytest
 from small_project import DIGITS_DATA, DIGITS_MODEL
 from torch import nn
 
-from edgeprune.artifacts.coupling import NO_PLAYER, player_origins
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import CaptureError
 from edgeprune.graph.capture import capture
@@ -20,6 +20,7 @@ from edgeprune.graph.surgery import prune
 from edgeprune.pipeline import rounds, stages
 from edgeprune.pipeline.rounds import MOST_AT_ONCE, ROUND_STEP, RoundsRanker
 from edgeprune.pipeline.state import CompressOptions, Prepared, Run
+from edgeprune.ranking import RankingOptions
 from edgeprune.selection import select
 
 FACTORIES = [nets.chain, nets.padded_shortcut, nets.concat, nets.grouped_convolution, nets.squeeze_excitation]
@@ -43,8 +44,12 @@ def test_players_that_are_left_are_known_by_their_parameters(factory: Callable[[
 def _few_samples() -> Iterator[None]:
     """What is tested here is who is ranked when, not how well."""
     real = rounds.options_for
+
+    def few(coupling: CouplingGraph, ratio: float, *, work: float) -> RankingOptions:
+        return replace(real(coupling, ratio, work=work), samples=128, cost_samples=256)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "options_for", lambda c, r: replace(real(c, r), samples=128, cost_samples=256))
+        patch.setattr(rounds, "options_for", few)
         yield
 
 

@@ -1,0 +1,135 @@
+"""What finished stages gave, on file, so that a run that was stopped goes on behind them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors.torch
+from safetensors import SafetensorError
+from torch.fx import GraphModule
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.criteria.journals import Journals
+from edgeprune.errors import UsageError
+from edgeprune.files import atomic_write_bytes, atomic_write_text
+from edgeprune.pipeline.state import Run
+
+_log = logging.getLogger("edgeprune.pipeline")
+
+_ARRAYS = ("values", "standard_errors", "removal_costs")
+
+Report = TypeVar("Report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoReport:
+    """Of a stage that only gives a network."""
+
+
+def kept_ranking(run: Run, journals: Journals | None, ratio: float, make: Callable[[], Ranking]) -> Ranking:
+    """The ranking for a cut of ``ratio`` of the MACs: that on file, or one made now and kept, with its notes.
+
+    Raises:
+        UsageError: the file is damaged.
+        OutputError: it cannot be written.
+    """
+    if journals is None:
+        return make()
+    path = journals.place(f"ranking-{ratio:g}.json", "the ranking")
+    if path.exists():
+        record = _read(path)
+        _log.info("the ranking for a cut of %.0f%% is on file", 100 * ratio)
+        try:
+            # Figures that are not finite are words in JSON.
+            arrays = {n: np.array([float(v) for v in record["ranking"][n]]) for n in _ARRAYS}
+            found = from_jsonable(Ranking, {**record["ranking"], **arrays})
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(path) from error
+        run.notes.extend(record["notes"])
+        return found
+    made, notes = _noted(run, make)
+    atomic_write_text(path, json.dumps({"ranking": to_jsonable(made), "notes": notes}) + "\n")
+    return made
+
+
+def kept_network(
+    run: Run,
+    journals: Journals | None,
+    name: str,
+    bare: GraphModule,
+    key: tuple[int, ...],
+    kind: type[Report],
+    make: Callable[[], tuple[GraphModule, Report]],
+) -> tuple[GraphModule, Report]:
+    """A network that is ``bare`` with other weights, and what its stage says of it: on file, or made now.
+
+    ``key``, the channels that went, and the options of the run decide the weights; a file of others is
+    written anew.
+
+    Raises:
+        UsageError: a file is damaged.
+        OutputError: one cannot be written.
+    """
+    if journals is None:
+        return make()
+    what = f"the {name} network"
+    weights = journals.place(f"{name}.safetensors", what)
+    record_path = weights.with_suffix(".json")
+    if record_path.exists() and (record := _read(record_path)).get("removed") == list(key):
+        _log.info("%s is on file", what)
+        run.notes.extend(record["notes"])
+        return _with_weights(bare, weights), _report(kind, record, record_path)
+    record_path.unlink(missing_ok=True)
+    (module, report), notes = _noted(run, make)
+    state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
+    atomic_write_bytes(weights, safetensors.torch.save(state))
+    record = {"removed": list(key), "report": to_jsonable(report), "notes": notes}
+    atomic_write_text(record_path, json.dumps(record) + "\n")
+    return module, report
+
+
+def _noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
+    """What ``make`` gives, and the notes that it added to the run."""
+    before = len(run.notes)
+    made = make()
+    return made, run.notes[before:]
+
+
+def _with_weights(bare: GraphModule, path: Path) -> GraphModule:
+    found = copy.deepcopy(bare)
+    try:
+        found.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise _damaged(path) from error
+    return found
+
+
+def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
+    try:
+        return from_jsonable(kind, record["report"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(found, dict) or not isinstance(found.get("notes"), list):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(
+        f"{str(path)!r} is damaged, so the run cannot go on with it: delete it to make this stage anew"
+    )

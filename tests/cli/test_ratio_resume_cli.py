@@ -1,0 +1,163 @@
+"""``edgeprune compress --ratio`` that is stopped keeps its stages, goes on, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_project import environment, interrupted, sentence, snapshot
+
+SMALL = ("compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
+WEIGHTS = ("model.onnx", "weights.safetensors", "surgery.json")
+
+
+def killed(project: Path, tmp_path: Path, *asked: str, once: str) -> Path:
+    """Start a command and kill it as soon as its journal has the file ``once``; gives the journal."""
+    journal = tmp_path / "out.journal"
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeprune", *asked, "-o", str(tmp_path / "out")],
+        cwd=project, env=environment(tmp_path / "killed"), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not (journal / once).exists():
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
+    return journal
+
+
+def same_bytes(one: Path, two: Path) -> bool:
+    return all((one / name).read_bytes() == (two / name).read_bytes() for name in WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def straight(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Output of the command with more options, undisturbed."""
+    from small_project import run_forked
+
+    base = tmp_path_factory.mktemp("straight")
+    made: dict[tuple[str, ...], Path] = {}
+
+    def output(*more: str) -> Path:
+        if more not in made:
+            made[more] = base / f"{len(made)}"
+            asked = (*SMALL, *more, "-o", str(made[more]))
+            done = run_forked(*asked, cwd=project, scratch=base / "scratch")
+            assert done.returncode == 0, done.stderr
+            assert not made[more].with_name(f"{made[more].name}.journal").exists()
+        return made[more]
+
+    return output
+
+
+def test_ctrl_c_while_the_result_is_written_keeps_ranking_and_recovered_network(
+    project: Path, tmp_path: Path, edgeprune: Any, straight: Any
+) -> None:
+    before = snapshot(project)
+    asked = (*SMALL, "--ratio", "0.25", "-o", str(tmp_path / "out"))
+    done = interrupted(project, tmp_path / "stopped", "export", *asked)
+    journal = tmp_path / "out.journal"
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == (
+        f"interrupted: gradient estimates, the ranking and the recovered network are kept in {journal}; "
+        "run the same command with --resume to go on"
+    )
+    assert not (tmp_path / "out").exists()
+    kept = snapshot(journal)
+    assert "add --resume" in sentence(edgeprune(*asked), 2)
+    assert "begun with another ratio" in sentence(edgeprune(*asked, "--ratio", "0.3", "--resume"), 2)
+    assert "begun with another calibration set and another seed" in sentence(
+        edgeprune(*asked, "--seed", "1", "--resume"), 2
+    )
+    assert snapshot(journal) == kept
+
+    resumed = edgeprune(*asked, "--resume", "-v")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "info: the ranking for a cut of 25% is on file" in resumed.stderr
+    assert "info: the recovered network is on file" in resumed.stderr
+    assert "info: rank\n" not in resumed.stderr
+    assert not journal.exists()
+    assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))
+    assert snapshot(project) == before
+
+
+def test_half_an_estimate_is_kept_when_the_run_is_killed(
+    project: Path, tmp_path: Path, edgeprune: Any, straight: Any
+) -> None:
+    asked = (*SMALL, "--ratio", "0.25")
+    journal = killed(project, tmp_path, *asked, once="hybrid-0.25-values.npz")
+    assert not (journal / "recovered.json").exists()
+    resumed = edgeprune(*asked, "--resume", "-o", str(tmp_path / "out"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))
+
+
+def test_rounds_go_on_behind_the_last_one_that_was_ranked(
+    project: Path, tmp_path: Path, edgeprune: Any, straight: Any
+) -> None:
+    asked = (*SMALL, "--ratio", "0.5")
+    journal = killed(project, tmp_path, *asked, once="recovered-0.35.json")
+    assert (journal / "ranking-0.35.json").exists()
+    assert not (journal / "ranking-0.5.json").exists()
+    resumed = edgeprune(*asked, "--resume", "-v", "-o", str(tmp_path / "out"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "info: the ranking for a cut of 35% is on file" in resumed.stderr
+    assert "info: the recovered-0.35 network is on file" in resumed.stderr
+    assert same_bytes(tmp_path / "out", straight("--ratio", "0.5"))
+
+
+def test_training_goes_on_from_the_recovered_network(
+    project: Path, tmp_path: Path, edgeprune: Any, straight: Any
+) -> None:
+    more = ("--ratio", "0.25", "--held-out", "0.2", "--finetune", "30")
+    journal = killed(project, tmp_path, *SMALL, *more, once="recovered.json")
+    assert not (journal / "fine-tuned.json").exists()
+    resumed = edgeprune(*SMALL, *more, "--resume", "-v", "-o", str(tmp_path / "out"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "info: the recovered network is on file" in resumed.stderr
+    assert same_bytes(tmp_path / "out", straight(*more))
+
+
+def test_a_trained_network_is_not_trained_again(
+    project: Path, tmp_path: Path, edgeprune: Any, straight: Any
+) -> None:
+    more = ("--ratio", "0.25", "--held-out", "0.2", "--finetune", "30")
+    journal = killed(project, tmp_path, *SMALL, *more, once="fine-tuned.json")
+    (journal / "recovered.json").rename(tmp_path / "aside.json")
+    record = journal / "fine-tuned.json"
+    damaged = record.read_text()[:-20]
+    whole = record.read_text()
+    record.write_text(damaged)
+    asked = (*SMALL, *more, "--resume", "-v", "-o", str(tmp_path / "out"))
+    refused = edgeprune(*asked)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"error: {str(record)!r} is damaged" in refused.stderr
+    record.write_text(whole)
+    resumed = edgeprune(*asked)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "info: the fine-tuned network is on file" in resumed.stderr
+    assert same_bytes(tmp_path / "out", straight(*more))
+
+
+def test_a_run_that_is_stopped_before_anything_is_found_leaves_nothing(project: Path, tmp_path: Path) -> None:
+    done = interrupted(
+        project, tmp_path / "scratch", "capture", *SMALL, "-o", str(tmp_path / "out"), delay_s=0.0
+    )
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "interrupted: nothing was written"
+    assert {path.name for path in tmp_path.iterdir()} == {"scratch"}
+
+
+def test_nothing_to_resume_begins_anew(project: Path, tmp_path: Path, edgeprune: Any, straight: Any) -> None:
+    done = edgeprune(*SMALL, "--ratio", "0.25", "--resume", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))

@@ -1,0 +1,149 @@
+"""What finished stages gave comes back from its files just as it was, and only for the same question."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import networks as nets
+import numpy as np
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod, RecoveryReport
+from edgeprune.criteria.journals import Journals
+from edgeprune.errors import UsageError
+from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
+from edgeprune.pipeline.state import CompressOptions, Run
+
+RANKING = Ranking(
+    values=np.array([1 / 3, 2e-300, 0.0, -5.0]),
+    standard_errors=np.array([0.1, float("nan"), float("inf"), 2.0]),
+    group_methods={"a": RankingMethod.EXACT, "b": RankingMethod.MULTILINEAR},
+    aggregate=Aggregate.RMS,
+    evaluations=7,
+    images=30,
+    q_low=0.7,
+    q_high=1.0,
+    loss="cross-entropy",
+    removal_costs=np.array([1e300, 0.1, 0.2, 0.3]),
+    duration_s=1.5,
+    rounds=(0.2, 0.35),
+)
+REPORT = RecoveryReport(steps=(), images=30, ridge=0.001, duration_s=2.0, notes=("few images",))
+
+
+def run() -> Run:
+    return Run(options=CompressOptions(model="x", calibration=None))
+
+
+def never() -> Ranking:
+    raise AssertionError("it is on file")
+
+
+@pytest.fixture
+def journals(tmp_path: Path) -> Journals:
+    return Journals(tmp_path / "a" / "out.journal", {"model": "1"})
+
+
+@pytest.fixture(scope="module")
+def bare() -> GraphModule:
+    return nets.make_case(nets.chain()).captured.graph_module
+
+
+def shifted(bare: GraphModule, by: float) -> GraphModule:
+    import copy
+
+    found = copy.deepcopy(bare)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.add_(by)
+    return found
+
+
+def test_a_ranking_comes_back_to_the_bit_with_the_notes_on_it(journals: Journals) -> None:
+    first, later = run(), run()
+    first.note("of another stage")
+
+    def make() -> Ranking:
+        first.note("one round fewer")
+        return RANKING
+
+    assert kept_ranking(first, journals, 0.5, make) is RANKING
+    found = kept_ranking(later, journals, 0.5, never)
+    for field in dataclasses.fields(Ranking):
+        one, two = getattr(found, field.name), getattr(RANKING, field.name)
+        if isinstance(two, np.ndarray):
+            assert one.dtype == two.dtype
+            np.testing.assert_array_equal(one, two)
+        else:
+            assert one == two
+    assert later.notes == ["one round fewer"]
+    assert journals.kept == "the ranking"
+    with pytest.raises(AssertionError, match="on file"):
+        kept_ranking(later, journals, 0.35, never)
+
+
+def test_a_network_comes_back_for_the_same_channels_only(journals: Journals, bare: GraphModule) -> None:
+    made = []
+
+    def kept(by: float, removed: tuple[int, ...]) -> GraphModule:
+        def make() -> tuple[GraphModule, RecoveryReport]:
+            made.append(by)
+            return shifted(bare, by), REPORT
+
+        module, report = kept_network(run(), journals, "recovered", bare, removed, RecoveryReport, make)
+        assert report == REPORT
+        return module
+
+    kept(1.0, (1, 2))
+    found = kept(2.0, (1, 2))
+    assert made == [1.0]
+    expected = shifted(bare, 1.0).state_dict()
+    assert {k: v.tolist() for k, v in found.state_dict().items()} == {
+        k: v.tolist() for k, v in expected.items()
+    }
+    assert found is not bare
+    kept(3.0, (1, 3))
+    kept(4.0, (1, 3))
+    assert made == [1.0, 3.0]
+    assert journals.kept == "the recovered network"
+
+
+def test_damaged_files_are_told(journals: Journals, bare: GraphModule) -> None:
+    def ask() -> None:
+        kept_network(run(), journals, "recovered", bare, (1,), RecoveryReport, lambda: (bare, REPORT))
+
+    ask()
+    weights, record = (journals.folder / f"recovered.{kind}" for kind in ("safetensors", "json"))
+    good = weights.read_bytes()
+    for part in (b"", good[:40], good[:-8]):
+        weights.write_bytes(part)
+        with pytest.raises(UsageError, match=r"recovered\.safetensors' is damaged"):
+            ask()
+    weights.write_bytes(good)
+    for text in ("", "[]", "{}", '{"removed": [1], "notes": [], "report": {"steps": 1}}'):
+        record.write_text(text)
+        with pytest.raises(UsageError, match=r"recovered\.json' is damaged"):
+            ask()
+    (journals.folder / "ranking-0.25.json").write_text('{"notes": [], "ranking": {"values": [1]}}')
+    with pytest.raises(UsageError, match=r"ranking-0\.25\.json' is damaged"):
+        kept_ranking(run(), journals, 0.25, never)
+
+
+def test_without_a_journal_nothing_is_kept(bare: GraphModule, tmp_path: Path) -> None:
+    assert kept_ranking(run(), None, 0.5, lambda: RANKING) is RANKING
+    assert kept_network(run(), None, "x", bare, (), RecoveryReport, lambda: (bare, REPORT)) == (bare, REPORT)
+
+
+def test_a_journal_that_nothing_came_into_goes_with_the_folders_made_for_it(
+    journals: Journals, tmp_path: Path
+) -> None:
+    journals.place("ranking-0.5.json", "the ranking")
+    assert journals.folder.is_dir()
+    journals.remove_if_empty()
+    assert list(tmp_path.iterdir()) == []
+    kept_ranking(run(), journals, 0.5, lambda: RANKING)
+    journals.remove_if_empty()
+    assert (journals.folder / "ranking-0.5.json").exists()
