@@ -16,7 +16,7 @@ _READABLE = (REPORT_SCHEMA_VERSION, "1.1")
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
-    """A report of schema 1.1 with the fields of today: every solved layer was changed, and nothing decided."""
+    """A report of schema 1.1 with the fields of today: all solved layers were changed, nothing decided."""
     recovery = {k: v for k, v in data["recovery"].items() if k != "ridge"}
     recovery |= {"layers_changed": recovery["layers_solved"], "deciding_images": 0, "decision": None}
     return data | {"recovery": recovery}
