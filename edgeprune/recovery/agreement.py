@@ -11,8 +11,8 @@ from torch.nn import functional
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.fx import tensor_leaves
 
-_BEYOND_CHANCE = 2.0
-"""Standard errors of the mean difference between the images."""
+_QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Of Student's t (95%, two sides) by degrees of freedom from 1 on; beyond, about 1.96 + 2.5 / degrees."""
 _AT_ONCE = 16
 
 
@@ -35,7 +35,8 @@ def decide_between(
 
     Class scores are judged by their answers first, then, where chance could explain the difference, by the
     divergence (Kullback-Leibler); other outputs by their squared error relative to the spread over images.
-    What is not better by more than chance is only taken where it is the better one on average.
+    What is not better by more than chance (95%, Student's t) is only taken where it is better by more than a
+    standard error, so that two or three images do not decide by themselves.
     """
     if is_classifier(original):
         answers = [(found[0].argmax(1) != original[0].argmax(1)).double() for found in (before, after)]
@@ -56,17 +57,24 @@ def _decision(step: str, measure: DecisionMeasure, before: Tensor, after: Tensor
     error = float((after - before).std()) / math.sqrt(count) if count > 1 else math.inf
     if not math.isfinite(difference) or not math.isfinite(error):
         error = math.inf if count <= 1 else 0.0
+    sure = _quantile(count - 1) * error
     return NetworkDecision(
         step=step,
         measure=measure,
-        taken=difference < 0.0,
-        beyond_chance=abs(difference) > _BEYOND_CHANCE * error,
+        taken=-difference > sure / _quantile(math.inf),
+        beyond_chance=abs(difference) > sure,
         before=float(before.mean()),
         after=float(after.mean()),
         difference=difference,
         standard_error=error,
         images=count,
     )
+
+
+def _quantile(degrees: float) -> float:
+    if degrees < 1:
+        return math.inf
+    return _QUANTILES[int(degrees) - 1] if degrees <= len(_QUANTILES) else 1.96 + 2.5 / degrees
 
 
 def _divergence(original: Tensor, found: Tensor) -> Tensor:
