@@ -168,7 +168,6 @@ def test_blocks_go_where_only_the_drop_is_limited(edgeprune: Any, tmp_path: Path
         (("--max-memory", "x"), "--max-memory x was given"),
         (("--max-drop", "-1%"), "--max-drop -1% was given"),
         (("--max-drop", "1", "--dry-run"), "a dry run was asked for with a limit on the drop alone"),
-        (("--resume",), "--resume was given without a budget"),
     ],
 )
 def test_bad_limits_are_refused(edgeprune: Any, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
