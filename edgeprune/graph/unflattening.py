@@ -8,6 +8,7 @@ times as many rows, instead of one of 2,048.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
@@ -68,7 +69,7 @@ def _moved(source: Node, point: MaskPoint) -> MaskPoint | None:
     )
 
 
-def _shape(node: Node) -> tuple[object, ...]:
+def _shape(node: Node) -> tuple[Any, ...]:
     """Sizes of what a node gives, the batch's symbolic; empty if that is no tensor."""
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()
