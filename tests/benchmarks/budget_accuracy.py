@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from budget_peers import torch_pruning_plan
-from trained_network import TrainedNetwork
+from trained_network import TrainedNetwork, split
 
 from edgeprune.pipeline.rounds import MOST_AT_ONCE
 from edgeprune.recovery.distillation import DistillationOptions, distill
@@ -26,7 +26,6 @@ PEERS = {
     "Torch-Pruning Taylor, each layer alike": ("taylor", False),
     "Torch-Pruning Taylor, global": ("taylor", True),
 }
-VALIDATION = 100
 STEPS = 1_200
 """Of distillation: about a minute on two cores."""
 TRAINED = f"{OURS} + distillation"
@@ -66,8 +65,7 @@ def measure(bench: TrainedNetwork, cell: Cell) -> Row:
     else:
         removed = bench.plan(CRITERIA.get(cell.method, CRITERIA[OURS]), cell.ratio, cell.seed)
     trained = cell.method == TRAINED
-    fitted = images[VALIDATION:] if trained else images
-    found = bench.recover(removed, fitted, cell.seed)
+    found = bench.recover(removed, images, cell.seed)
     row: Row = {
         **asdict(cell),
         "macs_removed": bench.macs_removed(removed),
@@ -79,7 +77,7 @@ def measure(bench: TrainedNetwork, cell: Cell) -> Row:
         options, started = DistillationOptions(steps=STEPS), time.process_time()
         pupil, report = distill(
             bench.captured.graph_module, found.recovered, bench.coupling, removed,
-            fitted, images[:VALIDATION],
+            split(images, cell.seed),
             generator=torch.Generator().manual_seed(cell.seed), options=options,
         )  # fmt: skip
         row["trained"] = float(bench.hits(bench.outputs(pupil)).mean())
@@ -94,7 +92,7 @@ def render(rows: list[Row], base: float) -> str:
         "1,000 unlabelled training images (another draw a seed), whole test set of 10,000 images; the\n"
         f"original has {base:.2%}. Mean over seeds ± half of their range. *pruned*: nothing else done;\n"
         "*recovered*: after our closed-form recovery, the same for all. Distillation: the same images,\n"
-        f"without labels, {VALIDATION} of the 1,000 kept back to say when to stop.\n"
+        "without labels; 100 of the 1,000 decide, in recovery, too.\n"
         "Torch-Pruning's own graph breaks the network at its zero-padded shortcuts, so the layers of the\n"
         "residual stream are ignored there; *global* ranks over the network.\n\n"
         "| cut | method | seeds | MACs removed | pruned | recovered | after distillation |\n"

@@ -28,6 +28,7 @@ from edgeprune.pipeline.evidence import evidence_of
 from edgeprune.pipeline.rounds import RoundsRanker
 from edgeprune.pipeline.state import CompressOptions, Prepared, Run
 from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.selection import select
 from edgeprune.targets import HOST, load_target
 
@@ -90,11 +91,11 @@ class TrainedNetwork:
         return select(ranking.removal_costs, self.coupling, ratio=ratio).removed, ranking
 
     def recover(self, removed: tuple[int, ...], images: torch.Tensor, seed: int) -> Recovered:
-        """Prune, and recover on ``images``."""
+        """Prune, and recover on ``images``, some of which decide."""
         bare = prune(self.captured, self.coupling, removed)
         started = time.process_time()
         recovered, _ = reconstruct(
-            self.captured.graph_module, bare, self.coupling, removed, images,
+            self.captured.graph_module, bare, self.coupling, removed, split(images, seed),
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         return Recovered(bare=bare, recovered=recovered, recovery_cpu_s=time.process_time() - started)
@@ -190,6 +191,11 @@ class TrainedNetwork:
     def base_accuracy(self) -> float:
         """Of the network before pruning."""
         return float(self.hits(self.original_outputs()).mean())
+
+
+def split(images: torch.Tensor, seed: int) -> SplitImages:
+    """As ``compress`` splits them."""
+    return split_images(images, torch.Generator().manual_seed(seed))
 
 
 def packed(flags: np.ndarray) -> str:
