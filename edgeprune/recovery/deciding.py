@@ -144,6 +144,8 @@ def _rounds(
 
 def _judged(problem: LayerProblem, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates with their errors on the deciding rows."""
+    if not candidates:
+        return []
     squares = [0.0] * len(candidates)
     power = _Power()
     weights = torch.cat([problem.stored(c.weights.double()) for c in candidates], dim=2)

@@ -11,6 +11,9 @@ from torch import Tensor
 _ROUNDING = 1e-10
 """Variance below this share of a square is what single precision leaves of a constant."""
 
+_LEAST_PULL = 1e-6
+"""Of the variance, in directions in which a metric has none."""
+
 
 class NormalEquations:
     """Sums for min_W ||X W' + b - T||^2 + ridge ||W - W0||^2, one system for each convolution group.
@@ -19,9 +22,12 @@ class NormalEquations:
     of the first rows, so that constant channels leave no noise; sums are float64.
     """
 
-    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
-        self._xx = torch.zeros(groups, inputs, inputs, dtype=torch.float64)
-        self._xt = torch.zeros(groups, inputs, outputs, dtype=torch.float64)
+    def __init__(self, groups: int, inputs: int, outputs: int, *, solvable: bool = True) -> None:
+        """``solvable``: false where only biases are asked for, so that no products are kept."""
+        self._solvable = solvable
+        kept = inputs if solvable else 0
+        self._xx = torch.zeros(groups, kept, kept, dtype=torch.float64)
+        self._xt = torch.zeros(groups, kept, outputs, dtype=torch.float64)
         self._x = torch.zeros(groups, inputs, dtype=torch.float64)
         self._t = torch.zeros(groups, outputs, dtype=torch.float64)
         self._tt = torch.zeros(groups, outputs, dtype=torch.float64)
@@ -34,8 +40,9 @@ class NormalEquations:
         if self.rows == 0 and x.shape[0]:
             self._x_origin, self._t_origin = x.mean(0), t.mean(0)
         centred = x - self._x_origin
-        by_group = centred.permute(1, 2, 0)
-        self._xx += torch.bmm(by_group, by_group.transpose(1, 2)).double()
+        if self._solvable:
+            by_group = centred.permute(1, 2, 0)
+            self._xx += torch.bmm(by_group, by_group.transpose(1, 2)).double()
         self._x += centred.sum(0).double()
         self.rows += x.shape[0]
         self.add_targets(x, t)
@@ -43,7 +50,8 @@ class NormalEquations:
     def add_targets(self, x: Tensor, t: Tensor) -> None:
         """Add targets alone, for inputs that were added before (see :meth:`with_same_inputs`)."""
         x, t = x - self._x_origin, t - self._t_origin
-        self._xt += _across(x, t).double()
+        if self._solvable:
+            self._xt += _across(x, t).double()
         self._t += t.sum(0).double()
         self._tt += t.double().square().sum(0)
 
@@ -83,9 +91,12 @@ class NormalEquations:
         square = variance + (self._x_origin.double() + self._x / self.rows).square().mean(dim=1)
         weight = torch.maximum(ridge * variance, _ROUNDING * square).clamp_min(1e-12)
         eye = torch.eye(xx.shape[1], dtype=torch.float64)
-        pull = eye if metric is None else metric / torch.diagonal(metric).mean().clamp_min(1e-12) + 1e-3 * eye
-        factor = torch.linalg.cholesky(xx + weight[:, None, None] * pull)
-        solved = torch.cholesky_solve(xt + weight[:, None, None] * (pull @ start.double()), factor)
+        pull = weight[:, None, None] * eye
+        if metric is not None:
+            least = (_LEAST_PULL * variance).clamp_min(1e-12)[:, None, None]
+            pull = pull @ (metric / torch.diagonal(metric).mean().clamp_min(1e-12)) + least * eye
+        factor = torch.linalg.cholesky(xx + pull)
+        solved = torch.cholesky_solve(xt + pull @ start.double(), factor)
         return solved, self.bias(solved, intercept)
 
     def bias(self, weights: Tensor, intercept: bool) -> Tensor:

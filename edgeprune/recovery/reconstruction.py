@@ -34,13 +34,12 @@ from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
 from edgeprune.recovery.clipping import Activation, following_activation
 from edgeprune.recovery.deciding import Candidate, LayerProblem, decide
 from edgeprune.recovery.least_squares import NormalEquations
+from edgeprune.recovery.merging import Merged, merge, merge_places
 from edgeprune.recovery.network_pair import NetworkPair, RowRequest
 from edgeprune.recovery.norms import norm_affine, tensor, write_solution
 from edgeprune.recovery.splitting import SplitImages
 from edgeprune.recovery.structure import (
     Geometry,
-    LayerSite,
-    averaged_maps,
     depends_on,
     find_site,
     geometry,
@@ -69,6 +68,7 @@ class RecoveryOptions:
     rows_per_unknown: int = 60
     min_rows: int = 20_000
     most_rows_per_unknown: int = 100
+    most_unknowns: int = 6144
     images_at_once: int = 100
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES
     rows_limit_bytes: int = 2**28
@@ -242,21 +242,33 @@ class _Reconstruction:
         full = tensor(self._original, layer.weight)
         shape = geometry(self._nodes[layer.node], full)
         kept = len(kept_positions(layer.in_players, self._gone))
-        return shape is not None and shape.groups == 1 and kept < full.shape[1]
+        some = shape is not None and shape.groups == 1 and kept < full.shape[1]
+        return some and bool(merge_places(self._nodes[self._sites[layer.name].source], full.shape[1]))
+
+    def _is_solvable(self, layer: WeightedLayer) -> bool:
+        """Whether the moments of all pairs of unknowns fit into memory; wider layers are merged alone."""
+        return tensor(self.pruned, layer.weight)[0].numel() <= self._options.most_unknowns
+
+    def _merge_nodes(self, layer: WeightedLayer) -> list[str]:
+        if not self._is_merged(layer):
+            return []
+        channels = tensor(self._original, layer.weight).shape[1]
+        places = merge_places(self._nodes[self._sites[layer.name].source], channels)
+        return [place.node for place in places]
 
     def _read_original(self, layer: WeightedLayer) -> list[str]:
         """Nodes of the original that the solution of a layer reads."""
         site = self._sites[layer.name]
         return [
             self._target_name(layer),
-            *self._merge_sources(layer),
+            *self._merge_nodes(layer),
             *([site.linear_output] if self._repairs[layer.name] else []),
         ]
 
     def _read_pruned(self, layer: WeightedLayer) -> list[str]:
         site = self._sites[layer.name]
         repairs = self._repairs[layer.name] and site.shortcut is not None
-        return [site.source, *self._merge_sources(layer), *([str(site.shortcut)] if repairs else [])]
+        return [site.source, *self._merge_nodes(layer), *([str(site.shortcut)] if repairs else [])]
 
     def _pins_original(self) -> Counter[str]:
         return Counter(name for x in self._layers for name in self._read_original(x))
@@ -288,7 +300,8 @@ class _Reconstruction:
         assert shape is not None
         norm = None if site.norm is None else self._pair.pruned.node(site.norm)
         scale, shift = norm_affine(self.pruned, norm, len(weight))
-        equations = NormalEquations(shape.groups, weight[0].numel(), len(weight) // shape.groups)
+        sizes = (shape.groups, weight[0].numel(), len(weight) // shape.groups)
+        equations = NormalEquations(*sizes, solvable=self._is_solvable(layer))
         problem = self._problem(layer, shape, scale, shift)
         choice = decide(problem, equations)
         taken = choice.taken
@@ -318,7 +331,13 @@ class _Reconstruction:
         site = self._sites[layer.name]
         weight = tensor(self.pruned, layer.weight)
         keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
-        merged, metrics = self._merged(layer, site, shape, keep_out)
+        merged = Merged(weights=[weight.flatten(1)], metrics=[])
+        if self._is_merged(layer):
+            full = tensor(self._original, layer.weight).index_select(0, keep_out)
+            merged = merge(
+                self._pair, site, shape, full,
+                ridges=self._options.merge_ridges, min_rows=self._options.min_rows,
+            )  # fmt: skip
         request = RowRequest(
             site=site,
             shape=shape,
@@ -340,13 +359,13 @@ class _Reconstruction:
                 _grouped(weight.flatten(1) * scale[:, None], shape),
                 offset.double().view(shape.groups, -1),
             ),
-            merged=[_grouped(m * scale[:, None], shape) for m in merged],
-            metrics=metrics,
+            merged=[_grouped(m * scale[:, None], shape) for m in merged.weights],
+            metrics=merged.metrics,
             activation=self._activations[layer.name],
             intercept=site.norm is not None or site.bias is not None,
             repairable=self._repairs[layer.name],
-            ridges=self._options.ridges,
-            rounds=self._options.clip_rounds,
+            ridges=self._options.ridges if self._is_solvable(layer) else (),
+            rounds=self._options.clip_rounds if self._is_solvable(layer) else 0,
             stored=self._as_stored(layer, shape),
         )
 
@@ -366,37 +385,6 @@ class _Reconstruction:
         options = self._options
         least = min(options.min_rows, options.most_rows_per_unknown * unknowns)
         return max(least, options.rows_per_unknown * unknowns)
-
-    def _merged(
-        self, layer: WeightedLayer, site: LayerSite, shape: Geometry, keep_out: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights (o, d) that absorb the map from kept to all input channels (step 1), and metrics (d, d).
-
-        One for each strength of the map, and of each place where it can be told: where the layer reads
-        averages of maps, at their positions, too. How channels vary there also tells in which directions
-        the few averages say little.
-        """
-        if not self._is_merged(layer):
-            return [tensor(self.pruned, layer.weight).flatten(1)], []
-        full = tensor(self._original, layer.weight).index_select(0, keep_out).double()
-        found, metrics = [], []
-        for name in self._merge_sources(layer):
-            averaged = name != site.source
-            rows = max(self._options.min_rows, 20 * full.shape[1])
-            moments = self._pair.channel_moments(name, rows, is_linear=shape.is_linear and not averaged)
-            for mapping in moments.maps(self._options.merge_ridges):
-                found.append(torch.einsum("oi...,ik->ok...", full, mapping).flatten(1).float())
-            if averaged and math.prod(shape.kernel) == 1:
-                metrics.append(moments.covariance())
-        return found, metrics
-
-    def _merge_sources(self, layer: WeightedLayer) -> list[str]:
-        """Nodes at which the map from kept to all input channels of a layer can be told."""
-        if not self._is_merged(layer):
-            return []
-        source = self._sites[layer.name].source
-        maps = averaged_maps(self._nodes[source])
-        return [source, *([] if maps is None else [maps.name])]
 
 
 def _same_shape(left: torch.fx.Node, right: torch.fx.Node) -> bool:

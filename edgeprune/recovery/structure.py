@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +57,16 @@ _AVERAGES = frozenset({"mean", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "a
 _MOVES = frozenset({"flatten", "reshape", "view", "squeeze", "dropout", "contiguous", "clone", "alias"})
 
 
-def averaged_maps(node: Node) -> Node | None:
-    """Maps (images, channels, height, width) whose averages over positions ``node`` holds, by channel.
+@dataclass(frozen=True)
+class MapsBehind:
+    """Maps (images, channels, height, width) behind what a layer reads: averaged, or else flattened."""
 
-    What is linear between channels is so at every position, where there is far more to tell it by; ``None``
-    where anything else than averaging and reshaping lies between.
-    """
+    node: Node
+    averaged: bool
+
+
+def maps_behind(node: Node) -> MapsBehind | None:
+    """The maps whose averages ``node`` holds, by channel, or which it flattens; ``None`` for others."""
     current, averaged = node, False
     while op_name(current) in _AVERAGES or op_name(current) in _MOVES:
         averaged = averaged or op_name(current) in _AVERAGES
@@ -69,14 +74,19 @@ def averaged_maps(node: Node) -> Node | None:
         if not isinstance(operand, Node):
             return None
         current = operand
-    ends = [n.meta.get("val") for n in (node, current)]
-    if not averaged or not all(isinstance(v, Tensor) for v in ends):
+    read, maps = (n.meta.get("val") for n in (node, current))
+    if current is node or not isinstance(read, Tensor) or not isinstance(maps, Tensor) or maps.dim() != 4:
         return None
-    small, large = ends
-    assert isinstance(small, Tensor)
-    assert isinstance(large, Tensor)
-    pooled_to_one = small.dim() >= 2 and all(int(size) == 1 for size in small.shape[2:])
-    return current if large.dim() == 4 and pooled_to_one and small.shape[1] == large.shape[1] else None
+    if averaged:
+        pooled = read.dim() >= 2 and all(_is(size, 1) for size in read.shape[2:])
+        return MapsBehind(current, True) if pooled and read.shape[1] == maps.shape[1] else None
+    numbers = [size for size in maps.shape[1:] if isinstance(size, int)]
+    whole = read.dim() == 2 and len(numbers) == 3 and _is(read.shape[1], math.prod(numbers))
+    return MapsBehind(current, False) if whole else None
+
+
+def _is(size: object, number: int) -> bool:
+    return isinstance(size, int) and size == number
 
 
 def has_computed_bias(node: Node) -> bool:

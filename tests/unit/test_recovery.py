@@ -471,3 +471,48 @@ def test_transposed_convolutions_are_not_rounded_by_their_inputs():
         steps = found / (weight.flatten(1).abs().amax(1, keepdim=True) / 64)
         assert torch.allclose(steps, steps.round(), atol=1e-3)
         assert not torch.equal(found, weight.flatten(1))
+
+
+class Flat(nn.Module):
+    """A linear layer that reads flattened maps: 8 channels, 64 positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = conv_bn(3, 8)
+        self.head = nn.Linear(8 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores."""
+        return self.head(self.maps(x).flatten(1))
+
+
+@pytest.mark.parametrize("most_unknowns", [10_000, 16])
+def test_a_layer_of_flattened_maps_takes_over_by_channel(digits, most_unknowns):
+    """Copies of channels are merged exactly, with more unknowns than images or too many to solve for."""
+
+    def copy_channels(module: nn.Module) -> None:
+        state = module.state_dict()
+        for name in ("maps.0.weight", "maps.1.weight", "maps.1.bias"):
+            state[name][5:] = state[name][:3]
+        for name in ("maps.1.running_mean", "maps.1.running_var"):
+            state[name][5:] = state[name][:3]
+
+    given = trial(Flat(), digits, (5, 6, 7), change=copy_channels)
+    assert given.error(given.pruned) > 1e-2
+    options = RecoveryOptions(merge_ridges=(1e-9,), most_unknowns=most_unknowns)
+    recovered, report = given.recover(options=options)
+    assert given.error(recovered) < 1e-6
+    assert report.steps[-1].changed
+    assert report.steps[-1].error_after < 1e-6
+
+
+def test_averages_of_maps_are_merged_at_the_maps(digits):
+    """Twelve images tell nothing of forty averages; their positions do."""
+    module = nn.Sequential(nn.Conv2d(3, 40, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 20))
+    given = trial(module, digits, tuple(range(6, 40)))
+    recovered, report = reconstruct(
+        given.captured.graph_module, given.pruned, given.coupling, given.removed, nets.split(digits[:12]),
+        generator=torch.Generator().manual_seed(0), options=SHARP,
+    )  # fmt: skip
+    assert given.error(recovered) < 0.01 * given.error(given.pruned)
+    assert report.steps[-1].error_after < 1e-4
