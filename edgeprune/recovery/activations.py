@@ -17,7 +17,7 @@ _log = logging.getLogger("edgeprune.recovery")
 Key = tuple[str, str, int]
 """Network, node and chunk."""
 
-MEMORY_LIMIT_BYTES = 5 * 2**28
+MEMORY_LIMIT_BYTES = 2**29
 HALF_BEYOND_BYTES = 2**27
 """Of one node over all images: smaller ones stay in single precision, which costs nothing that counts."""
 _LARGEST_HALF = 65504.0

@@ -61,12 +61,14 @@ class NetworkPair:
 
     def pick(self, request: RowRequest, rows: int) -> list[Tensor]:
         """Output positions of each chunk that give a row: ``rows`` in all chunks that are fitted to."""
+        # Only the first chunk is looked at: to load all for their sizes would leave holes in the heap.
+        target = self.original.chunk(request.target, 0)
+        by_image = target.numel() // target.shape[request.shape.channel_dim] // self._sizes[0]
         picked = []
-        for index, size in enumerate(self._sizes):
-            target = self.original.chunk(request.target, index)
-            places = target.numel() // target.shape[request.shape.channel_dim]
+        for size in self._sizes:
             share = max(1, round(rows * size / max(1, self._fitting_images)))
-            picked.append(torch.randperm(places, generator=self._rng)[:share].sort().values)
+            order = torch.randperm(by_image * size, generator=self._rng)
+            picked.append(order[:share].sort().values)
         return picked
 
     def reader(self, request: RowRequest, picked: list[Tensor], *, fits: bool, limit_bytes: int) -> RowReader:
