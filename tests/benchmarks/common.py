@@ -39,7 +39,7 @@ def research_data() -> Path:
 
 
 class NotMeasuredError(Exception):
-    """A job could not be done here and now; its words are the reason, which the page gives."""
+    """A job could not be done here and now; its words, if any, are the reason, which the page gives."""
 
 
 Jobs = dict[str, Callable[[Path], dict[str, Any]]]
@@ -129,8 +129,9 @@ def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str
                 with tempfile.TemporaryDirectory() as own:
                     found = work(Path(own))
             except NotMeasuredError as reason:
-                print(f"{name}: not measured: {reason}", file=sys.stderr, flush=True)
-                missing.append(f"{name} ({reason})")
+                if words := str(reason):
+                    print(f"{name}: not measured: {words}", file=sys.stderr, flush=True)
+                missing.append(f"{name} ({words})" if words else name)
                 continue
             keep(path, found)
             print(f"{name}: {json.dumps(found)}", flush=True)

@@ -85,7 +85,7 @@ def jobs(planned: Sequence[Cell], folder: Path, settings: Settings, threads: int
 
 
 def _left_out(_cell: Cell, _task: Row, _folder: Path, _work: Path) -> Row:
-    raise NotMeasuredError("not asked for")
+    raise NotMeasuredError
 
 
 def _recovered(cell: Cell, task: Row, folder: Path, work: Path) -> Row:
@@ -136,7 +136,7 @@ def render(rows: list[Row]) -> str:
 
 def _introduction(base: Row, plan: Row, minutes: float) -> str:
     network, deciding = plan["network"], plan["deciding_images"]
-    trained = f" and our distillation ({minutes:g} minutes of wall time, seed 0)" if minutes else ""
+    trained = f" and our\ndistillation ({minutes:g} minutes of wall time, seed 0)" if minutes else ""
     return (
         f"EfficientNet-Lite{network} at {SIZES[network]} pixels, {plan['fitting_images'] + deciding} "
         f"unlabelled images to fit with, of which recovery and\ndistillation keep {deciding} to decide; "
@@ -189,27 +189,31 @@ def _verdict(rows: list[Row]) -> str:
     )
     text += _line(["cut", "ours", "best other", "difference", "mean", "agreement, difference"])
     text += _line(["---"] * 6)
-    for ratio in sorted({r["ratio"] for r in rows}):
-        here = [r for r in rows if r["ratio"] == ratio]
-        ours = {r["seed"]: r for r in here if r["method"] == OURS}
-        others = {r["method"] for r in here if r["method"] != OURS and r["seed"] in ours}
-        if not ours or not others:
-            continue
-        shared = {m: [r for r in here if r["method"] == m and r["seed"] in ours] for m in others}
-        best = max(sorted(shared), key=lambda m: _mean(r["recovered"]["top1"] for r in shared[m]))
-        pairs = [(ours[r["seed"]]["recovered"], r["recovered"]) for r in shared[best]]
-        own, other = ([100 * p[i]["top1"] for p in pairs] for i in (0, 1))
-        text += _line(
-            [
-                f"{ratio:.0%}",
-                _spread(own, 1),
-                f"{best}: {_spread(other, 1)}",
-                ", ".join(f"{a - b:+.1f}" for a, b in zip(own, other, strict=True)),
-                _paired(pairs),
-                ", ".join(f"{100 * (a['agreement'] - b['agreement']):+.1f}" for a, b in pairs),
-            ]
-        )
-    return text
+    ratios = sorted({r["ratio"] for r in rows})
+    lines = [line for ratio in ratios if (line := _rivals([r for r in rows if r["ratio"] == ratio], ratio))]
+    return text + "".join(lines) if lines else ""
+
+
+def _rivals(rows: list[Row], ratio: float) -> str:
+    """The line of a cut; nothing where ours or every other is missing."""
+    ours = {r["seed"]: r["recovered"] for r in rows if r["method"] == OURS}
+    others = {r["method"] for r in rows if r["method"] != OURS and r["seed"] in ours}
+    if not others:
+        return ""
+    shared = {m: [r for r in rows if r["method"] == m and r["seed"] in ours] for m in others}
+    best = max(sorted(shared), key=lambda m: _mean(r["recovered"]["top1"] for r in shared[m]))
+    pairs = [(ours[r["seed"]], r["recovered"]) for r in shared[best]]
+    own, other = ([100 * pair[side]["top1"] for pair in pairs] for side in (0, 1))
+    return _line(
+        [
+            f"{ratio:.0%}",
+            _spread(own, 1),
+            f"{best}: {_spread(other, 1)}",
+            ", ".join(f"{a - b:+.1f}" for a, b in zip(own, other, strict=True)),
+            _paired(pairs),
+            ", ".join(f"{100 * (a['agreement'] - b['agreement']):+.1f}" for a, b in pairs),
+        ]
+    )
 
 
 def _paired(pairs: list[tuple[Row, Row]]) -> str:
