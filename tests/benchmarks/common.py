@@ -38,23 +38,46 @@ def research_data() -> Path:
     return folder
 
 
+class NotMeasuredError(Exception):
+    """A job could not be done here and now; its words, if any, are the reason, which the page gives."""
+
+
 Jobs = dict[str, Callable[[Path], dict[str, Any]]]
 """What there is to do with a scratch folder, by the name of its result."""
 
 
+def _nothing_lacks() -> str | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A page of a benchmark. ``jobs`` are given the folder of results, the number of seeds and of threads."""
+    """A page of a benchmark. ``jobs`` are given the folder of results, the number of seeds and of threads.
+
+    ``lacks`` says why the part cannot be measured on this machine, ``None`` where it can.
+    """
 
     title: str
     jobs: Callable[[Path, int, int], Jobs]
     render: Callable[[list[dict[str, Any]]], str]
     seeded: bool = False
+    lacks: Callable[[], str | None] = _nothing_lacks
 
 
-def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: int) -> None:
-    """The program ``bench_NAME.py``: measure what is not there yet, write ``NAME-PART.md`` of each."""
-    parser = argparse.ArgumentParser(description=about)
+def run_parts(
+    name: str,
+    about: str | None,
+    parts: dict[str, Part],
+    *,
+    threads: int,
+    options_of_its_own: argparse.ArgumentParser | None = None,
+) -> None:
+    """The program ``bench_NAME.py``: measure what is not there yet, write ``NAME-PART.md`` of each.
+
+    ``options_of_its_own`` (without ``--help``) are accepted as well; who gives them reads them.
+    """
+    own = [] if options_of_its_own is None else [options_of_its_own]
+    parser = argparse.ArgumentParser(description=about, parents=own)
     parser.add_argument("--results", type=Path, help="keeps one JSON a result (default: a scratch folder)")
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--seeds", type=int, default=3)
@@ -66,6 +89,9 @@ def run_parts(name: str, about: str | None, parts: dict[str, Part], *, threads: 
     with folder_or_scratch(options.results) as folder:
         for chosen in options.parts:
             part = parts[chosen]
+            if (reason := part.lacks()) is not None:
+                print(f"skipped {chosen}: {reason}", file=sys.stderr)
+                continue
             rows, missing = results_of(part.jobs(folder, options.seeds, options.threads), folder, deadline)
             seeds = ", ".join(str(s) for s in range(options.seeds if part.seeded else 1))
             command = f"python tests/benchmarks/bench_{name}.py --results FOLDER --parts {chosen}"
@@ -89,7 +115,8 @@ def folder_or_scratch(folder: Path | None) -> Iterator[Path]:
 def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str, Any]], list[str]]:
     """What was measured before, or now until the deadline (monotonic), and the names of what was not.
 
-    A job gets a scratch folder; its result is kept in ``folder`` under its name.
+    A job gets a scratch folder; its result is kept in ``folder`` under its name. What raises
+    ``NotMeasuredError`` is not kept, so that it is tried again.
     """
     rows, missing = [], []
     for name, work in jobs.items():
@@ -98,8 +125,14 @@ def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str
             if time.monotonic() > deadline:
                 missing.append(name)
                 continue
-            with tempfile.TemporaryDirectory() as own:
-                found = work(Path(own))
+            try:
+                with tempfile.TemporaryDirectory() as own:
+                    found = work(Path(own))
+            except NotMeasuredError as reason:
+                if words := str(reason):
+                    print(f"{name}: not measured: {words}", file=sys.stderr, flush=True)
+                missing.append(f"{name} ({words})" if words else name)
+                continue
             keep(path, found)
             print(f"{name}: {json.dumps(found)}", flush=True)
         rows.append(json.loads(path.read_text()))
@@ -108,18 +141,29 @@ def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child process ended: exit status, wall time and the most memory it had (bytes)."""
+    """How a child process ended: exit status, wall and CPU time, the most memory it had (bytes), page faults.
+
+    CPU time and page faults count those of its own children, too.
+    """
 
     status: int
     seconds: float
     peak_bytes: int
+    cpu_seconds: float
+    page_faults: int
 
 
 def ended(child: subprocess.Popen[Any], started: float) -> Ended:
     """Wait for a child that was started at ``started`` (``time.perf_counter``)."""
     _, waited, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - started
-    return Ended(os.waitstatus_to_exitcode(waited), seconds, usage.ru_maxrss * 1024)
+    return Ended(
+        status=os.waitstatus_to_exitcode(waited),
+        seconds=seconds,
+        peak_bytes=usage.ru_maxrss * 1024,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        page_faults=usage.ru_minflt,
+    )
 
 
 def succeeded(command: list[str]) -> Ended:
