@@ -234,6 +234,9 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
         parity.require(figures_found)
     images = split_for_recovery(run, prepared)
     _check_training(run, images)
+    recovering = images
+    if run.options.finetune is not None:
+        recovering = images.without_deciding(torch.Generator().manual_seed(run.options.seed))
     with run.stage("recover"):
         layers = len(coupling.layers)
         changed = frozenset(block.add for block in base.dropped)
@@ -245,7 +248,7 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
                     bare,
                     coupling,
                     removed,
-                    images,
+                    recovering,
                     changed=changed,
                     stored_as=prepared.stored_as,
                     generator=torch.Generator().manual_seed(run.options.seed),

@@ -50,20 +50,20 @@ _AT_ONCE = 32
 class DistillationOptions:
     """How long and how fast; training ends with the steps or with the time, whichever comes first.
 
-    Each of the ``learning_rates`` is tried for ``trial_share`` of it, and training goes on with the one
-    that comes nearest to the original; it falls to zero along a cosine after a short rise. At a high
-    ``temperature`` all class scores count alike, not only those of the likely classes. ``checks`` is how
-    often the network is judged on the validation images. Features count ``feature_weight`` times as much as
-    the answers do before training, however far each is off. ``shift_share`` of an image's size is the most
-    that it is shifted, ``mixed_share`` of a batch is mixed with other images, into ``pasted_share`` pieces
-    of others are pasted.
+    The ``learning_rates`` are tried in turn for ``trial_share`` of it each, the highest first, and training
+    goes on with the first that brings the network nearer to the original, or the one that comes nearest; it
+    falls to zero along a cosine after a short rise. At a high ``temperature`` all class scores count alike,
+    not only those of the likely classes. ``checks`` is how often the network is judged on the validation
+    images. Features count ``feature_weight`` times as much as the answers do before training, however far
+    each is off. ``shift_share`` of an image's size is the most that it is shifted, ``mixed_share`` of a
+    batch is mixed with other images, into ``pasted_share`` pieces of others are pasted.
     """
 
     steps: int = 500
     time_limit_s: float = math.inf
     batch: int = 32
-    learning_rates: tuple[float, ...] = (0.02, 0.002)
-    trial_share: float = 0.06
+    learning_rates: tuple[float, ...] = (0.02, 0.004, 0.0008)
+    trial_share: float = 0.08
     temperature: float = 16.0
     feature_weight: float = 3.0
     checks: int = 10
@@ -145,40 +145,35 @@ class _Course:
         self.taken = 0
 
     def run(self) -> float:
-        """Train; gives the learning rate that was gone on with."""
+        """Train; gives the learning rate that was gone on with: the highest that helps goes farthest."""
         rates, share = self._options.learning_rates, self._options.trial_share
-        if len(rates) == 1:
-            self._train(rates[0], _optimizer(self._pupil.parameters()), 0.0, 1.0)
-            return rates[0]
-        trials, start = [], self.best.state
+        start, trials = self.best.state, []
         for number, rate in enumerate(rates):
             self._pupil.load(start)
-            optimizer = _optimizer(self._pupil.parameters())
-            reached = self._train(rate, optimizer, number * share, share)
-            trials.append((reached, rate, self._pupil.state(), optimizer))
-        _, rate, state, optimizer = min(trials, key=lambda trial: trial[0])
+            reached = self._train(rate, number * share, (number + 1) * share)
+            trials.append((reached, rate, self._pupil.state()))
+            if reached < self.first:
+                break
+        _, rate, state = min(trials, key=lambda trial: trial[0])
         self._pupil.load(state)
-        self._train(rate, optimizer, len(rates) * share, 1.0, offset=share)
+        self._train(rate, len(trials) * share, 1.0)
         return rate
 
-    def _train(
-        self, rate: float, optimizer: torch.optim.Optimizer, begin: float, end: float, offset: float = 0.0
-    ) -> float:
-        """From the share ``begin`` of the course on, the schedule from ``offset`` to ``end``.
+    def _train(self, rate: float, begin: float, end: float) -> float:
+        """A whole schedule, from the share ``begin`` of the course to ``end``; the divergence at its end.
 
-        Gives the divergence at its end.
+        A trial, too, cools down: a rate that is best in the end looks worst as long as it is high.
         """
-        options = self._options
-        next_check, reached = offset + 1 / options.checks, math.inf
-        last = begin + end if end < 1.0 else 1.0
-        while self._done() < last:
-            done = offset + (self._done() - begin) * (end - offset) / (last - begin)
+        options, optimizer = self._options, _optimizer(self._pupil.parameters())
+        checks = max(1, round(options.checks * (end - begin)))
+        next_check, reached = 1, math.inf
+        while self._done() < end:
             for group in optimizer.param_groups:
-                group["lr"] = rate * _rate(done)
+                group["lr"] = rate * _rate((self._done() - begin) / (end - begin))
             self._step(optimizer)
-            done = offset + (self._done() - begin) * (end - offset) / (last - begin)
-            if done >= next_check or self._done() >= last:
-                next_check = int(done * options.checks + 1) / options.checks
+            done = (self._done() - begin) / (end - begin)
+            if done >= min(1.0, next_check / checks):
+                next_check = int(done * checks) + 1
                 reached = self._found()
                 if not reached <= _ASTRAY * self.first:
                     self._pupil.load(self.best.state)

@@ -28,6 +28,18 @@ class SplitImages:
     fitting: Tensor
     deciding: Tensor
 
+    def without_deciding(self, generator: torch.Generator) -> SplitImages:
+        """Those that are fitted to, split once more, for a step whose result the deciding images judge.
+
+        What was chosen by an image looks better on it than it is, and would be preferred to what follows.
+        """
+        again = split_images(self.fitting, generator)
+        return SplitImages(
+            images=self.images,
+            fitting=self.fitting[again.fitting],
+            deciding=self.fitting[again.deciding],
+        )
+
     def fitting_images(self) -> Tensor:
         """A copy (k, *input shape) of those that are fitted to."""
         return self.images[self.fitting]

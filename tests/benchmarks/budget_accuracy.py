@@ -65,7 +65,9 @@ def measure(bench: TrainedNetwork, cell: Cell) -> Row:
     else:
         removed = bench.plan(CRITERIA.get(cell.method, CRITERIA[OURS]), cell.ratio, cell.seed)
     trained = cell.method == TRAINED
-    found = bench.recover(removed, images, cell.seed)
+    held = split(images, cell.seed)
+    again = torch.Generator().manual_seed(cell.seed)
+    found = bench.recover(removed, held.without_deciding(again) if trained else held, cell.seed)
     row: Row = {
         **asdict(cell),
         "macs_removed": bench.macs_removed(removed),
@@ -77,7 +79,7 @@ def measure(bench: TrainedNetwork, cell: Cell) -> Row:
         options, started = DistillationOptions(steps=STEPS), time.process_time()
         pupil, report = distill(
             bench.captured.graph_module, found.recovered, bench.coupling, removed,
-            split(images, cell.seed),
+            held,
             generator=torch.Generator().manual_seed(cell.seed), options=options,
         )  # fmt: skip
         row["trained"] = float(bench.hits(bench.outputs(pupil)).mean())
@@ -92,7 +94,7 @@ def render(rows: list[Row], base: float) -> str:
         "1,000 unlabelled training images (another draw a seed), whole test set of 10,000 images; the\n"
         f"original has {base:.2%}. Mean over seeds ± half of their range. *pruned*: nothing else done;\n"
         "*recovered*: after our closed-form recovery, the same for all. Distillation: the same images,\n"
-        "without labels; 100 of the 1,000 decide, in recovery, too.\n"
+        "without labels; 100 of the 1,000 are kept back to say when to stop, 100 others decide in recovery.\n"
         "Torch-Pruning's own graph breaks the network at its zero-padded shortcuts, so the layers of the\n"
         "residual stream are ignored there; *global* ranks over the network.\n\n"
         "| cut | method | seeds | MACs removed | pruned | recovered | after distillation |\n"

@@ -90,12 +90,13 @@ class TrainedNetwork:
         ranking = RoundsRanker(run, prepared).at(ratio)
         return select(ranking.removal_costs, self.coupling, ratio=ratio).removed, ranking
 
-    def recover(self, removed: tuple[int, ...], images: torch.Tensor, seed: int) -> Recovered:
+    def recover(self, removed: tuple[int, ...], images: torch.Tensor | SplitImages, seed: int) -> Recovered:
         """Prune, and recover on ``images``, some of which decide."""
+        images = images if isinstance(images, SplitImages) else split(images, seed)
         bare = prune(self.captured, self.coupling, removed)
         started = time.process_time()
         recovered, _ = reconstruct(
-            self.captured.graph_module, bare, self.coupling, removed, split(images, seed),
+            self.captured.graph_module, bare, self.coupling, removed, images,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         return Recovered(bare=bare, recovered=recovered, recovery_cpu_s=time.process_time() - started)

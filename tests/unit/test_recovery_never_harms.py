@@ -153,6 +153,17 @@ def test_training_that_does_not_help_gives_back_what_it_was_given(rates):
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in case.pruned.state_dict().items())
 
 
+@given(count=st.integers(1, 400), seed=st.integers(0, 100))
+def test_images_are_of_one_kind_and_a_second_split_leaves_the_deciding_ones_alone(count, seed):
+    images = torch.zeros(count, 1)
+    first = nets.split(images, seed)
+    assert sorted([*first.fitting.tolist(), *first.deciding.tolist()]) == list(range(count))
+    assert len(first.fitting) >= len(first.deciding)
+    second = first.without_deciding(torch.Generator().manual_seed(seed))
+    assert sorted([*second.fitting.tolist(), *second.deciding.tolist()]) == first.fitting.tolist()
+    assert not set(second.deciding.tolist()) & set(first.deciding.tolist())
+
+
 def scores(count: int, classes: int, seed: int) -> Tensor:
     return torch.randn(count, classes, generator=torch.Generator().manual_seed(seed))
 
