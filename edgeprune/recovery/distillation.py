@@ -65,6 +65,7 @@ class DistillationOptions:
     learning_rates: tuple[float, ...] = (0.02, 0.004, 0.0008)
     trial_share: float = 0.08
     temperature: float = 16.0
+    judging_temperature: float = 4.0
     feature_weight: float = 3.0
     checks: int = 10
     shift_share: float = 0.125
@@ -294,22 +295,23 @@ class _Pupil:
     @torch.no_grad()
     def balance(self) -> float:
         """Weigh features against answers by how far both are off on deciding images; gives the answers'."""
-        answers, features = self._mean_errors()
+        answers, features = self._mean_errors(self._options.temperature)
         self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
-        return answers
+        return self.divergence()
 
     def divergence(self) -> float:
-        """Mean difference of the answers on deciding images as they are, at the temperature of training.
+        """Mean difference of the answers on deciding images as they are, at the temperature of judging.
 
-        At a temperature of 1 a few images on which the network is surely wrong outweigh all others.
+        At a temperature of 1 a few images on which the network is surely wrong outweigh all others; at that
+        of training scores of classes that nobody would choose do.
         """
-        return self._mean_errors()[0]
+        return self._mean_errors(self._options.judging_temperature)[0]
 
-    def _mean_errors(self) -> tuple[float, float]:
+    def _mean_errors(self, temperature: float) -> tuple[float, float]:
         answers = features = count = 0.0
         found = self._run(self._student, self._deciding())
         for told, wanted in zip(found, self._wanted, strict=True):
-            parts = self._compared(told, wanted)
+            parts = self._compared(told, wanted, temperature)
             weight = len(wanted[0][0])
             answers, features = answers + weight * float(parts[0]), features + weight * float(parts[1])
             count += weight
@@ -319,10 +321,10 @@ class _Pupil:
         """How far the answers are off, and the features relative to their spread."""
         images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
         (wanted,) = self._run(self._teacher, [images])
-        return self._compared(_run(self._student, images, self.feature), wanted)
+        return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)
 
-    def _compared(self, told: _Answers, wanted: _Answers) -> tuple[Tensor, Tensor]:
-        answers = _difference(told[0], wanted[0], self._options.temperature)
+    def _compared(self, told: _Answers, wanted: _Answers, temperature: float) -> tuple[Tensor, Tensor]:
+        answers = _difference(told[0], wanted[0], temperature)
         if told[1] is None or wanted[1] is None:
             return answers, torch.zeros(())
         target = wanted[1].index_select(1, self._kept)

@@ -84,7 +84,7 @@ class NormalEquations:
         ``metric`` (d, d): what a distance from ``start`` costs by direction, of any scale; all alike without.
 
         Raises:
-            torch.linalg.LinAlgError: the system is not positive definite even with the ridge.
+            ArithmeticError: values that are no numbers.
         """
         xx, xt = self._moments(intercept)
         variance = torch.diagonal(xx, dim1=1, dim2=2).mean(dim=1)
@@ -95,7 +95,7 @@ class NormalEquations:
         if metric is not None:
             least = (_LEAST_PULL * variance).clamp_min(1e-12)[:, None, None]
             pull = pull @ (metric / torch.diagonal(metric).mean().clamp_min(1e-12)) + least * eye
-        factor = torch.linalg.cholesky(xx + pull)
+        factor = _factor(xx + pull)
         solved = torch.cholesky_solve(xt + pull @ start.double(), factor)
         return solved, self.bias(solved, intercept)
 
@@ -116,6 +116,27 @@ class NormalEquations:
         residual += self.rows * offset.square() + 2 * offset * (_times(self._x, w) - self._t)
         power = (self._tt - self._t.square() / self.rows).sum().clamp_min(1e-12)
         return float(residual.sum().clamp_min(0) / power)
+
+
+def _factor(system: Tensor) -> Tensor:
+    """Cholesky factors (groups, d, d), the diagonal lifted where rounding left a system indefinite.
+
+    Single precision leaves noise of the size of the largest eigenvalue, far above the smallest of many
+    correlated unknowns. What a lift makes of a solution is judged like everything else.
+    """
+    lift = _ROUNDING
+    while True:
+        factor, info = torch.linalg.cholesky_ex(system)
+        if not info.any():
+            return torch.as_tensor(factor)
+        if lift > 1.0:
+            raise ArithmeticError("normal equations with values that are no numbers")
+        lift *= 100.0
+        diagonal = torch.diagonal(system, dim1=1, dim2=2)
+        failed = (info > 0).to(system.dtype)[:, None]
+        system = system + torch.diag_embed(
+            failed * lift * diagonal.abs().amax(1, keepdim=True).expand_as(diagonal)
+        )
 
 
 def _times(x: Tensor, weights: Tensor) -> Tensor:

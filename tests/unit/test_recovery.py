@@ -381,6 +381,28 @@ def test_singular_systems_are_solved_and_stay_small(content):
     assert equations.relative_error(weights, bias) <= 1.0 + 1e-6
 
 
+@pytest.mark.parametrize("with_metric", [False, True])
+@pytest.mark.parametrize("width", [60, 1280])
+def test_few_rows_of_many_correlated_unknowns_are_solved(width, with_metric):
+    """Rounding leaves such a system indefinite; the solution stays finite and fits its rows."""
+    rng = torch.Generator().manual_seed(0)
+    common = 100 * torch.randn(14, 1, 1, generator=rng)
+    x = common + 0.01 * torch.randn(14, 1, width, generator=rng)
+    t = common + 0.1 * torch.randn(14, 1, 3, generator=rng)
+    metric = None
+    if with_metric:
+        directions = torch.randn(5, width, generator=rng).double()
+        metric = directions.T @ directions
+    equations = NormalEquations(1, width, 3)
+    for part in (slice(None, 6), slice(6, None)):
+        equations.add(x[part], t[part])
+    start = torch.zeros(1, width, 3)
+    for ridge in (1e-12, 1e-6, 1e-3):
+        weights, bias = equations.solve(start, ridge=ridge, intercept=True, metric=metric)
+        assert torch.isfinite(weights).all()
+        assert equations.relative_error(weights, bias) < 0.05
+
+
 def test_channel_map_finds_linear_dependence_and_ignores_means():
     kept = rows(300, 1, 3).squeeze(1)
     mixing = torch.randn(5, 3)
