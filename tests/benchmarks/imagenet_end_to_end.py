@@ -140,8 +140,8 @@ def render(rows: list[Row]) -> str:
     text = (
         "`edgeprune compress` on a flat folder of images at 224 pixels (unlabelled; a quarter is kept back\n"
         "by the command itself), Lite0 from its state_dict. *s* (wall), *CPU s*, *memory* at most and *page\n"
-        "faults* are of the whole command, from start to exit. *make demo*: what it does for one target with\n"
-        "everything installed.\n\n"
+        "faults* are of the whole command, from start to exit. *make demo*: what it does for one target\n"
+        "with everything installed.\n\n"
         "| run | goal | images | s | CPU s | memory | page faults |\n|---|---|---|---|---|---|---|\n"
     )
     for row in rows:
