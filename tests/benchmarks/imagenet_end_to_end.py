@@ -139,9 +139,9 @@ def render(rows: list[Row]) -> str:
     """Time and memory, what was delivered, and where the time went."""
     text = (
         "`edgeprune compress` on a flat folder of images at 224 pixels (unlabelled; a quarter is kept back\n"
-        "by the command itself), Lite0 from its state_dict. *s* (wall), *CPU s*, *memory* at most and *page "
-        "faults* are of the whole command,\nfrom start to exit. *make demo*: the same command as there, with "
-        "everything installed.\n\n"
+        "by the command itself), Lite0 from its state_dict. *s* (wall), *CPU s*, *memory* at most and *page\n"
+        "faults* are of the whole command, from start to exit. *make demo*: what it does for one target\n"
+        "with everything installed.\n\n"
         "| run | goal | images | s | CPU s | memory | page faults |\n|---|---|---|---|---|---|---|\n"
     )
     for row in rows:
@@ -156,7 +156,7 @@ def render(rows: list[Row]) -> str:
 def _delivered(rows: list[Row]) -> str:
     text = (
         "\n## What is delivered\n\n`model.onnx` by onnxruntime on the test images, which the command does\n"
-        "not have; and the first line of its report, which judges on the images that it kept back.\n\n"
+        "not have, and the first line of its report, which judges on the images that it kept back.\n\n"
         "| run | MACs removed | test images | top-1 | agreement | divergence | first line of the report |\n"
         "|---|---|---|---|---|---|---|\n"
     )
