@@ -98,10 +98,11 @@ def _recovered(cell: Cell, task: Row, folder: Path, work: Path) -> Row:
 
 
 def _distilled(cell: Cell, task: Row, folder: Path, work: Path) -> Row:
-    """Train what was recovered, which is recovered again where its weights are not there any more."""
-    plan, state = _kept(cell, folder)
-    if not state.exists():
-        _recovered(cell, task, folder, work)
+    """Recover, with images kept back for the training as ``compress`` does, and train."""
+    plan, _ = _kept(cell, folder)
+    state = work / "recovered.pt"
+    _planned(plan, task, work)
+    child({**task, "task": "recover", "plan": str(plan), "state": str(state), "training": True}, work)
     found = child({**task, "task": "train", "plan": str(plan), "state": str(state)}, work)
     return {**asdict(cell), "distilled": found}
 

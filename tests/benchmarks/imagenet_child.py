@@ -164,6 +164,8 @@ def recover(task: Row) -> Row:
     """Prune by the plan and recover; the weights go to ``state``."""
     bench, found = Bench(task), Row()
     removed, split = bench.removed(), bench.split()
+    if task.get("training"):
+        split = split.without_deciding(torch.Generator().manual_seed(bench.seed))
     bare = prune(bench.captured, bench.coupling, removed)
     with measured(found):
         recovered, report = reconstruct(
@@ -182,7 +184,7 @@ def recover(task: Row) -> Row:
 
 
 def train(task: Row) -> Row:
-    """Distil the original into the network that ``recover`` left in ``state``."""
+    """Distil the original into the network that ``recover`` left in ``state``, without the deciding images."""
     bench, found = Bench(task), Row()
     removed, split = bench.removed(), bench.split()
     recovered: GraphModule = prune(bench.captured, bench.coupling, removed)
