@@ -184,7 +184,7 @@ def recover(task: Row) -> Row:
 
 
 def train(task: Row) -> Row:
-    """Distil the original into the network that ``recover`` left in ``state``, without the deciding images."""
+    """Distil the original into what ``recover`` left in ``state``; the deciding images only judge."""
     bench, found = Bench(task), Row()
     removed, split = bench.removed(), bench.split()
     recovered: GraphModule = prune(bench.captured, bench.coupling, removed)
