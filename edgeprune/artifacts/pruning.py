@@ -149,7 +149,7 @@ class RecoveryReport:
 @dataclass(frozen=True, kw_only=True)
 class DistillationReport:
     """What training did: the divergence from the original on images that it never saw, before and after,
-    at a temperature of 4.
+    at a temperature of 2.
 
     ``kept_step`` is the step whose network was best there and was kept; 0: none was better than the start.
     ``feature`` names the activations that were learned besides the answers; ``None`` where what the last

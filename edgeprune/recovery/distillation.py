@@ -43,6 +43,8 @@ _LARGEST_GRADIENT = 5.0
 _ASTRAY = 4.0
 """Times the divergence before training: beyond it, training goes back and is slower from there."""
 _SLOWER = 0.25
+_ALIKE = 1.15
+"""Times the least divergence after a trial: of rates within it the highest is taken, which goes farther."""
 _AT_ONCE = 32
 
 
@@ -50,9 +52,9 @@ _AT_ONCE = 32
 class DistillationOptions:
     """How long and how fast; training ends with the steps or with the time, whichever comes first.
 
-    The ``learning_rates`` are tried in turn for ``trial_share`` of it each, the highest first, and training
-    goes on with the first that brings the network nearer to the original, or the one that comes nearest; it
-    falls to zero along a cosine after a short rise. At a high ``temperature`` all class scores count alike,
+    The ``learning_rates``, highest first, are tried for ``trial_share`` of it each, and training goes on with
+    the highest of those that come nearest to the original; it falls to zero along a cosine after a short
+    rise. At a high ``temperature`` all class scores count alike,
     not only those of the likely classes. ``checks`` is how often the network is judged on the validation
     images. Features count ``feature_weight`` times as much as the answers do before training, however far
     each is off. ``shift_share`` of an image's size is the most that it is shifted, ``mixed_share`` of a
@@ -63,9 +65,9 @@ class DistillationOptions:
     time_limit_s: float = math.inf
     batch: int = 32
     learning_rates: tuple[float, ...] = (0.02, 0.004, 0.0008)
-    trial_share: float = 0.08
+    trial_share: float = 0.05
     temperature: float = 16.0
-    judging_temperature: float = 4.0
+    judging_temperature: float = 2.0
     feature_weight: float = 3.0
     checks: int = 10
     shift_share: float = 0.125
@@ -146,16 +148,15 @@ class _Course:
         self.taken = 0
 
     def run(self) -> float:
-        """Train; gives the learning rate that was gone on with: the highest that helps goes farthest."""
+        """Train; gives the learning rate that was gone on with: the highest of those alike goes farthest."""
         rates, share = self._options.learning_rates, self._options.trial_share
         start, trials = self.best.state, []
         for number, rate in enumerate(rates):
             self._pupil.load(start)
             reached = self._train(rate, number * share, (number + 1) * share)
             trials.append((reached, rate, self._pupil.state()))
-            if reached < self.first:
-                break
-        _, rate, state = min(trials, key=lambda trial: trial[0])
+        nearest = min(reached for reached, *_ in trials)
+        _, rate, state = next(trial for trial in trials if trial[0] <= _ALIKE * nearest)
         self._pupil.load(state)
         self._train(rate, len(trials) * share, 1.0)
         return rate
