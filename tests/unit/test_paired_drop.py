@@ -22,9 +22,7 @@ def counts(images: int, lost: int, gained: int = 0, kept_from: int | None = None
 def any_counts(draw: st.DrawFn) -> AnswerCounts:
     images = draw(st.integers(1, 3000))
     right = draw(st.integers(0, images))
-    return counts(
-        images, draw(st.integers(0, right)), draw(st.integers(0, images - right)), kept_from=right
-    )
+    return counts(images, draw(st.integers(0, right)), draw(st.integers(0, images - right)), kept_from=right)
 
 
 def test_125_images_without_a_loss_do_not_show_a_point() -> None:
