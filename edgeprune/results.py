@@ -102,6 +102,12 @@ class DryRun:
     layers: tuple[LayerRow, ...]
     notes: tuple[str, ...]
     predicted: tuple[PredictedCost, ...] = ()
+    by_default: bool = False
+
+    @property
+    def _meant(self) -> str:
+        """What the shares of costs beside the predicted ones are."""
+        return "tried first" if self.by_default else "allowed"
 
     def render(self) -> RenderableType:
         """Tables for the terminal."""
@@ -118,7 +124,7 @@ class DryRun:
                 f"{row.macs_before / 1e6:,.3f} -> {row.macs_after / 1e6:,.3f}",
             )
         costs = [
-            Text(f"{c.cost}: {c.share:.1%} of the original predicted, {c.limit_share:.1%} allowed")
+            Text(f"{c.cost}: {c.share:.1%} of the original predicted, {c.limit_share:.1%} {self._meant}")
             for c in self.predicted
         ]
         return Group(head, *costs, table, *(Text(f"note: {note}") for note in self.notes))

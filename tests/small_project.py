@@ -322,7 +322,9 @@ def compressed_digits(base: Path) -> tuple[Path, subprocess.CompletedProcess[str
     """The digits example compressed once per test session, with ``--json``, and what the command said."""
     folder = base / "compressed-digits"
     record = base / "compressed-digits.log"
-    arguments = (*DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "-o", str(folder))
+    arguments = (
+        *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--ratio", "0.25", "-o", str(folder),
+    )  # fmt: skip
     if not folder.exists():
         done = run("compress", *arguments, "--threads", "1", "--json", cwd=base, scratch=base / "scratch")
         assert done.returncode == 0, done.stderr

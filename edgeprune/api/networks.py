@@ -18,7 +18,9 @@ from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.pipeline import delivery, stages
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.budget_preview import check_preview, preview
-from edgeprune.pipeline.budget_search import search
+from edgeprune.pipeline.budget_search import BudgetSearch, search
+from edgeprune.pipeline.default_goal import with_default_goal
+from edgeprune.pipeline.default_search import DefaultSearch
 from edgeprune.pipeline.effort import with_effort
 from edgeprune.pipeline.given_rankings import read_given
 from edgeprune.pipeline.kept_values import check_journal, decisions, kept_values
@@ -73,7 +75,9 @@ def compress(
         calibration: folder of images, ``.npz`` or ``package.module:function``; labels are optional.
         output: folder to write; it appears whole or not at all.
         target: device profile by name, alias or path; its width quantum rounds the layers' widths.
-        ratio: share of MACs to remove, in (0, 1); a quarter where ``None`` and there is no budget.
+        ratio: share of MACs to remove, in (0, 1). Where it is ``None`` and there is no budget, the fastest
+            network that loses at most one point on the held-out images is searched for, or the original is
+            delivered; a quarter goes where no points can be counted.
         budget: limits on latency, size, memory and the loss of accuracy; the model that loses least within
             them is searched for, and ``ratio`` is then the least share to remove.
         finetune: steps or time of distillation after recovery; none where ``None``.
@@ -138,8 +142,10 @@ def compress(
     )
     check_journal(run.options.output, resume=resume)
     prepared = with_effort(run, stages.prepare(run), trains=True)
+    with_default_goal(run, prepared)
     if not run.options.budget.is_empty:
-        with search(run, prepared) as (planned, pruned, store):
+        kind = DefaultSearch if run.options.limits_by_default else BudgetSearch
+        with search(run, prepared, kind) as (planned, pruned, store):
             return delivery.deliver(run, prepared, planned, pruned, candidates=store)
     with kept_values(run, prepared, decisions(run, prepared)) as run.journals:
         planned = stages.plan(run, prepared)
@@ -200,8 +206,8 @@ def compress_dry_run(
 ) -> DryRun:
     """Rank and select as :func:`compress` would, and say what it would remove; writes nothing.
 
-    With a ``budget`` it is the first plan of the search, with its costs by the cost models: predicted, where
-    a search builds and measures.
+    With a ``budget``, and with neither that nor a ``ratio``, it is the first plan of the search, with its
+    costs by the cost models: predicted, where a search builds and measures.
 
     Raises:
         NothingToPruneError: the cost models know no plan within the budget.
@@ -233,6 +239,7 @@ def compress_dry_run(
     )
     check_preview(run.options.budget)
     prepared = with_effort(run, stages.prepare(run), trains=False)
+    with_default_goal(run, prepared)
     predicted: tuple[PredictedCost, ...] = ()
     if run.options.budget.is_empty:
         plan = stages.plan(run, prepared).plan
@@ -248,6 +255,7 @@ def compress_dry_run(
         layers=layer_rows(prepared.coupling, plan.removed),
         notes=tuple(dict.fromkeys(run.notes)),
         predicted=predicted,
+        by_default=run.options.limits_by_default,
     )
 
 

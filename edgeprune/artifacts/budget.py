@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgeprune.artifacts.latency import Provenance
+from edgeprune.artifacts.quantization import Precision
 
 
 class Constraint(Enum):
@@ -45,12 +46,34 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairedDrop:
+    """What is lost on the held-out images, image by image against the original's answers.
+
+    ``low_points`` and ``high_points`` are the 95% interval of the drop in percentage points of all images.
+    ``confidence`` is the confidence that the true drop is within the limit, ``None`` without a limit;
+    ``images_to_decide``: about so many held-out images would settle that by 95%, either way, if shares
+    stayed as they are; ``None`` where it is settled, or no reasonable number would.
+    """
+
+    images: int
+    lost: int
+    gained: int
+    low_points: float
+    high_points: float
+    confidence: float | None
+    images_to_decide: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One compressed model that was built and measured.
 
-    ``latency_share`` is latency over the original's: CPU time of interleaved pairs where it is measured.
-    ``drop_points`` is ``None`` where the costs alone ruled the candidate out. ``dropped`` are the names of
-    residual blocks that went as a whole.
+    ``latency_share`` is latency over the original's: CPU time of interleaved pairs where it is measured, then
+    ``latency_share_high`` is the upper end of its 95% interval.
+    ``drop_points`` is ``None`` where the costs alone ruled the candidate out; ``paired`` has its interval,
+    ``None`` where the outputs are no class scores. ``dropped`` are the names of residual blocks that went as
+    a whole. ``precision`` is what was tried; ``fewer_bits``: whether anything is stored so, since a mixture
+    may have no piece in 8 bits that pays.
     """
 
     name: str
@@ -63,11 +86,18 @@ class Candidate:
     drop_points: float | None
     exceeded: tuple[str, ...]
     dropped: tuple[str, ...] = ()
+    precision: Precision = Precision.FP32
+    fewer_bits: bool = False
+    latency_share_high: float | None = None
+    paired: PairedDrop | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetSection:
-    """The budget, every candidate in the order in which they were tried, and which was chosen."""
+    """The budget, every candidate in the order in which they were tried, and which was chosen.
+
+    ``by_default``: nobody asked for the limit, it is that of the default.
+    """
 
     budget: Budget
     original: Candidate
@@ -75,3 +105,4 @@ class BudgetSection:
     chosen: str
     binding: str | None
     drop_of: str
+    by_default: bool = False

@@ -10,7 +10,7 @@ from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFi
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
 from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.2"
+REPORT_SCHEMA_VERSION = "1.3"
 
 
 class AccuracyKind(Enum):

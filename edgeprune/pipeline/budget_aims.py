@@ -10,6 +10,7 @@ from edgeprune.artifacts.latency import LatencyRatio
 
 _NEARLY_USED = 0.97
 _SAME = 1.005
+_ROUNDING_POINTS = 1e-9
 
 
 class Aims:
@@ -101,7 +102,7 @@ def exceeded_limits(figures: Candidate, budget: Budget) -> tuple[str, ...]:
     reference = replace(figures, latency_ms=figures.latency_ms / max(figures.latency_share, 1e-12))
     found = [c.value for c, use in _uses(figures, reference, budget).items() if use > 1.0]
     limit, drop = budget.max_drop_points, figures.drop_points
-    if limit is not None and drop is not None and drop > limit:
+    if limit is not None and drop is not None and drop > limit + _ROUNDING_POINTS:
         found.append(Constraint.DROP.value)
     return tuple(found)
 

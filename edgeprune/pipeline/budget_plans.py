@@ -42,12 +42,13 @@ class BudgetPlanner:
         self._prepared = prepared
         self._models = models
         self._ranker = RoundsRanker(run, prepared, journals)
+        self._asked_by = "default" if run.options.limits_by_default else "budget"
 
     def nothing(self) -> Planned:
         """The plan that removes nothing."""
         plan = empty_plan(self._prepared.coupling)
         ranking = self._ranker.at(RATIO_LEVELS[0])
-        return Planned(base=self._prepared.base, ranking=ranking, plan=plan, ratio_asked_by="budget")
+        return Planned(base=self._prepared.base, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by)
 
     def plan(self, aim: float, base: Base | None = None) -> Planned:
         """The plan for ``base`` that loses least with all costs within ``aim`` times their limits.
@@ -77,7 +78,7 @@ class BudgetPlanner:
             ranking = projected(self._ranker.at(better), whole, coupling)
             plan = select(ranking.removal_costs)
         plan = replace(plan, ratio_asked=plan.macs_removed_share)
-        return Planned(base=base, ranking=ranking, plan=plan, ratio_asked_by="budget")
+        return Planned(base=base, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by)
 
     def predicted(self, plan: PruningPlan) -> dict[str, tuple[float, float]]:
         """By the name of each cost model: the share of the whole that a plan keeps, and the limit's."""
@@ -90,12 +91,21 @@ class BudgetPlanner:
         kept = [after / whole for after, whole in zip(widths.totals(), before, strict=True)]
         return {m.name: (found, share) for (m, share), found in zip(self._models, kept, strict=True)}
 
+    def most_saved(self) -> float:
+        """Share of the first cost that the narrowest network saves."""
+        model = self._models[0][0]
+        return 1.0 - self._least(model) / self._total(model)
+
+    def _least(self, model: CostModel) -> float:
+        (least,) = least_costs(self._prepared.coupling, [model], **self._rounding())
+        return least
+
     def _aimed(self, aim: float, model: CostModel, share: float) -> float:
         """The limit of a model: a multiple of its share of the whole; without limits on costs the aim is the
         way from the narrowest network to the whole one."""
         if self._run.options.budget.limits_costs:
             return aim * share * self._total(model)
-        (least,) = least_costs(self._prepared.coupling, [model], **self._rounding())
+        least = self._least(model)
         return least + aim * (self._total(model) - least)
 
     def _rounding(self) -> _Rounding:

@@ -9,10 +9,11 @@ import torch
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.pruning import PruningPlan
-from edgeprune.errors import UsageError
+from edgeprune.errors import NothingToPruneError, UsageError
 from edgeprune.pipeline.budget_aims import exceeded_limits
 from edgeprune.pipeline.budget_plans import BudgetPlanner, empty_plan
 from edgeprune.pipeline.candidate_costs import CandidateCosts
+from edgeprune.pipeline.galloping import Gallop
 from edgeprune.pipeline.state import Prepared, Run
 from edgeprune.results import PredictedCost
 
@@ -36,12 +37,20 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
     Raises:
         NothingToPruneError: the cost models know no plan within the limits.
     """
-    budget = run.options.budget
-    if budget.max_drop_points is not None:
+    budget, by_default = run.options.budget, run.options.limits_by_default
+    if by_default:
+        run.note(
+            f"nobody asked for a limit, so compress would look for the fastest network that loses at most "
+            f"{budget.max_drop_points:g} point, and begin with this plan; what is lost only shows when "
+            "candidates are built, so it may end with a deeper cut, a milder one or the original"
+        )
+    elif budget.max_drop_points is not None:
         run.note("what is lost is not predicted: a search measures it on images that are kept back")
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, torch.no_grad():
         costs = CandidateCosts(run, prepared, Path(scratch))
         planner = BudgetPlanner(run, prepared, costs.models())
+        if by_default:
+            return _first_of_default(planner)
         if run.options.ratio is None and not exceeded_limits(costs.stored, budget):
             run.note("the original already holds the budget, so nothing would be removed")
             plan = empty_plan(prepared.coupling)
@@ -50,5 +59,22 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
     predicted = planner.predicted(plan)
     rows = (
         PredictedCost(cost=name, share=kept, limit_share=limit) for name, (kept, limit) in predicted.items()
+    )
+    return plan, tuple(rows)
+
+
+def _first_of_default(planner: BudgetPlanner) -> tuple[PruningPlan, tuple[PredictedCost, ...]]:
+    """The first cut of a search by default, which its predicted costs are held against."""
+    most = planner.most_saved()
+    cut = Gallop(most).next
+    if cut <= 0.0:
+        raise NothingToPruneError(
+            "no channel of the model can be removed in steps of the width quantum; give a smaller "
+            "--width-quantum"
+        )
+    plan = planner.plan(1.0 - cut / most).plan
+    rows = (
+        PredictedCost(cost=name, share=kept, limit_share=1.0 - cut)
+        for name, (kept, _) in planner.predicted(plan).items()
     )
     return plan, tuple(rows)

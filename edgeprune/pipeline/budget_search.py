@@ -21,7 +21,8 @@ from torch.fx import GraphModule
 
 from edgeprune import parity
 from edgeprune.artifacts.budget import BudgetSection, Candidate
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
 from edgeprune.criteria.journals import Journals
 from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
 from edgeprune.graph.surgery import prune
@@ -38,9 +39,10 @@ from edgeprune.pipeline.candidate_records import CANDIDATES_FOLDER, StoredCandid
 from edgeprune.pipeline.candidates import CandidateStore, candidate_name, write_record
 from edgeprune.pipeline.dropping import shallower
 from edgeprune.pipeline.exports import write_onnx, write_surgery
-from edgeprune.pipeline.fewer_bits import put_in_fewer_bits
+from edgeprune.pipeline.fewer_bits import put_in_fewer_bits, stores_fewer_bits
 from edgeprune.pipeline.kept_values import decisions, kept_values
 from edgeprune.pipeline.own_training import build
+from edgeprune.pipeline.paired_drop import paired_drop, points_of
 from edgeprune.pipeline.state import Base, Planned, Prepared, Pruned, Run
 from edgeprune.pipeline.time_limits import another_candidate_fits
 
@@ -55,7 +57,7 @@ _DROP_CANDIDATES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Built:
+class Built:
     """A candidate with what it takes to deliver it."""
 
     figures: Candidate
@@ -65,7 +67,7 @@ class _Built:
 
 
 class BudgetSearch:
-    """One search; :meth:`run` does it."""
+    """One search; :meth:`run` does it. What it looks for is :meth:`_find`'s."""
 
     def __init__(self, run: Run, prepared: Prepared, journals: Journals, work: Path) -> None:
         self._run = run
@@ -74,12 +76,12 @@ class BudgetSearch:
         self._budget = budget = run.options.budget
         self._work = work
         self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
-        self._tried: list[_Built] = []
+        self._tried: list[Built] = []
         self._last_s = 0.0
         labels = prepared.calibration.held_out.labels
         self._original_outputs = self._in_torch(prepared.captured.graph_module)
-        self._labels = None if labels is None else labels.numpy()
-        self._kind = parity.accuracy_kind(self._original_outputs, self._labels is not None)
+        self._labels = labels
+        self._kind = parity.accuracy_kind(self._original_outputs, labels is not None)
         if budget.max_drop_points is not None and self._kind is AccuracyKind.RELATIVE_ERROR:
             raise UsageError(
                 "--max-drop was given for a model whose outputs are no class scores; accepted there are "
@@ -100,13 +102,7 @@ class BudgetSearch:
         Raises:
             BudgetError: nothing that was reached holds the budget; names what binds and the nearest.
         """
-        if self._budget.limits_costs:
-            found = self._best_within_costs()
-            limit = self._budget.max_drop_points
-            if limit is not None and _lost(found) > limit:
-                self._refuse_drop(found)
-        else:
-            found = self._deepest_within_drop()
+        found = self._find()
         section = BudgetSection(
             budget=self._budget,
             original=self._original,
@@ -114,10 +110,21 @@ class BudgetSearch:
             chosen=found.figures.name,
             binding=binding_limit(found.figures, self._original, self._budget),
             drop_of=self._kind.value,
+            by_default=self._run.options.limits_by_default,
         )
         return replace(found.planned, search=section), found.pruned
 
-    def _best_within_costs(self) -> _Built:
+    def _find(self) -> Built:
+        """What is delivered."""
+        if not self._budget.limits_costs:
+            return self._deepest_within_drop()
+        found = self._best_within_costs()
+        limit = self._budget.max_drop_points
+        if limit is not None and _lost(found) > limit:
+            self._refuse_drop(found)
+        return found
+
+    def _best_within_costs(self) -> Built:
         """The best with all blocks and, where that loses less, with fewer."""
         if self._run.options.ratio is None and not exceeded_limits(self._costs.stored, self._budget):
             self._run.note("the original already holds the budget, so nothing is removed")
@@ -131,7 +138,7 @@ class BudgetSearch:
             raise self._out_of_reach(reason)
         return best
 
-    def _best_shallower(self, best: _Built | None) -> _Built | None:
+    def _best_shallower(self, best: Built | None) -> Built | None:
         """The best with ever fewer blocks, until that pays no longer twice in a row or no channel need go."""
         in_vain = 0
         for base in shallower(self._run, self._prepared, self._models[0][0]):
@@ -147,10 +154,10 @@ class BudgetSearch:
                 break
         return best
 
-    def _within_costs(self, base: Base, most: int) -> tuple[_Built | None, str]:
+    def _within_costs(self, base: Base, most: int) -> tuple[Built | None, str]:
         """The candidate on ``base`` that uses the cost limits best, by aiming and correcting, or why none."""
         aims, built_before = Aims(), len(self._tried)
-        best: _Built | None = None
+        best: Built | None = None
         for _ in range(_MAX_AIMS):
             if len(self._tried) - built_before == most or (best is not None and self._time_is_up()):
                 break
@@ -168,7 +175,7 @@ class BudgetSearch:
                 break
         return best, "no plan came within the limits"
 
-    def _deepest_within_drop(self) -> _Built:
+    def _deepest_within_drop(self) -> Built:
         """Without limits on costs: the fastest candidate whose drop is accepted, with all blocks or fewer."""
         best = self._deepest(self._prepared.base, _DROP_CANDIDATES)
         if best is None:
@@ -177,7 +184,7 @@ class BudgetSearch:
             raise AssertionError
         return self._deepest_shallower(best) if self._run.options.drop_blocks else best
 
-    def _deepest_shallower(self, best: _Built) -> _Built:
+    def _deepest_shallower(self, best: Built) -> Built:
         """The fastest with ever fewer blocks, until that is no faster twice in a row."""
         in_vain = 0
         for base in shallower(self._run, self._prepared, self._models[0][0]):
@@ -192,7 +199,7 @@ class BudgetSearch:
                 break
         return best
 
-    def _deepest(self, base: Base, most: int, within: float | None = None) -> _Built | None:
+    def _deepest(self, base: Base, most: int, within: float | None = None) -> Built | None:
         """Bisect how deep ``base`` can be cut before the drop is not accepted any more.
 
         ``within``: what another base has reached; where ``base`` loses too much there, it is given up.
@@ -223,36 +230,48 @@ class BudgetSearch:
             self._run.note(said)
         return True
 
-    def _build(self, aim: float, base: Base, *, nothing: bool = False) -> _Built:
+    def _build(self, aim: float, base: Base, *, nothing: bool = False) -> Built:
         """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
         planned = self._planner.nothing() if nothing else self._planner.plan(aim, base)
         for known in self._tried:
-            if _same(known.planned, planned):
+            if _same(known.planned, planned) and known.figures.precision is self._run.options.precision:
                 return replace(known, aim=aim)
+        return self._stored_or_made(planned, aim, self._run.options.precision)
+
+    def _stored_or_made(
+        self, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None = None
+    ) -> Built:
+        """One more candidate; ``pruned`` is its network where that is there already."""
         number = len(self._tried) + 1
         stored = self.store.find(number)
-        blocks = _names(planned)
-        if stored is not None and (stored.plan.removed, stored.dropped) == (planned.plan.removed, blocks):
+        wanted = (planned.plan.removed, _names(planned), precision)
+        if stored is not None and (stored.plan.removed, stored.dropped, stored.figures.precision) == wanted:
             built = self._restore(number, stored, planned, aim)
         else:
-            built = self._make(number, planned, aim)
+            built = self._make(number, planned, aim, precision, pruned)
         self._tried.append(built)
         return built
 
-    def _make(self, number: int, planned: Planned, aim: float) -> _Built:
+    def _make(
+        self, number: int, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None
+    ) -> Built:
         name, blocks = candidate_name(number), _names(planned)
         began_s = self._run.elapsed_s
-        pruned = build(self._run, self._prepared, planned)
+        pruned = pruned or build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work)
-            lost = self._drop(self._in_torch(pruned.final))
+            counts = self._counts(self._in_torch(pruned.final))
             quantization = put_in_fewer_bits(
-                self._run, self._prepared, folder, max_drop_points=self._left_to_lose(lost)
+                self._run, self._prepared, folder, precision, max_drop_points=self._left_to_lose(counts)
             )
             if quantization is not None:
-                lost = self._drop(self._in_onnx(folder / "model.onnx"))
+                counts = self._counts(self._in_onnx(folder / "model.onnx"))
             figures = self._costs.measure(name, planned.plan, folder)
-            figures = replace(figures, drop_points=lost, dropped=blocks)
+            in_fewer = quantization is not None and stores_fewer_bits(quantization)
+            figures = replace(figures, dropped=blocks, precision=precision, fewer_bits=in_fewer)
+            if counts is not None:
+                paired = paired_drop(counts, self._budget.max_drop_points)
+                figures = replace(figures, drop_points=points_of(counts), paired=paired)
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
             write_surgery(self._prepared, planned, pruned, folder)
             record = StoredCandidate(
@@ -267,25 +286,25 @@ class BudgetSearch:
             write_record(record, pruned, folder)
         gc.collect()  # graphs refer to themselves and would stay
         self._last_s = self._run.elapsed_s - began_s
-        return _Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
+        return Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
 
-    def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> _Built:
+    def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> Built:
         """A candidate of the run that was stopped."""
         _log.info("%s is on file", stored.figures.name)
         bare = prune(planned.base.captured, planned.base.coupling, stored.plan.removed)
         pruned = self.store.restored(number, bare, stored)
-        return _Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
+        return Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
-    def _drop(self, outputs: parity.Outputs) -> float | None:
-        """Points that are lost on the images kept back."""
-        if self._kind is AccuracyKind.RELATIVE_ERROR:
-            return None
-        return parity.points_lost(self._original_outputs, outputs, self._labels)
+    def _counts(self, outputs: parity.Outputs) -> AnswerCounts | None:
+        """Answers that are lost on the images kept back; ``None`` without class scores."""
+        return parity.answer_counts(self._original_outputs, outputs, self._labels)
 
-    def _left_to_lose(self, lost: float | None) -> float | None:
+    def _left_to_lose(self, counts: AnswerCounts | None) -> float | None:
         """What fewer bits may lose of what is allowed; no limit where that is gone already."""
         limit = self._budget.max_drop_points
-        return None if limit is None or lost is None or lost > limit else limit - lost
+        if limit is None or counts is None or points_of(counts) > limit:
+            return None
+        return limit - points_of(counts)
 
     def _in_torch(self, module: GraphModule) -> parity.Outputs:
         return parity.run_torch(module, self._prepared.calibration.held_out.images)
@@ -304,7 +323,7 @@ class BudgetSearch:
             f"{in_words(nearest)}; give more, or another target"
         )
 
-    def _refuse_drop(self, found: _Built) -> None:
+    def _refuse_drop(self, found: Built) -> None:
         limit, drop = self._budget.max_drop_points, found.figures.drop_points
         raise BudgetError(
             f"the budget is out of reach, the drop binds: within the other limits the best candidate has "
@@ -314,7 +333,9 @@ class BudgetSearch:
 
 
 @contextmanager
-def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, CandidateStore]]:
+def search(
+    run: Run, prepared: Prepared, kind: type[BudgetSearch] = BudgetSearch
+) -> Iterator[tuple[Planned, Pruned, CandidateStore]]:
     """Search for the budget of the options; candidates are kept until the block has ended well.
 
     Raises:
@@ -327,17 +348,17 @@ def search(run: Run, prepared: Prepared) -> Iterator[tuple[Planned, Pruned, Cand
     ):
         assert journals is not None
         with torch.no_grad():
-            found = BudgetSearch(run, prepared, journals, Path(scratch))
+            found = kind(run, prepared, journals, Path(scratch))
             planned, pruned = found.run()
         yield planned, pruned, found.store
 
 
-def _merit(built: _Built) -> tuple[float, float]:
+def _merit(built: Built) -> tuple[float, float]:
     """Least loss on the images that are kept back, then the milder cut."""
     return -_lost(built), built.aim
 
 
-def _lost(built: _Built) -> float:
+def _lost(built: Built) -> float:
     return built.figures.drop_points or 0.0
 
 

@@ -60,13 +60,14 @@ class CandidateCosts:
         return self._measure(name, 1.0 - plan.macs_removed_share, folder, self.original)
 
     def _measure(self, name: str, macs_share: float, folder: Path, original: Candidate) -> Candidate:
-        target, path = self._prepared.target, folder / "model.onnx"
+        target, path, high = self._prepared.target, folder / "model.onnx", None
         if target.is_host:
             options = self._run.options
-            share = compare(
+            ratio = compare(
                 self._onnx, path, threads=self._run.threads,
                 batch_size=options.batch_size or 1, pairs=LATENCY_PAIRS, seed=options.seed,
-            ).ratio  # fmt: skip
+            )  # fmt: skip
+            share, high = ratio.ratio, ratio.high
         else:
             exact = folder / FLOAT_FILE
             share = predict(exact if exact.exists() else path, target).latency_ms / original.latency_ms
@@ -75,6 +76,7 @@ class CandidateCosts:
             macs_share=macs_share,
             latency_ms=share * original.latency_ms,
             latency_share=share,
+            latency_share_high=high,
             latency_provenance=original.latency_provenance,
             size_bytes=size_bytes(path),
             memory_bytes=self._memory(path),
@@ -129,7 +131,7 @@ class CandidateCosts:
             return None
         folder.mkdir()
         shutil.copyfile(self._onnx, folder / "model.onnx")
-        put_in_fewer_bits(run, self._prepared, folder)
+        put_in_fewer_bits(run, self._prepared, folder, run.options.precision)
         precision = run.options.precision.value
         if not self._prepared.target.is_host:
             run.note(

@@ -31,6 +31,7 @@ from edgeprune.pipeline.assembly import assemble_report, package_versions
 from edgeprune.pipeline.budget_aims import slower_again
 from edgeprune.pipeline.candidate_records import RECORD_NAME, read_record
 from edgeprune.pipeline.candidates import CandidateStore
+from edgeprune.pipeline.default_goal import usability_of_original
 from edgeprune.pipeline.exports import exported_path, write_onnx, write_surgery
 from edgeprune.pipeline.fewer_bits import FLOAT_FILE, details_of, notes_of, notes_of_speed, put_in_fewer_bits
 from edgeprune.pipeline.stages import PARITY_TOLERANCE, compare_outputs
@@ -129,7 +130,7 @@ def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -
         return None
     if chosen is None:
         with run.stage("quantize"):
-            section = put_in_fewer_bits(run, prepared, folder)
+            section = put_in_fewer_bits(run, prepared, folder, run.options.precision)
     else:
         # Made anew, another mixture might be the fastest by a hair, and not what was measured and judged.
         section = read_record(chosen / RECORD_NAME).quantization
@@ -199,7 +200,8 @@ def _usability(
         float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
     )
     delivered = figures_found[-1]
-    return judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
+    found = judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
+    return found if planned.search is None else usability_of_original(planned.search, found)
 
 
 def _profile(

@@ -37,14 +37,18 @@ _SHOWN = 5
 
 
 def put_in_fewer_bits(
-    run: Run, prepared: Prepared, folder: Path, *, max_drop_points: float | None = None
+    run: Run,
+    prepared: Prepared,
+    folder: Path,
+    precision: Precision,
+    *,
+    max_drop_points: float | None = None,
 ) -> QuantizationSection | None:
     """Put a file of fewer bits in the place of ``model.onnx``, which is kept beside it; ``None`` in 32 bits.
 
     Raises:
         QuantizationError: the file cannot be quantized.
     """
-    precision = run.options.precision
     if precision is Precision.FP32:
         return None
     exact, delivered = folder / FLOAT_FILE, folder / "model.onnx"
@@ -133,6 +137,11 @@ def details_of(section: QuantizationSection) -> QuantizationDetails:
     found = section.integer or section.mixed or section.halves
     assert found is not None
     return found
+
+
+def stores_fewer_bits(section: QuantizationSection) -> bool:
+    """Whether anything is; a mixture may have found no piece that pays."""
+    return section.mixed is None or section.mixed.integer is not None
 
 
 def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, ...]:

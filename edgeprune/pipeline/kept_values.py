@@ -94,6 +94,7 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
     options = run.options
     return {
         "budget": f"{options.budget}",
+        "limits of the default": f"{options.limits_by_default}",
         "ratio": f"{options.ratio}",
         "target": f"{prepared.target}",
         "width quantum": f"{options.width_quantum}",

@@ -193,8 +193,6 @@ def plan(run: Run, prepared: Prepared) -> Planned:
         np.ones(coupling.num_players), coupling, ratio=ratio, width_quantum=quantum,
         adapt_quantum=options.width_quantum is None,
     )  # fmt: skip
-    if options.ratio is None:
-        run.note(f"no --ratio was given, so {DEFAULT_RATIO:.0%} of the MACs are removed")
     ranking = RoundsRanker(run, prepared, run.journals).at(ratio)
     with run.stage("select"):
         chosen = select(

@@ -35,13 +35,17 @@ PARITY_IMAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions:
-    """Everything that decides a run; see :func:`edgeprune.compress`."""
+    """Everything that decides a run; see :func:`edgeprune.compress`.
+
+    ``limits_by_default``: nobody asked for the ``budget``, it is that of the default.
+    """
 
     model: str | Path | nn.Module
     calibration: str | Path | None
     target: str = HOST
     ratio: float | None = None
     budget: Budget = field(default_factory=Budget)
+    limits_by_default: bool = False
     finetune: Finetune | None = None
     recipe: str | None = None
     drop_blocks: bool = True

@@ -14,6 +14,13 @@ from edgeprune.reporting.budget_words import (
     candidate_rows,
     candidates_remark,
 )
+from edgeprune.reporting.default_words import (
+    default_line,
+    sure_line,
+    way_columns,
+    way_rows,
+    ways_remark,
+)
 from edgeprune.reporting.formatting import (
     MISSING,
     count_words,
@@ -91,9 +98,12 @@ def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
     )
     if report.budget is not None:
         asked = (
-            f"{budget_line(report.budget)}; {format_share(pruning.macs_removed_share)} of the MACs removed"
+            f"{(default_line if report.budget.by_default else budget_line)(report.budget)}; "
+            f"{format_share(pruning.macs_removed_share)} of the MACs removed"
         )
     lines = [("asked for", asked), (report.accuracy_kind.value, _quality_line(report))]
+    if report.budget is not None and (sure := sure_line(report.budget)):
+        lines.append(("how sure", sure))
     if pruning.blocks_dropped:
         lines.append(("residual blocks", f"{', '.join(pruning.blocks_dropped)} dropped as a whole"))
     for label, before, after, change in _static_rows(deployment.original, deployment.compressed):
@@ -159,6 +169,14 @@ def _comparison(report: RunReport) -> Table:
 
 
 def _candidates(section: BudgetSection) -> Table:
+    if section.by_default:
+        return Table(
+            title="Ways compared",
+            columns=way_columns(),
+            rows=way_rows(section),
+            remark=ways_remark(section),
+            numeric_columns=frozenset(range(2, len(way_columns()) - 1)),
+        )
     return Table(
         title="Candidates within the budget and beyond",
         columns=candidate_columns(section),

@@ -11,8 +11,9 @@ from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 
-_READABLE = (REPORT_SCHEMA_VERSION, "1.1")
-"""What is read: 1.1 lacks ``usability``, and its recovery had no images to decide."""
+_READABLE = (REPORT_SCHEMA_VERSION, "1.2", "1.1")
+"""What is read: 1.2 lacks what defaults stand for; 1.1 ``usability``, too, and its recovery had no images to
+decide."""
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def read_json(path: str | Path) -> RunReport:
     if version is None:
         raise UsageError(f"{shown} has no schema_version; name a report.json written by edgeprune")
     if version not in _READABLE:
-        known = " and ".join(map(repr, _READABLE))
+        known = f"{', '.join(map(repr, _READABLE[:-1]))} and {_READABLE[-1]!r}"
         raise UsageError(
             f"report {shown} has schema version {version!r}, this edgeprune reads {known}; read it with the "
             "edgeprune that wrote it, or run that again"

@@ -139,7 +139,7 @@ def test_an_existing_output_stays_as_it_is(
 ) -> None:
     shutil.copytree(digits[0], tmp_path / "out")
     before = snapshot(tmp_path / "out")
-    said = sentence(edgeprune(*SMALL, "-o", str(tmp_path / "out")), 7)
+    said = sentence(edgeprune(*SMALL, "--ratio", "0.25", "-o", str(tmp_path / "out")), 7)
     assert "exists already" in said
     assert "--overwrite" in said
     assert snapshot(tmp_path / "out") == before
@@ -152,7 +152,8 @@ def test_ctrl_c_leaves_an_old_output_intact_and_says_what_is_kept_beside_it(
     place = tmp_path / "place"
     shutil.copytree(digits[0], place / "out")
     before, project_before = snapshot(place), snapshot(project)
-    done = interrupted(project, tmp_path / "scratch", stage, *SMALL, "-o", str(place / "out"), "--overwrite")
+    asked = (*SMALL, "--ratio", "0.25", "-o", str(place / "out"), "--overwrite")
+    done = interrupted(project, tmp_path / "scratch", stage, *asked)
     assert (done.returncode, done.stdout) == (130, "")
     journal = place / "out.journal"
     kept = f" kept in {journal}; run the same command with --resume to go on"
@@ -168,7 +169,7 @@ def test_ctrl_c_leaves_an_old_output_intact_and_says_what_is_kept_beside_it(
 
 def test_ctrl_c_leaves_no_folder_made_for_the_output_but_what_is_kept(project: Path, tmp_path: Path) -> None:
     done = interrupted(
-        project, tmp_path / "scratch", "export", *SMALL, "-o", str(tmp_path / "a" / "b" / "out")
+        project, tmp_path / "scratch", "export", *SMALL, "--ratio", "0.25", "-o", str(tmp_path / "a/b/out")
     )
     assert done.returncode == 130
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]

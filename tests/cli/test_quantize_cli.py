@@ -149,7 +149,7 @@ def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
 ) -> None:
     done = edgeprune(
         "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--precision", precision,
-        "--max-images", "120", "--threads", "1", "-o", str(tmp_path / "out"), "--json",
+        "--ratio", "0.25", "--max-images", "120", "--threads", "1", "-o", str(tmp_path / "out"), "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -160,7 +160,9 @@ def test_fixed_batch(project: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         assert_close(again(image), found)
         assert_close(again(image.expand(3, -1, -1, -1)), found.expand(3, -1))
-    plan = api.compress_dry_run(tmp_path / "out" / "model.pt2", calibration=project / "grey.npz", threads=1)
+    plan = api.compress_dry_run(
+        tmp_path / "out" / "model.pt2", calibration=project / "grey.npz", ratio=0.25, threads=1
+    )
     assert plan.macs_after < plan.macs_before == report.deployment.compressed.macs
 
 
@@ -170,6 +172,7 @@ def test_several_outputs_and_images_without_labels(project: Path, tmp_path: Path
         architecture=f"{project / 'nets.py'}:named",
         calibration=project / "flat",
         output=tmp_path / "out",
+        ratio=0.25,
         threads=1,
     )
     assert report.calibration.labelled is False
@@ -187,7 +190,7 @@ def test_several_outputs_and_images_without_labels(project: Path, tmp_path: Path
 def test_the_seed_decides(project: Path) -> None:
     def plan(seed: int) -> Any:
         return api.compress_dry_run(
-            project / "dynamic.pt2", calibration=project / "grey.npz", threads=1, seed=seed
+            project / "dynamic.pt2", calibration=project / "grey.npz", ratio=0.25, threads=1, seed=seed
         )
 
     first = plan(0)
@@ -271,7 +274,7 @@ def test_a_wrong_conversion_is_refused_and_its_place_named(
     with pytest.raises(ParityError, match="differs from") as error:
         api.compress(
             project / "small.pt", architecture=f"{project / 'nets.py'}:small",
-            calibration=project / "grey.npz", output=tmp_path / "out", threads=1,
+            calibration=project / "grey.npz", output=tmp_path / "out", ratio=0.25, threads=1,
         )  # fmt: skip
     assert re.search(r"first in \w*(conv|relu)\w*", str(error.value))
     assert not (tmp_path / "out").exists()

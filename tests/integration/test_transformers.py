@@ -115,10 +115,10 @@ def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vit", {}),
+        ("vit", {"ratio": 0.25}),
         ("vit", {"attention_unit": AttentionUnit.HEADS, "prune_normalized": True, "ratio": 0.75}),
     ],
-    ids=["default", "heads and stream"],
+    ids=["head dimensions", "heads and stream"],
 )
 def test_a_transformer_goes_through_the_whole_pipeline(
     name: str, options: dict[str, Any], tmp_path: Path

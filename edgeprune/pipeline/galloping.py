@@ -1,0 +1,46 @@
+"""How deep to cut next where only the outcome tells: mild first, on while it holds, back while not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+FIRST_CUT = 0.15
+"""Share of the latency to take first: most networks lose a point well before half of their latency, and
+deep cuts are ranked in rounds, each of which costs a ranking and a recovery."""
+LEAST_CUT = 0.01
+"""A smaller share is not worth a candidate, nor is a smaller difference to one that is known."""
+
+
+class Gallop:
+    """Cuts to try, between nothing and ``most``: doubled while they hold, halved between then."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._good, self._bad = 0.0, most
+        self._failed = False
+        self.next = min(FIRST_CUT, most / 2)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is left to find out is too little to build for."""
+        return min(self.next - self._good, self._bad - self.next) < LEAST_CUT
+
+    def found(self, holds: bool) -> None:
+        """What came of ``next``."""
+        if holds:
+            self._good = self.next
+        else:
+            self._bad, self._failed = self.next, True
+        halfway = (self._good + self._bad) / 2
+        self.next = halfway if self._failed else min(2 * self._good, halfway)
+
+
+def gallop(most: float, attempt: Callable[[float], bool | None], go_on: Callable[[], bool]) -> None:
+    """Try cuts for as long as ``go_on`` says so.
+
+    ``attempt`` tells whether the network without that share holds; ``None`` where there is no such network,
+    which is as if it did not.
+    """
+    cuts = Gallop(most)
+    while not cuts.settled and go_on():
+        cuts.found(bool(attempt(cuts.next)))

@@ -1,0 +1,81 @@
+"""Where the search that nobody asked for cuts next: mild first, deep only where mild held, few candidates."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprune.pipeline.galloping import FIRST_CUT, LEAST_CUT, gallop
+
+CANDIDATES = 5
+
+
+def tried(spare: float, most: float, *, candidates: int = CANDIDATES, least_plan: float = 0.0) -> list[float]:
+    """Cuts that are built for a network which holds up to a cut of ``spare`` of its latency.
+
+    No plan saves less than ``least_plan``; asked for less, that one is what there is.
+    """
+    cuts: list[float] = []
+
+    def attempt(cut: float) -> bool | None:
+        cuts.append(cut)
+        return max(cut, least_plan) <= spare
+
+    gallop(most, attempt, lambda: len(cuts) < candidates)
+    return cuts
+
+
+def test_a_network_that_can_spare_nothing_is_asked_for_ever_less() -> None:
+    assert tried(0.0, 0.9) == pytest.approx([0.15, 0.075, 0.0375, 0.01875])
+
+
+def test_a_network_that_can_spare_a_third_is_cut_deeper_first_and_then_bisected() -> None:
+    assert tried(0.33, 0.9) == pytest.approx([0.15, 0.3, 0.6, 0.45, 0.375])
+
+
+def test_cuts_are_bisected_toward_the_narrowest_network() -> None:
+    assert tried(1.0, 0.5) == pytest.approx([0.15, 0.3, 0.4, 0.45, 0.475])
+
+
+def test_a_network_with_little_to_prune_is_asked_for_half_of_that() -> None:
+    assert tried(1.0, 0.06)[0] == pytest.approx(0.03)
+    assert tried(1.0, 0.015) == []
+    assert tried(1.0, 0.0) == []
+
+
+def test_what_cannot_be_planned_counts_as_too_deep() -> None:
+    cuts: list[float] = []
+
+    def attempt(cut: float) -> bool | None:
+        cuts.append(cut)
+        return None if cut > 0.2 else True
+
+    gallop(0.9, attempt, lambda: len(cuts) < CANDIDATES)
+    assert cuts == pytest.approx([0.15, 0.3, 0.225, 0.1875, 0.20625])
+
+
+def test_nothing_is_tried_where_nothing_may_be() -> None:
+    assert tried(0.5, 0.9, candidates=0) == []
+
+
+@given(spare=st.floats(0.0, 1.0), most=st.floats(0.0, 1.0))
+def test_cuts_are_few_apart_from_each_other_and_no_deeper_than_what_held_allows(
+    spare: float, most: float
+) -> None:
+    cuts = tried(spare, most, candidates=100)
+    assert all(0.0 < cut < most for cut in cuts)
+    if cuts:
+        assert cuts[0] <= FIRST_CUT
+    held = 0.0
+    for cut in cuts:
+        assert cut <= max(FIRST_CUT, 2 * held + 1e-12)
+        held = max(held, cut if cut <= spare else 0.0)
+    steps = [b - a for a, b in itertools.pairwise(sorted([0.0, *cuts, most]))]
+    assert all(step >= LEAST_CUT - 1e-12 for step in steps) or not cuts
+    # Had it gone on until nothing was left to find out, it would have ended next to the deepest that holds.
+    if cuts:
+        assert min(spare, most) - held <= 2 * LEAST_CUT + 1e-12
+    assert len(cuts) <= 14
