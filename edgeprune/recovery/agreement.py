@@ -14,6 +14,9 @@ from edgeprune.fx import tensor_leaves
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Of Student's t (95%, two sides) by degrees of freedom from 1 on; beyond, about 1.96 + 2.5 / degrees."""
 _AT_ONCE = 16
+_SOME = 8
+"""Images that may decide by their mean alone."""
+_TEMPERATURE = 2.0
 
 
 def is_classifier(outputs: list[Tensor]) -> bool:
@@ -35,8 +38,9 @@ def decide_between(
 
     Class scores are judged by their answers first, then, where chance could explain the difference, by the
     divergence (Kullback-Leibler); other outputs by their squared error relative to the spread over images.
-    What is not better by more than chance (95%, Student's t) is only taken where it is better by more than a
-    standard error, so that two or three images do not decide by themselves.
+    What is not better by more than chance (95%, Student's t) is taken where it is the better one on
+    average, and by more than a standard error where few images decide, so that two or three do not by
+    themselves.
     """
     if is_classifier(original):
         answers = [(found[0].argmax(1) != original[0].argmax(1)).double() for found in (before, after)]
@@ -61,7 +65,7 @@ def _decision(step: str, measure: DecisionMeasure, before: Tensor, after: Tensor
     return NetworkDecision(
         step=step,
         measure=measure,
-        taken=-difference > sure / _quantile(math.inf),
+        taken=-difference > (0.0 if count >= _SOME else sure / _quantile(math.inf)),
         beyond_chance=abs(difference) > sure,
         before=float(before.mean()),
         after=float(after.mean()),
@@ -78,9 +82,10 @@ def _quantile(degrees: float) -> float:
 
 
 def _divergence(original: Tensor, found: Tensor) -> Tensor:
-    """Kullback-Leibler divergence (n,) of class scores."""
-    wanted, told = (functional.log_softmax(x.double(), dim=1) for x in (original, found))
-    return (wanted.exp() * (wanted - told)).sum(1)
+    """Kullback-Leibler divergence (n,) of class scores, softened so that a few sure errors do not rule."""
+    scores = (functional.log_softmax(x.double() / _TEMPERATURE, dim=1) for x in (original, found))
+    wanted, told = scores
+    return _TEMPERATURE**2 * (wanted.exp() * (wanted - told)).sum(1)
 
 
 def _relative_error(original: list[Tensor], found: list[Tensor]) -> Tensor:
