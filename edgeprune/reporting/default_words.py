@@ -108,7 +108,7 @@ def _is_cut(found: Candidate) -> bool:
 def _way(found: Candidate) -> str:
     """How the candidate was made."""
     if not _is_cut(found):
-        return f"{_BITS[found.precision]} alone"
+        return f"nothing pruned, {_BITS[found.precision]}"
     blocks = f" without {', '.join(found.dropped)}" if found.dropped else ""
     return f"{format_share(1 - found.macs_share)} of the MACs pruned{blocks}, {_BITS[found.precision]}"
 

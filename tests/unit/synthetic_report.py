@@ -33,6 +33,7 @@ from edgeprune.artifacts.report import (
     Usability,
     Verdict,
 )
+from edgeprune.pipeline.paired_drop import paired_drop, points_of
 from edgeprune.pipeline.usability import Circumstances, judge_usability
 
 
@@ -110,6 +111,41 @@ def synthetic_budget() -> BudgetSection:
         chosen="candidate 2",
         binding="latency",
         drop_of="top-1 accuracy",
+    )
+
+
+def synthetic_default() -> BudgetSection:
+    """A search that nobody asked for, on this host: of three ways 8 bits on top of pruning paid."""
+    original = replace(
+        candidate("original", 1.0, 81_920, drop=0.0), latency_provenance=Provenance.MEASURED_ON_HOST
+    )
+
+    def way(number: int, share: float, macs: float, lost: int, precision: Precision) -> Candidate:
+        counts = AnswerCounts(images=360, kept_from=355, lost=lost, gained=1)
+        return replace(
+            candidate(f"candidate {number}", share, round(81_920 * share), drop=points_of(counts)),
+            macs_share=macs,
+            latency_provenance=Provenance.MEASURED_ON_HOST,
+            latency_share_high=share + 0.01,
+            precision=precision,
+            fewer_bits=precision is not Precision.FP32,
+            paired=paired_drop(counts, 1.0),
+            exceeded=("drop",) if points_of(counts) > 1.0 else (),
+        )
+
+    return BudgetSection(
+        budget=Budget(max_drop_points=1.0),
+        original=original,
+        candidates=(
+            way(1, 0.62, 1.0, 3, Precision.AUTO),
+            way(2, 0.86, 0.8, 2, Precision.FP32),
+            way(3, 0.71, 0.61, 17, Precision.FP32),
+            way(4, 0.55, 0.8, 4, Precision.AUTO),
+        ),
+        chosen="candidate 4",
+        binding="drop",
+        drop_of="top-1 accuracy",
+        by_default=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""How sure a small drop is: against the exact binomial, against simulation, and in its order."""
+"""How sure a small drop is: against the exact binomial, simulation, and the order that it must have."""
 
 from __future__ import annotations
 

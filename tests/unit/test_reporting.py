@@ -12,12 +12,21 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_report import parity, ruined_report, synthetic_budget, synthetic_report, usability
+from synthetic_report import (
+    parity,
+    ruined_report,
+    synthetic_budget,
+    synthetic_default,
+    synthetic_report,
+    usability,
+)
 
+from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyRatio, Provenance
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, AccuracyKind, Grade, RunReport, Verdict
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.reporting import read_json, render_markdown, render_terminal, report_to_json, write_json
+from edgeprune.reporting.document import build_document
 from edgeprune.reporting.formatting import (
     format_bytes,
     format_change,
@@ -54,6 +63,16 @@ def test_golden(name: str) -> None:
 def test_golden_of_a_budget(name: str) -> None:
     text = RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_budget()))
     golden = GOLDEN / f"budget-{name}"
+    if os.environ.get(UPDATE_FLAG) == "1":
+        golden.write_text(text, encoding="utf-8")
+    expected = golden.read_text(encoding="utf-8")
+    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_golden_of_a_search_that_nobody_asked_for(name: str) -> None:
+    text = RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_default()))
+    golden = GOLDEN / f"default-{name}"
     if os.environ.get(UPDATE_FLAG) == "1":
         golden.write_text(text, encoding="utf-8")
     expected = golden.read_text(encoding="utf-8")
@@ -122,8 +141,38 @@ def test_a_report_from_before_usability_is_read_and_shown(tmp_path: Path) -> Non
     assert "usable" not in terminal_text(report)
 
 
-def test_a_search_survives_the_round_trip(tmp_path: Path) -> None:
-    report = dataclasses.replace(synthetic_report(), budget=synthetic_budget())
+def test_a_report_from_before_the_default_searched_is_read() -> None:
+    report = read_json(GOLDEN / "report-1.2.json")
+    assert report.schema_version == "1.2"
+    assert report.budget == synthetic_budget()
+    assert dataclasses.replace(report, budget=None) == dataclasses.replace(
+        synthetic_report(), schema_version="1.2"
+    )
+
+
+def found_by_default(*, confidence: float, more: int | None) -> str:
+    """The row that says how sure it is that the delivered network is within the limit."""
+    section = synthetic_default()
+    candidates = []
+    for found in section.candidates:
+        assert found.paired is not None
+        paired = dataclasses.replace(found.paired, confidence=confidence, images_to_decide=more)
+        candidates.append(dataclasses.replace(found, paired=paired))
+    budget = dataclasses.replace(section, candidates=tuple(candidates))
+    return dict(build_document(dataclasses.replace(synthetic_report(), budget=budget)).verdict)["how sure"]
+
+
+def test_no_toss_of_a_coin_is_sold_as_a_certainty() -> None:
+    assert found_by_default(confidence=0.97, more=None).endswith("at most 1 point with 97% confidence")
+    unsure = found_by_default(confidence=0.5, more=2200)
+    assert "chosen by that figure; that the true loss is at most 1 point is 50% sure" in unsure
+    assert "about 2,200 held-out images would decide" in unsure
+    assert "too near to the limit" in found_by_default(confidence=0.5, more=None)
+
+
+@pytest.mark.parametrize("section", [synthetic_budget(), synthetic_default()], ids=["budget", "default"])
+def test_a_search_survives_the_round_trip(section: BudgetSection, tmp_path: Path) -> None:
+    report = dataclasses.replace(synthetic_report(), budget=section)
     write_json(report, tmp_path / "report.json")
     assert read_json(tmp_path / "report.json") == report
 
@@ -155,10 +204,10 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ("not json", "is not JSON"),
         ("[]", "has no schema_version"),
         ('{"model": 1}', "has no schema_version"),
-        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.2' and '1.1'"),
+        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.3', '1.2' and '1.1'"),
         (
-            '{"schema_version": "1.2"}',
-            "does not fit schema 1.2: RunReport: unknown fields [], missing fields",
+            '{"schema_version": "1.3"}',
+            "does not fit schema 1.3: RunReport: unknown fields [], missing fields",
         ),
     ],
 )
