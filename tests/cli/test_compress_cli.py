@@ -137,7 +137,7 @@ def test_on_a_terminal_there_are_no_lines_of_stages(project: Path, tmp_path: Pat
     ours, theirs = os.openpty()
     command = (sys.executable, "-m", "edgeprune", "compress", "small.safetensors", "--arch", "nets.py:small")
     with subprocess.Popen(
-        [*command, "--calibration", "flat", "--dry-run", "--mean", "0", "--std", "1"],
+        [*command, "--calibration", "flat", "--dry-run", "--ratio", "0.25", "--mean", "0", "--std", "1"],
         cwd=project, env=environment(tmp_path / "scratch"), stdout=subprocess.PIPE, stderr=theirs, text=True,
     ) as process:  # fmt: skip
         os.close(theirs)

@@ -26,10 +26,12 @@ def once():
     return found
 for _ in range(3):  # until there is enough of it
     once()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(6):
+counts = []
+for _ in range(12):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     result = once()
-faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+faults = sorted(counts)[len(counts) // 2]  # a kernel that reclaims memory at its leisure adds some now and then
 print(kept, faults, hashlib.sha256(result.numpy().tobytes()).hexdigest())
 """
 
