@@ -31,7 +31,8 @@ for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     result = once()
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-faults = sorted(counts)[len(counts) // 2]  # a kernel that reclaims memory at its leisure adds some now and then
+# The median, since a kernel that reclaims memory at its leisure adds some now and then.
+faults = sorted(counts)[len(counts) // 2]
 print(kept, faults, hashlib.sha256(result.numpy().tobytes()).hexdigest())
 """
 
