@@ -119,7 +119,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def test_what_does_not_fit_is_one_sentence(case: str, ranking: Path, tmp_path: Path, edgeprune: Any) -> None:
     options, parts = BAD[case]
     asked = [str(ranking) if word == "RANKING" else word for word in options]
-    said = sentence(edgeprune("compress", *SMALL, *asked, "-o", str(tmp_path / "out")), 2)
+    said = sentence(edgeprune("compress", *SMALL, "--ratio", "0.25", *asked, "-o", str(tmp_path / "out")), 2)
     for part in parts:
         assert part in said
     assert {p.name for p in tmp_path.iterdir()} <= {"scratch"}
