@@ -90,14 +90,13 @@ def usability_of_original(section: BudgetSection, judged: Usability) -> Usabilit
         return judged
     limit, found = section.budget.max_drop_points, nearest(section.candidates)
     if found is None:
-        what = "the original, with nothing removed: no candidate was faster"
+        what = "the original: no candidate was faster"
         ways: tuple[str, ...] = ("cut without regard to the speed predicted or measured (--ratio 0.25)",)
     else:
         drop = found.drop_points or 0.0
         what = (
-            f"the original, with nothing removed: nothing faster within {limit:g} point of {section.drop_of} "
-            f"was found; {found.name}, the nearest, has {found.latency_share:.1%} of the latency and loses "
-            f"{drop:.2f} points"
+            f"the original: nothing faster within {limit:g} point was found (nearest: "
+            f"{found.latency_share:.1%} of the latency, {drop:.2f} points lost)"
         )
         ways = (f"accept its loss ({_asking_for(found)})",)
         if found.precision is Precision.FP32:
