@@ -31,7 +31,7 @@ RANKING = Ranking(
     duration_s=1.5,
     rounds=(0.2, 0.35),
 )
-REPORT = RecoveryReport(steps=(), images=30, ridge=0.001, duration_s=2.0, notes=("few images",))
+REPORT = RecoveryReport(steps=(), images=30, deciding_images=2, duration_s=2.0, notes=("few images",))
 
 
 def run() -> Run:
