@@ -32,10 +32,13 @@ Z_95 = 1.959963984540054
 
 
 def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *, batch: int = 64) -> Outputs:
-    """Outputs of a torch module over all images, one array per output tensor."""
+    """Outputs of a torch module over all images, one array per output tensor.
+
+    At most ``batch`` images at once, fewer where they are large, as in :func:`run_onnx`.
+    """
     parts: list[list[Tensor]] = []
     with torch.no_grad():
-        for chunk in torch.split(images, batch):
+        for chunk in torch.split(images, _at_once(images, batch)):
             parts.append(tensor_leaves(module(chunk)))
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
 
