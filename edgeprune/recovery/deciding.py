@@ -73,9 +73,12 @@ def decide(problem: LayerProblem, equations: NormalEquations) -> Choice:
     others = _gather(problem, equations)
     before = Candidate(weights=problem.before[0], bias=problem.before[1], changed=False)
     starts = [
-        Candidate(weights=w.double(), bias=equations.bias(w.double(), problem.intercept), repaired=repaired)
+        Candidate(
+            weights=w.double(),
+            bias=equations.bias(w.double(), problem.intercept),
+            repaired=problem.repairable,
+        )
         for w in problem.merged
-        for repaired in [problem.repairable]
     ]
     before, *starts = _judged(problem, [before, *starts])
     start = min(starts, key=_error)
@@ -93,9 +96,8 @@ def _error(candidate: Candidate) -> float:
 
 def _gather(problem: LayerProblem, equations: NormalEquations) -> NormalEquations | None:
     """All fitting rows; where a residual could be repaired also with what the layer itself said before."""
-    parts = iter(problem.fitting())
     others: NormalEquations | None = None
-    for rows in parts:
+    for rows in problem.fitting():
         equations.add(rows.inputs, rows.own(rows.target))
         if rows.own_target is not None:
             if others is None:

@@ -24,7 +24,7 @@ from torch.nn import functional
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
+from edgeprune.recovery.agreement import decide_between, in_words, is_classifier, outputs_on
 from edgeprune.recovery.augmentation import mixed, pasted, varied
 from edgeprune.recovery.fused import fast_graph
 from edgeprune.recovery.splitting import SplitImages
@@ -296,9 +296,10 @@ class _Pupil:
     @torch.no_grad()
     def balance(self) -> float:
         """Weigh features against answers by how far both are off on deciding images; gives the answers'."""
-        answers, features = self._mean_errors(self._options.temperature)
+        found = self._run(self._student, self._deciding())
+        answers, features = self._mean_errors(found, self._options.temperature)
         self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
-        return self.divergence()
+        return self._mean_errors(found, self._options.judging_temperature)[0]
 
     def divergence(self) -> float:
         """Mean difference of the answers on deciding images as they are, at the temperature of judging.
@@ -306,11 +307,11 @@ class _Pupil:
         At a temperature of 1 a few images on which the network is surely wrong outweigh all others; at that
         of training scores of classes that nobody would choose do.
         """
-        return self._mean_errors(self._options.judging_temperature)[0]
-
-    def _mean_errors(self, temperature: float) -> tuple[float, float]:
-        answers = features = count = 0.0
         found = self._run(self._student, self._deciding())
+        return self._mean_errors(found, self._options.judging_temperature)[0]
+
+    def _mean_errors(self, found: list[_Answers], temperature: float) -> tuple[float, float]:
+        answers = features = count = 0.0
         for told, wanted in zip(found, self._wanted, strict=True):
             parts = self._compared(told, wanted, temperature)
             weight = len(wanted[0][0])
@@ -334,7 +335,7 @@ class _Pupil:
 
 def _difference(found: list[Tensor], wanted: list[Tensor], temperature: float) -> Tensor:
     """Kullback-Leibler divergence of class scores; squared error relative to its spread of anything else."""
-    if len(found) == 1 and found[0].dim() == 2 and found[0].shape[1] >= 2:
+    if is_classifier(found):
         log_found = functional.log_softmax(found[0] / temperature, dim=1)
         log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
         return temperature**2 * functional.kl_div(

@@ -30,7 +30,6 @@ class NormalEquations:
         self._xt = torch.zeros(groups, kept, outputs, dtype=torch.float64)
         self._x = torch.zeros(groups, inputs, dtype=torch.float64)
         self._t = torch.zeros(groups, outputs, dtype=torch.float64)
-        self._tt = torch.zeros(groups, outputs, dtype=torch.float64)
         self._x_origin = torch.zeros(groups, inputs)
         self._t_origin = torch.zeros(groups, outputs)
         self.rows = 0
@@ -53,12 +52,11 @@ class NormalEquations:
         if self._solvable:
             self._xt += _across(x, t).double()
         self._t += t.sum(0).double()
-        self._tt += t.double().square().sum(0)
 
     def with_same_inputs(self) -> NormalEquations:
         """Equations of the same inputs whose targets are still to be added, all of them."""
         again = copy.copy(self)
-        again._xt, again._t, again._tt = (torch.zeros_like(x) for x in (self._xt, self._t, self._tt))
+        again._xt, again._t = torch.zeros_like(self._xt), torch.zeros_like(self._t)
         return again
 
     def share_inputs(self, other: NormalEquations) -> None:
@@ -105,17 +103,6 @@ class NormalEquations:
             return torch.zeros_like(self._t)
         mean_x = self._x_origin.double() + self._x / self.rows
         return self._t_origin.double() + self._t / self.rows - _times(mean_x, weights)
-
-    def relative_error(self, weights: Tensor, bias: Tensor) -> float:
-        """||X W + b - T||^2 over the power of T about its mean."""
-        w = weights.double()
-        quadratic = (w * torch.bmm(self._xx, w)).sum(1)
-        cross = (w * self._xt).sum(1)
-        offset = bias + _times(self._x_origin.double(), w) - self._t_origin.double()
-        residual = quadratic - 2 * cross + self._tt
-        residual += self.rows * offset.square() + 2 * offset * (_times(self._x, w) - self._t)
-        power = (self._tt - self._t.square() / self.rows).sum().clamp_min(1e-12)
-        return float(residual.sum().clamp_min(0) / power)
 
 
 def _factor(system: Tensor) -> Tensor:

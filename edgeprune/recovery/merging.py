@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.recovery.network_pair import NetworkPair
-from edgeprune.recovery.structure import Geometry, LayerSite, maps_behind
+from edgeprune.recovery.structure import Geometry, maps_behind
 
 _ROWS_PER_CHANNEL = 20
 MOST_CHANNELS = 4096
@@ -53,19 +54,19 @@ class Merged:
 
 def merge(
     pair: NetworkPair,
-    site: LayerSite,
+    places: Sequence[MergePlace],
     shape: Geometry,
     full: Tensor,
     *,
     ridges: Sequence[float],
     min_rows: int,
 ) -> Merged:
-    """Merge the original's weight ``full`` (o, i, ...) at every place.
+    """Merge the original's weight ``full`` (o, i, ...) at the ``places``.
 
     How channels vary at averaged maps also tells in which directions the few averages say little.
     """
     weights, metrics = [], []
-    for place in merge_places(pair.original.node(site.source), full.shape[1]):
+    for place in places:
         at_maps = place.averaged or place.flattened
         rows = max(min_rows, _ROWS_PER_CHANNEL * full.shape[1])
         moments = pair.channel_moments(place.node, rows, is_linear=shape.is_linear and not at_maps)
@@ -73,6 +74,6 @@ def merge(
             by_channel = full.reshape(len(full), len(mapping), -1) if place.flattened else full
             merged = torch.einsum("oi...,ik->ok...", by_channel.double(), mapping)
             weights.append(merged.flatten(1).float())
-        if place.averaged:
+        if place.averaged and math.prod(shape.kernel) == 1:  # one unknown a channel, as the metric has
             metrics.append(moments.covariance())
     return Merged(weights=weights, metrics=metrics)

@@ -34,7 +34,7 @@ from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
 from edgeprune.recovery.clipping import Activation, following_activation
 from edgeprune.recovery.deciding import Candidate, LayerProblem, decide
 from edgeprune.recovery.least_squares import NormalEquations
-from edgeprune.recovery.merging import Merged, merge, merge_places
+from edgeprune.recovery.merging import Merged, MergePlace, merge, merge_places
 from edgeprune.recovery.network_pair import NetworkPair, RowRequest
 from edgeprune.recovery.norms import norm_affine, tensor, write_solution
 from edgeprune.recovery.splitting import SplitImages
@@ -237,38 +237,33 @@ class _Reconstruction:
         assert name is not None
         return name
 
-    def _is_merged(self, layer: WeightedLayer) -> bool:
-        """Whether kept channels could take over from absent ones: some are absent, and outputs read all."""
+    def _merge_places(self, layer: WeightedLayer) -> tuple[MergePlace, ...]:
+        """Where kept channels' share in absent ones can be told, if some are absent and outputs read all."""
         full = tensor(self._original, layer.weight)
         shape = geometry(self._nodes[layer.node], full)
         kept = len(kept_positions(layer.in_players, self._gone))
-        some = shape is not None and shape.groups == 1 and kept < full.shape[1]
-        return some and bool(merge_places(self._nodes[self._sites[layer.name].source], full.shape[1]))
+        if shape is None or shape.groups > 1 or kept == full.shape[1]:
+            return ()
+        return merge_places(self._nodes[self._sites[layer.name].source], full.shape[1])
 
     def _is_solvable(self, layer: WeightedLayer) -> bool:
         """Whether the moments of all pairs of unknowns fit into memory; wider layers are merged alone."""
         return tensor(self.pruned, layer.weight)[0].numel() <= self._options.most_unknowns
-
-    def _merge_nodes(self, layer: WeightedLayer) -> list[str]:
-        if not self._is_merged(layer):
-            return []
-        channels = tensor(self._original, layer.weight).shape[1]
-        places = merge_places(self._nodes[self._sites[layer.name].source], channels)
-        return [place.node for place in places]
 
     def _read_original(self, layer: WeightedLayer) -> list[str]:
         """Nodes of the original that the solution of a layer reads."""
         site = self._sites[layer.name]
         return [
             self._target_name(layer),
-            *self._merge_nodes(layer),
+            *(place.node for place in self._merge_places(layer)),
             *([site.linear_output] if self._repairs[layer.name] else []),
         ]
 
     def _read_pruned(self, layer: WeightedLayer) -> list[str]:
         site = self._sites[layer.name]
         repairs = self._repairs[layer.name] and site.shortcut is not None
-        return [site.source, *self._merge_nodes(layer), *([str(site.shortcut)] if repairs else [])]
+        places = (place.node for place in self._merge_places(layer))
+        return [site.source, *places, *([str(site.shortcut)] if repairs else [])]
 
     def _pins_original(self) -> Counter[str]:
         return Counter(name for x in self._layers for name in self._read_original(x))
@@ -332,10 +327,10 @@ class _Reconstruction:
         weight = tensor(self.pruned, layer.weight)
         keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
         merged = Merged(weights=[weight.flatten(1)], metrics=[])
-        if self._is_merged(layer):
+        if places := self._merge_places(layer):
             full = tensor(self._original, layer.weight).index_select(0, keep_out)
             merged = merge(
-                self._pair, site, shape, full,
+                self._pair, places, shape, full,
                 ridges=self._options.merge_ridges, min_rows=self._options.min_rows,
             )  # fmt: skip
         request = RowRequest(

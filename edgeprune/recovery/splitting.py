@@ -40,14 +40,6 @@ class SplitImages:
             deciding=self.fitting[again.deciding],
         )
 
-    def fitting_images(self) -> Tensor:
-        """A copy (k, *input shape) of those that are fitted to."""
-        return self.images[self.fitting]
-
-    def deciding_images(self) -> Tensor:
-        """A copy (n - k, *input shape) of those that decide."""
-        return self.images[self.deciding]
-
     def chunks(self, at_once: int) -> Iterator[tuple[Tensor, bool]]:
         """Places of at most ``at_once`` images of one kind, and whether they are fitted to."""
         for places, fits in ((self.fitting, True), (self.deciding, False)):

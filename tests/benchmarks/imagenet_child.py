@@ -21,12 +21,12 @@ from budget_peers import torch_pruning_plan
 from imagenet_data import FITTING, TEST, Row, answers, judged, read_images
 from imagenet_networks import SIZES, trained
 from imagenet_onnxsim import pruned_by_onnxsim
+from rounds_ranking import ranked_in_rounds
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune import parity
-from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
-from edgeprune.artifacts.model import LoadedModel, ModelFormat
+from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.criteria.base import Evidence
 from edgeprune.criteria.registry import criterion
 from edgeprune.graph.capture import capture
@@ -34,8 +34,6 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import mask_module
 from edgeprune.graph.replay import MaskedGame
 from edgeprune.graph.surgery import prune
-from edgeprune.pipeline.rounds import RoundsRanker
-from edgeprune.pipeline.state import CompressOptions, Prepared, Run
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.splitting import SplitImages, split_images
@@ -132,18 +130,10 @@ def _classifier(network: nn.Module) -> list[nn.Module]:
 def _ours(bench: Bench, images: Tensor, ratio: float) -> np.ndarray:
     """Removal costs as ``compress`` finds them, in rounds where the cut is deep."""
     batch = ImageBatch(images=images, labels=None)
-    prepared = Prepared(
-        loaded=LoadedModel(module=bench.module, format=ModelFormat.MODULE, source="benchmark"),
-        calibration=CalibrationSet(
-            fitting=batch, held_out=batch, preprocessing=Preprocessing(), source="benchmark",
-            fingerprint_sha256="",
-        ),
-        captured=bench.captured,
-        coupling=bench.coupling,
-        target=load_target(TARGET),
-    )  # fmt: skip
-    run = Run(options=CompressOptions(model=bench.module, calibration=None, seed=bench.seed))
-    return RoundsRanker(run, prepared).at(ratio).removal_costs
+    found = ranked_in_rounds(
+        bench.module, bench.captured, bench.coupling, batch, ratio=ratio, seed=bench.seed
+    )
+    return found.removal_costs
 
 
 def _scores(bench: Bench, images: Tensor, method: str, ratio: float) -> np.ndarray:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from common import research_data
 from resnet20 import resnet20
+from rounds_ranking import ranked_in_rounds
 from safetensors.torch import load_file
 from torch.fx import GraphModule
 
 from edgeprune import parity
-from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
-from edgeprune.artifacts.model import LoadedModel, ModelFormat
+from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.scores import Scores
 from edgeprune.criteria.base import Evidence
@@ -25,12 +25,9 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.evidence import evidence_of
-from edgeprune.pipeline.rounds import RoundsRanker
-from edgeprune.pipeline.state import CompressOptions, Prepared, Run
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.selection import select
-from edgeprune.targets import HOST, load_target
 
 IMAGES = 1_000
 FOLLOWS_RATIO = frozenset({"hybrid"})
@@ -76,18 +73,7 @@ class TrainedNetwork:
     def plan_in_rounds(self, ratio: float, seed: int) -> tuple[tuple[int, ...], Ranking]:
         """What ``compress`` removes at a cut that it ranks for in rounds, and its ranking."""
         images = self.evidence(seed, ratio).images
-        prepared = Prepared(
-            loaded=LoadedModel(module=self.module, format=ModelFormat.MODULE, source="benchmark"),
-            calibration=CalibrationSet(
-                fitting=images, held_out=images, preprocessing=Preprocessing(), source="benchmark",
-                fingerprint_sha256="",
-            ),
-            captured=self.captured,
-            coupling=self.coupling,
-            target=load_target(HOST),
-        )  # fmt: skip
-        run = Run(options=CompressOptions(model=self.module, calibration=None, seed=seed))
-        ranking = RoundsRanker(run, prepared).at(ratio)
+        ranking = ranked_in_rounds(self.module, self.captured, self.coupling, images, ratio=ratio, seed=seed)
         return select(ranking.removal_costs, self.coupling, ratio=ratio).removed, ranking
 
     def recover(self, removed: tuple[int, ...], images: torch.Tensor | SplitImages, seed: int) -> Recovered:
