@@ -24,6 +24,7 @@ from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
 from edgeprune.criteria.journals import Journals
 from edgeprune.graph.blocks import ResidualBlock
+from edgeprune.memory import give_back_freed_memory
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.targets import HOST, TargetProfile
 
@@ -102,6 +103,7 @@ class Run:
         started = time.perf_counter()
         with progress.stage(name):
             yield
+            give_back_freed_memory()
         self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,26 @@ MEMORY_LIMIT_BYTES = 2**29
 HALF_BEYOND_BYTES = 2**27
 """Of one node over all images: smaller ones stay in single precision, which costs nothing that counts."""
 _LARGEST_HALF = 65504.0
+
+
+_LEAST_APART_BYTES = 2**20
+_PRIVATE: dict[str, int] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+)
+
+
+def _apart(value: Tensor) -> Tensor:
+    """A value that keeps no memory of another's; a large one in pages of its own.
+
+    What stays for long between what goes at once would leave holes in the heap: on EfficientNet-Lite0, 500
+    images, half a GiB of activations made the process grow by 1.9 GB instead of 1.0.
+    """
+    size = value.numel() * value.element_size()
+    if size < _LEAST_APART_BYTES:
+        own = value.untyped_storage().nbytes() == size
+        return value if own and value.is_contiguous() else value.clone().contiguous()
+    pages = mmap.mmap(-1, size, **_PRIVATE)
+    return torch.frombuffer(pages, dtype=value.dtype).view(value.shape).copy_(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +89,7 @@ class ActivationStore:
             if spilled is not None:
                 self._held[key] = spilled
                 return
-        # What has no memory of its own (a view) would keep all of another's.
-        own = value.untyped_storage().nbytes() == size
-        self._held[key] = value if own and value.is_contiguous() else value.clone().contiguous()
+        self._held[key] = _apart(value)
         self._used += size
 
     def get(self, key: Key) -> Any:

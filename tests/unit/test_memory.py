@@ -83,3 +83,41 @@ def test_ranking_keeps_memory(monkeypatch):
     monkeypatch.setattr(evidence, "keep_freed_memory", asked)
     with pytest.raises(AskedError):
         evidence.gather(None, ratio=0.25)
+
+
+GIVEN_BACK = """
+import re, sys
+import torch
+from edgeprune.memory import give_back_freed_memory, keep_freed_memory
+def resident_mb():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1000
+print(give_back_freed_memory())
+keep_freed_memory()
+tensors = [torch.ones(2**20) for _ in range(100)]
+last = tensors[-1].clone()  # above what is freed, so that the end of the heap cannot shrink
+del tensors
+held = resident_mb()
+print(give_back_freed_memory(), held - resident_mb(), float(last.sum()))
+"""
+
+
+@gnu_only
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_freed_goes_back_when_asked_for_and_only_where_it_was_kept():
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True, timeout=300
+    )
+    before, asked, megabytes, total = done.stdout.split()
+    assert (before, asked, float(total)) == ("False", "True", 2**20)
+    assert float(megabytes) > 300
+
+
+def test_every_stage_gives_memory_back(monkeypatch):
+    from edgeprune.pipeline import state
+
+    asked: list[str] = []
+    monkeypatch.setattr(state, "give_back_freed_memory", lambda: asked.append("stage"))
+    run = state.Run(options=None)
+    with run.stage("one"):
+        assert not asked
+    assert asked == ["stage"]

@@ -457,6 +457,21 @@ def test_large_activations_wait_in_half_precision_where_their_range_allows_it():
         assert torch.equal(store.get(("a", "b", 2)), fits)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_large_activations_have_pages_of_their_own(half):
+    """No part of another's memory stays because of them, and what changes it does not change them."""
+    whole = (torch.arange(2.0**20) % 1000).view(2, 2**19)
+    with ActivationStore() as store:
+        store.put(("a", "b", 0), whole[1], half=half)
+        held = store._held["a", "b", 0]
+        wanted = whole[1].half().float() if half else whole[1].clone()
+        assert held.untyped_storage().nbytes() == held.numel() * held.element_size()
+        assert held.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr()
+        whole.zero_()
+        found = store.get(("a", "b", 0))
+        assert torch.equal(found, wanted)
+
+
 def test_a_bias_before_a_norm_is_counted_once(digits):
     def copy_channels(module: nn.Module) -> None:
         state = module.state_dict()
