@@ -19,7 +19,7 @@ from edgeprune.shapley.game import CoalitionGame, CountedGame, DifferentiableGam
 from edgeprune.shapley.hybrid import Removal, choose_removal, hybrid
 from edgeprune.shapley.journal import JournaledGame
 from edgeprune.shapley.least_squares import SizeSampling, least_squares
-from edgeprune.shapley.multilinear import multilinear
+from edgeprune.shapley.multilinear import DerivativeWeights, multilinear
 from edgeprune.shapley.partial import partial
 from edgeprune.shapley.permutation import Orders, permutation
 from edgeprune.shapley.racing import Race, race
@@ -38,6 +38,7 @@ __all__ = [
     "CoalitionLaw",
     "CoalitionTable",
     "CountedGame",
+    "DerivativeWeights",
     "DifferentiableGame",
     "Estimate",
     "FileCheckpoint",

@@ -42,17 +42,18 @@ def corrected(
     players of one of ``groups`` share one (all of ``players`` by default); below 4 it is 1.
 
     Standard errors: the root of b**2 times the start's squared error plus the squared error of the mean of
-    the differences over coalitions. Give a start with ``fixed_images``: errors that include the scatter of
-    images are too large, and so is what is stated here, with b too near to 0. A ``game`` narrowed to fewer
-    images takes the difference on these for that on all, and no error stated here covers that.
+    the differences over coalitions. Give a start with equal weights, since the derivative at S itself follows
+    the gain there most closely, and with ``fixed_images``: errors that include the scatter of images are too
+    large, and so is what is stated here, with b too near to 0. A ``game`` narrowed to fewer images takes the
+    difference on these for that on all, and no error stated here covers that.
 
     ``evaluations`` are those of the correction alone, in forward passes of all images of ``game``: p + 1
     coalition values and one pass with gradients, which counts as 3, for every coalition.
 
     Raises:
-        UsageError: a start that is not a mean over images by ``multilinear``, or of another number of
-            players; players not among them or named twice; fewer than 2 coalitions; groups that do not
-            hold every player once.
+        UsageError: a start that is not a mean over images by ``multilinear`` with equal weights, or of
+            another number of players; players not among them or named twice; fewer than 2 coalitions; groups
+            that do not hold every player once.
     """
     check_range(q_low, q_high)
     groups = (players,) if groups is None else groups
@@ -61,7 +62,7 @@ def corrected(
     images = np.arange(game.num_images)
     exact, derived = np.empty((coalitions, len(players))), np.empty((coalitions, len(players)))
     for row in range(coalitions):
-        drawn = draw_memberships(1, game.num_players, q_low, q_high, rng)
+        drawn = draw_memberships(1, game.num_players, q_low, q_high, rng).memberships
         exact[row] = gains_at(counted, drawn[0] > 0.0, players)
         everywhere = np.broadcast_to(drawn, (len(images), game.num_players))
         derived[row] = game.marginals(everywhere, images).mean(axis=0)[players]
@@ -128,7 +129,7 @@ def _check(
     if start.method is not Method.MULTILINEAR or start.aggregate is not Aggregate.MEAN:
         raise UsageError(
             f"an estimate by {start.method.value}, {start.aggregate.value} over images, cannot be corrected: "
-            "give the mean by multilinear, as only means are corrected by mean differences"
+            "give the mean by multilinear with equal weights, as only means are corrected by mean differences"
         )
     n = game.num_players
     if len(start.values) != n:

@@ -23,6 +23,7 @@ class Method(Enum):
     LEAST_SQUARES = "least squares"
     ADJUSTED = "regression-adjusted"
     MULTILINEAR = "multilinear"
+    TRAPEZOIDAL = "multilinear, trapezoidal"
     RACING = "racing"
 
 

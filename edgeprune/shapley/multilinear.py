@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
+
 import numpy as np
 
 from edgeprune.artifacts.pruning import Aggregate
@@ -10,6 +13,13 @@ from edgeprune.shapley.aggregate import Moments
 from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.estimate import Estimate, Method, from_units
 from edgeprune.shapley.game import Advance, CountedGame, DifferentiableGame, FloatArray, IndexArray
+
+
+class DerivativeWeights(Enum):
+    """What a derivative counts, by whether its player is there."""
+
+    TRAPEZOIDAL = "trapezoidal"
+    EQUAL = "equal"
 
 
 def multilinear(
@@ -21,6 +31,7 @@ def multilinear(
     aggregate: Aggregate,
     batch: int,
     rng: np.random.Generator,
+    weights: DerivativeWeights = DerivativeWeights.TRAPEZOIDAL,
     fixed_images: bool = False,
     measure_ends: bool = False,
     advance: Advance = lambda _units: None,
@@ -29,19 +40,26 @@ def multilinear(
     """phi_i = E over q of dF/dm_i at coalitions drawn with inclusion probability q (Owen 1972).
 
     Every image of every pass has its own coalition, q uniform in [``q_low``, ``q_high``]; [0, 1] gives the
-    Shapley law, more keeps coalitions near the size that survives pruning. One backward pass serves all
-    players.
+    Shapley law, more keeps coalitions near the size that survives pruning. Every second pass has the
+    antithetic coalitions of the one before, on the same images: for [0, 1] all players that were absent
+    there. One backward pass serves all players.
 
     Owen's theorem is about the extension that is linear in every membership, whose derivative is the gain
     v(S + i) - v(S). A network with some of its channels scaled is another extension: its derivative is that
-    at the coalition itself and not the difference across the whole step, so the values are biased wherever
-    the loss bends within a step. ``correction.corrected`` measures that difference and takes it away.
+    at the coalition itself and not the difference across the whole step. Where the loss bends within a step,
+    the mean of the derivatives at either end is nearer to that difference, by the trapezoidal rule, than one
+    of them; so both ends count alike, however often they are drawn, with the weights ``TRAPEZOIDAL``
+    (:class:`Drawn`). With ``EQUAL`` ones, ``correction.corrected`` measures the bias and takes it away.
 
     ``evaluations`` are forward-and-backward passes of one batch; ``measure_ends`` adds two coalition values
-    of all images, for the mean values of the empty and of the grand coalition. The aggregate is over the
+    of all images, for the mean values of the empty and of the grand coalition. Means by the Shapley law with
+    trapezoidal weights then add up to the difference of the two, as Shapley values do, what they lacked
+    shared by their size: that took their error from 0.21 to 0.17 and from 0.139 to 0.134 in the two layers
+    that ``LARGEST_FACTOR`` tells of, after 160 passes. The aggregate is over the
     marginals: the root mean square, say, is of the marginals of image and coalition, not of an image's own
-    value. The standard errors take images and coalitions as drawn together; with ``fixed_images`` they are
-    for the images at hand, as those of other estimators, from the scatter of the means of passes.
+    value, each with its weight. The standard errors take images and coalitions as drawn together; with
+    ``fixed_images`` they are for the images at hand, as those of other estimators, from the scatter of the
+    means of pairs of passes.
     With a ``checkpoint`` an estimate that was stopped goes on, its random numbers too, and ends the same.
 
     Raises:
@@ -56,82 +74,169 @@ def multilinear(
         )
     if passes < 1 or batch < 1:
         raise UsageError(f"passes={passes} with batch={batch} is not accepted: give 1 or more of each")
-    walk = _Walk(game.num_players, passes, checkpoint.restored(), rng)
+    method = Method.TRAPEZOIDAL if weights is DerivativeWeights.TRAPEZOIDAL else Method.MULTILINEAR
+    is_shapley = aggregate is Aggregate.MEAN and (q_low, q_high) == (0.0, 1.0)
+    walk = _Walk(game, passes, batch, checkpoint.restored(), rng)
     if walk.evaluations:
         advance(walk.evaluations)
     while walk.passes_done < passes:
-        images = walk.next_images(game.num_images, batch, rng)
-        rows = 1 if game.shared_coalition else len(images)
-        memberships = draw_memberships(rows, game.num_players, q_low, q_high, rng)
-        found = game.marginals(np.broadcast_to(memberships, (len(images), game.num_players)), images)
-        walk.add(found, game.num_images)
-        checkpoint.offer(lambda: walk.state(rng))
+        images, drawn = walk.draw(q_low, q_high)
+        shape = (len(images), game.num_players)
+        found = game.marginals(np.broadcast_to(drawn.memberships, shape), images)
+        counted = drawn.weights if weights is DerivativeWeights.TRAPEZOIDAL else np.ones(1)
+        walk.add(found, np.broadcast_to(counted, shape))
+        checkpoint.offer(walk.state)
         advance(1)
-    checkpoint.keep(lambda: walk.state(rng))
-    values, errors = from_units(walk.pass_means) if fixed_images else walk.moments.aggregate(aggregate)
-    ends = CountedGame(game).ends() if measure_ends else (None, None)
+    checkpoint.keep(walk.state)
+    values, errors = walk.by_passes() if fixed_images else walk.moments.aggregate(aggregate)
+    ends = CountedGame(game).ends() if measure_ends else None
+    if ends is not None and method is Method.TRAPEZOIDAL and is_shapley:
+        values = _summing_to(values, ends[1] - ends[0])
     return Estimate(
         values=values,
         standard_errors=errors,
         evaluations=walk.evaluations + (2 if measure_ends else 0),
-        empty_value=ends[0],
-        grand_value=ends[1],
-        method=Method.MULTILINEAR,
+        empty_value=None if ends is None else ends[0],
+        grand_value=None if ends is None else ends[1],
+        method=method,
         choice=f"gradients at coalitions of inclusion probability {q_low:g} to {q_high:g}, {passes} for each "
-        f"of {game.num_images} images",
+        f"of {game.num_images} images, {weights.value} weights",
         aggregate=aggregate,
     )
 
 
+def _summing_to(values: FloatArray, total: float) -> FloatArray:
+    """Values (n,) that add up to ``total``, what they lacked shared by their size."""
+    size = float(np.abs(values).sum())
+    return values + (total - values.sum()) * np.abs(values) / size if size > 0.0 else values
+
+
 class _Walk:
-    """How far an estimate has come through the passes over all images, and what it found."""
+    """How far an estimate has come through the passes over all images, and what it found.
+
+    Random numbers come from a generator of each pair of passes, made anew for the second of the two.
+    """
 
     def __init__(
-        self, num_players: int, passes: int, restored: State | None, rng: np.random.Generator
+        self,
+        game: DifferentiableGame,
+        passes: int,
+        batch: int,
+        restored: State | None,
+        rng: np.random.Generator,
     ) -> None:
-        self.moments = Moments(num_players)
-        self.pass_means = np.zeros((passes, num_players))
+        self._game = game
+        self._batch = batch
+        self._root = int(rng.integers(2**63))
+        self._after = generator_state(rng)
+        self._draws = rng
+        self._order = np.empty(0, dtype=np.int64)
+        self._pass_sums = np.zeros((2, passes, game.num_players))
+        self.moments = Moments(game.num_players)
         self.passes_done = 0
         self.evaluations = 0
-        self._order = np.empty(0, dtype=np.int64)
         if restored is not None:
-            self.moments.restore(restored)
-            self.pass_means, self._order = restored["pass_means"].copy(), restored["order"]
-            self.passes_done, self.evaluations = int(restored["passes_done"]), int(restored["evaluations"])
-            set_generator(rng, restored["rng"])
+            self._restore(restored, rng)
 
-    def next_images(self, num_images: int, batch: int, rng: np.random.Generator) -> IndexArray:
-        """The next (b,) of an order drawn anew in every pass."""
+    def draw(self, q_low: float, q_high: float) -> tuple[IndexArray, Drawn]:
+        """The next images (b,) of an order drawn anew for every pair of passes, and their coalitions."""
+        pair, is_second = divmod(self.passes_done, 2)
         if not len(self._order):
-            self._order = rng.permutation(num_images)
-        images, self._order = self._order[:batch], self._order[batch:]
-        return images
+            self._draws = np.random.default_rng([self._root, pair])
+            self._order = self._draws.permutation(self._game.num_images)
+        images, self._order = self._order[: self._batch], self._order[self._batch :]
+        rows = 1 if self._game.shared_coalition else len(images)
+        return images, draw_memberships(
+            rows, self._game.num_players, q_low, q_high, self._draws, antithetic=bool(is_second)
+        )
 
-    def add(self, marginals: FloatArray, num_images: int) -> None:
-        """Count one batch of marginals (b, n)."""
-        self.moments.add(marginals)
-        self.pass_means[self.passes_done] += marginals.sum(axis=0) / num_images
+    def add(self, marginals: FloatArray, weights: FloatArray) -> None:
+        """Count one batch of marginals (b, n) and their weights (b, n)."""
+        self.moments.add(marginals, weights)
+        self._pass_sums[:, self.passes_done] += (weights * marginals).sum(axis=0), weights.sum(axis=0)
         self.evaluations += 1
         self.passes_done += not len(self._order)
 
-    def state(self, rng: np.random.Generator) -> State:
+    def by_passes(self) -> tuple[FloatArray, FloatArray]:
+        """Means and their errors (n,) from the scatter between pairs of passes, which are independent.
+
+        Of a single pair, as if its two passes were.
+        """
+        marginals, weights = self._pass_sums
+        means = marginals.sum(axis=0) / weights.sum(axis=0)
+        # The quotient of two sums, to first order (Cochran 1977, section 6.3).
+        units = means + (marginals - weights * means) / weights.mean(axis=0)
+        if len(units) > 3:
+            units = np.stack([(units[i] + units[i + 1]) / 2 for i in range(0, len(units) - 1, 2)])
+        return means, from_units(units)[1]
+
+    def _restore(self, kept: State, rng: np.random.Generator) -> None:
+        self.moments.restore(kept)
+        self._pass_sums, self._order = kept["pass_sums"].copy(), kept["order"]
+        self.passes_done, self.evaluations = int(kept["passes_done"]), int(kept["evaluations"])
+        self._root, self._after = int(kept["root"]), kept["rng"]
+        self._draws = np.random.default_rng()
+        set_generator(self._draws, kept["draws"])
+        set_generator(rng, self._after)
+
+    def state(self) -> State:
         """All of it, and where the random numbers stand."""
         return {
             **self.moments.state(),
-            "pass_means": self.pass_means,
+            "pass_sums": self._pass_sums,
             "order": self._order,
             "passes_done": np.array(self.passes_done),
             "evaluations": np.array(self.evaluations),
-            "rng": generator_state(rng),
+            "root": np.array(self._root),
+            "draws": generator_state(self._draws),
+            "rng": self._after,
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Memberships (rows, n), 0 or 1, and what derivatives there count (rows, n), 1 on average.
+
+    A player of inclusion probability q is there in a share q of the coalitions. For both ends of its step to
+    count alike, derivatives have to count 1 / (2 q) where it is there and 1 / (2 (1 - q)) where it is not. As
+    q nears 0 or 1 few coalitions would decide everything, so neither factor exceeds ``LARGEST_FACTOR``
+    (halved), and both are divided by their mean at q, with which every q counts as it should.
+    """
+
+    memberships: FloatArray
+    weights: FloatArray
+
+
+LARGEST_FACTOR = 3.0
+"""A compromise between bias and variance. Error of the values of ResNet-20's layer3.2 (64 filters, 64 images)
+and layer2.2 (32, 24) relative to the values after 53 forward passes, antithetic: 0.33 and 0.21 with equal
+weights, 0.25 and 0.24 with this limit, 0.21 and 0.27 with 5, 0.20 and 0.31 with 10; after 160 passes 0.30 and
+0.13, 0.21 and 0.14, 0.17 and 0.16, 0.14 and 0.19. Without antithetic pairs layer2.2 has 0.24 and 0.16."""
+
+
 def draw_memberships(
-    rows: int, num_players: int, q_low: float, q_high: float, rng: np.random.Generator
-) -> FloatArray:
-    """Memberships (rows, n), 0 or 1, each row's inclusion probability uniform in [``q_low``, ``q_high``]."""
-    q = rng.uniform(q_low, q_high, size=(rows, 1))
-    return np.asarray(rng.random((rows, num_players)) < q, dtype=np.float64)
+    rows: int,
+    num_players: int,
+    q_low: float,
+    q_high: float,
+    rng: np.random.Generator,
+    *,
+    antithetic: bool = False,
+) -> Drawn:
+    """Coalitions, in every row another inclusion probability, uniform in [``q_low``, ``q_high``].
+
+    ``antithetic``: from 1 - u where there would be u, of every uniform number.
+    """
+    share, each = rng.random((rows, 1)), rng.random((rows, num_players))
+    if antithetic:
+        share, each = 1.0 - share, 1.0 - each
+    q = q_low + (q_high - q_low) * share
+    there = each < q
+    present, absent = (1.0 / np.maximum(p, 1.0 / LARGEST_FACTOR) for p in (q, 1.0 - q))
+    return Drawn(
+        memberships=np.asarray(there, dtype=np.float64),
+        weights=np.where(there, present, absent) / (q * present + (1.0 - q) * absent),
+    )
 
 
 def check_range(q_low: float, q_high: float) -> None:

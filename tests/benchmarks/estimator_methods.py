@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial as partial_of
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeprune.errors import UsageError
 from edgeprune.shapley import (
     SHAPLEY,
     CountedGame,
+    DerivativeWeights,
     DifferentiableGame,
     Game,
     Orders,
@@ -70,13 +72,17 @@ def _gradients(
     passes: int,
     rng: np.random.Generator,
     _s: list[int],
+    *,
+    weights: DerivativeWeights,
 ) -> Found:
-    rounds = _rounds(differentiable, passes)
+    ends = 2 if weights is DerivativeWeights.TRAPEZOIDAL else 0  # the empty and the grand coalition
+    rounds = _rounds(differentiable, passes - ends)
     assert differentiable is not None
     found = multilinear(
-        differentiable, passes=rounds, q_low=0.0, aggregate=Aggregate.MEAN, batch=_BATCH, rng=rng
-    )
-    return Found(values=found.values, passes=PASS_WITH_GRADIENT * rounds)
+        differentiable, passes=rounds, q_low=0.0, aggregate=Aggregate.MEAN, batch=_BATCH, rng=rng,
+        weights=weights, measure_ends=ends > 0,
+    )  # fmt: skip
+    return Found(values=found.values, passes=PASS_WITH_GRADIENT * rounds + ends)
 
 
 def _corrected(
@@ -94,7 +100,7 @@ def _corrected(
     assert differentiable is not None
     start = multilinear(
         differentiable, passes=rounds, q_low=0.0, aggregate=Aggregate.MEAN, batch=_BATCH, rng=rng,
-        fixed_images=True,
+        weights=DerivativeWeights.EQUAL, fixed_images=True,
     )  # fmt: skip
     found = corrected(differentiable, start, players=np.arange(n), coalitions=coalitions, q_low=0.0, rng=rng)
     return Found(values=found.values, passes=PASS_WITH_GRADIENT * rounds + found.evaluations)
@@ -176,7 +182,8 @@ def methods() -> dict[str, Method]:
         "regression-adjusted": _valued(adjusted),
         "stratified pairs (SVARM-like)": _valued(adjusted, adjust=False),
         "hybrid": _valued(hybrid),
-        "gradients": _gradients,
+        "gradients": partial_of(_gradients, weights=DerivativeWeights.TRAPEZOIDAL),
+        "gradients, equal weights": partial_of(_gradients, weights=DerivativeWeights.EQUAL),
         "gradients, corrected": _corrected,
         "racing": _race,
         "choose_removal": _removal,

@@ -11,7 +11,7 @@ from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.correction import PASS_WITH_GRADIENT, corrected
 from edgeprune.shapley.exact import exact
-from edgeprune.shapley.multilinear import multilinear
+from edgeprune.shapley.multilinear import DerivativeWeights, draw_memberships, multilinear
 from edgeprune.shapley.semivalue import SHAPLEY, BetaLaw, semivalue
 
 
@@ -43,17 +43,112 @@ class Bent:
 EVERYONE = np.arange(7)
 
 
-def start_of(game, seed, passes=60, q_low=0.0, aggregate=Aggregate.MEAN):
+def start_of(game, seed, passes=60, q_low=0.0, aggregate=Aggregate.MEAN, weights=DerivativeWeights.EQUAL):
     rng, fixed = np.random.default_rng(seed), aggregate is Aggregate.MEAN
     return multilinear(
-        game, passes=passes, q_low=q_low, aggregate=aggregate, batch=12, rng=rng, fixed_images=fixed
-    )
+        game, passes=passes, q_low=q_low, aggregate=aggregate, batch=12, rng=rng, fixed_images=fixed,
+        weights=weights,
+    )  # fmt: skip
 
 
 def run(game, seed, coalitions, **options):
     options = {"players": EVERYONE, "q_low": 0.0, **options}
     rng = np.random.default_rng(1000 + seed)
     return corrected(game, start_of(game, seed), coalitions=coalitions, rng=rng, **options)
+
+
+class Saturating:
+    """The logarithm of what is there, for every image: bends the more the less there is."""
+
+    shared_coalition = False
+
+    def __init__(self, seed: int, players: int = 7, images: int = 12) -> None:
+        self._worth = np.random.default_rng(seed).gamma(2.0, 0.2, size=(images, players))
+        self.num_players, self.num_images = players, images
+
+    def values(self, coalitions: np.ndarray) -> np.ndarray:
+        return np.log1p(coalitions.astype(float) @ self._worth.T)
+
+    def marginals(self, memberships: np.ndarray, images: np.ndarray) -> np.ndarray:
+        worth = self._worth[images]
+        return worth / (1.0 + (memberships * worth).sum(axis=1, keepdims=True))
+
+    def gains(self, q_low: float, q_high: float) -> np.ndarray:
+        """Expected gains (n,), the inclusion probability integrated by a fine grid."""
+        sets = (np.arange(128)[:, None] >> EVERYONE) & 1 == 1
+        value = self.values(sets).mean(axis=1)
+        q = q_low + (q_high - q_low) * (np.arange(400)[:, None] + 0.5) / 400
+        found = []
+        for player in EVERYONE:
+            without = np.flatnonzero(~sets[:, player])
+            size = sets[without].sum(axis=1)
+            chance = (q**size * (1 - q) ** (6 - size)).mean(axis=0)
+            found.append(chance @ (value[without + 2**player] - value[without]))
+        return np.array(found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("q_low", "q_high", "most"), [(0.0, 1.0, 0.8), (0.8, 1.0, 0.75)])
+def test_both_ends_of_a_step_alike_leave_less_bias_than_whichever_is_drawn(q_low, q_high, most, seed):
+    game = Saturating(seed)
+    truth = game.gains(q_low, q_high)
+    alike, drawn = (
+        np.linalg.norm(
+            multilinear(
+                game, passes=800, q_low=q_low, q_high=q_high, aggregate=Aggregate.MEAN, batch=12, weights=w,
+                rng=np.random.default_rng(1),
+            ).values - truth
+        )
+        for w in (DerivativeWeights.TRAPEZOIDAL, DerivativeWeights.EQUAL)
+    )  # fmt: skip
+    assert alike < most * drawn
+
+
+class Squared(Saturating):
+    """Minus the square of how far what is there is from enough, image by image."""
+
+    def values(self, coalitions: np.ndarray) -> np.ndarray:
+        return -np.square(3.0 - coalitions.astype(float) @ self._worth.T)
+
+    def marginals(self, memberships: np.ndarray, images: np.ndarray) -> np.ndarray:
+        worth = self._worth[images]
+        return 2.0 * worth * (3.0 - (memberships * worth).sum(axis=1, keepdims=True))
+
+
+def test_squares_are_told_without_bias_where_no_factor_is_limited():
+    """The trapezoidal rule is exact for them; what is drawn more often at one end is not."""
+    game = Squared(0)
+    truth = game.gains(0.35, 0.45)
+    for weights, is_right in ((DerivativeWeights.TRAPEZOIDAL, True), (DerivativeWeights.EQUAL, False)):
+        found = multilinear(
+            game, passes=800, q_low=0.35, q_high=0.45, aggregate=Aggregate.MEAN, batch=12, weights=weights,
+            fixed_images=True, rng=np.random.default_rng(1),
+        )  # fmt: skip
+        off = np.abs(found.values - truth) / found.standard_errors
+        assert bool(off.max() < 4.0) is is_right
+
+
+def test_means_by_the_shapley_law_add_up_where_the_ends_are_measured():
+    game = Bent()
+    options = {"passes": 4, "aggregate": Aggregate.MEAN, "batch": 12, "measure_ends": True}
+    found = multilinear(game, q_low=0.0, rng=np.random.default_rng(0), **options)
+    assert found.values.sum() == pytest.approx(found.grand_value - found.empty_value, abs=1e-12)
+    assert found.evaluations == 4 + 2
+    part = multilinear(game, q_low=0.5, rng=np.random.default_rng(0), **options)
+    bare = multilinear(game, q_low=0.5, rng=np.random.default_rng(0), **{**options, "measure_ends": False})
+    np.testing.assert_array_equal(part.values, bare.values)
+
+
+@pytest.mark.parametrize(("q_low", "q_high"), [(0.0, 1.0), (0.8, 1.0), (0.2, 0.6), (1.0, 1.0), (0.0, 0.0)])
+def test_weights_are_one_on_average_and_antithetic_coalitions_follow_the_same_law(q_low, q_high):
+    shape = (4000, 6, q_low, q_high)
+    one = draw_memberships(*shape, np.random.default_rng(0))
+    other = draw_memberships(*shape, np.random.default_rng(0), antithetic=True)
+    for drawn in (one, other):
+        np.testing.assert_allclose(drawn.weights.mean(axis=0), 1.0, atol=0.05)
+        np.testing.assert_allclose(drawn.memberships.mean(axis=0), (q_low + q_high) / 2, atol=0.04)
+    if (q_low, q_high) == (0.0, 1.0):
+        np.testing.assert_array_equal(one.memberships + other.memberships, 1.0)
 
 
 @pytest.mark.parametrize("coalitions", [3, 12, 32])
@@ -169,7 +264,13 @@ def test_only_means_by_gradients_can_be_corrected():
     other = semivalue(game, law=BetaLaw(a=1, b=2), max_evaluations=50, rng=np.random.default_rng(0))
     squared = start_of(game, 0, aggregate=Aggregate.RMS)
     short = start_of(Bent(players=5), 0)
-    for start, message in ((other, "by semivalue"), (squared, "rms over images"), (short, "has 5 players")):
+    weighted = start_of(game, 0, weights=DerivativeWeights.TRAPEZOIDAL)
+    for start, message in (
+        (other, "by semivalue"),
+        (weighted, "equal weights"),
+        (squared, "rms over images"),
+        (short, "has 5 players"),
+    ):
         with pytest.raises(UsageError, match=message):
             corrected(game, start, players=EVERYONE, coalitions=4, q_low=0.0, rng=np.random.default_rng(0))
     assert replace(squared, aggregate=Aggregate.MEAN).aggregate is Aggregate.MEAN
