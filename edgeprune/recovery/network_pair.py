@@ -80,7 +80,7 @@ class NetworkPair:
 
         def read() -> Iterable[Rows]:
             if not kept:
-                kept.extend(self._rows(request, picked, fits=fits))
+                kept.extend(_held_together(self._rows(request, picked, fits=fits), count))
             return kept
 
         return read
@@ -123,3 +123,31 @@ class NetworkPair:
             moments.add(kept[picked], wanted[picked])
         assert moments is not None
         return moments
+
+
+def _held_together(parts: Iterator[Rows], count: int) -> list[Rows]:
+    """All ``count`` rows in one block of memory a kind, cut as they came.
+
+    A few rows kept out of every chunk lie where the chunk was, so that the next one does not fit there any
+    more: on EfficientNet-Lite0 the process grew by up to 1.9 GB in a layer with 4 MB of rows.
+    """
+    blocks: dict[str, Tensor] = {}
+    found: list[Rows] = []
+    start = 0
+
+    def held(kind: str, value: Tensor) -> Tensor:
+        if kind not in blocks:
+            blocks[kind] = value.new_empty((count, *value.shape[1:]))
+        return blocks[kind][start : start + len(value)].copy_(value)
+
+    for part in parts:
+        found.append(
+            Rows(
+                inputs=held("inputs", part.inputs),
+                target=held("target", part.target),
+                shortcut=None if part.shortcut is None else held("shortcut", part.shortcut),
+                own_target=None if part.own_target is None else held("own_target", part.own_target),
+            )
+        )
+        start += len(part.inputs)
+    return found
