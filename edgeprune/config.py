@@ -96,6 +96,11 @@ def check_ratio(value: object) -> float:
     )
 
 
+def _shown(value: str) -> str:
+    """As it was typed; in quotes where nobody would see it."""
+    return value if value.strip() else repr(value)
+
+
 def parse_input_shape(value: object) -> tuple[int, ...]:
     """Shape of one image, (channels, height, width), from ``3x32x32``, ``3,32,32`` or a list.
 
@@ -159,8 +164,8 @@ def parse_bytes(value: str, *, option: str) -> int:
     size = int(float(found[1]) * unit) if found is not None and unit is not None else 0
     if size < 1:
         raise UsageError(
-            f"{option} {value} was given; accepted is a number with a unit, such as 2GB, 500MB or 1GiB (kB, "
-            "MB, GB: powers of 1000; KiB, MiB, GiB: powers of 1024)"
+            f"{option} {_shown(value)} was given; accepted is a number with a unit, such as 2GB, 500MB or "
+            "1GiB (kB, MB, GB: powers of 1000; KiB, MiB, GiB: powers of 1024)"
         )
     return size
 
@@ -178,8 +183,8 @@ def parse_latency(value: str, *, option: str) -> tuple[float | None, float | Non
     number = float(found[1]) if found is not None else 0.0
     if found is None or number <= 0.0:
         raise UsageError(
-            f"{option} {value} was given; accepted is a time with its unit, such as 40ms, 800us or 1.5s, or "
-            "a share of the original's latency, such as 50%"
+            f"{option} {_shown(value)} was given; accepted is a time with its unit, such as 40ms, 800us or "
+            "1.5s, or a share of the original's latency, such as 50%"
         )
     unit = found[2].lower()
     return (None, number / 100) if unit == "%" else (number * _TIMES_MS[unit], None)
@@ -195,7 +200,8 @@ def parse_finetune(value: str, *, option: str) -> Finetune:
     number = float(found[1]) if found is not None else 0.0
     if found is None or number <= 0.0 or (found[2] is None and not number.is_integer()):
         raise UsageError(
-            f"{option} {value} was given; accepted are steps, such as 250, or a time, such as 60s or 2min"
+            f"{option} {_shown(value)} was given; accepted are steps, such as 250, or a time, "
+            "such as 60s or 2min"
         )
     if found[2] is None:
         return Finetune(steps=int(number))
@@ -211,7 +217,7 @@ def parse_duration(value: str, *, option: str) -> float:
     found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)\s*", value, flags=re.IGNORECASE)
     if found is None or float(found[1]) <= 0.0:
         raise UsageError(
-            f"{option} {value} was given; accepted is a time with its unit, such as 90s or 10min"
+            f"{option} {_shown(value)} was given; accepted is a time with its unit, such as 90s or 10min"
         )
     return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2].lower()]
 
@@ -225,8 +231,8 @@ def parse_points(value: str, *, option: str) -> float:
     found = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?|\.\d+)\s*(%|points?|pp)?\s*", value, flags=re.IGNORECASE)
     if found is None or float(found[1]) > 100:
         raise UsageError(
-            f"{option} {value} was given; accepted are percentage points of accuracy from 0 to 100, such as "
-            "1 or 0.5%"
+            f"{option} {_shown(value)} was given; accepted are percentage points of accuracy from 0 to 100, "
+            "such as 1 or 0.5%"
         )
     return float(found[1])
 

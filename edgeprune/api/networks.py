@@ -142,6 +142,7 @@ def compress(
     )
     check_journal(run.options.output, resume=resume)
     prepared = with_effort(run, stages.prepare(run), trains=True)
+    stages.check_training(run, prepared)
     with_default_goal(run, prepared)
     if not run.options.budget.is_empty:
         kind = DefaultSearch if run.options.limits_by_default else BudgetSearch

@@ -31,10 +31,7 @@ def _copies(digests: Sequence[bytes], labels: Sequence[int] | None) -> list[str]
     copies = len(digests) - len(set(digests))
     if not copies:
         return []
-    remarks = [
-        f"{copies} of the {len(digests)} images are exact copies of others; a copy on either side of the "
-        "split makes the held-out figures look better than they are"
-    ]
+    remarks = [f"{copies} of the {len(digests)} images are exact copies of others; they tell nothing new"]
     if labels is not None and len(set(zip(digests, labels, strict=True))) > len(set(digests)):
         remarks.append("some copies of an image have different labels; check the labels")
     return remarks

@@ -26,7 +26,7 @@ from edgeprune.calibration.preprocess import (
     preprocess,
 )
 from edgeprune.calibration.source import ImageSource, RawImage
-from edgeprune.calibration.split import draw, held_out_count
+from edgeprune.calibration.split import draw, held_out_count, without_copies
 from edgeprune.cards import find_card, read_card
 from edgeprune.errors import CalibrationError, UsageError
 
@@ -218,11 +218,17 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     rng = np.random.default_rng([seed, 1])
     kept_back = draw(held_out_count(total, held_out_fraction), total, labels, rng)
     rest = sorted(set(range(total)) - set(kept_back))
+    kept_back, copies = without_copies(kept_back, rest, reading.digests)
+    if copies:
+        notes.append(
+            f"{len(copies)} held-out images are copies of others and do not count: {len(kept_back)} judge"
+        )
+        _log.warning("%s", notes[-1])
     # Any first few images of a part stand for all classes.
     parts = [[part[int(i)] for i in rng.permutation(len(part))] for part in (rest, kept_back)]
     reading.images.clear()
-    put_in_order(reading.store, [index for part in parts for index in part])
-    stored = torch.split(reading.store, [len(part) for part in parts])
+    put_in_order(reading.store, [index for part in (*parts, copies) for index in part])
+    stored = torch.split(reading.store, [*map(len, parts), len(copies)])[:2]
     fitting, held_out = (
         ImageBatch(images=own, labels=_labels_of(labels, part))
         for own, part in zip(stored, parts, strict=True)

@@ -29,6 +29,25 @@ def draw(count: int, total: int, labels: Sequence[int] | None, rng: np.random.Ge
     return sorted(drawn)
 
 
+def without_copies(
+    kept_back: Sequence[int], rest: Sequence[int], digests: Sequence[bytes]
+) -> tuple[list[int], list[int]]:
+    """Images of ``kept_back`` that are not in ``rest`` and not twice among them, and the others.
+
+    A copy of an image that a network was fitted to tells nothing of images that it has not seen, and two of
+    one image no more than one. One image stays in any case.
+    """
+    seen = {digests[i] for i in rest}
+    judging: list[int] = []
+    copies: list[int] = []
+    for index in kept_back:
+        (copies if digests[index] in seen else judging).append(index)
+        seen.add(digests[index])
+    if not judging:
+        judging.append(copies.pop(0))
+    return judging, copies
+
+
 def held_out_count(total: int, fraction: float) -> int:
     """How many of ``total`` images are kept back: at least one, and at least one is left."""
     return min(max(round(total * fraction), 1), total - 1)

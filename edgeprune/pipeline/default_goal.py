@@ -26,6 +26,7 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
     options = run.options
     if options.ratio is not None or not options.budget.is_empty:
         return
+    empty_plan(prepared.coupling)  # a model without channels to remove must fail before minutes of ranking
     reason = _nothing_to_count(prepared)
     if reason is not None:
         run.note(
@@ -33,7 +34,6 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
             f"{DEFAULT_RATIO:.0%} of the MACs are removed, whatever that loses (--ratio: another share)"
         )
         return
-    empty_plan(prepared.coupling)  # a model without channels to remove must fail before minutes of ranking
     run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS), limits_by_default=True)
 
 

@@ -60,7 +60,24 @@ def read_given(options: CompressOptions) -> GivenRanking | None:
             f"{shown} has the layers {', '.join(report.settings.layers)} alone; accepted is one of all "
             "layers: rank without --layer"
         )
+    _check_whole(report, shown)
     return GivenRanking(path=path, report=report, scores=_chosen(report, options.criterion, shown))
+
+
+def _check_whole(report: RankingReport, shown: str) -> None:
+    """Refuse a ranking in which a figure of a channel is missing, or is one too many."""
+    wanted = [(group.name, len(group.channels)) for group in report.groups]
+    for criterion in report.criteria:
+        found = [(group.group, len(group.values)) for group in criterion.groups]
+        lengths = [
+            {len(g.values), len(g.removal_costs), len(g.standard_errors or g.values)}
+            for g in criterion.groups
+        ]
+        if found != wanted or any(len(each) > 1 for each in lengths):
+            raise UsageError(
+                f"{shown} is damaged: {criterion.name} has not one figure for each channel of each group; "
+                "rank again"
+            )
 
 
 def _chosen(report: RankingReport, name: str | None, shown: str) -> CriterionScores:

@@ -34,8 +34,12 @@ class NoReport:
     """Of a stage that only gives a network."""
 
 
-def kept_ranking(run: Run, journals: Journals | None, ratio: float, make: Callable[[], Ranking]) -> Ranking:
+def kept_ranking(
+    run: Run, journals: Journals | None, ratio: float, players: int, make: Callable[[], Ranking]
+) -> Ranking:
     """The ranking for a cut of ``ratio`` of the MACs: that on file, or one made now and kept, with its notes.
+
+    ``players``: how many it ranks.
 
     Raises:
         UsageError: the file is damaged.
@@ -50,6 +54,8 @@ def kept_ranking(run: Run, journals: Journals | None, ratio: float, make: Callab
         try:
             # Figures that are not finite are words in JSON.
             arrays = {n: np.array([float(v) for v in record["ranking"][n]]) for n in _ARRAYS}
+            if any(len(array) != players for array in arrays.values()):
+                raise ValueError("figures of another number of channels")
             found = from_jsonable(Ranking, {**record["ranking"], **arrays})
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(path) from error

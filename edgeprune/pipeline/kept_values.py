@@ -67,7 +67,7 @@ def kept_values(
         journals.remove_if_empty()
         if not journals.folder.exists():
             raise
-        kept = f"{journals.kept} are kept" if journals.kept else "what was kept before is still"
+        kept = _are_kept(journals.kept) if journals.kept else "what was kept before is still"
         raise KeyboardInterrupt(
             f"{kept} in {journals.folder}; run the same command with --resume to go on"
         ) from stopped
@@ -81,12 +81,17 @@ def kept_values(
             f"no more coalition values can be kept in {str(journals.folder)!r} ({error.strerror}); those "
             "that are there stay: make room, and run the same command with --resume to go on"
         ) from error
-    except Exception:
-        if journals.kept:
-            _log.warning("%s are kept in %s; --resume goes on from there", journals.kept, journals.folder)
+    except Exception as error:
+        if journals.kept and not isinstance(error, UsageError):  # which says itself what to do
+            _log.warning("%s in %s; --resume goes on from there", _are_kept(journals.kept), journals.folder)
         journals.remove_if_empty()
         raise
     journals.remove()
+
+
+def _are_kept(kept: str) -> str:
+    is_one_thing = kept.startswith("the ") and ", " not in kept and " and " not in kept
+    return f"{kept} {'is' if is_one_thing else 'are'} kept"
 
 
 def decisions(run: Run, prepared: Prepared) -> dict[str, str]:

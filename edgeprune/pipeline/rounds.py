@@ -66,8 +66,9 @@ class RoundsRanker:
         if ratio not in self._known:
             with torch.no_grad():
                 self._known[ratio] = kept_ranking(
-                    self._run, self._journals, ratio, lambda: self._ranked(ratio)
-                )
+                    self._run, self._journals, ratio, self._prepared.coupling.num_players,
+                    lambda: self._ranked(ratio),
+                )  # fmt: skip
             gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
         return self._known[ratio]
 

@@ -231,7 +231,6 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
         )
         parity.require(figures_found)
     images = split_for_recovery(run, prepared)
-    _check_training(run, images)
     recovering = images
     if run.options.finetune is not None:
         recovering = images.without_deciding(torch.Generator().manual_seed(run.options.seed))
@@ -258,13 +257,16 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
     return found if run.options.finetune is None else _finetune(run, prepared, planned, found, images)
 
 
-def _check_training(run: Run, images: SplitImages) -> None:
-    """Refuse training that nobody could tell when to stop.
+def check_training(run: Run, prepared: Prepared) -> None:
+    """Refuse training that nobody could tell when to stop, before anything is ranked.
 
     Raises:
         CalibrationError: too few images to keep some back.
     """
-    if run.options.finetune is None or len(images.deciding) >= LEAST_DECIDING:
+    if run.options.finetune is None:
+        return
+    images = split_for_recovery(run, prepared)
+    if len(images.deciding) >= LEAST_DECIDING:
         return
     raise CalibrationError(
         f"--finetune keeps {LEAST_DECIDING} images back to know when to stop, and there are "

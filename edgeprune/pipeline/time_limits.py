@@ -140,6 +140,8 @@ def _cut(
         exact_image_evaluations=int(factor * settings.exact_image_evaluations),
     )
     made = total_passes(game, found) if values else cost_passes(found)
+    if made >= wanted:
+        return _Choice()
     least = (
         "" if made * pass_s <= allowed_s + pass_s else ", the least that tells anything, which takes longer"
     )
@@ -231,6 +233,6 @@ def note_if_exceeded(run: Run) -> None:
     limit = run.options.max_time_s
     if limit is not None and run.elapsed_s > limit:
         run.note(
-            f"--max-time of {limit:.0f} s was exceeded: the run took {run.elapsed_s:.0f} s; what it needs at "
+            f"--max-time of {limit:.3g} s was exceeded: the run took {run.elapsed_s:.3g} s; what it needs at "
             "least is not cut"
         )

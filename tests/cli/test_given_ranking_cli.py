@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from small_project import sentence, snapshot
+
+from edgeprune.errors import UsageError
+from edgeprune.pipeline.given_rankings import read_given
+from edgeprune.pipeline.state import CompressOptions
 
 MODEL = ("small.pt", "--arch", "nets.py:small")
 DATA = ("--calibration", "grey.npz", "--threads", "1")
@@ -174,3 +179,48 @@ def test_a_search_of_a_budget_goes_by_it_too(ranking: Path, project: Path, tmp_p
     assert found.ranking.origin is not None
     assert found.ranking.origin.criterion == "l1"
     assert not any(time.stage == "rank" for time in found.stage_times)
+
+
+def damaged(data: Any) -> Any:
+    """Names of damage and rankings of the right types that lack a figure or have one too many."""
+
+    def scores(found: Any, group: int = 0) -> Any:
+        return found["criteria"][0]["groups"][group]
+
+    def emptied(found: Any) -> None:
+        found["criteria"][-1]["groups"] = []
+
+    changes: dict[str, Any] = {
+        f"{how} {name}": lambda f, n=name, c=cut: scores(f).update({n: c(scores(f)[n])})
+        for name in ("values", "removal_costs")
+        for how, cut in (
+            ("short", lambda x: x[:-1]),
+            ("one", lambda x: x[:1]),
+            ("no", lambda _x: []),
+            ("long", lambda x: [*x, 0.5]),
+        )
+    }
+    changes["a group fewer"] = lambda f: f["criteria"][0]["groups"].pop()
+    changes["a group twice"] = lambda f: f["criteria"][0]["groups"].append(scores(f))
+    changes["groups swapped"] = lambda f: f["criteria"][0]["groups"].reverse()
+    changes["another name"] = lambda f: scores(f).update(group="elsewhere")
+    changes["one error"] = lambda f: scores(f).update(standard_errors=[0.1])
+    changes["no groups"] = emptied
+    for name, change in changes.items():
+        found = json.loads(json.dumps(data))
+        change(found)
+        yield name, found
+
+
+def test_a_ranking_without_one_figure_a_channel_is_refused(
+    ranking: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    path, names = tmp_path / "ranking.json", []
+    for name, found in damaged(json.loads((ranking / "ranking.json").read_text())):
+        path.write_text(json.dumps(found))
+        with pytest.raises(UsageError, match=r"is damaged: .* has not one figure for each channel"):
+            read_given(cast(CompressOptions, SimpleNamespace(ranking=path, criterion=None)))
+        names.append(name)
+    assert len(names) == 14
+    done = edgeprune("compress", *SMALL, "--ranking", str(path), "-o", str(tmp_path / "out"))
+    assert "is damaged" in sentence(done, 2)

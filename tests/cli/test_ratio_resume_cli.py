@@ -161,3 +161,13 @@ def test_nothing_to_resume_begins_anew(project: Path, tmp_path: Path, edgeprune:
     done = edgeprune(*SMALL, "--ratio", "0.25", "--resume", "-o", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))
+
+
+def test_training_with_too_few_images_is_refused_before_anything_is_ranked(
+    tmp_path: Path, edgeprune: Any
+) -> None:
+    few = ("--max-images", "8", "--finetune", "3s", "--ratio", "0.25")
+    done = edgeprune(*SMALL, *few, "-o", str(tmp_path / "out"))
+    assert "--finetune keeps 8 images back" in sentence(done, 4)
+    assert "] rank" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

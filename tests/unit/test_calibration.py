@@ -589,6 +589,7 @@ def test_advice(tmp_path: Path) -> None:
     labels[1] = 1
     found = load_calibration(save_npz(tmp_path / "a.npz", images, labels=labels), preprocessing=PLAIN)
     assert noted(found, "1 of the 40 images are exact copies")
+    assert len(found.fitting) + len(found.held_out) in (39, 40)
     assert noted(found, "copies of an image have different labels")
     assert noted(found, "1 images have a single value everywhere, such as image 2")
     assert noted(found, "strongly unbalanced: 37 images of label 0, 3 of label 1")
@@ -705,3 +706,24 @@ def test_images_are_put_in_order_in_place(order: list[int]) -> None:
     put_in_order(images, order)
     assert torch.equal(images, expected)
     assert images.data_ptr() == place
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_held_out_images_are_distinct_and_no_copies_of_those_to_fit_with(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chosen = pictures(30, seed=seed)[rng.integers(0, 30, 120)]
+    found = load_calibration(save_npz(tmp_path / "copies.npz", chosen), preprocessing=PLAIN, seed=seed)
+    fitting, held = ({i.numpy().tobytes() for i in part.images} for part in (found.fitting, found.held_out))
+    assert len(held) == len(found.held_out)
+    assert len(held) == 1 or not held & fitting
+    left_out = 120 - len(found.fitting) - len(found.held_out)
+    assert len(found.fitting) == 90
+    assert noted(
+        found, f"{left_out} held-out images are copies of others and do not count: {len(held)} judge"
+    )
+
+
+def test_of_copies_alone_one_is_held_out(tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "copies.npz", np.repeat(pictures(1), 40, axis=0))
+    found = load_calibration(path, preprocessing=PLAIN)
+    assert (len(found.fitting), len(found.held_out)) == (30, 1)

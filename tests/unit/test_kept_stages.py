@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import networks as nets
@@ -17,6 +18,7 @@ from edgeprune.errors import UsageError
 from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
 from edgeprune.pipeline.state import CompressOptions, Run
 
+PLAYERS = 4
 RANKING = Ranking(
     values=np.array([1 / 3, 2e-300, 0.0, -5.0]),
     standard_errors=np.array([0.1, float("nan"), float("inf"), 2.0]),
@@ -70,8 +72,8 @@ def test_a_ranking_comes_back_to_the_bit_with_the_notes_on_it(journals: Journals
         first.note("one round fewer")
         return RANKING
 
-    assert kept_ranking(first, journals, 0.5, make) is RANKING
-    found = kept_ranking(later, journals, 0.5, never)
+    assert kept_ranking(first, journals, 0.5, PLAYERS, make) is RANKING
+    found = kept_ranking(later, journals, 0.5, PLAYERS, never)
     for field in dataclasses.fields(Ranking):
         one, two = getattr(found, field.name), getattr(RANKING, field.name)
         if isinstance(two, np.ndarray):
@@ -82,7 +84,7 @@ def test_a_ranking_comes_back_to_the_bit_with_the_notes_on_it(journals: Journals
     assert later.notes == ["one round fewer"]
     assert journals.kept == "the ranking"
     with pytest.raises(AssertionError, match="on file"):
-        kept_ranking(later, journals, 0.35, never)
+        kept_ranking(later, journals, 0.35, PLAYERS, never)
 
 
 def test_a_network_comes_back_for_the_same_channels_only(journals: Journals, bare: GraphModule) -> None:
@@ -129,11 +131,26 @@ def test_damaged_files_are_told(journals: Journals, bare: GraphModule) -> None:
             ask()
     (journals.folder / "ranking-0.25.json").write_text('{"notes": [], "ranking": {"values": [1]}}')
     with pytest.raises(UsageError, match=r"ranking-0\.25\.json' is damaged"):
-        kept_ranking(run(), journals, 0.25, never)
+        kept_ranking(run(), journals, 0.25, PLAYERS, never)
+
+
+@pytest.mark.parametrize("name", ["values", "standard_errors", "removal_costs"])
+@pytest.mark.parametrize("change", ["fewer", "more", "none"])
+def test_a_ranking_of_another_number_of_channels_is_damaged(
+    journals: Journals, name: str, change: str
+) -> None:
+    kept_ranking(run(), journals, 0.5, PLAYERS, lambda: RANKING)
+    path = journals.folder / "ranking-0.5.json"
+    record = json.loads(path.read_text())
+    figures = record["ranking"][name]
+    record["ranking"][name] = {"fewer": figures[:-1], "more": [*figures, 1.0], "none": []}[change]
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r"ranking-0\.5\.json' is damaged"):
+        kept_ranking(run(), journals, 0.5, PLAYERS, never)
 
 
 def test_without_a_journal_nothing_is_kept(bare: GraphModule, tmp_path: Path) -> None:
-    assert kept_ranking(run(), None, 0.5, lambda: RANKING) is RANKING
+    assert kept_ranking(run(), None, 0.5, PLAYERS, lambda: RANKING) is RANKING
     assert kept_network(run(), None, "x", bare, (), RecoveryReport, lambda: (bare, REPORT)) == (bare, REPORT)
 
 
@@ -144,6 +161,6 @@ def test_a_journal_that_nothing_came_into_goes_with_the_folders_made_for_it(
     assert journals.folder.is_dir()
     journals.remove_if_empty()
     assert list(tmp_path.iterdir()) == []
-    kept_ranking(run(), journals, 0.5, lambda: RANKING)
+    kept_ranking(run(), journals, 0.5, PLAYERS, lambda: RANKING)
     journals.remove_if_empty()
     assert (journals.folder / "ranking-0.5.json").exists()
