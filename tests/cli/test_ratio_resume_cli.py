@@ -170,4 +170,4 @@ def test_training_with_too_few_images_is_refused_before_anything_is_ranked(
     done = edgeprune(*SMALL, *few, "-o", str(tmp_path / "out"))
     assert "--finetune keeps 8 images back" in sentence(done, 4)
     assert "] rank" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("out*"))
