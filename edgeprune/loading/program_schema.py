@@ -141,6 +141,8 @@ class _Walk:
         self.check(fields[name], value[name], place)
 
     def _record(self, kind: type, value: dict[str, Any], field: str) -> None:
+        if kind is schema.PayloadMeta and (value.get("use_pickle") is not False or _is_pickled(value)):
+            raise UnsafePartError("pickled objects")
         fields = _fields(kind)
         for name, item in value.items():
             if name not in fields:
@@ -148,8 +150,6 @@ class _Walk:
             self.check(fields[name], item, f"{kind.__name__}.{name}")
         if kind is schema.Node:
             _check_power(value)
-        if kind is schema.PayloadMeta and value.get("use_pickle") is not False:
-            raise UnsafePartError("pickled objects")
 
     def _leaf(self, kind: Any, value: Any, field: str) -> None:
         if kind is str:
@@ -184,6 +184,10 @@ def _check_text(value: Any, rule: Rule, field: str) -> None:
     if not fits:
         what = "the size" if rule is is_size else "the text"
         raise UnsafePartError(f"{what} {_shown(value)} in {field}")
+
+
+def _is_pickled(payload: dict[str, Any]) -> bool:
+    return str(payload.get("path_name")).startswith(("custom_obj", "opaque_obj"))
 
 
 def _check_power(node: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """Texts of a torch.export archive, one rule for each use that torch makes of them.
 
 Names of nodes stand unquoted in the Python that torch generates; names of parameters stand there as
-attributes, in quotes where they are no identifiers. Python takes full-width and other letters for ASCII (NFKC),
-so only ASCII counts. Remarks (stack traces, modules, origins) are kept as they are and become comments of that
-Python at most, which only a line break could end: they may be any printable lines.
+attributes, in quotes where they are no identifiers. Python takes full-width and other letters for ASCII
+(NFKC), so only ASCII counts. Remarks (stack traces, modules, origins) are kept as they are and become at most
+comments of that Python, which only a line break could end: they may be any printable lines.
 """
 
 from __future__ import annotations
