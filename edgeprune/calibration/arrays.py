@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -83,7 +84,8 @@ def _read(path: Path) -> tuple[Array, Array | None]:
     except ZipFaultError as fault:
         raise CalibrationError(f"{str(path)!r} {fault}; copy or save it again") from fault
     except (
-        *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError),
+        *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError),
+        *(MemoryError, RecursionError, tokenize.TokenError),
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):

@@ -16,7 +16,7 @@ from edgeprune.errors import CalibrationError
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """File names that count as images, in any case."""
 
-_FORMATS = ("BMP", "DIB", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "GIF")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Whatever a file is called: Pillow would start other programs for some of the formats that it knows."""
 
 _IGNORED_FOLDERS = ("__MACOSX",)

@@ -23,8 +23,8 @@ def check_growth(float_bytes: int, file_bytes: int, *, len_text: str) -> None:
     if float_bytes > accepted_bytes:
         raise CalibrationError(
             f"{len_text} has {file_bytes / 2**20:.1f} MiB and its images would take "
-            f"{float_bytes / 2**30:.1f} GiB, and at most {accepted_bytes / 2**30:.1f} GiB are accepted for its "
-            "size; save real images, uncompressed with numpy.savez if they hardly differ"
+            f"{float_bytes / 2**30:.1f} GiB, and at most {accepted_bytes / 2**30:.1f} GiB are accepted for "
+            "its size; save real images, uncompressed with numpy.savez if they hardly differ"
         )
 
 

@@ -130,7 +130,7 @@ TENSORS: dict[str, tuple[torch.Tensor, str]] = {
 def test_unusual_tensors_are_named(kind: str) -> None:
     tensor, part = TENSORS[kind]
     torch.save(changed("0.weight", tensor), "w.pt")
-    refused("w.pt", "'0.weight'", part, "accepted are")
+    refused("w.pt", "'0.weight'", part, "accepted")
 
 
 def test_half_precision_and_counters_of_another_type_still_load() -> None:
@@ -203,10 +203,6 @@ def plain(names: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     return Path("a.zip").read_bytes()
 
 
-def bomb() -> bytes:
-    return plain({"x/data.pkl": bytes(400 << 20)}, zipfile.ZIP_DEFLATED)
-
-
 def overlapping() -> bytes:
     data = bytearray(plain({"a": b"1234", "b": b"1234"}))
     second = data.rindex(b"PK\x01\x02")
@@ -227,7 +223,7 @@ def edited(offset: int, value: bytes) -> Callable[[], bytes]:
 
 
 ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "bomb": (bomb, "unpacks to 400 MiB"),
+    "bomb": (edited(24, struct.pack("<L", 400 << 20)), "unpacks to 400 MiB"),
     "members that overlap": (overlapping, "overlap|two names"),
     "something before": (lambda: b"PK\x03\x04" + bytes(60) + plain({"a": b"1"}), "two directories"),
     "archive behind another": (lambda: plain({"a": b"1"}) + plain({"b": b"2"}), "two directories"),
@@ -266,9 +262,9 @@ def test_an_archive_of_images_that_grows_without_measure_is_refused() -> None:
     np.savez_compressed("a.npz", images=np.zeros((220, 3, 512, 512), np.uint8))
     with pytest.raises(CalibrationError, match=r"would take 0\.6 GiB"):
         load_calibration("a.npz")
-    labels = np.zeros(40 << 20, np.int64)
+    labels = np.zeros(34 << 20, np.int64)
     np.savez_compressed("b.npz", images=np.zeros((4, 3, 8, 8), np.uint8), labels=labels)
-    with pytest.raises(CalibrationError, match="unpacks to 320 MiB"):
+    with pytest.raises(CalibrationError, match="unpacks to 272 MiB"):
         load_calibration("b.npz")
 
 
