@@ -1,4 +1,4 @@
-"""Crafted and damaged files on the real process: status 3 or 4, one sentence, and nothing of theirs has run."""
+"""Crafted and damaged files on the real process: status 3 or 4, one sentence, and nothing of theirs runs."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def wide_size() -> None:
     wide = "".join(chr(ord(c) + 0xFEE0) for c in "eval")
     text = json.dumps(f"Max({wide}('1'), {PAYLOAD})").encode()
 
-    exported(
-        lambda n, data: re.sub(rb'("expr_str": )"[^"]*"', rb"\1" + text, data) if "models" in n else data
-    )
+    def change(member: str, data: bytes) -> bytes:
+        changed = re.sub(rb'"expr_str": "[^"]*"', lambda _: b'"expr_str": ' + text, data)
+        return changed if "/models/" in member else data
+
+    exported(change)
 
 
 def operator() -> None:

@@ -259,13 +259,9 @@ def test_plain_archives_pass() -> None:
 
 
 def test_an_archive_of_images_that_grows_without_measure_is_refused() -> None:
-    np.savez_compressed("a.npz", images=np.zeros((220, 3, 512, 512), np.uint8))
+    np.savez_compressed("a.npz", images=np.zeros((190, 3, 512, 512), np.uint8))
     with pytest.raises(CalibrationError, match=r"would take 0\.6 GiB"):
         load_calibration("a.npz")
-    labels = np.zeros(34 << 20, np.int64)
-    np.savez_compressed("b.npz", images=np.zeros((4, 3, 8, 8), np.uint8), labels=labels)
-    with pytest.raises(CalibrationError, match="unpacks to 272 MiB"):
-        load_calibration("b.npz")
 
 
 def headed(shape: str) -> None:
