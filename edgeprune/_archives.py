@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import io
 import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from edgeprune.errors import ModelLoadError
 
@@ -105,18 +105,32 @@ def _zip_kind(path: Path) -> FileKind:
 
 def pickled_globals(path: Path) -> tuple[str, ...]:
     """Dotted names that a checkpoint's pickle would import, in order, without running it."""
+    try:
+        with path.open("rb") as stream:
+            return _all_globals(stream)
+    except OSError:
+        return ()
+
+
+def names_bytearray(stream: IO[bytes]) -> bool:
+    """Whether a pickle makes a ``bytearray``, which can be of any size: torch's restricted reader lets it."""
+    return any(name.rpartition(".")[2] == "bytearray" for name in _all_globals(stream))
+
+
+def _all_globals(stream: IO[bytes]) -> tuple[str, ...]:
     names: dict[str, None] = {}
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive:
                 members = [n for n in archive.namelist() if n.endswith("data.pkl")]
                 for member in members:
-                    with archive.open(member) as stream:
-                        names.update(dict.fromkeys(_globals(stream)))
+                    with archive.open(member) as content:
+                        names.update(dict.fromkeys(_globals(content)))
         else:
-            with path.open("rb") as stream:
-                while stream.peek(1):
-                    names.update(dict.fromkeys(_globals(stream)))
+            size_bytes = stream.seek(0, io.SEEK_END)
+            stream.seek(0)
+            while stream.tell() < size_bytes:
+                names.update(dict.fromkeys(_globals(stream)))
     except (ValueError, zipfile.BadZipFile, OSError):
         # The storages follow the pickles in the old format: what was read until there is the answer.
         pass
@@ -147,64 +161,3 @@ def foreign_globals_text(path: Path) -> str:
     shown = ", ".join(foreign[:_GLOBALS_SHOWN])
     more = len(foreign) - _GLOBALS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-_CALLABLE_IN_SIZES = re.compile(
-    r"(Floor|Clean|IntTrue|FloatTrue)Div|(Python)?Mod|ModularIndexing|Max|Min|Eq|Ne|[LG][te]|And|Or|Not"
-    r"|Where|Identity|Piecewise|(Float)?Pow|PowByNatural|Mul|Add|Abs|ToFloat|(Trunc|Ceil|Floor|Round)To\w+"
-    r"|RoundDecimal|floor|ceiling|Rational|Integer|Float|Symbol"
-    r"|(Strict)?(Greater|Less)Than|Equality|Unequality"
-)
-_SIZE_EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=!&|~.]*")
-_NOT_ARITHMETIC = re.compile(r"__|\)\s*\(|[A-Za-z_)]\s*\.|\.\s*[A-Za-z_]|\b(lambda|import|for|if|else)\b")
-
-
-def unsafe_export_parts(path: Path) -> str | None:
-    """What in a torch.export archive would run code on loading beyond its pickles, or ``None``.
-
-    torch runs compiled libraries and pickled objects found in the archive and evaluates the texts of its
-    symbolic sizes as Python; a size is accepted when it is plain arithmetic on the operators of sympy.
-
-    Raises:
-        ModelLoadError: the archive is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            # Two readers may pick different members of the same name.
-            if len({name.lower() for name in names}) != len(names):
-                return "two members of the same name"
-            for name in names:
-                if "/data/aotinductor/" in f"/{name}":
-                    return "compiled code"
-                if name.endswith(".json") or "/models/" in f"/{name}":
-                    reason = _unsafe_json(json.loads(archive.read(name)))
-                    if reason:
-                        return reason
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise ModelLoadError(f"{str(path)!r} is a damaged torch.export archive ({error})") from error
-    return None
-
-
-def _unsafe_json(value: Any) -> str | None:
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, list):
-            pending.extend(item)
-        elif isinstance(item, dict):
-            pending.extend(item.values())
-            expression, file_name = item.get("expr_str"), item.get("path_name")
-            if isinstance(expression, str) and not _is_arithmetic(expression):
-                return f"the size {expression[:60]!r}"
-            if isinstance(file_name, str) and re.match(r"(custom|opaque)_obj", file_name):
-                return "pickled objects"
-    return None
-
-
-def _is_arithmetic(expression: str) -> bool:
-    expression = re.sub(r"'([\w.+-]+)'", r"\1", expression)  # names and decimals are quoted
-    if not _SIZE_EXPRESSION.fullmatch(expression) or _NOT_ARITHMETIC.search(expression):
-        return False
-    called = re.findall(r"([A-Za-z_]\w*)\s*\(", expression)
-    return all(_CALLABLE_IN_SIZES.fullmatch(name) for name in called)

@@ -253,7 +253,9 @@ def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.Complete
     context.set_forkserver_preload(["warm"])
     process = context.Process(target=_command, args=(arguments, cwd, environment(scratch), files))
     # The server starts with the first process; it does not look where sys.path does, and says nothing of it.
-    with patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):
+    # Its code is that of this checkout, whichever one is installed.
+    places = os.pathsep.join(map(str, Path(__file__).resolve().parents[:2]))
+    with patch.dict(os.environ, {"PYTHONPATH": places}):
         process.start()
     process.join(timeout=200)
     assert process.exitcode is not None, "the command hangs"

@@ -9,6 +9,7 @@ from torch import nn
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.graph.inputs import input_shapes
+from edgeprune.graph.plugins import ruled_operators
 from edgeprune.loading import load_model
 from edgeprune.pipeline import network_graph
 from edgeprune.pipeline.examination import inspect_loaded
@@ -48,6 +49,7 @@ def inspect(
         input_shape=None
         if input_shape is None or takes_several(input_shape)
         else input_shapes(input_shape)[0],
+        operators=ruled_operators(),
     )
     return inspect_loaded(
         loaded,

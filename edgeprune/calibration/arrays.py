@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,8 +13,9 @@ import numpy as np
 import torch
 
 from edgeprune._archives import FileKind, detect_kind
+from edgeprune._zips import IMAGE_LIMITS, ZipFaultError, check_zip
 from edgeprune.calibration.folders import IMAGE_EXTENSIONS
-from edgeprune.calibration.limits import check_memory
+from edgeprune.calibration.limits import check_growth, check_memory
 from edgeprune.calibration.pixels import channels_first, check_values
 from edgeprune.calibration.source import ACCEPTED, ImageSource, RawImage
 from edgeprune.errors import CalibrationError, ModelLoadError
@@ -66,6 +69,7 @@ def _check_kind(path: Path) -> None:
 
 def _read(path: Path) -> tuple[Array, Array | None]:
     try:
+        check_zip(path, IMAGE_LIMITS)
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as data:
             if IMAGES not in data.files:
                 found = ", ".join(repr(name) for name in data.files)
@@ -73,18 +77,42 @@ def _read(path: Path) -> tuple[Array, Array | None]:
                     f"{str(path)!r} has no array {IMAGES!r}; it has {found}: save it with "
                     "numpy.savez(path, images=..., labels=...)"
                 )
-            shape, dtype = _header(archive, f"{IMAGES}.npy")
-            check_memory(int(np.prod(shape, dtype=np.float64) * dtype.itemsize), len_text=f"{path.name!r}")
+            _check_sizes(archive, path, data.files)
             return data[IMAGES], data[LABELS] if LABELS in data.files else None
     except CalibrationError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except ZipFaultError as fault:
+        raise CalibrationError(f"{str(path)!r} {fault}; copy or save it again") from fault
+    except (
+        *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError),
+        *(MemoryError, RecursionError, tokenize.TokenError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise CalibrationError(
                 f"{str(path)!r} holds Python objects, which are not loaded since that could run code; "
                 "save plain arrays: all images of one size, as uint8 or float32"
             ) from error
         raise CalibrationError(f"{str(path)!r} is damaged ({error}); copy or save it again") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path, names: list[str]) -> None:
+    """What the arrays would take, as their headers and the archive's directory say."""
+    for name in {IMAGES, LABELS} & set(names):
+        shape, dtype = _header(archive, f"{name}.npy")
+        if dtype.hasobject:
+            continue  # refused by NumPy
+        elements = math.prod(shape)
+        stored_bytes = elements * dtype.itemsize
+        if min(shape, default=0) < 0 or stored_bytes > archive.getinfo(f"{name}.npy").file_size:
+            raise CalibrationError(
+                f"{str(path)!r} is damaged (the array {name!r} is shorter than its shape {shape}); "
+                "copy or save it again"
+            )
+        float_bytes = elements * np.dtype(np.float32).itemsize
+        check_growth(float_bytes, path.stat().st_size, len_text=f"{path.name!r}")
+        converted = 0 if dtype == np.uint8 else float_bytes
+        check_memory(max(stored_bytes, converted), len_text=f"{path.name!r}")
 
 
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from edgeprune.errors import CalibrationError
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """File names that count as images, in any case."""
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Whatever a file is called: Pillow would start other programs for some of the formats that it knows."""
 
 _IGNORED_FOLDERS = ("__MACOSX",)
 _IGNORED_FILES = ("card.toml", "Thumbs.db", "desktop.ini")
@@ -32,7 +36,7 @@ def open_folder(folder: Path) -> ImageSource:
         entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
         raise CalibrationError(f"the folder {str(folder)!r} cannot be read ({error.strerror})") from error
-    top = [p for p in entries if p.is_file()]
+    top = [p for p in entries if not p.is_dir()]
     names = [p.name for p in entries if p.is_dir() and p.name not in _IGNORED_FOLDERS]
     nested = {name: _files_below(folder / name) for name in names}
     notes = _left_out((*top, *(p for files in nested.values() for p in files)), folder)
@@ -126,14 +130,25 @@ def _source(
 
 
 def _read_file(path: Path, label: int | None) -> RawImage:
+    if not path.is_file():
+        # Opening a named pipe would wait for whoever writes into it.
+        raise CalibrationError(
+            f"the image {str(path)!r} is no regular file (a pipe, a socket, a device or a link to nothing); "
+            "replace or remove it"
+        )
     try:
-        with Image.open(path) as image:
-            pixels = from_pil(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                pixels = from_pil(image)
     except UnidentifiedImageError as error:
         raise CalibrationError(
             f"{str(path)!r} is no image that Pillow can read, or is damaged; replace or remove it"
         ) from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (
+        *(OSError, ValueError, SyntaxError, EOFError),
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    ) as error:
         raise CalibrationError(
             f"the image {str(path)!r} cannot be read ({error}); replace or remove it"
         ) from error

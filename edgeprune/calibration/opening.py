@@ -26,6 +26,8 @@ def open_source(source: Any, *, wanted: int | None) -> ImageSource:
     path = Path(source).expanduser()
     if path.is_dir():
         return open_folder(path)
+    if path.exists() and not path.is_file():
+        raise CalibrationError(f"{str(source)!r} is neither a folder nor a regular file; {ACCEPTED}")
     if path.exists():
         return open_arrays(path, wanted=wanted)
     if _FUNCTION.fullmatch(str(source)):

@@ -6,6 +6,7 @@ import functools
 from importlib import metadata
 
 from edgeprune.errors import UsageError
+from edgeprune.graph.rules import RULES
 
 ENTRY_POINT_GROUP = "edgeprune.rules"
 
@@ -31,3 +32,13 @@ def load_rule_plugins() -> tuple[str, ...]:
             ) from error
         found.append(entry.name)
     return tuple(found)
+
+
+def ruled_operators() -> frozenset[str]:
+    """Ops of other packages (``namespace::op``) that have a rule, from plug-ins, too.
+
+    Raises:
+        UsageError: see :func:`load_rule_plugins`.
+    """
+    load_rule_plugins()
+    return frozenset(name for name in RULES if "::" in name)

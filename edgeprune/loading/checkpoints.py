@@ -13,14 +13,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from edgeprune._archives import FileKind, foreign_globals_text
+from edgeprune._archives import FileKind, foreign_globals_text, names_bytearray
 from edgeprune.errors import ModelLoadError
 from edgeprune.imports import first_line, importable
+from edgeprune.loading.tensors import check_conversion
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 _AVERAGED_WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _LISTED = 5
+_DEEPEST = 8
+_LONGEST_KEY = 100
 
 
 def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
@@ -37,6 +40,8 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
             raise ModelLoadError(
                 f"{name!r} is a damaged safetensors file ({first_line(error)}); copy or download it again"
             ) from error
+    if not trust_pickle:
+        _check_pickle(path)
     try:
         with importable(Path.cwd()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -58,6 +63,15 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
         raise _damaged(name, error) from error
 
 
+def _check_pickle(path: Path) -> None:
+    with path.open("rb") as stream:
+        if names_bytearray(stream):
+            raise ModelLoadError(
+                f"{str(path)!r} makes a bytearray when it is read, which can fill the memory; save "
+                "model.state_dict() and give it with --arch, or pass --trust-pickle if you trust its maker"
+            )
+
+
 def _damaged(name: str, error: Exception) -> ModelLoadError:
     return ModelLoadError(
         f"{name!r} cannot be read as a PyTorch checkpoint ({first_line(error)}); "
@@ -73,13 +87,13 @@ def unwrap_checkpoint(content: Any, source: str) -> tuple[nn.Module | dict[str, 
     """
     notes: list[str] = []
     place = "the file"
-    while True:
+    for _ in range(_DEEPEST):
         if isinstance(content, nn.Module):
             return content, notes
         if not isinstance(content, Mapping):
             break
         if content and _is_state_dict(content):
-            return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}, notes
+            return {_key(k): v for k, v in content.items() if isinstance(v, Tensor)}, notes
         key = next((k for k in (*_WRAPPERS, *_AVERAGED_WRAPPERS) if _holds_weights(content.get(k))), None)
         if key is None:
             break
@@ -88,6 +102,11 @@ def unwrap_checkpoint(content: Any, source: str) -> tuple[nn.Module | dict[str, 
         if others:
             notes.append(f"averaged weights under {others[0]!r} were not used")
         content, place = content[key], f"the entry {key!r}"
+    else:
+        raise ModelLoadError(
+            f"{source!r} holds dictionaries within dictionaries, {_DEEPEST} and more deep; save "
+            "model.state_dict() and give it with --arch"
+        )
     raise ModelLoadError(
         f"{source!r} holds {_describe(content)} and no weights; accepted are a state_dict (also under "
         "'state_dict', 'model', 'model_state_dict' or 'ema'), a torch.export program or a whole module"
@@ -104,9 +123,15 @@ def _is_state_dict(content: Mapping[Any, Any]) -> bool:
     return tensors > 0 and not containers and 2 * tensors > len(content)
 
 
+def _key(key: Any) -> str:
+    """A key as text; of what is neither text nor a number (it may be nested without end) only the type."""
+    text = str(key) if isinstance(key, (str, int, float)) else f"a key of type {type(key).__name__}"
+    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}..."
+
+
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
-        keys = ", ".join(repr(k) for k in list(content)[:_LISTED])
+        keys = ", ".join(repr(_key(k)) for k in list(content)[:_LISTED])
         return f"a dictionary with the entries {keys}" if keys else "an empty dictionary"
     return f"an object of type {type(content).__name__}"
 
@@ -115,7 +140,7 @@ def fit_state(module: nn.Module, state: dict[str, Tensor], source: str, architec
     """Load ``state`` into ``module`` (changed in place), every tensor of it, and return notes.
 
     Raises:
-        ModelLoadError: keys are missing or unexpected, or sizes differ.
+        ModelLoadError: keys are missing or unexpected, sizes differ, or types that cannot be converted.
     """
     expected = module.state_dict()
     problems = _missing_and_unexpected(module, expected, state)
@@ -131,6 +156,9 @@ def fit_state(module: nn.Module, state: dict[str, Tensor], source: str, architec
             f"the weights in {source!r} do not fit {architecture!r}: {'; '.join(problems)}; "
             "give the architecture that they were trained with"
         )
+    for key, reference in expected.items():
+        if key in state:
+            check_conversion(key, state[key], reference, source)
     notes = []
     if any(
         state[key].is_floating_point() and state[key].dtype != expected[key].dtype

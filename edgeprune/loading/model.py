@@ -6,12 +6,14 @@ import contextlib
 import copy
 import difflib
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from edgeprune._archives import FileKind, detect_kind
+from edgeprune._zips import MODEL_LIMITS, ZipFaultError, check_zip
 from edgeprune.artifacts.model import LoadedModel, ModelFormat
 from edgeprune.errors import ModelLoadError
 from edgeprune.files import sha256_file
@@ -27,6 +29,7 @@ from edgeprune.loading.architectures import (
 from edgeprune.loading.batches import free_batch
 from edgeprune.loading.checkpoints import fit_state, read_checkpoint, strip_prefixes, unwrap_checkpoint
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
+from edgeprune.loading.tensors import check_tensors
 
 _log = logging.getLogger("edgeprune.loading")
 _ACCEPTED = (
@@ -45,6 +48,7 @@ def load_model(
     weights: str | None = None,
     trust_pickle: bool = False,
     input_shape: tuple[int, ...] | None = None,
+    operators: Collection[str] = (),
 ) -> LoadedModel:
     """Load a model in evaluation mode, on the CPU, in float32.
 
@@ -54,6 +58,7 @@ def load_model(
     told by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none`` for random ones, or the
     name of weights to download (``default`` where it is ``None``). ``input_shape`` is (channels, height,
     width); where it is ``None`` that of the program or of torchvision's own weights is taken, if any.
+    ``operators`` (``namespace::op``) are those of other packages that an archive may call.
 
     Raises:
         ModelLoadError: one sentence on what was given, what is accepted and what to do.
@@ -68,7 +73,7 @@ def load_model(
             "give the file as the model and its class with --arch"
         )
     else:
-        loaded = _from_file(str(source), architecture, trust_pickle, input_shape)
+        loaded = _from_file(str(source), architecture, trust_pickle, input_shape, operators)
     return _checked(loaded, input_shape)
 
 
@@ -131,13 +136,19 @@ def _from_torchvision(
 
 
 def _from_file(
-    source: str, architecture: str | None, trust_pickle: bool, input_shape: tuple[int, ...] | None = None
+    source: str,
+    architecture: str | None,
+    trust_pickle: bool,
+    input_shape: tuple[int, ...] | None = None,
+    operators: Collection[str] = (),
 ) -> LoadedModel:
     path = Path(source)
     _check_path(path, source)
     kind = detect_kind(path)
+    if kind in {FileKind.EXPORTED_PROGRAM, FileKind.CHECKPOINT}:
+        _check_archive(path)
     if kind is FileKind.EXPORTED_PROGRAM:
-        return _from_program(path, architecture, trust_pickle, input_shape)
+        return _from_program(path, architecture, trust_pickle, input_shape, operators)
     if kind is FileKind.TORCHSCRIPT:
         raise ModelLoadError(
             f"{source!r} is a TorchScript archive, which has no editable graph; export the original model "
@@ -157,6 +168,21 @@ def _from_file(
             notes=(*notes, "the file is a pickle and was trusted"),
         )
     return _from_state(path, weights, architecture, notes)
+
+
+def _check_archive(path: Path) -> None:
+    """torch does not compare checksums, and unpacks whatever size an archive tells."""
+    try:
+        with path.open("rb") as stream:
+            zipped = stream.read(2) == b"PK"
+        if zipped:
+            check_zip(path, MODEL_LIMITS)
+    except ZipFaultError as fault:
+        raise ModelLoadError(
+            f"{str(path)!r} {fault}; copy or download the model again, or save it again"
+        ) from fault
+    except OSError as error:
+        raise ModelLoadError(f"{str(path)!r} cannot be read ({error.strerror})") from error
 
 
 def _check_path(path: Path, source: str) -> None:
@@ -186,9 +212,13 @@ def _nearest(path: Path) -> str:
 
 
 def _from_program(
-    path: Path, architecture: str | None, trust_pickle: bool, asked: tuple[int, ...] | None
+    path: Path,
+    architecture: str | None,
+    trust_pickle: bool,
+    asked: tuple[int, ...] | None,
+    operators: Collection[str],
 ) -> LoadedModel:
-    program = read_program(path, trust_pickle=trust_pickle)
+    program = read_program(path, trust_pickle=trust_pickle, operators=operators)
     module = program_module(program, str(path))
     taken = program_input(program)
     if asked is not None and taken.fixed and taken.shape is not None and tuple(asked) != taken.shape:
@@ -225,6 +255,7 @@ def _from_state(
             f"{str(path)!r} is a state_dict: weights without the model; say what they belong to with "
             "--arch torchvision:NAME, --arch package.module:function or --arch path/to/file.py:function"
         )
+    check_tensors(state.items(), str(path))
     module, _ = build(architecture)
     state, removed = strip_prefixes(state, set(module.state_dict()))
     built: tuple[str, ...] = ()
@@ -248,6 +279,7 @@ def _checked(loaded: LoadedModel, input_shape: tuple[int, ...] | None) -> Loaded
         notes.append(f"the model was taken out of its wrapper {type(module).__name__}")
         module = inner
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
+    check_tensors(tensors.items(), loaded.source)
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         raise ModelLoadError(f"{loaded.source!r} has no floating-point weights; give a trained network")
     other = {str(t.dtype) for t in tensors.values() if t.is_floating_point()} - {"torch.float32"}

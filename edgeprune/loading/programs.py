@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +14,25 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from edgeprune._archives import unsafe_export_parts
 from edgeprune.errors import ModelLoadError
 from edgeprune.imports import first_line
+from edgeprune.loading.program_archive import unsafe_part
 from edgeprune.quiet import quiet_loggers, quiet_streams
 
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _EXPORT_LOGGERS = ("torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive._package")
 
 
-def read_program(path: Path, *, trust_pickle: bool) -> ExportedProgram:
-    """Load a torch.export archive; pickles inside it may hold tensors only, unless trusted.
+def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] = ()) -> ExportedProgram:
+    """Load a torch.export archive; unless trusted, nothing in it may be Python code.
+
+    ``operators`` (``namespace::op``) are accepted beside those of torch.
 
     Raises:
         ModelLoadError: damaged, of another version of torch, or it would run code when read.
     """
     name = str(path)
-    reason = None if trust_pickle else unsafe_export_parts(path)
+    reason = None if trust_pickle else unsafe_part(path, operators)
     if reason is not None:
         raise _refused(name, reason)
     try:
@@ -40,7 +42,7 @@ def read_program(path: Path, *, trust_pickle: bool) -> ExportedProgram:
             _weights_only(not trust_pickle),
             path.open("rb") as stream,
         ):
-            return torch.export.load(stream)
+            program = torch.export.load(stream)
     except pickle.UnpicklingError as error:
         raise _refused(name, "pickled objects") from error
     except Exception as error:
@@ -48,12 +50,15 @@ def read_program(path: Path, *, trust_pickle: bool) -> ExportedProgram:
             f"{name!r} is a torch.export archive that torch {torch.__version__} cannot load "
             f"({first_line(error) or type(error).__name__}); export it again with this version of torch"
         ) from error
+    # Conditions on the inputs are Python source; they were checked, and nothing here evaluates them.
+    program._guards_code = []
+    return program
 
 
 def _refused(name: str, reason: str) -> ModelLoadError:
     return ModelLoadError(
-        f"{name!r} is a torch.export archive that runs code when it is read ({reason}); export the model "
-        "again with plain tensors as inputs, or pass --trust-pickle if you trust its maker"
+        f"{name!r} is a torch.export archive that runs code, or could, when it is read ({reason}); export "
+        "the model again with plain tensors and names, or pass --trust-pickle if you trust its maker"
     )
 
 
@@ -76,9 +81,15 @@ def program_module(program: ExportedProgram, source: str) -> nn.Module:
     """The program as a module in evaluation mode, without input guards.
 
     Raises:
-        ModelLoadError: it was captured in training mode.
+        ModelLoadError: it was captured in training mode, or its parts do not fit together.
     """
-    module: nn.Module = program.module(check_guards=False)
+    try:
+        module: nn.Module = program.module(check_guards=False)
+    except Exception as error:
+        raise ModelLoadError(
+            f"{source!r} is a torch.export archive of which torch {torch.__version__} cannot make a module "
+            f"({first_line(error)}); export it again with this version of torch"
+        ) from error
     return evaluation_mode(module, source)
 
 

@@ -26,6 +26,7 @@ from edgeprune.graph.blocks import block_module
 from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
+from edgeprune.graph.plugins import ruled_operators
 from edgeprune.graph.surgery import prune
 from edgeprune.loading import load_model
 from edgeprune.pipeline.kept_stages import kept_network
@@ -117,6 +118,7 @@ def prepare(run: Run) -> Prepared:
             weights=options.weights,
             trust_pickle=options.trust_pickle,
             input_shape=options.input_shape,
+            operators=ruled_operators(),
         )
     run.notes.extend(loaded.notes)
     with run.stage("calibration data"):

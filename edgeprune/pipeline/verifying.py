@@ -12,6 +12,7 @@ from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import ParityError, ProfileError, UsageError
 from edgeprune.graph.capture import capture
+from edgeprune.graph.plugins import ruled_operators
 from edgeprune.loading import load_model
 from edgeprune.onnx_files import read_onnx
 from edgeprune.pipeline.tracing import (
@@ -106,6 +107,7 @@ def _open(name: str, options: VerifyOptions, shape: tuple[int, ...]) -> Traced:
         weights=options.weights,
         trust_pickle=options.trust_pickle,
         input_shape=shape,
+        operators=ruled_operators(),
     )
     return traced_torch(capture(loaded.module, shape).graph_module)
 

@@ -319,7 +319,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     cases = {
         "empty.npz": (b"", "an empty file"),
         "cut.npz": (whole[: len(whole) // 2], "damaged"),
-        "flipped.npz": (bytes(flipped), "is damaged"),
+        "flipped.npz": (bytes(flipped), "is a damaged archive"),
         "text.npz": (b"hello", "a text file"),
         "one.png": (b"", "is a single image"),
     }
