@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -140,9 +141,17 @@ def _name_batch(model: onnx.ModelProto) -> None:
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write the program as ``.pt2``."""
+    """Write the program as ``.pt2``; the same program gives the same bytes.
+
+    It is put together in memory: torch's own writer ends the process where the disk is full.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    stream = io.BytesIO()
     with _no_chatter():
-        torch.export.save(program, str(path))
+        torch.export.save(program, stream)
+    atomic_write_bytes(path, stream.getvalue())
 
 
 def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:

@@ -224,7 +224,7 @@ def compress(
     limit_s = None if max_time is None else parse_duration(max_time, option="--max-time")
     device = target or config.target or "host"
     folder = output or settings.default_output(model)
-    _check_early(device, None if dry_run else folder, overwrite)
+    _check_early(device, None if dry_run else folder, overwrite, {"model": model, "card": card})
     data = settings.choose_calibration(calibration, model, config, session)
     asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
     preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
@@ -277,11 +277,13 @@ def compress(
     return show_json(report) if as_json else show(render_terminal(report))
 
 
-def _check_early(target: str, folder: Path | None, overwrite: bool) -> None:
+def _check_early(
+    target: str, folder: Path | None, overwrite: bool, reads: dict[str, str | Path | None]
+) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
     from edgeprune.outputs import check_destination
     from edgeprune.targets import load_target
 
     load_target(target)
     if folder is not None:
-        check_destination(folder, overwrite=overwrite)
+        check_destination(folder, overwrite=overwrite, reads=reads)

@@ -157,7 +157,7 @@ def rank(
     check_recover_at(recover_at or (), players)
     folder = output or settings.default_output(model, kind="ranking")
     criteria = tuple(criterion or ())
-    _check_early(criteria, folder, overwrite)
+    _check_early(criteria, folder, overwrite, {"model": model, "card": card})
     data = settings.choose_calibration(calibration, model, config, session)
     asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
     preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
@@ -199,7 +199,9 @@ def rank(
     return show_json(report) if as_json else show(render_ranking(report))
 
 
-def _check_early(criteria: tuple[str, ...], folder: Path, overwrite: bool) -> None:
+def _check_early(
+    criteria: tuple[str, ...], folder: Path, overwrite: bool, reads: dict[str, str | Path | None]
+) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
     from edgeprune.criteria.registry import criterion, criterion_names
     from edgeprune.outputs import check_destination
@@ -207,4 +209,4 @@ def _check_early(criteria: tuple[str, ...], folder: Path, overwrite: bool) -> No
     for name in criteria:
         if name not in criterion_names():
             criterion(name)
-    check_destination(folder, overwrite=overwrite)
+    check_destination(folder, overwrite=overwrite, reads=reads)

@@ -104,7 +104,7 @@ def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
 def rank_network(run: Run, choices: RankChoices) -> RankingReport:
     """Rank, judge and, where the options name an output folder, write it whole or not at all."""
     criteria = find_criteria(choices)
-    check_journal(run.options.output, resume=choices.resume)
+    check_journal(run.options.output, resume=choices.resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=False)
     with kept_values(run, prepared) as journals:
         if choices.players is RankedPlayers.BLOCKS:

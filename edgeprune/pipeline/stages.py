@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeprune import outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
@@ -89,7 +90,20 @@ def check_options(options: CompressOptions) -> None:
             "package.module:function: name one with --calibration."
         )
     if options.output is not None:
-        outputs.check_destination(options.output, overwrite=options.overwrite)
+        outputs.check_destination(options.output, overwrite=options.overwrite, reads=read_by(options))
+
+
+def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
+    """What a run reads, by what it is; a module in memory is nowhere."""
+    return {
+        "model": None if isinstance(options.model, nn.Module) else options.model,
+        "calibration data": options.calibration,
+        "weights": options.weights,
+        "file of --arch": options.architecture,
+        "recipe": options.recipe,
+        "ranking": options.ranking,
+        "target profile": options.target,
+    }
 
 
 def _check_precision(options: CompressOptions) -> None:
