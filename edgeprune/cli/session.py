@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgeprune.cli import streams
 from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Session:
     def say(self, sentence: str) -> None:
         """Tell the user something on stderr, unless ``-q``."""
         if not self.quiet:
-            print(sentence, file=sys.stderr)
+            streams.say(sentence)
 
 
 def begin(context: typer.Context, verbose: int, quiet: bool) -> Session:
@@ -94,7 +95,10 @@ class _SentenceHandler(logging.Handler):
         from edgeprune import progress
 
         text = Text(f"{record.levelname.lower()}: {record.getMessage()}")
-        progress.console.print(text, soft_wrap=True)
+        try:
+            progress.console.print(text, soft_wrap=True)
+        except (OSError, ValueError):  # nobody can read it: no reason to end a run
+            streams.silence(sys.stderr)
 
 
 def show(result: RenderableType) -> None:

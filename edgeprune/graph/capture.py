@@ -28,7 +28,7 @@ from edgeprune.graph.canonical import drop_assertions, four_dimensional_attentio
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
-from edgeprune.imports import first_line
+from edgeprune.imports import ended_in_the_open, first_line
 from edgeprune.quiet import quiet_logging, quiet_streams
 
 _log = logging.getLogger("edgeprune.graph.capture")
@@ -92,7 +92,13 @@ def export_program(
     """
     examples = (example,) if isinstance(example, Tensor) else example
     try:
-        with quiet_logging(), quiet_streams(stderr=True), collection_paused(), torch.no_grad():
+        with (
+            quiet_logging(),
+            quiet_streams(stderr=True),
+            collection_paused(),
+            torch.no_grad(),
+            ended_in_the_open(),
+        ):
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
             return program.run_decompositions({})
@@ -137,7 +143,7 @@ def _place(error: Exception) -> str:
 
 def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     """Outputs for copies of the inputs: the model may change them in place."""
-    with torch.no_grad():
+    with torch.no_grad(), ended_in_the_open():
         return module(*(i.clone() for i in inputs))
 
 
