@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from edgeprune import limits
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.quantization import Precision
@@ -127,7 +128,7 @@ WidthQuantum = Annotated[
     typer.Option(
         "--width-quantum",
         metavar="N",
-        min=1,
+        parser=limits.WIDTH_QUANTUM.reader("--width-quantum"),
         help="Round layer widths to multiples of this. Default: the target's.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -137,7 +138,7 @@ BatchSize = Annotated[
     typer.Option(
         "--batch-size",
         metavar="N",
-        min=1,
+        parser=limits.BATCH_SIZE.reader("--batch-size"),
         help="Fix the batch size of the ONNX file. Default: dynamic.",
         rich_help_panel=opt.GOAL_PANEL,
     ),

@@ -60,9 +60,12 @@ def _invoke(arguments: list[str], session: Session) -> int:
             command.invoke(context)
     except typer.Exit as done:
         status = done.exit_code
-    except BaseException:
-        if streams.is_stuck(sys.stdout):
+    except BaseException as error:
+        stuck = streams.is_stuck(sys.stdout)
+        if stuck:
             streams.silence(sys.stdout)
+        if stuck and isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise streams.result_lost(error) from error
         raise
     streams.flush_result()
     return status
@@ -102,8 +105,6 @@ def _told(error: BaseException) -> EdgepruneError | None:
     """What ended the run as a failure with a sentence of its own; ``None`` for a fault of edgeprune."""
     if isinstance(error, EdgepruneError):
         return error
-    if isinstance(error, OSError) and streams.is_stuck(sys.stdout):
-        return streams.result_lost(error)
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return OutputError(no_room(error))
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune import limits
 from edgeprune.artifacts.choices import AttentionUnit, Effort, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
@@ -58,7 +59,7 @@ MaxEvaluations = Annotated[
     typer.Option(
         "--max-evaluations",
         metavar="N",
-        min=1,
+        parser=limits.EVALUATIONS.reader("--max-evaluations"),
         help="Most batch passes that each criterion may make. Default: what it takes for a good estimate.",
         rich_help_panel=opt.GOAL_PANEL,
     ),

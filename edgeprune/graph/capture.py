@@ -28,6 +28,7 @@ from edgeprune.graph.canonical import drop_assertions, four_dimensional_attentio
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
+from edgeprune.graph.values import check_values, constant_notes
 from edgeprune.imports import ended_in_the_open, first_line
 from edgeprune.quiet import quiet_logging, quiet_streams
 
@@ -68,10 +69,12 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     others = random_inputs(shapes, _CHECK_BATCH, generator)
     expected = _run_other_batch(module, others)
     _check_outputs(expected, outputs, _CHECK_BATCH)
+    check_values(module, expected)
     _check_repeats(module, graph_module, others, expected)
     got = _run_other_batch(graph_module, others)
     _check_agreement(expected, got)
     notes = batch_statistics_notes(graph_module) or _batch_notes(graph_module, others, got)
+    notes += constant_notes(expected)
     for note in notes:
         _log.warning(note)
     parameters = sum(p.numel() for p in graph_module.parameters())

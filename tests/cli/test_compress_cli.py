@@ -71,7 +71,7 @@ def test_two_words_are_enough_and_again_gives_the_same_bytes(as_typed: Path, edg
     assert names(output) == {*FILES, "mine"}
     assert names(as_typed) == {"model.pt", "calibration", "model-edgeprune"}
     after = snapshot(output)
-    same = {"surgery.json", "weights.safetensors", "model.onnx"}
+    same = {"surgery.json", "weights.safetensors", "model.onnx", "model.pt2"}
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
