@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from edgeprune.imports import ended_by, first_line
 
 _PROGRAM = "edgeprune"
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
+_BETWEEN = re.compile(r"[ \t\n\r]+")
 _OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "Failed to allocate memory")
 """How torch and onnxruntime say it, which raise no MemoryError."""
 
@@ -141,4 +143,4 @@ def _traceback_if_asked(session: Session) -> None:
 
 
 def _say(sentence: str) -> None:
-    streams.say(" ".join(sentence.split()))
+    streams.say(" ".join(_BETWEEN.split(sentence.strip())))

@@ -8,6 +8,7 @@ import sys
 from typing import TextIO
 
 from edgeprune.errors import OutputError
+from edgeprune.showing import shown
 
 _DESCRIPTORS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -32,9 +33,9 @@ def prepare() -> None:
 
 
 def say(line: str) -> None:
-    """A line on stderr; where nobody can read it, that is no reason to end a run."""
+    """A line on stderr, harmless whatever is in it; where nobody reads it, that is no reason to end a run."""
     try:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{shown(line)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         silence(sys.stderr)
