@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 _UNSEEN = re.compile(
-    # Control characters but tabs and ends of lines; what turns the direction of writing or takes no room; lone
+    # Control characters but tabs and ends of lines; what turns the writing or takes no room; lone
     # halves of characters, as of file names in no known encoding.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )

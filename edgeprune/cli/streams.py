@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from edgeprune.errors import OutputError
 from edgeprune.showing import shown
@@ -30,6 +31,36 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _watched(sys.stdout)
+
+
+class _WatchedFile(io.FileIO):
+    """A file that remembers why it could not be written, which the buffer above it forgets."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """As of any file."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _watched(stream: TextIO) -> TextIO:
+    """The same stream, of which ``is_stuck`` can tell that it failed."""
+    try:
+        raw = _WatchedFile(stream.fileno(), "w", closefd=False)
+    except (OSError, ValueError):
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="replace",
+        line_buffering=stream.isatty(),
+    )
 
 
 def say(line: str) -> None:
@@ -65,7 +96,9 @@ def result_lost(error: OSError) -> OutputError:
 
 
 def is_stuck(stream: TextIO) -> bool:
-    """Whether a stream holds something that it cannot get rid of."""
+    """Whether a stream failed to pass something on, or holds something that it cannot get rid of."""
+    if getattr(getattr(getattr(stream, "buffer", None), "raw", None), "failure", None) is not None:
+        return True
     try:
         stream.flush()
     except OSError:
