@@ -14,6 +14,7 @@ import pytest
 from small_project import DIGITS_DATA, DIGITS_MODEL, environment, leftovers, sentence, snapshot
 
 from edgeprune.files import scratch_folder
+from edgeprune.outputs import staged_output, write_manifest
 from edgeprune.ownership import owned_token
 
 EDGEPRUNE = f"{sys.executable} -m edgeprune"
@@ -96,9 +97,16 @@ def test_signals_end_a_run_as_ctrl_c_does_and_only_once(
     assert (done.returncode, done.stdout, done.stderr) == (status, "cleaned up\n", said)
 
 
-def test_sigterm_leaves_an_old_output_as_it_was(project: Path, tmp_path: Path, digits: Any) -> None:
+def old_output(project: Path, out: Path) -> None:
+    """As a run left it."""
+    with staged_output(out) as folder:
+        shutil.copy(project / "dynamic.pt2", folder / "model.pt2")
+        write_manifest(folder, inputs={}, seed=0, command="edgeprune compress", versions={})
+
+
+def test_sigterm_leaves_an_old_output_as_it_was(project: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
-    shutil.copytree(digits[0], place / "out")
+    old_output(project, place / "out")
     before = snapshot(place)
     command = [*EDGEPRUNE.split(), "-v", "compress", "small.pt", "--arch", "nets.py:small", "--calibration"]
     with subprocess.Popen(
@@ -118,10 +126,10 @@ def test_sigterm_leaves_an_old_output_as_it_was(project: Path, tmp_path: Path, d
 
 
 def test_an_output_that_holds_the_input_is_refused_before_any_work(
-    tmp_path: Path, digits: Any, edgeprune: Any
+    project: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
     """The output of one run is the input of the next."""
-    shutil.copytree(digits[0], tmp_path / "out")
+    old_output(project, tmp_path / "out")
     shutil.copy(DIGITS_DATA, tmp_path / "out" / "images.npz")
     before = snapshot(tmp_path / "out")
     model, data = str(tmp_path / "out" / "model.pt2"), str(tmp_path / "out" / "images.npz")
