@@ -31,8 +31,8 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    if sys.stdout is sys.__stdout__:
-        sys.stdout = _watched(sys.stdout)
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        sys.stdout = _watched(sys.__stdout__)
 
 
 class _WatchedFile(io.FileIO):
