@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.data import data_dir
 from edgeprune.errors import CalibrationError, UsageError
@@ -121,22 +122,20 @@ def _text(file: Path, key: str, value: Any) -> str:
 
 
 def _pixels(file: Path, key: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value is None:
+        return None
+    if isinstance(value, int) and limits.PIXELS.holds(value):
         return value
-    raise _refused(file, key, value, "a whole number of pixels of at least 1")
+    raise _refused(file, key, value, f"{limits.PIXELS.accepted} of pixels")
 
 
 def _numbers(file: Path, key: str, value: Any) -> tuple[float, ...] | None:
     if value is None:
         return None
     items = value if isinstance(value, list) else [value]
-    if not items or not all(_is_number(item) for item in items):
+    if not items or not all(limits.is_finite(item) for item in items):
         raise _refused(file, key, value, "a list of finite numbers, one per channel,")
     return tuple(float(item) for item in items)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _order(file: Path, value: Any) -> ChannelOrder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprune import limits
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import Finetune, RankedPlayers
@@ -110,12 +111,21 @@ def parse_input_shape(value: object) -> tuple[int, ...]:
     parts: list[Any] = value.replace("x", ",").split(",") if isinstance(value, str) else _as_list(value)
     numbers = [_positive_int(part) for part in parts]
     shape = tuple(number for number in numbers if number is not None)
-    if len(shape) != 3 or len(parts) != 3:
+    if len(shape) != 3 or len(parts) != 3 or math.prod(shape) > limits.MOST_INPUT_VALUES:
         raise UsageError(
-            f"input shape {value!r} is not accepted: give channels, height and width of one image "
-            "without the batch, such as 3x224x224"
+            f"input shape {_shortened(value)} is not accepted: give channels, height and width of one image "
+            f"without the batch, such as 3x224x224, {_SIZES}"
         )
     return shape
+
+
+_MOST_DIGITS = 20
+_SIZES = f"each at most {limits.SIZE.most} and at most {limits.MOST_INPUT_VALUES} together"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"
 
 
 def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
@@ -268,12 +278,13 @@ def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[i
     shapes = []
     for value in values:
         numbers = [_positive_int(part) for part in value.replace("x", ",").split(",")]
-        if None in numbers:
+        sizes = tuple(n for n in numbers if n is not None)
+        if len(sizes) < len(numbers) or math.prod(sizes) > limits.MOST_INPUT_VALUES:
             raise UsageError(
-                f"input shape {value!r} is not accepted: give the sizes of one input without the batch, such "
-                "as 3x224x224 or 10, once for each input"
+                f"input shape {_shortened(value)} is not accepted: give the sizes of one input without the "
+                f"batch, such as 3x224x224 or 10, once for each input, {_SIZES}"
             )
-        shapes.append(tuple(n for n in numbers if n is not None))
+        shapes.append(sizes)
     return tuple(shapes)
 
 
@@ -283,10 +294,8 @@ def _as_list(value: object) -> list[Any]:
 
 def _positive_int(value: object) -> int | None:
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        return None
-    return value
+        value = int(value) if len(value) <= _MOST_DIGITS else None
+    return value if isinstance(value, int) and limits.SIZE.holds(value) else None
 
 
 def _text(value: object) -> str:
@@ -295,24 +304,20 @@ def _text(value: object) -> str:
     raise UsageError("a text in quotes is expected")
 
 
-def _at_least(minimum: int) -> Callable[[object], int]:
+def _one_of(numbers: limits.WholeNumbers) -> Callable[[object], int]:
     def read(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+        if isinstance(value, int) and numbers.holds(value):
             return value
-        raise UsageError(f"a whole number of at least {minimum} is expected")
+        raise UsageError(f"{numbers.accepted} is expected")
 
     return read
 
 
 def _floats(value: object) -> tuple[float, ...]:
     items = _as_list(value)
-    if items and all(_is_finite_number(item) for item in items):
+    if items and all(limits.is_finite(item) for item in items):
         return tuple(float(item) for item in items)
     raise UsageError("a number or a list of numbers, one per channel, is expected")
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _channel_order(value: object) -> ChannelOrder:
@@ -329,13 +334,13 @@ _TOP_LEVEL_KEYS: dict[str, Callable[[object], Any]] = {
     "ratio": check_ratio,
     "arch": _text,
     "input-shape": parse_input_shape,
-    "seed": _at_least(0),
-    "threads": _at_least(1),
+    "seed": _one_of(limits.SEED),
+    "threads": _one_of(limits.THREADS),
 }
 _PREPROCESSING_KEYS: dict[str, Callable[[object], Any]] = {
     "card": _text,
-    "resize": _at_least(1),
-    "crop": _at_least(1),
+    "resize": _one_of(limits.PIXELS),
+    "crop": _one_of(limits.PIXELS),
     "mean": _floats,
     "std": _floats,
     "channel-order": _channel_order,

@@ -88,6 +88,12 @@ class QuantizationError(EdgepruneError):
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
 
+TERMINATED_EXIT_STATUS = 143
+"""Exit status after SIGTERM (128 + SIGTERM), which ends a run as Ctrl-C does."""
+
+HUNG_UP_EXIT_STATUS = 129
+"""Exit status after SIGHUP (128 + SIGHUP), as when a terminal is closed."""
+
 INTERNAL_EXIT_STATUS = 70
 """Exit status after a fault of edgeprune itself (EX_SOFTWARE of sysexits.h)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,8 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
     onnx.save_model(model, str(path))
 
 
+_ORIGINS = ("from_node", "stack_trace")
+"""Where torch keeps how a node came about."""
 _UNFUSED = 1e-30
 """Stands for the zero of a padding before max pooling."""
 
@@ -140,9 +143,26 @@ def _name_batch(model: onnx.ModelProto) -> None:
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write the program as ``.pt2``."""
+    """Write the program as ``.pt2``; the same program gives the same bytes: its nodes forget their origins.
+
+    It is put together in memory: torch's own writer ends the process where the disk is full.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    _forget_origins(program.graph_module)
+    stream = io.BytesIO()
     with _no_chatter():
-        torch.export.save(program, str(path))
+        torch.export.save(program, stream)
+    atomic_write_bytes(path, stream.getvalue())
+
+
+def _forget_origins(graph_module: GraphModule) -> None:
+    """Drop source paths, which are private, and addresses in memory, which differ from run to run."""
+    for module in graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            for told in _ORIGINS:
+                node.meta.pop(told, None)
 
 
 def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:

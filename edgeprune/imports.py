@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -58,11 +59,12 @@ class UserFunction:
         """
         with self._importable():
             try:
-                return self._function(*arguments)
+                with ended_in_the_open():
+                    return self._function(*arguments)
             except Exception as reason:
                 given = "the network to train" if arguments else "no arguments"
                 raise self._error(
-                    f"{self._told} raised {type(reason).__name__} ({first_line(reason)}); "
+                    f"{self._told} raised {_kind_and_text(reason)}; "
                     f"it is called with {given} and has to work that way"
                 ) from reason
 
@@ -82,20 +84,21 @@ def call_user_function(spec: str, *, what: str, error: type[EdgepruneError]) -> 
 
 
 def _import_module(location: str, spec: str, *, what: str, error: type[EdgepruneError]) -> ModuleType:
+    path = Path(location)
     try:
-        if not location.endswith(".py"):
-            # A module written a moment ago is otherwise missed by the finders' cached listings.
-            importlib.invalidate_caches()
-            return importlib.import_module(location)
-        path = Path(location)
-        if not path.is_file():
-            raise error(f"{what} {spec!r} names the file {location!r}, which does not exist")
-        return _import_file(path)
+        with ended_in_the_open():
+            if not location.endswith(".py"):
+                # A module written a moment ago is otherwise missed by the finders' cached listings.
+                importlib.invalidate_caches()
+                return importlib.import_module(location)
+            if not path.is_file():
+                raise error(f"{what} {spec!r} names the file {location!r}, which does not exist")
+            return _import_file(path)
     except EdgepruneError:
         raise
     except Exception as reason:
         raise error(
-            f"{what} {spec!r} cannot be imported ({type(reason).__name__}: {first_line(reason)}); "
+            f"{what} {spec!r} cannot be imported ({_kind_and_text(reason, ': ')}); "
             "give package.module:function of an importable module, or path/to/file.py:function"
         ) from reason
 
@@ -126,6 +129,42 @@ def _find_function(
     near = difflib.get_close_matches(name, candidates, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise error(f"{what} {spec!r} names {name!r}, which is no function of that module{hint}")
+
+
+@contextlib.contextmanager
+def ended_in_the_open() -> Iterator[None]:
+    """Turn what ends a process silently, such as ``sys.exit`` in code of the user, into an exception.
+
+    Raises:
+        UserCodeEndedError: names what was raised, and where.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as reason:
+        if type(reason) is KeyboardInterrupt:  # Ctrl-C; a class of one's own that derives from it is none
+            raise
+        raise UserCodeEndedError(ended_by(reason)) from reason
+
+
+class UserCodeEndedError(Exception):
+    """Code of the user raised what is no ordinary exception."""
+
+
+def _kind_and_text(reason: BaseException, between: str = " ") -> str:
+    """``RuntimeError (the width is missing)``, or with a colon."""
+    if isinstance(reason, UserCodeEndedError) and reason.__cause__ is not None:
+        reason = reason.__cause__
+    text = first_line(reason)
+    return f"{type(reason).__name__}{between}{f'({text})' if between == ' ' else text}"
+
+
+def ended_by(reason: BaseException) -> str:
+    """``SystemExit: 3 was raised in nets.py:12``."""
+    told = f"{type(reason).__name__}: {first_line(reason)}" if str(reason) else type(reason).__name__
+    frames = traceback.extract_tb(reason.__traceback__)
+    return f"{told} was raised in {frames[-1].filename}:{frames[-1].lineno}" if frames else told
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

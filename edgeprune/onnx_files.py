@@ -20,6 +20,8 @@ def require_onnx(path: Path, raises: type[EdgepruneError]) -> None:
     Raises:
         EdgepruneError: there is none, of the kind ``raises``.
     """
+    if path.is_dir():
+        raise raises(f"{str(path)!r} is a folder; give the path of an .onnx file, such as one in it")
     if not path.is_file():
         raise raises(f"no ONNX file at {str(path)!r}; give the path of an .onnx file")
 

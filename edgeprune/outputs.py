@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +13,16 @@ from pathlib import Path
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.errors import OutputError
-from edgeprune.files import atomic_write_bytes, atomic_write_text, sha256_file
+from edgeprune.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    cannot_write,
+    check_room,
+    full_disk_told,
+    sha256_file,
+)
+from edgeprune.ownership import hidden_name, remove_abandoned
+from edgeprune.replacing import exchange, holds, restore
 
 __all__ = [
     "MANIFEST_NAME",
@@ -34,7 +41,9 @@ __all__ = [
 MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA_VERSION = "1.0"
 _CREATOR = "edgeprune"
-_log = logging.getLogger("edgeprune.outputs")
+
+Given = Mapping[str, "str | Path | None"]
+"""What a command reads, by what it is: a path, or a name such as ``torchvision:NAME`` or ``FILE.py:NAME``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +69,36 @@ class Manifest:
     outputs: tuple[OutputFile, ...]
 
 
-def check_destination(path: str | Path, *, overwrite: bool = False) -> Path:
-    """The absolute path of an output folder that may be written; nothing is created.
+def check_destination(path: str | Path, *, overwrite: bool = False, reads: Given | None = None) -> Path:
+    """The absolute path of an output folder that may be written; it is not made yet.
 
     An existing empty folder is accepted; one with content only with ``overwrite``, and then only
-    where its manifest shows that edgeprune wrote it.
+    where its manifest shows that edgeprune wrote it and nothing that the command ``reads`` is in it. What
+    a process that was killed left at this place is put in order first.
 
     Raises:
-        OutputError: the destination, or a part of the way to it, is not acceptable.
+        OutputError: the destination, or a part of the way to it, is not acceptable, or has no room.
     """
     destination = Path(path).expanduser().resolve()
     try:
-        _check_acceptable(destination, repr(str(path)), overwrite)
+        _put_in_order(destination)
+        _check_acceptable(destination, repr(str(path)), overwrite, reads or {})
+        check_room(_nearest_folder(destination), str(path))
     except OSError as error:
         raise _cannot_write(path, error) from error
     return destination
 
 
-def _check_acceptable(destination: Path, shown: str, overwrite: bool) -> None:
+def _put_in_order(destination: Path) -> None:
+    restore(destination, _listed)
+    remove_abandoned(destination.parent)
+
+
+def _nearest_folder(destination: Path) -> Path:
+    return next(parent for parent in destination.parents if parent.exists())
+
+
+def _check_acceptable(destination: Path, shown: str, overwrite: bool, reads: Given) -> None:
     if destination.exists() and not destination.is_dir():
         raise OutputError(f"output {shown} is a file; name a folder that does not exist yet")
     if _contains_working_folder(destination):
@@ -91,14 +112,41 @@ def _check_acceptable(destination: Path, shown: str, overwrite: bool) -> None:
         )
     if destination.is_dir() and any(destination.iterdir()):
         _check_replaceable(destination, shown, overwrite)
-    ancestor = next(parent for parent in destination.parents if parent.exists())
+        check_apart(destination, shown, reads)
+    ancestor = _nearest_folder(destination)
     if not ancestor.is_dir():
         raise OutputError(f"output {shown} cannot be made: {str(ancestor)!r} is a file, not a folder")
-    if not os.access(ancestor, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"output {shown} cannot be made: folder {str(ancestor)!r} is not writable; "
-            "name a path in a writable folder"
-        )
+    for folder in (ancestor, *([destination] if destination.is_dir() else [])):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"output {shown} cannot be made: folder {str(folder)!r} is not writable; "
+                "name a path in a writable folder"
+            )
+
+
+def check_apart(folder: Path, shown: str, reads: Given) -> None:
+    """Refuse to replace a folder that holds what the command reads.
+
+    Raises:
+        OutputError: names what is in it.
+    """
+    for what, given in reads.items():
+        if given is not None and any(holds(folder, place) for place in _places(given)):
+            raise OutputError(
+                f"output {shown} holds the {what} {str(given)!r}, which this run reads, so it will not be "
+                "replaced; name another folder with -o"
+            )
+
+
+def _places(given: str | Path) -> list[Path]:
+    """Where what is given may lie: its path, that before ``:NAME``, or the module's in the current folder."""
+    text = str(given)
+    location, colon, _ = text.rpartition(":")
+    places = [Path(text).expanduser()]
+    if colon and location:
+        module = Path(*location.split("."))
+        places += [Path(location).expanduser(), module, module.with_suffix(".py")]
+    return places
 
 
 def _contains_working_folder(destination: Path) -> bool:
@@ -122,24 +170,31 @@ def _check_replaceable(destination: Path, shown: str, overwrite: bool) -> None:
 def staged_output(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A hidden folder beside ``path`` to write into; it becomes ``path`` when the block succeeds.
 
+    Of an old output only the files that its manifest lists are removed; others stay where they are.
     On any exception, Ctrl-C included, the hidden folder and every parent folder made for it are
-    removed and what was at ``path`` stays as it was.
+    removed and what was at ``path`` stays as it was. What is left by a process that is killed goes with the
+    next call for the same place.
 
     Raises:
-        OutputError: the destination is not acceptable (before the block), or cannot be put in place.
+        OutputError: the destination is not acceptable (before the block), cannot be put in place, or the disk
+            is full.
     """
     destination = check_destination(path, overwrite=overwrite)
     made = _missing_parents(destination)
-    staging = destination.parent / f".edgeprune-{secrets.token_hex(6)}.tmp"
+    staging = destination.parent / hidden_name()
     try:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
             staging.mkdir()
         except OSError as error:
             raise _cannot_write(path, error) from error
-        yield staging
+        with full_disk_told():
+            yield staging
         check_destination(destination, overwrite=overwrite)
-        _put_in_place(staging, destination, path)
+        try:
+            exchange(staging, destination, _listed)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(made)
@@ -160,28 +215,13 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _cannot_write(path: str | Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
-    return OutputError(f"output {str(path)!r} cannot be written ({reason}); name a path in a writable folder")
+    return OutputError(cannot_write(path, error, what="output"))
 
 
-def _put_in_place(staging: Path, destination: Path, path: str | Path) -> None:
-    """Rename ``staging`` to ``destination``; an old folder is moved aside first and deleted last."""
-    aside = staging.with_suffix(".old")
-    try:
-        try:
-            if destination.exists():
-                destination.rename(aside)
-            staging.rename(destination)
-        except BaseException:
-            if aside.exists() and not destination.exists():
-                aside.rename(destination)
-            raise
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    if aside.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        if aside.exists():
-            _log.warning("the replaced output could not be deleted; it is left at %s", aside)
+def _listed(folder: Path) -> tuple[str, ...]:
+    """Paths of the files that edgeprune wrote into ``folder``; none where no manifest tells of them."""
+    manifest = read_manifest(folder)
+    return () if manifest is None else (*(f.path for f in manifest.outputs), MANIFEST_NAME)
 
 
 def write_manifest(

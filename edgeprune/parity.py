@@ -53,7 +53,7 @@ def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Ou
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised and told
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         declared = session.get_inputs()[0]

@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from edgeprune.showing import shown
+
 Advance = Callable[[int], None]
 """Called with the number of units just finished."""
 
@@ -198,5 +200,5 @@ def _bar(description: str, total: int) -> Iterator[Advance]:
 
 def _write_line(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to end a run
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{shown(line)}\n")
         sys.stderr.flush()

@@ -21,7 +21,7 @@ def tapped_session(proto: ModelProto, names: Iterable[str], threads: int) -> onn
         tapped.graph.output.append(helper.make_empty_tensor_value_info(name))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised and told
     options.enable_cpu_mem_arena = False  # all that is asked for stays alive, and the arena would double it
     serialized = tapped.SerializeToString()
     del tapped  # its weights need not be there twice while onnxruntime reads them

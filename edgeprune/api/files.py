@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from edgeprune import limits
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.pipeline.examination import profile_onnx
@@ -29,6 +30,9 @@ def profile(
     Raises:
         ProfileError: a file cannot be loaded or run by onnxruntime.
     """
+    limits.THREADS.check("--threads", threads)
+    limits.BATCH_SIZE.check("--batch-size", batch_size)
+    limits.SEED.check("--seed", seed)
     return profile_onnx(
         Path(onnx_path),
         target=target,
@@ -64,6 +68,10 @@ def verify(
     Raises:
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
+    limits.THREADS.check("--threads", threads)
+    limits.SEED.check("--seed", seed)
+    limits.IMAGES.check("--max-images", max_images)
+    limits.TOLERANCE.check("--tolerance", tolerance)
     return verify_models(
         VerifyOptions(
             first=str(first),
@@ -115,6 +123,10 @@ def quantize(
         BudgetError: more is lost than allowed.
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
+    limits.THREADS.check("--threads", threads)
+    limits.SEED.check("--seed", seed)
+    limits.IMAGES.check("--max-images", max_images)
+    limits.HELD_OUT.check("--held-out", held_out_fraction)
     return quantize_file(
         QuantizeOptions(
             source=Path(onnx_path),

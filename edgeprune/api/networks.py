@@ -140,7 +140,7 @@ def compress(
             command=command or "edgeprune.compress (Python API)",
         )
     )
-    check_journal(run.options.output, resume=resume)
+    check_journal(run.options.output, resume=resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=True)
     stages.check_training(run, prepared)
     with_default_goal(run, prepared)

@@ -85,7 +85,8 @@ def _program_path(plan: Recipe, given: str | Path | None) -> Path | None:
     beside = plan.path.with_name(PROGRAM_NAME)
     path = (beside if beside.is_file() else None) if given is None else Path(given)
     if path is not None and not path.is_file():
-        raise SurgeryError(f"{str(path)!r} does not exist; check_against takes the model.pt2 of the same run")
+        there = "is a folder" if path.is_dir() else "does not exist"
+        raise SurgeryError(f"{str(path)!r} {there}; check_against takes the model.pt2 of the same run")
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from edgeprune import limits
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.quantization import Precision
@@ -127,7 +128,7 @@ WidthQuantum = Annotated[
     typer.Option(
         "--width-quantum",
         metavar="N",
-        min=1,
+        parser=limits.WIDTH_QUANTUM.reader("--width-quantum"),
         help="Round layer widths to multiples of this. Default: the target's.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -137,7 +138,7 @@ BatchSize = Annotated[
     typer.Option(
         "--batch-size",
         metavar="N",
-        min=1,
+        parser=limits.BATCH_SIZE.reader("--batch-size"),
         help="Fix the batch size of the ONNX file. Default: dynamic.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -224,7 +225,7 @@ def compress(
     limit_s = None if max_time is None else parse_duration(max_time, option="--max-time")
     device = target or config.target or "host"
     folder = output or settings.default_output(model)
-    _check_early(device, None if dry_run else folder, overwrite)
+    _check_early(device, None if dry_run else folder, overwrite, {"model": model, "card": card})
     data = settings.choose_calibration(calibration, model, config, session)
     asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
     preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
@@ -277,11 +278,13 @@ def compress(
     return show_json(report) if as_json else show(render_terminal(report))
 
 
-def _check_early(target: str, folder: Path | None, overwrite: bool) -> None:
+def _check_early(
+    target: str, folder: Path | None, overwrite: bool, reads: dict[str, str | Path | None]
+) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
     from edgeprune.outputs import check_destination
     from edgeprune.targets import load_target
 
     load_target(target)
     if folder is not None:
-        check_destination(folder, overwrite=overwrite)
+        check_destination(folder, overwrite=overwrite, reads=reads)

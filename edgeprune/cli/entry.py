@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 import typer
 
+from edgeprune.cli import streams
 from edgeprune.cli.app import app
-from edgeprune.cli.interrupts import interrupts_heeded
+from edgeprune.cli.interrupts import Interrupts
 from edgeprune.cli.session import Session
 from edgeprune.errors import (
     BROKEN_PIPE_EXIT_STATUS,
     INTERNAL_EXIT_STATUS,
-    INTERRUPTED_EXIT_STATUS,
     EdgepruneError,
+    OutputError,
 )
+from edgeprune.files import NO_ROOM, no_room
+from edgeprune.imports import ended_by, first_line
 
 _PROGRAM = "edgeprune"
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
+_BETWEEN = re.compile(r"[ \t\n\r]+")
+_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "Failed to allocate memory")
+"""How torch and onnxruntime say it, which raise no MemoryError."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,11 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _let_busy_machines_breathe()
     if _COMPLETION_VARIABLE in os.environ:
         app(prog_name=_PROGRAM)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    streams.prepare()
     session = Session(arguments=tuple(arguments))
-    return _guarded(lambda: _invoke(arguments, session), session)
+    status = _guarded(lambda: _invoke(arguments, session), session)
+    if streams.is_stuck(sys.stderr):
+        streams.silence(sys.stderr)
+    return status
 
 
 def _let_busy_machines_breathe() -> None:
@@ -48,49 +56,78 @@ def _let_busy_machines_breathe() -> None:
 
 def _invoke(arguments: list[str], session: Session) -> int:
     command = typer.main.get_command(app)
+    status = 0
     try:
         with command.make_context(_PROGRAM, arguments, obj=session) as context:
             command.invoke(context)
     except typer.Exit as done:
-        return done.exit_code
-    finally:
-        sys.stdout.flush()
-    return 0
+        status = done.exit_code
+    except BaseException as error:
+        stuck = streams.is_stuck(sys.stdout)
+        if stuck:
+            streams.silence(sys.stdout)
+        if stuck and isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise streams.result_lost(error) from error
+        raise
+    streams.flush_result()
+    return status
 
 
 def _guarded(action: Callable[[], int], session: Session) -> int:
+    interrupts = Interrupts()
     try:
-        with interrupts_heeded():
+        with interrupts.heeded():
             return action()
-    except EdgepruneError as error:
-        _traceback_if_asked(session)
-        _say(f"error: {error}")
-        return error.exit_status
     except (KeyboardInterrupt, typer.Abort) as stopped:
         _traceback_if_asked(session)
-        _say(f"interrupted: {str(stopped) or 'nothing was written'}")
-        return INTERRUPTED_EXIT_STATUS
+        _say(f"interrupted{interrupts.by}: {str(stopped) or 'nothing was written'}")
+        return interrupts.exit_status
     except BrokenPipeError:
         # The reader of a pipe left; what stays in the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.silence(sys.stdout)
         return BROKEN_PIPE_EXIT_STATUS
-    except Exception as error:
+    except BaseException as error:
         if _is_usage_problem(error):
             return _say_usage(error)
+        failure = _told(error)
         _traceback_if_asked(session)
-        _say(
-            f"error: unexpected {type(error).__name__}: {str(error) or 'no message'}; this is a fault in "
-            "edgeprune, please run the command again with -vv for the traceback and report it"
+        if streams.is_stuck(sys.stdout):
+            streams.silence(sys.stdout)
+        if failure is None:
+            _say(
+                f"error: unexpected {type(error).__name__}: {str(error) or 'no message'}; this is a fault in "
+                "edgeprune, please run the command again with -vv for the traceback and report it"
+            )
+            return INTERNAL_EXIT_STATUS
+        _say(f"error: {failure}")
+        return failure.exit_status
+
+
+def _told(error: BaseException) -> EdgepruneError | None:
+    """What ended the run as a failure with a sentence of its own; ``None`` for a fault of edgeprune."""
+    if isinstance(error, EdgepruneError):
+        return error
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return OutputError(no_room(error))
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return EdgepruneError(
+            f"the memory of this machine does not suffice ({first_line(error)}); give fewer or smaller "
+            "images (--max-images, --resize), a smaller batch, or take a machine with more"
         )
-        return INTERNAL_EXIT_STATUS
+    if not isinstance(error, Exception):
+        return EdgepruneError(
+            f"{ended_by(error)}; accepted is code of your own that returns, or that raises an ordinary "
+            "exception"
+        )
+    return None
 
 
-def _is_usage_problem(error: Exception) -> bool:
+def _is_usage_problem(error: BaseException) -> bool:
     """Whether the command-line parser raised it (its base class moved between typer's versions)."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def _say_usage(error: Exception) -> int:
+def _say_usage(error: BaseException) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _PROGRAM
     # Without any argument the parser has shown the help already and has no message.
@@ -102,8 +139,8 @@ def _say_usage(error: Exception) -> int:
 
 def _traceback_if_asked(session: Session) -> None:
     if session.verbosity >= 2:
-        traceback.print_exc()
+        streams.say(traceback.format_exc().rstrip())
 
 
 def _say(sentence: str) -> None:
-    print(" ".join(sentence.split()), file=sys.stderr)
+    streams.say(" ".join(_BETWEEN.split(sentence.strip())))

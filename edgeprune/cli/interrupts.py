@@ -1,4 +1,4 @@
-"""Ctrl-C is not lost.
+"""Ctrl-C is not lost, and SIGTERM and SIGHUP end a run in the same way.
 
 Python raises ``KeyboardInterrupt`` wherever the main thread is. In a callback of the garbage collector
 nobody can catch it, so that it is printed and forgotten, and large graphs spend seconds there.
@@ -8,33 +8,80 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
+
+from edgeprune.errors import INTERRUPTED_EXIT_STATUS
 
 _AGAIN_S = 0.05
+_NAMES = ("SIGTERM", "SIGHUP")
 
 
-@contextlib.contextmanager
-def interrupts_heeded() -> Iterator[None]:
-    """Raise a ``KeyboardInterrupt`` that was lost in a callback again, until it is heeded."""
-    before = sys.unraisablehook
-    waiting: list[threading.Timer] = []
+class Interrupts:
+    """What ended a run: Ctrl-C, or another signal, which then raises ``KeyboardInterrupt``, too."""
 
-    def again(lost: sys.UnraisableHookArgs) -> None:
-        if not issubclass(lost.exc_type, KeyboardInterrupt):
-            before(lost)
+    def __init__(self) -> None:
+        self._signal = signal.SIGINT
+        self._lost = False
+        self._waiting: list[threading.Timer] = []
+
+    @property
+    def exit_status(self) -> int:
+        """128 and the number of the signal, as shells have it."""
+        return INTERRUPTED_EXIT_STATUS - signal.SIGINT + self._signal
+
+    @property
+    def by(self) -> str:
+        """``" by SIGTERM"``; nothing after Ctrl-C."""
+        return "" if self._signal == signal.SIGINT else f" by {self._signal.name}"
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Take the signals meanwhile, and raise a ``KeyboardInterrupt`` that was lost in a callback again."""
+        before = sys.unraisablehook
+
+        def again(lost: sys.UnraisableHookArgs) -> None:
+            if not issubclass(lost.exc_type, KeyboardInterrupt):
+                before(lost)
+                return
+            # Raised from here, it would be lost in this very callback.
+            self._lost = True
+            timer = threading.Timer(_AGAIN_S, _thread.interrupt_main, (self._signal,))
+            timer.daemon = True
+            self._waiting.append(timer)
+            timer.start()
+
+        sys.unraisablehook = again
+        try:
+            with self._taken():
+                yield
+        finally:
+            sys.unraisablehook = before
+            for timer in self._waiting:
+                timer.cancel()
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[None]:
+        """Those signals that would end the process at once; ignored ones (``nohup``) stay ignored."""
+        taken = []
+        if threading.current_thread() is threading.main_thread():
+            numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+            taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+        for number in taken:
+            signal.signal(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in taken:
+                signal.signal(number, signal.SIG_DFL)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        """Once: a terminal that closes sends its signal twice, and what ends is not to be ended again."""
+        if self._signal != signal.SIGINT and not self._lost:
             return
-        # Raised from here, it would be lost in this very callback.
-        timer = threading.Timer(_AGAIN_S, _thread.interrupt_main)
-        timer.daemon = True
-        waiting.append(timer)
-        timer.start()
-
-    sys.unraisablehook = again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-        for timer in waiting:
-            timer.cancel()
+        self._lost = False
+        self._signal = signal.Signals(number)
+        raise KeyboardInterrupt

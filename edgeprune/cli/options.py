@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 
@@ -101,7 +102,7 @@ Resize = Annotated[
     typer.Option(
         "--resize",
         metavar="PIXELS",
-        min=1,
+        parser=limits.PIXELS.reader("--resize"),
         help="Resize the shorter side of every image to this.",
         rich_help_panel=DATA_PANEL,
     ),
@@ -111,7 +112,7 @@ Crop = Annotated[
     typer.Option(
         "--crop",
         metavar="PIXELS",
-        min=1,
+        parser=limits.PIXELS.reader("--crop"),
         help="Cut a square of this size out of the middle.",
         rich_help_panel=DATA_PANEL,
     ),
@@ -158,7 +159,7 @@ Seed = Annotated[
     typer.Option(
         "--seed",
         metavar="N",
-        min=0,
+        parser=limits.SEED.reader("--seed"),
         help="Seed of every random number; the same seed gives the same bytes. Default: 0.",
         rich_help_panel=RUN_PANEL,
     ),
@@ -168,7 +169,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         metavar="N",
-        min=1,
+        parser=limits.THREADS.reader("--threads"),
         help="Threads to compute and to measure with. Default: what the machine or target has.",
         rich_help_panel=RUN_PANEL,
     ),
@@ -227,7 +228,7 @@ MaxImages = Annotated[
     typer.Option(
         "--max-images",
         metavar="N",
-        min=1,
+        parser=limits.IMAGES.reader("--max-images"),
         help="Use at most this many calibration images.",
         rich_help_panel=DATA_PANEL,
     ),
@@ -237,6 +238,7 @@ HeldOut = Annotated[
     typer.Option(
         "--held-out",
         metavar="SHARE",
+        parser=limits.HELD_OUT.reader("--held-out"),
         help="Share of the calibration images kept back to judge the result.",
         rich_help_panel=DATA_PANEL,
     ),

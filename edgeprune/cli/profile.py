@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
 
@@ -23,7 +24,11 @@ Baseline = Annotated[
 BatchSize = Annotated[
     int,
     typer.Option(
-        "--batch-size", metavar="N", min=1, help="Images in a batch.", rich_help_panel=opt.GOAL_PANEL
+        "--batch-size",
+        metavar="N",
+        parser=limits.BATCH_SIZE.reader("--batch-size"),
+        help="Images in a batch.",
+        rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
 

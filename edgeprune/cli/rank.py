@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune import limits
 from edgeprune.artifacts.choices import AttentionUnit, Effort, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
@@ -58,7 +59,7 @@ MaxEvaluations = Annotated[
     typer.Option(
         "--max-evaluations",
         metavar="N",
-        min=1,
+        parser=limits.EVALUATIONS.reader("--max-evaluations"),
         help="Most batch passes that each criterion may make. Default: what it takes for a good estimate.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -157,7 +158,7 @@ def rank(
     check_recover_at(recover_at or (), players)
     folder = output or settings.default_output(model, kind="ranking")
     criteria = tuple(criterion or ())
-    _check_early(criteria, folder, overwrite)
+    _check_early(criteria, folder, overwrite, {"model": model, "card": card})
     data = settings.choose_calibration(calibration, model, config, session)
     asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
     preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
@@ -199,7 +200,9 @@ def rank(
     return show_json(report) if as_json else show(render_ranking(report))
 
 
-def _check_early(criteria: tuple[str, ...], folder: Path, overwrite: bool) -> None:
+def _check_early(
+    criteria: tuple[str, ...], folder: Path, overwrite: bool, reads: dict[str, str | Path | None]
+) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
     from edgeprune.criteria.registry import criterion, criterion_names
     from edgeprune.outputs import check_destination
@@ -207,4 +210,4 @@ def _check_early(criteria: tuple[str, ...], folder: Path, overwrite: bool) -> No
     for name in criteria:
         if name not in criterion_names():
             criterion(name)
-    check_destination(folder, overwrite=overwrite)
+    check_destination(folder, overwrite=overwrite, reads=reads)

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgeprune.cli import streams
 from edgeprune.errors import UsageError
+from edgeprune.showing import plain, plain_values, shown
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Iterator
+
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 _NOISY_LOGGERS = ("torch", "torch.onnx", "torch.export", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 _PIPED_WIDTH = 120
@@ -38,7 +43,7 @@ class Session:
     def say(self, sentence: str) -> None:
         """Tell the user something on stderr, unless ``-q``."""
         if not self.quiet:
-            print(sentence, file=sys.stderr)
+            streams.say(sentence)
 
 
 def begin(context: typer.Context, verbose: int, quiet: bool) -> Session:
@@ -93,8 +98,11 @@ class _SentenceHandler(logging.Handler):
 
         from edgeprune import progress
 
-        text = Text(f"{record.levelname.lower()}: {record.getMessage()}")
-        progress.console.print(text, soft_wrap=True)
+        text = Text(shown(f"{record.levelname.lower()}: {record.getMessage()}"))
+        try:
+            progress.console.print(text, soft_wrap=True)
+        except (OSError, ValueError):  # nobody can read it: no reason to end a run
+            streams.silence(sys.stderr)
 
 
 def show(result: RenderableType) -> None:
@@ -104,12 +112,24 @@ def show(result: RenderableType) -> None:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
     console = Console(highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
-        console.print(result)
+        console.print(_Harmless(result))
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+class _Harmless:
+    """A result whose own texts hold nothing that a terminal obeys."""
+
+    def __init__(self, result: RenderableType) -> None:
+        self._result = result
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._result, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
 
 
 def show_json(result: Any) -> None:
     """Print a result on stdout as JSON."""
     from edgeprune.artifacts.codec import to_jsonable
 
-    sys.stdout.write(json.dumps(to_jsonable(result), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(plain_values(to_jsonable(result)), indent=2, ensure_ascii=False)
+    sys.stdout.write(text + "\n")

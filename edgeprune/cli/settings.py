@@ -55,6 +55,8 @@ def choose_calibration(option: str | None, model: str, config: ProjectConfig, se
         chosen = _data_in(folder)
         session.say(f"calibration data: {chosen} (found beside the model)")
         return str(chosen)
+    if Path(model).is_dir():
+        raise ModelLoadError(f"{model!r} is a folder; give the model file in it, or torchvision:NAME")
     if not is_name(model) and not Path(model).exists():
         raise ModelLoadError(f"no model file {model!r}; give the path of a model, or torchvision:NAME")
     raise CalibrationError(

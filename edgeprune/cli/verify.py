@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
@@ -20,6 +22,7 @@ Tolerance = Annotated[
     typer.Option(
         "--tolerance",
         metavar="SHARE",
+        parser=limits.TOLERANCE.reader("--tolerance"),
         help="Largest error of an output, over the largest output, that passes.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -29,7 +32,7 @@ Images = Annotated[
     typer.Option(
         "--max-images",
         metavar="N",
-        min=2,
+        parser=replace(limits.IMAGES, least=2).reader("--max-images"),
         help="Compare on at most so many images.",
         rich_help_panel=opt.DATA_PANEL,
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.files import atomic_write_text
+from edgeprune.ownership import remove_abandoned
 from edgeprune.shapley.checkpoint import Checkpoint, FileCheckpoint, NoCheckpoint
 from edgeprune.shapley.game import Game
 from edgeprune.shapley.journal import JournaledGame
@@ -37,6 +38,7 @@ class Journals:
         self._checkpoints: list[FileCheckpoint] = []
         self._places: list[tuple[Path, str]] = []
         self._made: list[Path] = []
+        remove_abandoned(folder)
         found = read_about(folder)
         differing = [] if found is None else _differing(found, self._about)
         if differing:

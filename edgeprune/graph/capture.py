@@ -28,7 +28,8 @@ from edgeprune.graph.canonical import drop_assertions, four_dimensional_attentio
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
-from edgeprune.imports import first_line
+from edgeprune.graph.values import check_values, constant_notes
+from edgeprune.imports import ended_in_the_open, first_line
 from edgeprune.quiet import quiet_logging, quiet_streams
 
 _log = logging.getLogger("edgeprune.graph.capture")
@@ -68,10 +69,12 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     others = random_inputs(shapes, _CHECK_BATCH, generator)
     expected = _run_other_batch(module, others)
     _check_outputs(expected, outputs, _CHECK_BATCH)
+    check_values(module, expected)
     _check_repeats(module, graph_module, others, expected)
     got = _run_other_batch(graph_module, others)
     _check_agreement(expected, got)
     notes = batch_statistics_notes(graph_module) or _batch_notes(graph_module, others, got)
+    notes += constant_notes(expected)
     for note in notes:
         _log.warning(note)
     parameters = sum(p.numel() for p in graph_module.parameters())
@@ -92,7 +95,13 @@ def export_program(
     """
     examples = (example,) if isinstance(example, Tensor) else example
     try:
-        with quiet_logging(), quiet_streams(stderr=True), collection_paused(), torch.no_grad():
+        with (
+            quiet_logging(),
+            quiet_streams(stderr=True),
+            collection_paused(),
+            torch.no_grad(),
+            ended_in_the_open(),
+        ):
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
             return program.run_decompositions({})
@@ -137,7 +146,7 @@ def _place(error: Exception) -> str:
 
 def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     """Outputs for copies of the inputs: the model may change them in place."""
-    with torch.no_grad():
+    with torch.no_grad(), ended_in_the_open():
         return module(*(i.clone() for i in inputs))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeprune.files import scratch_folder
 from edgeprune.latency.timing import least_cpu_ms
 
 _OPSET = 17
@@ -41,16 +40,16 @@ def measure_layer(geometry: LayerGeometry, out: int, into: int, *, threads: int)
     Raises:
         ProfileError: onnxruntime does not take the layer.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        path = Path(scratch) / "layer.onnx"
+    with scratch_folder() as scratch:
+        path = scratch / "layer.onnx"
         onnx.save(_model(geometry, out, into), path)
         return least_cpu_ms(path, threads=threads)
 
 
 def measure_overhead(*, threads: int) -> float:
     """CPU milliseconds of calling onnxruntime at all: single layers pay it, those of a network do not."""
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        path = Path(scratch) / "nothing.onnx"
+    with scratch_folder() as scratch:
+        path = scratch / "nothing.onnx"
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "z")]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "nothing", ends[:1], ends[1:])
         onnx.save(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 from collections.abc import Collection, Iterator
@@ -20,7 +21,9 @@ from edgeprune.loading.program_archive import unsafe_part
 from edgeprune.quiet import quiet_loggers, quiet_streams
 
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-_EXPORT_LOGGERS = ("torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive._package")
+_FORCE_NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_TELLING_LOGGER = "torch.export"
+_EXPORT_LOGGERS = ("torch._export.serde.serialize", "torch.export.pt2_archive._package")
 
 
 def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] = ()) -> ExportedProgram:
@@ -35,9 +38,11 @@ def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] =
     reason = None if trust_pickle else unsafe_part(path, operators)
     if reason is not None:
         raise _refused(name, reason)
+    causes: list[BaseException] = []
     try:
         with (
             quiet_streams(),
+            _logged_causes(causes),
             quiet_loggers(*_EXPORT_LOGGERS),
             _weights_only(not trust_pickle),
             path.open("rb") as stream,
@@ -48,7 +53,7 @@ def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] =
     except Exception as error:
         raise ModelLoadError(
             f"{name!r} is a torch.export archive that torch {torch.__version__} cannot load "
-            f"({first_line(error) or type(error).__name__}); export it again with this version of torch"
+            f"({first_line(causes[0] if causes else error)}); export it again with this version of torch"
         ) from error
     # Conditions on the inputs are Python source; they were checked, and nothing here evaluates them.
     program._guards_code = []
@@ -64,17 +69,42 @@ def _refused(name: str, reason: str) -> ModelLoadError:
 
 @contextlib.contextmanager
 def _weights_only(force: bool) -> Iterator[None]:
-    """torch.export.load falls back to unrestricted pickles; this variable of torch forbids it."""
-    before = os.environ.get(_FORCE_WEIGHTS_ONLY)
+    """torch.export.load falls back to unrestricted pickles; this variable of torch forbids it.
+
+    torch takes it and its opposite for a contradiction, so that one, if the user has set it, rests meanwhile.
+    """
+    before = {name: os.environ.get(name) for name in (_FORCE_WEIGHTS_ONLY, _FORCE_NO_WEIGHTS_ONLY)}
     if force:
         os.environ[_FORCE_WEIGHTS_ONLY] = "1"
+        os.environ.pop(_FORCE_NO_WEIGHTS_ONLY, None)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(_FORCE_WEIGHTS_ONLY, None)
-        else:
-            os.environ[_FORCE_WEIGHTS_ONLY] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _logged_causes(causes: list[BaseException]) -> Iterator[None]:
+    """Gather what torch.export only logs, and then asks to look up in warnings that are silenced."""
+
+    def gather(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            causes.append(record.exc_info[1])
+        return False
+
+    logger = logging.getLogger(_TELLING_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(gather)
+    try:
+        yield
+    finally:
+        logger.removeFilter(gather)
+        logger.setLevel(level)
 
 
 def program_module(program: ExportedProgram, source: str) -> nn.Module:

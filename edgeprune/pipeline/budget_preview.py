@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import torch
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.errors import NothingToPruneError, UsageError
+from edgeprune.files import scratch_folder
 from edgeprune.pipeline.budget_aims import exceeded_limits
 from edgeprune.pipeline.budget_plans import BudgetPlanner, empty_plan
 from edgeprune.pipeline.candidate_costs import CandidateCosts
@@ -46,8 +44,8 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
         )
     elif budget.max_drop_points is not None:
         run.note("what is lost is not predicted: a search measures it on images that are kept back")
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, torch.no_grad():
-        costs = CandidateCosts(run, prepared, Path(scratch))
+    with scratch_folder() as scratch, torch.no_grad():
+        costs = CandidateCosts(run, prepared, scratch)
         planner = BudgetPlanner(run, prepared, costs.models())
         if by_default:
             return _first_of_default(planner)

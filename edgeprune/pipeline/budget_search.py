@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
 from edgeprune.criteria.journals import Journals
 from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
+from edgeprune.files import scratch_folder
 from edgeprune.graph.surgery import prune
 from edgeprune.pipeline.budget_aims import (
     Aims,
@@ -344,11 +344,11 @@ def search(
     """
     with (
         kept_values(run, prepared, decisions(run, prepared)) as journals,
-        tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch,
+        scratch_folder() as scratch,
     ):
         assert journals is not None
         with torch.no_grad():
-            found = kind(run, prepared, journals, Path(scratch))
+            found = kind(run, prepared, journals, scratch)
             planned, pruned = found.run()
         yield planned, pruned, found.store
 

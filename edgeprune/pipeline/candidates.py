@@ -14,7 +14,7 @@ import safetensors.torch
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.codec import to_jsonable
-from edgeprune.files import atomic_write_text
+from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.pipeline.candidate_records import (
     CANDIDATES_FOLDER,
     RECORD_NAME,
@@ -118,5 +118,5 @@ def write_record(found: StoredCandidate, pruned: Pruned, folder: Path) -> None:
     for name, module in ((_RECOVERED_NAME, pruned.recovered), (_FINETUNED_NAME, pruned.finetuned)):
         if module is not None:
             state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
-            safetensors.torch.save_file(state, folder / name)
+            atomic_write_bytes(folder / name, safetensors.torch.save(state))
     atomic_write_text(folder / RECORD_NAME, json.dumps(to_jsonable(found), indent=1) + "\n")

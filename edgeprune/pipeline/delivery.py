@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from edgeprune.artifacts.report import (
     RunReport,
     Usability,
 )
-from edgeprune.files import atomic_write_text
+from edgeprune.files import atomic_write_text, scratch_folder
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare as compare_latency
@@ -61,9 +60,9 @@ def deliver(
     assert options.output is not None
     with (
         outputs.staged_output(options.output, overwrite=options.overwrite) as folder,
-        tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch,
+        scratch_folder() as scratch,
     ):
-        work = Path(scratch)
+        work = scratch
         chain = pruned.parity + _export(run, prepared, planned, pruned, folder, work)
         chosen = None
         if candidates is not None and planned.search is not None:

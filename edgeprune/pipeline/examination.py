@@ -13,6 +13,7 @@ from edgeprune.graph.coupling import couple
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
 from edgeprune.latency.timing import compare
+from edgeprune.onnx_files import require_onnx
 from edgeprune.pipeline import network_graph
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
@@ -76,8 +77,7 @@ def profile_onnx(
     described = load_target(target)
     paths = [path] + ([] if baseline is None else [baseline])
     for each in paths:
-        if not each.is_file():
-            raise ProfileError(f"{each} does not exist; accepted is the path of an .onnx file.")
+        require_onnx(each, ProfileError)
     found = [figures(p, threads=threads, batch_size=batch_size, seed=seed) for p in paths]
     predictions = [None if described.is_host else predict(p, described) for p in paths]
     ratio = None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeprune import outputs
 from edgeprune.criteria.journals import Journals, read_about
 from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.files import NO_ROOM, check_room
+from edgeprune.ownership import remove_abandoned
 from edgeprune.pipeline.fingerprints import images_sha256, network_sha256
 from edgeprune.pipeline.state import Prepared, Run
 
 _log = logging.getLogger("edgeprune.pipeline")
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def journal_folder(output: Path) -> Path:
@@ -23,12 +23,14 @@ def journal_folder(output: Path) -> Path:
     return output.expanduser().with_name(f"{output.name}.journal")
 
 
-def check_journal(output: Path | None, *, resume: bool) -> None:
+def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | None = None) -> None:
     """Refuse early what could not go on, or would go on without having been asked to.
 
     Raises:
         UsageError: ``resume`` without an output folder, a journal is there without ``resume``, or what is
             there is none.
+        OutputError: the journal, which goes when the run has ended, holds what the run ``reads``, or cannot
+            be written.
     """
     if output is None:
         if resume:
@@ -42,6 +44,10 @@ def check_journal(output: Path | None, *, resume: bool) -> None:
             f"the journal {str(folder)!r} holds values of a run that was stopped: add --resume to go on with "
             "it, or delete the folder to begin anew"
         )
+    if folder.is_dir():
+        remove_abandoned(folder)
+        outputs.check_apart(folder, repr(str(folder)), reads or {})
+        check_room(folder, str(folder))
 
 
 @contextmanager
@@ -75,7 +81,7 @@ def kept_values(
         journals.remove()  # the search has ended, and another budget begins anew
         raise
     except OSError as error:
-        if error.errno not in _NO_ROOM or not journals.folder.exists():
+        if error.errno not in NO_ROOM or not journals.folder.exists():
             raise
         raise OutputError(
             f"no more coalition values can be kept in {str(journals.folder)!r} ({error.strerror}); those "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from edgeprune import parity, progress
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, RangeMethod
+from edgeprune.files import scratch_folder
 from edgeprune.latency.timing import quick_ratio
 from edgeprune.latency.work import size_bytes
 from edgeprune.quantization.formats import integer_format
@@ -54,8 +54,8 @@ def write_mixed(
     Raises:
         QuantizationError: the file cannot be quantized.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        work = _Mixing.of(source, images, target, threads, method, Path(scratch))
+    with scratch_folder() as scratch:
+        work = _Mixing.of(source, images, target, threads, method, scratch)
         chosen = work.fastest() if target.is_host else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:

@@ -11,8 +11,9 @@ from torch.fx import Node
 from edgeprune.artifacts.coupling import CouplingGraph, IndexArray
 from edgeprune.artifacts.model import CapturedModel, shape_words
 from edgeprune.errors import OutputError
-from edgeprune.files import atomic_write_text
+from edgeprune.files import atomic_write_text, check_room
 from edgeprune.fx import op_name
+from edgeprune.ownership import remove_abandoned
 from edgeprune.reporting.drawing import (
     DRAWING_MARK,
     FlowStep,
@@ -50,6 +51,8 @@ def check_graph_path(path: str | Path, *, overwrite: bool = False) -> Path:
             f"drawing {shown} cannot be written: folder {str(folder)!r} is not writable; "
             "name a path in a writable folder"
         )
+    remove_abandoned(folder)
+    check_room(folder, str(path))
     return destination
 
 

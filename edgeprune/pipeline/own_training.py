@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from edgeprune import parity
 from edgeprune.applying import apply_surgery
 from edgeprune.applying.replay import named_tensors
 from edgeprune.errors import ParityError, SurgeryError, UsageError
+from edgeprune.files import scratch_folder
 from edgeprune.imports import UserFunction
 from edgeprune.pipeline.exports import write_surgery
 from edgeprune.pipeline.kept_stages import NoReport, kept_network
@@ -82,8 +81,8 @@ def _trained(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, spe
 
 def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> nn.Module:
     """The recovered network as the user's class, else as a graph."""
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as scratch:
+        folder = scratch
         write_surgery(prepared, planned, pruned, folder)
         try:
             network = apply_surgery(

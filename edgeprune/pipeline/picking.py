@@ -38,7 +38,7 @@ def pick_candidate(
             "compress with --max-latency, --max-size, --max-memory or --max-drop"
         )
     if output is not None:
-        outputs.check_destination(output, overwrite=overwrite)
+        outputs.check_destination(output, overwrite=overwrite, reads={"searched folder": folder})
     original = section.original
     judged = tuple(replace(c, exceeded=exceeded_limits(c, budget)) for c in section.candidates)
     holding = [c for c in judged if not c.exceeded]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import BudgetError, OutputError, UsageError
-from edgeprune.files import atomic_write_bytes
+from edgeprune.files import atomic_write_bytes, check_room, scratch_folder
 from edgeprune.garbage import give_back_memory
 from edgeprune.latency.timing import compare
 from edgeprune.latency.work import size_bytes
+from edgeprune.ownership import remove_abandoned
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
 from edgeprune.pipeline.fewer_bits import notes_of, notes_of_speed, write_quantized
 from edgeprune.quantization.floating import FloatModel, load_float
@@ -62,8 +62,8 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         seed=options.seed,
         input_shape=input_shape if len(input_shape) == 3 else None,
     )
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        made = Path(scratch) / options.output.name
+    with scratch_folder() as scratch:
+        made = scratch / options.output.name
         details = write_quantized(
             options.source,
             made,
@@ -127,17 +127,22 @@ def _check_output(options: QuantizeOptions) -> None:
     """Refuse early what could not be written.
 
     Raises:
-        OutputError: the file is there already, is no .onnx, is the source, or has no folder to go into.
+        OutputError: the file is there already, is no .onnx, is the source, has no folder to go into or no
+            room there.
     """
     output = options.output
     if output.suffix != ".onnx":
         raise OutputError(f"output {str(output)!r} is no .onnx file; name one, such as -o model-int8.onnx")
+    if output.is_dir():
+        raise OutputError(f"output {str(output)!r} is a folder; name a file, such as -o model-int8.onnx")
     if output.exists() and options.source.exists() and output.samefile(options.source):
         raise OutputError(f"output {str(output)!r} is the file to be quantized; name another one")
     if output.exists() and not options.overwrite:
         raise OutputError(f"output {str(output)!r} exists; name another file, or add --overwrite")
     if not output.resolve().parent.is_dir():
         raise OutputError(f"there is no folder {str(output.resolve().parent)!r} to write to; make it first")
+    remove_abandoned(output.resolve().parent)
+    check_room(output.resolve().parent, str(output))
 
 
 def _check_drop(options: QuantizeOptions, kind: AccuracyKind, figures: tuple[AccuracyFigure, ...]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune import outputs, progress
+from edgeprune import limits, outputs, progress
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.scores import Scores
@@ -83,10 +83,7 @@ def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
             share is none, or layers, criteria or shares were named although blocks are ranked.
     """
     check_recover_at(choices.recover_at, choices.players)
-    if choices.max_evaluations is not None and choices.max_evaluations < 1:
-        raise UsageError(
-            f"--max-evaluations {choices.max_evaluations} was given; accepted is a whole number from 1 on"
-        )
+    limits.EVALUATIONS.check("--max-evaluations", choices.max_evaluations)
     if choices.memory_limit_bytes < 1:
         raise UsageError(
             f"memory_limit_bytes={choices.memory_limit_bytes} was given; accepted is a positive number of "
@@ -104,7 +101,7 @@ def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
 def rank_network(run: Run, choices: RankChoices) -> RankingReport:
     """Rank, judge and, where the options name an output folder, write it whole or not at all."""
     criteria = find_criteria(choices)
-    check_journal(run.options.output, resume=choices.resume)
+    check_journal(run.options.output, resume=choices.resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=False)
     with kept_values(run, prepared) as journals:
         if choices.players is RankedPlayers.BLOCKS:

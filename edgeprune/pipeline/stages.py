@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgeprune import outputs, parity, progress
+from edgeprune import limits, outputs, parity, progress
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
@@ -62,19 +63,12 @@ def check_options(options: CompressOptions) -> None:
     """
     if options.ratio is not None:
         check_ratio(options.ratio)
-    if not 0.0 < options.held_out_fraction < 1.0:
-        raise UsageError(
-            f"--held-out {options.held_out_fraction:g} was given; accepted is the share of the calibration "
-            "images kept back to judge the result, above 0 and below 1."
-        )
-    positive = {
-        "--width-quantum": options.width_quantum,
-        "--batch-size": options.batch_size,
-        "--threads": options.threads,
-    }
-    for name, value in positive.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{name} {value} was given; accepted is a whole number from 1 on.")
+    limits.HELD_OUT.check("--held-out", options.held_out_fraction)
+    limits.WIDTH_QUANTUM.check("--width-quantum", options.width_quantum)
+    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
+    limits.THREADS.check("--threads", options.threads)
+    limits.IMAGES.check("--max-images", options.max_images)
+    limits.SEED.check("--seed", options.seed)
     _check_precision(options)
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")
@@ -90,7 +84,20 @@ def check_options(options: CompressOptions) -> None:
             "package.module:function: name one with --calibration."
         )
     if options.output is not None:
-        outputs.check_destination(options.output, overwrite=options.overwrite)
+        outputs.check_destination(options.output, overwrite=options.overwrite, reads=read_by(options))
+
+
+def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
+    """What a run reads, by what it is; a module in memory is nowhere."""
+    return {
+        "model": None if isinstance(options.model, nn.Module) else options.model,
+        "calibration data": options.calibration,
+        "weights": options.weights,
+        "file of --arch": options.architecture,
+        "recipe": options.recipe,
+        "ranking": options.ranking,
+        "target profile": options.target,
+    }
 
 
 def _check_precision(options: CompressOptions) -> None:

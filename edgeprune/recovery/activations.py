@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeprune.files import scratch_directory
+
 _log = logging.getLogger("edgeprune.recovery")
 
 Key = tuple[str, str, int]
@@ -111,10 +113,14 @@ class ActivationStore:
         """Write a tensor to a file; ``None``, said once, where the disk does not take it."""
         try:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="edgeprune-activations-")
+                self._folder = scratch_directory("activations-")
             path = Path(self._folder.name) / str(self._written)
             array = value.detach().contiguous().numpy()
-            array.tofile(path)
+            try:
+                array.tofile(path)
+            except OSError:
+                path.unlink(missing_ok=True)  # a part of it takes room that others need
+                raise
         except OSError as error:
             self._disk_is_full = True
             self.notes.append(

@@ -10,6 +10,7 @@ from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
+from edgeprune.showing import plain_values
 
 _READABLE = (REPORT_SCHEMA_VERSION, "1.2", "1.1")
 """What is read: 1.2 lacks what defaults stand for; 1.1 ``usability``, too, and its recovery had no images to
@@ -24,8 +25,8 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def report_to_json(report: RunReport) -> str:
-    """The text of ``report.json``."""
-    return json.dumps(to_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """The text of ``report.json``; control characters in names are spelled out."""
+    return json.dumps(plain_values(to_jsonable(report)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(report: RunReport, path: str | Path) -> None:

@@ -9,6 +9,7 @@ from edgeprune.artifacts.report import RunReport
 from edgeprune.files import atomic_write_text
 from edgeprune.reporting.document import Document, Table, build_document
 from edgeprune.reporting.headline import as_sentence
+from edgeprune.showing import shown
 
 
 def render_markdown(report: RunReport) -> str:
@@ -34,13 +35,13 @@ def write_markdown(report: RunReport, path: str | Path) -> None:
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, also inside a table."""
-    joined = " ".join(text.split())
+    joined = " ".join(shown(text).split())
     return re.sub(r"([\\`*\[\]|<]|(?<!\w)_|_(?!\w))", r"\\\1", joined)
 
 
 def _code(text: str) -> str:
     """A code span inside a table, whatever backticks and pipes the text holds."""
-    joined = " ".join(text.split()).replace("|", "\\|")
+    joined = " ".join(shown(text).split()).replace("|", "\\|")
     if not joined:
         return ""
     fence = "`" * (max((len(run) for run in re.findall(r"`+", joined)), default=0) + 1)

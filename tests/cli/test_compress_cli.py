@@ -64,14 +64,14 @@ def test_two_words_are_enough_and_again_gives_the_same_bytes(as_typed: Path, edg
     assert report["calibration"]["labelled"] is True
 
     before = snapshot(output)
-    (output / "stale").write_text("x")
+    (output / "mine").write_text("x")
     done = edgeprune("compress", "model.pt", "--target", "rpi", "--overwrite", "-q", cwd=as_typed)
     assert (done.returncode, done.stderr) == (0, "")
     assert "25.0% fewer MACs (default)" in done.stdout
-    assert names(output) == FILES
+    assert names(output) == {*FILES, "mine"}
     assert names(as_typed) == {"model.pt", "calibration", "model-edgeprune"}
     after = snapshot(output)
-    same = {"surgery.json", "weights.safetensors", "model.onnx"}
+    same = {"surgery.json", "weights.safetensors", "model.onnx", "model.pt2"}
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 

@@ -72,7 +72,7 @@ def test_a_card_has_its_values(tmp_path: Path) -> None:
         ("\x00", "is not valid TOML"),
         ("meen = 1", "unknown key 'meen'; did you mean 'mean'"),
         ("zzz = 1", "unknown key 'zzz'; accepted: name"),
-        ("resize = 0", "'resize' is 0, but a whole number of pixels of at least 1"),
+        ("resize = 0", "'resize' is 0, but a whole number from 1 to 8192 of pixels"),
         ("crop = 2.5", "'crop' is 2.5"),
         ("crop = true", "'crop' is True"),
         ('mean = "0.5"', "'mean' is '0.5', but a list of finite numbers"),

@@ -28,6 +28,8 @@ def test_the_table_of_exit_statuses_matches_the_classes() -> None:
     in_code |= {
         0: "",
         errors.INTERRUPTED_EXIT_STATUS: "",
+        errors.TERMINATED_EXIT_STATUS: "",
+        errors.HUNG_UP_EXIT_STATUS: "",
         errors.INTERNAL_EXIT_STATUS: "",
         errors.BROKEN_PIPE_EXIT_STATUS: "",
     }

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgeprune import outputs
 from edgeprune.errors import OutputError
+from edgeprune.files import scratch_folder
 from edgeprune.outputs import (
     atomic_write_bytes,
     atomic_write_text,
@@ -20,6 +23,7 @@ from edgeprune.outputs import (
     staged_output,
     write_manifest,
 )
+from edgeprune.ownership import is_abandoned, owned_token
 
 
 def fill(folder: Path, text: str = "new") -> None:
@@ -70,14 +74,164 @@ def test_a_failure_leaves_the_old_output_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.onnx").read_text() == "old"
 
 
-def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
+def test_overwrite_replaces_what_the_manifest_lists_and_leaves_the_users_files(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with staged_output(out) as staging:
+        for name in ("gone/deep/old.bin", "both/old.bin"):
+            (staging / name).parent.mkdir(parents=True)
+            (staging / name).write_text("old")
+        fill(staging, "old")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "model.onnx").write_text("mine")
+    (out / "both" / "notes.txt").write_text("mine")
+    (out / "kept" / "empty").mkdir(parents=True)
+    (out / "extra.bin").write_text("mine, where the new output has one of its own")
+    (out / "link").symlink_to(tmp_path / "thesis")
+    with staged_output(out, overwrite=True) as staging:
+        (staging / "extra.bin").write_text("new")
+        fill(staging)
+    assert entries(tmp_path) == ["out", "thesis"]
+    assert entries(out) == [
+        "both", "extra.bin", "extra.bin.kept", "kept", "link", "manifest.json", "model.onnx",
+    ]  # fmt: skip
+    assert (out / "model.onnx").read_text() == (out / "extra.bin").read_text() == "new"
+    assert (out / "extra.bin.kept").read_text().startswith("mine")
+    assert entries(out / "both") == ["notes.txt"]
+    assert (out / "kept" / "empty").is_dir()
+    assert (out / "link" / "model.onnx").read_text() == "mine"
+
+
+def test_a_manifest_reaches_nothing_outside_its_folder(tmp_path: Path) -> None:
     make_output(tmp_path / "out")
-    (tmp_path / "out" / "stale.txt").touch()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.tex").write_text("years of work")
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "thesis")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    for path in ("../thesis/a.tex", "link/a.tex", str(tmp_path / "thesis" / "a.tex")):
+        manifest["outputs"].append({"path": path, "size_bytes": 1, "sha256": ""})
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
     with staged_output(tmp_path / "out", overwrite=True) as staging:
         fill(staging)
+    assert (tmp_path / "out" / "link" / "a.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("way", ["own", "relative", "link", "link inside", "dotted", "module", "function"])
+def test_an_output_that_holds_what_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_output(tmp_path / "out")
+    (tmp_path / "out" / "nets.py").touch()
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "out" / "model.onnx")
+    (tmp_path / "out" / "inside").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "other").mkdir()
+    given = {
+        "own": tmp_path / "out" / "model.onnx", "relative": "out/model.onnx", "link": "link",
+        "link inside": "out/inside", "dotted": "other/../out/model.onnx", "module": "out.nets:small",
+        "function": "out/nets.py:small",
+    }[way]  # fmt: skip
+    with pytest.raises(OutputError, match=r"'out' holds the model '.*', which this run reads"):
+        check_destination("out", overwrite=True, reads={"recipe": None, "model": given})
+    assert (tmp_path / "out" / "model.onnx").read_text() == "old"
+
+
+def test_a_folder_under_two_names_is_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where case does not count: the same folder by another spelling."""
+    make_output(tmp_path / "out")
+    (tmp_path / "OUT").symlink_to(tmp_path / "out")
+    monkeypatch.setattr(Path, "resolve", lambda self, strict=False: self.absolute())
+    with pytest.raises(OutputError, match="which this run reads"):
+        check_destination(tmp_path / "out", overwrite=True, reads={"model": tmp_path / "OUT" / "model.onnx"})
+
+
+def test_what_only_shares_its_bytes_with_an_old_file_survives(tmp_path: Path) -> None:
+    make_output(tmp_path / "out")
+    (tmp_path / "mine.onnx").hardlink_to(tmp_path / "out" / "model.onnx")
+    reads = {"model": tmp_path / "mine.onnx", "calibration": "out of reach/images", "arch": "torchvision:out"}
+    check_destination(tmp_path / "out", overwrite=True, reads=reads)
+    with staged_output(tmp_path / "out", overwrite=True) as staging:
+        fill(staging)
+    assert (tmp_path / "mine.onnx").read_text() == "old"
+
+
+def of_the_dead(name: str) -> str:
+    """A name as a process made it that has ended since."""
+    script = f"from edgeprune.ownership import owned_token; print({name!r} + owned_token())"
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_what_killed_processes_left_is_removed_and_what_living_ones_have_is_not(tmp_path: Path) -> None:
+    dead = of_the_dead(".edgeprune-")
+    start = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    token = dead.removeprefix(".edgeprune-").split("-")
+    reused = f".edgeprune-{os.getpid()}-{int(start) - 1}-{token[2]}-{token[3]}"
+    elsewhere = f".edgeprune-{token[0]}-{token[1]}-00000000-{token[3]}"
+    for name in (dead, reused, elsewhere, f".edgeprune-{owned_token()}"):
+        (tmp_path / f"{name}.tmp").mkdir()
+        (tmp_path / f"{name}.tmp" / "model.onnx").touch()
+    (tmp_path / f"{of_the_dead('.edgeprune-')}.tmp").write_text("a file")
+    (tmp_path / ".edgeprune-1234.tmp").touch()
+    living = [name for name in entries(tmp_path) if name.endswith(".tmp") and str(os.getpid()) in name]
+    make_output(tmp_path / "out")
+    left = [name for name in living if not name.startswith(reused)]
+    assert entries(tmp_path) == sorted([*left, f"{elsewhere}.tmp", ".edgeprune-1234.tmp", "out"])
+
+
+@pytest.mark.parametrize("before", ["the new one is in place", "nothing is in place"])
+def test_an_exchange_that_was_killed_is_finished_or_undone(tmp_path: Path, before: str) -> None:
+    script = f"""
+import os
+from pathlib import Path
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_outputs import fill
+from edgeprune import replacing
+from edgeprune.outputs import staged_output
+rename, calls = Path.rename, []
+def killed(self, target):
+    calls.append(self)
+    if len(calls) == {3 if "new" in before else 2}:
+        os.kill(os.getpid(), 9)
+    return rename(self, target)
+Path.rename = killed
+with staged_output({str(tmp_path / "out")!r}, overwrite=True) as staging:
+    fill(staging)
+"""
+    make_output(tmp_path / "out")
+    (tmp_path / "out" / "mine").write_text("years of work")
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert len(entries(tmp_path)) == 2
+    check_destination(tmp_path / "out", overwrite=True)
     assert entries(tmp_path) == ["out"]
-    assert entries(tmp_path / "out") == ["manifest.json", "model.onnx"]
-    assert (tmp_path / "out" / "model.onnx").read_text() == "new"
+    assert entries(tmp_path / "out") == ["manifest.json", "mine", "model.onnx"]
+    assert (tmp_path / "out" / "mine").read_text() == "years of work"
+    assert (tmp_path / "out" / "model.onnx").read_text() == ("new" if "new" in before else "old")
+
+
+def test_no_room_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"out' cannot be written \(No space left on device\); make room"):
+        check_destination(tmp_path / "out")
+    assert entries(tmp_path) == []
+
+
+def test_a_full_disk_within_the_block_is_an_output_error(tmp_path: Path) -> None:
+    def fill_the_disk() -> None:
+        with staged_output(tmp_path / "out") as staging, scratch_folder() as scratch:
+            assert is_abandoned(scratch.name) is False
+            (staging / "part").touch()
+            raise OSError(28, "No space left on device", "big")
+
+    with pytest.raises(OutputError, match="the disk of 'big' is full"):
+        fill_the_disk()
+    assert entries(tmp_path) == []
 
 
 def test_the_old_output_comes_back_where_the_last_rename_fails(
