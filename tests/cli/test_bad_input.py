@@ -30,7 +30,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     ),
     "text": (("compress", "text.pt", *GREY), 3, ("'text.pt' is a text file", "accepted are", ".pt2")),
     "noise": (("compress", "noise.pt2", *GREY), 3, ("'noise.pt2' is", "unknown kind", "accepted are")),
-    "cut program": (("compress", "cut.pt2", *GREY), 3, ("'cut.pt2' cannot be read", "copy it again")),
+    "cut program": (
+        ("compress", "cut.pt2", *GREY),
+        3,
+        ("'cut.pt2' is an archive with something behind", "copy or download"),
+    ),
     "torchscript": (("compress", "script.pt", *GREY), 3, ("TorchScript", "torch.export.export(")),
     "untrusted pickle": (("compress", "trap.pt", *GREY), 3, ("'trap.pt'", "run code", "--trust-pickle")),
     "no architecture": (("compress", "small.pt", *GREY), 3, ("is a state_dict", "--arch")),

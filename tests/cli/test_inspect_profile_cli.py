@@ -134,7 +134,7 @@ def test_profile_for_a_target_beside_a_baseline(digits: Any, tmp_path: Path, edg
 @pytest.mark.parametrize(
     ("arguments", "status", "parts"),
     [
-        (("profile", "none.onnx"), 10, ("none.onnx does not exist", ".onnx file")),
+        (("profile", "none.onnx"), 10, ("no ONNX file at 'none.onnx'", "give the path of an .onnx file")),
         (("profile", "text.pt"), 10, ("text.pt", "no valid ONNX file", "give one that onnx can load")),
         (("profile", "text.pt", "--target", "rp4"), 9, ("'rp4'", "did you mean 'rpi4'")),
     ],

@@ -314,10 +314,10 @@ def test_an_existing_output_is_replaced_only_on_request(
     before = snapshot(tmp_path / "out")
     assert "--overwrite" in sentence(edgeprune(*command), 7)
     assert snapshot(tmp_path / "out") == before
-    (tmp_path / "out" / "stale").write_text("x")
+    (tmp_path / "out" / "of mine").write_text("x")  # which no manifest lists
     done = edgeprune(*SMALL, *asked("l2"), "-o", str(tmp_path / "out"), "--overwrite")
     assert done.returncode == 0, done.stderr
-    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES | {"values-l2.svg"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES | {"values-l2.svg", "of mine"}
 
 
 def test_ctrl_c_leaves_nothing(project: Path, tmp_path: Path) -> None:
