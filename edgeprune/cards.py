@@ -122,9 +122,7 @@ def _text(file: Path, key: str, value: Any) -> str:
 
 
 def _pixels(file: Path, key: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int) and limits.PIXELS.holds(value):
+    if value is None or limits.PIXELS.holds(value):
         return value
     raise _refused(file, key, value, f"{limits.PIXELS.accepted} of pixels")
 

@@ -16,6 +16,7 @@ from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import Finetune, RankedPlayers
 from edgeprune.errors import UsageError
+from edgeprune.showing import without_middle
 
 CONFIG_NAME = "edgeprune.toml"
 
@@ -125,7 +126,7 @@ _SIZES = f"each at most {limits.SIZE.most} and at most {limits.MOST_INPUT_VALUES
 
 def _shortened(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"
+    return text if len(text) <= 60 else without_middle(text, head=40, tail=15)
 
 
 def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
@@ -295,7 +296,7 @@ def _as_list(value: object) -> list[Any]:
 def _positive_int(value: object) -> int | None:
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
         value = int(value) if len(value) <= _MOST_DIGITS else None
-    return value if isinstance(value, int) and limits.SIZE.holds(value) else None
+    return value if limits.SIZE.holds(value) else None
 
 
 def _text(value: object) -> str:
@@ -306,7 +307,7 @@ def _text(value: object) -> str:
 
 def _one_of(numbers: limits.WholeNumbers) -> Callable[[object], int]:
     def read(value: object) -> int:
-        if isinstance(value, int) and numbers.holds(value):
+        if numbers.holds(value):
             return value
         raise UsageError(f"{numbers.accepted} is expected")
 

@@ -64,7 +64,7 @@ class UserFunction:
             except Exception as reason:
                 given = "the network to train" if arguments else "no arguments"
                 raise self._error(
-                    f"{self._told} raised {_kind_and_text(reason)}; "
+                    f"{self._told} raised {_named(reason)} ({first_line(_raised(reason))}); "
                     f"it is called with {given} and has to work that way"
                 ) from reason
 
@@ -98,7 +98,7 @@ def _import_module(location: str, spec: str, *, what: str, error: type[Edgeprune
         raise
     except Exception as reason:
         raise error(
-            f"{what} {spec!r} cannot be imported ({_kind_and_text(reason, ': ')}); "
+            f"{what} {spec!r} cannot be imported ({_named(reason)}: {first_line(_raised(reason))}); "
             "give package.module:function of an importable module, or path/to/file.py:function"
         ) from reason
 
@@ -152,12 +152,13 @@ class UserCodeEndedError(Exception):
     """Code of the user raised what is no ordinary exception."""
 
 
-def _kind_and_text(reason: BaseException, between: str = " ") -> str:
-    """``RuntimeError (the width is missing)``, or with a colon."""
-    if isinstance(reason, UserCodeEndedError) and reason.__cause__ is not None:
-        reason = reason.__cause__
-    text = first_line(reason)
-    return f"{type(reason).__name__}{between}{f'({text})' if between == ' ' else text}"
+def _raised(reason: BaseException) -> BaseException:
+    """What code of the user raised."""
+    return (reason.__cause__ or reason) if isinstance(reason, UserCodeEndedError) else reason
+
+
+def _named(reason: BaseException) -> str:
+    return type(_raised(reason)).__name__
 
 
 def ended_by(reason: BaseException) -> str:

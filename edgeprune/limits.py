@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from edgeprune.errors import UsageError
+from edgeprune.showing import without_middle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class WholeNumbers:
         """What is accepted, in words."""
         return f"a whole number from {self.least} to {self.most}"
 
-    def holds(self, value: object) -> bool:
+    def holds(self, value: object) -> TypeGuard[int]:
         """Whether a value is one of them."""
         return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most
 
@@ -107,7 +109,7 @@ def is_finite(value: object) -> bool:
 
 def _refused(option: str, value: object, accepted: str) -> UsageError:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
+    shown = text if len(text) <= _SHOWN else without_middle(text, head=_SHOWN // 2, tail=_SHOWN // 4)
     return UsageError(f"{option} {shown} was given; accepted is {accepted}")
 
 

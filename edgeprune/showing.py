@@ -11,7 +11,6 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 _LONG = re.compile(r"\S{201,}")
-_HEAD, _TAIL = 110, 60
 
 
 def plain(text: str) -> str:
@@ -21,7 +20,12 @@ def plain(text: str) -> str:
 
 def shown(text: str) -> str:
     """The same with very long words shortened in the middle."""
-    return _LONG.sub(lambda found: f"{found[0][:_HEAD]}...{found[0][-_TAIL:]}", plain(text))
+    return _LONG.sub(lambda found: without_middle(found[0], head=110, tail=60), plain(text))
+
+
+def without_middle(text: str, *, head: int, tail: int) -> str:
+    """The first and the last characters of a text, with dots for what is between."""
+    return f"{text[:head]}...{text[-tail:]}"
 
 
 def plain_values(value: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgeprune import progress
+from edgeprune import limits, progress
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
 from edgeprune.calibration.advice import advice
 from edgeprune.calibration.fingerprint import fingerprint, image_digest
@@ -87,12 +87,10 @@ def _read(reading: _Reading, max_images: int | None, seed: int) -> None:
 
 
 def _check_options(held_out_fraction: float, max_images: int | None, seed: int) -> None:
-    if not 0.0 < held_out_fraction < 1.0:
-        raise UsageError(f"--held-out {held_out_fraction:g} was given; accepted is above 0 and below 1")
+    limits.HELD_OUT.check("--held-out", held_out_fraction)
+    limits.SEED.check("--seed", seed)
     if max_images is not None and max_images < 2:
         raise UsageError(f"--max-images {max_images} was given; at least 2 are needed, to fit and to judge")
-    if seed < 0:
-        raise UsageError(f"--seed {seed} was given; accepted is a whole number from 0")
 
 
 def _card_beside(source: object) -> Preprocessing | None:

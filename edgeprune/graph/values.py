@@ -30,9 +30,8 @@ def check_values(module: nn.Module, outputs: Sequence[Tensor]) -> None:
         if told is not None:
             raise CaptureError(
                 f"output {index} of the model {told} for images of values between 0 and 1 "
-                f"({_largest(module)}); accepted are finite outputs: give a checkpoint from before "
-                "the training diverged, or mend "
-                "the division, root or logarithm in its forward pass"
+                f"({_largest(module)}); accepted are finite outputs: give a checkpoint from before the "
+                "training diverged, or mend the division, root or logarithm in its forward pass"
             )
     name, largest = _largest_weight(module)
     if largest > MOST:

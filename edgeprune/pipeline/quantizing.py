@@ -139,10 +139,11 @@ def _check_output(options: QuantizeOptions) -> None:
         raise OutputError(f"output {str(output)!r} is the file to be quantized; name another one")
     if output.exists() and not options.overwrite:
         raise OutputError(f"output {str(output)!r} exists; name another file, or add --overwrite")
-    if not output.resolve().parent.is_dir():
-        raise OutputError(f"there is no folder {str(output.resolve().parent)!r} to write to; make it first")
-    remove_abandoned(output.resolve().parent)
-    check_room(output.resolve().parent, str(output))
+    folder = output.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {str(folder)!r} to write to; make it first")
+    remove_abandoned(folder)
+    check_room(folder, str(output))
 
 
 def _check_drop(options: QuantizeOptions, kind: AccuracyKind, figures: tuple[AccuracyFigure, ...]) -> None:

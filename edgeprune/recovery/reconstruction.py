@@ -43,7 +43,9 @@ from edgeprune.recovery.structure import (
     depends_on,
     find_site,
     geometry,
+    grouped,
     has_computed_bias,
+    ungrouped,
 )
 from edgeprune.rounding import round_layers, round_weight, rounded
 
@@ -301,7 +303,7 @@ class _Reconstruction:
         choice = decide(problem, equations)
         taken = choice.taken
         if taken.changed:
-            write_solution(self.pruned, site, norm, _ungrouped(taken.weights), taken.bias.flatten(), scale)
+            write_solution(self.pruned, site, norm, ungrouped(taken.weights), taken.bias.flatten(), scale)
         if self._stored_as is not None and layer.weight in self._exact:
             self._exact[layer.weight] = weight.clone()
             round_weight(weight, self._stored_as)
@@ -351,10 +353,10 @@ class _Reconstruction:
             fitting=fitting,
             deciding=deciding,
             before=(
-                _grouped(weight.flatten(1) * scale[:, None], shape),
+                grouped(weight.flatten(1) * scale[:, None], shape),
                 offset.double().view(shape.groups, -1),
             ),
-            merged=[_grouped(m * scale[:, None], shape) for m in merged.weights],
+            merged=[grouped(m * scale[:, None], shape) for m in merged.weights],
             metrics=merged.metrics,
             activation=self._activations[layer.name],
             intercept=site.norm is not None or site.bias is not None,
@@ -371,8 +373,8 @@ class _Reconstruction:
             return lambda weights: weights
 
         def stored(weights: Tensor) -> Tensor:
-            flat = _ungrouped(weights.double()).numpy()
-            return _grouped(torch.from_numpy(rounded(flat, form)), shape)
+            flat = ungrouped(weights.double()).numpy()
+            return grouped(torch.from_numpy(rounded(flat, form)), shape)
 
         return stored
 
@@ -392,13 +394,3 @@ def _words(taken: Candidate, before: float) -> str:
         return f"left as it is, error {before:.4f}"
     how = "merged" if taken.ridge is None else f"ridge {taken.ridge:g}, {taken.rounds} rounds"
     return f"{how}{', residual repaired' if taken.repaired else ''}, error {before:.4f} -> {taken.error:.4f}"
-
-
-def _grouped(flat: Tensor, shape: Geometry) -> Tensor:
-    """Weights (o, d) as (groups, d, o / groups)."""
-    return flat.view(shape.groups, -1, flat.shape[1]).transpose(1, 2)
-
-
-def _ungrouped(solved: Tensor) -> Tensor:
-    """Weights (groups, d, o / groups) as (o, d)."""
-    return solved.transpose(1, 2).flatten(0, 1)

@@ -229,3 +229,13 @@ def channels_last(x: Tensor, *, is_linear: bool) -> Tensor:
     if is_linear:
         return x.reshape(-1, x.shape[-1])
     return x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
+
+
+def grouped(flat: Tensor, shape: Geometry) -> Tensor:
+    """Weights (o, d) as (groups, d, o / groups)."""
+    return flat.view(shape.groups, -1, flat.shape[1]).transpose(1, 2)
+
+
+def ungrouped(solved: Tensor) -> Tensor:
+    """Weights (groups, d, o / groups) as (o, d)."""
+    return solved.transpose(1, 2).flatten(0, 1)

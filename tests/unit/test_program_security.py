@@ -301,12 +301,12 @@ def test_operators_are_taken_from_a_list(members: dict[str, bytes], target: str)
 
 
 def test_an_operator_of_a_package_is_accepted_where_it_is_named() -> None:
-    library = torch.library.Library("edgeprune_security", "FRAGMENT")
+    library = torch.library.Library("example_of_rules", "FRAGMENT")
     library.define("blur(Tensor x) -> Tensor")
-    target = "torch.ops.edgeprune_security.blur.default"
+    target = "torch.ops.example_of_rules.blur.default"
     assert not is_accepted(target, ())
-    assert is_accepted(target, {"edgeprune_security::blur"})
-    assert not is_accepted("torch.ops.edgeprune_security.other.default", {"edgeprune_security::blur"})
+    assert is_accepted(target, {"example_of_rules::blur"})
+    assert not is_accepted("torch.ops.example_of_rules.other.default", {"example_of_rules::blur"})
 
 
 def spec(kind: str, context: Any) -> str:
