@@ -51,7 +51,7 @@ def load_card(name_or_path: str | Path) -> Preprocessing:
     """
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(
                 f"the card {str(name_or_path)!r} does not exist; give a file or {_known_names()}"
             )
@@ -135,7 +135,7 @@ def _numbers(file: Path, key: str, value: Any, numbers: limits.ChannelNumbers) -
         return None
     items = value if isinstance(value, list) else [value]
     if not numbers.hold(items):
-        raise _refused(file, key, value, f"a list of them, {numbers.accepted},")
+        raise _refused(file, key, value, f"a list of finite numbers ({numbers.accepted})")
     return tuple(float(item) for item in items)
 
 

@@ -62,13 +62,16 @@ def read_bytes(path: Path, *, most_bytes: int) -> bytes:
         UnreadableError: no such file, a folder or a pipe, or too large.
     """
     check_regular(path)
+    too_large = UnreadableError(f"has more than {most_bytes / _MIB:g} MiB, the most that is accepted")
     try:
+        if path.stat().st_size > most_bytes:
+            raise too_large
         with path.open("rb") as stream:
             data = stream.read(most_bytes + 1)
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror or error})") from error
     if len(data) > most_bytes:
-        raise UnreadableError(f"has more than {most_bytes / _MIB:g} MiB, the most that is accepted")
+        raise too_large
     return data
 
 

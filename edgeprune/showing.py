@@ -20,7 +20,7 @@ _UNSEEN = re.compile(
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _LONG = re.compile(r"\S{201,}")
-_LONG_IN_CELL = re.compile(r"\S{61,}")
+_LONG_IN_CELL = re.compile(r"\S{81,}")
 
 
 def plain(text: str) -> str:
@@ -35,7 +35,7 @@ def shown(text: str) -> str:
 
 def shown_in_cell(text: str) -> str:
     """The same for a cell of a table, which would fold long words over many lines."""
-    return _LONG_IN_CELL.sub(lambda found: without_middle(found[0], head=36, tail=21), plain(text))
+    return _LONG_IN_CELL.sub(lambda found: without_middle(found[0], head=50, tail=27), plain(text))
 
 
 def shown_sentence(text: str) -> str:
@@ -85,7 +85,7 @@ def _for_people(value: Any) -> Any:
 
 
 def escaped_json(text: str) -> str:
-    r"""JSON with ``\u001b`` for what cannot be seen: a program reads the same, a terminal obeys none of it."""
+    r"""JSON with ``\u001b`` for what cannot be seen: programs read the same, terminals obey none of it."""
     return _UNSEEN.sub(_escaped_in_json, text)
 
 
