@@ -1,4 +1,4 @@
-"""Whatever code of the user raises, wherever it runs: one sentence that names it, with the status of its place."""
+"""Whatever code of a user raises, wherever it runs: one sentence that names it, with its status."""
 
 from __future__ import annotations
 
@@ -125,8 +125,12 @@ PLACES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "seventh item": (("compress", *NETS, "--calibration", "code_of_others.py:seventh"), 4, "item 7 of"),
     "length": (("compress", *NETS, "--calibration", "code_of_others.py:length"), 4, "length"),
     "classes": (("compress", *NETS, "--calibration", "code_of_others.py:classes"), 4, "'classes'"),
-    "generator": (("compress", *NETS, "--calibration", "code_of_others.py:generator"), 4, "of type generator"),
-    "generator expression": (("compress", *NETS, "--calibration", "code_of_others.py:lazily"), 4, "generator"),
+    "generator": (
+        ("compress", *NETS, "--calibration", "code_of_others.py:generator"), 4, "of type generator",
+    ),
+    "generator expression": (
+        ("compress", *NETS, "--calibration", "code_of_others.py:lazily"), 4, "generator",
+    ),
     "data factory": (("compress", *NETS, "--calibration", "code_of_others.py:factory"), 4, "factory"),
     "architecture": (("inspect", "small.pt", "--arch", "code_of_others.py:factory"), 3, "factory"),
     "forward": (("inspect", *MODEL, "--input-shape", "1x8x8"), 5, "model"),
@@ -175,17 +179,15 @@ def test_a_model_that_raises_late_is_told_at_every_call(
         "--effort",
         "quick",
         "--one-round",
-        "-o",
-        "out",
         "-q",
     )
     for kind in ("SystemExit", KINDS[1 + at]):
         monkeypatch.setenv("KIND", kind)
-        done = edgeprune(*command, cwd=place)
+        done = edgeprune(*command, "-o", f"out-{kind}", cwd=place)  # what a run kept stays for --resume
         said = sentence(done, 5)
         told(kind, said)
         assert re.search(r"\bmodel\b", said)
-        assert not (place / "out").exists()
+        assert not (place / f"out-{kind}").exists()
 
 
 @pytest.mark.parametrize("function", ["recipe", "other"])
