@@ -222,11 +222,11 @@ def compress(
     session = begin(context, verbose, quiet)
     config = settings.project_config(model, session)
     share = check_ratio(ratio) if ratio is not None else config.ratio
-    shape = parse_input_shape(input_shape) if input_shape else config.input_shape
+    shape = parse_input_shape(input_shape) if input_shape is not None else config.input_shape
     budget = parse_budget(max_latency, max_size, max_memory, max_drop)
     training = None if finetune is None else parse_finetune(finetune, option="--finetune")
     limit_s = None if max_time is None else parse_duration(max_time, option="--max-time")
-    device = target or config.target or "host"
+    device = settings.first_given(target, config.target or "host")
     folder = output or settings.default_output(model)
     _check_early(device, None if dry_run else folder, overwrite, {"model": model, "card": card})
     data = settings.choose_calibration(calibration, model, config, session)
@@ -240,7 +240,7 @@ def compress(
         "calibration": data,
         "target": device,
         "ratio": share,
-        "architecture": arch or config.arch,
+        "architecture": settings.first_given(arch, config.arch),
         "weights": weights,
         "trust_pickle": trust_pickle,
         "input_shape": shape,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -19,12 +20,15 @@ from edgeprune.errors import (
     INTERNAL_EXIT_STATUS,
     EdgepruneError,
     OutputError,
+    UsageError,
 )
 from edgeprune.files import NO_ROOM, no_room
 from edgeprune.imports import ended_by, first_line
-from edgeprune.showing import shown_sentence
+from edgeprune.showing import in_short, shown_sentence
 
 _PROGRAM = "edgeprune"
+_REFUSED = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP})
+"""Error numbers of looking at a path."""
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 _BETWEEN = re.compile(r"[ \t\n\r]+")
 _OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "Failed to allocate memory")
@@ -110,6 +114,11 @@ def _told(error: BaseException) -> EdgepruneError | None:
         return error
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return OutputError(no_room(error))
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return UsageError(
+            f"{in_short(str(error.filename))} was given, which the system refuses ({error.strerror}); "
+            "accepted is a path that this user can read"
+        )
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return EdgepruneError(
             f"the memory of this machine does not suffice ({first_line(error)}); give fewer or smaller "

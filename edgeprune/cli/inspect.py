@@ -69,14 +69,14 @@ def inspect(
             "--overwrite was given without --graph FILE, which it is about; give both or neither"
         )
     config = settings.project_config(model, session)
-    shape = parse_input_shapes(input_shape) if input_shape else config.input_shape
+    shape = parse_input_shapes(input_shape) if input_shape is not None else config.input_shape
 
     from edgeprune import api
 
     quiet_libraries(session)
     result = api.inspect(
         model,
-        architecture=arch or config.arch,
+        architecture=settings.first_given(arch, config.arch),
         weights=weights,
         trust_pickle=trust_pickle,
         input_shape=shape,

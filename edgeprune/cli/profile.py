@@ -49,7 +49,7 @@ def profile(
     session = begin(context, verbose, quiet)
     from edgeprune.targets import load_target
 
-    device = target or "host"
+    device = "host" if target is None else target
     load_target(device)
     from edgeprune import api
 

@@ -90,7 +90,7 @@ def quantize(
     session = begin(context, verbose, quiet)
     config = settings.project_config(str(model), session)
     limit = None if max_drop is None else parse_points(max_drop, option="--max-drop")
-    device = target or config.target or "host"
+    device = settings.first_given(target, config.target or "host")
     from edgeprune.targets import load_target
 
     load_target(device)

@@ -158,7 +158,7 @@ def rank(
     config = settings.project_config(model, session)
     share = check_ratio(ratio) if ratio is not None else config.ratio
     limit = None if memory_limit is None else parse_bytes(memory_limit, option="--memory-limit")
-    shape = parse_input_shape(input_shape) if input_shape else config.input_shape
+    shape = parse_input_shape(input_shape) if input_shape is not None else config.input_shape
     check_players(players, criterion or (), layer or ())
     check_recover_at(recover_at or (), players)
     folder = output or settings.default_output(model, kind="ranking")
@@ -185,7 +185,7 @@ def rank(
         recover_at=tuple(recover_at or ()),
         resume=resume,
         output=folder,
-        architecture=arch or config.arch,
+        architecture=settings.first_given(arch, config.arch),
         weights=weights,
         trust_pickle=trust_pickle,
         input_shape=shape,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from edgeprune.cli.session import Session
 from edgeprune.config import PreprocessingOptions, ProjectConfig, find_config, load_config
@@ -88,6 +88,19 @@ def _data_in(folder: Path) -> Path:
     return arrays[0] if arrays else folder
 
 
+@overload
+def first_given(option: str | None, default: str) -> str: ...
+
+
+@overload
+def first_given(option: str | None, default: str | None) -> str | None: ...
+
+
+def first_given(option: str | None, default: str | None) -> str | None:
+    """The option, where it was given; what is empty is refused by whoever reads it."""
+    return default if option is None else option
+
+
 def default_output(model: str, *, kind: str = "edgeprune") -> Path:
     """``MODELSTEM-KIND`` in the current folder."""
     name = model.rpartition(":")[2] if is_name(model) else model
@@ -111,7 +124,7 @@ def choose_preprocessing(
     deviations = None if std is None else parse_floats(std, option="--std", numbers=limits.DEVIATIONS)
     found = resolve_preprocessing(
         data,
-        card=options.card or defaults.card,
+        card=first_given(options.card, defaults.card),
         resize=options.resize or defaults.resize,
         crop=options.crop or defaults.crop,
         mean=means or defaults.mean,

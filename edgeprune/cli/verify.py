@@ -78,7 +78,7 @@ def verify(
         second,
         calibration=data,
         preprocessing=preprocessing,
-        architecture=arch or config.arch,
+        architecture=settings.first_given(arch, config.arch),
         weights=weights,
         trust_pickle=trust_pickle,
         max_images=max_images,

@@ -150,8 +150,8 @@ def test_a_report_with_any_value_changed_is_read_or_refused(tmp_path: Path, caps
     rng = random.Random(0)
     statuses = set()
     for name, content, least in (
-        ("report.json", report, 250),
-        ("candidates/candidate-1/candidate.json", record, 80),
+        ("report.json", report, 60),
+        ("candidates/candidate-1/candidate.json", record, 30),
     ):
         ways = list(places(content))
         chosen = [*[w for w in ways if w[0] == "budget"], *rng.choices(ways, k=least)]
