@@ -16,6 +16,7 @@ from edgeprune.errors import ModelLoadError
 _HEAD_BYTES = 4096
 _GLOBALS_SHOWN = 3
 _ZIP_START = b"PK\x03\x04"
+_ZIP_END, _ZIP_END_BYTES = b"PK\x05\x06", 22
 _AGAIN = "copy or download it again, or export or save the model again"
 
 
@@ -70,6 +71,12 @@ def detect_kind(path: Path) -> FileKind:
     return _text_kind(head)
 
 
+def _ends_with_directory(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(-_ZIP_END_BYTES, io.SEEK_END)
+        return stream.read(4) == _ZIP_END
+
+
 def _cut_short(path: Path, size_bytes: int) -> ModelLoadError:
     return ModelLoadError(
         f"{str(path)!r} is a damaged archive: after {size_bytes} bytes it ends without the directory that "
@@ -96,10 +103,14 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            first = min((member.header_offset for member in archive.infolist()), default=0)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         if not zipfile.is_zipfile(path):
             raise _cut_short(path, path.stat().st_size) from error
         raise ModelLoadError(f"{str(path)!r} is a damaged archive ({error}); {_AGAIN}") from error
+    if first > 0 and not _ends_with_directory(path):
+        # What was found is the directory of an archive inside, behind which this one was cut.
+        raise _cut_short(path, path.stat().st_size)
     inner = {name.partition("/")[2] for name in names} | set(names)
     if "archive_format" in inner or "serialized_exported_program.json" in inner:
         return FileKind.EXPORTED_PROGRAM

@@ -16,7 +16,8 @@ _END64, _END64_BYTES = b"PK\x06\x06", 56
 _LOCATOR64, _LOCATOR64_BYTES = b"PK\x06\x07", 20
 _LOCAL, _LOCAL_BYTES = b"PK\x03\x04", 30
 _ENCRYPTED = 0x1
-_NAME = re.compile(r"[A-Za-z0-9_.@+\-/ ]{1,512}")
+_NAME = re.compile(r"[ -\[\]-~]{1,512}")
+"""Printable ASCII without the backslash: torch names members by the file that it saves to."""
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
 

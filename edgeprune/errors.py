@@ -6,11 +6,16 @@ The table of exit statuses in ``docs/exit-statuses.md`` is checked against this 
 
 from __future__ import annotations
 
+from edgeprune.showing import plain
+
 
 class EdgepruneError(Exception):
-    """Base of every failure that edgeprune reports to the user in one sentence."""
+    """Base of every failure that edgeprune reports to the user in one sentence, harmless to a terminal."""
 
     exit_status: int = 1
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(plain(sentence))
 
 
 class UsageError(EdgepruneError):

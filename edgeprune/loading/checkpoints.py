@@ -16,6 +16,7 @@ from edgeprune.errors import ModelLoadError
 from edgeprune.imports import ended_in_the_open, first_line, importable, user_code
 from edgeprune.loading.tensors import check_conversion
 from edgeprune.loading.weights import read_safetensors
+from edgeprune.showing import in_short, shown_in_cell
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 _AVERAGED_WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
@@ -119,13 +120,12 @@ def _is_state_dict(content: Mapping[Any, Any]) -> bool:
 
 def _key(key: Any) -> str:
     """A key as text; of what is neither text nor a number (it may be nested without end) only the type."""
-    text = str(key) if isinstance(key, (str, int, float)) else f"a key of type {type(key).__name__}"
-    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}..."
+    return str(key) if isinstance(key, (str, int, float)) else f"a key of type {type(key).__name__}"
 
 
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
-        keys = ", ".join(repr(_key(k)) for k in list(content)[:_LISTED])
+        keys = ", ".join(in_short(_key(k), _LONGEST_KEY) for k in list(content)[:_LISTED])
         return f"a dictionary with the entries {keys}" if keys else "an empty dictionary"
     return f"an object of type {type(content).__name__}"
 
@@ -209,7 +209,7 @@ def _all_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _listed(items: list[str]) -> str:
     more = len(items) - _LISTED
-    return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown_in_cell, items[:_LISTED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -180,3 +180,23 @@ def test_the_candidate_that_is_copied_holds_plain_files_only(tmp_path: Path) -> 
     )
     assert "is no regular file" in sentence(done, 2)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["dynamic.pt2", "small.pt"])
+def test_an_archive_that_was_cut_short_is_told_as_that(
+    name: str, place: Path, project: Path, capsys: Any
+) -> None:
+    data = (project / name).read_bytes()
+    cuts = {
+        *range(1, 6),
+        30,
+        *range(100, len(data), len(data) // 20),
+        *(len(data) - n for n in (23, 22, 5, 1)),
+    }
+    for length in sorted(cuts):
+        (place / "cut.pt2").write_bytes(data[:length])
+        found = main(["inspect", "cut.pt2", "-q"])
+        said = capsys.readouterr()
+        check(said.err, said.out, found, 3)
+        assert f"damaged archive: after {length} bytes it ends without the directory" in said.err
+        assert "copy or download it again, or export or save the model again" in said.err

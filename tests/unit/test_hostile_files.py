@@ -249,8 +249,9 @@ def test_an_archive_that_is_not_what_it_says_is_refused(name: str) -> None:
 
 
 def test_plain_archives_pass() -> None:
-    torch.save(state(), "w.pt")
-    check_zip(Path("w.pt"), MODEL_LIMITS)
+    for name in ("w.pt", "epoch=3,loss=0.1.pt", "model (1).pt", "größe.pt"):
+        torch.save(state(), name)
+        check_zip(Path(name), MODEL_LIMITS)
     np.savez_compressed("a.npz", images=np.zeros((64, 64, 64, 3), np.uint8))
     check_zip(Path("a.npz"), IMAGE_LIMITS)
 
