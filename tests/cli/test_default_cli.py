@@ -20,13 +20,13 @@ from torch import nn
 
 def maps():
     return nn.Sequential(
-        nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(64, 10, 3, padding=1),
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(32, 10, 3, padding=1),
     )
 
 
 def classes():
-    return nn.Sequential(*list(maps())[:-1], nn.Flatten(), nn.Linear(64 * 64, 10))
+    return nn.Sequential(*list(maps())[:-1], nn.Flatten(), nn.Linear(32 * 64, 10))
 """
 DATA = ("--mean", "0.5", "--std", "0.29", "--threads", "1", "--one-round", "--effort", "quick")
 DIGITS = (
@@ -135,7 +135,7 @@ def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: 
     out = tmp_path / "out"
     command = (
         "compress", "live.pt", "--arch", "nets.py:classes", "--calibration", "noise.npz", *DATA,
-        "--target", "rpi4", "--width-quantum", "32",
+        "--target", "rpi4", "--width-quantum", "16",
     )  # fmt: skip
     done = edgeprune(*command, "-o", str(out), cwd=noise)
     report = told(done, out)
