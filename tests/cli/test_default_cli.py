@@ -108,9 +108,10 @@ def test_digits_for_a_board(edgeprune: Any, tmp_path: Path) -> None:
     assert picked.returncode == 0, picked.stderr
 
 
-def test_on_this_host_8_bits_are_among_the_ways(edgeprune: Any, tmp_path: Path) -> None:
+def test_on_this_host_8_bits_are_among_the_ways(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    report = told(edgeprune(*DIGITS, "-o", str(out)), out)
+    command = ("compress", "half.pt", "--arch", "nets.py:classes", "--calibration", "noise.npz", *DATA)
+    report = told(edgeprune(*command, "-o", str(out), cwd=noise), out)
     section, chosen = report["budget"], delivered(report)
     ways = {(c["precision"], c["macs_share"] < 1.0) for c in section["candidates"]}
     assert {("auto", False), ("fp32", True)} <= ways

@@ -174,7 +174,7 @@ def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
 
 BUDGETED = (
     "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--max-images", "120",
-    "--threads", "1",
+    "--threads", "1", "--effort", "quick",
 )  # fmt: skip
 
 
