@@ -175,14 +175,7 @@ def accuracy(
     """Quality of one stage's outputs with a 95% interval (Wilson 1927; normal for errors)."""
     count = len(outputs[0])
     if kind is AccuracyKind.RELATIVE_ERROR:
-        errors = np.mean(
-            [
-                np.square(o - r).reshape(count, -1).sum(1)
-                / np.maximum(np.square(r).reshape(count, -1).sum(1), 1e-12)
-                for o, r in zip(outputs, original, strict=True)
-            ],
-            axis=0,
-        )
+        errors = np.mean([_relative(o, r) for o, r in zip(outputs, original, strict=True)], axis=0)
         mean, half = float(errors.mean()), Z_95 * float(errors.std()) / math.sqrt(count)
         return AccuracyFigure(
             stage=stage, value=mean, low=max(0.0, mean - half), high=mean + half, images=count
@@ -191,6 +184,14 @@ def accuracy(
     hits = int((outputs[0].argmax(1) == truth).sum())
     low, high = wilson_interval(hits, count)
     return AccuracyFigure(stage=stage, value=hits / count, low=low, high=high, images=count)
+
+
+def _relative(output: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+    """Squared error of every image over its squared reference, whatever their unit is."""
+    found, exact = (x.reshape(len(x), -1).astype(np.float64) for x in (output, reference))
+    whole = np.square(exact).sum(1)
+    least = 1e-12 * float(whole.max()) or 1.0
+    return np.asarray(np.square(found - exact).sum(1) / np.maximum(whole, least))
 
 
 def points_lost(original: Outputs, outputs: Outputs, labels: NDArray[np.int64] | None) -> float:

@@ -217,9 +217,9 @@ class _Mixing:
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Minus the relative squared error of the outputs."""
-        found = self._outputs(mixture)
+        found = (b.astype(np.float64) for b in self._outputs(mixture))
         error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, found, strict=True))
-        return -error / max(1e-30, sum(float(np.square(a).sum()) for a in self.original))
+        return -error / (sum(float(np.square(a.astype(np.float64)).sum()) for a in self.original) or 1.0)
 
     def _outputs(self, mixture: Mixture) -> parity.Outputs:
         if not any(mixture):

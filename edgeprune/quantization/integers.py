@@ -27,7 +27,8 @@ from edgeprune.quantization.equalization import equalize, find_pairs, note_equal
 from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
-from edgeprune.quantization.rewrites import hard_activations, pool_means, read_by_a_sixth
+from edgeprune.quantization.rewrites import hard_activations, is_hard, pool_means, read_by_a_sixth
+from edgeprune.quantization.scales import fault_of_range, unscaled
 from edgeprune.quiet import quiet_loggers
 
 _REASON_LENGTH = 300
@@ -72,7 +73,14 @@ def quantize_integers(
     found = calibrate(
         source, images, form=form, method=method, threads=threads, equalized=equalized, corrected=corrected
     )
-    return write_integers(found, destination, kept_float)
+    report = write_integers(found, destination, kept_float)
+    if report.unscaled and not report.nodes:
+        node, reason = next(iter(report.unscaled.items()))
+        raise QuantizationError(
+            f"nothing of {source.name} can be in 8 bits: {node} has to stay in 32, since {reason}; scale the "
+            "images or the weights to usual sizes"
+        )
+    return report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +136,15 @@ def calibrate(
 
 
 def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[str]) -> IntegerReport:
-    """Write the model in 8 bits but for the nodes of these names.
+    """Write the model in 8 bits but for the nodes of these names, and those that no scale serves.
 
     Raises:
         QuantizationError: onnxruntime cannot quantize it.
     """
-    model, ranges, layers = found.model, found.ranges, 0
+    served = unscaled(found.model, found.ranges, found.form, kept_float)
+    without = {name: why for name, why in served.nodes.items() if name in _quantizable(found.model)}
+    asked, kept_float = kept_float, kept_float | served.nodes.keys()
+    model, ranges, layers = found.model.replaced(served.cleared), found.ranges, 0
     if found.corrected:
         model, layers = correct_biases(model, found.values, found.form, kept_float)
     model, ranges, clipped = hard_activations(model, ranges, kept_float)
@@ -150,9 +161,15 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
         nodes=dict(Counter(_quantized_ops(quantized))),
         equalized=found.pairs,
         corrected=layers,
-        kept_float=tuple(sorted(kept_float)),
+        kept_float=tuple(sorted(asked | without.keys())),
         over_blocks=over_blocks,
+        unscaled=without,
     )
+
+
+def _quantizable(model: FloatModel) -> frozenset[str]:
+    """Names of the nodes that have an 8-bit form."""
+    return frozenset(n.name for n in model.proto.graph.node if n.op_type in OPS or is_hard(n))
 
 
 def _lighten(quantized: ModelProto) -> None:
@@ -184,6 +201,7 @@ def _quantized(
     tensors = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
+        if fault_of_range((low, high)) is None  # no node that reads or gives another is quantized
     }
     proto = ModelProto()
     proto.CopyFrom(model.proto)
