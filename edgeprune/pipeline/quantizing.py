@@ -107,7 +107,7 @@ def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
     _check_names(options.kept_float, model)
     shape = model.input_shape
     del model
-    give_back_memory()
+    give_back_memory(options.source.stat().st_size)
     return shape
 
 

@@ -111,7 +111,7 @@ def calibrate(
     """All that passes over the images; see :func:`quantize_integers`."""
     model = pool_means(load_float(source))
     _check_images(images, model)
-    give_back_memory()
+    give_back_memory(source.stat().st_size)
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
         values = channel_values(model, images, threads=threads, advance=advance)
@@ -120,7 +120,7 @@ def calibrate(
             model, values, _ = equalize(model, values)
         if corrected:
             model = add_biases(model)
-        give_back_memory()
+        give_back_memory(source.stat().st_size)
         ranges = _ranges(model, values, images, method, threads, advance)
     return Calibrated(
         model=model,
