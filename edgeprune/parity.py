@@ -22,7 +22,12 @@ from edgeprune.artifacts.report import (
 )
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
+from edgeprune.imports import first_line
 
+_INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))
+"""Types of tensors that can be compared."""
+_REASON_LENGTH = 300
 _BYTES_AT_ONCE = 4 * 2**20
 """Of images that are run at once: six of 224 pixels."""
 
@@ -56,19 +61,39 @@ def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Ou
     options.log_severity_level = 4  # what goes wrong is raised and told
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        declared = session.get_inputs()[0]
-        fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
+        declared = _only_input(session)
+        size = declared.shape[0] if declared.shape else None
+        fixed = size if isinstance(size, int) and size > 0 else None
         parts = [
             _run_padded(session, declared.name, chunk.numpy(), fixed)
             for chunk in torch.split(images, fixed or _at_once(images, batch))
         ]
-    except Exception as error:
+        outputs = [np.concatenate(p) for p in zip(*parts, strict=True)]
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise ProfileError(
-            f"onnxruntime could not run {path.name} ({str(error).splitlines()[0][:300]}); accepted is an "
-            "ONNX file "
-            "for the CPU provider with one float32 image input."
+            f"onnxruntime could not run {path.name} ({first_line(error, _REASON_LENGTH)}); accepted is an "
+            "ONNX file for the CPU provider with one float32 image input."
         ) from error
-    return [np.concatenate(p) for p in zip(*parts, strict=True)]
+    if not all(output.size for output in outputs):
+        raise ProfileError(
+            f"{path.name} gives no values for these images; give a file whose outputs have some"
+        )
+    return outputs
+
+
+def _only_input(session: onnxruntime.InferenceSession) -> onnxruntime.NodeArg:
+    """The input of a session with outputs that are numbers.
+
+    Raises:
+        ValueError: there are several, or outputs of another type.
+    """
+    given = session.get_inputs()
+    if len(given) != 1:
+        raise ValueError(f"it has {len(given)} inputs")
+    other = next((out for out in session.get_outputs() if out.type not in NUMBERS), None)
+    if other is not None:
+        raise ValueError(f"its output {other.name!r} is of type {other.type}")
+    return given[0]
 
 
 def _at_once(images: Tensor, most: int) -> int:

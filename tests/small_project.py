@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -249,9 +249,46 @@ def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.Complete
     """The same in a process of its own that need not import the heavy libraries again."""
     scratch.mkdir(parents=True, exist_ok=True)
     files = (scratch / "stdout", scratch / "stderr")
+    status = _forked(_command, (arguments, cwd, environment(scratch), files))
+    printed, said = (file.read_text() for file in files)
+    return subprocess.CompletedProcess(arguments, status, printed, said)
+
+
+def run_in_turn(
+    commands: Sequence[tuple[str, ...]], *, cwd: Path, scratch: Path
+) -> list[subprocess.CompletedProcess[str]]:
+    """One after the other in one forked process, which does what is done once only once."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    _forked(_each_command, (commands, cwd, scratch))
+    found = []
+    for number, arguments in enumerate(commands):
+        ended = scratch / f"{number}-status"
+        assert ended.exists(), f"the process ended in {arguments}"
+        printed, said = ((scratch / f"{number}-{name}").read_text() for name in ("stdout", "stderr"))
+        found.append(subprocess.CompletedProcess(arguments, int(ended.read_text()), printed, said))
+    return found
+
+
+def _each_command(commands: Sequence[tuple[str, ...]], cwd: Path, scratch: Path) -> None:
+    for number, arguments in enumerate(commands):
+        try:
+            _command(
+                arguments,
+                cwd,
+                environment(scratch),
+                (scratch / f"{number}-stdout", scratch / f"{number}-stderr"),
+            )
+        except SystemExit as done:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            (scratch / f"{number}-status").write_text(str(done.code))
+
+
+def _forked(target: Callable[..., None], arguments: tuple[object, ...]) -> int:
+    """The exit status of a call in a process that need not import the heavy libraries again."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["warm"])
-    process = context.Process(target=_command, args=(arguments, cwd, environment(scratch), files))
+    process = context.Process(target=target, args=arguments)
     # The server starts with the first process; it does not look where sys.path does, and says nothing of it.
     # Its code is that of this checkout, whichever one is installed.
     places = os.pathsep.join(map(str, Path(__file__).resolve().parents[:2]))
@@ -259,15 +296,16 @@ def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.Complete
         process.start()
     process.join(timeout=200)
     assert process.exitcode is not None, "the command hangs"
-    printed, said = (file.read_text() for file in files)
-    return subprocess.CompletedProcess(arguments, process.exitcode, printed, said)
+    return process.exitcode
 
 
 def _command(
     arguments: tuple[str, ...], cwd: Path, variables: dict[str, str], files: tuple[Path, Path]
 ) -> None:
     for descriptor, file in zip((1, 2), files, strict=True):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(opened, descriptor)
+        os.close(opened)
     sys.stdout, sys.stderr = (
         open(d, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115 - until the process ends
         for d in (1, 2)

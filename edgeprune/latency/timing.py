@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.host import machine_description
+from edgeprune.imports import first_line
 from edgeprune.onnx_files import require_onnx
 from edgeprune.progress import task
 
+_REASON_LENGTH = 300
 MIN_WARMUP = 3
 MIN_PAIRS = 100
 # CPU clocks may tick as coarsely as 1 ms or be read late; a sample must dwarf that.
@@ -206,9 +208,9 @@ def open_runner(
     except ProfileError:
         raise
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ProfileError(
-            f"{path.name}: onnxruntime cannot load or run it ({reason}); give a valid ONNX file"
+            f"{path.name}: onnxruntime cannot load or run it ({first_line(error, _REASON_LENGTH)}); give a "
+            "valid ONNX file"
         ) from error
     return lambda: session.run(None, feeds)
 

@@ -12,8 +12,8 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
-from edgeprune.latency.timing import compare
-from edgeprune.onnx_files import require_onnx
+from edgeprune.latency.timing import compare, open_runner
+from edgeprune.onnx_files import read_onnx
 from edgeprune.pipeline import network_graph
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
@@ -77,7 +77,8 @@ def profile_onnx(
     described = load_target(target)
     paths = [path] + ([] if baseline is None else [baseline])
     for each in paths:
-        require_onnx(each, ProfileError)
+        read_onnx(each, ProfileError)
+        open_runner(each, threads=threads, batch_size=batch_size, seed=seed)  # before anything is told of it
     found = [figures(p, threads=threads, batch_size=batch_size, seed=seed) for p in paths]
     predictions = [None if described.is_host else predict(p, described) for p in paths]
     ratio = None

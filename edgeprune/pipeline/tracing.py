@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune import parity, progress
 from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
+from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
 from edgeprune.quantization.equalization import equalized_tensors
 from edgeprune.tapping import tapped_session
@@ -63,6 +64,7 @@ def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[
 
 def _products(a: FloatArray, b: FloatArray, *, by_channel: bool) -> NDArray[np.float64]:
     """Sums (3, channels or 1) of a a, b b and a b."""
+    by_channel = by_channel and a.ndim > 1 and a.size > 0
     rows = a.shape[1] if by_channel else 1
     x, y = ((np.moveaxis(t, 1, 0) if by_channel else t).reshape(rows, -1).astype(np.float64) for t in (a, b))
     return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
@@ -100,13 +102,19 @@ def traced_onnx(path: Path, threads: int) -> Traced:
     sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
 
     def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
-        if wanted not in sessions:
-            taps = tuple(rounded.get(name, name) for name in wanted)
-            sessions[wanted] = tapped_session(proto, taps, threads)
-        session = sessions[wanted]
-        feed = {session.get_inputs()[0].name: batch.numpy()}
-        found = session.run([rounded.get(name, name) for name in wanted], feed)
-        return dict(zip(wanted, found, strict=True))
+        try:
+            if wanted not in sessions:
+                taps = tuple(rounded.get(name, name) for name in wanted)
+                sessions[wanted] = tapped_session(proto, taps, threads)
+            session = sessions[wanted]
+            feed = {session.get_inputs()[0].name: batch.numpy()}
+            found = session.run([rounded.get(name, name) for name in wanted], feed)
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            raise ProfileError(
+                f"onnxruntime cannot give the inner tensors of {path.name} ({first_line(error)}); accepted "
+                "is an ONNX file for its CPU provider"
+            ) from error
+        return {name: value for name, value in zip(wanted, found, strict=True) if _is_numbers(value)}
 
     return Traced(
         names=names,
@@ -114,6 +122,11 @@ def traced_onnx(path: Path, threads: int) -> Traced:
         inside=inside,
         equalized=equalized_tensors(proto),
     )
+
+
+def _is_numbers(value: object) -> bool:
+    """Whether a value is a tensor that can be compared: no sequence, map or text."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
 
 
 class _Recorder(Interpreter):

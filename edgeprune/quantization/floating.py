@@ -92,7 +92,7 @@ def load_float(path: Path) -> FloatModel:
         QuantizationError: no ONNX file, quantized already, an opset below 13, several inputs, an input that
             is no float32 tensor of known size, or nothing in it that 8 bits could serve.
     """
-    proto = _read(path)
+    proto = read_onnx(path, QuantizationError)
     _check_form(proto, path.name)
     name, shape = _input_of(proto, path.name)
     try:
@@ -118,24 +118,17 @@ def is_weighted(node: NodeProto, model: FloatModel) -> bool:
     return node.op_type in WEIGHTED_OPS and len(node.input) > 1 and node.input[1] in model.weights
 
 
-def _read(path: Path) -> ModelProto:
-    proto = read_onnx(path, QuantizationError)
-    try:
-        onnx.checker.check_model(proto)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise QuantizationError(
-            f"{path.name} is no valid ONNX file ({first_line(error, _REASON_LENGTH)}); give one that passes "
-            "onnx's checker"
-        ) from error
-    return proto
-
-
 def _check_form(proto: ModelProto, name: str) -> None:
     present = sorted({node.op_type for node in proto.graph.node} & _QUANTIZED_OPS)
     if present:
         raise QuantizationError(
             f"{name} is quantized already (it has {', '.join(present)}); give the 32-bit file that it was "
             "made from"
+        )
+    other = next((o.name for o in proto.graph.output if o.type.WhichOneof("value") != "tensor_type"), None)
+    if other is not None:
+        raise QuantizationError(
+            f"{name} has an output {other!r} that is no tensor; accepted are tensors alone"
         )
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < MIN_OPSET:

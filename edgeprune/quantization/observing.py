@@ -139,8 +139,9 @@ def _streamed(
     session = _session(model, wanted, threads)
     room = MEMORY_LIMIT_BYTES // max(1, bytes_per_image(model.shapes, names))
     at_once = int(min(_MOST_AT_ONCE, max(1, room)))
-    fixed = session.get_inputs()[0].shape[0]
-    if isinstance(fixed, int):
+    size = session.get_inputs()[0].shape[0]
+    fixed = size if isinstance(size, int) and size > 0 else None
+    if fixed is not None:
         at_once = fixed
         if len(images) < fixed:
             raise QuantizationError(
@@ -149,7 +150,7 @@ def _streamed(
             )
     for start in range(0, len(images), at_once):
         batch = images[start : start + at_once].numpy()
-        if isinstance(fixed, int) and len(batch) < fixed:
+        if fixed is not None and len(batch) < fixed:
             return  # what does not fill a batch is left out, since made-up images would count
         given = _given(session, model, names, wanted, batch)
         yield given
