@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,33 @@ if TYPE_CHECKING:
         rank,
         verify,
     )
+    from edgeprune.artifacts.budget import Budget, BudgetSection
+    from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
+    from edgeprune.artifacts.choices import AttentionUnit, Effort, Finetune, RankedPlayers
+    from edgeprune.artifacts.quantization import Precision, RangeMethod
+    from edgeprune.artifacts.report import RunReport
+    from edgeprune.reporting.ranking_facts import RankingReport
+    from edgeprune.results import DryRun, Inspection, ProfileResult, QuantizationResult, Verification
 
 __version__ = metadata.version("edgeprune")
 __all__ = [
+    "AttentionUnit",
+    "Budget",
+    "BudgetSection",
+    "ChannelOrder",
+    "DryRun",
+    "Effort",
+    "Finetune",
+    "Inspection",
+    "Precision",
+    "Preprocessing",
+    "ProfileResult",
+    "QuantizationResult",
+    "RangeMethod",
+    "RankedPlayers",
+    "RankingReport",
+    "RunReport",
+    "Verification",
     "__version__",
     "apply_surgery",
     "compress",
@@ -32,11 +57,26 @@ __all__ = [
     "verify",
 ]
 
+_TYPES = {
+    "artifacts.budget": ("Budget", "BudgetSection"),
+    "artifacts.calibration": ("ChannelOrder", "Preprocessing"),
+    "artifacts.choices": ("AttentionUnit", "Effort", "Finetune", "RankedPlayers"),
+    "artifacts.quantization": ("Precision", "RangeMethod"),
+    "artifacts.report": ("RunReport",),
+    "reporting.ranking_facts": ("RankingReport",),
+    "results": ("DryRun", "Inspection", "ProfileResult", "QuantizationResult", "Verification"),
+}
+"""Modules of what public functions take and return; the functions themselves are in ``edgeprune.api``."""
+
 
 def __getattr__(name: str) -> Any:
     """Load the API on first use, so that ``edgeprune --help`` does not wait for torch."""
     if name in __all__:
-        from edgeprune import api
-
-        return getattr(api, name)
+        place = next((module for module, names in _TYPES.items() if name in names), "api")
+        return getattr(importlib.import_module(f"edgeprune.{place}"), name)
     raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What can be had from here, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,8 @@ from edgeprune.errors import ModelLoadError
 
 _HEAD_BYTES = 4096
 _GLOBALS_SHOWN = 3
+_ZIP_START = b"PK\x03\x04"
+_AGAIN = "copy or download it again, or export or save the model again"
 
 
 class FileKind(Enum):
@@ -51,7 +53,9 @@ def detect_kind(path: Path) -> FileKind:
         raise ModelLoadError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     if not head:
         return FileKind.EMPTY
-    if head.startswith(b"PK\x03\x04"):
+    if _ZIP_START.startswith(head):
+        raise _cut_short(path, size)
+    if head.startswith(_ZIP_START):
         return _zip_kind(path)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return FileKind.HDF5
@@ -64,6 +68,13 @@ def detect_kind(path: Path) -> FileKind:
     if _looks_like_onnx(head, path):
         return FileKind.ONNX
     return _text_kind(head)
+
+
+def _cut_short(path: Path, size_bytes: int) -> ModelLoadError:
+    return ModelLoadError(
+        f"{str(path)!r} is a damaged archive: after {size_bytes} bytes it ends without the directory that "
+        f"stands at the end of every archive, as when a copy or a download was cut short; {_AGAIN}"
+    )
 
 
 def _looks_like_onnx(head: bytes, path: Path) -> bool:
@@ -85,10 +96,10 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ModelLoadError(
-            f"{str(path)!r} is a damaged archive ({error}); copy or download the model again"
-        ) from error
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        if not zipfile.is_zipfile(path):
+            raise _cut_short(path, path.stat().st_size) from error
+        raise ModelLoadError(f"{str(path)!r} is a damaged archive ({error}); {_AGAIN}") from error
     inner = {name.partition("/")[2] for name in names} | set(names)
     if "archive_format" in inner or "serialized_exported_program.json" in inner:
         return FileKind.EXPORTED_PROGRAM

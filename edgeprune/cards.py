@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,8 @@ from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.data import data_dir
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.reading import UnreadableError, read_toml
+from edgeprune.showing import in_short
 
 FOLDER_CARD_NAME = "card.toml"
 _TEXTS = ("name", "description", "source", "licence")
@@ -50,7 +51,7 @@ def load_card(name_or_path: str | Path) -> Preprocessing:
     """
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(
                 f"the card {str(name_or_path)!r} does not exist; give a file or {_known_names()}"
             )
@@ -88,11 +89,11 @@ def read_card(path: str | Path) -> Card:
     """
     file = Path(path)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CalibrationError(f"the card {str(file)!r} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CalibrationError(f"the card {str(file)!r} is not valid TOML: {error}") from error
+        table = read_toml(file)
+    except UnreadableError as error:
+        raise CalibrationError(
+            f"the card {str(file)!r} {error}; correct the file, or name another with --card"
+        ) from error
     for key in table:
         if key not in _KEYS:
             near = difflib.get_close_matches(key, _KEYS, n=1)
@@ -104,15 +105,17 @@ def read_card(path: str | Path) -> Card:
     preprocessing = Preprocessing(
         resize=_pixels(file, "resize", table.get("resize")),
         crop=_pixels(file, "crop", table.get("crop")),
-        mean=_numbers(file, "mean", table.get("mean")),
-        std=_numbers(file, "std", table.get("std")),
+        mean=_numbers(file, "mean", table.get("mean"), limits.MEANS),
+        std=_numbers(file, "std", table.get("std"), limits.DEVIATIONS),
         channel_order=_order(file, table.get("channel_order", ChannelOrder.RGB.value)),
     )
     return Card(path=file, preprocessing=preprocessing, **{"name": file.stem, **texts})
 
 
 def _refused(file: Path, key: str, value: Any, expected: str) -> CalibrationError:
-    return CalibrationError(f"the card {str(file)!r}: {key!r} is {value!r}, but {expected} is expected")
+    return CalibrationError(
+        f"the card {str(file)!r}: {key!r} is {in_short(value)}, but {expected} is expected"
+    )
 
 
 def _text(file: Path, key: str, value: Any) -> str:
@@ -127,12 +130,12 @@ def _pixels(file: Path, key: str, value: Any) -> int | None:
     raise _refused(file, key, value, f"{limits.PIXELS.accepted} of pixels")
 
 
-def _numbers(file: Path, key: str, value: Any) -> tuple[float, ...] | None:
+def _numbers(file: Path, key: str, value: Any, numbers: limits.ChannelNumbers) -> tuple[float, ...] | None:
     if value is None:
         return None
     items = value if isinstance(value, list) else [value]
-    if not items or not all(limits.is_finite(item) for item in items):
-        raise _refused(file, key, value, "a list of finite numbers, one per channel,")
+    if not numbers.hold(items):
+        raise _refused(file, key, value, f"a list of finite numbers ({numbers.accepted})")
     return tuple(float(item) for item in items)
 
 
@@ -192,20 +195,17 @@ def resolve_preprocessing(
     )
 
 
-def parse_floats(text: str, *, option: str) -> tuple[float, ...]:
+def parse_floats(text: str, *, option: str, numbers: limits.ChannelNumbers) -> tuple[float, ...]:
     """Numbers from ``0.485,0.456,0.406`` as given to ``option``.
 
     Raises:
-        UsageError: a part is no finite number.
+        UsageError: a part is no number, or none of ``numbers``.
     """
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = (math.nan,)
-    if not all(math.isfinite(value) for value in values):
+    found = [limits.read_number(part) for part in text.split(",")]
+    values = tuple(math.nan if value is None else value for value in found)
+    if not numbers.hold(values):
         raise UsageError(
-            f"{option} {text!r} is not accepted; give one number, or one per channel separated by commas, "
-            "such as 0.485,0.456,0.406"
+            f"{option} {in_short(text)} is not accepted; give {numbers.accepted}, such as 0.485,0.456,0.406"
         )
     return values
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import Finetune, RankedPlayers
 from edgeprune.errors import UsageError
-from edgeprune.showing import without_middle
+from edgeprune.reading import UnreadableError, read_toml
+from edgeprune.showing import in_short
 
 CONFIG_NAME = "edgeprune.toml"
 
@@ -65,11 +65,9 @@ def load_config(path: str | Path) -> ProjectConfig:
     """
     source = Path(path)
     try:
-        table = tomllib.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"project file {str(source)!r} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UsageError(f"project file {str(source)!r} is not valid TOML: {error}") from error
+        table = read_toml(source)
+    except UnreadableError as error:
+        raise UsageError(f"project file {str(source)!r} {error}; correct the file, or remove it") from error
     preprocessing = table.pop("preprocessing", {})
     if not isinstance(preprocessing, dict):
         raise UsageError(f"project file {str(source)!r}: 'preprocessing' has to be a [preprocessing] table")
@@ -91,16 +89,46 @@ def check_ratio(value: object) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < 1.0:
         return float(value)
-    given = f"{value:g}" if isinstance(value, float) else repr(value)
+    given = f"{value:g}" if isinstance(value, float) else in_short(value)
     raise UsageError(
         f"ratio {given} is not accepted: it is the share of the MACs to cut, "
         "between 0 and 1 (0.25 cuts a quarter)"
     )
 
 
+def read_ratio(value: str | float) -> float:
+    """The share of the MACs to cut, from the text of an option.
+
+    Raises:
+        UsageError: not a number between 0 and 1, both excluded.
+    """
+    found = limits.read_number(value) if isinstance(value, str) else value
+    return check_ratio(value if found is None else found)
+
+
+def read_share(value: str | float) -> float:
+    """A share of the MACs from the text of ``--recover-at``.
+
+    Raises:
+        UsageError: not a number between 0 and 1, both excluded.
+    """
+    found = limits.read_number(value) if isinstance(value, str) else value
+    if found is None:
+        raise _no_share(in_short(value))
+    check_recover_at([found], RankedPlayers.CHANNELS)
+    return found
+
+
+def _no_share(given: str) -> UsageError:
+    return UsageError(
+        f"--recover-at {given} was given; accepted is a share of the MACs between 0 and 1 (0.25 recovers "
+        "networks without a quarter)"
+    )
+
+
 def _shown(value: str) -> str:
     """As it was typed; in quotes where nobody would see it."""
-    return value if value.strip() else repr(value)
+    return value if value.strip() and len(value) <= _SHOWN else in_short(value)
 
 
 def parse_input_shape(value: object) -> tuple[int, ...]:
@@ -114,19 +142,15 @@ def parse_input_shape(value: object) -> tuple[int, ...]:
     shape = tuple(number for number in numbers if number is not None)
     if len(shape) != 3 or len(parts) != 3 or math.prod(shape) > limits.MOST_INPUT_VALUES:
         raise UsageError(
-            f"input shape {_shortened(value)} is not accepted: give channels, height and width of one image "
+            f"input shape {in_short(value)} is not accepted: give channels, height and width of one image "
             f"without the batch, such as 3x224x224, {_SIZES}"
         )
     return shape
 
 
 _MOST_DIGITS = 20
+_SHOWN = 60
 _SIZES = f"each at most {limits.SIZE.most} and at most {limits.MOST_INPUT_VALUES} together"
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else without_middle(text, head=40, tail=15)
 
 
 def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
@@ -150,10 +174,7 @@ def check_recover_at(shares: Sequence[float], players: RankedPlayers) -> None:
     """
     for share in shares:
         if not 0.0 < share < 1.0:
-            raise UsageError(
-                f"--recover-at {share:g} was given; accepted is a share of the MACs between 0 and 1 (0.25 "
-                "recovers networks without a quarter)"
-            )
+            raise _no_share(f"{share:g}")
     if shares and players is RankedPlayers.BLOCKS:
         raise UsageError(
             "blocks were asked for together with --recover-at, which is of channels; accepted is --players "
@@ -161,6 +182,7 @@ def check_recover_at(shares: Sequence[float], players: RankedPlayers) -> None:
         )
 
 
+_FLAGS = re.IGNORECASE | re.ASCII
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -170,7 +192,7 @@ def parse_bytes(value: str, *, option: str) -> int:
     Raises:
         UsageError: no positive number with one of the units.
     """
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([a-z]+)\s*", value, flags=re.IGNORECASE | re.ASCII)
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([a-z]+)\s*", value, flags=_FLAGS)
     unit = _UNITS.get(found[2].lower()) if found is not None else None
     size = int(float(found[1]) * unit) if found is not None and unit is not None else 0
     if size < 1:
@@ -190,7 +212,9 @@ def parse_latency(value: str, *, option: str) -> tuple[float | None, float | Non
     Raises:
         UsageError: no positive number with one of the units.
     """
-    found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d+)?|\.\d+)\s*(us|µs|ms|s|%)\s*", value, flags=re.IGNORECASE)
+    found = re.fullmatch(
+        r"\s*(\d{1,12}(?:\.\d+)?|\.\d+)\s*(us|µs|ms|s|%)\s*", value, flags=re.IGNORECASE | re.ASCII
+    )
     number = float(found[1]) if found is not None else 0.0
     if found is None or number <= 0.0:
         raise UsageError(
@@ -207,7 +231,7 @@ def parse_finetune(value: str, *, option: str) -> Finetune:
     Raises:
         UsageError: neither a whole number from 1 on nor a positive time with its unit.
     """
-    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)?\s*", value, flags=re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)?\s*", value, flags=_FLAGS)
     number = float(found[1]) if found is not None else 0.0
     if found is None or number <= 0.0 or (found[2] is None and not number.is_integer()):
         raise UsageError(
@@ -215,8 +239,11 @@ def parse_finetune(value: str, *, option: str) -> Finetune:
             "such as 60s or 2min"
         )
     if found[2] is None:
+        limits.FINETUNE_STEPS.check(option, int(number))
         return Finetune(steps=int(number))
-    return Finetune(time_limit_s=number * {"s": 1, "min": 60, "h": 3600}[found[2].lower()])
+    seconds = number * {"s": 1, "min": 60, "h": 3600}[found[2].lower()]
+    limits.TIME_S.check(option, seconds)
+    return Finetune(time_limit_s=seconds)
 
 
 def parse_duration(value: str, *, option: str) -> float:
@@ -225,12 +252,14 @@ def parse_duration(value: str, *, option: str) -> float:
     Raises:
         UsageError: no positive time with its unit.
     """
-    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)\s*", value, flags=re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(s|min|h)\s*", value, flags=_FLAGS)
     if found is None or float(found[1]) <= 0.0:
         raise UsageError(
             f"{option} {_shown(value)} was given; accepted is a time with its unit, such as 90s or 10min"
         )
-    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2].lower()]
+    seconds = float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2].lower()]
+    limits.TIME_S.check(option, seconds)
+    return seconds
 
 
 def parse_points(value: str, *, option: str) -> float:
@@ -239,7 +268,9 @@ def parse_points(value: str, *, option: str) -> float:
     Raises:
         UsageError: no number from 0 to 100.
     """
-    found = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?|\.\d+)\s*(%|points?|pp)?\s*", value, flags=re.IGNORECASE)
+    found = re.fullmatch(
+        r"\s*(\d{1,3}(?:\.\d+)?|\.\d+)\s*(%|points?|pp)?\s*", value, flags=re.IGNORECASE | re.ASCII
+    )
     if found is None or float(found[1]) > 100:
         raise UsageError(
             f"{option} {_shown(value)} was given; accepted are percentage points of accuracy from 0 to 100, "
@@ -282,7 +313,7 @@ def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[i
         sizes = tuple(n for n in numbers if n is not None)
         if len(sizes) < len(numbers) or math.prod(sizes) > limits.MOST_INPUT_VALUES:
             raise UsageError(
-                f"input shape {_shortened(value)} is not accepted: give the sizes of one input without the "
+                f"input shape {in_short(value)} is not accepted: give the sizes of one input without the "
                 f"batch, such as 3x224x224 or 10, once for each input, {_SIZES}"
             )
         shapes.append(sizes)
@@ -314,11 +345,14 @@ def _one_of(numbers: limits.WholeNumbers) -> Callable[[object], int]:
     return read
 
 
-def _floats(value: object) -> tuple[float, ...]:
-    items = _as_list(value)
-    if items and all(limits.is_finite(item) for item in items):
-        return tuple(float(item) for item in items)
-    raise UsageError("a number or a list of numbers, one per channel, is expected")
+def _floats(numbers: limits.ChannelNumbers) -> Callable[[object], tuple[float, ...]]:
+    def read(value: object) -> tuple[float, ...]:
+        items = _as_list(value)
+        if numbers.hold(items):
+            return tuple(float(item) for item in items)
+        raise UsageError(f"{numbers.accepted}, is expected")
+
+    return read
 
 
 def _channel_order(value: object) -> ChannelOrder:
@@ -342,8 +376,8 @@ _PREPROCESSING_KEYS: dict[str, Callable[[object], Any]] = {
     "card": _text,
     "resize": _one_of(limits.PIXELS),
     "crop": _one_of(limits.PIXELS),
-    "mean": _floats,
-    "std": _floats,
+    "mean": _floats(limits.MEANS),
+    "std": _floats(limits.DEVIATIONS),
     "channel-order": _channel_order,
 }
 
@@ -365,7 +399,7 @@ def _read_table(
             values[key.replace("-", "_")] = readers[key](value)
         except UsageError as error:
             raise UsageError(
-                f"project file {str(source)!r}: '{where}{key}' is {value!r}, but {error}"
+                f"project file {str(source)!r}: '{where}{key}' is {in_short(value)}, but {error}"
             ) from None
     return values
 

@@ -64,7 +64,7 @@ class UserFunction:
             except Exception as reason:
                 given = "the network to train" if arguments else "no arguments"
                 raise self._error(
-                    f"{self._told} raised {_named(reason)} ({first_line(_raised(reason))}); "
+                    f"{self._told} raised {_named(reason)} ({first_line(raised_in(reason))}); "
                     f"it is called with {given} and has to work that way"
                 ) from reason
 
@@ -98,7 +98,7 @@ def _import_module(location: str, spec: str, *, what: str, error: type[Edgeprune
         raise
     except Exception as reason:
         raise error(
-            f"{what} {spec!r} cannot be imported ({_named(reason)}: {first_line(_raised(reason))}); "
+            f"{what} {spec!r} cannot be imported ({_named(reason)}: {first_line(raised_in(reason))}); "
             "give package.module:function of an importable module, or path/to/file.py:function"
         ) from reason
 
@@ -148,17 +148,41 @@ def ended_in_the_open() -> Iterator[None]:
         raise UserCodeEndedError(ended_by(reason)) from reason
 
 
+@contextlib.contextmanager
+def user_code(what: str, error: type[EdgepruneError], remedy: str) -> Iterator[None]:
+    """Run code of the user: whatever it raises, ``what`` did, and ``remedy`` says what to do.
+
+    Raises:
+        EdgepruneError: of class ``error``; names what was raised.
+    """
+    try:
+        with ended_in_the_open():
+            yield
+    except EdgepruneError:
+        raise
+    except Exception as reason:
+        raise error(f"{what} raised {told(reason)}; {remedy}") from reason
+
+
+def told(reason: BaseException) -> str:
+    """``ValueError (the width is missing)``; the class alone where nothing is said."""
+    raised = raised_in(reason)
+    said = first_line(raised)
+    name = type(raised).__name__
+    return name if said == name else f"{name} ({said})"
+
+
 class UserCodeEndedError(Exception):
     """Code of the user raised what is no ordinary exception."""
 
 
-def _raised(reason: BaseException) -> BaseException:
-    """What code of the user raised."""
+def raised_in(reason: BaseException) -> BaseException:
+    """What code of the user raised in a block of :func:`ended_in_the_open`."""
     return (reason.__cause__ or reason) if isinstance(reason, UserCodeEndedError) else reason
 
 
 def _named(reason: BaseException) -> str:
-    return type(_raised(reason)).__name__
+    return type(raised_in(reason)).__name__
 
 
 def ended_by(reason: BaseException) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
 from edgeprune.errors import UsageError
-from edgeprune.showing import without_middle
+from edgeprune.showing import in_short, without_middle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +88,62 @@ class Shares:
         """
 
         def number(value: str | float) -> float:
-            try:
-                found = float(value)
-            except ValueError:
-                raise _refused(option, value, self.accepted) from None
+            found = read_number(value) if isinstance(value, str) else float(value)
+            if found is None:
+                raise _refused(option, value, self.accepted)
             self.check(option, found)
             return found
 
         return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelNumbers:
+    """Numbers from ``least`` to ``most``, one for all channels of an image or one for each."""
+
+    least: float
+    most: float
+
+    @property
+    def accepted(self) -> str:
+        """What is accepted, in words."""
+        ends = f"each from {self.least:g} to {self.most:g}"
+        return f"one number, or one per channel separated by commas (at most {MOST_CHANNELS}), {ends}"
+
+    def hold(self, values: Sequence[object]) -> bool:
+        """Whether values are such numbers."""
+        return 0 < len(values) <= MOST_CHANNELS and all(
+            is_finite(value) and self.least <= float(value) <= self.most  # type: ignore[arg-type]
+            for value in values
+        )
+
+    def check(self, option: str, values: Sequence[float] | None) -> None:
+        """Refuse other values than ``None``.
+
+        Raises:
+            UsageError: names ``option``, the values and what is accepted.
+        """
+        if values is not None and not self.hold(values):
+            raise _refused(option, in_short(tuple(values)), self.accepted)
+
+
+def check_counts(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Refuse means and deviations of different numbers of channels.
+
+    Raises:
+        UsageError: names both numbers.
+    """
+    counts = [len(values) for values in (mean, std) if values is not None and len(values) > 1]
+    if len(set(counts)) > 1:
+        raise UsageError(
+            f"--mean has {counts[0]} values and --std {counts[1]}; accepted is one number, or one per "
+            "channel, for each of them"
+        )
+
+
+def read_number(text: str) -> float | None:
+    """A number in ASCII digits, ``nan`` and ``inf`` included; ``None`` where it is none."""
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def is_finite(value: object) -> bool:
@@ -113,9 +162,15 @@ def _refused(option: str, value: object, accepted: str) -> UsageError:
     return UsageError(f"{option} {shown} was given; accepted is {accepted}")
 
 
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+|nan|inf(inity)?)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _MOST_DIGITS = 40
 _SHOWN = 60
 
+MOST_CHANNELS = 4096
+MEANS = ChannelNumbers(least=-1e6, most=1e6)
+"""Of pixels from 0 to 1 they are between 0 and 1."""
+DEVIATIONS = ChannelNumbers(least=1e-6, most=1e6)
+"""Below that, single precision loses what is divided."""
 SEED = WholeNumbers(least=0, most=2**63 - 1)
 """What torch and NumPy both take."""
 THREADS = WholeNumbers(least=1, most=1024)
@@ -129,6 +184,9 @@ SIZE = WholeNumbers(least=1, most=2**16)
 """One size of an input."""
 MOST_INPUT_VALUES = 2**28
 """Of one input without the batch: 1 GiB in single precision."""
+FINETUNE_STEPS = WholeNumbers(least=1, most=100_000)
+TIME_S = Shares(least=0.0, most=3.2e7, open=True, what="a number of seconds")
+"""Up to a year."""
 HELD_OUT = Shares(
     least=0.0,
     most=1.0,

@@ -22,6 +22,7 @@ from edgeprune.files import (
     sha256_file,
 )
 from edgeprune.ownership import hidden_name, remove_abandoned
+from edgeprune.reading import UnreadableError, read_json
 from edgeprune.replacing import exchange, holds, restore
 
 __all__ = [
@@ -266,8 +267,7 @@ def write_manifest(
 def read_manifest(folder: str | Path) -> Manifest | None:
     """The manifest of an output folder; ``None`` where there is none that edgeprune wrote."""
     try:
-        data = json.loads((Path(folder) / MANIFEST_NAME).read_text(encoding="utf-8"))
-        manifest = from_jsonable(Manifest, data)
-    except (OSError, ValueError, TypeError, AttributeError):
+        manifest = from_jsonable(Manifest, read_json(Path(folder) / MANIFEST_NAME))
+    except (UnreadableError, ValueError):
         return None
     return manifest if manifest.created_by == _CREATOR else None

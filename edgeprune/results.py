@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
@@ -18,6 +17,7 @@ from edgeprune.artifacts.quantization import (
     QuantizationDetails,
 )
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow, TensorDeviation
+from edgeprune.reporting.tables import TerminalTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Inspection:
             f"{self.source}: input {shape_words(self.input_shape)}, {self.parameters:,} parameters, "
             f"{self.macs / 1e6:,.2f} M MACs, {self.players:,} prunable channels in {len(self.groups)} groups"
         )
-        layers = Table("layer", "op", "channels", "M MACs", "group", "stays because", title="Layers")
+        layers = TerminalTable("layer", "op", "channels", "M MACs", "group", "stays because", title="Layers")
         for row in self.layers:
             layers.add_row(
                 row.layer,
@@ -61,7 +61,7 @@ class Inspection:
                 row.group or "-",
                 row.frozen_by or "",
             )
-        groups = Table("group", "channels", "produced by", "enter", title="Coupled groups")
+        groups = TerminalTable("group", "channels", "produced by", "enter", title="Coupled groups")
         for found in self.groups:
             groups.add_row(
                 found.group, str(found.channels), _shorten(found.layers), _shorten(found.consumers)
@@ -116,7 +116,7 @@ class DryRun:
             f"dry run, nothing written: {self.source} for {self.target}, {share:.1%} of the MACs would go "
             f"({self.macs_before / 1e6:,.2f} M -> {self.macs_after / 1e6:,.2f} M)"
         )
-        table = Table("layer", "channels", "M MACs", title="Plan")
+        table = TerminalTable("layer", "channels", "M MACs", title="Plan")
         for row in self.layers:
             table.add_row(
                 row.layer,
@@ -145,7 +145,7 @@ class ProfileResult:
 
     def render(self) -> RenderableType:
         """A table for the terminal; every time says where it comes from."""
-        table = Table("", self.path, title=f"Profile for {self.target}")
+        table = TerminalTable("", self.path, title=f"Profile for {self.target}")
         columns = [self.figures]
         predictions = [self.prediction]
         if self.baseline is not None:
@@ -194,7 +194,7 @@ class QuantizationResult:
 
     def render(self) -> RenderableType:
         """A table for the terminal."""
-        table = Table("", "fp32", self.precision.value, title=f"{self.path} for {self.target}")
+        table = TerminalTable("", "fp32", self.precision.value, title=f"{self.path} for {self.target}")
         before, after = self.accuracy
         table.add_row("size", _kib(self.source_size_bytes), _kib(self.size_bytes))
         table.add_row(self.accuracy_kind.value, _with_interval(before), _with_interval(after))
@@ -254,7 +254,7 @@ class Verification:
     def render(self) -> RenderableType:
         """Tables for the terminal: the outputs, and where inside the error grows most."""
         found = self.deviation
-        outputs = Table("", f"{found.candidate} against {found.reference}", title="Outputs")
+        outputs = TerminalTable("", f"{found.candidate} against {found.reference}", title="Outputs")
         outputs.add_row(
             "largest error", f"{found.max_abs_error:.3e} ({found.relative_error:.2e} of the largest)"
         )
@@ -268,7 +268,7 @@ class Verification:
         if not self.tensors:
             parts.append(Text("no inner tensor has the same name and shape in both"))
             return Group(*parts)
-        inside = Table(
+        inside = TerminalTable(
             "tensor", "relative error", "grew by", "cosine", title=f"{len(self.tensors)} common inner tensors"
         )
         for tensor, growth in self._steepest():

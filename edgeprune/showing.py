@@ -1,16 +1,26 @@
-"""Words of others, such as names of layers and files, as they can be shown: harmless and not too long."""
+"""Words of others, such as names of layers and files, as they can be shown: harmless and not too long.
+
+People read them escaped and shortened. Programs read names whole: JSON that a later run reads back has the
+escapes of JSON itself, which stand for the very characters.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 _UNSEEN = re.compile(
-    # Control characters but tabs and ends of lines; what turns the writing or takes no room; lone
-    # halves of characters, as of file names in no known encoding.
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    # Control characters but tabs and ends of lines; lone halves of characters, as of file names in no known
+    # encoding; what turns the writing, and all else that Unicode calls format characters or ignorable.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _LONG = re.compile(r"\S{201,}")
+_LONG_IN_CELL = re.compile(r"\S{81,}")
 
 
 def plain(text: str) -> str:
@@ -23,9 +33,26 @@ def shown(text: str) -> str:
     return _LONG.sub(lambda found: without_middle(found[0], head=110, tail=60), plain(text))
 
 
+def shown_in_cell(text: str) -> str:
+    """The same for a cell of a table, which would fold long words over many lines."""
+    return _LONG_IN_CELL.sub(lambda found: without_middle(found[0], head=50, tail=27), plain(text))
+
+
+def shown_sentence(text: str) -> str:
+    """One sentence on a failure; where many words make it very long, without its middle."""
+    found = shown(text)
+    return found if len(found) <= 690 else without_middle(found, head=440, tail=220)
+
+
 def without_middle(text: str, *, head: int, tail: int) -> str:
     """The first and the last characters of a text, with dots for what is between."""
     return f"{text[:head]}...{text[-tail:]}"
+
+
+def in_short(value: Any, limit: int = 60) -> str:
+    """A value as Python writes it, its middle left out where that is long."""
+    text = repr(value)
+    return text if len(text) <= limit else without_middle(text, head=limit * 2 // 3, tail=limit // 4)
 
 
 def plain_values(value: Any) -> Any:
@@ -39,6 +66,37 @@ def plain_values(value: Any) -> Any:
     return value
 
 
+def for_people(value: _T) -> _T:
+    """A result with its texts as they are shown, in nested dataclasses, tuples and dictionaries, too."""
+    return _for_people(value)  # type: ignore[no-any-return]
+
+
+def _for_people(value: Any) -> Any:
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, tuple):
+        return tuple(map(_for_people, value))
+    if isinstance(value, dict):
+        return {_for_people(key): _for_people(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {f.name: _for_people(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **changes)
+    return value
+
+
+def escaped_json(text: str) -> str:
+    r"""JSON with ``\u001b`` for what cannot be seen: programs read the same, terminals obey none of it."""
+    return _UNSEEN.sub(_escaped_in_json, text)
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import tomllib
 import types
 import typing
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any, TypeVar
 from edgeprune.data import data_dir
 from edgeprune.errors import TargetError
 from edgeprune.host import read_host
+from edgeprune.reading import UnreadableError, read_toml
+from edgeprune.showing import in_short
 
 HOST = "host"
 
@@ -210,13 +211,9 @@ def _load_file(path: Path) -> TargetProfile:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise TargetError(
-            f"{path.name}: cannot be read ({error}); give a readable UTF-8 TOML file"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{path.name}: not valid TOML ({error}); correct the file") from error
+        return read_toml(path)
+    except UnreadableError as error:
+        raise TargetError(f"{path.name}: {error}; give a readable TOML file in UTF-8") from error
 
 
 def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
@@ -236,15 +233,15 @@ def _value(kind: Any, given: Any, where: str) -> Any:
         kind = next(member for member in typing.get_args(kind) if member is not type(None))
     if kind is Roofline:
         if not isinstance(given, dict):
-            raise TargetError(f"{where} must be a table, not {given!r}")
+            raise TargetError(f"{where} must be a table, not {in_short(given)}")
         return _build(Roofline, given, where)
     if typing.get_origin(kind) is tuple:
         if not (isinstance(given, list) and all(isinstance(item, str) for item in given)):
-            raise TargetError(f"{where} must be a list of strings, not {given!r}")
+            raise TargetError(f"{where} must be a list of strings, not {in_short(given)}")
         return tuple(given)
     if typing.get_origin(kind) is dict:
         if not (isinstance(given, dict) and all(isinstance(v, str) and v.strip() for v in given.values())):
-            raise TargetError(f"{where} must be a table of non-empty strings, not {given!r}")
+            raise TargetError(f"{where} must be a table of non-empty strings, not {in_short(given)}")
         return given
     return _scalar(kind, given, where)
 
@@ -253,7 +250,7 @@ def _scalar(kind: Any, given: Any, where: str) -> Any:
     if kind is float and type(given) is int:
         given = float(given)
     if type(given) is not kind:
-        raise TargetError(f"{where} must be of type {kind.__name__}, not {given!r}")
+        raise TargetError(f"{where} must be of type {kind.__name__}, not {in_short(given)}")
     if kind in (int, float):
         _check_number(given, where)
     if kind is str and not given.strip():
@@ -264,9 +261,9 @@ def _scalar(kind: Any, given: Any, where: str) -> Any:
 def _check_number(given: float, where: str) -> None:
     name = where.rsplit(": ", 1)[-1]
     if not math.isfinite(given) or given < 0 or (given == 0 and name not in _MAY_BE_ZERO):
-        raise TargetError(f"{where} must be a positive number, not {given!r}")
+        raise TargetError(f"{where} must be a positive number, not {in_short(given)}")
     if name in _SHARES and given > 1:
-        raise TargetError(f"{where} is a share in (0, 1], not {given!r}")
+        raise TargetError(f"{where} is a share in (0, 1], not {in_short(given)}")
 
 
 def _check_profile(profile: TargetProfile, where: str) -> None:

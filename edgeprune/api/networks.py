@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -188,16 +189,20 @@ def compress_dry_run(
     target: str = HOST,
     ratio: float | None = None,
     budget: Budget | None = None,
+    finetune: Finetune | None = None,
+    recipe: str | None = None,
     ranking: str | Path | None = None,
     criterion: str | None = None,
     effort: Effort = Effort.NORMAL,
     max_time_s: float | None = None,
+    precision: Precision = Precision.FP32,
     architecture: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
     input_shape: tuple[int, ...] | None = None,
     preprocessing: Preprocessing | None = None,
     width_quantum: int | None = None,
+    batch_size: int | None = None,
     max_images: int | None = None,
     held_out_fraction: float = 0.25,
     attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
@@ -208,7 +213,8 @@ def compress_dry_run(
     """Rank and select as :func:`compress` would, and say what it would remove; writes nothing.
 
     With a ``budget``, and with neither that nor a ``ratio``, it is the first plan of the search, with its
-    costs by the cost models: predicted, where a search builds and measures.
+    costs by the cost models: predicted, where a search builds and measures. Training, ``precision`` and
+    ``batch_size`` are only checked: the plan is that of 32 bits.
 
     Raises:
         NothingToPruneError: the cost models know no plan within the budget.
@@ -221,16 +227,20 @@ def compress_dry_run(
             target=target,
             ratio=ratio,
             budget=budget or Budget(),
+            finetune=finetune,
+            recipe=recipe,
             ranking=None if ranking is None else Path(ranking),
             criterion=criterion,
             effort=effort,
             max_time_s=max_time_s,
+            precision=precision,
             architecture=architecture,
             weights=weights,
             trust_pickle=trust_pickle,
             input_shape=input_shape,
             preprocessing=preprocessing,
             width_quantum=width_quantum,
+            batch_size=batch_size,
             seed=seed,
             threads=threads,
             max_images=max_images,
@@ -239,7 +249,9 @@ def compress_dry_run(
         )
     )
     check_preview(run.options.budget)
+    run.options = replace(run.options, precision=Precision.FP32)
     prepared = with_effort(run, stages.prepare(run), trains=False)
+    stages.check_training(run, prepared)
     with_default_goal(run, prepared)
     predicted: tuple[PredictedCost, ...] = ()
     if run.options.budget.is_empty:

@@ -49,7 +49,7 @@ class _Take(Enum):
 
     def of(self, old: int, new: Sequence[int]) -> int:
         """The value; a size that has become one only is never in doubt."""
-        changed = [size for size in new if size != old]
+        changed = [size for size in new if size != old] or [old]
         if self is _Take.OLD and old in new:
             return old
         return min(changed) if self is _Take.SMALLEST else max(changed)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeprune.applying.attributes import attempts, put
-from edgeprune.applying.files import Recipe, in_short
-from edgeprune.errors import SurgeryError
+from edgeprune.applying.files import Recipe, listed
+from edgeprune.errors import EdgepruneError, SurgeryError
 from edgeprune.fx import tensor_leaves
-from edgeprune.imports import first_line
+from edgeprune.imports import ended_in_the_open, first_line, raised_in
 from edgeprune.loading.programs import program_input, program_module, read_program
 
 _log = logging.getLogger("edgeprune.applying")
@@ -49,9 +49,11 @@ class _Reference:
 
     def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), ended_in_the_open():
                 return tensor_leaves(program_module(self.program, str(self.path))(*inputs))
-        except RuntimeError as error:
+        except EdgepruneError:
+            raise
+        except Exception as error:
             raise SurgeryError(
                 f"{str(self.path)!r} does not run on the recipe's input shape ({first_line(error)}); "
                 "compare with the model.pt2 of the same run"
@@ -128,7 +130,7 @@ def _settle_attributes(
         if _computes(trial, inputs, expected):
             put(pruned, changes)
             names = sorted({change.attribute for change in changes})
-            _log.info("attributes follow the smaller widths: %s", in_short(names))
+            _log.info("attributes follow the smaller widths: %s", listed(names))
             return True
         put(trial, undo)
     return False
@@ -137,7 +139,8 @@ def _settle_attributes(
 @torch.no_grad()
 def _computes(trial: nn.Module, inputs: Sequence[Tensor], expected: list[Tensor]) -> bool:
     try:
-        return _difference(expected, tensor_leaves(trial(*inputs))) <= TOLERANCE
+        with ended_in_the_open():
+            return _difference(expected, tensor_leaves(trial(*inputs))) <= TOLERANCE
     except Exception:  # whatever wrong sizes raise in the user's code
         return False
 
@@ -189,31 +192,34 @@ def _copy_sizes(source: nn.Module, destination: nn.Module) -> None:
 @torch.no_grad()
 def _run(original: nn.Module, trial: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     try:
-        return tensor_leaves(trial(*inputs))
+        with ended_in_the_open():
+            return tensor_leaves(trial(*inputs))
     except Exception as error:
         failure = error
     shape = " and ".join("x".join(str(s) for s in i.shape[1:]) or "scalar" for i in inputs)
     try:
-        _plain_copy(original)(*inputs)
+        with ended_in_the_open():
+            _plain_copy(original)(*inputs)
     except Exception as error:
         raise SurgeryError(
             f"the given model itself does not run on images of {shape}, the recipe's input shape "
             f"({first_line(error)}); give the model that was compressed"
         ) from error
+    place = _place(raised_in(failure), trial)
     raise SurgeryError(
-        f"the pruned model does not run on images of {shape}: {_place(failure, trial)} conflicts with the "
-        f"smaller widths ({first_line(failure)}); take that size from the tensor or layer there, {_INSTEAD}"
+        f"the pruned model does not run on images of {shape}: {place} conflicts with the smaller widths "
+        f"({first_line(failure)}); take that size from the tensor or layer there, {_INSTEAD}"
     ) from failure
 
 
-def _frames(error: Exception) -> Iterator[tuple[FrameType, int]]:
+def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
     step = error.__traceback__
     while step is not None:
         yield step.tb_frame, step.tb_lineno
         step = step.tb_next
 
 
-def _place(error: Exception, model: nn.Module) -> str:
+def _place(error: BaseException, model: nn.Module) -> str:
     """The innermost line in the files of the model's own classes, or the layer of torch that failed."""
     outside = [(f, n) for f, n in _frames(error) if not f.f_code.co_filename.startswith(_NOT_THE_USERS)]
     files = {f.f_code.co_filename for f, _ in outside if isinstance(f.f_locals.get("self"), nn.Module)}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from edgeprune.errors import SurgeryError
+from edgeprune.imports import first_line
+from edgeprune.limits import MOST_INPUT_VALUES
+from edgeprune.loading.tensors import check_finite, check_tensors
+from edgeprune.loading.weights import read_safetensors
+from edgeprune.reading import UnreadableError, read_json
+from edgeprune.showing import in_short
 
 READABLE_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 _SHOWN = 3
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,7 @@ class Recipe:
     module_sizes: Mapping[str, Mapping[int, tuple[int, ...]]]
 
 
-def in_short(names: Sequence[str], *, quoted: bool = True) -> str:
+def listed(names: Sequence[str], *, quoted: bool = True) -> str:
     """The first few names and how many more."""
     shown = ", ".join(repr(n) if quoted else n for n in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
@@ -47,25 +52,21 @@ def read_recipe(path: Path) -> Recipe:
         SurgeryError: missing, not JSON, of an unknown schema version or malformed.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        content = read_json(path)
+    except UnreadableError as error:
         raise SurgeryError(
-            f"{str(path)!r} cannot be read ({error.strerror or error}); accepted is the path of the "
-            "surgery.json that edgeprune compress wrote"
-        ) from error
-    except ValueError as error:
-        raise SurgeryError(
-            f"{str(path)!r} is not JSON ({error}); accepted is the surgery.json that edgeprune compress wrote"
+            f"{str(path)!r} {error}; accepted is the path of the surgery.json that edgeprune compress wrote"
         ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version not in READABLE_VERSIONS:
         raise SurgeryError(
-            f"{str(path)!r} has the schema version {version!r}; this version of edgeprune reads "
+            f"{str(path)!r} has the schema version {in_short(version)}; this version of edgeprune reads "
             f"{', '.join(READABLE_VERSIONS)}: compress again, or use the version that wrote it"
         )
     if blocks := content.get("dropped_blocks"):
+        told = listed([str(b) for b in blocks]) if isinstance(blocks, list) else in_short(blocks)
         raise SurgeryError(
-            f"{str(path)!r} drops whole residual blocks ({in_short([str(b) for b in blocks])}), which "
+            f"{str(path)!r} drops whole residual blocks ({told}), which "
             "the code of a class goes on to run; take the rewritten graph, model.pt2, or search with "
             "--keep-blocks"
         )
@@ -73,7 +74,8 @@ def read_recipe(path: Path) -> Recipe:
         return _parsed(path, content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SurgeryError(
-            f"{str(path)!r} is malformed ({error}); compress again, or restore the file as it was written"
+            f"{str(path)!r} is malformed ({first_line(error)}); compress again, or restore the file as it "
+            "was written"
         ) from error
 
 
@@ -86,21 +88,21 @@ def _parsed(path: Path, content: dict[str, Any]) -> Recipe:
     single = content.get("input_shape")
     given = content.get("input_shapes", None if single is None else [single])
     module_sizes = {
-        module: {_dimension(module, old): _sizes(module, new) for old, new in sizes.items()}
+        module: {_dimension(module, old): _become(module, new) for old, new in sizes.items()}
         for module, sizes in content.get("module_sizes", {}).items()
     }
     return Recipe(
         path=path,
         kept=kept,
         shapes=shapes,
-        input_shapes=None if given is None else tuple(_sizes("input_shape", shape) for shape in given),
+        input_shapes=None if given is None else tuple(map(_input_shape, given)),
         module_sizes=module_sizes,
     )
 
 
 def _dimension(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"{name} has a dimension {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise ValueError(f"{name} has a dimension {in_short(text)}")
     return int(text)
 
 
@@ -117,21 +119,33 @@ def _sizes(name: str, values: object) -> tuple[int, ...]:
     return tuple(values)
 
 
+def _become(name: str, values: object) -> tuple[int, ...]:
+    sizes = _sizes(name, values)
+    if not sizes:
+        raise ValueError(f"{name} has a size of which nothing has become")
+    return sizes
+
+
+def _input_shape(values: object) -> tuple[int, ...]:
+    shape = _sizes("input_shape", values)
+    if 0 in shape or math.prod(shape) > MOST_INPUT_VALUES:
+        raise ValueError(
+            f"input_shape {in_short(list(shape))} is none of 1 to {MOST_INPUT_VALUES} values in all"
+        )
+    return shape
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read ``weights.safetensors``.
+    """Read ``weights.safetensors``: dense, finite tensors of real numbers.
 
     Raises:
-        SurgeryError: missing or not a safetensors file.
+        SurgeryError: missing, not a safetensors file, or one of other tensors.
     """
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except OSError as error:
-        raise SurgeryError(
-            f"{str(path)!r} cannot be read ({error.strerror or error}); accepted is the path of the "
-            "weights.safetensors that edgeprune compress wrote"
-        ) from error
-    except safetensors.SafetensorError as error:
-        raise SurgeryError(
-            f"{str(path)!r} is not a safetensors file ({error}); accepted is the weights.safetensors that "
-            "edgeprune compress wrote"
-        ) from error
+    found = read_safetensors(
+        path,
+        error=SurgeryError,
+        remedy="accepted is the path of the weights.safetensors that edgeprune compress wrote",
+    )
+    check_tensors(found.items(), str(path), error=SurgeryError)
+    check_finite(found.items(), str(path), error=SurgeryError, remedy="compress again, or train anew")
+    return found

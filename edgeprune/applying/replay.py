@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.applying.check import check_replay
-from edgeprune.applying.files import Recipe, in_short, read_recipe, read_weights
+from edgeprune.applying.files import Recipe, listed, read_recipe, read_weights
 from edgeprune.errors import SurgeryError
+from edgeprune.imports import ended_in_the_open, first_line, raised_in
+from edgeprune.loading.tensors import check_conversion
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -100,9 +102,11 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _attribute(model: nn.Module, name: str) -> Tensor | None:
     """A tensor that is a plain attribute, neither parameter nor buffer."""
-    value: object = model
-    for part in name.split("."):
-        value = getattr(value, part, None)
+    parent, _, leaf = name.rpartition(".")
+    try:
+        value = vars(model.get_submodule(parent)).get(leaf)
+    except AttributeError:
+        return None
     return value if isinstance(value, Tensor) else None
 
 
@@ -127,12 +131,12 @@ def _require_same_model(model: nn.Module, plan: Recipe) -> None:
             else "give the model that was compressed, with the same arguments of its class"
         )
         raise SurgeryError(
-            f"{str(plan.path)!r} is the recipe of another model: it names {in_short(missing)}, which the "
-            f"given model does not have (it has {in_short(list(tensors))}); {advice}"
+            f"{str(plan.path)!r} is the recipe of another model: it names {listed(missing)}, which the "
+            f"given model does not have (it has {listed(list(tensors))}); {advice}"
         )
     if computed := [n for n in plan.kept if FOLDED.fullmatch(n) and n not in tensors]:
         raise SurgeryError(
-            f"the class computes {in_short(computed)} in its forward pass from other tensors, and only the "
+            f"the class computes {listed(computed)} in its forward pass from other tensors, and only the "
             "result was pruned; go on with model.pt2, the rewritten graph, instead"
         )
     wrong = []
@@ -147,16 +151,17 @@ def _require_same_model(model: nn.Module, plan: Recipe) -> None:
                 wrong.append(f"{name} is {tuple(found.shape)}, too small for dimension {dim} of the recipe")
     if wrong:
         raise SurgeryError(
-            f"{str(plan.path)!r} is the recipe of another model: {in_short(wrong, quoted=False)}; give the "
+            f"{str(plan.path)!r} is the recipe of another model: {listed(wrong, quoted=False)}; give the "
             "model as it was before pruning, with the same arguments of its class"
         )
 
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        with ended_in_the_open():
+            return copy.deepcopy(model)
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = first_line(raised_in(error))
         raise SurgeryError(
             f"the model cannot be copied by copy.deepcopy ({reason}); give a module without tensors that "
             "were computed from others, such as one just made by its class"
@@ -287,9 +292,9 @@ def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
         for n in sorted(targets.values())
         if found[n].shape != tensors[n].shape
     ]
-    faults = [f"{in_short(missing)} not in the file"] * bool(missing)
-    faults += [f"{in_short(extra)} not in the model"] * bool(extra)
-    faults += [in_short(wrong, quoted=False)] * bool(wrong)
+    faults = [f"{listed(missing)} not in the file"] * bool(missing)
+    faults += [f"{listed(extra)} not in the model"] * bool(extra)
+    faults += [listed(wrong, quoted=False)] * bool(wrong)
     if faults:
         raise SurgeryError(
             f"{str(path)!r} holds the weights of another run or model: {'; '.join(faults)}; give the "
@@ -297,6 +302,7 @@ def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
         )
     with torch.no_grad():
         for name in targets.values():
+            check_conversion(name, found[name], tensors[name], str(path), error=SurgeryError)
             tensors[name].copy_(found[name])
 
 

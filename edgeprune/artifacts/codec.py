@@ -12,6 +12,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from edgeprune.showing import in_short
+
 T = TypeVar("T")
 
 _NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -62,40 +64,56 @@ def _decode(kind: Any, data: Any) -> Any:
         return None if data is None else _decode(members[0], data)
     if origin is tuple:
         if not isinstance(data, list):
-            raise ValueError(f"expected a list, got {data!r}")
+            raise ValueError(f"expected a list, got {in_short(data)}")
         args = typing.get_args(kind)
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_decode(args[0], item) for item in data)
         return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
     if origin is dict:
         if not isinstance(data, dict):
-            raise ValueError(f"expected an object, got {data!r}")
+            raise ValueError(f"expected an object, got {in_short(data)}")
         key_kind, value_kind = typing.get_args(kind)
         return {key_kind(k): _decode(value_kind, v) for k, v in data.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(data)
+        return _decode_enum(kind, data)
     if kind is np.ndarray or origin is np.ndarray:
-        return np.asarray(data)
+        return _decode_array(data)
     if kind is Path:
-        return Path(data)
+        return Path(_decode_scalar(str, data))
     return _decode_scalar(kind, data)
 
 
+def _decode_enum(kind: type[Enum], data: Any) -> Enum:
+    for member in kind:
+        if type(member.value) is type(data) and member.value == data:
+            return member
+    raise ValueError(f"expected {' or '.join(repr(m.value) for m in kind)}, got {in_short(data)}")
+
+
+def _decode_array(data: Any) -> np.ndarray[Any, Any]:
+    if isinstance(data, np.ndarray):
+        return data
+    found = np.asarray(data) if isinstance(data, list) else np.asarray(None)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"expected numbers in lists of one length, got {in_short(data)}")
+    return found
+
+
 def _decode_scalar(kind: Any, data: Any) -> Any:
-    if kind is float and data in _NON_FINITE.values():
+    if kind is float and isinstance(data, str) and data in _NON_FINITE.values():
         return float(data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if kind in (int, float, str, bool) and type(data) is not kind:
-        raise ValueError(f"expected {kind.__name__}, got {data!r}")
+        raise ValueError(f"expected {kind.__name__}, got {in_short(data)}")
     return data
 
 
 def _decode_dataclass(kind: type[Any], data: Any) -> Any:
     if not isinstance(data, dict):
-        raise ValueError(f"{kind.__name__}: expected an object, got {data!r}")
+        raise ValueError(f"{kind.__name__}: expected an object, got {in_short(data)}")
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(data) - names)
@@ -106,5 +124,7 @@ def _decode_dataclass(kind: type[Any], data: Any) -> Any:
     }
     missing = sorted(required - set(data))
     if unknown or missing:
-        raise ValueError(f"{kind.__name__}: unknown fields {unknown}, missing fields {missing}")
+        raise ValueError(
+            f"{kind.__name__}: unknown fields {in_short(unknown)}, missing fields {in_short(missing)}"
+        )
     return kind(**{name: _decode(hints[name], data[name]) for name in data})

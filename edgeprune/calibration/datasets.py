@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from edgeprune.calibration.pixels import check_values, from_array, from_pil, from_tensor
 from edgeprune.calibration.source import ImageSource, RawImage
 from edgeprune.errors import CalibrationError
-from edgeprune.imports import call_user_function, first_line
+from edgeprune.imports import call_user_function, ended_in_the_open, told, user_code
 
 
 def open_dataset_function(spec: str, *, wanted: int | None) -> ImageSource:
@@ -38,12 +38,12 @@ def open_dataset(dataset: Any, *, text: str, wanted: int | None) -> ImageSource:
     def read(index: int) -> RawImage:
         where = f"item {index} of {text}"
         try:
-            item = dataset[index]
+            with ended_in_the_open():
+                return _raw(dataset[index], where=where, wanted=wanted)
+        except CalibrationError:
+            raise
         except Exception as error:
-            raise CalibrationError(
-                f"{where} cannot be read: {type(error).__name__} ({first_line(error)}); repair the Dataset"
-            ) from error
-        return _raw(item, where=where, wanted=wanted)
+            raise CalibrationError(f"{where} cannot be read: {told(error)}; repair the Dataset") from error
 
     notes = []
     if count and not torch.equal(read(0).pixels, read(0).pixels):
@@ -66,9 +66,16 @@ def _length(dataset: Any, text: str) -> int:
         raise CalibrationError(f"{text} is a DataLoader; return the Dataset inside it, its .dataset")
     usable = hasattr(dataset, "__getitem__") and not isinstance(dataset, (str, bytes, dict))
     try:
-        return len(dataset) if usable else _refuse(dataset, text)
+        with ended_in_the_open():
+            return len(dataset) if usable else _refuse(dataset, text)
     except (TypeError, NotImplementedError):
         return _refuse(dataset, text)
+    except CalibrationError:
+        raise
+    except Exception as error:
+        raise CalibrationError(
+            f"{text} does not tell its length: {told(error)}; repair the Dataset"
+        ) from error
 
 
 def _refuse(dataset: Any, text: str) -> int:
@@ -79,7 +86,8 @@ def _refuse(dataset: Any, text: str) -> int:
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
-    names = getattr(dataset, "classes", None)
+    with user_code("the attribute 'classes' of the Dataset", CalibrationError, "repair the Dataset"):
+        names = getattr(dataset, "classes", None)
     if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
         return tuple(names)
     return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
-from edgeprune.errors import CalibrationError
+from edgeprune.errors import CalibrationError, UsageError
 
 _LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601, as Pillow converts to grey."""
@@ -19,20 +20,13 @@ def check_preprocessing(options: Preprocessing) -> None:
     """Refuse values that cannot be applied to any image.
 
     Raises:
-        CalibrationError: names the option, its value and what is accepted.
+        UsageError: names the option, its value and what is accepted.
     """
-    for option, pixels in (("--resize", options.resize), ("--crop", options.crop)):
-        if pixels is not None and pixels < 1:
-            raise CalibrationError(f"{option} {pixels} was given; accepted is a number of pixels from 1 on")
-    for option, values in (("--mean", options.mean), ("--std", options.std)):
-        if values is not None and (not values or not all(torch.isfinite(torch.tensor(values)))):
-            raise CalibrationError(
-                f"{option} {values} was given; accepted are finite numbers, one per channel"
-            )
-    if options.std is not None and min(options.std) <= 0:
-        raise CalibrationError(
-            f"--std {options.std} was given; accepted are numbers above 0, one per channel"
-        )
+    limits.PIXELS.check("--resize", options.resize)
+    limits.PIXELS.check("--crop", options.crop)
+    limits.MEANS.check("--mean", options.mean)
+    limits.DEVIATIONS.check("--std", options.std)
+    limits.check_counts(options.mean, options.std)
 
 
 def preprocess(pixels: Tensor, options: Preprocessing, *, channels: int | None, where: str) -> Tensor:
@@ -41,7 +35,8 @@ def preprocess(pixels: Tensor, options: Preprocessing, *, channels: int | None, 
     ``channels`` are those wanted: grey is repeated, colour becomes grey, transparency is dropped.
 
     Raises:
-        CalibrationError: the image is smaller than the crop, or mean and std do not fit it.
+        CalibrationError: the image is smaller than the crop, or its values are no pixels.
+        UsageError: mean or std have another number of values than it has channels.
     """
     x = _resize_shorter_side(pixels, options.resize)
     x = _crop_centre(x, options.crop, where)
@@ -102,7 +97,7 @@ def _normalise(x: Tensor, options: Preprocessing, where: str) -> Tensor:
     mean, std = options.mean or (0.0,), options.std or (1.0,)
     for option, values in (("--mean", mean), ("--std", std)):
         if len(values) not in {1, x.shape[0]}:
-            raise CalibrationError(
+            raise UsageError(
                 f"{option} has {len(values)} values, but {where} has {x.shape[0]} channels; accepted is one "
                 "value, or one per channel"
             )

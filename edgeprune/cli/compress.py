@@ -21,7 +21,9 @@ from edgeprune.config import (
     parse_duration,
     parse_finetune,
     parse_input_shape,
+    read_ratio,
 )
+from edgeprune.showing import for_people
 
 
 class Common(TypedDict):
@@ -53,6 +55,7 @@ Ratio = Annotated[
     typer.Option(
         "--ratio",
         metavar="SHARE",
+        parser=read_ratio,
         help="Share of the MACs to cut, between 0 and 1. Without it and without a limit below: the fastest "
         "model that loses at most one point, or the original; 0.25 where no point can be told.",
         rich_help_panel=opt.GOAL_PANEL,
@@ -255,8 +258,16 @@ def compress(
         "max_time_s": limit_s,
     }
     if dry_run:
-        plan = api.compress_dry_run(model, **common, budget=budget)
-        return show_json(plan) if as_json else show(plan.render())
+        plan = api.compress_dry_run(
+            model,
+            **common,
+            budget=budget,
+            finetune=training,
+            recipe=recipe,
+            precision=precision,
+            batch_size=batch_size,
+        )
+        return show_json(plan) if as_json else show(for_people(plan).render())
     report = api.compress(
         model,
         **common,
@@ -275,7 +286,7 @@ def compress(
     from edgeprune.reporting import render_terminal
 
     session.say(f"written to {folder}")
-    return show_json(report) if as_json else show(render_terminal(report))
+    return show_json(report) if as_json else show(render_terminal(for_people(report)))
 
 
 def _check_early(

@@ -22,6 +22,7 @@ from edgeprune.errors import (
 )
 from edgeprune.files import NO_ROOM, no_room
 from edgeprune.imports import ended_by, first_line
+from edgeprune.showing import shown_sentence
 
 _PROGRAM = "edgeprune"
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
@@ -143,4 +144,4 @@ def _traceback_if_asked(session: Session) -> None:
 
 
 def _say(sentence: str) -> None:
-    streams.say(" ".join(_BETWEEN.split(sentence.strip())))
+    streams.say(shown_sentence(" ".join(_BETWEEN.split(sentence.strip()))))

@@ -13,6 +13,7 @@ from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
 from edgeprune.config import parse_input_shapes
 from edgeprune.errors import UsageError
+from edgeprune.showing import for_people
 
 GraphFile = Annotated[
     Path | None,
@@ -88,4 +89,4 @@ def inspect(
     if as_json:
         show_json(result)
     else:
-        show(result.render())
+        show(for_people(result).render())

@@ -11,6 +11,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli.session import begin, show, show_json
 from edgeprune.config import parse_budget
 from edgeprune.errors import UsageError
+from edgeprune.showing import for_people
 
 Searched = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="What compress wrote for a budget, with its candidates.")
@@ -53,4 +54,4 @@ def pick(
     section = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
     if output is not None:
         session.say(f"{section.chosen} written to {output}")
-    return show_json(section) if as_json else show(render_section(section))
+    return show_json(section) if as_json else show(render_section(for_people(section)))

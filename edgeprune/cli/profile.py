@@ -10,6 +10,7 @@ import typer
 from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
+from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to profile.")]
 Baseline = Annotated[
@@ -57,4 +58,4 @@ def profile(
     if as_json:
         show_json(result)
     else:
-        show(result.render())
+        show(for_people(result).render())

@@ -12,6 +12,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
 from edgeprune.config import PreprocessingOptions, parse_points
+from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The 32-bit ONNX file to quantize.")]
 Bits = Annotated[
@@ -118,4 +119,4 @@ def quantize(
         overwrite=overwrite,
     )
     session.say(f"written to {written}")
-    return show_json(result) if as_json else show(result.render())
+    return show_json(result) if as_json else show(for_people(result).render())

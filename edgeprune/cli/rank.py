@@ -20,8 +20,11 @@ from edgeprune.config import (
     parse_bytes,
     parse_duration,
     parse_input_shape,
+    read_ratio,
+    read_share,
 )
 from edgeprune.criteria.registry import DEFAULT
+from edgeprune.showing import for_people
 
 Criteria = Annotated[
     list[str] | None,
@@ -50,6 +53,7 @@ Ratio = Annotated[
     typer.Option(
         "--ratio",
         metavar="SHARE",
+        parser=read_ratio,
         help="Share of the MACs that is to go, which coalition sizes follow; between 0 and 1. Default: 0.25.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
@@ -86,6 +90,7 @@ RecoverAt = Annotated[
     typer.Option(
         "--recover-at",
         metavar="SHARE",
+        parser=read_share,
         help="Recover the network of each criterion for real with this share of the MACs removed, and judge "
         "it; may be given several times. Takes as long as in compress, each time.",
         rich_help_panel=opt.GOAL_PANEL,
@@ -197,7 +202,7 @@ def rank(
     from edgeprune.reporting.ranking_words import render_ranking
 
     session.say(f"written to {folder}")
-    return show_json(report) if as_json else show(render_ranking(report))
+    return show_json(report) if as_json else show(render_ranking(for_people(report)))
 
 
 def _check_early(

@@ -103,15 +103,21 @@ def choose_preprocessing(
         UsageError: a value or the name of a card is not accepted.
         CalibrationError: the card is malformed.
     """
+    from edgeprune import limits
     from edgeprune.cards import parse_floats, resolve_preprocessing
 
     defaults = config.preprocessing
-    return resolve_preprocessing(
+    means = None if mean is None else parse_floats(mean, option="--mean", numbers=limits.MEANS)
+    deviations = None if std is None else parse_floats(std, option="--std", numbers=limits.DEVIATIONS)
+    found = resolve_preprocessing(
         data,
         card=options.card or defaults.card,
         resize=options.resize or defaults.resize,
         crop=options.crop or defaults.crop,
-        mean=defaults.mean if mean is None else parse_floats(mean, option="--mean"),
-        std=defaults.std if std is None else parse_floats(std, option="--std"),
+        mean=means or defaults.mean,
+        std=deviations or defaults.std,
         channel_order=options.channel_order or defaults.channel_order,
     )
+    if found is not None:
+        limits.check_counts(found.mean, found.std)
+    return found

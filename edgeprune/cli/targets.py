@@ -9,6 +9,7 @@ import typer
 
 from edgeprune.cli import options as opt
 from edgeprune.cli.session import begin, show, show_json
+from edgeprune.showing import for_people
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,7 +41,7 @@ def list_command(
     if as_json:
         show_json([dataclasses.asdict(profile) for profile in profiles])
     else:
-        show(_overview(profiles))
+        show(_overview([for_people(profile) for profile in profiles]))
 
 
 @targets_app.command("show")
@@ -59,13 +60,13 @@ def show_command(
     if as_json:
         show_json(profile)
     else:
-        show(_details(profile))
+        show(_details(for_people(profile)))
 
 
 def _overview(profiles: list[TargetProfile]) -> RenderableType:
-    from rich.table import Table
+    from edgeprune.reporting.tables import TerminalTable
 
-    table = Table("target", "aliases", "device", "CPU", "latency", box=None, padding=(0, 2, 0, 0))
+    table = TerminalTable("target", "aliases", "device", "CPU", "latency", box=None, padding=(0, 2, 0, 0))
     for profile in profiles:
         latency = "measured on this host" if profile.is_host else "predicted"
         table.add_row(
@@ -75,9 +76,9 @@ def _overview(profiles: list[TargetProfile]) -> RenderableType:
 
 
 def _details(profile: TargetProfile) -> RenderableType:
-    from rich.table import Table
+    from edgeprune.reporting.tables import TerminalTable
 
-    table = Table.grid(padding=(0, 2))
+    table = TerminalTable.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for label, value in _rows(profile):

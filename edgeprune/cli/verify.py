@@ -12,6 +12,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
 from edgeprune.config import PreprocessingOptions
+from edgeprune.showing import for_people
 
 First = Annotated[
     str, typer.Argument(metavar="A", help="The reference: an .onnx file, or a model as compress takes it.")
@@ -88,5 +89,5 @@ def verify(
     if as_json:
         show_json(found)
     else:
-        show(found.render())
+        show(for_people(found).render())
     require(found)

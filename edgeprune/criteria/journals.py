@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.files import atomic_write_text
 from edgeprune.ownership import remove_abandoned
+from edgeprune.reading import UnreadableError, read_json
 from edgeprune.shapley.checkpoint import Checkpoint, FileCheckpoint, NoCheckpoint
 from edgeprune.shapley.game import Game
 from edgeprune.shapley.journal import JournaledGame
@@ -147,8 +148,8 @@ def read_about(folder: Path) -> dict[str, str] | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
-        found = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(folder / _NAME)
+    except UnreadableError:
         found = None
     if not isinstance(found, dict):
         raise UsageError(

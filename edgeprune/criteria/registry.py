@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import UsageError
+from edgeprune.imports import user_code
 
 if TYPE_CHECKING:
     from edgeprune.criteria.base import Criterion
@@ -83,13 +84,9 @@ def _plugins() -> dict[str, metadata.EntryPoint]:
 
 def _load(entry: metadata.EntryPoint) -> Criterion:
     where = f"the criterion {entry.name!r} of {_package(entry)}"
-    try:
+    with user_code(f"{where}, imported,", UsageError, "correct or uninstall that package"):
         loaded = entry.load()
         made: Any = loaded() if callable(loaded) else loaded
-    except Exception as error:
-        raise UsageError(
-            f"{where} cannot be imported ({type(error).__name__}: {error}); correct or uninstall that package"
-        ) from error
     missing = [part for part in ("name", "summary", "passes", "score") if not hasattr(made, part)]
     if missing:
         raise UsageError(f"{where} lacks {', '.join(missing)}; see edgeprune.criteria.base.Criterion")

@@ -29,7 +29,7 @@ from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
 from edgeprune.graph.values import check_values, constant_notes
-from edgeprune.imports import ended_in_the_open, first_line
+from edgeprune.imports import ended_in_the_open, first_line, user_code
 from edgeprune.quiet import quiet_logging, quiet_streams
 
 _log = logging.getLogger("edgeprune.graph.capture")
@@ -181,7 +181,11 @@ def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
 
 def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
     try:
-        inspect.signature(module.forward).bind(*examples)
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return  # not written in Python: running it tells
+    try:
+        signature.bind(*examples)
     except TypeError as error:
         if len(examples) == 1:
             raise CaptureError(
@@ -275,7 +279,10 @@ def _run_other_batch(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tens
 def _check_repeats(
     module: nn.Module, graph_module: GraphModule, inputs: tuple[Tensor, ...], outputs: list[Tensor]
 ) -> None:
-    differs = _first_difference(outputs, tensor_leaves(_run(module, inputs)))
+    remedy = "make its forward pass independent of earlier calls"
+    with user_code("the model, run again on the same inputs,", CaptureError, remedy):
+        again = tensor_leaves(_run(module, inputs))
+    differs = _first_difference(outputs, again)
     if differs is None:
         return
     drawn = active_random_ops(graph_module)

@@ -7,6 +7,7 @@ from importlib import metadata
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.rules import RULES
+from edgeprune.imports import user_code
 
 ENTRY_POINT_GROUP = "edgeprune.rules"
 
@@ -22,14 +23,10 @@ def load_rule_plugins() -> tuple[str, ...]:
     """
     found = []
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
-        try:
+        package = entry.dist.name if entry.dist is not None else "an unknown package"
+        where = f"the coupling rules {entry.name!r} of {package}, imported,"
+        with user_code(where, UsageError, "correct or uninstall that package"):
             entry.load()
-        except Exception as error:
-            package = entry.dist.name if entry.dist is not None else "an unknown package"
-            raise UsageError(
-                f"the coupling rules {entry.name!r} of {package} cannot be imported "
-                f"({type(error).__name__}: {error}); correct or uninstall that package"
-            ) from error
         found.append(entry.name)
     return tuple(found)
 

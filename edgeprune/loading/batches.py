@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import first_line
+from edgeprune.imports import ended_in_the_open, first_line, user_code
 
 _TOLERANCE = 1e-4
 _SIZED = {"aten.view.default", "aten.reshape.default", "aten.expand.default", "aten._unsafe_view.default"}
@@ -30,8 +30,7 @@ def free_batch(module: nn.Module, batch: int, shape: tuple[int, ...], source: st
     images = torch.rand((math.ceil(count / batch) * batch, *shape), generator=generator)
     # Images of unlike brightness: whatever mixes them shows.
     images *= torch.linspace(0.5, 1.5, len(images)).view(-1, *[1] * len(shape))
-    with torch.no_grad():
-        given = [_tensors(module(part)) for part in torch.split(images, batch)]
+    given = [_run(module, part, source, batch) for part in torch.split(images, batch)]
     expected = [torch.cat(parts)[:count] for parts in zip(*given, strict=True) if parts[0].dim()]
     # What is left of the checks of the example's sizes.
     module._forward_pre_hooks.clear()
@@ -39,12 +38,18 @@ def free_batch(module: nn.Module, batch: int, shape: tuple[int, ...], source: st
     if isinstance(module, GraphModule):
         _free_sizes(module, batch)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ended_in_the_open():
             found = _tensors(module(images[:count]))
     except Exception as error:
         raise _refused(source, batch, first_line(error)) from error
     if len(found) != len(expected) or not all(map(_agree, expected, found)):
         raise _refused(source, batch, "other batches give other results")
+
+
+def _run(module: nn.Module, images: Tensor, source: str, batch: int) -> list[Tensor]:
+    remedy = "export the model again, from one that runs"
+    with torch.no_grad(), user_code(f"{source!r}, run on {batch} images,", ModelLoadError, remedy):
+        return _tensors(module(images))
 
 
 def _free_sizes(module: GraphModule, batch: int) -> None:

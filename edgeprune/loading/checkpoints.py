@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from edgeprune._archives import FileKind, foreign_globals_text, names_bytearray
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import first_line, importable
+from edgeprune.imports import ended_in_the_open, first_line, importable, user_code
 from edgeprune.loading.tensors import check_conversion
+from edgeprune.loading.weights import read_safetensors
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 _AVERAGED_WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
@@ -34,16 +33,11 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
     """
     name = str(path)
     if kind is FileKind.SAFETENSORS:
-        try:
-            return safetensors.torch.load_file(path, device="cpu")
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-            raise ModelLoadError(
-                f"{name!r} is a damaged safetensors file ({first_line(error)}); copy or download it again"
-            ) from error
+        return read_safetensors(path)
     if not trust_pickle:
         _check_pickle(path)
     try:
-        with importable(Path.cwd()), warnings.catch_warnings():
+        with importable(Path.cwd()), warnings.catch_warnings(), ended_in_the_open():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
@@ -166,7 +160,9 @@ def fit_state(module: nn.Module, state: dict[str, Tensor], source: str, architec
         if key in state
     ):
         notes.append("weights of another floating-point type were converted to that of the architecture")
-    module.load_state_dict(state, strict=False)
+    remedy = "repair its methods and hooks that load weights"
+    with user_code(f"{architecture!r}, given the weights in {source!r},", ModelLoadError, remedy):
+        module.load_state_dict(state, strict=False)
     return notes
 
 

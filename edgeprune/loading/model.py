@@ -17,7 +17,7 @@ from edgeprune._zips import MODEL_LIMITS, ZipFaultError, check_zip
 from edgeprune.artifacts.model import LoadedModel, ModelFormat
 from edgeprune.errors import ModelLoadError
 from edgeprune.files import sha256_file
-from edgeprune.imports import first_line
+from edgeprune.imports import ended_in_the_open, first_line, user_code
 from edgeprune.loading.architectures import (
     TORCHVISION_PREFIX,
     build,
@@ -29,7 +29,7 @@ from edgeprune.loading.architectures import (
 from edgeprune.loading.batches import free_batch
 from edgeprune.loading.checkpoints import fit_state, read_checkpoint, strip_prefixes, unwrap_checkpoint
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
-from edgeprune.loading.tensors import check_tensors
+from edgeprune.loading.tensors import check_finite, check_tensors
 
 _log = logging.getLogger("edgeprune.loading")
 _ACCEPTED = (
@@ -83,7 +83,8 @@ def _from_module(source: nn.Module) -> LoadedModel:
             f"a TorchScript module was given; give the nn.Module itself, or export it: {_EXPORT_HOW}"
         )
     try:
-        module = copy.deepcopy(source)
+        with ended_in_the_open():
+            module = copy.deepcopy(source)
     except Exception as error:
         raise ModelLoadError(
             f"the module {type(source).__name__} cannot be copied ({first_line(error)}); "
@@ -285,8 +286,10 @@ def _checked(loaded: LoadedModel, input_shape: tuple[int, ...] | None) -> Loaded
     other = {str(t.dtype) for t in tensors.values() if t.is_floating_point()} - {"torch.float32"}
     if other:
         notes.append(f"weights of {', '.join(sorted(other))} were converted to float32")
-    module = evaluation_mode(module, loaded.source).to(device="cpu").float()
-    _check_finite(module, loaded.source)
+    remedy = "repair its methods 'eval' and 'to'"
+    with user_code(f"the model {loaded.source!r}, put into evaluation mode,", ModelLoadError, remedy):
+        module = evaluation_mode(module, loaded.source).to(device="cpu").float()
+    check_finite([*module.named_parameters(), *module.named_buffers()], loaded.source)
     for note in notes:
         _log.info("%s: %s", loaded.source, note)
     return LoadedModel(
@@ -303,17 +306,6 @@ def _checked(loaded: LoadedModel, input_shape: tuple[int, ...] | None) -> Loaded
 def _parallel(module: nn.Module) -> nn.Module | None:
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
     return module.module if isinstance(module, wrappers) else None
-
-
-def _check_finite(module: nn.Module, source: str) -> None:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    bad = [name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        raise ModelLoadError(
-            f"{source!r} has NaN or infinite values in {bad[0]!r}{more}; "
-            "give a checkpoint from before the training diverged"
-        )
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import first_line
+from edgeprune.imports import ended_in_the_open, first_line
 from edgeprune.loading.program_archive import unsafe_part
 from edgeprune.quiet import quiet_loggers, quiet_streams
 
@@ -46,6 +46,7 @@ def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] =
             quiet_loggers(*_EXPORT_LOGGERS),
             _weights_only(not trust_pickle),
             path.open("rb") as stream,
+            ended_in_the_open(),
         ):
             program = torch.export.load(stream)
     except pickle.UnpicklingError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from edgeprune.errors import ModelLoadError
+from edgeprune.errors import EdgepruneError, ModelLoadError
 
 _ACCEPTED = "accepted are dense tensors of real numbers, such as float32"
 _WHOLE_TYPES = {
@@ -20,16 +20,18 @@ _SHARED = 4
 """Tensors may share what is stored, as tied weights do, or repeat it, up to this many times."""
 
 
-def check_tensors(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+def check_tensors(
+    tensors: Iterable[tuple[str, Tensor]], source: str, *, error: type[EdgepruneError] = ModelLoadError
+) -> None:
     """Refuse weights that cannot be worked on.
 
     Raises:
-        ModelLoadError: names the tensor, what it is and what is accepted.
+        EdgepruneError: of class ``error``; names the tensor, what it is and what is accepted.
     """
     named = list(tensors)
     for name, tensor in named:
         if (what := _unusual(tensor)) is not None:
-            raise ModelLoadError(
+            raise error(
                 f"the tensor {name!r} in {source!r} is {what}; {_ACCEPTED}: convert it, or leave it out"
             )
     stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, t in named}
@@ -38,7 +40,7 @@ def check_tensors(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
     for name, tensor in named:
         needed_bytes += tensor.numel() * tensor.element_size()
         if needed_bytes > limit_bytes:
-            raise ModelLoadError(
+            raise error(
                 f"the tensors in {source!r} up to {name!r} would take {needed_bytes / 2**30:.1f} GiB by "
                 f"repeating {sum(stored.values()) / 2**20:.1f} MiB, and at most "
                 f"{limit_bytes / 2**30:.1f} GiB are accepted; save plain copies of them"
@@ -61,20 +63,40 @@ def _unusual(tensor: Tensor) -> str | None:
     return None
 
 
-def check_conversion(name: str, given: Tensor, expected: Tensor, source: str) -> None:
+def check_finite(
+    tensors: Iterable[tuple[str, Tensor]],
+    source: str,
+    *,
+    error: type[EdgepruneError] = ModelLoadError,
+    remedy: str = "give a checkpoint from before the training diverged",
+) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        EdgepruneError: of class ``error``; names the first tensor and how many more there are.
+    """
+    bad = [name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise error(f"{source!r} has NaN or infinite values in {bad[0]!r}{more}; {remedy}")
+
+
+def check_conversion(
+    name: str, given: Tensor, expected: Tensor, source: str, *, error: type[EdgepruneError] = ModelLoadError
+) -> None:
     """Refuse weights of a type that the architecture's own cannot take without loss or by mistake.
 
     Floating-point types are converted to each other; flags and whole numbers are no weights.
 
     Raises:
-        ModelLoadError: names the tensor, its type and the one that is accepted.
+        EdgepruneError: of class ``error``; names the tensor, its type and the one that is accepted.
     """
     if given.dtype == expected.dtype or (given.is_floating_point() and expected.is_floating_point()):
         return
     if not expected.is_floating_point() and torch.equal(given.to(expected.dtype).to(given.dtype), given):
         return
     kind = "boolean" if given.dtype is torch.bool else f"of {given.dtype}"
-    raise ModelLoadError(
+    raise error(
         f"the tensor {name!r} in {source!r} is {kind} and the architecture has {expected.dtype} there; "
         f"{_ACCEPTED}: save the weights that were trained"
     )

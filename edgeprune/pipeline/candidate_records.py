@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,7 @@ from edgeprune.artifacts.codec import from_jsonable
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, RecoveryReport
 from edgeprune.artifacts.report import ParityFigure, QuantizationSection
 from edgeprune.errors import UsageError
+from edgeprune.reading import UnreadableError, read_json
 
 CANDIDATES_FOLDER = "candidates"
 RECORD_NAME = "candidate.json"
@@ -65,8 +65,8 @@ def read_baseline(path: Path) -> Baseline:
 
 def _read(kind: type[_Record], path: Path) -> _Record:
     try:
-        return from_jsonable(kind, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return from_jsonable(kind, read_json(path))
+    except (UnreadableError, ValueError) as error:
         raise UsageError(
             f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
         ) from error

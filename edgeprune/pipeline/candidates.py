@@ -14,7 +14,9 @@ import safetensors.torch
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.codec import to_jsonable
+from edgeprune.errors import ModelLoadError, UsageError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
+from edgeprune.loading.weights import put_weights
 from edgeprune.pipeline.candidate_records import (
     CANDIDATES_FOLDER,
     RECORD_NAME,
@@ -81,7 +83,10 @@ class CandidateStore:
 
         def with_weights(name: str) -> GraphModule:
             found = copy.deepcopy(bare)
-            found.load_state_dict(safetensors.torch.load_file(self._place(number) / name))
+            try:
+                put_weights(found, self._place(number) / name)
+            except ModelLoadError as error:
+                raise UsageError(f"{error}; delete its folder to begin anew") from error
             return found
 
         trained = (self._place(number) / _FINETUNED_NAME).exists()

@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
-from safetensors import SafetensorError
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.criteria.journals import Journals
-from edgeprune.errors import UsageError
+from edgeprune.errors import ModelLoadError, UsageError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
+from edgeprune.loading.weights import put_weights
 from edgeprune.pipeline.state import Run
+from edgeprune.reading import UnreadableError, read_json
 
 _log = logging.getLogger("edgeprune.pipeline")
 
@@ -112,8 +113,8 @@ def _noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
 def _with_weights(bare: GraphModule, path: Path) -> GraphModule:
     found = copy.deepcopy(bare)
     try:
-        found.load_state_dict(safetensors.torch.load(path.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        put_weights(found, path)
+    except ModelLoadError as error:
         raise _damaged(path) from error
     return found
 
@@ -127,10 +128,11 @@ def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found: dict[str, Any] = read_json(path)
+    except UnreadableError as error:
         raise _damaged(path) from error
-    if not isinstance(found, dict) or not isinstance(found.get("notes"), list):
+    notes = found.get("notes") if isinstance(found, dict) else None
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise _damaged(path)
     return found
 

@@ -14,7 +14,7 @@ from edgeprune.applying import apply_surgery
 from edgeprune.applying.replay import named_tensors
 from edgeprune.errors import ParityError, SurgeryError, UsageError
 from edgeprune.files import scratch_folder
-from edgeprune.imports import UserFunction
+from edgeprune.imports import UserFunction, user_code
 from edgeprune.pipeline.exports import write_surgery
 from edgeprune.pipeline.kept_stages import NoReport, kept_network
 from edgeprune.pipeline.stages import PARITY_TOLERANCE, prune_and_recover
@@ -74,7 +74,10 @@ def _trained(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, spe
                 f"recipe {spec!r} returned a value of type {type(trained).__name__}; accepted is the network "
                 "that it was called with, trained in place (and nothing returned) or returned"
             )
-    found = _taken_back(spec, trained.eval(), pruned.recovered)
+    remedy = "return the network as it was handed over, trained"
+    with user_code(f"the network that recipe {spec!r} returned", UsageError, remedy):
+        trained.eval()
+    found = _taken_back(spec, trained, pruned.recovered)
     _require_same_function(spec, trained, found, prepared.calibration.fitting.images[:PARITY_IMAGES])
     return found
 
@@ -136,9 +139,12 @@ def _check_tensor(spec: str, name: str, new: Tensor, old: Tensor) -> None:
 
 def _require_same_function(spec: str, trained: nn.Module, found: GraphModule, sample: Tensor) -> None:
     """Refuse a network whose weights do something else in the graph that is delivered."""
+    remedy = "return the network as it was handed over, trained"
+    with user_code(f"the network that recipe {spec!r} returned, run on images,", UsageError, remedy):
+        answers = parity.run_torch(trained.cpu(), sample)
     try:
         figure = parity.compare(
-            parity.run_torch(trained.cpu(), sample),
+            answers,
             parity.run_torch(found, sample),
             names=("trained network", "pruned graph with its weights"),
             tolerance=PARITY_TOLERANCE,

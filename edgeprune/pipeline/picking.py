@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ def pick_candidate(
             f"{str(folder)!r} was compressed without a budget, so there is nothing to pick from: run "
             "compress with --max-latency, --max-size, --max-memory or --max-drop"
         )
+    _check_figures(section, report)
     if output is not None:
         outputs.check_destination(output, overwrite=overwrite, reads={"searched folder": folder})
     original = section.original
@@ -54,6 +56,23 @@ def pick_candidate(
         chosen=chosen.name,
         binding=binding_limit(chosen, original, budget),
     )
+
+
+def _check_figures(section: BudgetSection, report: Path) -> None:
+    """Refuse candidates that nobody can have measured."""
+    figures = [
+        value
+        for c in (section.original, *section.candidates)
+        for value in (c.latency_ms, c.latency_share, c.size_bytes, c.macs_share)
+    ]
+    drops = [c.drop_points for c in section.candidates if c.drop_points is not None]
+    names = {c.name for c in section.candidates}
+    possible = all(math.isfinite(x) and x > 0 for x in figures) and all(map(math.isfinite, drops))
+    if not possible or len(names) < max(1, len(section.candidates)):
+        raise UsageError(
+            f"{str(report)!r} is damaged: it has no candidates, or figures of them that cannot be measured; "
+            "run compress again"
+        )
 
 
 def _nearest(judged: tuple[Candidate, ...], original: Candidate, budget: Budget) -> str:
@@ -83,6 +102,12 @@ def _place(folder: Path, chosen: Candidate) -> Path:
 
 def _copy(folder: Path, place: Path, output: Path, *, overwrite: bool, command: str) -> None:
     manifest = outputs.read_manifest(folder)
+    for path in place.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UsageError(
+                f"{str(path)!r} is no regular file, so edgeprune did not write it: the output folder is not "
+                "whole; run compress again"
+            )
     with outputs.staged_output(output, overwrite=overwrite) as staging:
         shutil.copytree(place, staging, dirs_exist_ok=True)
         outputs.write_manifest(

@@ -21,7 +21,7 @@ from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import ParityFigure
 from edgeprune.calibration import load_calibration
 from edgeprune.config import check_ratio
-from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
+from edgeprune.errors import CalibrationError, CaptureError, ModelLoadError, UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.graph.blocks import block_module
 from edgeprune.graph.capture import capture
@@ -29,6 +29,7 @@ from edgeprune.graph.coupling import couple
 from edgeprune.graph.masking import full_masks, mask_module
 from edgeprune.graph.plugins import ruled_operators
 from edgeprune.graph.surgery import prune
+from edgeprune.imports import user_code
 from edgeprune.loading import load_model
 from edgeprune.pipeline.kept_stages import kept_network
 from edgeprune.pipeline.rounds import RoundsRanker
@@ -52,7 +53,6 @@ from edgeprune.targets import TargetProfile, load_target
 
 DEFAULT_RATIO = 0.25
 PARITY_TOLERANCE = 1e-4
-MOST_FINETUNE_STEPS = 100_000
 
 
 def check_options(options: CompressOptions) -> None:
@@ -69,6 +69,10 @@ def check_options(options: CompressOptions) -> None:
     limits.THREADS.check("--threads", options.threads)
     limits.IMAGES.check("--max-images", options.max_images)
     limits.SEED.check("--seed", options.seed)
+    if options.finetune is not None:
+        limits.FINETUNE_STEPS.check("--finetune", options.finetune.steps)
+        if options.finetune.time_limit_s is not None:
+            limits.TIME_S.check("--finetune", options.finetune.time_limit_s)
     _check_precision(options)
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")
@@ -229,7 +233,9 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
         bare = prune(captured, coupling, removed)
     sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
     with run.stage("verify pruning"):
-        original = parity.run_torch(prepared.loaded.module, sample)
+        remedy = "let it run on every image of the shape that it takes"
+        with user_code("the model, run on calibration images,", CaptureError, remedy):
+            original = parity.run_torch(prepared.loaded.module, sample)
         traced = parity.run_torch(whole.graph_module, sample)
         masked = _run_masked(captured, coupling, removed, sample)
         removed_outputs = parity.run_torch(bare, sample)
@@ -291,7 +297,7 @@ def _finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, im
     if asked.steps is not None:
         options = replace(options, steps=asked.steps)
     if asked.time_limit_s is not None:
-        options = replace(options, steps=MOST_FINETUNE_STEPS, time_limit_s=asked.time_limit_s)
+        options = replace(options, steps=limits.FINETUNE_STEPS.most, time_limit_s=asked.time_limit_s)
         run.note(
             "--finetune was given a time, so another run may end with other weights; steps repeat exactly"
         )

@@ -20,6 +20,7 @@ from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 from edgeprune.pipeline.state import Run
 from edgeprune.ranking import NetworkGame, RankingOptions, cost_passes, total_passes
+from edgeprune.reading import UnreadableError, read_json
 
 RANKING_SHARE = 0.4
 """Of the time that is left: the rest is for recovery, export and judging."""
@@ -107,8 +108,8 @@ def _kept_choice(run: Run, journals: Journals | None, name: str, choose: Callabl
     path = None if journals is None else journals.place(name, "the measured speed")
     if path is not None and path.exists():
         try:
-            found = from_jsonable(_Choice, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            found = from_jsonable(_Choice, read_json(path))
+        except (UnreadableError, ValueError) as error:
             raise UsageError(
                 f"{str(path)!r} is damaged, so the run cannot go on with it: delete its folder to begin anew"
             ) from error

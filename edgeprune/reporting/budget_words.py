@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.reporting.formatting import MISSING, format_bytes, format_ms, format_share, significant
+from edgeprune.reporting.tables import TerminalTable
 
 
 def budget_line(section: BudgetSection) -> str:
@@ -75,7 +75,7 @@ def _aims(candidate: Candidate) -> tuple[float, float, float]:
 
 def render_section(section: BudgetSection) -> RenderableType:
     """The search as a table for the terminal."""
-    table = Table(*candidate_columns(section), title=budget_line(section), title_justify="left")
+    table = TerminalTable(*candidate_columns(section), title=budget_line(section), title_justify="left")
     for row in candidate_rows(section):
         table.add_row(*(Text(cell) for cell in row))
     return Group(table, Text(candidates_remark(section)))

@@ -9,6 +9,7 @@ from edgeprune.reporting import drawing_words as words
 from edgeprune.reporting.drawing_facts import Facts, GroupFacts, NetworkDrawing, ReasonFacts
 from edgeprune.reporting.drawing_words import escape
 from edgeprune.reporting.formatting import format_macs
+from edgeprune.showing import shown
 
 _NAMES_IN_CELL = 6
 
@@ -130,6 +131,7 @@ def _names(groups: Sequence[GroupFacts]) -> str:
         f"and enter {words.listed(g.consumers)}"
         for g in groups
     }
+    said = {key: shown(text) for key, text in said.items()}
     return json.dumps(said, ensure_ascii=True).replace("<", "\\u003c")
 
 
@@ -174,8 +176,8 @@ def _notes(notes: Sequence[str]) -> list[str]:
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = [f"<code>{escape(name)}</code>" for name in names]
-    if len(shown) <= _NAMES_IN_CELL:
-        return ", ".join(shown)
-    first, more = shown[: _NAMES_IN_CELL - 1], shown[_NAMES_IN_CELL - 1 :]
+    marked = [f"<code>{escape(name)}</code>" for name in names]
+    if len(marked) <= _NAMES_IN_CELL:
+        return ", ".join(marked)
+    first, more = marked[: _NAMES_IN_CELL - 1], marked[_NAMES_IN_CELL - 1 :]
     return f"{', '.join(first)} <details><summary>and {len(more)} more</summary>{', '.join(more)}</details>"

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 
 from edgeprune.reporting.drawing_facts import Facts, GroupFacts, LayerFacts, Share
 from edgeprune.reporting.formatting import format_macs
+from edgeprune.showing import shown
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAMES_IN_TOOLTIP = 12
 
 
 def escape(text: str) -> str:
-    """Text for XML and HTML, attribute values included; characters that XML forbids become U+FFFD."""
-    return html.escape(_NOT_XML.sub("\ufffd", text))
+    """Text for XML and HTML, attribute values included, as it can be shown."""
+    return html.escape(_NOT_XML.sub("\ufffd", shown(text)))
 
 
 def keep_end(text: str, length: int) -> str:
@@ -45,8 +46,8 @@ def keep_start(text: str, length: int) -> str:
 
 def listed(names: Sequence[str], limit: int = _NAMES_IN_TOOLTIP) -> str:
     """Names with commas, the first few of many."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    few = ", ".join(names[:limit])
+    return few if len(names) <= limit else f"{few} and {len(names) - limit} more"
 
 
 def listed_within(names: Sequence[str], length: int) -> str:

@@ -10,7 +10,9 @@ from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
-from edgeprune.showing import plain_values
+from edgeprune.reading import UnreadableError
+from edgeprune.reading import read_json as read_json_file
+from edgeprune.showing import in_short, plain_values
 
 _READABLE = (REPORT_SCHEMA_VERSION, "1.2", "1.1")
 """What is read: 1.2 lacks what defaults stand for; 1.1 ``usability``, too, and its recovery had no images to
@@ -19,6 +21,8 @@ decide."""
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
     """A report of schema 1.1 with the fields of today: all solved layers were changed, nothing decided."""
+    if not isinstance(data.get("recovery"), dict):
+        raise ValueError("recovery: expected an object")
     recovery = {k: v for k, v in data["recovery"].items() if k != "ridge"}
     recovery |= {"layers_changed": recovery["layers_solved"], "deciding_images": 0, "decision": None}
     return data | {"recovery": recovery}
@@ -46,21 +50,19 @@ def read_json(path: str | Path) -> RunReport:
     """
     shown = repr(str(path))
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"report {shown} cannot be read ({error.strerror}); name a report.json") from error
-    except ValueError as error:
-        raise UsageError(f"{shown} is not JSON ({error}); name a report.json written by edgeprune") from error
+        data = read_json_file(Path(path))
+    except UnreadableError as error:
+        raise UsageError(f"report {shown} {error}; name a report.json written by edgeprune") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version is None:
         raise UsageError(f"{shown} has no schema_version; name a report.json written by edgeprune")
     if version not in _READABLE:
         known = f"{', '.join(map(repr, _READABLE[:-1]))} and {_READABLE[-1]!r}"
         raise UsageError(
-            f"report {shown} has schema version {version!r}, this edgeprune reads {known}; read it with the "
-            "edgeprune that wrote it, or run that again"
+            f"report {shown} has schema version {in_short(version)}, this edgeprune reads {known}; read it "
+            "with the edgeprune that wrote it, or run that again"
         )
     try:
         return from_jsonable(RunReport, _upgraded(data) if version == "1.1" else data)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

@@ -12,6 +12,7 @@ from edgeprune.reporting.formatting import count_words, format_share, significan
 from edgeprune.reporting.plot_ticks import nice_ticks, tick_labels
 from edgeprune.reporting.plots import STYLE, line_style
 from edgeprune.reporting.ranking_facts import BlockRanking, BlockScore, RankingReport, known
+from edgeprune.showing import plain
 
 CSV_COLUMNS = (
     "block",
@@ -76,7 +77,7 @@ def blocks_to_csv(blocks: BlockRanking) -> str:
             b.loss_standard_error,
         )  # fmt: skip
         cells = ("" if known(f) is None else repr(f) for f in figures)
-        writer.writerow((b.name, b.addition, *cells))
+        writer.writerow((plain(b.name), plain(b.addition), *cells))
     return stream.getvalue()
 
 

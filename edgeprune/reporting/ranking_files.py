@@ -10,10 +10,12 @@ from pathlib import Path
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
+from edgeprune.reading import UnreadableError, read_json
 from edgeprune.reporting.ranking_blocks import blocks_to_csv
 from edgeprune.reporting.ranking_facts import RANKING_SCHEMA_VERSION, RankingReport, known
 from edgeprune.reporting.ranking_figures import figure_files
 from edgeprune.reporting.ranking_html import render_page
+from edgeprune.showing import escaped_json, in_short, plain
 
 CSV_COLUMNS = (
     "criterion",
@@ -54,8 +56,9 @@ def _tables(report: RankingReport) -> dict[str, str]:
 
 
 def ranking_to_json(report: RankingReport) -> str:
-    """The text of ``ranking.json``."""
-    return json.dumps(to_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """The text of ``ranking.json``; names are whole, since a later run goes by them."""
+    text = json.dumps(to_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False)
+    return escaped_json(text) + "\n"
 
 
 def ranking_to_csv(report: RankingReport) -> str:
@@ -70,8 +73,8 @@ def ranking_to_csv(report: RankingReport) -> str:
                 writer.writerow(
                     (
                         criterion.name,
-                        group.name,
-                        " ".join(group.layers),
+                        plain(group.name),
+                        plain(" ".join(group.layers)),
                         channel,
                         repr(found.values[i]),
                         "" if known(errors[i]) is None else repr(errors[i]),
@@ -91,20 +94,16 @@ def read_ranking(path: str | Path) -> RankingReport:
     """
     shown = repr(str(path))
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"ranking {shown} cannot be read ({error.strerror}); name a ranking.json") from error
-    except ValueError as error:
-        raise UsageError(
-            f"{shown} is not JSON ({error}); name a ranking.json written by edgeprune"
-        ) from error
+        data = read_json(Path(path))
+    except UnreadableError as error:
+        raise UsageError(f"ranking {shown} {error}; name a ranking.json written by edgeprune") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != RANKING_SCHEMA_VERSION:
         raise UsageError(
-            f"{shown} has schema version {version!r}, this edgeprune reads {RANKING_SCHEMA_VERSION!r}; name "
-            "a ranking.json, or rank again"
+            f"{shown} has schema version {in_short(version)}, this edgeprune reads "
+            f"{RANKING_SCHEMA_VERSION!r}; name a ranking.json, or rank again"
         )
     try:
         return from_jsonable(RankingReport, data)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UsageError(f"ranking {shown} does not fit schema {version}: {error}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from edgeprune.artifacts.report import AccuracyKind
@@ -22,6 +21,7 @@ from edgeprune.reporting.ranking_facts import (
     known,
 )
 from edgeprune.reporting.ranking_figures import area_words, best_first, quality_word
+from edgeprune.reporting.tables import TerminalTable
 
 _NAMED_LAYERS = 2
 
@@ -191,11 +191,11 @@ def _criterion_notes(report: RankingReport) -> list[str]:
     return [f"{c.name}: {note}" for c in report.criteria for note in c.notes]
 
 
-def _rich(table: Table) -> RichTable:
-    grid = RichTable(header_style="bold", box=None, padding=(0, 2, 0, 0))
+def _rich(table: Table) -> TerminalTable:
+    grid = TerminalTable(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for index, column in enumerate(table.columns):
         justify = "right" if index in table.numeric else "left"
-        grid.add_column(Text(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        grid.add_column(Text(column), justify=justify, overflow="fold")
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
     return grid

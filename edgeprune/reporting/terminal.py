@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from edgeprune.artifacts.report import RunReport
 from edgeprune.reporting.document import Document, Table, build_document
 from edgeprune.reporting.headline import Tone
+from edgeprune.reporting.tables import TerminalTable
 
 _COLOURS = {Tone.GOOD: "green", Tone.DOUBTFUL: "yellow", Tone.BAD: "red"}
 
@@ -33,7 +33,7 @@ def _headline(document: Document) -> list[RenderableType]:
 
 
 def _verdict(document: Document) -> RenderableType:
-    grid = RichTable.grid(padding=(0, 2))
+    grid = TerminalTable.grid(padding=(0, 2))
     grid.add_column(style="bold", justify="right")
     grid.add_column(overflow="fold")
     for label, text in document.verdict:
@@ -52,7 +52,7 @@ def _alerts(document: Document) -> list[RenderableType]:
 
 
 def _table(table: Table) -> list[RenderableType]:
-    grid = RichTable(
+    grid = TerminalTable(
         title=Text(table.title, style="bold"),
         title_justify="left",
         show_header=any(table.columns),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_bytes
+from edgeprune.reading import UnreadableError, read_arrays
 
 State = Mapping[str, NDArray[Any]]
 """Everything an estimate needs to go on, by name; the state of its random numbers included."""
 
 _FINGERPRINT = "fingerprint"
+_DIGEST = "digest"
 _INTERVAL_S = 5.0
 _LEAST_WORK_PER_SAVE = 20.0
 """Seconds of work between saves for each second that a save took."""
@@ -92,17 +94,20 @@ class FileCheckpoint:
         """
         started = time.monotonic()
         stream = io.BytesIO()
-        np.savez(stream, **{_FINGERPRINT: _bytes_of(self._fingerprint)}, **state())  # type: ignore[arg-type]
+        found = dict(state())
+        words = {_FINGERPRINT: _bytes_of(self._fingerprint), _DIGEST: _bytes_of(_digest(found))}
+        np.savez(stream, **words, **found)  # type: ignore[arg-type]
         atomic_write_bytes(self.path, stream.getvalue())
         self._kept_at = time.monotonic()
         self._wait_s = max(self._interval_s, _LEAST_WORK_PER_SAVE * (self._kept_at - started))
 
     def _read(self) -> State:
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                found = {name: archive[name] for name in archive.files}
-            fingerprint = _text_of(found.pop(_FINGERPRINT))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            found = read_arrays(self.path)
+            fingerprint, digest = _text_of(found.pop(_FINGERPRINT)), _text_of(found.pop(_DIGEST))
+            if digest != _digest(found):
+                raise ValueError("other content than was written")
+        except (UnreadableError, ValueError, KeyError) as error:
             raise UsageError(
                 f"{str(self.path)!r} is damaged, so the run cannot go on with it: delete it to begin this "
                 "estimate anew"
@@ -123,6 +128,15 @@ def generator_state(rng: np.random.Generator) -> NDArray[np.uint8]:
 def set_generator(rng: np.random.Generator, state: NDArray[np.uint8]) -> None:
     """Go on with the random numbers where ``generator_state`` found them."""
     rng.bit_generator.state = json.loads(_text_of(state))
+
+
+def _digest(state: State) -> str:
+    """Hash of all names and arrays, so that what is read back fits together as it did."""
+    found = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def _bytes_of(text: str) -> NDArray[np.uint8]:

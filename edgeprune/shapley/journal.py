@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.shapley.game import BoolArray, FloatArray, Game, coalition_keys
+from edgeprune.showing import in_short
 
 _LOG = logging.getLogger("edgeprune.shapley")
 _MAGIC = b"edgeprune coalition values 1\n"
@@ -145,10 +146,14 @@ class JournaledGame:
         found = self._file.read(min(length, 2**16))
         if zlib.crc32(found) != check:
             return f"{self._path} is damaged at its beginning: delete it, or give another path"
-        other = json.loads(found)
+        try:
+            other = json.loads(found)
+            players, images, fingerprint = (other[key] for key in ("players", "images", "fingerprint"))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return f"{self._path} is damaged at its beginning: delete it, or give another path"
         return (
-            f"{self._path} holds values of another game ({other['players']} players, {other['images']} "
-            f"images, fingerprint {other['fingerprint']}): delete it, or give another path"
+            f"{self._path} holds values of another game ({in_short(players)} players, {in_short(images)} "
+            f"images, fingerprint {in_short(fingerprint)}): delete it, or give another path"
         )
 
     def _records(self, place: int, size: int) -> Iterator[int]:

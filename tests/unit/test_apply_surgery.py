@@ -381,7 +381,7 @@ def test_bad_files(tmp_path: Path) -> None:
     write_run(chain(), tmp_path)
     none = tmp_path / "none"
     assert "No such file" in refusal(lambda: edgeprune.apply_surgery(chain(), recipe, none))
-    assert "not a safetensors file" in refusal(lambda: edgeprune.apply_surgery(chain(), recipe, recipe))
+    assert "a damaged safetensors file" in refusal(lambda: edgeprune.apply_surgery(chain(), recipe, recipe))
     message = refusal(lambda: edgeprune.apply_surgery(chain(), recipe, check_against=none))
     assert "does not exist" in message
 

@@ -19,6 +19,7 @@ from edgeprune.cards import (
 )
 from edgeprune.compat import import_torchvision
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.limits import MEANS
 
 
 def write(path: Path, text: str) -> Path:
@@ -151,11 +152,11 @@ def test_merging_replaces_only_what_is_given() -> None:
 
 
 def test_numbers_of_an_option() -> None:
-    assert parse_floats("0.5", option="--mean") == (0.5,)
-    assert parse_floats("0.485, 0.456,-1e-1", option="--mean") == (0.485, 0.456, -0.1)
+    assert parse_floats("0.5", option="--mean", numbers=MEANS) == (0.5,)
+    assert parse_floats("0.485, 0.456,-1e-1", option="--mean", numbers=MEANS) == (0.485, 0.456, -0.1)
     for text in ("", "a", "1,,2", "nan", "1,inf", "1;2"):
         with pytest.raises(UsageError, match=r"--mean .* separated by commas"):
-            parse_floats(text, option="--mean")
+            parse_floats(text, option="--mean", numbers=MEANS)
 
 
 def test_channel_order_of_an_option() -> None:

@@ -126,7 +126,7 @@ def test_damage_before_the_end_is_refused(tmp_path, place):
 def test_another_game_is_refused_and_its_file_left_alone(tmp_path, players, images, fingerprint):
     written(tmp_path / "v")
     content = (tmp_path / "v").read_bytes()
-    with pytest.raises(UsageError, match=r"another game \(6 players, 3 images, fingerprint one\)"):
+    with pytest.raises(UsageError, match=r"another game \(6 players, 3 images, fingerprint 'one'\)"):
         JournaledGame(drawn(players, images=images), tmp_path / "v", fingerprint=fingerprint)
     assert (tmp_path / "v").read_bytes() == content
 

@@ -1,0 +1,49 @@
+"""Read safetensors files, and put what is in them into a module that has just such tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from edgeprune.errors import EdgepruneError, ModelLoadError
+from edgeprune.imports import first_line
+from edgeprune.loading.tensors import check_finite, check_tensors
+from edgeprune.reading import UnreadableError, check_regular
+
+
+def read_safetensors(
+    path: Path, *, error: type[EdgepruneError] = ModelLoadError, remedy: str = "copy or download it again"
+) -> dict[str, Tensor]:
+    """Tensors of a file by name.
+
+    Raises:
+        EdgepruneError: of class ``error``; no such file, or one whose header and content do not fit.
+    """
+    try:
+        check_regular(path)
+        return safetensors.torch.load_file(path, device="cpu")
+    except UnreadableError as fault:
+        raise error(f"{str(path)!r} {fault}; {remedy}") from fault
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as fault:
+        raise error(f"{str(path)!r} is a damaged safetensors file ({first_line(fault)}); {remedy}") from fault
+
+
+def put_weights(module: nn.Module, path: Path) -> None:
+    """Load a file that edgeprune wrote into ``module`` (changed in place).
+
+    Raises:
+        ModelLoadError: the file is damaged, or holds other tensors than the module has.
+    """
+    found, expected = read_safetensors(path), module.state_dict()
+    check_tensors(found.items(), str(path))
+    check_finite(found.items(), str(path))
+    same = found.keys() == expected.keys() and all(
+        (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype)
+        for name, tensor in expected.items()
+    )
+    if not same:
+        raise ModelLoadError(f"{str(path)!r} holds other tensors than were written there")
+    module.load_state_dict(found)
