@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -247,26 +247,47 @@ def run(*arguments: str, cwd: Path, scratch: Path) -> subprocess.CompletedProces
 
 def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.CompletedProcess[str]:
     """The same in a process of its own that need not import the heavy libraries again."""
-    scratch.mkdir(parents=True, exist_ok=True)
     files = (scratch / "stdout", scratch / "stderr")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["warm"])
-    process = context.Process(target=_command, args=(arguments, cwd, environment(scratch), files))
-    # The server starts with the first process; it does not look where sys.path does, and says nothing of it.
-    # Its code is that of this checkout, whichever one is installed.
-    places = os.pathsep.join(map(str, Path(__file__).resolve().parents[:2]))
-    with patch.dict(os.environ, {"PYTHONPATH": places}):
-        process.start()
+    process = fork_command(*arguments, cwd=cwd, scratch=scratch, streams=files)
     process.join(timeout=200)
     assert process.exitcode is not None, "the command hangs"
     printed, said = (file.read_text() for file in files)
     return subprocess.CompletedProcess(arguments, process.exitcode, printed, said)
 
 
+def fork_command(
+    *arguments: str,
+    cwd: Path,
+    scratch: Path,
+    streams: tuple[Path, Path],
+    prepare: Callable[[], None] | None = None,
+    main: Callable[[Sequence[str]], int] | None = None,
+) -> Any:
+    """The process, started and not waited for; what it writes on stdout and stderr goes to ``streams``.
+
+    ``prepare`` runs in it first; ``main`` stands for that of ``edgeprune``. Both are functions of a module.
+    """
+    variables = environment(scratch)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["warm"])
+    process = context.Process(target=_command, args=(arguments, cwd, variables, streams, prepare, main))
+    # The server starts with the first process; it does not look where sys.path does, and says nothing of it.
+    # Its code is that of this checkout, whichever one is installed.
+    places = os.pathsep.join(map(str, Path(__file__).resolve().parents[:2]))
+    with patch.dict(os.environ, {"PYTHONPATH": places}):
+        process.start()
+    return process
+
+
 def _command(
-    arguments: tuple[str, ...], cwd: Path, variables: dict[str, str], files: tuple[Path, Path]
+    arguments: tuple[str, ...],
+    cwd: Path,
+    variables: dict[str, str],
+    streams: tuple[Path, Path],
+    prepare: Callable[[], None] | None,
+    main: Callable[[Sequence[str]], int] | None,
 ) -> None:
-    for descriptor, file in zip((1, 2), files, strict=True):
+    for descriptor, file in zip((1, 2), streams, strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = (
         open(d, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115 - until the process ends
@@ -277,12 +298,13 @@ def _command(
     tempfile.tempdir = None
     torch.set_num_threads(1)
     sys.argv = ["edgeprune", *arguments]
-    from edgeprune import progress
-    from edgeprune.cli import main
+    from edgeprune import cli, progress
 
     # Made while the fork server's own streams were in place.
     progress.console.file = sys.stderr
-    sys.exit(main(arguments))
+    if prepare is not None:
+        prepare()
+    sys.exit((main or cli.main)(arguments))
 
 
 def snapshot(folder: Path) -> dict[str, str]:
