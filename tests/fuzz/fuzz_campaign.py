@@ -58,11 +58,11 @@ def _page(options: argparse.Namespace, outcomes: Sequence[Outcome], killed: Sequ
     title = "Robustness: changed files of every format, and runs that are killed"
     text = header(title, command, f"{options.seed} and following", 1)
     text += (
-        f"{len(outcomes)} cases in {options.minutes:g} minutes, each in a process of its own with at most 60 s "
-        f"of processor time and 2 GiB; {len(against)} against the promise of `docs/exit-statuses.md` and "
-        "`docs/security.md`: a traceback, a status that is not documented, 70, death by a signal, no or more "
-        "than one sentence, a control character (one case in seven writes to a terminal), a file left behind, "
-        "an output that is not whole, code of the file that was run, a hang, more than 2 GiB.\n\n"
+        f"{len(outcomes)} cases in {options.minutes:g} minutes, each in a process of its own with at most "
+        f"60 s of processor time and 2 GiB; {len(against)} against the promise of `docs/exit-statuses.md` "
+        "and `docs/security.md`: a traceback, a status that is not documented, 70, death by a signal, no or "
+        "more than one sentence, a control character (one case in seven writes to a terminal), a file left "
+        "behind, an output that is not whole, code of the file that was run, a hang, more than 2 GiB.\n\n"
         "Statuses are followed by how often they were seen; *longest* is processor time.\n\n"
         "| format | command | cases | against | statuses | longest | most memory |\n"
         "|---|---|---:|---:|---|---:|---:|\n"

@@ -15,7 +15,7 @@ from small_project import CHECKOUT, STAGE_LINE
 
 MOST_BYTES = 2 * 2**30
 LONGEST_LINE = 4_000
-SETS_STATUS = 70
+FAULT_STATUS = 70
 _TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 _OF_PROGRESS_BARS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[[0-9]*[AK]|\x1b\[\?25[lh]|\r")
 """Colours, a line up, an erased line, the cursor shown and hidden: how rich draws on a terminal."""
@@ -82,19 +82,18 @@ def faults(observed: Observed, statuses: Collection[int]) -> list[str]:
 def _of_status(status: int, statuses: Collection[int]) -> list[str]:
     if status < 0:
         return [f"it died of {signal.Signals(-status).name}"]
-    if status == SETS_STATUS:
+    if status == FAULT_STATUS:
         return ["status 70, a fault of edgeprune"]
     return [] if status in statuses else [f"status {status}, which is not documented"]
 
 
 def _of_words(observed: Observed) -> list[str]:
     """One sentence for a failure, none else, and only edgeprune's own lines."""
-    if observed.terminal:
-        lines = _OF_PROGRESS_BARS.sub("", observed.said).splitlines()
-        errors = [line for line in lines if line.startswith("error: ")]
-    else:
-        lines = [line for line in observed.said.split("\n") if line and not STAGE_LINE.fullmatch(line)]
-        errors = [line for line in lines if line.startswith("error: ")]
+    said = (
+        _OF_PROGRESS_BARS.sub("", observed.said.replace("\r", "\n")) if observed.terminal else observed.said
+    )
+    lines = [line for line in said.split("\n") if line and not STAGE_LINE.fullmatch(line)]
+    errors = [line for line in lines if line.startswith("error: ")]
     found = []
     if observed.status > 0 and len(errors) != 1 and observed.status not in (129, 130, 141, 143):
         found.append(f"{len(errors)} sentences for one failure")

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import pty
-import resource
 import shutil
 import signal
 import sys
@@ -21,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from fuzz_cases import Case, built
+from fuzz_child import CPU_LIMIT_S, apply, limited
 from fuzz_commands import APPLY
 from fuzz_judge import MOST_BYTES, Observed, Stop, faults, odd_characters
-from small_project import fork_command, networks, snapshot
+from small_project import fork_command, snapshot
 
-CPU_LIMIT_S = 60
 IDLE_LIMIT_S = 60.0
 """How long a case may wait for something. Of one that computes only processor time counts: the machine may be
 busy with other things."""
@@ -75,8 +74,8 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
             cwd=folder,
             scratch=scratch,
             streams=streams,
-            prepare=_prepare,
-            main=_apply if arguments[0] == APPLY else None,
+            prepare=limited,
+            main=apply if arguments[0] == APPLY else None,
         )
         use = _watched(process)
         seconds = time.monotonic() - started
@@ -100,35 +99,6 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
         temporary=tuple(sorted(os.listdir(scratch))),
         output_faults=tuple(_output_faults(folder, outputs, process.exitcode)),
     )
-
-
-def own_group() -> None:
-    """In the child: a group of its own, so that all of it can be killed, and the usual Ctrl-C."""
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _prepare() -> None:
-    """In the child: the same, with an end to its processor time and no dump of its memory."""
-    own_group()
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.environ["TERM"] = "xterm-256color"
-
-
-def _apply(arguments: Sequence[str]) -> int:
-    """``apply_surgery`` as a command: the module of networks, recipe, weights, and what to check against."""
-    from edgeprune import apply_surgery
-    from edgeprune.cli import entry
-    from edgeprune.cli.session import Session
-
-    def action() -> int:
-        nets, recipe, weights, *check = arguments
-        module = networks(Path(nets).parent).small().eval()
-        apply_surgery(module, recipe, weights, check_against=check[0] if check else None)
-        return 0
-
-    return entry._guarded(action, Session())
 
 
 @dataclass(kw_only=True)

@@ -12,13 +12,14 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz_runner import cpu_seconds, kill_group, own_group
-from fuzz_seeds import MODEL, RATIO_RUN, SEARCH, make_seeds
+from fuzz_child import own_group
+from fuzz_runner import cpu_seconds, kill_group
+from fuzz_seeds import MODEL, RATIO_RUN, SEARCH
 from small_project import fork_command, snapshot
 
 RUNS = {
@@ -145,12 +146,18 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-def kill_at_points(points: int, seeds: Path, seed: int, say: Callable[[str], None] = print) -> list[Killed]:
+def kill_at_points(
+    points: int,
+    seeds: Path,
+    seed: int,
+    say: Callable[[str], None] = print,
+    runs: Iterable[str] = RUNS,
+) -> list[Killed]:
     """So many random points of each run."""
     rng, found = random.Random(seed), []
     with tempfile.TemporaryDirectory(prefix="fuzz-killed-") as folder:
-        for run in RUNS:
-            base = Path(folder) / run
+        for run in runs if points else ():
+            base = Path(folder) / run.strip("-")
             whole = undisturbed(run, seeds, base / "undisturbed")
             for point in range(points):
                 place = base / str(point)
