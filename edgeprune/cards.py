@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.data import data_dir
+from edgeprune.documents import load_toml
 from edgeprune.errors import CalibrationError, UsageError
 
 FOLDER_CARD_NAME = "card.toml"
@@ -88,7 +88,7 @@ def read_card(path: str | Path) -> Card:
     """
     file = Path(path)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = load_toml(file)
     except OSError as error:
         raise CalibrationError(f"the card {str(file)!r} cannot be read ({error.strerror})") from error
     except ValueError as error:

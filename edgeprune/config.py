@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgeprune import limits
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import Finetune, RankedPlayers
+from edgeprune.documents import load_toml
 from edgeprune.errors import UsageError
 from edgeprune.showing import without_middle
 
@@ -65,7 +65,7 @@ def load_config(path: str | Path) -> ProjectConfig:
     """
     source = Path(path)
     try:
-        table = tomllib.loads(source.read_text(encoding="utf-8"))
+        table = load_toml(source)
     except OSError as error:
         raise UsageError(f"project file {str(source)!r} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.documents import load_json
 from edgeprune.errors import OutputError
 from edgeprune.files import (
     atomic_write_bytes,
@@ -266,7 +267,7 @@ def write_manifest(
 def read_manifest(folder: str | Path) -> Manifest | None:
     """The manifest of an output folder; ``None`` where there is none that edgeprune wrote."""
     try:
-        data = json.loads((Path(folder) / MANIFEST_NAME).read_text(encoding="utf-8"))
+        data = load_json(Path(folder) / MANIFEST_NAME)
         manifest = from_jsonable(Manifest, data)
     except (OSError, ValueError, TypeError, AttributeError):
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import tomllib
 import types
 import typing
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeprune.data import data_dir
+from edgeprune.documents import load_toml
 from edgeprune.errors import TargetError
 from edgeprune.host import read_host
 
@@ -210,12 +210,12 @@ def _load_file(path: Path) -> TargetProfile:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return load_toml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(
             f"{path.name}: cannot be read ({error}); give a readable UTF-8 TOML file"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise TargetError(f"{path.name}: not valid TOML ({error}); correct the file") from error
 
 

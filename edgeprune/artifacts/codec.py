@@ -12,7 +12,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from edgeprune.showing import without_middle
+
 T = TypeVar("T")
+
+_SHOWN = 80
 
 _NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -62,14 +66,14 @@ def _decode(kind: Any, data: Any) -> Any:
         return None if data is None else _decode(members[0], data)
     if origin is tuple:
         if not isinstance(data, list):
-            raise ValueError(f"expected a list, got {data!r}")
+            raise ValueError(f"expected a list, got {_shown(data)}")
         args = typing.get_args(kind)
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_decode(args[0], item) for item in data)
         return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
     if origin is dict:
         if not isinstance(data, dict):
-            raise ValueError(f"expected an object, got {data!r}")
+            raise ValueError(f"expected an object, got {_shown(data)}")
         key_kind, value_kind = typing.get_args(kind)
         return {key_kind(k): _decode(value_kind, v) for k, v in data.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -83,19 +87,24 @@ def _decode(kind: Any, data: Any) -> Any:
     return _decode_scalar(kind, data)
 
 
+def _shown(data: Any) -> str:
+    text = repr(data)
+    return text if len(text) <= _SHOWN else without_middle(text, head=_SHOWN // 2, tail=_SHOWN // 4)
+
+
 def _decode_scalar(kind: Any, data: Any) -> Any:
     if kind is float and data in _NON_FINITE.values():
         return float(data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if kind in (int, float, str, bool) and type(data) is not kind:
-        raise ValueError(f"expected {kind.__name__}, got {data!r}")
+        raise ValueError(f"expected {kind.__name__}, got {_shown(data)}")
     return data
 
 
 def _decode_dataclass(kind: type[Any], data: Any) -> Any:
     if not isinstance(data, dict):
-        raise ValueError(f"{kind.__name__}: expected an object, got {data!r}")
+        raise ValueError(f"{kind.__name__}: expected an object, got {_shown(data)}")
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(data) - names)

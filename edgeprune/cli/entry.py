@@ -22,10 +22,12 @@ from edgeprune.errors import (
 )
 from edgeprune.files import NO_ROOM, no_room
 from edgeprune.imports import ended_by, first_line
+from edgeprune.showing import without_middle
 
 _PROGRAM = "edgeprune"
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 _BETWEEN = re.compile(r"[ \t\n\r]+")
+_LONGEST = 2_000
 _OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "Failed to allocate memory")
 """How torch and onnxruntime say it, which raise no MemoryError."""
 
@@ -143,4 +145,8 @@ def _traceback_if_asked(session: Session) -> None:
 
 
 def _say(sentence: str) -> None:
-    streams.say(" ".join(_BETWEEN.split(sentence.strip())))
+    line = " ".join(_BETWEEN.split(sentence.strip()))
+    # What a file holds may be quoted in it.
+    streams.say(
+        line if len(line) <= _LONGEST else without_middle(line, head=_LONGEST // 2, tail=_LONGEST // 3)
+    )

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgeprune.documents import load_json
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.files import atomic_write_text
 from edgeprune.ownership import remove_abandoned
@@ -147,7 +148,7 @@ def read_about(folder: Path) -> dict[str, str] | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
-        found = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        found = load_json(folder / _NAME)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,7 @@ from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.codec import from_jsonable
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, RecoveryReport
 from edgeprune.artifacts.report import ParityFigure, QuantizationSection
+from edgeprune.documents import load_json
 from edgeprune.errors import UsageError
 
 CANDIDATES_FOLDER = "candidates"
@@ -65,7 +65,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def _read(kind: type[_Record], path: Path) -> _Record:
     try:
-        return from_jsonable(kind, json.loads(path.read_text(encoding="utf-8")))
+        return from_jsonable(kind, load_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"

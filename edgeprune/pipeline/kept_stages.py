@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.criteria.journals import Journals
+from edgeprune.documents import load_json
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.pipeline.state import Run
@@ -127,7 +128,7 @@ def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = load_json(path)
     except (OSError, ValueError) as error:
         raise _damaged(path) from error
     if not isinstance(found, dict) or not isinstance(found.get("notes"), list):

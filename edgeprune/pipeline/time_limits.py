@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.criteria.journals import Journals
+from edgeprune.documents import load_json
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 from edgeprune.pipeline.state import Run
@@ -107,7 +108,7 @@ def _kept_choice(run: Run, journals: Journals | None, name: str, choose: Callabl
     path = None if journals is None else journals.place(name, "the measured speed")
     if path is not None and path.exists():
         try:
-            found = from_jsonable(_Choice, json.loads(path.read_text(encoding="utf-8")))
+            found = from_jsonable(_Choice, load_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(
                 f"{str(path)!r} is damaged, so the run cannot go on with it: delete its folder to begin anew"

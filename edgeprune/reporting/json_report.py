@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
+from edgeprune.documents import load_json
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 from edgeprune.showing import plain_values
@@ -46,7 +47,7 @@ def read_json(path: str | Path) -> RunReport:
     """
     shown = repr(str(path))
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = load_json(Path(path))
     except OSError as error:
         raise UsageError(f"report {shown} cannot be read ({error.strerror}); name a report.json") from error
     except ValueError as error:
@@ -62,5 +63,5 @@ def read_json(path: str | Path) -> RunReport:
         )
     try:
         return from_jsonable(RunReport, _upgraded(data) if version == "1.1" else data)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.documents import load_json
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_text
 from edgeprune.reporting.ranking_blocks import blocks_to_csv
@@ -91,7 +92,7 @@ def read_ranking(path: str | Path) -> RankingReport:
     """
     shown = repr(str(path))
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = load_json(Path(path))
     except OSError as error:
         raise UsageError(f"ranking {shown} cannot be read ({error.strerror}); name a ranking.json") from error
     except ValueError as error:

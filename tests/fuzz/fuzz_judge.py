@@ -20,7 +20,7 @@ _TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 _OF_PROGRESS_BARS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[[0-9]*[AK]|\x1b\[\?25[lh]|\r")
 """Colours, a line up, an erased line, the cursor shown and hidden: how rich draws on a terminal."""
 _KNOWN = re.compile(
-    r"(warning|info|debug|note|calibration data|try|error): .*|defaults from .*|([\w-]+ )?written to .*"
+    r"(warning|info|debug|note|calibration data|try|error): .*|defaults from .*|([\w -]+ )?written to .*"
 )
 _LIBRARY_FILES = frozenset({".ses"})
 """onnxruntime keeps the number of a session there, once, for all processes of a machine."""
@@ -35,7 +35,9 @@ class Stop(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """How a run ended. ``status`` is negative after a signal; ``made`` are paths new beside the inputs.
+    """How a run ended. ``status`` is negative after a signal; ``verbose``: it was given ``-v``.
+
+    ``made`` are paths that are new beside the inputs.
 
     ``changed`` are inputs that are not as they were; ``temporary`` is what stayed in the temporary folder;
     ``output_faults`` says what is wrong with what was written.
@@ -45,6 +47,7 @@ class Observed:
     printed: str = ""
     said: str = ""
     terminal: bool = False
+    verbose: bool = False
     stop: Stop | None = None
     seconds: float = 0.0
     cpu_s: float = 0.0
@@ -100,7 +103,7 @@ def _of_words(observed: Observed) -> list[str]:
     if observed.status == 0 and errors:
         found.append("an error with status 0")
     strange = [line for line in lines if not _KNOWN.fullmatch(line)]
-    if strange and not observed.terminal:
+    if strange and not observed.terminal and not observed.verbose:  # with -v libraries may warn
         found.append(f"a line that is not edgeprune's: {strange[0][:150]!a}")
     if any(len(line) > LONGEST_LINE for line in lines):
         found.append("a line of more than 4,000 characters")

@@ -28,7 +28,7 @@ from small_project import fork_command, snapshot
 IDLE_LIMIT_S = 60.0
 """How long a case may wait for something. Of one that computes only processor time counts: the machine may be
 busy with other things."""
-_LOOK_EVERY_S = 0.01
+_LOOK_EVERY_S = 0.03
 _TERMINALS = 7
 """One case in so many writes to a terminal."""
 
@@ -88,6 +88,7 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
         printed=printed,
         said=said,
         terminal=terminal,
+        verbose="-v" in arguments,
         stop=_stopped(use.stop, process.exitcode),
         seconds=seconds,
         cpu_s=use.cpu_s,
