@@ -26,7 +26,11 @@ def campaign(options: argparse.Namespace, seeds: Path) -> int:
     if options.page:
         write_result(PAGE, _page(options, outcomes, killed))
     against = sum(bool(o.faults) for o in outcomes) + sum(bool(k.faults) for k in killed)
-    print(f"{len(outcomes)} cases and {len(killed)} killed runs, {against} against the promise")
+    cpu_s = sum(o.observed.cpu_s for o in outcomes)
+    print(
+        f"{len(outcomes)} cases ({cpu_s:.0f} s of processor time) and {len(killed)} killed runs, "
+        f"{against} against the promise"
+    )
     return int(against > 0)
 
 
@@ -99,8 +103,8 @@ def _killed(killed: Sequence[Killed]) -> str:
     text = (
         "\n## Runs that are killed\n\nSIGKILL to the whole process group at a random point of the processor "
         "time of the undisturbed run, then the same command with `--resume`. *The same*: every file has the "
-        "bytes of the undisturbed run, but for times, places and the command that reports and the manifest "
-        "name, and nothing is left beside the output or in the temporary folder.\n\n"
+        "bytes of the undisturbed run, but for times, measurements and the command that reports and the "
+        "manifest name, and nothing is left beside the output or in the temporary folder.\n\n"
         "| run | killed | of these with a journal to go on from | points | the same | not |\n"
         "|---|---:|---:|---|---:|---:|\n"
     )

@@ -7,6 +7,7 @@ import json
 import pickle
 import random
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -43,7 +44,8 @@ def mutated_zip(rng: random.Random, data: bytes, change: Member) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         members = _other_members(rng, members, change)
     written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", compression) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(written, "w", compression) as archive:
+        warnings.simplefilter("ignore")  # two members of the same name are meant
         for name, content in members:
             # The same date for all, or the bytes would not be those of the seed.
             archive.writestr(zipfile.ZipInfo(name), content, compression)

@@ -24,7 +24,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_seeds((base.parent if "popen-" in base.name else base) / "fuzz-seeds")
 
 
-@pytest.mark.parametrize(("name", "command"), PAIRS, ids=":".join)
+@pytest.mark.parametrize(("name", "command"), PAIRS, ids=[":".join(p) for p in PAIRS])
 def test_changed_files_never_break_the_promise(name: str, command: str, seeds: Path, tmp_path: Path) -> None:
     count = CASES if command in LONG else 2 * CASES
     cases = [Case(name, command, seed) for seed in range(1, count + 1)]
