@@ -131,7 +131,7 @@ def _check_values(value: Any) -> None:
                 inner.extend(item.values())
             elif isinstance(item, list):
                 inner.extend(item)
-            elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
+            elif isinstance(item, int) and not -_LARGEST_WHOLE - 1 <= item <= _LARGEST_WHOLE:
                 raise ValueError("a whole number of more than 64 bits")
         if not inner:
             return

@@ -67,11 +67,23 @@ def _products(a: FloatArray, b: FloatArray, *, by_channel: bool) -> NDArray[np.f
     by_channel = by_channel and a.ndim > 1 and a.size > 0
     rows = a.shape[1] if by_channel else 1
     x, y = ((np.moveaxis(t, 1, 0) if by_channel else t).reshape(rows, -1).astype(np.float64) for t in (a, b))
-    return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
+    with np.errstate(over="ignore", invalid="ignore"):  # a network may give what is not finite
+        return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
 
 
 def _deviation(name: str, sums: NDArray[np.float64], *, up_to_scales: bool) -> TensorDeviation:
-    own, other, product = sums
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _deviation_of(name, *sums, up_to_scales=up_to_scales)
+
+
+def _deviation_of(
+    name: str,
+    own: NDArray[np.float64],
+    other: NDArray[np.float64],
+    product: NDArray[np.float64],
+    *,
+    up_to_scales: bool,
+) -> TensorDeviation:
     if up_to_scales:
         factors = np.divide(product, other, out=np.ones_like(other), where=other > 0)
         other, product = other * factors**2, product * factors

@@ -1,0 +1,100 @@
+"""Readers of documents, called directly with hundreds of changed ones each, fail in edgeprune's own way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzz_seeds import CARD, CONFIG, make_seeds
+from fuzz_values import mutated_json, mutated_toml
+from small_project import CHECKOUT
+
+from edgeprune.artifacts.budget import Budget
+from edgeprune.cards import read_card
+from edgeprune.config import load_config
+from edgeprune.criteria.journals import read_about
+from edgeprune.errors import EdgepruneError
+from edgeprune.outputs import read_manifest
+from edgeprune.pipeline.candidate_records import read_record
+from edgeprune.pipeline.given_rankings import read_given
+from edgeprune.pipeline.picking import pick_candidate
+from edgeprune.pipeline.state import CompressOptions
+from edgeprune.reporting.json_report import read_json, report_to_json
+from edgeprune.reporting.ranking_files import read_ranking
+from edgeprune.targets import load_target
+
+COUNT = 300
+TARGET = (CHECKOUT / "targets" / "rpi4.toml").read_text().replace('"rpi4"', '"own"')
+
+
+def _reported(path: Path) -> None:
+    report_to_json(read_json(path))
+
+
+def _picked(path: Path) -> None:
+    pick_candidate(path.parent, Budget(max_drop_points=100.0), output=None, overwrite=False, command="")
+
+
+def _options(ranking: Path) -> CompressOptions:
+    return CompressOptions(model="small.pt", calibration="grey.npz", ranking=ranking)
+
+
+JSON: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "report": ("search/report.json", _reported),
+    "search": ("search/report.json", _picked),
+    "record": ("search/candidates/candidate-1/candidate.json", read_record),
+    "manifest": ("search/manifest.json", lambda path: read_manifest(path.parent)),
+    "ranking": ("ranking/ranking.json", read_ranking),
+    "given ranking": ("ranking/ranking.json", lambda path: read_given(_options(path))),
+    "journal": ("stopped.journal/journal.json", lambda path: read_about(path.parent)),
+}
+TOML: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "card": (CARD, read_card),
+    "project file": (CONFIG, load_config),
+    "target": (TARGET, lambda path: load_target(str(path))),
+}
+
+
+@pytest.fixture(scope="session")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    return make_seeds((base.parent if "popen-" in base.name else base) / "fuzz-seeds")
+
+
+def read_or_refused(read: Callable[[Path], Any], path: Path) -> bool:
+    """Whether a document was accepted; anything else than a failure of edgeprune's own is raised."""
+    try:
+        read(path)
+    except EdgepruneError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", JSON)
+def test_changed_json_is_read_or_refused(kind: str, seeds: Path, tmp_path: Path) -> None:
+    name, read = JSON[kind]
+    data, rng = (seeds / name).read_bytes(), random.Random(kind)
+    path = tmp_path / Path(name).name
+    path.write_bytes(data)
+    assert read_or_refused(read, path)
+    found = []
+    for _ in range(COUNT):
+        path.write_bytes(mutated_json(rng, data))
+        found.append(read_or_refused(read, path))
+    assert set(found) == {True, False} or kind in ("manifest", "journal")
+
+
+@pytest.mark.parametrize("kind", TOML)
+def test_changed_toml_is_read_or_refused(kind: str, tmp_path: Path) -> None:
+    text, read = TOML[kind]
+    path, rng = tmp_path / "own.toml", random.Random(kind)
+    path.write_text(text)
+    assert read_or_refused(read, path)
+    found = []
+    for _ in range(COUNT):
+        path.write_bytes(mutated_toml(rng, text))
+        found.append(read_or_refused(read, path))
+    assert set(found) == {True, False}
