@@ -14,7 +14,7 @@ from killed import RUNS, kill_at_points
 LONG = frozenset({"compress", "search", "rank", "resume"})
 """Commands that take seconds where the file is accepted; the others get twice as many cases."""
 CASES = 2
-POINTS = 2
+POINTS = 1
 
 
 @pytest.fixture(scope="session")
