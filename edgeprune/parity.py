@@ -23,6 +23,7 @@ from edgeprune.artifacts.report import (
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 from edgeprune.imports import first_line
+from edgeprune.running import TooLongError, open_session, run_session
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))
@@ -48,27 +49,31 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
 
 
-def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Outputs:
+def run_onnx(
+    path: Path, images: Tensor, *, threads: int, batch: int = 64, timeout_s: float | None = None
+) -> Outputs:
     """Outputs of an ONNX file over all images with onnxruntime; a fixed batch size is honoured.
 
     At most ``batch`` images at once, fewer where they are large: activations take many times their memory.
 
     Raises:
-        ProfileError: onnxruntime cannot load or run the file.
+        ProfileError: onnxruntime cannot load or run the file, or one run takes longer than ``timeout_s``.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised and told
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, options, timeout_s=timeout_s)
         declared = _only_input(session)
         size = declared.shape[0] if declared.shape else None
         fixed = size if isinstance(size, int) and size > 0 else None
         parts = [
-            _run_padded(session, declared.name, chunk.numpy(), fixed)
+            _run_padded(session, declared.name, chunk.numpy(), fixed, timeout_s)
             for chunk in torch.split(images, fixed or _at_once(images, batch))
         ]
         outputs = [np.concatenate(p) for p in zip(*parts, strict=True)]
+    except TooLongError as error:
+        raise ProfileError(f"{path.name}: {error}") from error
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise ProfileError(
             f"onnxruntime could not run {path.name} ({first_line(error, _REASON_LENGTH)}); accepted is an "
@@ -102,13 +107,18 @@ def _at_once(images: Tensor, most: int) -> int:
 
 
 def _run_padded(
-    session: onnxruntime.InferenceSession, name: str, chunk: FloatArray, fixed: int | None
+    session: onnxruntime.InferenceSession,
+    name: str,
+    chunk: FloatArray,
+    fixed: int | None,
+    timeout_s: float | None,
 ) -> Outputs:
     """Run one chunk; the last one is filled up where the batch size is fixed."""
     count = len(chunk)
     if fixed is not None and count < fixed:
         chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - count, axis=0)])
-    return [np.asarray(o)[:count] for o in session.run(None, {name: chunk})]
+    outputs = run_session(session, None, {name: chunk}, timeout_s=timeout_s)
+    return [np.asarray(o)[:count] for o in outputs]
 
 
 def compare(

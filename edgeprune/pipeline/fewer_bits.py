@@ -89,15 +89,16 @@ def write_quantized(
     kept_float: frozenset[str] = frozenset(),
     max_drop_points: float | None = None,
     seed: int = 0,
+    timeout_s: float | None = None,
 ) -> QuantizationDetails:
-    """``source`` in the form that ``target`` runs fastest.
+    """``source`` in the form that ``target`` runs fastest; one run of it takes ``timeout_s`` seconds at most.
 
     Raises:
         QuantizationError: the file cannot be quantized.
         UsageError: the precision is that of the file.
     """
     if precision is Precision.FP16:
-        return quantize_halves(source, destination)
+        return quantize_halves(source, destination, timeout_s=timeout_s)
     if precision is Precision.AUTO:
         if kept_float:
             raise UsageError(
@@ -107,6 +108,7 @@ def write_quantized(
         return write_mixed(
             source, destination, images,
             target=target, threads=threads, method=method, max_drop_points=max_drop_points, seed=seed,
+            timeout_s=timeout_s,
         )  # fmt: skip
     if precision is not Precision.INT8:
         raise UsageError(
@@ -121,6 +123,7 @@ def write_quantized(
         method=method,
         threads=threads,
         kept_float=kept_float,
+        timeout_s=timeout_s,
     )
     for note in _notes_of_scales(report):
         _LOG.info("%s: %s", source.name, note)

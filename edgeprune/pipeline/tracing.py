@@ -19,6 +19,7 @@ from edgeprune.errors import ProfileError
 from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
 from edgeprune.quantization.equalization import equalized_tensors
+from edgeprune.running import TooLongError, run_session
 from edgeprune.tapping import tapped_session
 
 AT_ONCE = 8
@@ -97,11 +98,11 @@ def _deviation_of(
     )
 
 
-def traced_onnx(path: Path, threads: int) -> Traced:
-    """An ONNX file.
+def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> Traced:
+    """An ONNX file; one run of it takes ``timeout_s`` seconds at most.
 
     Raises:
-        ProfileError: there is none, or it cannot be read.
+        ProfileError: there is none, or it cannot be read; later, it cannot be run, or not in time.
     """
     proto = read_onnx(path, ProfileError)
     made = {output for node in proto.graph.node for output in node.output}
@@ -117,10 +118,14 @@ def traced_onnx(path: Path, threads: int) -> Traced:
         try:
             if wanted not in sessions:
                 taps = tuple(rounded.get(name, name) for name in wanted)
-                sessions[wanted] = tapped_session(proto, taps, threads)
+                sessions[wanted] = tapped_session(proto, taps, threads, timeout_s=timeout_s)
             session = sessions[wanted]
             feed = {session.get_inputs()[0].name: batch.numpy()}
-            found = session.run([rounded.get(name, name) for name in wanted], feed)
+            found = run_session(
+                session, [rounded.get(name, name) for name in wanted], feed, timeout_s=timeout_s
+            )
+        except TooLongError as error:
+            raise ProfileError(f"{path.name}: {error}") from error
         except Exception as error:  # onnxruntime's own exceptions share no base but Exception
             raise ProfileError(
                 f"onnxruntime cannot give the inner tensors of {path.name} ({first_line(error)}); accepted "
@@ -130,7 +135,7 @@ def traced_onnx(path: Path, threads: int) -> Traced:
 
     return Traced(
         names=names,
-        outputs=lambda images: parity.run_onnx(path, images, threads=threads),
+        outputs=lambda images: parity.run_onnx(path, images, threads=threads, timeout_s=timeout_s),
         inside=inside,
         equalized=equalized_tensors(proto),
     )

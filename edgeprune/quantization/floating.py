@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgeprune.errors import QuantizationError
 from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
+from edgeprune.running import TooLongError, within
 
 _REASON_LENGTH = 300
 MIN_OPSET = 13
@@ -85,19 +86,22 @@ class FloatModel:
         return FloatModel(proto=proto, input_name=self.input_name, input_shape=self.input_shape)
 
 
-def load_float(path: Path) -> FloatModel:
+def load_float(path: Path, *, timeout_s: float | None = None) -> FloatModel:
     """Read, check and simplify (batch norms go into convolutions, constants are folded).
 
     Raises:
         QuantizationError: no ONNX file, quantized already, an opset below 13, several inputs, an input that
-            is no float32 tensor of known size, or nothing in it that 8 bits could serve.
+            is no float32 tensor of known size, nothing in it that 8 bits could serve, or constants that take
+            longer than ``timeout_s`` seconds to calculate.
     """
     proto = read_onnx(path, QuantizationError)
     _check_form(proto, path.name)
     name, shape = _input_of(proto, path.name)
     try:
-        simplified, _ = onnxsim.simplify(proto)
+        simplified, _ = within(lambda: onnxsim.simplify(proto), timeout_s, what="calculating its constants")
         inferred = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
+    except TooLongError as error:
+        raise QuantizationError(f"{path.name}: {error}") from error
     except Exception as error:
         raise QuantizationError(
             f"{path.name} could not be simplified ({first_line(error, _REASON_LENGTH)}); accepted is a valid "

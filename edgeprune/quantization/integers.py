@@ -61,18 +61,22 @@ def quantize_integers(
     kept_float: frozenset[str] = frozenset(),
     equalized: bool = True,
     corrected: bool = True,
+    timeout_s: float | None = None,
 ) -> IntegerReport:
     """Write ``source`` in 8 bits to ``destination``, its activations' ranges from ``images``.
 
     Images pass in batches of bounded memory: once for ranges and means by channel, once more for histograms
-    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits.
+    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits. One run of the model takes
+    ``timeout_s`` seconds at most.
 
     Raises:
         QuantizationError: the file cannot be quantized; says why.
     """
     found = calibrate(
-        source, images, form=form, method=method, threads=threads, equalized=equalized, corrected=corrected
-    )
+        source, images,
+        form=form, method=method, threads=threads, equalized=equalized, corrected=corrected,
+        timeout_s=timeout_s,
+    )  # fmt: skip
     report = write_integers(found, destination, kept_float)
     if report.unscaled and not report.nodes:
         node, reason = next(iter(report.unscaled.items()))
@@ -107,21 +111,22 @@ def calibrate(
     threads: int = 1,
     equalized: bool = True,
     corrected: bool = True,
+    timeout_s: float | None = None,
 ) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    model = pool_means(load_float(source))
+    model = pool_means(load_float(source, timeout_s=timeout_s))
     _check_images(images, model)
     give_back_memory(source.stat().st_size)
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
-        values = channel_values(model, images, threads=threads, advance=advance)
+        values = channel_values(model, images, threads=threads, advance=advance, timeout_s=timeout_s)
         pairs = find_pairs(model) if equalized else []
         if equalized:
             model, values, _ = equalize(model, values)
         if corrected:
             model = add_biases(model)
         give_back_memory(source.stat().st_size)
-        ranges = _ranges(model, values, images, method, threads, advance)
+        ranges = _ranges(model, values, images, method, threads, advance, timeout_s)
     return Calibrated(
         model=model,
         values=values,
@@ -187,11 +192,12 @@ def _ranges(
     method: RangeMethod,
     threads: int,
     advance: progress.Advance,
+    timeout_s: float | None,
 ) -> dict[str, Range]:
     seen = {name: found.range for name, found in values.items()}
     if method is RangeMethod.MINMAX:
         return {name: with_zero(found) for name, found in seen.items()}
-    found = histograms(model, seen, images, threads=threads, advance=advance)
+    found = histograms(model, seen, images, threads=threads, advance=advance, timeout_s=timeout_s)
     return {name: chosen_range(histogram, method) for name, histogram in found.items()}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from edgeprune.errors import QuantizationError
 from edgeprune.imports import first_line
 from edgeprune.quantization.floating import FloatModel, bytes_per_image
+from edgeprune.running import TooLongError, run_session
 from edgeprune.tapping import tapped_session
 
 BINS = 2048
@@ -90,12 +91,17 @@ def activations(model: FloatModel) -> list[str]:
 
 
 def channel_values(
-    model: FloatModel, images: Tensor, *, threads: int, advance: Advance = lambda _images: None
+    model: FloatModel,
+    images: Tensor,
+    *,
+    threads: int,
+    advance: Advance = lambda _images: None,
+    timeout_s: float | None = None,
 ) -> dict[str, ChannelValues]:
     """Range and mean by channel (first dimension after the batch) of every activation, in one pass."""
     names = activations(model)
     found: dict[str, ChannelValues] = {}
-    for values in _streamed(model, names, images, threads, advance):
+    for values in _streamed(model, names, images, threads, advance, timeout_s):
         for name, value in zip(names, values, strict=True):
             by_channel = value.reshape(len(value), value.shape[1], -1)
             low, high = by_channel.min(axis=(0, 2)), by_channel.max(axis=(0, 2))
@@ -119,11 +125,12 @@ def histograms(
     *,
     threads: int,
     advance: Advance = lambda _images: None,
+    timeout_s: float | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of the activations over their known ranges, in one more pass."""
     names = list(ranges)
     found = {name: Histogram(low=low, high=high) for name, (low, high) in ranges.items()}
-    for values in _streamed(model, names, images, threads, advance):
+    for values in _streamed(model, names, images, threads, advance, timeout_s):
         for name, value in zip(names, values, strict=True):
             if not np.isfinite(value).all():
                 raise _not_finite(name)
@@ -132,11 +139,16 @@ def histograms(
 
 
 def _streamed(
-    model: FloatModel, names: list[str], images: Tensor, threads: int, advance: Advance
+    model: FloatModel,
+    names: list[str],
+    images: Tensor,
+    threads: int,
+    advance: Advance,
+    timeout_s: float | None,
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Values of the activations, a few images at a time: as many as the memory allows."""
     wanted = [name for name in names if name != model.input_name]
-    session = _session(model, wanted, threads)
+    session = _session(model, wanted, threads, timeout_s)
     room = MEMORY_LIMIT_BYTES // max(1, bytes_per_image(model.shapes, names))
     at_once = int(min(_MOST_AT_ONCE, max(1, room)))
     size = session.get_inputs()[0].shape[0]
@@ -152,7 +164,7 @@ def _streamed(
         batch = images[start : start + at_once].numpy()
         if fixed is not None and len(batch) < fixed:
             return  # what does not fill a batch is left out, since made-up images would count
-        given = _given(session, model, names, wanted, batch)
+        given = _given(session, model, names, wanted, batch, timeout_s)
         yield given
         given.clear()  # or what was seen would stay while the next is calculated
         advance(len(batch))
@@ -164,10 +176,13 @@ def _given(
     names: list[str],
     wanted: list[str],
     batch: NDArray[np.float32],
+    timeout_s: float | None,
 ) -> list[NDArray[np.float32]]:
     """Values of the activations on a batch, each of the shape that the file tells."""
     try:
-        outputs = iter(session.run(wanted, {model.input_name: batch}))
+        outputs = iter(run_session(session, wanted, {model.input_name: batch}, timeout_s=timeout_s))
+    except TooLongError as error:
+        raise QuantizationError(str(error)) from error
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise QuantizationError(
             f"onnxruntime cannot run the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
@@ -183,10 +198,14 @@ def _given(
     return given
 
 
-def _session(model: FloatModel, names: list[str], threads: int) -> onnxruntime.InferenceSession:
+def _session(
+    model: FloatModel, names: list[str], threads: int, timeout_s: float | None
+) -> onnxruntime.InferenceSession:
     """Of the model with these activations as outputs."""
     try:
-        return tapped_session(model.proto, names, threads)
+        return tapped_session(model.proto, names, threads, timeout_s=timeout_s)
+    except TooLongError as error:
+        raise QuantizationError(str(error)) from error
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise QuantizationError(
             f"onnxruntime cannot load the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
