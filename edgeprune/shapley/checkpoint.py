@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune._zips import ARRAY_DAMAGE
 from edgeprune.errors import UsageError
 from edgeprune.files import atomic_write_bytes
 
@@ -101,8 +101,10 @@ class FileCheckpoint:
         try:
             with np.load(self.path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
+            if not all(isinstance(array, np.ndarray) for array in found.values()):
+                raise ValueError("a member that is no array")  # NumPy hands it over as bytes
             fingerprint = _text_of(found.pop(_FINGERPRINT))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (*ARRAY_DAMAGE, OSError) as error:
             raise UsageError(
                 f"{str(self.path)!r} is damaged, so the run cannot go on with it: delete it to begin this "
                 "estimate anew"
