@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
+from edgeprune._zips import DAMAGE
 from edgeprune.errors import ModelLoadError
 
 _HEAD_BYTES = 4096
@@ -96,7 +97,7 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+    except (*DAMAGE, OSError) as error:
         if not zipfile.is_zipfile(path):
             raise _cut_short(path, path.stat().st_size) from error
         raise ModelLoadError(f"{str(path)!r} is a damaged archive ({error}); {_AGAIN}") from error
@@ -142,7 +143,7 @@ def _all_globals(stream: IO[bytes]) -> tuple[str, ...]:
             stream.seek(0)
             while stream.tell() < size_bytes:
                 names.update(dict.fromkeys(_globals(stream)))
-    except (ValueError, zipfile.BadZipFile, OSError):
+    except (*DAMAGE, OSError):
         # The storages follow the pickles in the old format: what was read until there is the answer.
         pass
     return tuple(names)

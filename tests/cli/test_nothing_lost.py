@@ -61,18 +61,18 @@ def test_a_limit_on_files_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> 
 
 
 STOPPED = """
-import os, signal, sys, time
+import signal, sys, threading, time
 from edgeprune.cli import entry
 from edgeprune.cli.session import Session
 
 def action():
     try:
         for name in sys.argv[1:]:
-            os.kill(os.getpid(), getattr(signal, name))
+            signal.pthread_kill(threading.main_thread().ident, getattr(signal, name))  # in this order
         time.sleep(0.2)
     finally:
         for name in sys.argv[1:]:
-            os.kill(os.getpid(), getattr(signal, name))
+            signal.pthread_kill(threading.main_thread().ident, getattr(signal, name))  # in this order
         time.sleep(0.2)
         print("cleaned up")
     return 0

@@ -90,7 +90,7 @@ def any_member(rng: random.Random, name: str, content: bytes) -> bytes:
             return mutated_pickle(rng, content)
         if name.endswith(".pt"):
             return mutated_zip(rng, content, any_member)
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile):  # changed before
+    except (ValueError, EOFError, TypeError, LookupError, MemoryError, zipfile.BadZipFile):  # changed before
         return mutated_bytes(rng, content)
     return odd_floats(rng, content) if rng.random() < 0.5 else mutated_bytes(rng, content)
 
