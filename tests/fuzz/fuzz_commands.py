@@ -75,7 +75,7 @@ def _compress(rng: random.Random, i: Inputs) -> tuple[str, ...]:
 
 def _search(rng: random.Random, i: Inputs) -> tuple[str, ...]:
     more = rng.choice((("--dry-run",), ("--dry-run",), ("-o", "out")))
-    return _with(rng, i, "compress", *i.model, *i.data, *SEARCH, "--effort", "quick", *more)
+    return _with(rng, i, "compress", *i.model, *i.data, *SEARCH, *more)
 
 
 def _resume(rng: random.Random, i: Inputs) -> tuple[str, ...]:

@@ -15,7 +15,18 @@ from small_project import CHECKOUT, fork_command, make_project, run_forked
 MODEL = ("small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
 """With what the runs below begin, in the folder of the seeds."""
 RATIO_RUN = ("--threads", "1", "--effort", "quick", "--target", "rpi4", "--ratio", "0.25")
-SEARCH = ("--threads", "1", "--target", "rpi4", "--max-size", "4000B", "--width-quantum", "1")
+SEARCH = (
+    "--threads",
+    "1",
+    "--effort",
+    "quick",
+    "--target",
+    "rpi4",
+    "--max-size",
+    "4000B",
+    "--width-quantum",
+    "1",
+)
 CONFIG = """\
 calibration = "grey.npz"
 target = "rpi4"

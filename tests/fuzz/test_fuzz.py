@@ -8,20 +8,13 @@ import pytest
 from fuzz_cases import FORMATS, PAIRS, Case
 from fuzz_judge import documented_statuses
 from fuzz_runner import describe, run_case
-from fuzz_seeds import make_seeds
 from killed import RUNS, kill_at_points
 
 LONG = frozenset({"compress", "search", "rank", "resume"})
 """Commands that take seconds where the file is accepted; the others get twice as many cases."""
 CASES = 2
-POINTS = 1
-
-
-@pytest.fixture(scope="session")
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once for all workers of a run of the tests."""
-    base = tmp_path_factory.getbasetemp()
-    return make_seeds((base.parent if "popen-" in base.name else base) / "fuzz-seeds")
+POINTS = {"--ratio": 2, "budget search": 1}
+"""Where each run is killed; a search takes longer."""
 
 
 @pytest.mark.parametrize(("name", "command"), PAIRS, ids=[":".join(p) for p in PAIRS])
@@ -37,8 +30,8 @@ def test_changed_files_never_break_the_promise(name: str, command: str, seeds: P
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(run: str, seeds: Path) -> None:
-    found = kill_at_points(POINTS, seeds, seed=0, runs=(run,))
-    assert len(found) == POINTS
+    found = kill_at_points(POINTS[run], seeds, seed=0, runs=(run,))
+    assert len(found) == POINTS[run]
     assert [fault for one in found for fault in one.faults] == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from fuzz_cases import FORMATS
 from fuzz_commands import Inputs
 from fuzz_containers import any_member, mutated_zip
-from fuzz_seeds import CARD, CONFIG, make_seeds
+from fuzz_seeds import CARD, CONFIG
 from fuzz_values import CANARY, mutated_json, mutated_toml
 from small_project import CHECKOUT
 
@@ -65,12 +65,6 @@ TOML: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "project file": (CONFIG, load_config),
     "target": (TARGET, lambda path: load_target(str(path))),
 }
-
-
-@pytest.fixture(scope="session")
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    return make_seeds((base.parent if "popen-" in base.name else base) / "fuzz-seeds")
 
 
 def read_or_refused(read: Callable[[Path], Any], path: Path) -> bool:
