@@ -396,12 +396,16 @@ def compressed_digits(base: Path) -> tuple[Path, subprocess.CompletedProcess[str
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Commands started here take Ctrl-C, even where these tests run without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Commands started here take Ctrl-C and SIGHUP, even where these tests run without (``nohup``, ``&``)."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def interrupted(

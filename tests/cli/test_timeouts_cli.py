@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from bad_onnx import network
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from small_project import environment, leftovers, run, run_forked, run_in_turn, sentence
+from small_project import environment, interruptible, leftovers, run, run_forked, run_in_turn, sentence
 
 from edgeprune.errors import UsageError
 from edgeprune.running import TooLongError, within
@@ -116,14 +116,15 @@ def test_a_loop_that_looks_at_no_request_ends_with_the_process(folder: Path) -> 
 
 @pytest.mark.parametrize("command", ["profile", "quantize"])
 def test_ctrl_c_ends_a_loop_without_end(folder: Path, command: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgeprune", *commands("endless.onnx")[command], "-v"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=environment(folder / "scratch"),
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeprune", *commands("endless.onnx")[command], "-v"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=environment(folder / "scratch"),
+        )
     try:
         _wait_until_it_runs(process.pid)
         process.send_signal(signal.SIGINT)
