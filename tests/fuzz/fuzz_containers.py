@@ -18,6 +18,8 @@ import torch
 from fuzz_values import CANARY, NUMBERS, PAYLOAD, dumped, mutated_bytes, mutated_json, odd_text
 from PIL import Image
 
+from edgeprune._zips import ARRAY_DAMAGE
+
 Member = Callable[[random.Random, str, bytes], bytes]
 """Changes the content of a member, given its name."""
 
@@ -90,7 +92,7 @@ def any_member(rng: random.Random, name: str, content: bytes) -> bytes:
             return mutated_pickle(rng, content)
         if name.endswith(".pt"):
             return mutated_zip(rng, content, any_member)
-    except (ValueError, EOFError, TypeError, LookupError, MemoryError, zipfile.BadZipFile):  # changed before
+    except ARRAY_DAMAGE:  # changed before
         return mutated_bytes(rng, content)
     return odd_floats(rng, content) if rng.random() < 0.5 else mutated_bytes(rng, content)
 
