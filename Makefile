@@ -18,7 +18,7 @@ BENCH := $(VENV)/.stamp-bench
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-large clean
+.PHONY: help demo test fuzz lint format bench bench-large clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -43,6 +43,9 @@ demo-host:
 test: $(DEV) ## run the whole test suite
 	@echo "== testing"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+fuzz: $(DEV) ## an hour of changed files of every format for every command (FUZZ="--minutes 5" for less)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --minutes 60 $(FUZZ)
 
 lint: $(DEV) ## check formatting, style, types and the layers of the code
 	@echo "== linting"

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
+from edgeprune._zips import DAMAGE
 from edgeprune.errors import ModelLoadError
 
 _HEAD_BYTES = 4096
@@ -104,7 +105,7 @@ def _zip_kind(path: Path) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             first = min((member.header_offset for member in archive.infolist()), default=0)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+    except (*DAMAGE, OSError) as error:
         if not zipfile.is_zipfile(path):
             raise _cut_short(path, path.stat().st_size) from error
         raise ModelLoadError(f"{str(path)!r} is a damaged archive ({error}); {_AGAIN}") from error
@@ -153,7 +154,7 @@ def _all_globals(stream: IO[bytes]) -> tuple[str, ...]:
             stream.seek(0)
             while stream.tell() < size_bytes:
                 names.update(dict.fromkeys(_globals(stream)))
-    except (ValueError, zipfile.BadZipFile, OSError):
+    except (*DAMAGE, OSError):
         # The storages follow the pickles in the old format: what was read until there is the answer.
         pass
     return tuple(names)

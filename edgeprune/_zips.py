@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,6 +20,14 @@ _ENCRYPTED = 0x1
 _NAME = re.compile(r"[ -\[\]-~]{1,512}")
 """Printable ASCII without the backslash: torch names members by the file that it saves to."""
 _CHUNK_BYTES = 1 << 20
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error)
+"""What Python's reader raises on damaged archives: names in no encoding and versions of the future, too."""
+ARRAY_DAMAGE = (
+    *DAMAGE,
+    *(LookupError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, tokenize.TokenError),
+)
+"""What NumPy's reader of ``.npz`` raises besides: it evaluates the headers of arrays as Python literals."""
 _MIB = 1 << 20
 
 
@@ -72,7 +81,7 @@ def check_zip_stream(stream: IO[bytes], limits: ZipLimits) -> None:
             _check_places(stream, members, archive.start_dir)
             for member in members:
                 _check_content(archive, member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error) as error:
+    except DAMAGE as error:
         raise ZipFaultError(f"is a damaged archive ({error})") from error
 
 

@@ -22,7 +22,13 @@ from edgeprune.artifacts.report import (
 )
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
+from edgeprune.imports import first_line
+from edgeprune.running import TooLongError, open_session, run_session
 
+_INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))
+"""Types of tensors that can be compared."""
+_REASON_LENGTH = 300
 _BYTES_AT_ONCE = 4 * 2**20
 """Of images that are run at once: six of 224 pixels."""
 
@@ -43,32 +49,56 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
 
 
-def run_onnx(path: Path, images: Tensor, *, threads: int, batch: int = 64) -> Outputs:
+def run_onnx(
+    path: Path, images: Tensor, *, threads: int, batch: int = 64, timeout_s: float | None = None
+) -> Outputs:
     """Outputs of an ONNX file over all images with onnxruntime; a fixed batch size is honoured.
 
     At most ``batch`` images at once, fewer where they are large: activations take many times their memory.
 
     Raises:
-        ProfileError: onnxruntime cannot load or run the file.
+        ProfileError: onnxruntime cannot load or run the file, or one run takes longer than ``timeout_s``.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised and told
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        declared = session.get_inputs()[0]
-        fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
+        session = open_session(path, options, timeout_s=timeout_s)
+        declared = _only_input(session)
+        size = declared.shape[0] if declared.shape else None
+        fixed = size if isinstance(size, int) and size > 0 else None
         parts = [
-            _run_padded(session, declared.name, chunk.numpy(), fixed)
+            _run_padded(session, declared.name, chunk.numpy(), fixed, timeout_s)
             for chunk in torch.split(images, fixed or _at_once(images, batch))
         ]
-    except Exception as error:
+        outputs = [np.concatenate(p) for p in zip(*parts, strict=True)]
+    except TooLongError as error:
+        raise ProfileError(f"{path.name}: {error}") from error
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise ProfileError(
-            f"onnxruntime could not run {path.name} ({str(error).splitlines()[0][:300]}); accepted is an "
-            "ONNX file "
-            "for the CPU provider with one float32 image input."
+            f"onnxruntime could not run {path.name} ({first_line(error, _REASON_LENGTH)}); accepted is an "
+            "ONNX file for the CPU provider with one float32 image input."
         ) from error
-    return [np.concatenate(p) for p in zip(*parts, strict=True)]
+    if not all(output.size for output in outputs):
+        raise ProfileError(
+            f"{path.name} gives no values for these images; give a file whose outputs have some"
+        )
+    return outputs
+
+
+def _only_input(session: onnxruntime.InferenceSession) -> onnxruntime.NodeArg:
+    """The input of a session with outputs that are numbers.
+
+    Raises:
+        ValueError: there are several, or outputs of another type.
+    """
+    given = session.get_inputs()
+    if len(given) != 1:
+        raise ValueError(f"it has {len(given)} inputs")
+    other = next((out for out in session.get_outputs() if out.type not in NUMBERS), None)
+    if other is not None:
+        raise ValueError(f"its output {other.name!r} is of type {other.type}")
+    return given[0]
 
 
 def _at_once(images: Tensor, most: int) -> int:
@@ -77,13 +107,18 @@ def _at_once(images: Tensor, most: int) -> int:
 
 
 def _run_padded(
-    session: onnxruntime.InferenceSession, name: str, chunk: FloatArray, fixed: int | None
+    session: onnxruntime.InferenceSession,
+    name: str,
+    chunk: FloatArray,
+    fixed: int | None,
+    timeout_s: float | None,
 ) -> Outputs:
     """Run one chunk; the last one is filled up where the batch size is fixed."""
     count = len(chunk)
     if fixed is not None and count < fixed:
         chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - count, axis=0)])
-    return [np.asarray(o)[:count] for o in session.run(None, {name: chunk})]
+    outputs = run_session(session, None, {name: chunk}, timeout_s=timeout_s)
+    return [np.asarray(o)[:count] for o in outputs]
 
 
 def compare(
@@ -175,14 +210,7 @@ def accuracy(
     """Quality of one stage's outputs with a 95% interval (Wilson 1927; normal for errors)."""
     count = len(outputs[0])
     if kind is AccuracyKind.RELATIVE_ERROR:
-        errors = np.mean(
-            [
-                np.square(o - r).reshape(count, -1).sum(1)
-                / np.maximum(np.square(r).reshape(count, -1).sum(1), 1e-12)
-                for o, r in zip(outputs, original, strict=True)
-            ],
-            axis=0,
-        )
+        errors = np.mean([_relative(o, r) for o, r in zip(outputs, original, strict=True)], axis=0)
         mean, half = float(errors.mean()), Z_95 * float(errors.std()) / math.sqrt(count)
         return AccuracyFigure(
             stage=stage, value=mean, low=max(0.0, mean - half), high=mean + half, images=count
@@ -191,6 +219,14 @@ def accuracy(
     hits = int((outputs[0].argmax(1) == truth).sum())
     low, high = wilson_interval(hits, count)
     return AccuracyFigure(stage=stage, value=hits / count, low=low, high=high, images=count)
+
+
+def _relative(output: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+    """Squared error of every image over its squared reference, whatever their unit is."""
+    found, exact = (x.reshape(len(x), -1).astype(np.float64) for x in (output, reference))
+    whole = np.square(exact).sum(1)
+    least = 1e-12 * float(whole.max()) or 1.0
+    return np.asarray(np.square(found - exact).sum(1) / np.maximum(whole, least))
 
 
 def points_lost(original: Outputs, outputs: Outputs, labels: NDArray[np.int64] | None) -> float:

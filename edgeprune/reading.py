@@ -6,12 +6,11 @@ import json
 import math
 import stat
 import tomllib
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgeprune._zips import IMAGE_LIMITS, ZipFaultError, check_zip
+from edgeprune._zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, check_zip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,10 +102,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         check_zip(path, IMAGE_LIMITS)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            found = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in found.values()):
+            raise ValueError("a member that is no array")  # NumPy hands it over as bytes
+        return found
     except ZipFaultError as fault:
         raise UnreadableError(str(fault)) from fault
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (*ARRAY_DAMAGE, OSError, MemoryError) as error:
         raise UnreadableError(f"cannot be read as arrays ({_in_short(error)})") from error
 
 
@@ -131,7 +133,7 @@ def _check_values(value: Any) -> None:
                 inner.extend(item.values())
             elif isinstance(item, list):
                 inner.extend(item)
-            elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
+            elif isinstance(item, int) and not -_LARGEST_WHOLE - 1 <= item <= _LARGEST_WHOLE:
                 raise ValueError("a whole number of more than 64 bits")
         if not inner:
             return

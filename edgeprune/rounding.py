@@ -14,7 +14,15 @@ from edgeprune.attributes import get_attribute
 _STEPS, _REDUCED_STEPS = 127, 64
 """Of a symmetric weight on either side, as onnxruntime rounds them."""
 
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+"""The smallest normal number: for a scale below it onnxruntime takes 1, which makes zeros of the values."""
+
 FloatArray = NDArray[np.float64]
+
+
+def steps_of(form: IntegerFormat) -> int:
+    """Steps of a weight on either side of 0."""
+    return _REDUCED_STEPS if form.reduce_range else _STEPS
 
 
 def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
@@ -22,9 +30,8 @@ def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
 
     A norm that follows scales whole channels, so that it makes no difference whether it is folded in before.
     """
-    steps = _REDUCED_STEPS if form.reduce_range else _STEPS
-    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / steps
-    scale = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
+    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / steps_of(form)
+    scale = np.where(scale >= SMALLEST_SCALE, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
     return np.asarray(np.round(weight / scale) * scale)
 
 

@@ -7,11 +7,16 @@ from collections.abc import Iterable
 import onnxruntime
 from onnx import ModelProto, helper
 
+from edgeprune.running import open_session
 
-def tapped_session(proto: ModelProto, names: Iterable[str], threads: int) -> onnxruntime.InferenceSession:
+
+def tapped_session(
+    proto: ModelProto, names: Iterable[str], threads: int, *, timeout_s: float | None = None
+) -> onnxruntime.InferenceSession:
     """A session whose outputs are the tensors of these names, in their order, each once.
 
     Raises:
+        TooLongError: loading it took longer than ``timeout_s`` seconds.
         Exception: onnxruntime cannot load the model; its own exceptions share no other base.
     """
     tapped = ModelProto()
@@ -25,4 +30,4 @@ def tapped_session(proto: ModelProto, names: Iterable[str], threads: int) -> onn
     options.enable_cpu_mem_arena = False  # all that is asked for stays alive, and the arena would double it
     serialized = tapped.SerializeToString()
     del tapped  # its weights need not be there twice while onnxruntime reads them
-    return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+    return open_session(serialized, options, timeout_s=timeout_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from pathlib import Path
 
@@ -16,6 +18,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("edgeprune")
+
+importlib.import_module("edgeprune.api")
+gc.collect()
+gc.freeze()  # or every pass of the collector would visit the libraries' half a million objects
 
 
 @pytest.fixture(autouse=True)

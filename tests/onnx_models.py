@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgeprune.exporting import export_onnx
@@ -60,4 +64,51 @@ def plain(
     graph = helper.make_graph([helper.make_node(op, ["x"], ["y"])], "plain", ends[:1], ends[1:])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.save(proto, str(path))
+    return path
+
+
+def branches(
+    path: Path,
+    sizes: dict[str, float],
+    *,
+    rounds: str | None = None,
+    biases: Mapping[str, float] = MappingProxyType({}),
+) -> Path:
+    """One branch each: a convolution ``NAME`` with values of that size (0: its bias alone), one that brings
+    them back to usual ones, both beside a plain branch before a classifier; ``rounds`` gives whole numbers.
+    """
+    rng = np.random.default_rng(0)
+    constants: dict[str, NDArray[np.float32]] = {}
+    nodes = []
+
+    def conv(name: str, given: str, weight: NDArray[np.float64], bias: float) -> str:
+        constants[f"{name}.weight"] = weight.astype(np.float32)
+        constants[f"{name}.bias"] = np.full(len(weight), bias, np.float32)
+        read = [given, f"{name}.weight", f"{name}.bias"]
+        nodes.append(helper.make_node("Conv", read, [f"{name}.out"], name=name))
+        return f"{name}.out"
+
+    joined = []
+    for name, size in {"plain": 1.0, **sizes}.items():
+        factor = size or 1.0
+        first = conv(name, "x", size * rng.normal(size=(4, 3, 3, 3)), biases.get(name, 0.1 * factor))
+        if name == rounds:
+            nodes.append(helper.make_node("Round", [first], [f"{name}.whole"], name=f"{name}.round"))
+            first = f"{name}.whole"
+        nodes.append(helper.make_node("Relu", [first], [f"{name}.relu"], name=f"{name}.relu"))
+        back = rng.normal(size=(4, 4, 1, 1)) * min(1 / factor, 1e36)
+        joined.append(conv(f"{name}.back", f"{name}.relu", back, bias=0.5))
+    nodes.append(helper.make_node("Concat", joined, ["joined"], name="joined", axis=1))
+    nodes.append(helper.make_node("GlobalAveragePool", ["joined"], ["pooled"], name="pooled"))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], name="flat"))
+    constants["head.weight"] = rng.normal(size=(4 * len(joined), 4)).astype(np.float32)
+    nodes.append(helper.make_node("Gemm", ["flat", "head.weight"], ["y"], name="head"))
+    graph = helper.make_graph(
+        nodes,
+        "branches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *IMAGE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path

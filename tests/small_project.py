@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -249,25 +249,83 @@ def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.Complete
     """The same in a process of its own that need not import the heavy libraries again."""
     scratch.mkdir(parents=True, exist_ok=True)
     files = (scratch / "stdout", scratch / "stderr")
+    status = _ended(fork_command(*arguments, cwd=cwd, scratch=scratch, streams=files))
+    printed, said = (file.read_text() for file in files)
+    return subprocess.CompletedProcess(arguments, status, printed, said)
+
+
+def run_in_turn(
+    commands: Sequence[tuple[str, ...]], *, cwd: Path, scratch: Path
+) -> list[subprocess.CompletedProcess[str]]:
+    """One after the other in one forked process, which does what is done once only once."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    _ended(_forked(_each_command, (commands, cwd, scratch)))
+    found = []
+    for number, arguments in enumerate(commands):
+        ended = scratch / f"{number}-status"
+        assert ended.exists(), f"the process ended in {arguments}"
+        printed, said = ((scratch / f"{number}-{name}").read_text() for name in ("stdout", "stderr"))
+        found.append(subprocess.CompletedProcess(arguments, int(ended.read_text()), printed, said))
+    return found
+
+
+def fork_command(
+    *arguments: str,
+    cwd: Path,
+    scratch: Path,
+    streams: tuple[Path, Path],
+    prepare: Callable[[], None] | None = None,
+    main: Callable[[Sequence[str]], int] | None = None,
+) -> Any:
+    """The process, started and not waited for; what it writes on stdout and stderr goes to ``streams``.
+
+    ``prepare`` runs in it first; ``main`` stands for that of ``edgeprune``. Both are functions of a module.
+    """
+    return _forked(_command, (arguments, cwd, environment(scratch), streams, prepare, main))
+
+
+def _forked(target: Callable[..., None], arguments: tuple[object, ...]) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["warm"])
-    process = context.Process(target=_command, args=(arguments, cwd, environment(scratch), files))
+    process = context.Process(target=target, args=arguments)
     # The server starts with the first process; it does not look where sys.path does, and says nothing of it.
     # Its code is that of this checkout, whichever one is installed.
     places = os.pathsep.join(map(str, Path(__file__).resolve().parents[:2]))
     with patch.dict(os.environ, {"PYTHONPATH": places}):
         process.start()
+    return process
+
+
+def _ended(process: Any) -> int:
     process.join(timeout=200)
     assert process.exitcode is not None, "the command hangs"
-    printed, said = (file.read_text() for file in files)
-    return subprocess.CompletedProcess(arguments, process.exitcode, printed, said)
+    status: int = process.exitcode
+    return status
+
+
+def _each_command(commands: Sequence[tuple[str, ...]], cwd: Path, scratch: Path) -> None:
+    for number, arguments in enumerate(commands):
+        streams = (scratch / f"{number}-stdout", scratch / f"{number}-stderr")
+        try:
+            _command(arguments, cwd, environment(scratch), streams)
+        except SystemExit as done:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            (scratch / f"{number}-status").write_text(str(done.code))
 
 
 def _command(
-    arguments: tuple[str, ...], cwd: Path, variables: dict[str, str], files: tuple[Path, Path]
+    arguments: tuple[str, ...],
+    cwd: Path,
+    variables: dict[str, str],
+    streams: tuple[Path, Path],
+    prepare: Callable[[], None] | None = None,
+    main: Callable[[Sequence[str]], int] | None = None,
 ) -> None:
-    for descriptor, file in zip((1, 2), files, strict=True):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    for descriptor, file in zip((1, 2), streams, strict=True):
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(opened, descriptor)
+        os.close(opened)
     sys.stdout, sys.stderr = (
         open(d, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115 - until the process ends
         for d in (1, 2)
@@ -277,12 +335,13 @@ def _command(
     tempfile.tempdir = None
     torch.set_num_threads(1)
     sys.argv = ["edgeprune", *arguments]
-    from edgeprune import progress
-    from edgeprune.cli import main
+    from edgeprune import cli, progress
 
     # Made while the fork server's own streams were in place.
     progress.console.file = sys.stderr
-    sys.exit(main(arguments))
+    if prepare is not None:
+        prepare()
+    sys.exit((main or cli.main)(arguments))
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -337,12 +396,16 @@ def compressed_digits(base: Path) -> tuple[Path, subprocess.CompletedProcess[str
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Commands started here take Ctrl-C, even where these tests run without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Commands started here take Ctrl-C and SIGHUP, even where these tests run without (``nohup``, ``&``)."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def interrupted(

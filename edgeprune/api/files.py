@@ -24,13 +24,17 @@ def profile(
     threads: int | None = None,
     batch_size: int = 1,
     seed: int = 0,
+    timeout_s: float = limits.RUN_TIMEOUT_S,
 ) -> ProfileResult:
     """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
 
+    Loading a file, and one run of it, take ``timeout_s`` seconds at most.
+
     Raises:
-        ProfileError: a file cannot be loaded or run by onnxruntime.
+        ProfileError: a file cannot be loaded or run by onnxruntime, or not in time.
     """
     limits.THREADS.check("--threads", threads)
+    limits.TIMEOUT.check("timeout_s", timeout_s)
     limits.BATCH_SIZE.check("--batch-size", batch_size)
     limits.SEED.check("--seed", seed)
     return profile_onnx(
@@ -40,6 +44,7 @@ def profile(
         threads=threads or torch.get_num_threads(),
         batch_size=batch_size,
         seed=seed,
+        timeout_s=timeout_s,
     )
 
 
@@ -54,6 +59,7 @@ def verify(
     trust_pickle: bool = False,
     max_images: int = 64,
     tolerance: float = 1e-3,
+    timeout_s: float = limits.RUN_TIMEOUT_S,
     threads: int | None = None,
     seed: int = 0,
 ) -> Verification:
@@ -64,11 +70,13 @@ def verify(
         second: what is compared with it.
         tolerance: largest error of an output, over the largest output, that passes; the first inner tensor
             whose relative error is beyond it is named.
+        timeout_s: longest time of loading an ONNX file, and of one run of it; status 10 beyond.
 
     Raises:
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
     limits.THREADS.check("--threads", threads)
+    limits.TIMEOUT.check("timeout_s", timeout_s)
     limits.SEED.check("--seed", seed)
     limits.IMAGES.check("--max-images", max_images)
     limits.TOLERANCE.check("--tolerance", tolerance)
@@ -83,6 +91,7 @@ def verify(
             trust_pickle=trust_pickle,
             max_images=max_images,
             tolerance=tolerance,
+            timeout_s=timeout_s,
             threads=threads or torch.get_num_threads(),
             seed=seed,
         )
@@ -102,6 +111,7 @@ def quantize(
     held_out_fraction: float = 0.25,
     max_drop_points: float | None = None,
     kept_float: tuple[str, ...] = (),
+    timeout_s: float = limits.RUN_TIMEOUT_S,
     threads: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -117,6 +127,7 @@ def quantize(
         method: which part of the values seen an 8-bit scale covers.
         max_drop_points: refuse to write a file that loses more percentage points.
         kept_float: names of nodes that stay in 32 bits.
+        timeout_s: longest time of loading the model, and of one run of it.
 
     Raises:
         QuantizationError: the file cannot be quantized.
@@ -124,6 +135,7 @@ def quantize(
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
     limits.THREADS.check("--threads", threads)
+    limits.TIMEOUT.check("timeout_s", timeout_s)
     limits.SEED.check("--seed", seed)
     limits.IMAGES.check("--max-images", max_images)
     limits.HELD_OUT.check("--held-out", held_out_fraction)
@@ -140,6 +152,7 @@ def quantize(
             held_out_fraction=held_out_fraction,
             max_drop_points=max_drop_points,
             kept_float=kept_float,
+            timeout_s=timeout_s,
             threads=threads or torch.get_num_threads(),
             seed=seed,
             overwrite=overwrite,

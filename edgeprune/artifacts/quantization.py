@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -44,7 +44,8 @@ class IntegerReport:
 
     ``equalized``: pairs of layers whose channels were scaled against each other; ``corrected``: layers whose
     bias makes up for the mean error of their rounded weights; ``kept_float``: nodes left as they were;
-    ``over_blocks``: convolutions of the image that run over blocks of pixels.
+    ``unscaled``: those of them that were not asked to be, for want of a scale that 32-bit numbers hold, with
+    the reason; ``over_blocks``: convolutions of the image that run over blocks of pixels.
     """
 
     format: IntegerFormat
@@ -55,6 +56,7 @@ class IntegerReport:
     corrected: int
     kept_float: tuple[str, ...]
     over_blocks: tuple[str, ...] = ()
+    unscaled: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

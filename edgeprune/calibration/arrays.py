@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import torch
 
 from edgeprune._archives import FileKind, detect_kind
-from edgeprune._zips import IMAGE_LIMITS, ZipFaultError, check_zip
+from edgeprune._zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, check_zip
 from edgeprune.calibration.folders import IMAGE_EXTENSIONS
 from edgeprune.calibration.limits import check_growth, check_memory
 from edgeprune.calibration.pixels import channels_first, check_values
@@ -83,11 +81,7 @@ def _read(path: Path) -> tuple[Array, Array | None]:
         raise
     except ZipFaultError as fault:
         raise CalibrationError(f"{str(path)!r} {fault}; copy or save it again") from fault
-    except (
-        *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError),
-        *(MemoryError, RecursionError, tokenize.TokenError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+    except (*ARRAY_DAMAGE, OSError) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise CalibrationError(
                 f"{str(path)!r} holds Python objects, which are not loaded since that could run code; "

@@ -271,6 +271,16 @@ MaxTime = Annotated[
         rich_help_panel=RUN_PANEL,
     ),
 ]
+RUN_TIMEOUT = f"{limits.RUN_TIMEOUT_S:g}s"
+Timeout = Annotated[
+    str,
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        help="Longest time of a single run of an ONNX file, and of loading it, such as 10s or 5min.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 MaxLatency = Annotated[
     str | None,
     typer.Option(

@@ -10,6 +10,7 @@ import typer
 from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
+from edgeprune.config import parse_duration
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to profile.")]
@@ -41,12 +42,14 @@ def profile(
     baseline: Baseline = None,
     batch_size: BatchSize = 1,
     threads: opt.Threads = None,
+    timeout: opt.Timeout = opt.RUN_TIMEOUT,
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> None:
     """Measure an ONNX file on this host, and predict its latency on a target."""
     session = begin(context, verbose, quiet)
+    timeout_s = parse_duration(timeout, option="--timeout")
     from edgeprune.targets import load_target
 
     device = "host" if target is None else target
@@ -54,7 +57,14 @@ def profile(
     from edgeprune import api
 
     quiet_libraries(session)
-    result = api.profile(model, target=device, baseline=baseline, threads=threads, batch_size=batch_size)
+    result = api.profile(
+        model,
+        target=device,
+        baseline=baseline,
+        threads=threads,
+        batch_size=batch_size,
+        timeout_s=timeout_s,
+    )
     if as_json:
         show_json(result)
     else:

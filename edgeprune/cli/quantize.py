@@ -11,7 +11,7 @@ from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, parse_points
+from edgeprune.config import PreprocessingOptions, parse_duration, parse_points
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The 32-bit ONNX file to quantize.")]
@@ -82,12 +82,14 @@ def quantize(
     overwrite: Overwrite = False,
     seed: opt.Seed = None,
     threads: opt.Threads = None,
+    timeout: opt.Timeout = opt.RUN_TIMEOUT,
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write an ONNX file in 8 or 16 bits, and judge it on images that are kept back."""
     session = begin(context, verbose, quiet)
+    timeout_s = parse_duration(timeout, option="--timeout")
     config = settings.project_config(str(model), session)
     limit = None if max_drop is None else parse_points(max_drop, option="--max-drop")
     device = settings.first_given(target, config.target or "host")
@@ -114,6 +116,7 @@ def quantize(
         held_out_fraction=held_out,
         max_drop_points=limit,
         kept_float=tuple(keep_float or ()),
+        timeout_s=timeout_s,
         threads=threads or config.threads,
         seed=seed if seed is not None else config.seed or 0,
         overwrite=overwrite,

@@ -11,7 +11,7 @@ from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions
+from edgeprune.config import PreprocessingOptions, parse_duration
 from edgeprune.showing import for_people
 
 First = Annotated[
@@ -58,12 +58,14 @@ def verify(
     tolerance: Tolerance = 1e-3,
     seed: opt.Seed = None,
     threads: opt.Threads = None,
+    timeout: opt.Timeout = opt.RUN_TIMEOUT,
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare two models, torch or ONNX: outputs, and where inside they part; status 8 where they differ."""
     session = begin(context, verbose, quiet)
+    timeout_s = parse_duration(timeout, option="--timeout")
     config = settings.project_config(first, session)
     data = settings.choose_calibration(calibration, first, config, session)
     asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
@@ -83,6 +85,7 @@ def verify(
         trust_pickle=trust_pickle,
         max_images=max_images,
         tolerance=tolerance,
+        timeout_s=timeout_s,
         threads=threads or config.threads,
         seed=seed if seed is not None else config.seed or 0,
     )

@@ -19,8 +19,11 @@ def figures(
     measure_memory: bool = True,
     repetitions: int = 50,
     seed: int = 0,
+    timeout_s: float | None = None,
 ) -> ModelFigures:
     """Size, parameters, MACs of one input, and measured peak memory and latency of a batch.
+
+    One run takes ``timeout_s`` seconds at most.
 
     Raises:
         ProfileError: the file is missing, no ONNX or cannot run, or a dimension other than the batch
@@ -32,7 +35,14 @@ def figures(
         parameters=count_parameters(onnx_path),
         macs=total_macs(onnx_path),
         peak_memory_bytes=peak_memory_bytes(onnx_path, threads, batch_size) if measure_memory else None,
-        latency=measure(onnx_path, threads=threads, batch_size=batch_size, repetitions=repetitions, seed=seed)
+        latency=measure(
+            onnx_path,
+            threads=threads,
+            batch_size=batch_size,
+            repetitions=repetitions,
+            seed=seed,
+            timeout_s=timeout_s,
+        )
         if measure_latency
         else None,
     )

@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.host import machine_description
+from edgeprune.imports import first_line
 from edgeprune.onnx_files import require_onnx
 from edgeprune.progress import task
+from edgeprune.running import TooLongError, open_session, run_session
 
+_REASON_LENGTH = 300
+_SLOW_S = 1.0
 MIN_WARMUP = 3
 MIN_PAIRS = 100
 # CPU clocks may tick as coarsely as 1 ms or be read late; a sample must dwarf that.
@@ -51,6 +55,7 @@ def measure(
     warmup: int = 5,
     repetitions: int = 50,
     seed: int = 0,
+    timeout_s: float | None = None,
 ) -> LatencyMeasurement:
     """Wall-clock latency of one batch of random inputs on this host, in milliseconds.
 
@@ -64,7 +69,7 @@ def measure(
     """
     _check_at_least("repetitions", repetitions, 1)
     _check_at_least("warmup", warmup, MIN_WARMUP)
-    run = open_runner(onnx_path, threads=threads, batch_size=batch_size, seed=seed)
+    run = open_runner(onnx_path, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
     inner = warm_up(run, warmup)
     wall_ns: list[int] = []
     cpu_ns: list[float] = []
@@ -101,6 +106,7 @@ def compare(
     warmup: int = 5,
     confidence: float = 0.95,
     seed: int = 0,
+    timeout_s: float | None = None,
 ) -> LatencyRatio:
     """CPU time of B over A on this host: median of paired ratios, with a bootstrap interval.
 
@@ -118,8 +124,10 @@ def compare(
     ratios = np.empty((_ROUNDS, each))
     with task(f"comparing {Path(onnx_a).name} and {Path(onnx_b).name}", ratios.size) as advance:
         for own in ratios:
-            run_a = open_runner(onnx_a, threads=threads, batch_size=batch_size, seed=seed)
-            run_b = open_runner(onnx_b, threads=threads, batch_size=batch_size, seed=seed)
+            run_a, run_b = (
+                open_runner(path, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
+                for path in (onnx_a, onnx_b)
+            )
             inner_a, inner_b = warm_up(run_a, warmup), warm_up(run_b, warmup)
             for pair in range(each):
                 if pair % 2 == 0:
@@ -136,13 +144,15 @@ def compare(
     )
 
 
-def quick_ratio(onnx_a: str | Path, onnx_b: str | Path, *, threads: int, pairs: int = 25) -> float:
+def quick_ratio(
+    onnx_a: str | Path, onnx_b: str | Path, *, threads: int, pairs: int = 25, timeout_s: float | None = None
+) -> float:
     """CPU time of B over A from a few pairs in one session each: to choose by, not to report.
 
     Raises:
         ProfileError: as :func:`measure`, for either file.
     """
-    runs = [open_runner(path, threads=threads) for path in (onnx_a, onnx_b)]
+    runs = [open_runner(path, threads=threads, timeout_s=timeout_s) for path in (onnx_a, onnx_b)]
     inner = [warm_up(run, MIN_WARMUP) for run in runs]
     ratios = []
     for pair in range(pairs):
@@ -178,11 +188,18 @@ def bootstrap_median(
 
 
 def open_runner(
-    onnx_path: str | Path, *, threads: int, batch_size: int = 1, seed: int = 0
+    onnx_path: str | Path,
+    *,
+    threads: int,
+    batch_size: int = 1,
+    seed: int = 0,
+    timeout_s: float | None = None,
 ) -> Callable[[], object]:
     """A function that runs the model once on the CPU, on the same random inputs every time.
 
-    Spinning is off: idle threads must not burn the CPU time that is measured.
+    Spinning is off: idle threads must not burn the CPU time that is measured. Loading and the first run take
+    ``timeout_s`` seconds at most, and so do the others where the first one was slow; the thread beside that
+    this needs would count in short ones.
 
     Raises:
         ProfileError: the file is missing, no ONNX or cannot run, or a dimension other than the batch
@@ -200,17 +217,30 @@ def open_runner(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, options, timeout_s=timeout_s)
         feeds = _feeds(session, path.name, batch_size, np.random.default_rng(seed))
-        session.run(None, feeds)
+        began = time.monotonic()
+        run_session(session, None, feeds, timeout_s=timeout_s)
+        slow = time.monotonic() - began > _SLOW_S
     except ProfileError:
         raise
+    except TooLongError as error:
+        raise ProfileError(f"{path.name}: {error}") from error
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ProfileError(
-            f"{path.name}: onnxruntime cannot load or run it ({reason}); give a valid ONNX file"
+            f"{path.name}: onnxruntime cannot load or run it ({first_line(error, _REASON_LENGTH)}); give a "
+            "valid ONNX file"
         ) from error
-    return lambda: session.run(None, feeds)
+    if not slow or timeout_s is None:
+        return lambda: session.run(None, feeds)
+
+    def guarded() -> object:
+        try:
+            return run_session(session, None, feeds, timeout_s=timeout_s)
+        except TooLongError as error:
+            raise ProfileError(f"{path.name}: {error}") from error
+
+    return guarded
 
 
 def _feeds(session: Any, where: str, batch_size: int, rng: np.random.Generator) -> Feeds:

@@ -20,6 +20,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgeprune.errors import ProfileError
 from edgeprune.imports import first_line
+from edgeprune.onnx_checks import tensors_of
 from edgeprune.onnx_files import read_onnx
 
 _LOG = logging.getLogger("edgeprune.latency")
@@ -99,9 +100,7 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
     tensors = _tensors(graph)
     if _product_of_unknown(graph, tensors):
         # Sizes that are computed in the graph become constants once the batch is fixed.
-        simplified, _ = onnxsim.simplify(
-            _load(Path(onnx_path)), overwrite_input_shapes={x.name: _dims(x) for x in model.graph.input}
-        )
+        simplified = _simplified(Path(onnx_path), {x.name: _dims(x) for x in model.graph.input})
         _fix_batch(simplified, Path(onnx_path).name)
         graph = _inferred(simplified, Path(onnx_path).name)
         tensors = _tensors(graph)
@@ -113,6 +112,18 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
     return work
 
 
+def _simplified(path: Path, shapes: dict[str, list[int]]) -> ModelProto:
+    try:
+        simplified: ModelProto = onnxsim.simplify(
+            read_onnx(path, ProfileError), overwrite_input_shapes=shapes
+        )[0]
+    except Exception as error:  # onnxsim's own exceptions share no base but Exception
+        raise ProfileError(
+            f"{path.name}: sizes of its tensors cannot be found ({first_line(error)}); give a valid file"
+        ) from error
+    return simplified
+
+
 def _dims(value: ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
@@ -120,7 +131,7 @@ def _dims(value: ValueInfoProto) -> list[int]:
 def _inferred(model: ModelProto, where: str) -> GraphProto:
     try:
         return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise ProfileError(
             f"{where}: shapes cannot be inferred ({first_line(error)}); give a valid file"
         ) from error
@@ -172,26 +183,22 @@ def size_bytes(onnx_path: str | Path) -> int:
         ProfileError: the file or its external data is missing, or it is no ONNX.
     """
     path = Path(onnx_path)
-    graph = _load(path).graph
     external = {
         ExternalDataInfo(tensor).location
-        for tensor in _constant_tensors(graph).values()
+        for tensor in tensors_of(read_onnx(path, ProfileError, external_data=False))
         if uses_external_data(tensor)
     }
-    total = path.stat().st_size
-    for location in sorted(external):
-        data = path.parent / location
-        if not data.is_file():
-            raise ProfileError(
-                f"{path.name}: its external data file {location!r} is missing; put it beside the ONNX file"
-            )
-        total += data.stat().st_size
-    return total
+    return path.stat().st_size + sum((path.parent / location).stat().st_size for location in external)
 
 
 def _load(path: Path) -> ModelProto:
     model = read_onnx(path, ProfileError, external_data=False)
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+    try:
+        return onnx.inliner.inline_local_functions(model) if model.functions else model
+    except (RuntimeError, ValueError) as error:
+        raise ProfileError(
+            f"{path.name}: its functions cannot be unfolded ({first_line(error)}); give a valid file"
+        ) from error
 
 
 def _fix_batch(model: ModelProto, where: str) -> None:

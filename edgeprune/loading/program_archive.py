@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune._archives import names_bytearray
-from edgeprune._zips import MODEL_LIMITS, ZipFaultError, check_zip_stream
+from edgeprune._zips import DAMAGE, MODEL_LIMITS, ZipFaultError, check_zip_stream
 from edgeprune.errors import ModelLoadError
 from edgeprune.loading.program_schema import UnsafePartError, check_payloads, check_program
 
@@ -39,7 +39,7 @@ def unsafe_part(path: Path, operators: Collection[str]) -> str | None:
         return str(part)
     except ZipFaultError as fault:
         raise ModelLoadError(f"{str(path)!r} has a part that {fault}; export the model again") from fault
-    except (zipfile.BadZipFile, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (*DAMAGE, OSError, LookupError, TypeError, RecursionError) as error:
         raise ModelLoadError(
             f"{str(path)!r} is a damaged torch.export archive ({str(error)[:100]}); export the model again"
         ) from error

@@ -12,8 +12,8 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.coupling import couple
 from edgeprune.latency.figures import figures
 from edgeprune.latency.prediction import predict
-from edgeprune.latency.timing import compare
-from edgeprune.onnx_files import require_onnx
+from edgeprune.latency.timing import compare, open_runner
+from edgeprune.onnx_files import read_onnx
 from edgeprune.pipeline import network_graph
 from edgeprune.pipeline.assembly import layer_rows
 from edgeprune.pipeline.delivery import LATENCY_PAIRS
@@ -67,24 +67,37 @@ def inspect_loaded(
 
 
 def profile_onnx(
-    path: Path, *, target: str, baseline: Path | None, threads: int, batch_size: int, seed: int
+    path: Path,
+    *,
+    target: str,
+    baseline: Path | None,
+    threads: int,
+    batch_size: int,
+    seed: int,
+    timeout_s: float,
 ) -> ProfileResult:
     """Size, work and latency of an ONNX file, and of another beside it.
 
     Raises:
-        ProfileError: a file is missing, or cannot be loaded or run by onnxruntime.
+        ProfileError: a file is missing, or cannot be loaded or run by onnxruntime, or one run takes longer
+            than ``timeout_s`` seconds.
     """
     described = load_target(target)
     paths = [path] + ([] if baseline is None else [baseline])
     for each in paths:
-        require_onnx(each, ProfileError)
-    found = [figures(p, threads=threads, batch_size=batch_size, seed=seed) for p in paths]
+        read_onnx(each, ProfileError)
+        # Whether it runs at all, before anything is told of it.
+        open_runner(each, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
+    found = [
+        figures(p, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s) for p in paths
+    ]
     predictions = [None if described.is_host else predict(p, described) for p in paths]
     ratio = None
     if baseline is not None:
         ratio = compare(
-            baseline, path, threads=threads, batch_size=batch_size, pairs=LATENCY_PAIRS, seed=seed
-        )
+            baseline, path,
+            threads=threads, batch_size=batch_size, pairs=LATENCY_PAIRS, seed=seed, timeout_s=timeout_s,
+        )  # fmt: skip
     return ProfileResult(
         path=str(path),
         target=described.name,

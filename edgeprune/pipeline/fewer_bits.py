@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -27,6 +29,8 @@ from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.halves import quantize_halves
 from edgeprune.quantization.integers import quantize_integers
 from edgeprune.targets import TargetProfile
+
+_LOG = logging.getLogger("edgeprune.quantization")
 
 FLOAT_FILE = "model-fp32.onnx"
 """Beside a delivered file in fewer bits."""
@@ -85,15 +89,16 @@ def write_quantized(
     kept_float: frozenset[str] = frozenset(),
     max_drop_points: float | None = None,
     seed: int = 0,
+    timeout_s: float | None = None,
 ) -> QuantizationDetails:
-    """``source`` in the form that ``target`` runs fastest.
+    """``source`` in the form that ``target`` runs fastest; one run of it takes ``timeout_s`` seconds at most.
 
     Raises:
         QuantizationError: the file cannot be quantized.
         UsageError: the precision is that of the file.
     """
     if precision is Precision.FP16:
-        return quantize_halves(source, destination)
+        return quantize_halves(source, destination, timeout_s=timeout_s)
     if precision is Precision.AUTO:
         if kept_float:
             raise UsageError(
@@ -103,13 +108,14 @@ def write_quantized(
         return write_mixed(
             source, destination, images,
             target=target, threads=threads, method=method, max_drop_points=max_drop_points, seed=seed,
+            timeout_s=timeout_s,
         )  # fmt: skip
     if precision is not Precision.INT8:
         raise UsageError(
             f"precision {precision.value} was asked for; accepted are int8, auto and fp16, since the file is "
             "in fp32 already"
         )
-    return quantize_integers(
+    report = quantize_integers(
         source,
         destination,
         images.images,
@@ -117,7 +123,11 @@ def write_quantized(
         method=method,
         threads=threads,
         kept_float=kept_float,
+        timeout_s=timeout_s,
     )
+    for note in _notes_of_scales(report):
+        _LOG.info("%s: %s", source.name, note)
+    return report
 
 
 def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerParity:
@@ -147,18 +157,32 @@ def stores_fewer_bits(section: QuantizationSection) -> bool:
 def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, ...]:
     """What was done otherwise than asked for, or gains less than one might think."""
     if isinstance(details, IntegerReport):
-        return ()
+        return _notes_of_scales(details)
     if isinstance(details, MixedReport):
-        return _notes_of_mixture(details, target)
+        stays = () if details.integer is None else _notes_of_scales(details.integer)
+        return (*_notes_of_mixture(details, target), *stays)
     found = [
         "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
         "nothing from 16-bit arithmetic, so only the file is smaller"
     ]
     if details.kept_float:
-        more = len(details.kept_float) - _SHOWN
-        shown = ", ".join(details.kept_float[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        found.append(f"beyond the range of 16 bits and stored in 32: {shown}")
+        found.append(f"beyond the range of 16 bits and stored in 32: {_few(details.kept_float)}")
     return tuple(found)
+
+
+def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
+    """Nodes by the reason for which they stay in 32 bits, since all that touch a tensor share it."""
+    names: dict[str, list[str]] = {}
+    for node, reason in details.unscaled.items():
+        names.setdefault(reason, []).append(node)
+    found = [f"{_few(nodes)} in 32 bits: {reason}" for reason, nodes in names.items()]
+    more = len(found) - _SHOWN
+    return (*found[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ def write_mixed(
     method: RangeMethod = RangeMethod.MSE,
     max_drop_points: float | None = None,
     seed: int = 0,
+    timeout_s: float | None = None,
 ) -> MixedReport:
     """The fastest mixture of 8 and 32 bits on this host that loses no more than allowed on ``images``.
 
@@ -55,7 +56,7 @@ def write_mixed(
         QuantizationError: the file cannot be quantized.
     """
     with scratch_folder() as scratch:
-        work = _Mixing.of(source, images, target, threads, method, scratch)
+        work = _Mixing.of(source, images, target, threads, method, scratch, timeout_s)
         chosen = work.fastest() if target.is_host else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
@@ -85,6 +86,7 @@ class _Mixing:
     original: parity.Outputs
     threads: int
     folder: Path
+    timeout_s: float | None
     times: dict[Mixture, float] = field(default_factory=dict)
     losses: dict[Mixture, float] = field(default_factory=dict)
     costs: ChainCosts | None = None
@@ -99,9 +101,13 @@ class _Mixing:
         threads: int,
         method: RangeMethod,
         folder: Path,
+        timeout_s: float | None,
     ) -> _Mixing:
         """Calibrate and cut."""
-        found = calibrate(source, images.images, form=integer_format(target), method=method, threads=threads)
+        found = calibrate(
+            source, images.images,
+            form=integer_format(target), method=method, threads=threads, timeout_s=timeout_s,
+        )  # fmt: skip
         judged = images.images[:_JUDGED_IMAGES]
         return cls(
             source=source,
@@ -109,9 +115,10 @@ class _Mixing:
             pieces=segments(found.model),
             images=judged,
             labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES].numpy(),
-            original=parity.run_onnx(source, judged, threads=threads),
+            original=parity.run_onnx(source, judged, threads=threads, timeout_s=timeout_s),
             threads=threads,
             folder=folder,
+            timeout_s=timeout_s,
         )
 
     @property
@@ -152,7 +159,11 @@ class _Mixing:
         if mixture == together or not any(mixture) or self.times[together] > 1.0 - WORTH:
             return mixture
         files = (self._file(together), self._file(mixture))
-        return mixture if quick_ratio(*files, threads=self.threads) <= 1.0 - WORTH else together
+        return (
+            mixture
+            if quick_ratio(*files, threads=self.threads, timeout_s=self.timeout_s) <= 1.0 - WORTH
+            else together
+        )
 
     def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
         """The mixture where it is faster than 32 bits, or what of it is and holds the drop, measured anew.
@@ -213,18 +224,20 @@ class _Mixing:
         )
 
     def _ratio(self, mixture: Mixture) -> float:
-        return quick_ratio(self.source, self._file(mixture), threads=self.threads)
+        return quick_ratio(self.source, self._file(mixture), threads=self.threads, timeout_s=self.timeout_s)
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Minus the relative squared error of the outputs."""
-        found = self._outputs(mixture)
+        found = (b.astype(np.float64) for b in self._outputs(mixture))
         error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, found, strict=True))
-        return -error / max(1e-30, sum(float(np.square(a).sum()) for a in self.original))
+        return -error / (sum(float(np.square(a.astype(np.float64)).sum()) for a in self.original) or 1.0)
 
     def _outputs(self, mixture: Mixture) -> parity.Outputs:
         if not any(mixture):
             return self.original
-        return parity.run_onnx(self._file(mixture), self.images, threads=self.threads)
+        return parity.run_onnx(
+            self._file(mixture), self.images, threads=self.threads, timeout_s=self.timeout_s
+        )
 
     def _file(self, mixture: Mixture) -> Path:
         path = self.folder / f"{''.join('8' if integer else '-' for integer in mixture)}.onnx"

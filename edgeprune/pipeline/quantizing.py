@@ -38,6 +38,7 @@ class QuantizeOptions:
     held_out_fraction: float
     max_drop_points: float | None
     kept_float: tuple[str, ...]
+    timeout_s: float
     threads: int
     seed: int
     overwrite: bool
@@ -75,10 +76,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             kept_float=frozenset(options.kept_float),
             max_drop_points=options.max_drop_points,
             seed=options.seed,
+            timeout_s=options.timeout_s,
         )
         kind, figures, deviation = _judge(options, calibration, made)
         _check_drop(options, kind, figures)
-        ratio = compare(options.source, made, threads=options.threads, pairs=LATENCY_PAIRS, seed=options.seed)
+        ratio = compare(
+            options.source, made,
+            threads=options.threads, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
+        )  # fmt: skip
         result = QuantizationResult(
             source=str(options.source),
             path=str(options.output),
@@ -103,11 +108,11 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
 
 def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
     """Shape of an image for the file, once all that can be wrong with it is checked; nothing of it stays."""
-    model = load_float(options.source)
+    model = load_float(options.source, timeout_s=options.timeout_s)
     _check_names(options.kept_float, model)
     shape = model.input_shape
     del model
-    give_back_memory()
+    give_back_memory(options.source.stat().st_size)
     return shape
 
 
@@ -117,7 +122,8 @@ def _judge(
     """Both files on the images that were kept back."""
     held = calibration.held_out
     before, after = (
-        parity.run_onnx(path, held.images, threads=options.threads) for path in (options.source, made)
+        parity.run_onnx(path, held.images, threads=options.threads, timeout_s=options.timeout_s)
+        for path in (options.source, made)
     )
     kind, figures = parity.accuracies({"fp32": before, options.precision.value: after}, held.labels)
     return kind, figures, parity.deviation(before, after, names=("fp32", options.precision.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,11 @@ class CompressOptions:
     command: str = ""
 
 
+_LONG_STAGE_S = 10.0
+"""Behind a longer stage garbage is collected, which takes 0.3 s: graphs that refer to themselves hold what
+they computed until then, 1.1 GB behind a ranking of a ResNet-50 at 224 pixels."""
+
+
 @dataclass
 class Run:
     """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored.
@@ -103,6 +109,8 @@ class Run:
         started = time.perf_counter()
         with progress.stage(name):
             yield
+            if time.perf_counter() - started > _LONG_STAGE_S:
+                gc.collect()
             give_back_freed_memory()
         self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
 

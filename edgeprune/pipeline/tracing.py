@@ -16,8 +16,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune import parity, progress
 from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
+from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
 from edgeprune.quantization.equalization import equalized_tensors
+from edgeprune.running import TooLongError, run_session
 from edgeprune.tapping import tapped_session
 
 AT_ONCE = 8
@@ -63,13 +65,26 @@ def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[
 
 def _products(a: FloatArray, b: FloatArray, *, by_channel: bool) -> NDArray[np.float64]:
     """Sums (3, channels or 1) of a a, b b and a b."""
+    by_channel = by_channel and a.ndim > 1 and a.size > 0
     rows = a.shape[1] if by_channel else 1
     x, y = ((np.moveaxis(t, 1, 0) if by_channel else t).reshape(rows, -1).astype(np.float64) for t in (a, b))
-    return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
+    with np.errstate(over="ignore", invalid="ignore"):  # a network may give what is not finite
+        return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
 
 
 def _deviation(name: str, sums: NDArray[np.float64], *, up_to_scales: bool) -> TensorDeviation:
-    own, other, product = sums
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _deviation_of(name, *sums, up_to_scales=up_to_scales)
+
+
+def _deviation_of(
+    name: str,
+    own: NDArray[np.float64],
+    other: NDArray[np.float64],
+    product: NDArray[np.float64],
+    *,
+    up_to_scales: bool,
+) -> TensorDeviation:
     if up_to_scales:
         factors = np.divide(product, other, out=np.ones_like(other), where=other > 0)
         other, product = other * factors**2, product * factors
@@ -83,11 +98,11 @@ def _deviation(name: str, sums: NDArray[np.float64], *, up_to_scales: bool) -> T
     )
 
 
-def traced_onnx(path: Path, threads: int) -> Traced:
-    """An ONNX file.
+def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> Traced:
+    """An ONNX file; one run of it takes ``timeout_s`` seconds at most.
 
     Raises:
-        ProfileError: there is none, or it cannot be read.
+        ProfileError: there is none, or it cannot be read; later, it cannot be run, or not in time.
     """
     proto = read_onnx(path, ProfileError)
     made = {output for node in proto.graph.node for output in node.output}
@@ -100,20 +115,35 @@ def traced_onnx(path: Path, threads: int) -> Traced:
     sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
 
     def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
-        if wanted not in sessions:
-            taps = tuple(rounded.get(name, name) for name in wanted)
-            sessions[wanted] = tapped_session(proto, taps, threads)
-        session = sessions[wanted]
-        feed = {session.get_inputs()[0].name: batch.numpy()}
-        found = session.run([rounded.get(name, name) for name in wanted], feed)
-        return dict(zip(wanted, found, strict=True))
+        try:
+            if wanted not in sessions:
+                taps = tuple(rounded.get(name, name) for name in wanted)
+                sessions[wanted] = tapped_session(proto, taps, threads, timeout_s=timeout_s)
+            session = sessions[wanted]
+            feed = {session.get_inputs()[0].name: batch.numpy()}
+            found = run_session(
+                session, [rounded.get(name, name) for name in wanted], feed, timeout_s=timeout_s
+            )
+        except TooLongError as error:
+            raise ProfileError(f"{path.name}: {error}") from error
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            raise ProfileError(
+                f"onnxruntime cannot give the inner tensors of {path.name} ({first_line(error)}); accepted "
+                "is an ONNX file for its CPU provider"
+            ) from error
+        return {name: value for name, value in zip(wanted, found, strict=True) if _is_numbers(value)}
 
     return Traced(
         names=names,
-        outputs=lambda images: parity.run_onnx(path, images, threads=threads),
+        outputs=lambda images: parity.run_onnx(path, images, threads=threads, timeout_s=timeout_s),
         inside=inside,
         equalized=equalized_tensors(proto),
     )
+
+
+def _is_numbers(value: object) -> bool:
+    """Whether a value is a tensor that can be compared: no sequence, map or text."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
 
 
 class _Recorder(Interpreter):

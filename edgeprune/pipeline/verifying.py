@@ -38,6 +38,7 @@ class VerifyOptions:
     trust_pickle: bool
     max_images: int
     tolerance: float
+    timeout_s: float
     threads: int
     seed: int
 
@@ -100,7 +101,7 @@ def require(found: Verification) -> None:
 
 def _open(name: str, options: VerifyOptions, shape: tuple[int, ...]) -> Traced:
     if _is_onnx(name):
-        return traced_onnx(Path(name), options.threads)
+        return traced_onnx(Path(name), options.threads, timeout_s=options.timeout_s)
     loaded = load_model(
         name,
         architecture=options.architecture,

@@ -17,6 +17,8 @@ from edgeprune.quantization.floating import FloatModel, is_weighted
 from edgeprune.quantization.observing import ChannelValues
 from edgeprune.rounding import rounded
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 FloatArray = NDArray[np.float64]
 
 
@@ -33,8 +35,11 @@ def correct_biases(
             continue
         means = values[node.input[0]].mean
         error = _mean_error(node, model.weights[node.input[1]].astype(np.float64), means, form)
-        if error is not None:
-            new[bias] = (model.weights[bias] - error).astype(np.float32)
+        if (
+            error is not None
+            and np.abs(corrected := model.weights[bias] - error).max(initial=0.0) <= _LARGEST
+        ):
+            new[bias] = corrected.astype(np.float32)
     return model.replaced(new), len(new)
 
 

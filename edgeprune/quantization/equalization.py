@@ -21,6 +21,8 @@ from edgeprune.quantization.observing import ChannelValues
 ROUNDS = 3
 """Layers in a row share factors: what one pair changes, the next one sees."""
 _MOST = 1e4
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_NEGLIGIBLE = 1e-10
 _NOTE = "edgeprune.equalized"
 
 _SCALES_THROUGH = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
@@ -49,9 +51,12 @@ def equalize(
         for pair in pairs:
             entering = values[pair.between[-1]]
             factors = _factors(entering, _weight_range(constants, pair.second, len(entering.low)))
-            _scale(constants, pair, factors)
-            for name in pair.between:
-                values[name] = values[name].scaled(1 / factors)
+            scaled = _scaled(constants, pair, factors)
+            passed = {name: values[name].scaled(1 / factors) for name in pair.between}
+            held = all(_stays_held(constants[name], value) for name, value in scaled.items())
+            if held and all(max(map(abs, found.range)) <= _LARGEST for found in passed.values()):
+                constants.update(scaled)
+                values.update(passed)
     changed = {n for p in pairs for n in (*p.first.input[1:3], p.second.input[1])}
     new = {name: constants[name].astype(np.float32) for name in changed}
     return model.replaced(new), values, len(pairs)
@@ -158,20 +163,29 @@ def _factors(entering: ChannelValues, weights: FloatArray) -> FloatArray:
     return np.where(alive, np.clip(np.sqrt(ratio / middle), 1 / _MOST, _MOST), 1.0)
 
 
-def _scale(constants: dict[str, FloatArray], pair: Pair, factors: FloatArray) -> None:
-    """Divide what the first layer gives, multiply what the second reads."""
-    weight = constants[pair.first.input[1]]
+def _scaled(constants: dict[str, FloatArray], pair: Pair, factors: FloatArray) -> dict[str, FloatArray]:
+    """What the first layer gives is divided by the factors, what the second reads multiplied."""
+    first, second = pair.first.input[1], pair.second.input[1]
+    weight, read = constants[first], constants[second]
+    found = {}
     if pair.first.op_type == "Gemm" and not transposed(pair.first):
-        constants[pair.first.input[1]] = weight / factors[None, :]
+        found[first] = weight / factors[None, :]
     else:
-        constants[pair.first.input[1]] = weight / factors.reshape(-1, *[1] * (weight.ndim - 1))
+        found[first] = weight / factors.reshape(-1, *[1] * (weight.ndim - 1))
     if len(pair.first.input) > 2 and pair.first.input[2]:
-        constants[pair.first.input[2]] = constants[pair.first.input[2]] / factors
-    name = pair.second.input[1]
-    read = constants[name]
+        found[pair.first.input[2]] = constants[pair.first.input[2]] / factors
     if pair.second.op_type == "Gemm":
-        constants[name] = read * (factors[None, :] if transposed(pair.second) else factors[:, None])
+        found[second] = read * (factors[None, :] if transposed(pair.second) else factors[:, None])
     elif groups_of(pair.second) > 1:
-        constants[name] = read * factors.reshape(-1, *[1] * (read.ndim - 1))
+        found[second] = read * factors.reshape(-1, *[1] * (read.ndim - 1))
     else:
-        constants[name] = read * factors.reshape(1, -1, *[1] * (read.ndim - 2))
+        found[second] = read * factors.reshape(1, -1, *[1] * (read.ndim - 2))
+    return found
+
+
+def _stays_held(before: FloatArray, after: FloatArray) -> bool:
+    """Whether 32-bit numbers hold the scaled values as well; the least beside the largest do not matter."""
+    size = np.abs(before)
+    counted = size >= max(_SMALLEST, _NEGLIGIBLE * float(size.max(initial=0.0)))
+    scaled = np.abs(after)
+    return bool((scaled <= _LARGEST).all() and (scaled[counted] >= _SMALLEST).all())

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgeprune.errors import QuantizationError
 from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
+from edgeprune.running import TooLongError, within
 
 _REASON_LENGTH = 300
 MIN_OPSET = 13
@@ -85,19 +86,22 @@ class FloatModel:
         return FloatModel(proto=proto, input_name=self.input_name, input_shape=self.input_shape)
 
 
-def load_float(path: Path) -> FloatModel:
+def load_float(path: Path, *, timeout_s: float | None = None) -> FloatModel:
     """Read, check and simplify (batch norms go into convolutions, constants are folded).
 
     Raises:
         QuantizationError: no ONNX file, quantized already, an opset below 13, several inputs, an input that
-            is no float32 tensor of known size, or nothing in it that 8 bits could serve.
+            is no float32 tensor of known size, nothing in it that 8 bits could serve, or constants that take
+            longer than ``timeout_s`` seconds to calculate.
     """
-    proto = _read(path)
+    proto = read_onnx(path, QuantizationError)
     _check_form(proto, path.name)
     name, shape = _input_of(proto, path.name)
     try:
-        simplified, _ = onnxsim.simplify(proto)
+        simplified, _ = within(lambda: onnxsim.simplify(proto), timeout_s, what="calculating its constants")
         inferred = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
+    except TooLongError as error:
+        raise QuantizationError(f"{path.name}: {error}") from error
     except Exception as error:
         raise QuantizationError(
             f"{path.name} could not be simplified ({first_line(error, _REASON_LENGTH)}); accepted is a valid "
@@ -118,24 +122,17 @@ def is_weighted(node: NodeProto, model: FloatModel) -> bool:
     return node.op_type in WEIGHTED_OPS and len(node.input) > 1 and node.input[1] in model.weights
 
 
-def _read(path: Path) -> ModelProto:
-    proto = read_onnx(path, QuantizationError)
-    try:
-        onnx.checker.check_model(proto)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise QuantizationError(
-            f"{path.name} is no valid ONNX file ({first_line(error, _REASON_LENGTH)}); give one that passes "
-            "onnx's checker"
-        ) from error
-    return proto
-
-
 def _check_form(proto: ModelProto, name: str) -> None:
     present = sorted({node.op_type for node in proto.graph.node} & _QUANTIZED_OPS)
     if present:
         raise QuantizationError(
             f"{name} is quantized already (it has {', '.join(present)}); give the 32-bit file that it was "
             "made from"
+        )
+    other = next((o.name for o in proto.graph.output if o.type.WhichOneof("value") != "tensor_type"), None)
+    if other is not None:
+        raise QuantizationError(
+            f"{name} has an output {other!r} that is no tensor; accepted are tensors alone"
         )
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < MIN_OPSET:

@@ -20,7 +20,7 @@ _LEAST_VALUES = 64
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def quantize_halves(source: Path, destination: Path) -> HalvesReport:
+def quantize_halves(source: Path, destination: Path, *, timeout_s: float | None = None) -> HalvesReport:
     """Write ``source`` with its constants in 16 bits to ``destination``.
 
     Constants with a value beyond 65,504, which 16 bits cannot hold, stay as they are and are named.
@@ -28,7 +28,7 @@ def quantize_halves(source: Path, destination: Path) -> HalvesReport:
     Raises:
         QuantizationError: the file cannot be read, or has nothing to store in 16 bits.
     """
-    model = load_float(source)
+    model = load_float(source, timeout_s=timeout_s)
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     outputs = {value.name for value in proto.graph.output}

@@ -27,7 +27,8 @@ from edgeprune.quantization.equalization import equalize, find_pairs, note_equal
 from edgeprune.quantization.floating import FloatModel, load_float
 from edgeprune.quantization.observing import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
-from edgeprune.quantization.rewrites import hard_activations, pool_means, read_by_a_sixth
+from edgeprune.quantization.rewrites import hard_activations, is_hard, pool_means, read_by_a_sixth
+from edgeprune.quantization.scales import fault_of_range, unscaled
 from edgeprune.quiet import quiet_loggers
 
 _REASON_LENGTH = 300
@@ -60,19 +61,30 @@ def quantize_integers(
     kept_float: frozenset[str] = frozenset(),
     equalized: bool = True,
     corrected: bool = True,
+    timeout_s: float | None = None,
 ) -> IntegerReport:
     """Write ``source`` in 8 bits to ``destination``, its activations' ranges from ``images``.
 
     Images pass in batches of bounded memory: once for ranges and means by channel, once more for histograms
-    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits.
+    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits. One run of the model takes
+    ``timeout_s`` seconds at most.
 
     Raises:
         QuantizationError: the file cannot be quantized; says why.
     """
     found = calibrate(
-        source, images, form=form, method=method, threads=threads, equalized=equalized, corrected=corrected
-    )
-    return write_integers(found, destination, kept_float)
+        source, images,
+        form=form, method=method, threads=threads, equalized=equalized, corrected=corrected,
+        timeout_s=timeout_s,
+    )  # fmt: skip
+    report = write_integers(found, destination, kept_float)
+    if report.unscaled and not report.nodes:
+        node, reason = next(iter(report.unscaled.items()))
+        raise QuantizationError(
+            f"nothing of {source.name} can be in 8 bits: {node} has to stay in 32, since {reason}; scale the "
+            "images or the weights to usual sizes"
+        )
+    return report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +111,22 @@ def calibrate(
     threads: int = 1,
     equalized: bool = True,
     corrected: bool = True,
+    timeout_s: float | None = None,
 ) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    model = pool_means(load_float(source))
+    model = pool_means(load_float(source, timeout_s=timeout_s))
     _check_images(images, model)
-    give_back_memory()
+    give_back_memory(source.stat().st_size)
     passes = 1 if method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
-        values = channel_values(model, images, threads=threads, advance=advance)
+        values = channel_values(model, images, threads=threads, advance=advance, timeout_s=timeout_s)
         pairs = find_pairs(model) if equalized else []
         if equalized:
             model, values, _ = equalize(model, values)
         if corrected:
             model = add_biases(model)
-        give_back_memory()
-        ranges = _ranges(model, values, images, method, threads, advance)
+        give_back_memory(source.stat().st_size)
+        ranges = _ranges(model, values, images, method, threads, advance, timeout_s)
     return Calibrated(
         model=model,
         values=values,
@@ -128,12 +141,15 @@ def calibrate(
 
 
 def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[str]) -> IntegerReport:
-    """Write the model in 8 bits but for the nodes of these names.
+    """Write the model in 8 bits but for the nodes of these names, and those that no scale serves.
 
     Raises:
         QuantizationError: onnxruntime cannot quantize it.
     """
-    model, ranges, layers = found.model, found.ranges, 0
+    served = unscaled(found.model, found.ranges, found.form, kept_float)
+    without = {name: why for name, why in served.nodes.items() if name in _quantizable(found.model)}
+    asked, kept_float = kept_float, kept_float | served.nodes.keys()
+    model, ranges, layers = found.model.replaced(served.cleared), found.ranges, 0
     if found.corrected:
         model, layers = correct_biases(model, found.values, found.form, kept_float)
     model, ranges, clipped = hard_activations(model, ranges, kept_float)
@@ -150,9 +166,15 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
         nodes=dict(Counter(_quantized_ops(quantized))),
         equalized=found.pairs,
         corrected=layers,
-        kept_float=tuple(sorted(kept_float)),
+        kept_float=tuple(sorted(asked | without.keys())),
         over_blocks=over_blocks,
+        unscaled=without,
     )
+
+
+def _quantizable(model: FloatModel) -> frozenset[str]:
+    """Names of the nodes that have an 8-bit form."""
+    return frozenset(n.name for n in model.proto.graph.node if n.op_type in OPS or is_hard(n))
 
 
 def _lighten(quantized: ModelProto) -> None:
@@ -170,11 +192,12 @@ def _ranges(
     method: RangeMethod,
     threads: int,
     advance: progress.Advance,
+    timeout_s: float | None,
 ) -> dict[str, Range]:
     seen = {name: found.range for name, found in values.items()}
     if method is RangeMethod.MINMAX:
         return {name: with_zero(found) for name, found in seen.items()}
-    found = histograms(model, seen, images, threads=threads, advance=advance)
+    found = histograms(model, seen, images, threads=threads, advance=advance, timeout_s=timeout_s)
     return {name: chosen_range(histogram, method) for name, histogram in found.items()}
 
 
@@ -184,6 +207,7 @@ def _quantized(
     tensors = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
+        if fault_of_range((low, high)) is None  # no node that reads or gives another is quantized
     }
     proto = ModelProto()
     proto.CopyFrom(model.proto)

@@ -13,11 +13,13 @@ from torch import Tensor
 from edgeprune.errors import QuantizationError
 from edgeprune.imports import first_line
 from edgeprune.quantization.floating import FloatModel, bytes_per_image
+from edgeprune.running import TooLongError, run_session
 from edgeprune.tapping import tapped_session
 
 BINS = 2048
 MEMORY_LIMIT_BYTES = 64 * 2**20
 _MOST_AT_ONCE = 32
+_COUNTED_AT_ONCE = 2**16
 _REASON_LENGTH = 300
 
 FloatArray = NDArray[np.float64]
@@ -67,6 +69,20 @@ class Histogram:
         width = (self.high - self.low) / BINS
         return np.asarray(self.low + width * (np.arange(BINS) + 0.5))
 
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values; those beyond an end count in the bin there.
+
+        In double precision, in which every range of 32-bit numbers has distinct bins: NumPy's own histograms
+        calculate in that of the values and refuse a range too narrow for it.
+        """
+        if self.high <= self.low:
+            return
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _COUNTED_AT_ONCE):
+            part = flat[start : start + _COUNTED_AT_ONCE].astype(np.float64)
+            places = np.clip((part - self.low) / (self.high - self.low) * BINS, 0, BINS - 1)
+            self.counts += np.bincount(places.astype(np.int64), minlength=BINS)
+
 
 def activations(model: FloatModel) -> list[str]:
     """Names of all float32 activations that nodes read or give, the input first."""
@@ -75,12 +91,17 @@ def activations(model: FloatModel) -> list[str]:
 
 
 def channel_values(
-    model: FloatModel, images: Tensor, *, threads: int, advance: Advance = lambda _images: None
+    model: FloatModel,
+    images: Tensor,
+    *,
+    threads: int,
+    advance: Advance = lambda _images: None,
+    timeout_s: float | None = None,
 ) -> dict[str, ChannelValues]:
     """Range and mean by channel (first dimension after the batch) of every activation, in one pass."""
     names = activations(model)
     found: dict[str, ChannelValues] = {}
-    for values in _streamed(model, names, images, threads, advance):
+    for values in _streamed(model, names, images, threads, advance, timeout_s):
         for name, value in zip(names, values, strict=True):
             by_channel = value.reshape(len(value), value.shape[1], -1)
             low, high = by_channel.min(axis=(0, 2)), by_channel.max(axis=(0, 2))
@@ -104,45 +125,87 @@ def histograms(
     *,
     threads: int,
     advance: Advance = lambda _images: None,
+    timeout_s: float | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of the activations over their known ranges, in one more pass."""
     names = list(ranges)
     found = {name: Histogram(low=low, high=high) for name, (low, high) in ranges.items()}
-    for values in _streamed(model, names, images, threads, advance):
+    for values in _streamed(model, names, images, threads, advance, timeout_s):
         for name, value in zip(names, values, strict=True):
-            own = found[name]
-            if own.high > own.low:
-                own.counts += np.histogram(value, bins=BINS, range=(own.low, own.high))[0]
+            if not np.isfinite(value).all():
+                raise _not_finite(name)
+            found[name].add(value)
     return found
 
 
 def _streamed(
-    model: FloatModel, names: list[str], images: Tensor, threads: int, advance: Advance
+    model: FloatModel,
+    names: list[str],
+    images: Tensor,
+    threads: int,
+    advance: Advance,
+    timeout_s: float | None,
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Values of the activations, a few images at a time: as many as the memory allows."""
     wanted = [name for name in names if name != model.input_name]
-    session = _session(model, wanted, threads)
+    session = _session(model, wanted, threads, timeout_s)
     room = MEMORY_LIMIT_BYTES // max(1, bytes_per_image(model.shapes, names))
     at_once = int(min(_MOST_AT_ONCE, max(1, room)))
-    fixed = session.get_inputs()[0].shape[0]
-    if isinstance(fixed, int):
+    size = session.get_inputs()[0].shape[0]
+    fixed = size if isinstance(size, int) and size > 0 else None
+    if fixed is not None:
         at_once = fixed
+        if len(images) < fixed:
+            raise QuantizationError(
+                f"the model takes batches of {fixed} and {len(images)} images are there to fit with; give "
+                "more calibration images, or export it with a dynamic batch"
+            )
     for start in range(0, len(images), at_once):
         batch = images[start : start + at_once].numpy()
-        if isinstance(fixed, int) and len(batch) < fixed:
+        if fixed is not None and len(batch) < fixed:
             return  # what does not fill a batch is left out, since made-up images would count
-        outputs = iter(session.run(wanted, {model.input_name: batch}))
-        given = [batch if name == model.input_name else np.asarray(next(outputs)) for name in names]
-        del outputs
+        given = _given(session, model, names, wanted, batch, timeout_s)
         yield given
         given.clear()  # or what was seen would stay while the next is calculated
         advance(len(batch))
 
 
-def _session(model: FloatModel, names: list[str], threads: int) -> onnxruntime.InferenceSession:
+def _given(
+    session: onnxruntime.InferenceSession,
+    model: FloatModel,
+    names: list[str],
+    wanted: list[str],
+    batch: NDArray[np.float32],
+    timeout_s: float | None,
+) -> list[NDArray[np.float32]]:
+    """Values of the activations on a batch, each of the shape that the file tells."""
+    try:
+        outputs = iter(run_session(session, wanted, {model.input_name: batch}, timeout_s=timeout_s))
+    except TooLongError as error:
+        raise QuantizationError(str(error)) from error
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        raise QuantizationError(
+            f"onnxruntime cannot run the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
+            "for its CPU provider"
+        ) from error
+    given = [batch if name == model.input_name else np.asarray(next(outputs)) for name in names]
+    for name, value in zip(names, given, strict=True):
+        if value.shape[1:] != model.shapes[name] or not value.size:
+            raise QuantizationError(
+                f"the activation {name!r} has the shape {value.shape[1:]} for an image where the file says "
+                f"{model.shapes[name]}; accepted are models whose shapes are as the file says"
+            )
+    return given
+
+
+def _session(
+    model: FloatModel, names: list[str], threads: int, timeout_s: float | None
+) -> onnxruntime.InferenceSession:
     """Of the model with these activations as outputs."""
     try:
-        return tapped_session(model.proto, names, threads)
+        return tapped_session(model.proto, names, threads, timeout_s=timeout_s)
+    except TooLongError as error:
+        raise QuantizationError(str(error)) from error
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise QuantizationError(
             f"onnxruntime cannot load the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
@@ -153,7 +216,11 @@ def _session(model: FloatModel, names: list[str], threads: int) -> onnxruntime.I
 def _check_finite(found: dict[str, ChannelValues]) -> None:
     for name, values in found.items():
         if not (np.isfinite(values.low).all() and np.isfinite(values.high).all()):
-            raise QuantizationError(
-                f"the activation {name!r} has NaN or infinite values on the calibration images; accepted are "
-                "models with finite activations: check the weights and the preprocessing"
-            )
+            raise _not_finite(name)
+
+
+def _not_finite(name: str) -> QuantizationError:
+    return QuantizationError(
+        f"the activation {name!r} has NaN or infinite values on the calibration images; accepted are "
+        "models with finite activations: check the weights and the preprocessing"
+    )

@@ -13,7 +13,6 @@ PERCENTILE = 99.99
 """Of the values that stay inside, counted from either end."""
 _SHARES = np.linspace(0.3, 1.0, 36)
 """Shares of the whole range at either end that are tried."""
-_LEAST = 1e-12
 
 FloatArray = NDArray[np.float64]
 Range = tuple[float, float]
@@ -28,9 +27,11 @@ def chosen_range(histogram: Histogram, method: RangeMethod) -> Range:
 
     The least divergence of histograms (entropy, as in TensorRT) is left out: on ResNet-20 it clipped so much
     that 88.8% were right, where all others kept 91.7 to 91.8% of 91.7%.
+
+    Nothing depends on the unit of the values; what 32-bit scales cannot hold is told by ``scales.py``.
     """
     whole = with_zero((histogram.low, histogram.high))
-    if histogram.counts.sum() == 0 or whole[1] - whole[0] <= _LEAST:
+    if histogram.counts.sum() == 0 or whole[1] == whole[0]:
         return whole
     if method is RangeMethod.MINMAX:
         return whole
@@ -61,8 +62,6 @@ def _least_squares(histogram: Histogram) -> Range:
     best, least = (low, high), squared_error(histogram, (low, high))
     for below in lows:
         for above in highs:
-            if above - below <= _LEAST:
-                continue
             error = squared_error(histogram, (float(below), float(above)))
             if error < least:
                 best, least = (float(below), float(above)), error

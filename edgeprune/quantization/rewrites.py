@@ -46,7 +46,7 @@ def hard_activations(
     proto, nodes, clipped = _copy(model), [], []
     ranges = dict(ranges)
     for node in proto.graph.node:
-        if node.name in kept_float or not _is_hard(node) or node.input[0] not in ranges:
+        if node.name in kept_float or not is_hard(node) or node.input[0] not in ranges:
             nodes.append(node)
             continue
         given, result = node.input[0], node.output[0]
@@ -96,7 +96,8 @@ def _is_spatial_mean(node: NodeProto, constants: dict[str, np.ndarray], model: F
     return sorted(int(axis) % 4 for axis in axes) == [2, 3]
 
 
-def _is_hard(node: NodeProto) -> bool:
+def is_hard(node: NodeProto) -> bool:
+    """Whether a node is a hard swish, or a hard sigmoid of its usual slope."""
     if node.op_type == "HardSwish":
         return True
     return (

@@ -21,7 +21,7 @@ from edgeprune.errors import SurgeryError
 
 SMALL = (
     "compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1",
-    "--width-quantum", "1",
+    "--width-quantum", "1", "--effort", "quick",
 )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def search_in(edgeprune: Any, folder: Path, *command: str) -> dict[str, Any]:
 def test_three_limits_at_once_hold_on_the_artefact(edgeprune: Any, tmp_path: Path) -> None:
     report = search_in(
         edgeprune, tmp_path / "out", "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA,
-        "--max-images", "80", "--threads", "1", "--target", "rpi4",
+        "--max-images", "80", "--threads", "1", "--target", "rpi4", "--effort", "quick",
         "--max-latency", "80%", "--max-size", "150kB", "--max-drop", "50",
     )  # fmt: skip
     search, deployment = report["budget"], report["deployment"]
@@ -122,7 +122,7 @@ def test_a_block_that_hardly_adds_anything_goes_as_a_whole(
 ) -> None:
     asked = (
         "compress", "blocks.pt", "--arch", "nets.py:blocks", "--calibration", "flat", "--threads", "1",
-        "--width-quantum", "4", "--target", "rpi4", "--max-latency", "85%",
+        "--width-quantum", "4", "--target", "rpi4", "--effort", "quick", "--max-latency", "85%",
     )  # fmt: skip
     report = search_in(edgeprune, tmp_path / "out", *asked)
     chosen = next(c for c in report["budget"]["candidates"] if c["name"] == report["budget"]["chosen"])
@@ -146,7 +146,7 @@ def test_a_block_that_hardly_adds_anything_goes_as_a_whole(
 def test_blocks_go_where_only_the_drop_is_limited(edgeprune: Any, tmp_path: Path) -> None:
     asked = (
         "compress", "blocks.pt", "--arch", "nets.py:blocks", "--calibration", "flat", "--threads", "1",
-        "--width-quantum", "4", "--target", "rpi4", "--max-drop", "4",
+        "--width-quantum", "4", "--target", "rpi4", "--effort", "quick", "--max-drop", "4",
     )  # fmt: skip
     report = search_in(edgeprune, tmp_path / "out", *asked)
     kept = search_in(edgeprune, tmp_path / "kept", *asked, "--keep-blocks")

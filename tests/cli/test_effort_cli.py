@@ -42,12 +42,15 @@ def recovered_with(report: dict[str, Any]) -> int:
     return int(report["recovery"]["images"] + report["recovery"]["deciding_images"])
 
 
-def test_quick_is_less_of_everything_and_says_so(many: Path, tmp_path: Path, edgeprune: Any) -> None:
+def test_normal_is_usual_enough_time_changes_nothing_and_quick_is_less_of_everything(
+    many: Path, tmp_path: Path, edgeprune: Any
+) -> None:
     usual = compressed(edgeprune, many, tmp_path / "usual", "--ratio", "0.4")
-    normal = compressed(edgeprune, many, tmp_path / "normal", "--ratio", "0.4", "--effort", "normal")
+    asked = ("--ratio", "0.4", "--effort", "normal", "--max-time", "2h")
+    normal = compressed(edgeprune, many, tmp_path / "normal", *asked)
     for name in WEIGHTS:
         assert (tmp_path / "normal" / name).read_bytes() == (tmp_path / "usual" / name).read_bytes()
-    assert about(normal, "--effort") == about(usual, "--effort") == []
+    assert about(normal, "--effort") == about(usual, "--effort") == about(normal, "--max-time") == []
     assert (usual["ranking"]["images"], recovered_with(usual)) == (150, 150)
     assert usual["ranking"]["rounds"] == [0.25]
 
@@ -95,14 +98,6 @@ def test_too_short_a_time_is_cut_to_the_least_and_said_to_be_exceeded(
     (exceeded,) = about(found, "was exceeded")
     assert exceeded.startswith("--max-time of 0.01 s was exceeded: the run took ")
     assert found["pruning"]["macs_removed_share"] >= 0.5
-
-
-def test_enough_time_changes_nothing(many: Path, tmp_path: Path, edgeprune: Any) -> None:
-    compressed(edgeprune, many, tmp_path / "without", "--ratio", "0.25")
-    found = compressed(edgeprune, many, tmp_path / "with", "--ratio", "0.25", "--max-time", "2h")
-    assert about(found, "--max-time") == []
-    for name in WEIGHTS:
-        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
 
 
 def test_rank_has_them_too_and_what_it_wrote_is_taken_at_the_same_effort(

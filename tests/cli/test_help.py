@@ -123,7 +123,7 @@ def test_shell_completion_offers_commands_and_targets() -> None:
         (["comprss"], "error: No such command 'comprss'. Did you mean 'compress'"),
         (["compress", "x", "--ratoi", "1"], "error: No such option: --ratoi"),
         (["compress"], "error: Missing argument 'MODEL'"),
-        (["compress", "x", "--ratio", "a"], "error: Invalid value for '--ratio'"),
+        (["compress", "x", "--ratio", "a"], "error: ratio 'a' is not accepted: it is the share of the MACs"),
         (
             ["compress", "x", "--ratio", "1.5"],
             "error: ratio 1.5 is not accepted: it is the share of the MACs",

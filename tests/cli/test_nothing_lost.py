@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import DIGITS_DATA, DIGITS_MODEL, environment, leftovers, sentence, snapshot
+from small_project import (
+    DIGITS_DATA,
+    DIGITS_MODEL,
+    environment,
+    interruptible,
+    leftovers,
+    sentence,
+    snapshot,
+)
 
 from edgeprune.files import scratch_folder
 from edgeprune.outputs import staged_output, write_manifest
@@ -61,18 +69,18 @@ def test_a_limit_on_files_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> 
 
 
 STOPPED = """
-import os, signal, sys, time
+import signal, sys, threading, time
 from edgeprune.cli import entry
 from edgeprune.cli.session import Session
 
 def action():
     try:
         for name in sys.argv[1:]:
-            os.kill(os.getpid(), getattr(signal, name))
+            signal.pthread_kill(threading.main_thread().ident, getattr(signal, name))  # in this order
         time.sleep(0.2)
     finally:
         for name in sys.argv[1:]:
-            os.kill(os.getpid(), getattr(signal, name))
+            signal.pthread_kill(threading.main_thread().ident, getattr(signal, name))  # in this order
         time.sleep(0.2)
         print("cleaned up")
     return 0
@@ -93,7 +101,8 @@ def test_signals_end_a_run_as_ctrl_c_does_and_only_once(
     before: str, names: str, status: int, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "stopped.py").write_text(STOPPED)
-    done = shell(f"{before} {sys.executable} stopped.py {names}", tmp_path, tmp_path / "scratch")
+    with interruptible():
+        done = shell(f"{before} {sys.executable} stopped.py {names}", tmp_path, tmp_path / "scratch")
     assert (done.returncode, done.stdout, done.stderr) == (status, "cleaned up\n", said)
 
 

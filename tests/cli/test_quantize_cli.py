@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx_models import written
+from onnx_models import branches, written
 from small_project import DIGITS_DATA, DIGITS_MODEL, digits_network, sentence
 
 
@@ -172,9 +172,34 @@ def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
     assert f"Quantization: {precision}" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_activations_of_every_kind_are_in_8_bits_or_stay_in_32_with_their_reason(
+    edgeprune: Any, tmp_path: Path
+) -> None:
+    """Constant, nearly constant, denormal, tiny, whole, huge ones beside usual ones; then infinite ones."""
+    sizes = {"constant": 0.0, "near": 1e-8, "denormal": 1e-41, "tiny": 1e-25, "whole": 9.0, "huge": 3e37}
+    np.savez(
+        tmp_path / "noise.npz", images=np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    )
+    branches(tmp_path / "every.onnx", sizes, rounds="whole", biases={"constant": 2.5, "near": 1.0})
+    asked = ("--calibration", "noise.npz", "--mean", "0", "--std", "1", "--threads", "1")
+    done = edgeprune("quantize", "every.onnx", *asked, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["deviation"]["relative_error"] < 0.05
+    unscaled = found["details"]["unscaled"]
+    assert {name.split(".")[0] for name in unscaled} == {"denormal", "huge"}
+    assert all(reason in "".join(found["notes"]) for reason in unscaled.values())
+    assert found["details"]["nodes"]["Conv"] >= 9
+
+    branches(tmp_path / "infinite.onnx", {"infinite": 1e38})
+    ended = edgeprune("quantize", "infinite.onnx", *asked, cwd=tmp_path)
+    assert "has NaN or infinite values on the calibration images" in sentence(ended, 13)
+    assert not (tmp_path / "infinite-int8.onnx").exists()
+
+
 BUDGETED = (
     "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--max-images", "120",
-    "--threads", "1",
+    "--threads", "1", "--effort", "quick",
 )  # fmt: skip
 
 

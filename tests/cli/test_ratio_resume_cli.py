@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from small_project import environment, interrupted, sentence, snapshot
 
-SMALL = ("compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
+IN_ROUNDS = ("compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
+SMALL = (*IN_ROUNDS, "--effort", "quick")
 WEIGHTS = ("model.onnx", "weights.safetensors", "surgery.json")
 
 
@@ -41,20 +42,19 @@ def same_bytes(one: Path, two: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def straight(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Output of the command with more options, undisturbed."""
+    """Output of a command, undisturbed."""
     from small_project import run_forked
 
     base = tmp_path_factory.mktemp("straight")
     made: dict[tuple[str, ...], Path] = {}
 
-    def output(*more: str) -> Path:
-        if more not in made:
-            made[more] = base / f"{len(made)}"
-            asked = (*SMALL, *more, "-o", str(made[more]))
-            done = run_forked(*asked, cwd=project, scratch=base / "scratch")
+    def output(*asked: str) -> Path:
+        if asked not in made:
+            made[asked] = base / f"{len(made)}"
+            done = run_forked(*asked, "-o", str(made[asked]), cwd=project, scratch=base / "scratch")
             assert done.returncode == 0, done.stderr
-            assert not made[more].with_name(f"{made[more].name}.journal").exists()
-        return made[more]
+            assert not made[asked].with_name(f"{made[asked].name}.journal").exists()
+        return made[asked]
 
     return output
 
@@ -86,7 +86,7 @@ def test_ctrl_c_while_the_result_is_written_keeps_ranking_and_recovered_network(
     assert "info: the recovered network is on file" in resumed.stderr
     assert "info: rank\n" not in resumed.stderr
     assert not journal.exists()
-    assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))
+    assert same_bytes(tmp_path / "out", straight(*SMALL, "--ratio", "0.25"))
     assert snapshot(project) == before
 
 
@@ -98,13 +98,13 @@ def test_half_an_estimate_is_kept_when_the_run_is_killed(
     assert not (journal / "recovered.json").exists()
     resumed = edgeprune(*asked, "--resume", "-o", str(tmp_path / "out"))
     assert resumed.returncode == 0, resumed.stderr
-    assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))
+    assert same_bytes(tmp_path / "out", straight(*SMALL, "--ratio", "0.25"))
 
 
 def test_rounds_go_on_behind_the_last_one_that_was_ranked(
     project: Path, tmp_path: Path, edgeprune: Any, straight: Any
 ) -> None:
-    asked = (*SMALL, "--ratio", "0.5")
+    asked = (*IN_ROUNDS, "--ratio", "0.5")
     journal = killed(project, tmp_path, *asked, once="recovered-0.35.json")
     assert (journal / "ranking-0.35.json").exists()
     assert not (journal / "ranking-0.5.json").exists()
@@ -112,7 +112,7 @@ def test_rounds_go_on_behind_the_last_one_that_was_ranked(
     assert resumed.returncode == 0, resumed.stderr
     assert "info: the ranking for a cut of 35% is on file" in resumed.stderr
     assert "info: the recovered-0.35 network is on file" in resumed.stderr
-    assert same_bytes(tmp_path / "out", straight("--ratio", "0.5"))
+    assert same_bytes(tmp_path / "out", straight(*asked))
 
 
 def test_training_goes_on_from_the_recovered_network(
@@ -124,7 +124,7 @@ def test_training_goes_on_from_the_recovered_network(
     resumed = edgeprune(*SMALL, *more, "--resume", "-v", "-o", str(tmp_path / "out"))
     assert resumed.returncode == 0, resumed.stderr
     assert "info: the recovered network is on file" in resumed.stderr
-    assert same_bytes(tmp_path / "out", straight(*more))
+    assert same_bytes(tmp_path / "out", straight(*SMALL, *more))
 
 
 def test_a_trained_network_is_not_trained_again(
@@ -145,7 +145,7 @@ def test_a_trained_network_is_not_trained_again(
     resumed = edgeprune(*asked)
     assert resumed.returncode == 0, resumed.stderr
     assert "info: the fine-tuned network is on file" in resumed.stderr
-    assert same_bytes(tmp_path / "out", straight(*more))
+    assert same_bytes(tmp_path / "out", straight(*SMALL, *more))
 
 
 def test_a_run_that_is_stopped_before_anything_is_found_leaves_nothing(project: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_run_that_is_stopped_before_anything_is_found_leaves_nothing(project: 
 def test_nothing_to_resume_begins_anew(project: Path, tmp_path: Path, edgeprune: Any, straight: Any) -> None:
     done = edgeprune(*SMALL, "--ratio", "0.25", "--resume", "-o", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    assert same_bytes(tmp_path / "out", straight("--ratio", "0.25"))
+    assert same_bytes(tmp_path / "out", straight(*SMALL, "--ratio", "0.25"))
 
 
 def test_training_with_too_few_images_is_refused_before_anything_is_ranked(

@@ -138,7 +138,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageBatch]:
 def test_what_is_measured_decides(
     chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: bool
 ) -> None:
-    def ratio(_source: Path, path: Path, *, threads: int) -> float:
+    def ratio(_source: Path, path: Path, *, threads: int, timeout_s: float | None) -> float:
         return 1.0 + (-0.1 if faster else 0.1) * path.stem.count("8")
 
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
@@ -161,7 +161,7 @@ def test_a_mixture_that_is_not_faster_than_all_in_8_bits_side_by_side_is_not_tak
     """Figures of short measurements may favour a mixture; all in 8 bits is smaller."""
     path, images = chain
 
-    def ratio(first: Path, second: Path, *, threads: int) -> float:
+    def ratio(first: Path, second: Path, *, threads: int, timeout_s: float | None) -> float:
         if first != path:
             assert "-" not in first.stem
             return side_by_side
@@ -195,7 +195,7 @@ def test_what_the_drop_leaves_is_measured_and_not_taken_where_it_is_slower_than_
     """All in 8 bits is fast; with pieces back in 32 the changes of precision cost more than is gained."""
     path, images = chain
 
-    def ratio(_first: Path, second: Path, *, threads: int) -> float:
+    def ratio(_first: Path, second: Path, *, threads: int, timeout_s: float | None) -> float:
         return 0.7 if "-" not in second.stem else 1.1
 
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
@@ -216,7 +216,7 @@ def test_what_the_drop_leaves_is_taken_where_it_is_faster(
 ) -> None:
     path, images = chain
     monkeypatch.setattr(
-        mixed_precision, "quick_ratio", lambda _a, b, *, threads: 1.0 - 0.1 * b.stem.count("8")
+        mixed_precision, "quick_ratio", lambda _a, b, *, threads, timeout_s: 1.0 - 0.1 * b.stem.count("8")
     )
     monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
@@ -230,7 +230,7 @@ def test_the_best_of_many_short_measurements_is_measured_again(
     path, images = chain
     seen: list[str] = []
 
-    def ratio(_first: Path, second: Path, *, threads: int) -> float:
+    def ratio(_first: Path, second: Path, *, threads: int, timeout_s: float | None) -> float:
         seen.append(second.stem)
         return 0.97 if seen.count(second.stem) == 1 else 1.01
 

@@ -228,7 +228,9 @@ def test_large_images_run_a_few_at_a_time_and_small_ones_together(
     """Activations take many times the memory of images, so a batch is bounded by its bytes, too."""
     sizes: list[int] = []
 
-    def counted(session: object, name: str, chunk: np.ndarray, fixed: int | None) -> list[np.ndarray]:
+    def counted(
+        session: object, name: str, chunk: np.ndarray, fixed: int | None, timeout_s: float | None
+    ) -> list[np.ndarray]:
         sizes.append(len(chunk))
         return [session.run(None, {name: chunk})[0]]  # type: ignore[attr-defined]
 

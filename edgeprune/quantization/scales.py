@@ -1,0 +1,150 @@
+"""Which nodes have scales that 32-bit numbers hold; those that have none stay in 32 bits, with the reason.
+
+A scale is a step of the range over 255, or of the largest weight of a channel over 127. Below the smallest
+normal number onnxruntime takes 1 instead, which makes zeros of all values; products of scales that leave the
+range of 32 bits make zeros or infinities of all results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from edgeprune.artifacts.quantization import IntegerFormat
+from edgeprune.quantization.equalization import transposed
+from edgeprune.quantization.floating import FloatModel, is_weighted
+from edgeprune.quantization.ranges import LEVELS, Range, with_zero
+from edgeprune.rounding import SMALLEST_SCALE, steps_of
+
+LARGEST_SPAN = float(np.finfo(np.float32).max) / 2
+"""Half of what a float holds, since rounding may go beyond the end of the range."""
+_LARGEST_SCALE = float(np.finfo(np.float32).max)
+_READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
+_MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unscaled:
+    """What 8-bit scales cannot serve: nodes with the reason, and weights with small channels cleared.
+
+    Those channels add less than half a step to any output, so that nothing is lost.
+    """
+
+    nodes: dict[str, str]
+    cleared: dict[str, NDArray[np.float32]]
+
+
+def fault_of_range(found: Range) -> str | None:
+    """Why 8 bits cannot hold such a range; ``None`` where they can. Where all is 0 any scale will do."""
+    low, high = with_zero(found)
+    span = high - low
+    if not span < LARGEST_SPAN:
+        return f"values from {low:.1e} to {high:.1e}, whose rounding leaves the range of 32-bit numbers"
+    if 0.0 < span / (LEVELS - 1) < SMALLEST_SCALE:
+        return f"values from {low:.1e} to {high:.1e}, whose steps are below the smallest normal 32-bit number"
+    return None
+
+
+def unscaled(
+    model: FloatModel, ranges: Mapping[str, Range], form: IntegerFormat, kept_float: frozenset[str]
+) -> Unscaled:
+    """Nodes, other than those that stay in 32 bits anyway, without scales for what they read and give."""
+    nodes: dict[str, str] = {}
+    cleared: dict[str, NDArray[np.float32]] = {}
+    used = model.uses()
+    for node in model.proto.graph.node:
+        if node.name in kept_float:
+            continue
+        reason = next(_faults(node, model, ranges), None)
+        if reason is None and is_weighted(node, model):
+            name = node.input[1]
+            weak, reason = _weak_channels(node, model, ranges, form)
+            if reason is None and weak.any() and used[name] == 1:
+                kept = np.moveaxis(model.weights[name].copy(), _axis(node, model), 0)
+                kept[weak] = 0
+                cleared[name] = np.moveaxis(kept, 0, _axis(node, model))
+        if reason is not None:
+            nodes[node.name] = reason
+    return Unscaled(nodes=nodes, cleared=cleared)
+
+
+def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> Iterator[str]:
+    """What is wrong with the ranges of tensors that a node reads and gives, and with products of scales."""
+    scales = []
+    for position, name in enumerate((*node.input, *node.output)):
+        found = ranges.get(name)
+        if found is None and _is_data(node, position) and name in model.weights:
+            values = model.weights[name]
+            found = (float(values.min()), float(values.max())) if values.size else None
+        if found is None:
+            continue
+        reason = fault_of_range(found)
+        if reason is not None:
+            yield f"{name} has {reason}"
+        if position < min(2, len(node.input)):
+            scales.append(_scale(found))
+    if node.op_type in _MULTIPLIES and len(scales) == 2 and not _fits(scales[0] * scales[1]):
+        yield (
+            f"the steps of {node.input[0]} and {node.input[1]} have the product {scales[0] * scales[1]:.1e}, "
+            "which is no normal 32-bit number"
+        )
+
+
+def _is_data(node: NodeProto, position: int) -> bool:
+    """Whether a constant there is quantized by its own range: no weight, no bias, no size or bound."""
+    if node.op_type not in _READS_CONSTANTS or position >= len(node.input):
+        return False
+    return position == 0 or node.op_type in ("Add", "Mul", "Concat")
+
+
+def _weak_channels(
+    node: NodeProto, model: FloatModel, ranges: Mapping[str, Range], form: IntegerFormat
+) -> tuple[NDArray[np.bool_], str | None]:
+    """Output channels whose scale is too small, and what is wrong with them where they matter."""
+    name = node.input[1]
+    rows = np.moveaxis(model.weights[name].astype(np.float64), _axis(node, model), 0)
+    rows = np.abs(rows.reshape(len(rows), -1))
+    largest = rows.max(axis=1) if rows.size else np.zeros(len(rows))
+    given, read = ranges.get(node.output[0]), ranges.get(node.input[0])
+    step = 1.0 if read is None else _scale(read)
+    scales = largest / steps_of(form)
+    if (scales * step > _LARGEST_SCALE).any():
+        return np.zeros(len(rows), bool), (
+            f"the steps of {node.input[0]} and of the weight {name} have a product beyond 32-bit numbers"
+        )
+    weak = (largest > 0) & (np.minimum(scales, scales * step) < SMALLEST_SCALE)
+    if not weak.any():
+        return weak, None
+    reach = max(map(abs, read)) if read is not None else np.inf
+    change = float((rows.sum(axis=1)[weak] * reach).max())
+    if given is not None and change <= _scale(given) / 2 and max(map(abs, given)) > 0:
+        return weak, None
+    return weak, (
+        f"the weight {name} has a channel of values up to {float(largest[weak].max()):.1e}, whose steps are "
+        "below the smallest normal 32-bit number, alone or times those of what it reads"
+    )
+
+
+def _axis(node: NodeProto, model: FloatModel) -> int:
+    """Of the output channels in a weight, of which each has a scale."""
+    if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and not transposed(node)):
+        return 1
+    if node.op_type == "MatMul":
+        return model.weights[node.input[1]].ndim - 1
+    return 0
+
+
+def _scale(found: Range) -> float:
+    """Of a range; 1 as onnxruntime takes it where all is 0."""
+    low, high = with_zero(found)
+    return (high - low) / (LEVELS - 1) if high > low else 1.0
+
+
+def _fits(scale: float) -> bool:
+    return SMALLEST_SCALE <= scale <= _LARGEST_SCALE

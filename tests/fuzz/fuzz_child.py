@@ -1,0 +1,42 @@
+"""What runs in the forked child itself; imports little, since every case pays for it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+CPU_LIMIT_S = 60
+
+
+def own_group() -> None:
+    """Make it a group of its own, so that all of it can be killed, with the usual Ctrl-C."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def limited() -> None:
+    """The same, with an end to its processor time and no dump of its memory."""
+    own_group()
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ["TERM"] = "xterm-256color"
+
+
+def apply(arguments: Sequence[str]) -> int:
+    """``apply_surgery`` as a command: the module of networks, recipe, weights, and what to check against."""
+    from small_project import networks
+
+    from edgeprune import apply_surgery
+    from edgeprune.cli import entry
+    from edgeprune.cli.session import Session
+
+    def action() -> int:
+        nets, recipe, weights, *check = arguments
+        module = networks(Path(nets).parent).small().eval()
+        apply_surgery(module, recipe, weights, check_against=check[0] if check else None)
+        return 0
+
+    return entry._guarded(action, Session())

@@ -1,0 +1,106 @@
+"""Valid tiny files of every input format, which the fuzzer changes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import torch
+from small_project import CHECKOUT, fork_command, make_project, run_forked
+
+MODEL = ("small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
+"""With what the runs below begin, in the folder of the seeds."""
+RATIO_RUN = ("--threads", "1", "--effort", "quick", "--target", "rpi4", "--ratio", "0.25")
+SEARCH = (
+    "--threads",
+    "1",
+    "--effort",
+    "quick",
+    "--target",
+    "rpi4",
+    "--max-size",
+    "4000B",
+    "--width-quantum",
+    "1",
+)
+CONFIG = """\
+calibration = "grey.npz"
+target = "rpi4"
+ratio = 0.25
+arch = "nets.py:small"
+input-shape = [1, 8, 8]
+seed = 3
+threads = 1
+
+[preprocessing]
+mean = [0.5]
+std = [0.25]
+channel-order = "rgb"
+"""
+CARD = """\
+name = "own"
+description = "a card"
+resize = 8
+crop = 8
+mean = [0.5]
+std = [0.25]
+channel_order = "rgb"
+"""
+
+
+def make_seeds(folder: Path) -> Path:
+    """Fill ``folder`` once, whoever comes first; others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            _fill(folder)
+            (folder / "ready").touch()
+    return folder
+
+
+def _fill(folder: Path) -> None:
+    make_project(folder)
+    torch.save(torch.load(folder / "small.pt"), folder / "old.pt", _use_new_zipfile_serialization=False)
+    target = (CHECKOUT / "targets" / "rpi4.toml").read_text().replace('"rpi4"', '"own"')
+    (folder / "target.toml").write_text(target)
+    (folder / "card.toml").write_text(CARD)
+    (folder / "edgeprune.txt").write_text(CONFIG)  # under its own name every command would read it
+    _made(
+        folder,
+        "rank",
+        *MODEL,
+        "--threads",
+        "1",
+        "--criterion",
+        "l1",
+        "--criterion",
+        "hybrid",
+        "-o",
+        "ranking",
+    )
+    _made(folder, "compress", *MODEL, *SEARCH, "-o", "search")
+    shutil.copy(folder / "search" / "model.onnx", folder / "model.onnx")
+    _stopped(folder, "compress", *MODEL, *RATIO_RUN, "-o", "stopped")
+
+
+def _made(folder: Path, *arguments: str) -> None:
+    done = run_forked(*arguments, cwd=folder, scratch=folder / "scratch")
+    assert done.returncode == 0, done.stderr
+
+
+def _stopped(folder: Path, *arguments: str) -> None:
+    """A run that is killed once its recovered network is on file; leaves ``stopped.journal``."""
+    scratch = folder / "scratch"
+    process = fork_command(
+        *arguments, cwd=folder, scratch=scratch, streams=(scratch / "stdout", scratch / "stderr")
+    )
+    while process.is_alive() and not (folder / "stopped.journal" / "recovered.json").exists():
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
