@@ -13,6 +13,7 @@ from typing import IO
 
 from edgeprune._zips import DAMAGE
 from edgeprune.errors import ModelLoadError
+from edgeprune.showing import first_few
 
 _HEAD_BYTES = 4096
 _GLOBALS_SHOWN = 3
@@ -181,6 +182,4 @@ _HARMLESS = re.compile(
 def foreign_globals_text(path: Path) -> str:
     """The first few classes or functions that a pickle would run, for an error message."""
     foreign = [name for name in pickled_globals(path) if not _HARMLESS.fullmatch(name)]
-    shown = ", ".join(foreign[:_GLOBALS_SHOWN])
-    more = len(foreign) - _GLOBALS_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+    return first_few(foreign, _GLOBALS_SHOWN)

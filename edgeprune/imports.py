@@ -64,8 +64,7 @@ class UserFunction:
             except Exception as reason:
                 given = "the network to train" if arguments else "no arguments"
                 raise self._error(
-                    f"{self._told} raised {_named(reason)} ({first_line(raised_in(reason))}); "
-                    f"it is called with {given} and has to work that way"
+                    f"{self._told} raised {told(reason)}; it is called with {given} and has to work that way"
                 ) from reason
 
     @contextlib.contextmanager
@@ -97,8 +96,9 @@ def _import_module(location: str, spec: str, *, what: str, error: type[Edgeprune
     except EdgepruneError:
         raise
     except Exception as reason:
+        raised = raised_in(reason)
         raise error(
-            f"{what} {spec!r} cannot be imported ({_named(reason)}: {first_line(raised_in(reason))}); "
+            f"{what} {spec!r} cannot be imported ({type(raised).__name__}: {first_line(raised)}); "
             "give package.module:function of an importable module, or path/to/file.py:function"
         ) from reason
 
@@ -179,10 +179,6 @@ class UserCodeEndedError(Exception):
 def raised_in(reason: BaseException) -> BaseException:
     """What code of the user raised in a block of :func:`ended_in_the_open`."""
     return (reason.__cause__ or reason) if isinstance(reason, UserCodeEndedError) else reason
-
-
-def _named(reason: BaseException) -> str:
-    return type(raised_in(reason)).__name__
 
 
 def ended_by(reason: BaseException) -> str:

@@ -195,7 +195,6 @@ HELD_OUT = Shares(
 )
 RUN_TIMEOUT_S = 60.0
 """Of a single run of a model of somebody else: a hundred times what a large network takes."""
-TIMEOUT = Shares(least=0.0, most=1e13, open=True, what="seconds for a single run of the model")
 TOLERANCE = Shares(
     least=0.0, most=1e6, open=True, what="the largest error of an output over the largest output that passes"
 )

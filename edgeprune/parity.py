@@ -22,13 +22,11 @@ from edgeprune.artifacts.report import (
 )
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
-from edgeprune.imports import first_line
-from edgeprune.running import TooLongError, open_session, run_session
+from edgeprune.running import in_a_sentence, open_session, run_session
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))
 """Types of tensors that can be compared."""
-_REASON_LENGTH = 300
 _BYTES_AT_ONCE = 4 * 2**20
 """Of images that are run at once: six of 224 pixels."""
 
@@ -62,7 +60,14 @@ def run_onnx(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised and told
-    try:
+
+    def failed(reason: str) -> str:
+        return (
+            f"onnxruntime could not run {path.name} ({reason}); accepted is an ONNX file for the CPU "
+            "provider with one float32 image input."
+        )
+
+    with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_session(path, options, timeout_s=timeout_s)
         declared = _only_input(session)
         size = declared.shape[0] if declared.shape else None
@@ -72,13 +77,6 @@ def run_onnx(
             for chunk in torch.split(images, fixed or _at_once(images, batch))
         ]
         outputs = [np.concatenate(p) for p in zip(*parts, strict=True)]
-    except TooLongError as error:
-        raise ProfileError(f"{path.name}: {error}") from error
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise ProfileError(
-            f"onnxruntime could not run {path.name} ({first_line(error, _REASON_LENGTH)}); accepted is an "
-            "ONNX file for the CPU provider with one float32 image input."
-        ) from error
     if not all(output.size for output in outputs):
         raise ProfileError(
             f"{path.name} gives no values for these images; give a file whose outputs have some"

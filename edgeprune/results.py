@@ -18,6 +18,9 @@ from edgeprune.artifacts.quantization import (
 )
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow, TensorDeviation
 from edgeprune.reporting.tables import TerminalTable
+from edgeprune.showing import first_few
+
+_NAMES_IN_CELL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,10 @@ class Inspection:
         groups = TerminalTable("group", "channels", "produced by", "enter", title="Coupled groups")
         for found in self.groups:
             groups.add_row(
-                found.group, str(found.channels), _shorten(found.layers), _shorten(found.consumers)
+                found.group,
+                str(found.channels),
+                first_few(found.layers, _NAMES_IN_CELL),
+                first_few(found.consumers, _NAMES_IN_CELL),
             )
         parts: list[RenderableType] = [head, layers, groups]
         if self.unruled_ops:
@@ -73,11 +79,6 @@ class Inspection:
         if self.graph is not None:
             parts.append(Text(f"drawing of the coupled groups: {self.graph}"))
         return Group(*parts)
-
-
-def _shorten(names: tuple[str, ...], limit: int = 4) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 @dataclass(frozen=True, kw_only=True)

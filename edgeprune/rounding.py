@@ -14,6 +14,8 @@ from edgeprune.attributes import get_attribute
 _STEPS, _REDUCED_STEPS = 127, 64
 """Of a symmetric weight on either side, as onnxruntime rounds them."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""What a 32-bit number holds."""
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """The smallest normal number: for a scale below it onnxruntime takes 1, which makes zeros of the values."""
 

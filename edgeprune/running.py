@@ -9,14 +9,19 @@ left behind, and ends with the process.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import onnxruntime
 
+from edgeprune.errors import EdgepruneError
+from edgeprune.imports import first_line
+
+_REASON_LENGTH = 300
 _LOOK_S = 0.1
 """Waiting without end would be deaf to Ctrl-C on Windows."""
 _GRACE_S = 2.0
@@ -26,6 +31,25 @@ Result = TypeVar("Result")
 
 class TooLongError(Exception):
     """A limit on time was exceeded; the text begins a sentence's reason."""
+
+
+@contextlib.contextmanager
+def in_a_sentence(
+    error: type[EdgepruneError], sentence: Callable[[str], str], *, name: str = ""
+) -> Iterator[None]:
+    """Whatever onnxruntime raises becomes what ``sentence`` makes of its reason; limits on time have theirs.
+
+    Raises:
+        EdgepruneError: of class ``error``; on a limit behind ``name``, that of the file.
+    """
+    try:
+        yield
+    except EdgepruneError:
+        raise
+    except TooLongError as reason:
+        raise error(f"{name}: {reason}" if name else str(reason)) from reason
+    except Exception as reason:  # onnxruntime's own exceptions share no base but Exception
+        raise error(sentence(first_line(reason, _REASON_LENGTH))) from reason
 
 
 def open_session(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -47,6 +48,12 @@ def shown_sentence(text: str) -> str:
 def without_middle(text: str, *, head: int, tail: int) -> str:
     """The first and the last characters of a text, with dots for what is between."""
     return f"{text[:head]}...{text[-tail:]}"
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """``a, b and 3 more``; all of them where there are no more than ``most``."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def in_short(value: Any, limit: int = 60) -> str:

@@ -34,7 +34,7 @@ def profile(
         ProfileError: a file cannot be loaded or run by onnxruntime, or not in time.
     """
     limits.THREADS.check("--threads", threads)
-    limits.TIMEOUT.check("timeout_s", timeout_s)
+    limits.TIME_S.check("timeout_s", timeout_s)
     limits.BATCH_SIZE.check("--batch-size", batch_size)
     limits.SEED.check("--seed", seed)
     return profile_onnx(
@@ -76,7 +76,7 @@ def verify(
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
     limits.THREADS.check("--threads", threads)
-    limits.TIMEOUT.check("timeout_s", timeout_s)
+    limits.TIME_S.check("timeout_s", timeout_s)
     limits.SEED.check("--seed", seed)
     limits.IMAGES.check("--max-images", max_images)
     limits.TOLERANCE.check("--tolerance", tolerance)
@@ -135,7 +135,7 @@ def quantize(
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
     limits.THREADS.check("--threads", threads)
-    limits.TIMEOUT.check("timeout_s", timeout_s)
+    limits.TIME_S.check("timeout_s", timeout_s)
     limits.SEED.check("--seed", seed)
     limits.IMAGES.check("--max-images", max_images)
     limits.HELD_OUT.check("--held-out", held_out_fraction)

@@ -17,7 +17,7 @@ from edgeprune.limits import MOST_INPUT_VALUES
 from edgeprune.loading.tensors import check_finite, check_tensors
 from edgeprune.loading.weights import read_safetensors
 from edgeprune.reading import UnreadableError, read_json
-from edgeprune.showing import in_short
+from edgeprune.showing import first_few, in_short
 
 READABLE_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 _SHOWN = 3
@@ -41,8 +41,7 @@ class Recipe:
 
 def listed(names: Sequence[str], *, quoted: bool = True) -> str:
     """The first few names and how many more."""
-    shown = ", ".join(repr(n) if quoted else n for n in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    return first_few([repr(name) for name in names] if quoted else names, _SHOWN)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from edgeprune.calibration.pixels import check_values, from_pil
 from edgeprune.calibration.source import ImageSource, RawImage
 from edgeprune.errors import CalibrationError
+from edgeprune.showing import first_few
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """File names that count as images, in any case."""
@@ -72,9 +73,7 @@ def _images(files: Iterable[Path]) -> list[Path]:
 
 
 def _shown(files: list[Path], folder: Path) -> str:
-    names = [repr(str(p.relative_to(folder))) for p in files[:_NAMES_SHOWN]]
-    more = len(files) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")
+    return first_few([repr(str(p.relative_to(folder))) for p in files], _NAMES_SHOWN)
 
 
 def _left_out(files: Iterable[Path], folder: Path) -> list[str]:

@@ -14,15 +14,8 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import (
-    PreprocessingOptions,
-    check_ratio,
-    parse_budget,
-    parse_duration,
-    parse_finetune,
-    parse_input_shape,
-    read_ratio,
-)
+from edgeprune.config import PreprocessingOptions, check_ratio, parse_input_shape, read_ratio
+from edgeprune.quantities import parse_budget, parse_duration, parse_finetune
 from edgeprune.showing import for_people
 
 

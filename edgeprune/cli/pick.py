@@ -9,8 +9,8 @@ import typer
 
 from edgeprune.cli import options as opt
 from edgeprune.cli.session import begin, show, show_json
-from edgeprune.config import parse_budget
 from edgeprune.errors import UsageError
+from edgeprune.quantities import parse_budget
 from edgeprune.showing import for_people
 
 Searched = Annotated[

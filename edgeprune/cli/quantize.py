@@ -11,7 +11,8 @@ from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, parse_duration, parse_points
+from edgeprune.config import PreprocessingOptions
+from edgeprune.quantities import parse_duration, parse_points
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The 32-bit ONNX file to quantize.")]

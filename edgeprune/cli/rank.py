@@ -17,13 +17,12 @@ from edgeprune.config import (
     check_players,
     check_ratio,
     check_recover_at,
-    parse_bytes,
-    parse_duration,
     parse_input_shape,
     read_ratio,
     read_share,
 )
 from edgeprune.criteria.registry import DEFAULT
+from edgeprune.quantities import parse_bytes, parse_duration
 from edgeprune.showing import for_people
 
 Criteria = Annotated[

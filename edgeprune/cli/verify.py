@@ -11,7 +11,8 @@ from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, parse_duration
+from edgeprune.config import PreprocessingOptions
+from edgeprune.quantities import parse_duration
 from edgeprune.showing import for_people
 
 First = Annotated[

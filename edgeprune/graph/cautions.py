@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgeprune.fx import op_name
+from edgeprune.showing import first_few
 
 _MOST_NAMES = 3
 
@@ -65,8 +66,7 @@ def _arguments(node: Node) -> Iterator[tuple[str, Any]]:
 
 
 def _names(nodes: list[Node]) -> str:
-    more = f" and {len(nodes) - _MOST_NAMES} more" if len(nodes) > _MOST_NAMES else ""
-    return ", ".join(map(_name, nodes[:_MOST_NAMES])) + more
+    return first_few([_name(node) for node in nodes], _MOST_NAMES)
 
 
 def _name(node: Node) -> str:

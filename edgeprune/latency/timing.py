@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.host import machine_description
-from edgeprune.imports import first_line
 from edgeprune.onnx_files import require_onnx
 from edgeprune.progress import task
-from edgeprune.running import TooLongError, open_session, run_session
+from edgeprune.running import in_a_sentence, open_session, run_session
 
-_REASON_LENGTH = 300
 _SLOW_S = 1.0
 MIN_WARMUP = 3
 MIN_PAIRS = 100
@@ -216,29 +214,22 @@ def open_runner(
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
+
+    def failed(reason: str) -> str:
+        return f"{path.name}: onnxruntime cannot load or run it ({reason}); give a valid ONNX file"
+
+    with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_session(path, options, timeout_s=timeout_s)
         feeds = _feeds(session, path.name, batch_size, np.random.default_rng(seed))
         began = time.monotonic()
         run_session(session, None, feeds, timeout_s=timeout_s)
         slow = time.monotonic() - began > _SLOW_S
-    except ProfileError:
-        raise
-    except TooLongError as error:
-        raise ProfileError(f"{path.name}: {error}") from error
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise ProfileError(
-            f"{path.name}: onnxruntime cannot load or run it ({first_line(error, _REASON_LENGTH)}); give a "
-            "valid ONNX file"
-        ) from error
     if not slow or timeout_s is None:
         return lambda: session.run(None, feeds)
 
     def guarded() -> object:
-        try:
+        with in_a_sentence(ProfileError, failed, name=path.name):
             return run_session(session, None, feeds, timeout_s=timeout_s)
-        except TooLongError as error:
-            raise ProfileError(f"{path.name}: {error}") from error
 
     return guarded
 

@@ -16,7 +16,7 @@ from edgeprune.errors import ModelLoadError
 from edgeprune.imports import ended_in_the_open, first_line, importable, user_code
 from edgeprune.loading.tensors import check_conversion
 from edgeprune.loading.weights import read_safetensors
-from edgeprune.showing import in_short, shown_in_cell
+from edgeprune.showing import first_few, in_short, shown_in_cell
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 _AVERAGED_WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
@@ -208,8 +208,7 @@ def _all_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _listed(items: list[str]) -> str:
-    more = len(items) - _LISTED
-    return ", ".join(map(shown_in_cell, items[:_LISTED])) + (f" and {more} more" if more > 0 else "")
+    return first_few([shown_in_cell(item) for item in items], _LISTED)
 
 
 def _shape(tensor: Tensor) -> str:

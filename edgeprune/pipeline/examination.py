@@ -85,7 +85,7 @@ def profile_onnx(
     described = load_target(target)
     paths = [path] + ([] if baseline is None else [baseline])
     for each in paths:
-        read_onnx(each, ProfileError)
+        read_onnx(each, ProfileError, external_data=False)
         # Whether it runs at all, before anything is told of it.
         open_runner(each, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
     found = [

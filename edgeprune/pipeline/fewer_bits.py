@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -28,6 +27,7 @@ from edgeprune.pipeline.tracing import first_apart, inner_deviations, traced_onn
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.halves import quantize_halves
 from edgeprune.quantization.integers import quantize_integers
+from edgeprune.showing import first_few
 from edgeprune.targets import TargetProfile
 
 _LOG = logging.getLogger("edgeprune.quantization")
@@ -166,7 +166,7 @@ def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, 
         "nothing from 16-bit arithmetic, so only the file is smaller"
     ]
     if details.kept_float:
-        found.append(f"beyond the range of 16 bits and stored in 32: {_few(details.kept_float)}")
+        found.append(f"beyond the range of 16 bits and stored in 32: {first_few(details.kept_float, _SHOWN)}")
     return tuple(found)
 
 
@@ -175,14 +175,9 @@ def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
     names: dict[str, list[str]] = {}
     for node, reason in details.unscaled.items():
         names.setdefault(reason, []).append(node)
-    found = [f"{_few(nodes)} in 32 bits: {reason}" for reason, nodes in names.items()]
+    found = [f"{first_few(nodes, _SHOWN)} in 32 bits: {reason}" for reason, nodes in names.items()]
     more = len(found) - _SHOWN
     return (*found[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:

@@ -16,10 +16,9 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune import parity, progress
 from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
-from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
 from edgeprune.quantization.equalization import equalized_tensors
-from edgeprune.running import TooLongError, run_session
+from edgeprune.running import in_a_sentence, run_session
 from edgeprune.tapping import tapped_session
 
 AT_ONCE = 8
@@ -114,8 +113,14 @@ def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> 
 
     sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
 
+    def failed(reason: str) -> str:
+        return (
+            f"onnxruntime cannot give the inner tensors of {path.name} ({reason}); accepted is an ONNX file "
+            "for its CPU provider"
+        )
+
     def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
-        try:
+        with in_a_sentence(ProfileError, failed, name=path.name):
             if wanted not in sessions:
                 taps = tuple(rounded.get(name, name) for name in wanted)
                 sessions[wanted] = tapped_session(proto, taps, threads, timeout_s=timeout_s)
@@ -124,13 +129,6 @@ def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> 
             found = run_session(
                 session, [rounded.get(name, name) for name in wanted], feed, timeout_s=timeout_s
             )
-        except TooLongError as error:
-            raise ProfileError(f"{path.name}: {error}") from error
-        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-            raise ProfileError(
-                f"onnxruntime cannot give the inner tensors of {path.name} ({first_line(error)}); accepted "
-                "is an ONNX file for its CPU provider"
-            ) from error
         return {name: value for name, value in zip(wanted, found, strict=True) if _is_numbers(value)}
 
     return Traced(

@@ -15,9 +15,7 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.quantization.equalization import groups_of, transposed
 from edgeprune.quantization.floating import FloatModel, is_weighted
 from edgeprune.quantization.observing import ChannelValues
-from edgeprune.rounding import rounded
-
-_LARGEST = float(np.finfo(np.float32).max)
+from edgeprune.rounding import LARGEST, rounded
 
 FloatArray = NDArray[np.float64]
 
@@ -35,10 +33,10 @@ def correct_biases(
             continue
         means = values[node.input[0]].mean
         error = _mean_error(node, model.weights[node.input[1]].astype(np.float64), means, form)
-        if (
-            error is not None
-            and np.abs(corrected := model.weights[bias] - error).max(initial=0.0) <= _LARGEST
-        ):
+        if error is None:
+            continue
+        corrected = model.weights[bias] - error
+        if np.abs(corrected).max(initial=0.0) <= LARGEST:
             new[bias] = corrected.astype(np.float32)
     return model.replaced(new), len(new)
 

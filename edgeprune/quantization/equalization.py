@@ -17,11 +17,11 @@ from onnx import ModelProto, NodeProto
 
 from edgeprune.quantization.floating import FloatModel, is_weighted
 from edgeprune.quantization.observing import ChannelValues
+from edgeprune.rounding import LARGEST, SMALLEST_SCALE
 
 ROUNDS = 3
 """Layers in a row share factors: what one pair changes, the next one sees."""
 _MOST = 1e4
-_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _NEGLIGIBLE = 1e-10
 _NOTE = "edgeprune.equalized"
 
@@ -54,7 +54,7 @@ def equalize(
             scaled = _scaled(constants, pair, factors)
             passed = {name: values[name].scaled(1 / factors) for name in pair.between}
             held = all(_stays_held(constants[name], value) for name, value in scaled.items())
-            if held and all(max(map(abs, found.range)) <= _LARGEST for found in passed.values()):
+            if held and all(max(map(abs, found.range)) <= LARGEST for found in passed.values()):
                 constants.update(scaled)
                 values.update(passed)
     changed = {n for p in pairs for n in (*p.first.input[1:3], p.second.input[1])}
@@ -186,6 +186,6 @@ def _scaled(constants: dict[str, FloatArray], pair: Pair, factors: FloatArray) -
 def _stays_held(before: FloatArray, after: FloatArray) -> bool:
     """Whether 32-bit numbers hold the scaled values as well; the least beside the largest do not matter."""
     size = np.abs(before)
-    counted = size >= max(_SMALLEST, _NEGLIGIBLE * float(size.max(initial=0.0)))
+    counted = size >= max(SMALLEST_SCALE, _NEGLIGIBLE * float(size.max(initial=0.0)))
     scaled = np.abs(after)
-    return bool((scaled <= _LARGEST).all() and (scaled[counted] >= _SMALLEST).all())
+    return bool((scaled <= LARGEST).all() and (scaled[counted] >= SMALLEST_SCALE).all())

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.errors import QuantizationError
-from edgeprune.imports import first_line
 from edgeprune.onnx_files import read_onnx
-from edgeprune.running import TooLongError, within
+from edgeprune.running import in_a_sentence, within
 
-_REASON_LENGTH = 300
 MIN_OPSET = 13
 """From here on QuantizeLinear takes a scale for each channel."""
 
@@ -97,16 +95,13 @@ def load_float(path: Path, *, timeout_s: float | None = None) -> FloatModel:
     proto = read_onnx(path, QuantizationError)
     _check_form(proto, path.name)
     name, shape = _input_of(proto, path.name)
-    try:
+
+    def failed(reason: str) -> str:
+        return f"{path.name} could not be simplified ({reason}); accepted is a valid ONNX file"
+
+    with in_a_sentence(QuantizationError, failed, name=path.name):
         simplified, _ = within(lambda: onnxsim.simplify(proto), timeout_s, what="calculating its constants")
         inferred = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
-    except TooLongError as error:
-        raise QuantizationError(f"{path.name}: {error}") from error
-    except Exception as error:
-        raise QuantizationError(
-            f"{path.name} could not be simplified ({first_line(error, _REASON_LENGTH)}); accepted is a valid "
-            "ONNX file"
-        ) from error
     _name_nodes(inferred)
     found = FloatModel(proto=inferred, input_name=name, input_shape=shape)
     if not any(is_weighted(node, found) for node in inferred.graph.node):

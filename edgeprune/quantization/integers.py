@@ -147,7 +147,8 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
         QuantizationError: onnxruntime cannot quantize it.
     """
     served = unscaled(found.model, found.ranges, found.form, kept_float)
-    without = {name: why for name, why in served.nodes.items() if name in _quantizable(found.model)}
+    quantizable = _quantizable(found.model)
+    without = {name: why for name, why in served.nodes.items() if name in quantizable}
     asked, kept_float = kept_float, kept_float | served.nodes.keys()
     model, ranges, layers = found.model.replaced(served.cleared), found.ranges, 0
     if found.corrected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,16 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeprune.errors import QuantizationError
-from edgeprune.imports import first_line
 from edgeprune.quantization.floating import FloatModel, bytes_per_image
-from edgeprune.running import TooLongError, run_session
+from edgeprune.running import in_a_sentence, run_session
 from edgeprune.tapping import tapped_session
 
 BINS = 2048
 MEMORY_LIMIT_BYTES = 64 * 2**20
 _MOST_AT_ONCE = 32
 _COUNTED_AT_ONCE = 2**16
-_REASON_LENGTH = 300
 
 FloatArray = NDArray[np.float64]
 Advance = Callable[[int], None]
@@ -179,15 +178,8 @@ def _given(
     timeout_s: float | None,
 ) -> list[NDArray[np.float32]]:
     """Values of the activations on a batch, each of the shape that the file tells."""
-    try:
+    with _told("run"):
         outputs = iter(run_session(session, wanted, {model.input_name: batch}, timeout_s=timeout_s))
-    except TooLongError as error:
-        raise QuantizationError(str(error)) from error
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise QuantizationError(
-            f"onnxruntime cannot run the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
-            "for its CPU provider"
-        ) from error
     given = [batch if name == model.input_name else np.asarray(next(outputs)) for name in names]
     for name, value in zip(names, given, strict=True):
         if value.shape[1:] != model.shapes[name] or not value.size:
@@ -202,15 +194,15 @@ def _session(
     model: FloatModel, names: list[str], threads: int, timeout_s: float | None
 ) -> onnxruntime.InferenceSession:
     """Of the model with these activations as outputs."""
-    try:
+    with _told("load"):
         return tapped_session(model.proto, names, threads, timeout_s=timeout_s)
-    except TooLongError as error:
-        raise QuantizationError(str(error)) from error
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise QuantizationError(
-            f"onnxruntime cannot load the model ({first_line(error, _REASON_LENGTH)}); accepted are models "
-            "for its CPU provider"
-        ) from error
+
+
+def _told(doing: str) -> AbstractContextManager[None]:
+    def sentence(reason: str) -> str:
+        return f"onnxruntime cannot {doing} the model ({reason}); accepted are models for its CPU provider"
+
+    return in_a_sentence(QuantizationError, sentence)
 
 
 def _check_finite(found: dict[str, ChannelValues]) -> None:

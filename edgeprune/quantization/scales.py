@@ -18,11 +18,10 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.quantization.equalization import transposed
 from edgeprune.quantization.floating import FloatModel, is_weighted
 from edgeprune.quantization.ranges import LEVELS, Range, with_zero
-from edgeprune.rounding import SMALLEST_SCALE, steps_of
+from edgeprune.rounding import LARGEST, SMALLEST_SCALE, steps_of
 
-LARGEST_SPAN = float(np.finfo(np.float32).max) / 2
+LARGEST_SPAN = LARGEST / 2
 """Half of what a float holds, since rounding may go beyond the end of the range."""
-_LARGEST_SCALE = float(np.finfo(np.float32).max)
 _READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
 
@@ -114,7 +113,7 @@ def _weak_channels(
     given, read = ranges.get(node.output[0]), ranges.get(node.input[0])
     step = 1.0 if read is None else _scale(read)
     scales = largest / steps_of(form)
-    if (scales * step > _LARGEST_SCALE).any():
+    if (scales * step > LARGEST).any():
         return np.zeros(len(rows), bool), (
             f"the steps of {node.input[0]} and of the weight {name} have a product beyond 32-bit numbers"
         )
@@ -147,4 +146,4 @@ def _scale(found: Range) -> float:
 
 
 def _fits(scale: float) -> bool:
-    return SMALLEST_SCALE <= scale <= _LARGEST_SCALE
+    return SMALLEST_SCALE <= scale <= LARGEST

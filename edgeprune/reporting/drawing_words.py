@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from edgeprune.reporting.drawing_facts import Facts, GroupFacts, LayerFacts, Share
 from edgeprune.reporting.formatting import format_macs
-from edgeprune.showing import shown
+from edgeprune.showing import first_few, shown
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAMES_IN_TOOLTIP = 12
@@ -46,8 +46,7 @@ def keep_start(text: str, length: int) -> str:
 
 def listed(names: Sequence[str], limit: int = _NAMES_IN_TOOLTIP) -> str:
     """Names with commas, the first few of many."""
-    few = ", ".join(names[:limit])
-    return few if len(names) <= limit else f"{few} and {len(names) - limit} more"
+    return first_few(names, limit)
 
 
 def listed_within(names: Sequence[str], length: int) -> str:

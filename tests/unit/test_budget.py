@@ -13,9 +13,9 @@ from synthetic_report import synthetic_budget
 
 from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.latency import LatencyRatio, Provenance
-from edgeprune.config import parse_latency, parse_points
 from edgeprune.errors import UsageError
 from edgeprune.pipeline.budget_aims import Aims, binding_limit, budget_used, exceeded_limits, slower_again
+from edgeprune.quantities import parse_latency, parse_points
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.artifacts.choices import Finetune
-from edgeprune.config import parse_finetune
 from edgeprune.errors import UsageError
+from edgeprune.quantities import parse_finetune
 from edgeprune.recovery.augmentation import pasted, varied
 from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill
 

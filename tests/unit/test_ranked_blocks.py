@@ -13,9 +13,9 @@ from rich.console import Console
 from test_ranking_report import made_up
 
 from edgeprune.artifacts.report import AccuracyKind
-from edgeprune.config import parse_bytes
 from edgeprune.errors import UsageError
 from edgeprune.pipeline.ranked_blocks import _effort
+from edgeprune.quantities import parse_bytes
 from edgeprune.reporting.ranking_blocks import blocks_figure, blocks_to_csv
 from edgeprune.reporting.ranking_facts import BlockRanking, BlockScore
 from edgeprune.reporting.ranking_files import figure_files
