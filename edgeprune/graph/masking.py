@@ -62,6 +62,7 @@ class ChannelReconstruction(nn.Module):
         self._outside = torch.empty(0, dtype=torch.long)
         self._estimate = torch.empty(0, len(covariance))
         self._direction = torch.eye(len(covariance))
+        self.keeps_own_part = False
         self.own_part = torch.empty(0)
 
     def set_coalition(self, present: Tensor) -> None:
@@ -104,8 +105,8 @@ class ChannelReconstruction(nn.Module):
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by.
 
-        Where gradients are wanted, ``own_part`` then is what each channel alone can tell (rows, channels,
-        positions).
+        Where gradients and ``keeps_own_part`` are wanted, ``own_part`` then is what each channel alone can
+        tell (rows, channels, positions).
         """
         places = (self.batch.dim, self.dim)
         shape = value.movedim(places, (0, 1)).shape
@@ -115,8 +116,10 @@ class ChannelReconstruction(nn.Module):
             rebuilt = centred.index_copy(1, self._outside, self._estimate @ centred)
         if torch.is_grad_enabled():
             weights = rows_of_images(masks.index_select(1, self.players), self.batch).unsqueeze(2)
-            self.own_part = self._direction @ centred.detach()
-            rebuilt = rebuilt + self.own_part * weights
+            own_part = self._direction @ centred.detach()
+            rebuilt = rebuilt + own_part * weights
+            if self.keeps_own_part:
+                self.own_part = own_part
         rebuilt = rebuilt + self.mean[:, None]
         return rebuilt.reshape(shape).movedim((0, 1), places)
 

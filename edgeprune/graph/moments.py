@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,13 @@ from edgeprune.graph.masking import ChannelReconstruction
 from edgeprune.graph.membership import Membership
 from edgeprune.shapley.quadratic import QuadraticPlace
 
-Projection = Callable[[NDArray[np.bool_], NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
-"""Coalition (n,), images (b,) -> a random projection of their outputs, summed, and the masks (b, n + 1)."""
+Projection = Callable[
+    [NDArray[np.bool_], NDArray[np.int64], np.random.Generator], Iterable[tuple[Tensor, Tensor]]
+]
+"""Coalition (n,), images (b,) -> a random projection of their outputs, summed, and the masks (b, n + 1).
+
+One pair a part of the images, computed as it is asked for.
+"""
 
 
 class SecondMoments:
@@ -49,14 +54,21 @@ class SecondMoments:
 
     def add(self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Gather one backward pass at ``coalition`` (n,) over ``images`` (b,)."""
+        powers = [_Powers(len(p.players)) for p in self._points]
         with self._watching() as seen, torch.enable_grad():
-            total, masks = self._project(coalition, images, rng)
-            passed = [seen[place] for place in range(len(self._points))]
-            gradients = torch.autograd.grad(total, (masks, *passed))
+            for total, masks in self._project(coalition, images, rng):
+                self._add_part(total, masks, seen, powers)
+                seen.clear()
+        for place, power in enumerate(powers):
+            self._modelled[place] += power.modelled()
+        self._images += len(images)
+
+    def _add_part(self, total: Tensor, masks: Tensor, seen: dict[int, Tensor], powers: list[_Powers]) -> None:
+        passed = [seen[place] for place in range(len(self._points))]
+        gradients = torch.autograd.grad(total, (masks, *passed))
         self._squares += gradients[0][:, :-1].double().square().sum(0).numpy()
         for place, gradient in enumerate(gradients[1:]):
-            self._gather(place, gradient)
-        self._images += len(images)
+            self._gather(place, gradient, powers[place])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that was gathered, for :meth:`restore`."""
@@ -112,23 +124,45 @@ class SecondMoments:
             return hook
 
         hooks = [p.register_forward_hook(keep(i)) for i, p in enumerate(self._points)]
+        for point in self._points:
+            point.keeps_own_part = True
         try:
             yield seen
         finally:
             for hook in hooks:
                 hook.remove()
+            for point in self._points:
+                point.keeps_own_part, point.own_part = False, torch.empty(0)
 
-    def _gather(self, place: int, gradient: Tensor) -> None:
+    def _gather(self, place: int, gradient: Tensor, powers: _Powers) -> None:
         point = self._points[place]
-        error = point.own_part
+        error, point.own_part = point.own_part, torch.empty(0)
         along = point.by_channel(gradient)
         flat = along.transpose(0, 1).flatten(1)
         self._metric[place] += (flat @ flat.T).double()
         rows = (along * error).sum(2)
         per_image = rows.reshape(point.batch.outer, -1, point.batch.inner, rows.shape[1]).sum((0, 2))
         self._exact[place] += per_image.double().square().sum(0).numpy()
-        power = along.square().sum((0, 2)).double()
-        self._modelled[place] += (power * error.square().mean((0, 2)).double()).numpy()
+        powers.add(along, error)
+
+
+class _Powers:
+    """Of the gradients and of the errors of one place, over a batch that comes in parts."""
+
+    def __init__(self, channels: int) -> None:
+        self._gradients = torch.zeros(channels, dtype=torch.float64)
+        self._errors = torch.zeros(channels, dtype=torch.float64)
+        self._positions = 0
+
+    def add(self, gradients: Tensor, errors: Tensor) -> None:
+        """Count a part, both (rows, channels, positions)."""
+        self._gradients += gradients.square().sum((0, 2)).double()
+        self._errors += errors.square().sum((0, 2)).double()
+        self._positions += errors.shape[0] * errors.shape[2]
+
+    def modelled(self) -> NDArray[np.float64]:
+        """Squares (c,) as if errors were independent of gradients."""
+        return np.asarray((self._gradients * self._errors / max(1, self._positions)).numpy())
 
 
 def _ratios(exact: NDArray[np.float64], modelled: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -107,8 +107,9 @@ class _Place(nn.Module):
         return channels
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Mean (C,) and covariance (C, C), shrunk."""
-        sums = self._sums
+        """Mean (C,) and covariance (C, C), shrunk; once, at the end."""
+        # Let go of: the graph that watches refers to itself, so its C x C sums would wait for the collector.
+        sums, self._sums = self._sums, None
         assert sums is not None
         shift, products = sums.first / sums.images, sums.products / sums.images
         covariance = products - shift[:, None] * shift

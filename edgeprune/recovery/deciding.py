@@ -19,10 +19,15 @@ from edgeprune.recovery.least_squares import NormalEquations, predicted
 
 RowReader = Callable[[], Iterable[Rows]]
 
+_NUMBERS_AT_ONCE = 2**23
+"""Weights of candidates that are judged by one product."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """Weights (groups, d, o) and bias (groups, o), how they came about, and their error on deciding images.
+
+    Weights have the precision of the network: of 4,000 inputs and 512 outputs there may be thirty candidates.
 
     ``ridge`` is ``None`` for what was not solved for, ``changed`` false for the layer as it was. The error is
     squared and relative to the target's power, behind the activation where there is one.
@@ -74,7 +79,7 @@ def decide(problem: LayerProblem, equations: NormalEquations) -> Choice:
     before = Candidate(weights=problem.before[0], bias=problem.before[1], changed=False)
     starts = [
         Candidate(
-            weights=w.double(),
+            weights=w,
             bias=equations.bias(w.double(), problem.intercept),
             repaired=problem.repairable,
         )
@@ -119,6 +124,7 @@ def _solved(
             weights, bias = system.solve(
                 start.weights, ridge=ridge, intercept=problem.intercept, metric=metric
             )
+            weights = weights.to(start.weights.dtype)
             found.append(Candidate(weights=weights, bias=bias, ridge=ridge, metric=metric, repaired=repaired))
     return found
 
@@ -150,17 +156,43 @@ def _judged(problem: LayerProblem, candidates: Sequence[Candidate]) -> list[Cand
         return []
     squares = [0.0] * len(candidates)
     power = _Power()
-    weights = torch.cat([problem.stored(c.weights.double()) for c in candidates], dim=2)
-    bias = torch.cat([c.bias.double() for c in candidates], dim=1)
+    stacks: list[_Stack] = []
     seen = _identity if problem.activation is None else problem.activation.cut
     for rows in problem.deciding():
+        stacks = stacks or _stacks(problem, candidates, rows.inputs.dtype)
         wanted = seen(rows.target)
         power.add(wanted)
-        told = predicted(rows.inputs, weights, bias)
-        for number, output in enumerate(torch.chunk(told, len(candidates), dim=2)):
-            squares[number] += float((seen(rows.summed(output)) - wanted).double().square().sum())
+        for stack in stacks:
+            told = predicted(rows.inputs, stack.weights, stack.bias)
+            for number, output in enumerate(torch.chunk(told, stack.count, dim=2), stack.first):
+                squares[number] += float((seen(rows.summed(output)) - wanted).double().square().sum())
     scale = power.about_mean()
     return [replace(c, error=s / scale) for c, s in zip(candidates, squares, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stack:
+    """Weights of some candidates side by side, as they will be stored, from the number ``first`` on."""
+
+    first: int
+    count: int
+    weights: Tensor
+    bias: Tensor
+
+
+def _stacks(problem: LayerProblem, candidates: Sequence[Candidate], dtype: torch.dtype) -> list[_Stack]:
+    """All candidates: many small ones in a stack, large ones alone, so that nothing large is copied."""
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, candidates[0].weights.numel()))
+    return [
+        _Stack(
+            first=first,
+            count=len(some),
+            weights=torch.cat([problem.stored(c.weights).to(dtype) for c in some], dim=2),
+            bias=torch.cat([c.bias.to(dtype) for c in some], dim=1),
+        )
+        for first in range(0, len(candidates), at_once)
+        for some in (candidates[first : first + at_once],)
+    ]
 
 
 def _identity(x: Tensor) -> Tensor:

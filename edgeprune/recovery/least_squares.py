@@ -66,12 +66,13 @@ class NormalEquations:
     def _moments(self, intercept: bool) -> tuple[Tensor, Tensor]:
         """Second moments (X'X, X'T): about the means where a bias is fitted, else about zero."""
         x, t = self._x / self.rows, self._t / self.rows
-        xx = self._xx / self.rows - x.unsqueeze(2) * x.unsqueeze(1)
-        xt = self._xt / self.rows - x.unsqueeze(2) * t.unsqueeze(1)
+        xx, xt = self._xx / self.rows, self._xt / self.rows
+        xx.baddbmm_(x.unsqueeze(2), x.unsqueeze(1), alpha=-1.0)
+        xt.baddbmm_(x.unsqueeze(2), t.unsqueeze(1), alpha=-1.0)
         if not intercept:
             mean_x, mean_t = self._x_origin + x, self._t_origin + t
-            xx = xx + mean_x.unsqueeze(2) * mean_x.unsqueeze(1)
-            xt = xt + mean_x.unsqueeze(2) * mean_t.unsqueeze(1)
+            xx.baddbmm_(mean_x.unsqueeze(2), mean_x.unsqueeze(1))
+            xt.baddbmm_(mean_x.unsqueeze(2), mean_t.unsqueeze(1))
         return xx, xt
 
     def solve(
@@ -84,17 +85,21 @@ class NormalEquations:
         Raises:
             ArithmeticError: values that are no numbers.
         """
+        # In place: with 4,000 unknowns, such as of 3x3 kernels over 450 channels, each matrix is 128 MB.
         xx, xt = self._moments(intercept)
-        variance = torch.diagonal(xx, dim1=1, dim2=2).mean(dim=1)
+        diagonal = torch.diagonal(xx, dim1=1, dim2=2)
+        variance = diagonal.mean(dim=1)
         square = variance + (self._x_origin.double() + self._x / self.rows).square().mean(dim=1)
         weight = torch.maximum(ridge * variance, _ROUNDING * square).clamp_min(1e-12)
-        eye = torch.eye(xx.shape[1], dtype=torch.float64)
-        pull = weight[:, None, None] * eye
+        start = start.double()
         if metric is not None:
-            least = (_LEAST_PULL * variance).clamp_min(1e-12)[:, None, None]
-            pull = pull @ (metric / torch.diagonal(metric).mean().clamp_min(1e-12)) + least * eye
-        factor = _factor(xx + pull)
-        solved = torch.cholesky_solve(xt + pull @ start.double(), factor)
+            pull = (weight / torch.diagonal(metric).mean().clamp_min(1e-12))[:, None, None] * metric
+            xx.add_(pull)
+            xt.baddbmm_(pull, start)
+            weight = (_LEAST_PULL * variance).clamp_min(1e-12)
+        xt.add_(weight[:, None, None] * start)
+        diagonal.add_(weight[:, None])
+        solved = torch.cholesky_solve(xt, _factor(xx))
         return solved, self.bias(solved, intercept)
 
     def bias(self, weights: Tensor, intercept: bool) -> Tensor:
