@@ -33,7 +33,7 @@ def _saved_bytes(run: Callable[[], Tensor]) -> int:
         if tensor.layout is torch.strided:
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
-        # Not the tensor itself: where it is a result of the operation, the two would hold each other for ever.
+        # Not the tensor itself: where it is a result of the operation, the two would hold each other.
         return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -22,6 +22,9 @@ from edgeprune.shapley.game import BoolArray, FloatArray, IndexArray
 STEPS = 128
 """Most rounds of an elimination."""
 
+_COMPACT_AT = 0.8
+"""Share of the positions that are still present at which the matrices are cut down to those."""
+
 RIDGE = 1e-3
 """Added to the covariance, relative to its mean diagonal."""
 
@@ -117,6 +120,7 @@ class _Downdate:
         self._positions: list[NDArray[np.int64]] = [np.flatnonzero(place.players == p) for p in players]
         self._single = all(len(p) <= 1 for p in self._positions)
         self._first = np.array([p[0] if len(p) else -1 for p in self._positions])
+        self._present = np.ones(len(place.players), dtype=bool)
 
     def prices(self) -> FloatArray:
         """What the leaving of each player (n,) would add; 0 where it has no position here or has left."""
@@ -142,13 +146,30 @@ class _Downdate:
         shares = np.linalg.solve(self._inverse[block], self._inverse[positions]).T
         crossing, own = self._cross[:, positions].copy(), self._cross[block].copy()
         cost = float(np.trace(np.linalg.solve(self._inverse[block], own)))
-        mixed = shares @ crossing.T
-        self._cross += shares @ own @ shares.T - mixed - mixed.T
+        half = shares @ (crossing.T - 0.5 * own @ shares.T)
+        self._cross -= half
+        self._cross -= half.T
         self._inverse -= shares @ self._inverse[positions]
+        self._leave(players, positions)
+        return cost
+
+    def _leave(self, players: IndexArray, positions: IndexArray) -> None:
+        """Set what is left of them to zero; once they are many, keep the others only: a third of the work."""
+        for player in players.tolist():
+            self._positions[player] = np.empty(0, dtype=np.int64)
+            self._first[player] = -1
+        self._present[positions] = False
         for matrix in (self._cross, self._inverse):
             matrix[positions] = 0.0
             matrix[:, positions] = 0.0
-        return cost
+        kept = np.flatnonzero(self._present)
+        if not len(kept) or len(kept) > _COMPACT_AT * len(self._present):
+            return
+        self._cross, self._inverse = self._cross[np.ix_(kept, kept)], self._inverse[np.ix_(kept, kept)]
+        moved = np.cumsum(self._present) - 1
+        self._positions = [moved[p] for p in self._positions]
+        self._first = np.where(self._first >= 0, moved[self._first], -1)
+        self._present = self._present[kept]
 
 
 def _divided(total: float, prices: FloatArray) -> list[float]:
