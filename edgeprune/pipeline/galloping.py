@@ -12,7 +12,11 @@ LEAST_CUT = 0.01
 
 
 class Gallop:
-    """Cuts to try, between nothing and ``most``: doubled while they hold, halved between then."""
+    """Cuts to try, between nothing and ``most``: doubled while they hold, halved between then.
+
+    Where none held, the least cut that is worth a file comes last: most networks have channels that nothing
+    depends on.
+    """
 
     def __init__(self, most: float) -> None:
         self._most = most
@@ -23,6 +27,8 @@ class Gallop:
     @property
     def settled(self) -> bool:
         """Whether what is left to find out is too little to build for."""
+        if self._failed and self._good == 0.0 and self.next == LEAST_CUT:
+            return self._bad <= LEAST_CUT
         return min(self.next - self._good, self._bad - self.next) < LEAST_CUT
 
     def found(self, holds: bool) -> None:
@@ -32,6 +38,8 @@ class Gallop:
         else:
             self._bad, self._failed = self.next, True
         halfway = (self._good + self._bad) / 2
+        if self._good == 0.0 and halfway - LEAST_CUT < LEAST_CUT / 4:
+            halfway = LEAST_CUT
         self.next = halfway if self._failed else min(2 * self._good, halfway)
 
 

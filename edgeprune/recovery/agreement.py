@@ -17,6 +17,8 @@ _AT_ONCE = 16
 _SOME = 8
 """Images that may decide by their mean alone."""
 _TEMPERATURE = 2.0
+_ROUNDING = 1e-6
+"""A divergence or relative error that single precision may leave of two networks that compute the same."""
 
 
 def is_classifier(outputs: list[Tensor]) -> bool:
@@ -103,6 +105,11 @@ def in_words(decision: NetworkDecision) -> str:
     figures = f"{decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}, {sure}"
     if decision.taken:
         return f"{decision.step} helped on {decision.images} images that it was not fitted to ({figures})"
+    if decision.measure is not DecisionMeasure.CHANGED_ANSWERS and decision.before < _ROUNDING:
+        return (
+            f"{decision.step} had nothing to gain: on {decision.images} images that it was not fitted to, "
+            f"the network before it computes what the original does ({figures}); that one is delivered"
+        )
     return (
         f"{decision.step} did not help on {decision.images} images that it was not fitted to ({figures}), so "
         "the network before it is delivered; give more images or a smaller cut"

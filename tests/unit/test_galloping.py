@@ -29,7 +29,18 @@ def tried(spare: float, most: float, *, candidates: int = CANDIDATES, least_plan
 
 
 def test_a_network_that_can_spare_nothing_is_asked_for_ever_less() -> None:
-    assert tried(0.0, 0.9) == pytest.approx([0.15, 0.075, 0.0375, 0.01875])
+    assert tried(0.0, 0.9) == pytest.approx([0.15, 0.075, 0.0375, 0.01875, LEAST_CUT])
+
+
+@given(most=st.floats(0.021, 1.0), share=st.floats(0.0, 1.0))
+def test_the_least_cut_comes_last_where_nothing_else_held_and_only_then(most: float, share: float) -> None:
+    spare = share * most
+    cuts = tried(spare, most, candidates=100)
+    held = [c for c in cuts if c <= spare]
+    assert len(set(cuts)) == len(cuts)
+    if not held or held == [LEAST_CUT]:
+        assert cuts[-1] == LEAST_CUT
+    assert spare < LEAST_CUT or held
 
 
 def test_a_network_that_can_spare_a_third_is_cut_deeper_first_and_then_bisected() -> None:
@@ -73,7 +84,8 @@ def test_cuts_are_few_apart_from_each_other_and_no_deeper_than_what_held_allows(
     for cut in cuts:
         assert cut <= max(FIRST_CUT, 2 * held + 1e-12)
         held = max(held, cut if cut <= spare else 0.0)
-    steps = [b - a for a, b in itertools.pairwise(sorted([0.0, *cuts, most]))]
+    searched = [c for c in cuts if c != LEAST_CUT]  # the least one comes last, where none of these held
+    steps = [b - a for a, b in itertools.pairwise(sorted([0.0, *searched, most]))]
     assert all(step >= LEAST_CUT - 1e-12 for step in steps) or not cuts
     # Had it gone on until nothing was left to find out, it would have ended next to the deepest that holds.
     if cuts:

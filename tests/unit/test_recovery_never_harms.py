@@ -11,7 +11,7 @@ from test_recovery import Trial, trial
 from torch import Tensor, nn
 
 from edgeprune.artifacts.pruning import DecisionMeasure
-from edgeprune.recovery.agreement import decide_between
+from edgeprune.recovery.agreement import decide_between, in_words
 from edgeprune.recovery.distillation import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 
@@ -198,3 +198,14 @@ def test_nothing_that_changes_nothing_is_taken_for_an_improvement():
     found = decide_between("recovery", [original], [original], [original])
     assert not found.taken
     assert not found.beyond_chance
+
+
+def test_channels_that_nothing_depends_on_leave_nothing_to_gain():
+    scores = torch.randn(20, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(20, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    free = decide_between("recovery", [scores], [scores + 1e-6 * noise], [scores + 1e-4 * noise])
+    assert not free.taken
+    assert "nothing to gain" in in_words(free)
+    harmed = decide_between("recovery", [scores], [scores + 0.1 * noise], [scores + 2.0 * noise])
+    assert not harmed.taken
+    assert "did not help" in in_words(harmed)
