@@ -28,12 +28,15 @@ from edgeprune.graph.canonical import drop_assertions, four_dimensional_attentio
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
+from edgeprune.graph.plain_names import unwritable_names
 from edgeprune.graph.values import check_values, constant_notes
 from edgeprune.imports import ended_in_the_open, first_line, user_code
 from edgeprune.quiet import quiet_logging, quiet_streams
+from edgeprune.showing import first_few
 
 _log = logging.getLogger("edgeprune.graph.capture")
 _CHECK_BATCH = 3
+_NAMES = 3
 _REASON_LENGTH = 300
 _TOLERANCE = 1e-4
 _FIXED_BATCH = re.compile(r"^\s*batch = (\d+)\s*$", re.MULTILINE)
@@ -56,6 +59,7 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
             graph disagrees.
     """
     shapes = input_shapes(input_shape)
+    _check_names(module)
     generator = torch.Generator().manual_seed(0)
     examples = random_inputs(shapes, 2, generator)
     outputs = _run_once(module, examples)
@@ -81,6 +85,16 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     return CapturedModel(
         graph_module=graph_module, input_shapes=shapes, num_parameters=parameters, notes=notes
     )
+
+
+def _check_names(module: nn.Module) -> None:
+    if names := unwritable_names(module):
+        told = first_few([repr(name) for name in names], _NAMES)
+        raise CaptureError(
+            f"the model has layers whose names torch cannot write into Python ({told}); accepted are names "
+            "without double quotes, backslashes and letters that Python takes for others, none of them a "
+            "keyword: rename the layers, and the keys of their weights with them"
+        )
 
 
 def export_program(

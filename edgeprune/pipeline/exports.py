@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from edgeprune import exporting
 from edgeprune.graph.capture import export_program
+from edgeprune.graph.plain_names import with_plain_names
 from edgeprune.graph.surgery import surgery_recipe
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 
@@ -28,7 +29,7 @@ def write_onnx(
     """Export to ``path`` by way of the folder ``work``; the program, and what the simplifier had to say."""
     size = run.options.batch_size
     example = torch.zeros((size or 2, *prepared.captured.input_shape))
-    program = export_program(module, example, dynamic_batch=size is None)
+    program = export_program(with_plain_names(module), example, dynamic_batch=size is None)
     exporting.export_onnx(program, exported_path(path, work))
     return program, exporting.simplify_onnx(exported_path(path, work), path)
 
