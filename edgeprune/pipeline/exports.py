@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from edgeprune import exporting
 from edgeprune.graph.capture import export_program
-from edgeprune.graph.surgery import surgery_recipe
+from edgeprune.graph.surgery import own_state, surgery_recipe
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 
 SURGERY_WITH_BLOCKS = "1.3"
@@ -40,7 +40,9 @@ def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: 
     if base.dropped:
         recipe["schema_version"] = SURGERY_WITH_BLOCKS
         recipe["dropped_blocks"] = [block.name for block in base.dropped]
-    state = {**prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
-    left_out = prepared.captured.graph_module.state_dict().keys() - base.captured.graph_module.state_dict()
+    before = own_state(prepared.captured, prepared.captured.graph_module.state_dict())
+    left_out = before.keys() - own_state(base.captured, base.captured.graph_module.state_dict())
+    final = own_state(base.captured, pruned.final.state_dict())
+    state = {**prepared.loaded.module.state_dict(), **final}
     state = {name: value for name, value in state.items() if name not in left_out}
     exporting.save_surgery(recipe, state, folder)
