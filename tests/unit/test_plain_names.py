@@ -156,7 +156,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sources
 
 
-@pytest.mark.parametrize("names", batched([*CHOSEN, *drawn(32)]), ids=lambda names: ascii(names[0])[:20])
+@pytest.mark.parametrize("names", batched([*CHOSEN, *drawn(16)]), ids=lambda names: ascii(names[0])[:20])
 def test_a_run_on_any_names_is_read_back_and_replayed(
     names: tuple[str, ...], tmp_path: Path, generated: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
