@@ -22,6 +22,7 @@ from edgeprune.errors import CaptureError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.fx import op_name
 from edgeprune.garbage import collection_paused
+from edgeprune.plain_names import plain_module_name
 from edgeprune.quiet import quiet_loggers, quiet_streams
 
 _log = logging.getLogger("edgeprune.exporting")
@@ -63,6 +64,8 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
 
 _ORIGINS = ("from_node", "stack_trace")
 """Where torch keeps how a node came about."""
+_MODULES = "nn_module_stack"
+"""Where it keeps the modules that a node is from, inner ones last."""
 _UNFUSED = 1e-30
 """Stands for the zero of a padding before max pooling."""
 
@@ -145,6 +148,8 @@ def _name_batch(model: onnx.ModelProto) -> None:
 def save_program(program: ExportedProgram, path: Path) -> None:
     """Write the program as ``.pt2``; the same program gives the same bytes: its nodes forget their origins.
 
+    Names in it are plain (:mod:`edgeprune.plain_names`), as its reader and torch itself need them.
+
     It is put together in memory: torch's own writer ends the process where the disk is full.
 
     Raises:
@@ -163,6 +168,11 @@ def _forget_origins(graph_module: GraphModule) -> None:
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             for told in _ORIGINS:
                 node.meta.pop(told, None)
+            if node.meta.get(_MODULES):
+                node.meta[_MODULES] = {
+                    plain_module_name(key): (plain_module_name(path), kind)
+                    for key, (path, kind) in node.meta[_MODULES].items()
+                }
 
 
 def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:

@@ -7,8 +7,9 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from edgeprune.errors import OutputError
 from edgeprune.ownership import hidden_name, owned_token, remove_abandoned
@@ -39,11 +40,20 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     Raises:
         OutputError: the folder does not exist or cannot be written.
     """
+    atomic_write(path, lambda stream: stream.write(data))
+
+
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """The same for content that ``write`` puts into a stream piece by piece.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+    """
     destination = Path(path)
     temporary = destination.with_name(hidden_name())
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(destination)

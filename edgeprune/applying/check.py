@@ -23,6 +23,7 @@ from edgeprune.errors import EdgepruneError, SurgeryError
 from edgeprune.fx import tensor_leaves
 from edgeprune.imports import ended_in_the_open, first_line, raised_in
 from edgeprune.loading.programs import program_input, program_module, read_program
+from edgeprune.plain_names import plain_name
 
 _log = logging.getLogger("edgeprune.applying")
 TOLERANCE = 1e-5
@@ -164,7 +165,7 @@ def _take_weights(trial: nn.Module, program: ExportedProgram) -> None:
     own = (trial.named_parameters(remove_duplicate=False), trial.named_buffers(remove_duplicate=False))
     with torch.no_grad():
         for name, value in itertools.chain(*own):
-            given = tensors.get(name)
+            given = tensors.get(plain_name(name))
             if isinstance(given, Tensor) and given.shape == value.shape:
                 value.copy_(given)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from edgeprune.applying.files import Recipe, listed, read_recipe, read_weights
 from edgeprune.errors import SurgeryError
 from edgeprune.imports import ended_in_the_open, first_line, raised_in
 from edgeprune.loading.tensors import check_conversion
+from edgeprune.plain_names import plain_name
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -68,7 +70,7 @@ def apply_surgery(
             or the class has a size in its Python code that the recipe cannot change.
         ModelLoadError: ``check_against`` is not a program that this version of torch can load.
     """
-    plan = read_recipe(Path(recipe))
+    plan = _for_names_of(model, read_recipe(Path(recipe)))
     program = _program_path(plan, check_against)
     _require_same_model(model, plan)
     pruned = _copy(model)
@@ -98,6 +100,27 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
+
+
+def _for_names_of(model: nn.Module, plan: Recipe) -> Recipe:
+    """The recipe for the model's own names, where it was made from a program, whose names are plain."""
+    own = _own_names(model)
+    return dataclasses.replace(
+        plan,
+        kept={own.get(name, name): dims for name, dims in plan.kept.items()},
+        shapes={own.get(name, name): shape for name, shape in plan.shapes.items()},
+        module_sizes={own.get(name, name): sizes for name, sizes in plan.module_sizes.items()},
+    )
+
+
+def _own_names(model: nn.Module) -> dict[str, str]:
+    """Plain name -> own name of tensors and modules whose names are others."""
+    names = dict.fromkeys((*named_tensors(model), *dict(model.named_modules())))
+    for path, module in model.named_modules():
+        attributes = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+        names.update(dict.fromkeys(f"{path}.{name}" if path else name for name in attributes))
+    plain = {plain_name(name): name for name in names}
+    return {given: name for given, name in plain.items() if given not in names}
 
 
 def _attribute(model: nn.Module, name: str) -> Tensor | None:
@@ -277,7 +300,8 @@ def layer_sizes(module: nn.Module, shape: torch.Size, groups: int) -> dict[str, 
 
 def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
     """Every tensor of the file into the model; all names and shapes are compared first."""
-    found = read_weights(path)
+    own = _own_names(model)
+    found = {own.get(name, name): value for name, value in read_weights(path).items()}
     tensors = named_tensors(model)
     targets: dict[int, str] = {}
     names = sorted(tensors, key=lambda n: (n not in plan.kept, n not in plan.shapes))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -50,14 +51,16 @@ class LoadedModel:
 class CapturedModel:
     """The functional ATen graph of a model, batch dimension dynamic, weights as attributes.
 
-    Parameter names in the graph are those of the user's own state_dict. ``notes`` say what a reader of
-    the model's figures must know, such as images of a batch that see each other.
+    Parameter names in the graph are those of the user's own state_dict but for those that no code can hold;
+    ``own_names`` says what these were. ``notes`` say what a reader of the model's figures must know, such as
+    images of a batch that see each other.
     """
 
     graph_module: GraphModule
     input_shapes: InputShapes
     num_parameters: int
     notes: tuple[str, ...] = ()
+    own_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> InputShape:

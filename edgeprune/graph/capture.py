@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,13 @@ from edgeprune.graph.canonical import drop_assertions, four_dimensional_attentio
 from edgeprune.graph.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
-from edgeprune.graph.plain_names import unwritable_names
 from edgeprune.graph.values import check_values, constant_notes
 from edgeprune.imports import ended_in_the_open, first_line, user_code
+from edgeprune.plain_names import NameFaultError, code_name, make_names_plain
 from edgeprune.quiet import quiet_logging, quiet_streams
-from edgeprune.showing import first_few
 
 _log = logging.getLogger("edgeprune.graph.capture")
 _CHECK_BATCH = 3
-_NAMES = 3
 _REASON_LENGTH = 300
 _TOLERANCE = 1e-4
 _FIXED_BATCH = re.compile(r"^\s*batch = (\d+)\s*$", re.MULTILINE)
@@ -59,12 +58,12 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
             graph disagrees.
     """
     shapes = input_shapes(input_shape)
-    _check_names(module)
     generator = torch.Generator().manual_seed(0)
     examples = random_inputs(shapes, 2, generator)
     outputs = _run_once(module, examples)
-    program = export_program(_with_flat_outputs(module, outputs), examples)
-    graph_module = _flatten_signature(program)
+    program, changed = _exported(_with_flat_outputs(module, outputs), examples, dynamic_batch=True)
+    names = {plain: code_name(own) for plain, own in changed.items()}
+    graph_module = _flatten_signature(program, names)
     drop_assertions(graph_module)
     fold_computed_weights(graph_module)
     unfold_heads(graph_module)
@@ -83,18 +82,12 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
         _log.warning(note)
     parameters = sum(p.numel() for p in graph_module.parameters())
     return CapturedModel(
-        graph_module=graph_module, input_shapes=shapes, num_parameters=parameters, notes=notes
+        graph_module=graph_module,
+        input_shapes=shapes,
+        num_parameters=parameters,
+        notes=notes,
+        own_names={names[plain]: own for plain, own in changed.items() if names[plain] != own},
     )
-
-
-def _check_names(module: nn.Module) -> None:
-    if names := unwritable_names(module):
-        told = first_few([repr(name) for name in names], _NAMES)
-        raise CaptureError(
-            f"the model has layers whose names torch cannot write into Python ({told}); accepted are names "
-            "without double quotes, backslashes and letters that Python takes for others, none of them a "
-            "keyword: rename the layers, and the keys of their weights with them"
-        )
 
 
 def export_program(
@@ -102,12 +95,19 @@ def export_program(
 ) -> Any:
     """Run ``torch.export`` and functionalise the result, keeping convolution, linear and the like whole.
 
-    ``example`` is one tensor (batch, ...) or one for each input.
+    ``example`` is one tensor (batch, ...) or one for each input. Names of tensors become plain.
 
     Raises:
         CaptureError: with the reason of ``torch.export`` in one line.
     """
     examples = (example,) if isinstance(example, Tensor) else example
+    return _exported(module, examples, dynamic_batch=dynamic_batch)[0]
+
+
+def _exported(
+    module: nn.Module, examples: tuple[Tensor, ...], *, dynamic_batch: bool
+) -> tuple[Any, dict[str, str]]:
+    """The program, and plain name -> own name of the tensors whose names are others."""
     try:
         with (
             quiet_logging(),
@@ -118,7 +118,10 @@ def export_program(
         ):
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
-            return program.run_decompositions({})
+            changed = make_names_plain(program)  # before torch makes code of them
+            return program.run_decompositions({}), changed
+    except NameFaultError as fault:
+        raise CaptureError(f"names of the model's tensors or modules cannot be written: {fault}") from fault
     except Exception as error:
         several = len(examples) > 1
         takes = "tensors of those shapes" if several else "one image tensor of that shape"
@@ -226,8 +229,11 @@ def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
     return flat
 
 
-def _flatten_signature(program: Any) -> GraphModule:
-    """A plain GraphModule: positional inputs, bare outputs, no guards and no dead code."""
+def _flatten_signature(program: Any, names: Mapping[str, str]) -> GraphModule:
+    """A plain GraphModule: positional inputs, bare outputs, no guards and no dead code.
+
+    ``names`` are those of its tensors that are not called as in the program.
+    """
     with quiet_streams():
         source = program.module(check_guards=False)
     root = nn.Module()
@@ -243,13 +249,18 @@ def _flatten_signature(program: Any) -> GraphModule:
     graph.eliminate_dead_code()
     for name, parameter in source.named_parameters(remove_duplicate=False):
         copied = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-        set_attribute(root, name, copied)
+        set_attribute(root, names.get(name, name), copied)
     for name, buffer in source.named_buffers(remove_duplicate=False):
-        set_attribute(root, name, buffer.detach().clone())
+        set_attribute(root, names.get(name, name), buffer.detach().clone())
     for node in graph.nodes:
-        if node.op == "get_attr" and not has_attribute(root, node.target):
-            value = copy.deepcopy(get_attribute(source, node.target))
-            set_attribute(root, node.target, value)
+        if node.op == "placeholder" and node.name.startswith("__"):
+            node.target = f"input{node.name}"
+            node._rename(node.target)
+        if node.op != "get_attr":
+            continue
+        given, node.target = node.target, names.get(node.target, node.target)
+        if not has_attribute(root, node.target):
+            set_attribute(root, node.target, copy.deepcopy(get_attribute(source, given)))
     graph_module = GraphModule(root, graph, class_name="CapturedGraph")
     graph_module.train(False)
     return graph_module

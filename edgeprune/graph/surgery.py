@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,12 +116,19 @@ def surgery_recipe(
             parameters.setdefault(name, {})[str(dim)] = keep.tolist()
     recipe: dict[str, Any] = {"schema_version": SURGERY_SCHEMA_VERSION, "kept_indices": parameters}
     if captured is not None:
-        state = captured.graph_module.state_dict()
+        own = captured.own_names
+        recipe["kept_indices"] = {own.get(name, name): dims for name, dims in parameters.items()}
+        state = own_state(captured, captured.graph_module.state_dict())
         shapes = [list(shape) for shape in captured.input_shapes]
         recipe.update({"input_shape": shapes[0]} if len(shapes) == 1 else {"input_shapes": shapes})
         recipe["original_shapes"] = {name: list(value.shape) for name, value in sorted(state.items())}
         recipe["module_sizes"] = _module_sizes(captured.graph_module, Sizes(coupling, gone))
     return recipe
+
+
+def own_state(captured: CapturedModel, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the captured graph, or of one made from it, under the names of the user's own model."""
+    return {captured.own_names.get(name, name): value for name, value in state.items()}
 
 
 def _module_sizes(graph_module: GraphModule, sizes: Sizes) -> dict[str, dict[str, list[int]]]:

@@ -15,8 +15,11 @@ from typing import Any
 from torch import nn
 
 from edgeprune.loading.program_operators import is_origin
+from edgeprune.plain_names import LONGEST_NAME
 
-_LONGEST_NAME = 1_000
+_LONGEST_NAME = LONGEST_NAME + 96
+"""Names of inputs are those of parameters with a little before."""
+
 _LONGEST_REMARK = 1_000_000
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DUNDER = re.compile(r"__.*__")

@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from edgeprune.errors import ModelLoadError
 from edgeprune.imports import ended_in_the_open, first_line
 from edgeprune.loading.program_archive import unsafe_part
+from edgeprune.plain_names import NameFaultError, make_names_plain
 from edgeprune.quiet import quiet_loggers, quiet_streams
 
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -49,6 +50,9 @@ def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] =
             ended_in_the_open(),
         ):
             program = torch.export.load(stream)
+            make_names_plain(program)
+    except NameFaultError as fault:
+        raise ModelLoadError(f"{name!r} has tensors whose names cannot be told apart: {fault}") from fault
     except pickle.UnpicklingError as error:
         raise _refused(name, "pickled objects") from error
     except Exception as error:

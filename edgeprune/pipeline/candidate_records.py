@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from edgeprune import records
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.codec import from_jsonable
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, RecoveryReport
 from edgeprune.artifacts.report import ParityFigure, QuantizationSection
 from edgeprune.errors import UsageError
-from edgeprune.reading import UnreadableError, read_json
+from edgeprune.reading import UnreadableError
 
 CANDIDATES_FOLDER = "candidates"
 RECORD_NAME = "candidate.json"
@@ -65,8 +66,13 @@ def read_baseline(path: Path) -> Baseline:
 
 def _read(kind: type[_Record], path: Path) -> _Record:
     try:
-        return from_jsonable(kind, read_json(path))
+        return from_jsonable(kind, records.read_record(path))
     except (UnreadableError, ValueError) as error:
-        raise UsageError(
-            f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
-        ) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> UsageError:
+    """What a user is told of a record that is none."""
+    return UsageError(
+        f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
+    )

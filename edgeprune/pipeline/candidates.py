@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,19 +12,22 @@ from pathlib import Path
 import safetensors.torch
 from torch.fx import GraphModule
 
+from edgeprune import records
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.errors import ModelLoadError, UsageError
-from edgeprune.files import atomic_write_bytes, atomic_write_text
+from edgeprune.files import atomic_write_bytes
 from edgeprune.loading.weights import put_weights
 from edgeprune.pipeline.candidate_records import (
     CANDIDATES_FOLDER,
     RECORD_NAME,
     Baseline,
     StoredCandidate,
+    damaged,
     read_baseline,
     read_record,
 )
 from edgeprune.pipeline.state import Pruned
+from edgeprune.reading import UnreadableError
 
 _RECOVERED_NAME = "recovered.safetensors"
 _FINETUNED_NAME = "finetuned.safetensors"
@@ -50,18 +52,23 @@ class CandidateStore:
     def keep_baseline(self, found: Baseline) -> None:
         """Write it down."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.folder / _BASELINE_NAME, json.dumps(to_jsonable(found), indent=1) + "\n")
+        records.write_record(self.folder / _BASELINE_NAME, to_jsonable(found), indent=1)
 
     def find(self, number: int) -> StoredCandidate | None:
         """The candidate of that number, if it is there.
 
         Raises:
-            UsageError: its record is damaged.
+            UsageError: its record or another of its files is damaged.
         """
         path = self._place(number) / RECORD_NAME
         if not path.exists():
             return None
-        return read_record(path)
+        found = read_record(path)
+        try:
+            records.check_files(path)
+        except UnreadableError as error:
+            raise damaged(path, error) from error
+        return found
 
     @contextmanager
     def building(self, number: int) -> Iterator[Path]:
@@ -119,9 +126,10 @@ def candidate_name(number: int) -> str:
 
 
 def write_record(found: StoredCandidate, pruned: Pruned, folder: Path) -> None:
-    """The record and the weights of one candidate, before and after training."""
+    """The weights of one candidate, before and after training, and the record of all in ``folder``."""
     for name, module in ((_RECOVERED_NAME, pruned.recovered), (_FINETUNED_NAME, pruned.finetuned)):
         if module is not None:
             state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
             atomic_write_bytes(folder / name, safetensors.torch.save(state))
-    atomic_write_text(folder / RECORD_NAME, json.dumps(to_jsonable(found), indent=1) + "\n")
+    files = tuple(sorted(path for path in folder.iterdir() if path.is_file()))
+    records.write_record(folder / RECORD_NAME, to_jsonable(found), files=files, indent=1)

@@ -10,8 +10,7 @@ from torch.fx import GraphModule
 
 from edgeprune import exporting
 from edgeprune.graph.capture import export_program
-from edgeprune.graph.plain_names import with_plain_names
-from edgeprune.graph.surgery import surgery_recipe
+from edgeprune.graph.surgery import own_state, surgery_recipe
 from edgeprune.pipeline.state import Planned, Prepared, Pruned, Run
 
 SURGERY_WITH_BLOCKS = "1.3"
@@ -29,7 +28,7 @@ def write_onnx(
     """Export to ``path`` by way of the folder ``work``; the program, and what the simplifier had to say."""
     size = run.options.batch_size
     example = torch.zeros((size or 2, *prepared.captured.input_shape))
-    program = export_program(with_plain_names(module), example, dynamic_batch=size is None)
+    program = export_program(module, example, dynamic_batch=size is None)
     exporting.export_onnx(program, exported_path(path, work))
     return program, exporting.simplify_onnx(exported_path(path, work), path)
 
@@ -41,7 +40,9 @@ def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: 
     if base.dropped:
         recipe["schema_version"] = SURGERY_WITH_BLOCKS
         recipe["dropped_blocks"] = [block.name for block in base.dropped]
-    state = {**prepared.loaded.module.state_dict(), **pruned.final.state_dict()}
-    left_out = prepared.captured.graph_module.state_dict().keys() - base.captured.graph_module.state_dict()
+    before = own_state(prepared.captured, prepared.captured.graph_module.state_dict())
+    left_out = before.keys() - own_state(base.captured, base.captured.graph_module.state_dict())
+    final = own_state(base.captured, pruned.final.state_dict())
+    state = {**prepared.loaded.module.state_dict(), **final}
     state = {name: value for name, value in state.items() if name not in left_out}
     exporting.save_surgery(recipe, state, folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.criteria.journals import Journals
 from edgeprune.errors import ModelLoadError, UsageError
-from edgeprune.files import atomic_write_bytes, atomic_write_text
+from edgeprune.files import atomic_write_bytes
 from edgeprune.loading.weights import put_weights
 from edgeprune.pipeline.state import Run
-from edgeprune.reading import UnreadableError, read_json
+from edgeprune.reading import UnreadableError
+from edgeprune.records import check_files, read_record, write_record
 
 _log = logging.getLogger("edgeprune.pipeline")
 
@@ -63,7 +63,7 @@ def kept_ranking(
         run.notes.extend(record["notes"])
         return found
     made, notes = _noted(run, make)
-    atomic_write_text(path, json.dumps({"ranking": to_jsonable(made), "notes": notes}) + "\n")
+    write_record(path, {"ranking": to_jsonable(made), "notes": notes})
     return made
 
 
@@ -93,13 +93,13 @@ def kept_network(
     if record_path.exists() and (record := _read(record_path)).get("removed") == list(key):
         _log.info("%s is on file", what)
         run.notes.extend(record["notes"])
-        return _with_weights(bare, weights), _report(kind, record, record_path)
+        return _with_weights(bare, weights, record_path), _report(kind, record, record_path)
     record_path.unlink(missing_ok=True)
     (module, report), notes = _noted(run, make)
     state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
     atomic_write_bytes(weights, safetensors.torch.save(state))
     record = {"removed": list(key), "report": to_jsonable(report), "notes": notes}
-    atomic_write_text(record_path, json.dumps(record) + "\n")
+    write_record(record_path, record, files=(weights,))
     return module, report
 
 
@@ -110,11 +110,12 @@ def _noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
     return made, run.notes[before:]
 
 
-def _with_weights(bare: GraphModule, path: Path) -> GraphModule:
+def _with_weights(bare: GraphModule, path: Path, record: Path) -> GraphModule:
     found = copy.deepcopy(bare)
     try:
+        check_files(record)
         put_weights(found, path)
-    except ModelLoadError as error:
+    except (ModelLoadError, UnreadableError) as error:
         raise _damaged(path) from error
     return found
 
@@ -128,7 +129,7 @@ def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = read_json(path)
+        found: dict[str, Any] = read_record(path)
     except UnreadableError as error:
         raise _damaged(path) from error
     notes = found.get("notes") if isinstance(found, dict) else None

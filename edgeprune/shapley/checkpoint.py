@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import UsageError
-from edgeprune.files import atomic_write_bytes
+from edgeprune.files import atomic_write
 from edgeprune.reading import UnreadableError, read_arrays
 
 State = Mapping[str, NDArray[Any]]
@@ -93,11 +92,9 @@ class FileCheckpoint:
             OutputError: it cannot be written.
         """
         started = time.monotonic()
-        stream = io.BytesIO()
         found = dict(state())
         words = {_FINGERPRINT: _bytes_of(self._fingerprint), _DIGEST: _bytes_of(_digest(found))}
-        np.savez(stream, **words, **found)  # type: ignore[arg-type]
-        atomic_write_bytes(self.path, stream.getvalue())
+        atomic_write(self.path, lambda stream: np.savez(stream, **words, **found))  # type: ignore[arg-type]
         self._kept_at = time.monotonic()
         self._wait_s = max(self._interval_s, _LEAST_WORK_PER_SAVE * (self._kept_at - started))
 
@@ -135,7 +132,7 @@ def _digest(state: State) -> str:
     found = hashlib.sha256()
     for name, array in sorted(state.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(array.tobytes())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

@@ -15,6 +15,7 @@ import pytest
 from small_project import CHECKOUT, run_forked, sentence
 
 from edgeprune.cli import main
+from edgeprune.records import read_record, write_record
 
 sys.path.insert(0, str(CHECKOUT / "tests" / "unit"))
 
@@ -144,26 +145,26 @@ def test_a_report_with_any_value_changed_is_read_or_refused(tmp_path: Path, caps
     folder = searched(tmp_path / "searched")
     shutil.copytree(folder, tmp_path / "whole")
     report = json.loads((folder / "report.json").read_text())
-    record = json.loads((folder / "candidates" / "candidate-1" / "candidate.json").read_text())
+    record = read_record(folder / "candidates" / "candidate-1" / "candidate.json")
     command = ["pick", str(folder), "--max-drop", "1", "--max-size", "1GB"]
     assert main(command) == 0
     rng = random.Random(0)
     statuses = set()
-    for name, content, least in (
-        ("report.json", report, 60),
-        ("candidates/candidate-1/candidate.json", record, 30),
+    for name, content, least, write in (
+        ("report.json", report, 60, lambda path, content: path.write_text(json.dumps(content))),
+        ("candidates/candidate-1/candidate.json", record, 30, write_record),
     ):
         ways = list(places(content))
         chosen = [*[w for w in ways if w[0] == "budget"], *rng.choices(ways, k=least)]
         for way in chosen:
-            (folder / name).write_text(json.dumps(changed(content, way, rng.choice(ABSURD))))
+            write(folder / name, changed(content, way, rng.choice(ABSURD)))
             status = main([*command, "-q"])
             said = capsys.readouterr()
             statuses.add(status)
             assert status in {0, 2, 12}, (name, way, said.err)
             assert "\x1b" not in said.out + said.err
             assert status == 0 or (said.err.startswith("error: ") and said.err.count("\n") == 1), said.err
-        (folder / name).write_text(json.dumps(content))
+        write(folder / name, content)
     assert statuses >= {0, 2}
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
 import signal
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,21 @@ def killed(project: Path, tmp_path: Path, *asked: str, once: str) -> Path:
 
 def same_bytes(one: Path, two: Path) -> bool:
     return all((one / name).read_bytes() == (two / name).read_bytes() for name in WEIGHTS)
+
+
+@contextlib.contextmanager
+def digit_changed(path: Path) -> Iterator[None]:
+    """A record in which one digit of a number is another, or weights of which one is."""
+    good = path.read_bytes()
+    if path.suffix == ".json":
+        place = random.Random(path.name).choice([found.start() for found in re.finditer(rb"(?<=\.)\d", good)])
+        changed = good[:place] + (b"1" if good[place : place + 1] != b"1" else b"2") + good[place + 1 :]
+    else:
+        changed = good[:-4] + struct.pack("<f", 0.125)
+    assert changed != good
+    path.write_bytes(changed)
+    yield
+    path.write_bytes(good)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +97,10 @@ def test_ctrl_c_while_the_result_is_written_keeps_ranking_and_recovered_network(
     assert "begun with another calibration set and another seed" in sentence(
         edgeprune(*asked, "--seed", "1", "--resume"), 2
     )
+    for name in ("ranking-0.25.json", "recovered.json", "recovered.safetensors"):
+        with digit_changed(journal / name):
+            refused = sentence(edgeprune(*asked, "--resume"), 2)
+            assert f"{str(journal / name)!r} is damaged" in refused
     assert snapshot(journal) == kept
 
     resumed = edgeprune(*asked, "--resume", "-v")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,6 +17,8 @@ from fuzz_containers import any_member, mutated_png, mutated_safetensors, mutate
 from fuzz_onnx import mutated_onnx
 from fuzz_values import mutated_bytes, mutated_json, mutated_toml, odd_text
 from safetensors.torch import load_file
+
+from edgeprune.records import write_record
 
 Change = Callable[[random.Random, Path, Path, Inputs], Inputs]
 """Writes a changed copy of a seed (first folder) into the second, and puts it in place of the valid one."""
@@ -188,12 +192,20 @@ def _change_one(rng: random.Random, folder: Path, names: Sequence[str]) -> None:
     data = path.read_bytes()
     if path.suffix == ".json":
         path.write_bytes(mutated_json(rng, data))
+        if b'"content"' in data and rng.random() < 0.5:
+            _record_again(path)
     elif path.suffix == ".safetensors":
         path.write_bytes(mutated_safetensors(rng, data))
     elif path.suffix == ".npz":
         path.write_bytes(mutated_zip(rng, data, any_member))
     else:
         path.write_bytes(mutated_bytes(rng, data))
+
+
+def _record_again(path: Path) -> None:
+    """Give a changed record the checksum of what it holds now, as its maker could."""
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        write_record(path, json.loads(path.read_bytes()).get("content"))
 
 
 _MODEL_COMMANDS = ("inspect", "compress", "rank", "verify-models")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,51 @@ def test_other_settings_and_damage_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match="is damaged"):
         at_every_step(path)
+
+
+def test_every_byte_that_is_changed_in_an_array_is_noticed_even_where_the_archive_is_whole(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "values.npz"
+    rng = np.random.default_rng(0)
+    state = {
+        "scalar": np.array(3.5),
+        "none": np.zeros((0, 4)),
+        "flags": np.array([True, False]),
+        "across": np.asfortranarray(rng.normal(size=(3, 4))),
+        "every second": np.arange(10)[::2],
+        "words": np.array([1, 2], dtype="<i2"),
+    }
+    FileCheckpoint(path, fingerprint="g").keep(lambda: state)
+    found = FileCheckpoint(path, fingerprint="g").restored()
+    assert found is not None
+    for name, array in state.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+    with np.load(path) as archive:
+        written = dict(archive)
+    for name, array in state.items():
+        for place in range(min(array.nbytes, 12)):
+            data = bytearray(array.tobytes())
+            data[place] ^= 1
+            changed = np.frombuffer(bytes(data), dtype=array.dtype).reshape(array.shape)
+            np.savez(path, **{**written, name: changed})
+            with pytest.raises(UsageError, match="is damaged"):
+                FileCheckpoint(path, fingerprint="g")
+
+
+def test_a_large_state_is_written_without_a_copy_of_it(tmp_path: Path) -> None:
+    state = {"large": np.zeros(8 << 20)}
+    FileCheckpoint(tmp_path / "warm.npz", fingerprint="").keep(lambda: {"a": np.zeros(1)})
+    tracemalloc.start()
+    try:
+        FileCheckpoint(tmp_path / "large.npz", fingerprint="").keep(lambda: state)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20  # NumPy writes pieces of 16 MiB
+    finally:
+        tracemalloc.stop()
+    first = (tmp_path / "large.npz").read_bytes()
+    FileCheckpoint(tmp_path / "again.npz", fingerprint="").keep(lambda: state)
+    assert (tmp_path / "again.npz").read_bytes() == first
 
 
 def test_saves_wait_for_their_interval(tmp_path: Path) -> None:

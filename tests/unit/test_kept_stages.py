@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import random
+import re
 from pathlib import Path
 
 import networks as nets
@@ -17,6 +18,7 @@ from edgeprune.criteria.journals import Journals
 from edgeprune.errors import UsageError
 from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
 from edgeprune.pipeline.state import CompressOptions, Run
+from edgeprune.records import read_record, write_record
 
 PLAYERS = 4
 RANKING = Ranking(
@@ -129,7 +131,10 @@ def test_damaged_files_are_told(journals: Journals, bare: GraphModule) -> None:
         record.write_text(text)
         with pytest.raises(UsageError, match=r"recovered\.json' is damaged"):
             ask()
-    (journals.folder / "ranking-0.25.json").write_text('{"notes": [], "ranking": {"values": [1]}}')
+    write_record(record, {"removed": [1], "notes": [], "report": {"steps": 1}}, files=(weights,))
+    with pytest.raises(UsageError, match=r"recovered\.json' is damaged"):
+        ask()
+    write_record(journals.folder / "ranking-0.25.json", {"notes": [], "ranking": {"values": [1]}})
     with pytest.raises(UsageError, match=r"ranking-0\.25\.json' is damaged"):
         kept_ranking(run(), journals, 0.25, PLAYERS, never)
 
@@ -141,12 +146,37 @@ def test_a_ranking_of_another_number_of_channels_is_damaged(
 ) -> None:
     kept_ranking(run(), journals, 0.5, PLAYERS, lambda: RANKING)
     path = journals.folder / "ranking-0.5.json"
-    record = json.loads(path.read_text())
+    record = read_record(path)
     figures = record["ranking"][name]
     record["ranking"][name] = {"fewer": figures[:-1], "more": [*figures, 1.0], "none": []}[change]
-    path.write_text(json.dumps(record))
+    write_record(path, record)
     with pytest.raises(UsageError, match=r"ranking-0\.5\.json' is damaged"):
         kept_ranking(run(), journals, 0.5, PLAYERS, never)
+
+
+def test_every_byte_that_is_changed_in_a_record_or_its_weights_is_noticed(
+    journals: Journals, bare: GraphModule
+) -> None:
+    def ask() -> None:
+        kept_network(run(), journals, "recovered", bare, (1,), RecoveryReport, lambda: (bare, REPORT))
+
+    def rank() -> None:
+        kept_ranking(run(), journals, 0.5, PLAYERS, lambda: RANKING)
+
+    ask()
+    rank()
+    rng = random.Random(0)
+    for name, read in (("recovered.safetensors", ask), ("recovered.json", ask), ("ranking-0.5.json", rank)):
+        path = journals.folder / name
+        good = path.read_bytes()
+        numbers = [place for place, byte in enumerate(good) if chr(byte) in "0123456789"]
+        for place in rng.sample(numbers if path.suffix == ".json" else range(len(good)), 80):
+            other = rng.choice([byte for byte in b"0123456789" if byte != good[place]])
+            path.write_bytes(good[:place] + bytes([other]) + good[place + 1 :])
+            with pytest.raises(UsageError, match=rf"{re.escape(name)}' is damaged"):
+                read()
+        path.write_bytes(good)
+        read()
 
 
 def test_without_a_journal_nothing_is_kept(bare: GraphModule, tmp_path: Path) -> None:

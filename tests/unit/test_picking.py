@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from edgeprune.errors import BudgetError, UsageError
 from edgeprune.outputs import read_manifest
 from edgeprune.pipeline.candidate_records import StoredCandidate
 from edgeprune.pipeline.picking import pick_candidate
+from edgeprune.records import write_record
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.json_report import write_json
 
@@ -45,7 +45,7 @@ def searched(folder: Path, *, candidates: tuple[Candidate, ...] = CANDIDATES) ->
             recovery=RecoveryReport(steps=(), images=3, deciding_images=2, duration_s=0.1),
             parity=(),
         )
-        (place / "candidate.json").write_text(json.dumps(to_jsonable(record)))
+        write_record(place / "candidate.json", to_jsonable(record))
     return folder
 
 
