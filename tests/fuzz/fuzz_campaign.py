@@ -15,7 +15,7 @@ from fuzz_judge import documented_statuses
 from fuzz_runner import Outcome, describe, run_case
 from killed import Killed, kill_at_points
 
-PAGE = "robustness.md"
+PAGE, KILLED_PAGE = "robustness.md", "robustness-killed.md"
 SAY_EVERY_S = 30.0
 
 
@@ -23,8 +23,10 @@ def campaign(options: argparse.Namespace, seeds: Path) -> int:
     """What ``run.py`` was asked for; 1 where anything was against the promise."""
     killed = kill_at_points(options.kills, seeds, options.seed)
     outcomes = list(_outcomes(options, seeds))
-    if options.page:
-        write_result(PAGE, _page(options, outcomes, killed))
+    if options.page and outcomes:
+        write_result(PAGE, _page(options, outcomes))
+    if options.page and killed:
+        write_result(KILLED_PAGE, _killed(options, killed))
     against = sum(bool(o.faults) for o in outcomes) + sum(bool(k.faults) for k in killed)
     cpu_s = sum(o.observed.cpu_s for o in outcomes)
     print(
@@ -56,10 +58,10 @@ def _outcomes(options: argparse.Namespace, seeds: Path) -> Iterator[Outcome]:
             yield outcome
 
 
-def _page(options: argparse.Namespace, outcomes: Sequence[Outcome], killed: Sequence[Killed]) -> str:
-    command = f"python tests/fuzz/run.py --minutes {options.minutes:g} --seed {options.seed}"
+def _page(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> str:
+    command = f"python tests/fuzz/run.py --kills 0 --minutes {options.minutes:g} --seed {options.seed}"
     against = [o for o in outcomes if o.faults]
-    title = "Robustness: changed files of every format, and runs that are killed"
+    title = "Robustness: changed files of every format"
     text = header(title, command, f"{options.seed} and following", 1)
     text += (
         f"{len(outcomes)} cases in {options.minutes:g} minutes, each in a process of its own with at most "
@@ -75,8 +77,7 @@ def _page(options: argparse.Namespace, outcomes: Sequence[Outcome], killed: Sequ
     for outcome in outcomes:
         by_pair[outcome.case.format, outcome.case.command].append(outcome)
     text += "".join(_row(*pair, found) for pair, found in by_pair.items())
-    text += _findings(against) + _killed(killed)
-    return text
+    return text + _findings(against)
 
 
 def _row(name: str, command: str, found: Sequence[Outcome]) -> str:
@@ -97,11 +98,11 @@ def _findings(against: Sequence[Outcome]) -> str:
     return f"\n## Against the promise\n\n`python tests/fuzz/run.py --case CASE` runs one again.\n\n{lines}"
 
 
-def _killed(killed: Sequence[Killed]) -> str:
-    if not killed:
-        return ""
-    text = (
-        "\n## Runs that are killed\n\nSIGKILL to the whole process group at a random point of the processor "
+def _killed(options: argparse.Namespace, killed: Sequence[Killed]) -> str:
+    command = f"python tests/fuzz/run.py --minutes 0 --kills {options.kills} --seed {options.seed}"
+    text = header("Robustness: runs that are killed", command, f"{options.seed} and following", 1)
+    text += (
+        "SIGKILL to the whole process group at a random point of the processor "
         "time of the undisturbed run, then the same command with `--resume`. *The same*: every file has the "
         "bytes of the undisturbed run, but for times, measurements and the command that reports and the "
         "manifest name, and nothing is left beside the output or in the temporary folder.\n\n"
