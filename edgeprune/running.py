@@ -10,6 +10,7 @@ left behind, and ends with the process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ _REASON_LENGTH = 300
 _LOOK_S = 0.1
 """Waiting without end would be deaf to Ctrl-C on Windows."""
 _GRACE_S = 2.0
+_FATAL = 4
 
 Result = TypeVar("Result")
 
@@ -52,6 +54,15 @@ def in_a_sentence(
         raise error(sentence(first_line(reason, _REASON_LENGTH))) from reason
 
 
+@functools.cache
+def _quiet_default_logger() -> None:
+    """Allocations and the like are logged by the process's logger, coloured, whatever a session says.
+
+    It is onnxruntime's only one, so this holds for sessions of the caller, too: what fails is raised.
+    """
+    onnxruntime.set_default_logger_severity(_FATAL)
+
+
 def open_session(
     model: Path | bytes, options: onnxruntime.SessionOptions, *, timeout_s: float | None = None
 ) -> onnxruntime.InferenceSession:
@@ -61,6 +72,7 @@ def open_session(
         TooLongError: that took longer than ``timeout_s`` seconds.
         Exception: onnxruntime cannot load the model; its own exceptions share no other base.
     """
+    _quiet_default_logger()
     given = model if isinstance(model, bytes) else str(model)
     return within(
         lambda: onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"]),
