@@ -50,6 +50,8 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
             "save model.state_dict() and give it with --arch, or pass --trust-pickle if you trust its maker"
         ) from error
     except (AttributeError, ModuleNotFoundError) as error:
+        if not trust_pickle:  # no class is looked up then
+            raise _damaged(name, error) from error
         raise ModelLoadError(
             f"{name!r} needs a class that cannot be imported here ({first_line(error)}); run where that "
             "module is importable, or save model.state_dict() and give it with --arch"
