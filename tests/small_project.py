@@ -345,12 +345,18 @@ def _command(
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Every path below ``folder`` with the hash of its bytes; compiled Python is left out."""
+    """Every path below ``folder`` with the hash of its bytes or where it leads, but compiled Python."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        str(path.relative_to(folder)): _seen(path)
         for path in sorted(folder.rglob("*"))
         if "__pycache__" not in path.parts
     }
+
+
+def _seen(path: Path) -> str:
+    if path.is_symlink():  # which may lead to what has no end
+        return f"-> {os.readlink(path)}"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def leftovers(scratch: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -38,7 +39,9 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
     if not trust_pickle:
         _check_pickle(path)
     try:
-        with importable(Path.cwd()), warnings.catch_warnings(), ended_in_the_open():
+        # Modules of the current folder are for classes in pickles, and nothing else looks for one there.
+        classes = importable(Path.cwd()) if trust_pickle else contextlib.nullcontext()
+        with classes, warnings.catch_warnings(), ended_in_the_open():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
@@ -50,6 +53,8 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
             "save model.state_dict() and give it with --arch, or pass --trust-pickle if you trust its maker"
         ) from error
     except (AttributeError, ModuleNotFoundError) as error:
+        if not trust_pickle:  # no class is looked up then
+            raise _damaged(name, error) from error
         raise ModelLoadError(
             f"{name!r} needs a class that cannot be imported here ({first_line(error)}); run where that "
             "module is importable, or save model.state_dict() and give it with --arch"

@@ -186,3 +186,32 @@ def test_sentences_on_failures(place: Path) -> None:
         assert done.returncode in {2, 3}, done.stderr
         is_harmless(done.stderr.replace("\n", ""))
         assert len(done.stderr) < 700
+
+
+def test_keys_and_names_of_classes(place: Path) -> None:
+    state = torch.load(place / MODEL[0])
+    for key in ("\x1b[2J\x9b31m", "a\u202eb\u2066", "x" * 3_000, "line\nerror: another", "\udc80"):
+        torch.save(state | {key: torch.zeros(2)}, place / "more.pt")
+        done = run_forked(
+            "inspect", "more.pt", *MODEL[1:], "--input-shape", "1x8x8", cwd=place, scratch=place / "scratch"
+        )
+        assert done.returncode == 3, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "1 unexpected" in done.stderr
+        is_harmless(done.stderr.replace("\n", ""))
+        assert len(done.stderr) < 700
+    classes = ["\x1b[31mred", "\u202eturned", "c" * 200, "line\nerror: x"]
+    for number, name in enumerate(classes):
+        folder = place / "classes" / name
+        folder.mkdir(parents=True)
+        for index in range(3):
+            (folder / f"{index}.pgm").write_bytes(b"P5 8 8 255\n" + bytes([60 * number + index]) * 64)
+        (folder / "x\x1b[2J.pgm").write_bytes(b"P5 8 8 255\n" + bytes([60 * number]) * 64)
+    dry = ("compress", *MODEL, "--calibration", "classes", "--target", "rpi4", "--ratio", "0.3", "--dry-run")
+    printed, said = command(place, *dry, "--max-images", "12", "--threads", "1")
+    is_harmless(printed + said)
+    (place / "classes" / classes[0] / "x\x1b[2J.pgm").write_bytes(b"P5 8 8 255\n")
+    done = run_forked(*dry, "-q", cwd=place, scratch=place / "scratch")
+    assert done.returncode == 4, done.stderr
+    assert r"\x1b[31mred/x\x1b[2J.pgm" in done.stderr
+    is_harmless(done.stderr.replace("\n", ""))

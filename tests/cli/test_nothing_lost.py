@@ -21,6 +21,7 @@ from small_project import (
     snapshot,
 )
 
+from edgeprune.data import data_dir
 from edgeprune.files import scratch_folder
 from edgeprune.outputs import staged_output, write_manifest
 from edgeprune.ownership import owned_token
@@ -148,6 +149,53 @@ def test_an_output_that_holds_the_input_is_refused_before_any_work(
     said = sentence(edgeprune("rank", *DIGITS_MODEL, "--calibration", data, *there), 7)
     assert f"holds the calibration data '{data}'" in said
     assert snapshot(tmp_path / "out") == before
+
+
+def test_every_file_that_a_run_reads_keeps_its_folder(project: Path, tmp_path: Path, edgeprune: Any) -> None:
+    """Code, weights, card, target, ranking and the current folder, each in a folder of output."""
+    out = tmp_path / "out"
+    old_output(project, out)
+    for name in ("nets.py", "small.pt", "grey.npz"):
+        shutil.copy(project / name, out / name)
+    (out / "card.toml").write_text("mean = 0\nstd = 1\n")
+    shutil.copy(data_dir("targets") / "rpi4.toml", out)
+    (out / "deeper").mkdir()
+    before = snapshot(out)
+    model, data = ("small.pt", "--arch", "nets.py:small"), ("--calibration", "grey.npz")
+    there = ("-o", str(out), "--overwrite")
+    for arguments in (
+        ("compress", "small.pt", "--arch", f"{out / 'nets.py'}:small", *data, *there),
+        ("compress", str(out / "small.pt"), *model[1:], *data, *there),
+        ("compress", *model, "--calibration", str(out / "grey.npz"), *there),
+        ("compress", *model, *data, "--card", str(out / "card.toml"), *there),
+        ("compress", *model, *data, "--recipe", f"{out / 'nets.py'}:small", *there),
+        ("compress", *model, *data, "--target", str(out / "rpi4.toml"), *there),
+        ("compress", *model, *data, "--ranking", str(out), *there),
+        ("rank", *model, *data, "--card", str(out / "card.toml"), *there),
+    ):
+        said = sentence(edgeprune(*arguments), 7)
+        assert "which this run reads" in said, arguments
+    for folder in (out, out / "deeper"):  # the current one, or one above it
+        said = sentence(edgeprune("compress", str(project / "dynamic.pt2"), "--calibration", DIGITS_DATA,
+                                  *there, cwd=folder), 7)  # fmt: skip
+        assert "current folder" in said
+    assert snapshot(out) == before
+
+
+def test_an_output_that_cannot_be_written_is_noticed_before_the_work(project: Path, edgeprune: Any) -> None:
+    model, data = ("small.pt", "--arch", "nets.py:small"), ("--calibration", "grey.npz")
+    for arguments in (
+        ("compress", *model, *data, "-o", "/proc/out"),
+        ("compress", *model, *data, "-o", "small.pt/out"),
+        ("compress", *model, *data, "--max-drop", "1", "-o", "/proc/out"),
+        ("rank", *model, *data, "-o", "/proc/out"),
+        ("inspect", *model, "--input-shape", "1x8x8", "--graph", "/proc/out.svg"),
+        ("inspect", *model, "--input-shape", "1x8x8", "--graph", "small.pt/out.svg"),
+        ("quantize", "small.onnx", *data, "-o", "/proc/out.onnx"),
+    ):
+        done = edgeprune(*arguments)
+        assert "cannot be" in sentence(done, 7) or "is a file" in done.stderr, arguments
+        assert done.stderr.count("\n") == 1, arguments  # no stage has begun
 
 
 def test_temporary_folders_of_dead_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_project import sentence
+from small_project import run_in_turn, sentence
 
 from edgeprune.cli import main
 
@@ -124,3 +127,45 @@ def test_folders_given_as_models_are_called_so(project: Path, monkeypatch: Any, 
     ):  # fmt: skip
         assert main([*arguments, "-q"]) == status
         assert "'flat' is a folder; give the " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"])
+def test_variables_of_torch_make_no_good_file_unreadable_and_no_bad_one_readable(
+    name: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    shape, small = ("--input-shape", "1x8x8", "-q"), ("--arch", "nets.py:small")
+    models = (("dynamic.pt2",), ("small.pt", *small), ("trap.pt", *small))
+    commands = [("inspect", *model, *shape) for model in models]
+    *good, bad = run_in_turn(commands, cwd=project, scratch=tmp_path / "scratch")
+    assert [done.returncode for done in good] == [0, 0], [done.stderr for done in good]
+    assert "run code" in sentence(bad, 3)
+    assert not (project / "executed").exists()
+
+
+def test_what_torch_only_warns_of_is_in_the_sentence(project: Path, tmp_path: Path, edgeprune: Any) -> None:
+    """Programs of another version, or whose parts do not fit together: what torch says behind its warning."""
+    with zipfile.ZipFile(project / "dynamic.pt2") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    program = next(name for name in members if name.endswith("/models/model.json"))
+
+    def other(change: Callable[[Any], object]) -> bytes:
+        content = json.loads(members[program])
+        change(content)
+        return json.dumps(content).encode()
+
+    changes: dict[str, Callable[[Any], object]] = {
+        "major": lambda c: c["schema_version"].update(major=999),
+        "minor": lambda c: c["schema_version"].update(major=-1),
+        "operator": lambda c: c["graph_module"]["graph"]["nodes"][0].update(inputs=[]),
+        "outputs": lambda c: c["graph_module"]["graph"]["outputs"].clear(),
+        "inputs": lambda c: c["graph_module"]["graph"]["inputs"].clear(),
+        "names": lambda c: c["graph_module"]["graph"]["tensor_values"].clear(),
+    }
+    for kind, change in changes.items():
+        with zipfile.ZipFile(tmp_path / f"{kind}.pt2", "w") as archive:
+            for name, data in {**members, program: other(change)}.items():
+                archive.writestr(name, data)
+        said = sentence(edgeprune("inspect", f"{kind}.pt2", "-q", cwd=tmp_path), 3)
+        assert "above" not in said, said
+        assert "torch" in said

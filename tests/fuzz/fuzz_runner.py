@@ -66,7 +66,7 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
     scratch.mkdir()
     streams_folder = scratch.with_name("streams")
     streams_folder.mkdir()
-    before = _snapshot(folder)
+    before = snapshot(folder)
     with _streams(streams_folder, terminal) as (streams, read):
         started = time.monotonic()
         process = fork_command(
@@ -80,7 +80,7 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
         use = _watched(process)
         seconds = time.monotonic() - started
         printed, said = read()
-    after = _snapshot(folder)
+    after = snapshot(folder)
     outputs = _outputs(arguments)
     made = _topmost(set(after) - set(before))
     return Observed(
@@ -217,17 +217,6 @@ def _drain(master: int, found: list[bytes]) -> None:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
-
-
-def _snapshot(folder: Path) -> dict[str, str]:
-    """As of :func:`snapshot`, with links told by where they lead and never followed."""
-    links = {str(p.relative_to(folder)): f"-> {os.readlink(p)}" for p in folder.rglob("*") if p.is_symlink()}
-    plain = {} if links else snapshot(folder)
-    if links:
-        for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                plain[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return plain | links
 
 
 def _topmost(paths: set[str]) -> list[str]:

@@ -58,16 +58,19 @@ class Net(nn.Module):
         return {"out": self.fc(torch.einsum("bchw->bc", y) * self.scale), "aux": y.mean((2, 3))}
 
 
-@pytest.fixture(scope="module")
-def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A good archive, by member."""
-    path = tmp_path_factory.mktemp("good") / "good.pt2"
+def good_members(path: Path) -> dict[str, bytes]:
+    """A good archive, by member, by way of a file at ``path``."""
     sizes = ({0: Dim("batch"), 2: Dim("h", min=8, max=64), 3: Dim("w", min=8, max=64)},)
     torch.export.save(
         torch.export.export(Net().eval(), (torch.rand(2, 3, 16, 16),), dynamic_shapes=sizes), path
     )
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return good_members(tmp_path_factory.mktemp("good") / "good.pt2")
 
 
 @pytest.fixture(autouse=True)
