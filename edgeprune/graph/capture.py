@@ -30,6 +30,7 @@ from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
 from edgeprune.graph.values import check_values, constant_notes
 from edgeprune.imports import ended_in_the_open, first_line, user_code
+from edgeprune.lookups import operators_listed_once
 from edgeprune.quiet import quiet_logging, quiet_streams
 
 _log = logging.getLogger("edgeprune.graph.capture")
@@ -104,7 +105,8 @@ def export_program(
         ):
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
-            return program.run_decompositions({})
+            with operators_listed_once():  # the model's own code, which may define some, has run
+                return program.run_decompositions({})
     except Exception as error:
         several = len(examples) > 1
         takes = "tensors of those shapes" if several else "one image tensor of that shape"
