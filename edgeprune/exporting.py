@@ -22,6 +22,7 @@ from edgeprune.errors import CaptureError
 from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.fx import op_name
 from edgeprune.garbage import collection_paused
+from edgeprune.lookups import onnx_forms_kept, operators_listed_once
 from edgeprune.plain_names import plain_module_name
 from edgeprune.quiet import quiet_loggers, quiet_streams
 
@@ -42,7 +43,7 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
     _guard_padded_pooling(program.graph_module)
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
-        with _no_chatter(), collection_paused():
+        with _no_chatter(), collection_paused(), operators_listed_once(), onnx_forms_kept():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,

@@ -245,11 +245,13 @@ def run(*arguments: str, cwd: Path, scratch: Path) -> subprocess.CompletedProces
     )
 
 
-def run_forked(*arguments: str, cwd: Path, scratch: Path) -> subprocess.CompletedProcess[str]:
+def run_forked(
+    *arguments: str, cwd: Path, scratch: Path, prepare: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The same in a process of its own that need not import the heavy libraries again."""
     scratch.mkdir(parents=True, exist_ok=True)
     files = (scratch / "stdout", scratch / "stderr")
-    status = _ended(fork_command(*arguments, cwd=cwd, scratch=scratch, streams=files))
+    status = _ended(fork_command(*arguments, cwd=cwd, scratch=scratch, streams=files, prepare=prepare))
     printed, said = (file.read_text() for file in files)
     return subprocess.CompletedProcess(arguments, status, printed, said)
 
@@ -414,30 +416,52 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def own_group() -> None:
+    """Make this process a group of its own, so that all of it can be signalled, with the usual Ctrl-C."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def signalled(
+    *arguments: str,
+    cwd: Path,
+    scratch: Path,
+    by: signal.Signals,
+    when: Callable[[str], bool],
+    delay_s: float = 0.0,
+) -> subprocess.CompletedProcess[str]:
+    """Fork a command and signal its whole group once ``when`` holds of what it has said on stderr.
+
+    The status is negative where the signal ended it.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    printed, said = scratch / "stdout", scratch / "stderr"
+    said.touch()
+    process = fork_command(*arguments, cwd=cwd, scratch=scratch, streams=(printed, said), prepare=own_group)
+    while not when(said.read_text()):
+        assert process.is_alive(), f"the run ended before it was to be stopped: {said.read_text()}"
+        time.sleep(0.001)
+    time.sleep(delay_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, by)
+    status = _ended(process)
+    return subprocess.CompletedProcess(arguments, status, printed.read_text(), said.read_text())
+
+
 def interrupted(
     project: Path, scratch: Path, stage: str, *arguments: str, delay_s: float = 0.2
 ) -> subprocess.CompletedProcess[str]:
     """Run a command and send Ctrl-C, which goes to the whole process group, shortly after a stage began."""
-    command = [sys.executable, "-m", "edgeprune", "-v", *arguments]
-    with (
-        interruptible(),
-        subprocess.Popen(
-            command,
-            cwd=project,
-            env=environment(scratch),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process,
-    ):
-        assert process.stderr is not None
-        if not any(line == f"info: {stage}\n" for line in process.stderr):
-            raise AssertionError(f"the run ended before {stage!r}")
-        time.sleep(delay_s)
-        os.killpg(process.pid, signal.SIGINT)
-        printed, said = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, printed, said)
+    return signalled(
+        "-v",
+        *arguments,
+        cwd=project,
+        scratch=scratch,
+        by=signal.SIGINT,
+        when=lambda said: f"info: {stage}\n" in said,
+        delay_s=delay_s,
+    )
 
 
 def digits_network() -> nn.Module:

@@ -31,6 +31,7 @@ from edgeprune.graph.folding import fold_computed_weights
 from edgeprune.graph.inputs import input_shapes, random_inputs
 from edgeprune.graph.values import check_values, constant_notes
 from edgeprune.imports import ended_in_the_open, first_line, user_code
+from edgeprune.lookups import operators_listed_once
 from edgeprune.plain_names import NameFaultError, code_name, make_names_plain
 from edgeprune.quiet import quiet_logging, quiet_streams
 
@@ -119,7 +120,8 @@ def _exported(
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
             changed = make_names_plain(program)  # before torch makes code of them
-            return program.run_decompositions({}), changed
+            with operators_listed_once():  # the model's own code, which may define some, has run
+                return program.run_decompositions({}), changed
     except NameFaultError as fault:
         raise CaptureError(f"names of the model's tensors or modules cannot be written: {fault}") from fault
     except Exception as error:

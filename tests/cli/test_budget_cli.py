@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from small_project import DIGITS_DATA, DIGITS_MODEL, environment, networks, sentence
+from small_project import DIGITS_DATA, DIGITS_MODEL, networks, sentence, signalled
 
 from edgeprune import apply_surgery
 from edgeprune.errors import SurgeryError
@@ -67,17 +62,11 @@ def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> Non
 def test_a_killed_search_goes_on_and_ends_the_same(project: Path, edgeprune: Any, tmp_path: Path) -> None:
     asked = (*SMALL, "--target", "rpi4", "--max-size", "4000B")
     journal = tmp_path / "out.journal"
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgeprune", *asked, "-o", str(tmp_path / "out")],
-        cwd=project, env=environment(tmp_path / "killed"), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        while process.poll() is None and not (journal / "candidates" / "candidate-1").exists():
-            time.sleep(0.001)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=100)
-    assert process.returncode == -signal.SIGKILL
+    killed = signalled(
+        *asked, "-o", str(tmp_path / "out"), cwd=project, scratch=tmp_path / "killed",
+        by=signal.SIGKILL, when=lambda _said: (journal / "candidates" / "candidate-1").exists(),
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
     built = (journal / "candidates" / "candidate-1" / "candidate.json").stat().st_mtime_ns
     assert "add --resume" in sentence(edgeprune(*asked, "-o", str(tmp_path / "out")), 2)
     assert "begun with another budget" in sentence(

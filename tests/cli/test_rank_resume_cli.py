@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from small_project import environment, interruptible, sentence, snapshot
+from small_project import run_forked, sentence, signalled, snapshot
 
 SMALL = ("rank", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
 SHAPLEY = (*SMALL, "--criterion", "layer-shapley")
@@ -54,20 +49,11 @@ def residual(): return Residual()
 
 def stopped(project: Path, tmp_path: Path, *more: str, by: signal.Signals) -> tuple[int, str]:
     """Start to rank and send a signal as soon as the journal holds values."""
-    command = [sys.executable, "-m", "edgeprune", *SHAPLEY, "-o", str(tmp_path / "out"), *more]
-    with (
-        interruptible(),
-        subprocess.Popen(
-            command, cwd=project, env=environment(tmp_path / "scratch"), stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        while process.poll() is None and not written(tmp_path / "out.journal"):
-            time.sleep(0.001)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, by)
-        _, said = process.communicate(timeout=100)
-    return process.returncode, said
+    done = signalled(
+        *SHAPLEY, "-o", str(tmp_path / "out"), *more, cwd=project, scratch=tmp_path / "stopped",
+        by=by, when=lambda _said: written(tmp_path / "out.journal"),
+    )  # fmt: skip
+    return done.returncode, done.stderr
 
 
 def written(journal: Path) -> bool:
@@ -112,24 +98,18 @@ def test_an_interrupted_run_says_what_it_kept_and_goes_on(
     straight = edgeprune(*SHAPLEY, "-o", str(tmp_path / "straight"))
     assert straight.returncode == 0, straight.stderr
     assert figures(tmp_path / "out") == figures(tmp_path / "straight")
-    assert {p.name for p in tmp_path.iterdir()} == {"out", "straight", "scratch"}
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "straight", "scratch", "stopped"}
     assert snapshot(project) == before
 
 
 def test_the_default_criterion_keeps_its_gradients(project: Path, tmp_path: Path, edgeprune: Any) -> None:
     """Its values are on file when they are done; the run is killed with the rest still to do."""
-    command = [sys.executable, "-m", "edgeprune", *SMALL, "-o", str(tmp_path / "out")]
     journal = tmp_path / "out.journal"
-    with subprocess.Popen(
-        command, cwd=project, env=environment(tmp_path / "scratch"), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        while process.poll() is None and not (journal / "hybrid-values.npz").exists():
-            time.sleep(0.001)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=100)
-    assert process.returncode == -signal.SIGKILL
+    killed = signalled(
+        *SMALL, "-o", str(tmp_path / "out"), cwd=project, scratch=tmp_path / "killed",
+        by=signal.SIGKILL, when=lambda _said: (journal / "hybrid-values.npz").exists(),
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
     asked = (*SMALL, "-o", str(tmp_path / "out"), "--resume")
     assert "begun with other settings" in sentence(edgeprune(*asked, "--ratio", "0.4"), 2)
     resumed = edgeprune(*asked)
@@ -244,17 +224,16 @@ def test_what_lies_at_the_journals_place_is_left_alone(tmp_path: Path, edgeprune
     assert (tmp_path / "out.journal" / "mine.txt").read_text() == "precious"
 
 
+def little_room() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))  # above what is tried out first
+
+
 def test_a_full_disk_is_one_sentence_and_what_was_kept_stays(
     project: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))  # above what is tried out first
-
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeprune", *SHAPLEY, "-o", str(tmp_path / "out")],
-        capture_output=True, text=True, check=False, timeout=100, cwd=project,
-        env=environment(tmp_path / "scratch"), preexec_fn=little_room,
-    )  # fmt: skip
+    done = run_forked(
+        *SHAPLEY, "-o", str(tmp_path / "out"), cwd=project, scratch=tmp_path / "full", prepare=little_room
+    )
     said = sentence(done, 7)
     assert "no more coalition values can be kept in" in said
     assert "make room, and run the same command with --resume" in said

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import re
 import signal
 import struct
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import environment, interrupted, sentence, snapshot
+from small_project import interrupted, sentence, signalled, snapshot
 
 IN_ROUNDS = ("compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
 SMALL = (*IN_ROUNDS, "--effort", "quick")
@@ -26,17 +22,11 @@ WEIGHTS = ("model.onnx", "weights.safetensors", "surgery.json")
 def killed(project: Path, tmp_path: Path, *asked: str, once: str) -> Path:
     """Start a command and kill it as soon as its journal has the file ``once``; gives the journal."""
     journal = tmp_path / "out.journal"
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgeprune", *asked, "-o", str(tmp_path / "out")],
-        cwd=project, env=environment(tmp_path / "killed"), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        while process.poll() is None and not (journal / once).exists():
-            time.sleep(0.001)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=100)
-    assert process.returncode == -signal.SIGKILL
+    done = signalled(
+        *asked, "-o", str(tmp_path / "out"), cwd=project, scratch=tmp_path / "killed",
+        by=signal.SIGKILL, when=lambda _said: (journal / once).exists(),
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
     return journal
 
 

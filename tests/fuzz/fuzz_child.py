@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 from collections.abc import Sequence
 from pathlib import Path
+
+from small_project import own_group
 
 CPU_LIMIT_S = 60
 
 
-def own_group() -> None:
-    """Make it a group of its own, so that all of it can be killed, with the usual Ctrl-C."""
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def limited() -> None:
-    """The same, with an end to its processor time and no dump of its memory."""
+    """A group of its own, with an end to its processor time and no dump of its memory."""
     own_group()
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

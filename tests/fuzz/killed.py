@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz_child import own_group
 from fuzz_runner import cpu_seconds, kill_group
 from fuzz_seeds import MODEL, RATIO_RUN, SEARCH
-from small_project import fork_command, snapshot
+from small_project import fork_command, own_group, snapshot
 
 RUNS = {
     "--ratio": ("compress", *MODEL, *RATIO_RUN),
