@@ -13,7 +13,7 @@ from common import header, write_result
 from fuzz_cases import PAIRS, Case
 from fuzz_judge import documented_statuses
 from fuzz_runner import Outcome, describe, run_case
-from killed import Killed, kill_at_points
+from killed import RUNS, Killed, kill_at_points
 
 PAGE, KILLED_PAGE = "robustness.md", "robustness-killed.md"
 SAY_EVERY_S = 30.0
@@ -21,7 +21,7 @@ SAY_EVERY_S = 30.0
 
 def campaign(options: argparse.Namespace, seeds: Path) -> int:
     """What ``run.py`` was asked for; 1 where anything was against the promise."""
-    killed = kill_at_points(options.kills, seeds, options.seed)
+    killed = kill_at_points(options.kills, seeds, options.seed, runs=options.run or RUNS)
     outcomes = list(_outcomes(options, seeds))
     if options.page and outcomes:
         write_result(PAGE, _page(options, outcomes))
@@ -100,6 +100,7 @@ def _findings(against: Sequence[Outcome]) -> str:
 
 def _killed(options: argparse.Namespace, killed: Sequence[Killed]) -> str:
     command = f"python tests/fuzz/run.py --minutes 0 --kills {options.kills} --seed {options.seed}"
+    command += "".join(f" --run '{run}'" for run in options.run or ())
     text = header("Robustness: runs that are killed", command, f"{options.seed} and following", 1)
     text += (
         "SIGKILL to the whole process group at a random point of the processor "

@@ -22,6 +22,7 @@ def main() -> int:
     from fuzz_judge import documented_statuses
     from fuzz_runner import run_case, show
     from fuzz_seeds import make_seeds
+    from killed import RUNS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--case", action="append", help="FORMAT:COMMAND:SEED; may be given several times")
     parser.add_argument("--only", default="", help="FORMAT or FORMAT:COMMAND")
     parser.add_argument("--kills", type=int, default=100, help="points at which a run is killed, each kind")
+    parser.add_argument("--run", action="append", choices=RUNS, help="that is killed (default: all)")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where inputs are kept")
     parser.add_argument("--seeds", type=Path, help="keeps the valid files (default: made for this run)")
     parser.add_argument("--page", action=argparse.BooleanOptionalAction, default=True)
