@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import multiprocessing
@@ -387,19 +388,38 @@ def sentence(done: subprocess.CompletedProcess[str], status: int) -> str:
     return last
 
 
+def of_all_workers(base: Path) -> Path:
+    """The folder of temporary files of the whole run, of which each worker has its own below."""
+    return base.parent if "popen-" in base.name else base
+
+
+def filled_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """The folder, filled by whoever comes first; others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            fill(folder)
+            (folder / "ready").touch()
+    return folder
+
+
 def compressed_digits(base: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The digits example compressed once per test session, with ``--json``, and what the command said."""
-    folder = base / "compressed-digits"
-    record = base / "compressed-digits.log"
-    arguments = (
-        *DIGITS_MODEL, "--calibration", DIGITS_DATA, "--target", "rpi4", "--ratio", "0.25", "-o", str(folder),
-    )  # fmt: skip
-    if not folder.exists():
-        done = run("compress", *arguments, "--threads", "1", "--json", cwd=base, scratch=base / "scratch")
+    """The digits example compressed, with ``--json``, and what the command said."""
+
+    def command(folder: Path) -> tuple[str, ...]:
+        data = ("--calibration", DIGITS_DATA, "--target", "rpi4", "--ratio", "0.25")
+        return (*DIGITS_MODEL, *data, "-o", str(folder / "out"))
+
+    def fill(folder: Path) -> None:
+        asked = (*command(folder), "--threads", "1", "--json")
+        done = run("compress", *asked, cwd=folder, scratch=folder / "scratch")
         assert done.returncode == 0, done.stderr
-        record.write_text(f"{done.stderr}\0{done.stdout}")
-    said, _, printed = record.read_text().partition("\0")
-    return folder, subprocess.CompletedProcess(arguments, 0, printed, said)
+        (folder / "log").write_text(f"{done.stderr}\0{done.stdout}")
+
+    folder = filled_once(of_all_workers(base) / "compressed-digits", fill)
+    said, _, printed = (folder / "log").read_text().partition("\0")
+    return folder / "out", subprocess.CompletedProcess(command(folder), 0, printed, said)
 
 
 @contextlib.contextmanager

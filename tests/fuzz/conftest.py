@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from fuzz_seeds import make_seeds
+from small_project import of_all_workers
 
 
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that tests leave as it is."""
-    base = tmp_path_factory.getbasetemp()
-    return make_seeds((base.parent if "popen-" in base.name else base) / "fuzz-seeds")
+    return make_seeds(of_all_workers(tmp_path_factory.getbasetemp()) / "fuzz-seeds")

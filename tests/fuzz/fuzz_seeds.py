@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import torch
-from small_project import CHECKOUT, fork_command, make_project, run_forked
+from small_project import CHECKOUT, filled_once, fork_command, make_project, run_forked
 
 MODEL = ("small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz")
 """With what the runs below begin, in the folder of the seeds."""
@@ -53,14 +52,8 @@ channel_order = "rgb"
 
 
 def make_seeds(folder: Path) -> Path:
-    """Fill ``folder`` once, whoever comes first; others wait for it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "ready").exists():
-            _fill(folder)
-            (folder / "ready").touch()
-    return folder
+    """Fill ``folder`` once, whoever comes first."""
+    return filled_once(folder, _fill)
 
 
 def _fill(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real architectures, every group: pruning does what masking says, and costs what was counted."""
+"""Real architectures, every group: pruning does what masking says, costs what was counted, and replays."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from networks import Case, compare, counted_macs, make_case
+from replays import check_refusal, check_replay
 from torch import nn
 
 from edgeprune.compat import import_torchvision
@@ -13,6 +14,16 @@ from edgeprune.graph.surgery import prune
 from edgeprune.loading.model import load_model
 
 RESNET20 = Path(__file__).resolve().parents[1] / "benchmarks" / "resnet20.py"
+
+
+REPLAYED = {
+    "resnet18": True,
+    "mobilenet_v2": False,
+    "densenet121": False,
+    "squeezenet1_0": True,
+    "efficientnet_b0": False,
+}
+"""Whose recipe is replayed on their class; whether with their program, which takes as long as the rest."""
 
 
 def narrow_classifier() -> nn.Module:
@@ -61,7 +72,7 @@ def check(case: Case, *, groups_at_once: int = 1) -> None:
         ("googlenet", 57),
     ],
 )
-def test_torchvision(name, groups):
+def test_torchvision(name, groups, tmp_path):
     extra = {"init_weights": False} if name == "googlenet" else {}
     module = import_torchvision().models.get_model(name, weights=None, num_classes=10, **extra)
     if name == "vgg11_bn":
@@ -69,6 +80,10 @@ def test_torchvision(name, groups):
     case = make_case(module, (3, 32, 32))
     assert len(case.coupling.groups) == groups
     check(case, groups_at_once=6 if groups > 100 else 1)
+    if name in REPLAYED:
+        check_replay(module, case, tmp_path, program=REPLAYED[name])
+    if name == "shufflenet_v2_x0_5":  # whose code splits a stream in halves
+        check_refusal(module, case, tmp_path)
 
 
 @pytest.mark.parametrize(

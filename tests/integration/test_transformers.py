@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.report import Verdict
 from edgeprune.compat import import_torchvision
 from edgeprune.fx import op_name
+from edgeprune.graph.coupling import couple
 
 import_torchvision()
 
@@ -102,9 +104,9 @@ def layer_macs(case: nets.Case) -> int:
 def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
     factory, shape, *players = MODELS[name]
     torch.manual_seed(0)
-    module = factory()
+    captured = nets.make_case(factory(), shape)
     for options, expected in zip(OPTIONS, players, strict=True):
-        case = nets.make_case(module, shape, options=options)
+        case = replace(captured, coupling=couple(captured.captured, options))
         assert (case.coupling.num_players, case.coupling.notes) == (expected, ())
         assert layer_macs(case) == case.coupling.total_macs()
         for row in nets.compare(case, case.removals()):
