@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule
 
 from edgeprune.artifacts.coupling import BatchLayout, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.errors import CalibrationError
 from edgeprune.fx import op_name
 from edgeprune.graph.masking import mask_sources
 from edgeprune.graph.unflattening import FLATTENING
@@ -40,6 +41,9 @@ def channel_statistics(
 
     Products are taken about the means of the first images: about zero, single precision would lose a small
     spread beside a large mean, and what is left need not be positive definite.
+
+    Raises:
+        CalibrationError: activations whose moments are not finite.
     """
     absorbing = {layer.node for layer in coupling.layers}
     absorbing |= {n.name for n in captured.graph_module.graph.nodes if op_name(n) in FLATTENING}
@@ -55,7 +59,19 @@ def channel_statistics(
         place.fix_origin()
     for batch in torch.split(images, images_at_once):
         watched(batch)
-    return {key: place.result() for key, place in places.items()}
+    found = {key: place.result() for key, place in places.items()}
+    _check_finite(found)
+    return found
+
+
+def _check_finite(statistics: dict[tuple[str, int], tuple[Tensor, Tensor]]) -> None:
+    for (source, _), (mean, covariance) in statistics.items():
+        if not (bool(mean.isfinite().all()) and bool(covariance.isfinite().all())):
+            raise CalibrationError(
+                f"on the calibration images the values of {source!r} in the network are not finite, or so "
+                "large that their squares are not; accepted are images like those that it was trained on: "
+                "check the range of their values and the normalisation (--mean and --std, or a --card)"
+            )
 
 
 @dataclass
