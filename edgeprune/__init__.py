@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeprune.artifacts.choices import AttentionUnit, Effort, Finetune, RankedPlayers
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
-    from edgeprune.reporting.ranking_facts import RankingReport
+    from edgeprune.reporting.ranking.facts import RankingReport
     from edgeprune.results import DryRun, Inspection, ProfileResult, QuantizationResult, Verification
 
 __version__ = metadata.version("edgeprune")
@@ -63,7 +63,7 @@ _TYPES = {
     "artifacts.choices": ("AttentionUnit", "Effort", "Finetune", "RankedPlayers"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
-    "reporting.ranking_facts": ("RankingReport",),
+    "reporting.ranking.facts": ("RankingReport",),
     "results": ("DryRun", "Inspection", "ProfileResult", "QuantizationResult", "Verification"),
 }
 """Modules of what public functions take and return; the functions themselves are in ``edgeprune.api``."""

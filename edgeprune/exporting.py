@@ -19,12 +19,12 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune.errors import CaptureError
-from edgeprune.files import atomic_write_bytes, atomic_write_text
 from edgeprune.fx import op_name
-from edgeprune.garbage import collection_paused
-from edgeprune.lookups import onnx_forms_kept, operators_listed_once
 from edgeprune.plain_names import plain_module_name
-from edgeprune.quiet import quiet_loggers, quiet_streams
+from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
+from edgeprune.system.garbage import collection_paused
+from edgeprune.system.lookups import onnx_forms_kept, operators_listed_once
+from edgeprune.system.quiet import quiet_loggers, quiet_streams
 
 _log = logging.getLogger("edgeprune.exporting")
 INPUT_NAME = "input"

@@ -22,7 +22,7 @@ from edgeprune.artifacts.report import (
 )
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
-from edgeprune.running import in_a_sentence, open_session, run_session
+from edgeprune.onnx_io.session import in_a_sentence, open_session, run_session
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeprune.data import data_dir
 from edgeprune.errors import TargetError
-from edgeprune.host import read_host
-from edgeprune.reading import UnreadableError, read_toml
 from edgeprune.showing import in_short
+from edgeprune.storage.documents import UnreadableError, read_toml
+from edgeprune.system.data import data_dir
+from edgeprune.system.host import read_host
 
 HOST = "host"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.surgery import prune
+from edgeprune.pruning.surgery import prune
 
 Factory = Callable[[], nn.Module]
 

@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeprune.artifacts.choices import CouplingOptions
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import full_masks, mask_module
-from edgeprune.graph.surgery import prune
+from edgeprune.pruning.masking import full_masks, mask_module
+from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.splitting import SplitImages, split_images
 
 IMAGE = (3, 8, 8)

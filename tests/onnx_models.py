@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from edgeprune.capture.capture import export_program
 from edgeprune.exporting import export_onnx
-from edgeprune.graph.capture import export_program
 
 IMAGE = (3, 8, 8)
 

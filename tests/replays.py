@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 import edgeprune
+from edgeprune.capture.capture import export_program
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import save_program, save_surgery
-from edgeprune.graph.capture import export_program
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.pruning.surgery import prune, surgery_recipe
 
 
 def prune_at_random(model: nn.Module, case: Case, folder: Path, *, program: bool = False) -> nn.Module:

@@ -338,7 +338,10 @@ def _command(
     tempfile.tempdir = None
     torch.set_num_threads(1)
     sys.argv = ["edgeprune", *arguments]
-    from edgeprune import cli, progress
+    from edgeprune import cli
+
+    # Made while the fork server's own streams were in place.
+    from edgeprune.system import progress
 
     # Made while the fork server's own streams were in place.
     progress.console.file = sys.stderr

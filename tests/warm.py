@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edgeprune.capture.capture import capture, export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
-from edgeprune.graph.capture import capture, export_program
-from edgeprune.latency import timing
+from edgeprune.profiling import timing
 
 
 def warm() -> None:

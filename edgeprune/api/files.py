@@ -9,9 +9,9 @@ import torch
 from edgeprune import limits
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.quantization import Precision, RangeMethod
-from edgeprune.pipeline.examination import profile_onnx
-from edgeprune.pipeline.quantizing import QuantizeOptions, quantize_file
-from edgeprune.pipeline.verifying import VerifyOptions, verify_models
+from edgeprune.commands.inspect.inspection import profile_onnx
+from edgeprune.commands.quantize.quantizing import QuantizeOptions, quantize_file
+from edgeprune.commands.verify.verifying import VerifyOptions, verify_models
 from edgeprune.results import ProfileResult, QuantizationResult, Verification
 from edgeprune.targets import HOST
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
-from edgeprune.graph.inputs import input_shapes
-from edgeprune.graph.plugins import ruled_operators
+from edgeprune.capture.inputs import input_shapes
+from edgeprune.commands.inspect import network_graph
+from edgeprune.commands.inspect.inspection import inspect_loaded
+from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.loading import load_model
-from edgeprune.pipeline import network_graph
-from edgeprune.pipeline.examination import inspect_loaded
 from edgeprune.results import Inspection
 
 

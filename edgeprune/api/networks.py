@@ -14,23 +14,24 @@ from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Effort, Finetune, RankedPlayers
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
-from edgeprune.criteria.registry import DEFAULT as DEFAULT_CRITERION
-from edgeprune.graph.layer_game import MEMORY_LIMIT_BYTES
-from edgeprune.pipeline import delivery, stages
-from edgeprune.pipeline.assembly import layer_rows
-from edgeprune.pipeline.budget_preview import check_preview, preview
-from edgeprune.pipeline.budget_search import BudgetSearch, search
-from edgeprune.pipeline.default_goal import with_default_goal
-from edgeprune.pipeline.default_search import DefaultSearch
-from edgeprune.pipeline.effort import with_effort
-from edgeprune.pipeline.given_rankings import read_given
-from edgeprune.pipeline.kept_values import check_journal, decisions, kept_values
-from edgeprune.pipeline.own_training import build, find_recipe
-from edgeprune.pipeline.picking import pick_candidate
-from edgeprune.pipeline.ranking_run import RankChoices, rank_network
-from edgeprune.pipeline.state import CompressOptions, Run
-from edgeprune.pipeline.time_limits import check_max_time
-from edgeprune.reporting.ranking_facts import RankingReport
+from edgeprune.commands.compress import delivery
+from edgeprune.commands.pick.picking import pick_candidate
+from edgeprune.commands.rank.ranking_run import RankChoices, rank_network
+from edgeprune.commands.run import stages
+from edgeprune.commands.run.effort import with_effort
+from edgeprune.commands.run.given_rankings import read_given
+from edgeprune.commands.run.recipe import build, find_recipe
+from edgeprune.commands.run.report_builder import layer_rows
+from edgeprune.commands.run.resume import check_journal, decisions, kept_values
+from edgeprune.commands.run.state import CompressOptions, Run
+from edgeprune.commands.run.time_limits import check_max_time
+from edgeprune.commands.search.budget_preview import check_preview, preview
+from edgeprune.commands.search.budget_search import BudgetSearch, search
+from edgeprune.commands.search.default_goal import with_default_goal
+from edgeprune.commands.search.default_search import DefaultSearch
+from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
+from edgeprune.importance.registry import DEFAULT as DEFAULT_CRITERION
+from edgeprune.reporting.ranking.facts import RankingReport
 from edgeprune.results import DryRun, PredictedCost
 from edgeprune.targets import HOST
 
@@ -304,7 +305,7 @@ def rank(
     """Value every channel by one or several criteria, and follow what is lost while filters go.
 
     Args:
-        criteria: names; see ``edgeprune.criteria.registry.criterion_names``.
+        criteria: names; see ``edgeprune.importance.registry.criterion_names``.
         layers: only the channels of these layers are ranked and removed, everyone else is present; all
             layers where empty.
         ratio: share of MACs that is to go, which laws of coalition sizes follow; a quarter where ``None``.

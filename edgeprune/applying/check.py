@@ -21,9 +21,9 @@ from edgeprune.applying.attributes import attempts, put
 from edgeprune.applying.files import Recipe, listed
 from edgeprune.errors import EdgepruneError, SurgeryError
 from edgeprune.fx import tensor_leaves
-from edgeprune.imports import ended_in_the_open, first_line, raised_in
 from edgeprune.loading.programs import program_input, program_module, read_program
 from edgeprune.plain_names import plain_name
+from edgeprune.system.imports import ended_in_the_open, first_line, raised_in
 
 _log = logging.getLogger("edgeprune.applying")
 TOLERANCE = 1e-5

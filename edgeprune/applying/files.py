@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import SurgeryError
-from edgeprune.imports import first_line
 from edgeprune.limits import MOST_INPUT_VALUES
 from edgeprune.loading.tensors import check_finite, check_tensors
 from edgeprune.loading.weights import read_safetensors
-from edgeprune.reading import UnreadableError, read_json
 from edgeprune.showing import first_few, in_short
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.system.imports import first_line
 
 READABLE_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 _SHOWN = 3

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from edgeprune.applying.check import check_replay
 from edgeprune.applying.files import Recipe, listed, read_recipe, read_weights
 from edgeprune.errors import SurgeryError
-from edgeprune.imports import ended_in_the_open, first_line, raised_in
 from edgeprune.loading.tensors import check_conversion
 from edgeprune.plain_names import plain_name
+from edgeprune.system.imports import ended_in_the_open, first_line, raised_in
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeprune._archives import FileKind, detect_kind
-from edgeprune._zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, check_zip
 from edgeprune.calibration.folders import IMAGE_EXTENSIONS
 from edgeprune.calibration.limits import check_growth, check_memory
 from edgeprune.calibration.pixels import channels_first, check_values
 from edgeprune.calibration.source import ACCEPTED, ImageSource, RawImage
 from edgeprune.errors import CalibrationError, ModelLoadError
+from edgeprune.storage.archives import FileKind, detect_kind
+from edgeprune.storage.zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, check_zip
 
 IMAGES, LABELS = "images", "labels"
 

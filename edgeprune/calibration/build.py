@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgeprune import limits, progress
+from edgeprune import limits
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
 from edgeprune.calibration.advice import advice
 from edgeprune.calibration.fingerprint import fingerprint, image_digest
@@ -27,8 +27,9 @@ from edgeprune.calibration.preprocess import (
 )
 from edgeprune.calibration.source import ImageSource, RawImage
 from edgeprune.calibration.split import draw, held_out_count, without_copies
-from edgeprune.cards import find_card, read_card
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.options.cards import find_card, read_card
+from edgeprune.system import progress
 
 _log = logging.getLogger("edgeprune.calibration")
 _FLOAT32_BYTES = 4

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from edgeprune.calibration.pixels import check_values, from_array, from_pil, from_tensor
 from edgeprune.calibration.source import ImageSource, RawImage
 from edgeprune.errors import CalibrationError
-from edgeprune.imports import call_user_function, ended_in_the_open, told, user_code
+from edgeprune.system.imports import call_user_function, ended_in_the_open, told, user_code
 
 
 def open_dataset_function(spec: str, *, wanted: int | None) -> ImageSource:

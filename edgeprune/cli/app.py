@@ -11,10 +11,10 @@ from edgeprune.cli import options as opt
 from edgeprune.cli.compress import compress
 from edgeprune.cli.inspect import inspect
 from edgeprune.cli.pick import pick
+from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
-from edgeprune.cli.session import begin
 from edgeprune.cli.targets import targets_app
 from edgeprune.cli.verify import verify
 

@@ -13,9 +13,9 @@ from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions, check_ratio, parse_input_shape, read_ratio
-from edgeprune.quantities import parse_budget, parse_duration, parse_finetune
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.options.project_file import PreprocessingOptions, check_ratio, parse_input_shape, read_ratio
+from edgeprune.options.quantities import parse_budget, parse_duration, parse_finetune
 from edgeprune.showing import for_people
 
 
@@ -286,7 +286,7 @@ def _check_early(
     target: str, folder: Path | None, overwrite: bool, reads: dict[str, str | Path | None]
 ) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
-    from edgeprune.outputs import check_destination
+    from edgeprune.storage.outputs import check_destination
     from edgeprune.targets import load_target
 
     load_target(target)

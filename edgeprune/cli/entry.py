@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from edgeprune.cli import streams
 from edgeprune.cli.app import app
-from edgeprune.cli.interrupts import Interrupts
-from edgeprune.cli.session import Session
+from edgeprune.cli.process import streams
+from edgeprune.cli.process.interrupts import Interrupts
+from edgeprune.cli.process.session import Session
 from edgeprune.errors import (
     BROKEN_PIPE_EXIT_STATUS,
     INTERNAL_EXIT_STATUS,
@@ -22,9 +22,9 @@ from edgeprune.errors import (
     OutputError,
     UsageError,
 )
-from edgeprune.files import NO_ROOM, no_room
-from edgeprune.imports import ended_by, first_line
 from edgeprune.showing import in_short, shown_sentence
+from edgeprune.storage.files import NO_ROOM, no_room
+from edgeprune.system.imports import ended_by, first_line
 
 _PROGRAM = "edgeprune"
 _REFUSED = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP})

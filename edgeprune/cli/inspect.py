@@ -10,9 +10,9 @@ import typer
 from edgeprune.artifacts.choices import AttentionUnit
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import parse_input_shapes
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
 from edgeprune.errors import UsageError
+from edgeprune.options.project_file import parse_input_shapes
 from edgeprune.showing import for_people
 
 GraphFile = Annotated[

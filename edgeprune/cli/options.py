@@ -25,7 +25,7 @@ def complete_target(incomplete: str) -> list[str]:
 
 def complete_criterion(incomplete: str) -> list[str]:
     """Names of criteria for shell completion."""
-    from edgeprune.criteria.registry import criterion_names
+    from edgeprune.importance.registry import criterion_names
 
     return [name for name in criterion_names() if name.startswith(incomplete)]
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli import options as opt
-from edgeprune.cli.session import begin, show, show_json
+from edgeprune.cli.process.session import begin, show, show_json
 from edgeprune.errors import UsageError
-from edgeprune.quantities import parse_budget
+from edgeprune.options.quantities import parse_budget
 from edgeprune.showing import for_people
 
 Searched = Annotated[
@@ -48,7 +48,7 @@ def pick(
         raise UsageError(
             "no limit was given; accepted are --max-latency, --max-size, --max-memory and --max-drop"
         )
-    from edgeprune.pipeline.picking import pick_candidate
+    from edgeprune.commands.pick.picking import pick_candidate
     from edgeprune.reporting.budget_words import render_section
 
     section = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)

@@ -9,8 +9,8 @@ import typer
 
 from edgeprune import limits
 from edgeprune.cli import options as opt
-from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.quantities import parse_duration
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.options.quantities import parse_duration
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to profile.")]

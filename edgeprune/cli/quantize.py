@@ -10,9 +10,9 @@ import typer
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions
-from edgeprune.quantities import parse_duration, parse_points
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.options.project_file import PreprocessingOptions
+from edgeprune.options.quantities import parse_duration, parse_points
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The 32-bit ONNX file to quantize.")]

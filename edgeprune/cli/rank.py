@@ -11,8 +11,9 @@ from edgeprune import limits
 from edgeprune.artifacts.choices import AttentionUnit, Effort, RankedPlayers
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import (
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.importance.registry import DEFAULT
+from edgeprune.options.project_file import (
     PreprocessingOptions,
     check_players,
     check_ratio,
@@ -21,8 +22,7 @@ from edgeprune.config import (
     read_ratio,
     read_share,
 )
-from edgeprune.criteria.registry import DEFAULT
-from edgeprune.quantities import parse_bytes, parse_duration
+from edgeprune.options.quantities import parse_bytes, parse_duration
 from edgeprune.showing import for_people
 
 Criteria = Annotated[
@@ -198,7 +198,7 @@ def rank(
         overwrite=overwrite,
         command=session.command_line,
     )
-    from edgeprune.reporting.ranking_words import render_ranking
+    from edgeprune.reporting.ranking.words import render_ranking
 
     session.say(f"written to {folder}")
     return show_json(report) if as_json else show(render_ranking(for_people(report)))
@@ -208,8 +208,8 @@ def _check_early(
     criteria: tuple[str, ...], folder: Path, overwrite: bool, reads: dict[str, str | Path | None]
 ) -> None:
     """Refuse in a blink what would otherwise fail after the libraries are loaded."""
-    from edgeprune.criteria.registry import criterion, criterion_names
-    from edgeprune.outputs import check_destination
+    from edgeprune.importance.registry import criterion, criterion_names
+    from edgeprune.storage.outputs import check_destination
 
     for name in criteria:
         if name not in criterion_names():

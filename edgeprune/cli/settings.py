@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from edgeprune.cli.session import Session
-from edgeprune.config import PreprocessingOptions, ProjectConfig, find_config, load_config
+from edgeprune.cli.process.session import Session
 from edgeprune.errors import CalibrationError, ModelLoadError
+from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig, find_config, load_config
 
 if TYPE_CHECKING:
     from edgeprune.artifacts.calibration import Preprocessing
@@ -117,7 +117,7 @@ def choose_preprocessing(
         CalibrationError: the card is malformed.
     """
     from edgeprune import limits
-    from edgeprune.cards import parse_floats, resolve_preprocessing
+    from edgeprune.options.cards import parse_floats, resolve_preprocessing
 
     defaults = config.preprocessing
     means = None if mean is None else parse_floats(mean, option="--mean", numbers=limits.MEANS)

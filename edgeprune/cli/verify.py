@@ -10,9 +10,9 @@ import typer
 from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.session import begin, quiet_libraries, show, show_json
-from edgeprune.config import PreprocessingOptions
-from edgeprune.quantities import parse_duration
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.options.project_file import PreprocessingOptions
+from edgeprune.options.quantities import parse_duration
 from edgeprune.showing import for_people
 
 First = Annotated[
@@ -73,7 +73,7 @@ def verify(
     preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
 
     from edgeprune import api
-    from edgeprune.pipeline.verifying import require
+    from edgeprune.commands.verify.verifying import require
 
     quiet_libraries(session)
     found = api.verify(

@@ -13,9 +13,9 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from edgeprune.compat import import_torchvision
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import call_user_function, first_line
+from edgeprune.system.compat import import_torchvision
+from edgeprune.system.imports import call_user_function, first_line
 
 TORCHVISION_PREFIX = "torchvision:"
 

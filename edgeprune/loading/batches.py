@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import ended_in_the_open, first_line, user_code
+from edgeprune.system.imports import ended_in_the_open, first_line, user_code
 
 _TOLERANCE = 1e-4
 _SIZED = {"aten.view.default", "aten.reshape.default", "aten.expand.default", "aten._unsafe_view.default"}

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeprune._archives import FileKind, foreign_globals_text, names_bytearray
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import ended_in_the_open, first_line, importable, user_code
 from edgeprune.loading.tensors import check_conversion
 from edgeprune.loading.weights import read_safetensors
 from edgeprune.showing import first_few, in_short, shown_in_cell
+from edgeprune.storage.archives import FileKind, foreign_globals_text, names_bytearray
+from edgeprune.system.imports import ended_in_the_open, first_line, importable, user_code
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 _AVERAGED_WRAPPERS = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")

@@ -12,12 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgeprune._archives import FileKind, detect_kind
-from edgeprune._zips import MODEL_LIMITS, ZipFaultError, check_zip
 from edgeprune.artifacts.model import LoadedModel, ModelFormat
 from edgeprune.errors import ModelLoadError
-from edgeprune.files import sha256_file
-from edgeprune.imports import ended_in_the_open, first_line, user_code
 from edgeprune.loading.architectures import (
     TORCHVISION_PREFIX,
     build,
@@ -30,6 +26,10 @@ from edgeprune.loading.batches import free_batch
 from edgeprune.loading.checkpoints import fit_state, read_checkpoint, strip_prefixes, unwrap_checkpoint
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 from edgeprune.loading.tensors import check_finite, check_tensors
+from edgeprune.storage.archives import FileKind, detect_kind
+from edgeprune.storage.files import sha256_file
+from edgeprune.storage.zips import MODEL_LIMITS, ZipFaultError, check_zip
+from edgeprune.system.imports import ended_in_the_open, first_line, user_code
 
 _log = logging.getLogger("edgeprune.loading")
 _ACCEPTED = (

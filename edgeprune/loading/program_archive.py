@@ -10,10 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from edgeprune._archives import names_bytearray
-from edgeprune._zips import DAMAGE, MODEL_LIMITS, ZipFaultError, check_zip_stream
 from edgeprune.errors import ModelLoadError
 from edgeprune.loading.program_schema import UnsafePartError, check_payloads, check_program
+from edgeprune.storage.archives import names_bytearray
+from edgeprune.storage.zips import DAMAGE, MODEL_LIMITS, ZipFaultError, check_zip_stream
 
 _LARGEST_JSON_BYTES = 64 << 20
 """Graphs of some thousand nodes take a few megabytes, most of it stack traces."""

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from edgeprune.compat import import_torchvision
+from edgeprune.system.compat import import_torchvision
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _OPERATOR = re.compile(rf"torch\.ops\.({_NAME})\.({_NAME})\.({_NAME})")

@@ -16,10 +16,10 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.imports import ended_in_the_open, first_line
 from edgeprune.loading.program_archive import unsafe_part
 from edgeprune.plain_names import NameFaultError, make_names_plain
-from edgeprune.quiet import quiet_loggers, quiet_streams
+from edgeprune.system.imports import ended_in_the_open, first_line
+from edgeprune.system.quiet import quiet_loggers, quiet_streams
 
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORCE_NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

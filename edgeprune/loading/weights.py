@@ -9,9 +9,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError, ModelLoadError
-from edgeprune.imports import first_line
 from edgeprune.loading.tensors import check_finite, check_tensors
-from edgeprune.reading import UnreadableError, check_regular
+from edgeprune.storage.documents import UnreadableError, check_regular
+from edgeprune.system.imports import first_line
 
 
 def read_safetensors(

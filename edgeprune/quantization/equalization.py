@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from edgeprune.quantization.floating import FloatModel, is_weighted
-from edgeprune.quantization.observing import ChannelValues
-from edgeprune.rounding import LARGEST, SMALLEST_SCALE
+from edgeprune.fake_quant import LARGEST, SMALLEST_SCALE
+from edgeprune.quantization.calibration import ChannelValues
+from edgeprune.quantization.preparation import FloatModel, is_weighted
 
 ROUNDS = 3
 """Layers in a row share factors: what one pair changes, the next one sees."""

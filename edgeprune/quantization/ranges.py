@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.quantization import RangeMethod
-from edgeprune.quantization.observing import Histogram
+from edgeprune.quantization.calibration import Histogram
 
 LEVELS = 256
 PERCENTILE = 99.99

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from edgeprune.quantization.floating import FloatModel, is_weighted
+from edgeprune.quantization.preparation import FloatModel, is_weighted
 
 MOST_SEGMENTS = 16
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.files import scratch_directory
+from edgeprune.storage.files import scratch_directory
 
 _log = logging.getLogger("edgeprune.recovery")
 

@@ -29,6 +29,7 @@ from torch.fx import GraphModule
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
 from edgeprune.artifacts.pruning import NetworkDecision, RecoveryReport, RecoveryStep
 from edgeprune.artifacts.quantization import IntegerFormat
+from edgeprune.fake_quant import round_layers, round_weight, rounded
 from edgeprune.recovery.activations import MEMORY_LIMIT_BYTES, ActivationStore
 from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
 from edgeprune.recovery.clipping import Activation, following_activation
@@ -47,7 +48,6 @@ from edgeprune.recovery.structure import (
     has_computed_bias,
     ungrouped,
 )
-from edgeprune.rounding import round_layers, round_weight, rounded
 
 _log = logging.getLogger("edgeprune.recovery")
 _FLOAT_BYTES = 4

@@ -38,7 +38,7 @@ from edgeprune.reporting.formatting import (
 )
 from edgeprune.reporting.headline import Headline, answers_in_words, build_headline
 from edgeprune.reporting.quantization_words import quantization_rows
-from edgeprune.reporting.ranking_origin import ranking_rows
+from edgeprune.reporting.ranking.origin import ranking_rows
 
 
 @dataclass(frozen=True, kw_only=True)

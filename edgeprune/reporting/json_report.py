@@ -9,10 +9,10 @@ from typing import Any
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.errors import UsageError
-from edgeprune.files import atomic_write_text
-from edgeprune.reading import UnreadableError
-from edgeprune.reading import read_json as read_json_file
 from edgeprune.showing import in_short, plain_values
+from edgeprune.storage.documents import UnreadableError
+from edgeprune.storage.documents import read_json as read_json_file
+from edgeprune.storage.files import atomic_write_text
 
 _READABLE = (REPORT_SCHEMA_VERSION, "1.2", "1.1")
 """What is read: 1.2 lacks what defaults stand for; 1.1 ``usability``, too, and its recovery had no images to

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 from edgeprune.artifacts.report import RunReport
-from edgeprune.files import atomic_write_text
 from edgeprune.reporting.document import Document, Table, build_document
 from edgeprune.reporting.headline import as_sentence
 from edgeprune.showing import shown
+from edgeprune.storage.files import atomic_write_text
 
 
 def render_markdown(report: RunReport) -> str:

@@ -10,23 +10,30 @@ project grew from.
 """
 
 from edgeprune.artifacts.pruning import Aggregate
-from edgeprune.shapley.adjusted import adjusted
 from edgeprune.shapley.checkpoint import FileCheckpoint
-from edgeprune.shapley.correction import corrected
 from edgeprune.shapley.estimate import Estimate, Method
-from edgeprune.shapley.exact import CoalitionTable, Trajectory, exact, exact_estimate
+from edgeprune.shapley.estimators.adjusted import adjusted
+from edgeprune.shapley.estimators.correction import corrected
+from edgeprune.shapley.estimators.exact import CoalitionTable, Trajectory, exact, exact_estimate
+from edgeprune.shapley.estimators.hybrid import Removal, choose_removal, hybrid
+from edgeprune.shapley.estimators.least_squares import SizeSampling, least_squares
+from edgeprune.shapley.estimators.multilinear import DerivativeWeights, multilinear
+from edgeprune.shapley.estimators.partial import partial
+from edgeprune.shapley.estimators.permutation import Orders, permutation
+from edgeprune.shapley.estimators.racing import Race, race
+from edgeprune.shapley.estimators.refine import BeamRun, Refinement, beam_removal, refine
+from edgeprune.shapley.estimators.semivalue import (
+    SHAPLEY,
+    BanzhafLaw,
+    BetaLaw,
+    CoalitionLaw,
+    KeptSizeLaw,
+    semivalue,
+)
+from edgeprune.shapley.estimators.thesis import ThesisRun, thesis_hybrid
 from edgeprune.shapley.game import CoalitionGame, CountedGame, DifferentiableGame, Game, all_coalitions
-from edgeprune.shapley.hybrid import Removal, choose_removal, hybrid
 from edgeprune.shapley.journal import JournaledGame
-from edgeprune.shapley.least_squares import SizeSampling, least_squares
-from edgeprune.shapley.multilinear import DerivativeWeights, multilinear
-from edgeprune.shapley.partial import partial
-from edgeprune.shapley.permutation import Orders, permutation
-from edgeprune.shapley.racing import Race, race
-from edgeprune.shapley.refine import BeamRun, Refinement, beam_removal, refine
-from edgeprune.shapley.semivalue import SHAPLEY, BanzhafLaw, BetaLaw, CoalitionLaw, KeptSizeLaw, semivalue
 from edgeprune.shapley.subgame import RemainingGame, SubGame
-from edgeprune.shapley.thesis import ThesisRun, thesis_hybrid
 
 __all__ = [
     "SHAPLEY",

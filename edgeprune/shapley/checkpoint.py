@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import UsageError
-from edgeprune.files import atomic_write
-from edgeprune.reading import UnreadableError, read_arrays
+from edgeprune.storage.documents import UnreadableError, read_arrays
+from edgeprune.storage.files import atomic_write
 
 State = Mapping[str, NDArray[Any]]
 """Everything an estimate needs to go on, by name; the state of its random numbers included."""

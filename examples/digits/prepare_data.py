@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from edgeprune.files import atomic_write_bytes
+from edgeprune.storage.files import atomic_write_bytes
 
 HERE = Path(__file__).resolve().parent
 SEED = 20

@@ -18,8 +18,8 @@ import torch
 from model import digits_net
 from torch import Tensor, nn
 
-from edgeprune.cards import load_card
-from edgeprune.files import atomic_write_bytes
+from edgeprune.options.cards import load_card
+from edgeprune.storage.files import atomic_write_bytes
 
 HERE = Path(__file__).resolve().parent
 BATCH = 50

@@ -17,14 +17,14 @@ from torch.nn import functional
 
 import edgeprune
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.cards import load_card
+from edgeprune.commands.rank.removal_curves import cost_per_mac, removal_order
+from edgeprune.commands.run import stages
+from edgeprune.commands.run.state import CompressOptions, Prepared, Run
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.surgery import prune
-from edgeprune.pipeline import stages
-from edgeprune.pipeline.removal_curves import cost_per_mac, removal_order
-from edgeprune.pipeline.state import CompressOptions, Prepared, Run
+from edgeprune.options.cards import load_card
+from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
-from edgeprune.reporting.ranking_facts import RankingReport
+from edgeprune.reporting.ranking.facts import RankingReport
 
 CRITERIA = ("hybrid", "fpgm", "l1", "taylor-squared", "random")
 CUTS = {"digits": (0.25, 0.5, 0.6, 0.7, 0.8, 0.9), "resnet20": (0.25, 0.5, 0.7)}

@@ -35,17 +35,17 @@ from lenet import (
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.layer_game import LayerGame
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.games.layer_game import LayerGame
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.pruning.masking import mask_module
+from edgeprune.shapley.estimators.exact import CoalitionTable
+from edgeprune.shapley.estimators.refine import beam_removal
+from edgeprune.shapley.estimators.thesis import thesis_hybrid
 from edgeprune.shapley.game import CoalitionGame, CountedGame, all_coalitions
-from edgeprune.shapley.refine import beam_removal
 from edgeprune.shapley.subgame import SubGame
-from edgeprune.shapley.thesis import thesis_hybrid
 
 RANDOM_ORDERS = 200
 REPEATS = 5

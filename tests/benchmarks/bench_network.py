@@ -21,8 +21,8 @@ from network_report import OURS, ROUNDS, Rivals, left_out, render, rivals
 from network_rivals import look, render_rivals
 from trained_network import IMAGES, TrainedNetwork
 
-from edgeprune.criteria.registry import criterion_names
-from edgeprune.pipeline.rounds import MOST_AT_ONCE
+from edgeprune.commands.run.iterative_pruning import MOST_AT_ONCE
+from edgeprune.importance.registry import criterion_names
 
 RATIOS = (0.25, 0.4, 0.5, 0.65)
 MODES = ("global", "uniform", ROUNDS)

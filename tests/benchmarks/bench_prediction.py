@@ -25,11 +25,11 @@ import onnx
 import torch
 from torch import nn
 
-from edgeprune.compat import import_torchvision
-from edgeprune.files import atomic_write_text
-from edgeprune.host import machine_description
-from edgeprune.latency.prediction import predict_work
-from edgeprune.latency.work import OpWork, count_work
+from edgeprune.profiling.prediction import predict_work
+from edgeprune.profiling.work import OpWork, count_work
+from edgeprune.storage.files import atomic_write_text
+from edgeprune.system.compat import import_torchvision
+from edgeprune.system.host import machine_description
 from edgeprune.targets import Roofline, TargetProfile, list_targets, load_target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -340,7 +340,7 @@ def row_lines(rows: Sequence[Row]) -> list[str]:
 INTRODUCTION = """# Predicted against published latencies
 
 Written by `python tests/benchmarks/bench_prediction.py`; do not edit. Predictions are those of
-`edgeprune.latency.prediction.predict` for the shipped profiles: fp32, one image, at the clock of the board
+`edgeprune.profiling.prediction.predict` for the shipped profiles: fp32, one image, at the clock of the board
 that was measured. The published figures come from other runtimes than onnxruntime (no public onnxruntime
 figures of these models on these boards were found), and others measured them: this project measured nothing
 on a device.

@@ -17,7 +17,7 @@ from common import header, research_data, write_result
 
 import edgeprune
 from edgeprune.artifacts.report import RunReport
-from edgeprune.cards import load_card
+from edgeprune.options.cards import load_card
 
 CALIBRATION_IMAGES = 1_000
 HERE = Path(__file__).resolve().parent

@@ -12,8 +12,8 @@ import torch
 from budget_peers import torch_pruning_plan
 from trained_network import TrainedNetwork, split
 
-from edgeprune.pipeline.rounds import MOST_AT_ONCE
-from edgeprune.recovery.distillation import DistillationOptions, distill
+from edgeprune.commands.run.iterative_pruning import MOST_AT_ONCE
+from edgeprune.recovery.distillation.training import DistillationOptions, distill
 
 Row = dict[str, Any]
 

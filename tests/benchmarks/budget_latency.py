@@ -12,7 +12,7 @@ from common import succeeded
 
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.report import RunReport
-from edgeprune.latency.timing import compare
+from edgeprune.profiling.timing import compare
 from edgeprune.reporting import read_json
 
 Row = dict[str, Any]

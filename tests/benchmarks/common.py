@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from edgeprune.files import atomic_write_text
-from edgeprune.host import machine_description
-from edgeprune.pipeline.assembly import package_versions
+from edgeprune.commands.run.report_builder import package_versions
+from edgeprune.storage.files import atomic_write_text
+from edgeprune.system.host import machine_description
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "benchmarks"

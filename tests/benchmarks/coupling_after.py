@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeprune import apply_surgery
+from edgeprune.capture.capture import export_program
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import export_onnx, save_program, save_surgery
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import export_program
 
 CHECK_IMAGES = 2
 TOLERANCE = 1e-5

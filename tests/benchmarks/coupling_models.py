@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from edgeprune.compat import import_torchvision
+from edgeprune.system.compat import import_torchvision
 
 LARGE_MB = 600
 """Models whose float32 weights take more run only on request."""
@@ -235,7 +235,7 @@ def timm_present() -> bool:
 
 def all_models() -> list[BenchModel]:
     """Every model in the order of the sweep: the families' smallest first."""
-    logging.getLogger("edgeprune.compat").setLevel(logging.ERROR)
+    logging.getLogger("edgeprune.system.compat").setLevel(logging.ERROR)
     models = import_torchvision().models
     names = models.list_models(module=models)
     plain = [n for n in names if not n.startswith(ATTENTION)]

@@ -18,11 +18,11 @@ from torch.fx import GraphModule
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import full_masks, mask_module
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.pruning.masking import full_masks, mask_module
+from edgeprune.pruning.surgery import prune, surgery_recipe
 
 Removal = tuple[int, ...]
 BISECTIONS = 12

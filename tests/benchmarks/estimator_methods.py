@@ -32,7 +32,7 @@ from edgeprune.shapley import (
     race,
     semivalue,
 )
-from edgeprune.shapley.correction import PASS_WITH_GRADIENT
+from edgeprune.shapley.estimators.correction import PASS_WITH_GRADIENT
 
 _BATCH = 32
 

@@ -27,14 +27,14 @@ from torch.fx import GraphModule
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.criteria.base import Evidence
-from edgeprune.criteria.registry import criterion
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.surgery import prune
-from edgeprune.recovery.distillation import DistillationOptions, distill
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.base import Evidence
+from edgeprune.importance.registry import criterion
+from edgeprune.pruning.masking import mask_module
+from edgeprune.pruning.surgery import prune
+from edgeprune.recovery.distillation.training import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.selection import select

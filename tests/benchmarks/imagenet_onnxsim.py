@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from trained_network import read_images as cifar
 
 from edgeprune import parity
+from edgeprune.capture.capture import export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
-from edgeprune.graph.capture import export_program
-from edgeprune.latency.work import total_macs
+from edgeprune.profiling.work import total_macs
 
 Row = dict[str, Any]
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.files import atomic_write_bytes
-from edgeprune.graph.layer_game import LayerGame
+from edgeprune.games.layer_game import LayerGame
 from edgeprune.shapley.game import all_coalitions
+from edgeprune.storage.files import atomic_write_bytes
 
 SHAPLEY_IMAGES = 1_000
 VALIDATION_IMAGES = 1_000

@@ -15,14 +15,14 @@ from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.cards import load_card
+from edgeprune.capture.capture import export_program
+from edgeprune.commands.quantize.mixed_precision import write_mixed
 from edgeprune.exporting import export_onnx, simplify_onnx
-from edgeprune.graph.capture import export_program
-from edgeprune.latency.timing import compare
 from edgeprune.loading import load_model
-from edgeprune.pipeline.mixed_precision import write_mixed
+from edgeprune.options.cards import load_card
+from edgeprune.profiling.timing import compare
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.integers import quantize_integers
+from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.targets import HOST, load_target
 
 Row = dict[str, Any]

@@ -8,8 +8,8 @@ from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preproce
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel, ModelFormat
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.pipeline.rounds import RoundsRanker
-from edgeprune.pipeline.state import CompressOptions, Prepared, Run
+from edgeprune.commands.run.iterative_pruning import RoundsRanker
+from edgeprune.commands.run.state import CompressOptions, Prepared, Run
 from edgeprune.targets import HOST, load_target
 
 

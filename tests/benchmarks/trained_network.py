@@ -19,12 +19,12 @@ from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.scores import Scores
-from edgeprune.criteria.base import Evidence
-from edgeprune.criteria.registry import criterion
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune
-from edgeprune.pipeline.evidence import evidence_of
+from edgeprune.capture.capture import capture
+from edgeprune.commands.run.evidence import evidence_of
+from edgeprune.coupling.coupling import couple
+from edgeprune.importance.base import Evidence
+from edgeprune.importance.registry import criterion
+from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.selection import select

@@ -15,7 +15,7 @@ import pytest
 from small_project import CHECKOUT, run_forked, sentence
 
 from edgeprune.cli import main
-from edgeprune.records import read_record, write_record
+from edgeprune.storage.records import read_record, write_record
 
 sys.path.insert(0, str(CHECKOUT / "tests" / "unit"))
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from small_project import sentence, snapshot
 
+from edgeprune.commands.run.given_rankings import read_given
+from edgeprune.commands.run.state import CompressOptions
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.given_rankings import read_given
-from edgeprune.pipeline.state import CompressOptions
 
 MODEL = ("small.pt", "--arch", "nets.py:small")
 DATA = ("--calibration", "grey.npz", "--threads", "1")

@@ -13,7 +13,7 @@ import typer
 from edgeprune import errors
 from edgeprune.cli import entry
 from edgeprune.cli.app import app
-from edgeprune.cli.session import Session
+from edgeprune.cli.process.session import Session
 
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

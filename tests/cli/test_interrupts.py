@@ -10,7 +10,7 @@ import pytest
 LOST = """
 import os, signal, sys, time, weakref
 from edgeprune.cli import entry
-from edgeprune.cli.session import Session
+from edgeprune.cli.process.session import Session
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 times = int(sys.argv[1])

@@ -168,7 +168,7 @@ def test_what_inspect_shows(more: tuple[str, ...], place: Path) -> None:
 
 
 def test_names_in_the_tables_of_a_target(place: Path) -> None:
-    from edgeprune.data import data_dir
+    from edgeprune.system.data import data_dir
 
     text = (data_dir("targets") / "rpi4.toml").read_text()
     name = json.dumps("\x1b[31m\u202e" + LONG)

@@ -21,10 +21,10 @@ from small_project import (
     snapshot,
 )
 
-from edgeprune.data import data_dir
-from edgeprune.files import scratch_folder
-from edgeprune.outputs import staged_output, write_manifest
-from edgeprune.ownership import owned_token
+from edgeprune.storage.files import scratch_folder
+from edgeprune.storage.outputs import staged_output, write_manifest
+from edgeprune.storage.ownership import owned_token
+from edgeprune.system.data import data_dir
 
 EDGEPRUNE = f"{sys.executable} -m edgeprune"
 
@@ -72,7 +72,7 @@ def test_a_limit_on_files_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> 
 STOPPED = """
 import signal, sys, threading, time
 from edgeprune.cli import entry
-from edgeprune.cli.session import Session
+from edgeprune.cli.process.session import Session
 
 def action():
     try:

@@ -72,7 +72,7 @@ def test_the_folder_holds_the_files_and_nothing_else_is_left(ranked: Any) -> Non
 
 
 def test_the_json_follows_the_schema(ranked: Any, report: Any) -> None:
-    from edgeprune.reporting.ranking_files import read_ranking
+    from edgeprune.reporting.ranking.files import read_ranking
 
     assert read_ranking(ranked[0] / "ranking.json").settings.criteria == CRITERIA
     assert report["schema_version"] == "2.0"
@@ -206,8 +206,8 @@ def test_the_terminal_shows_layers_and_areas(ranked: Any, report: Any) -> None:
 def test_hybrid_ranks_as_compress_does(report: Any) -> None:
     """The same evidence and random state: what ``compress`` removes first stands last here."""
     import edgeprune
-    from edgeprune.pipeline import stages
-    from edgeprune.pipeline.state import CompressOptions, Run
+    from edgeprune.commands.run import stages
+    from edgeprune.commands.run.state import CompressOptions, Run
 
     path, _, architecture = DIGITS_MODEL
     options = CompressOptions(model=path, calibration=DIGITS_DATA, architecture=architecture)

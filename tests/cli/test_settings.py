@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
-from edgeprune.cli.session import Session
+from edgeprune.cli.process.session import Session
 from edgeprune.cli.settings import choose_calibration, choose_preprocessing, default_output, project_config
-from edgeprune.config import PreprocessingOptions, ProjectConfig
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
+from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from small_project import environment, interruptible, leftovers, run, run_forked, run_in_turn, sentence
 
 from edgeprune.errors import UsageError
-from edgeprune.running import TooLongError, within
+from edgeprune.onnx_io.session import TooLongError, within
 
 STATUSES = {"profile": 10, "quantize": 13, "verify": 10}
 ENDS_S = 60

@@ -18,7 +18,7 @@ from fuzz_onnx import mutated_onnx
 from fuzz_values import mutated_bytes, mutated_json, mutated_toml, odd_text
 from safetensors.torch import load_file
 
-from edgeprune.records import write_record
+from edgeprune.storage.records import write_record
 
 Change = Callable[[random.Random, Path, Path, Inputs], Inputs]
 """Writes a changed copy of a seed (first folder) into the second, and puts it in place of the valid one."""

@@ -26,7 +26,7 @@ def apply(arguments: Sequence[str]) -> int:
 
     from edgeprune import apply_surgery
     from edgeprune.cli import entry
-    from edgeprune.cli.session import Session
+    from edgeprune.cli.process.session import Session
 
     def action() -> int:
         nets, recipe, weights, *check = arguments

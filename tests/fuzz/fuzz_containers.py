@@ -18,7 +18,7 @@ import torch
 from fuzz_values import CANARY, NUMBERS, PAYLOAD, dumped, mutated_bytes, mutated_json, odd_text
 from PIL import Image
 
-from edgeprune._zips import ARRAY_DAMAGE
+from edgeprune.storage.zips import ARRAY_DAMAGE
 
 Member = Callable[[random.Random, str, bytes], bytes]
 """Changes the content of a member, given its name."""

@@ -19,20 +19,20 @@ from small_project import CHECKOUT
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.calibration import load_calibration
-from edgeprune.cards import read_card
-from edgeprune.config import load_config
-from edgeprune.criteria.journals import read_about
+from edgeprune.commands.pick.picking import pick_candidate
+from edgeprune.commands.run.given_rankings import read_given
+from edgeprune.commands.run.state import CompressOptions
+from edgeprune.commands.search.candidate_records import read_record
 from edgeprune.errors import EdgepruneError
+from edgeprune.importance.journals import read_about
 from edgeprune.loading import load_model
-from edgeprune.outputs import read_manifest
-from edgeprune.pipeline.candidate_records import read_record
-from edgeprune.pipeline.given_rankings import read_given
-from edgeprune.pipeline.picking import pick_candidate
-from edgeprune.pipeline.state import CompressOptions
-from edgeprune.records import write_record
+from edgeprune.options.cards import read_card
+from edgeprune.options.project_file import load_config
 from edgeprune.reporting.json_report import read_json, report_to_json
-from edgeprune.reporting.ranking_files import read_ranking
+from edgeprune.reporting.ranking.files import read_ranking
 from edgeprune.shapley.checkpoint import FileCheckpoint
+from edgeprune.storage.outputs import read_manifest
+from edgeprune.storage.records import write_record
 from edgeprune.targets import load_target
 
 COUNT = 300

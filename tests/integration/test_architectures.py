@@ -9,9 +9,9 @@ from networks import Case, compare, counted_macs, make_case
 from replays import check_refusal, check_replay
 from torch import nn
 
-from edgeprune.compat import import_torchvision
-from edgeprune.graph.surgery import prune
 from edgeprune.loading.model import load_model
+from edgeprune.pruning.surgery import prune
+from edgeprune.system.compat import import_torchvision
 
 RESNET20 = Path(__file__).resolve().parents[1] / "benchmarks" / "resnet20.py"
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.calibration import load_calibration
-from edgeprune.cards import load_card
 from edgeprune.loading import load_model
+from edgeprune.options.cards import load_card
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits"

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune import exporting
+from edgeprune.capture.capture import capture, export_program
 from edgeprune.errors import CaptureError
-from edgeprune.graph.capture import capture, export_program
 
 
 class TwoHeads(nn.Module):

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.errors import ProfileError, UsageError
-from edgeprune.latency.figures import figures
-from edgeprune.latency.memory import peak_memory_bytes
-from edgeprune.latency.prediction import predict
-from edgeprune.latency.timing import compare, measure
+from edgeprune.profiling.figures import figures
+from edgeprune.profiling.memory import peak_memory_bytes
+from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.timing import compare, measure
 from edgeprune.targets import load_target
 
 

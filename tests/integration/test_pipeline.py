@@ -22,8 +22,8 @@ from edgeprune import api, exporting
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.errors import ModelLoadError, ParityError
 from edgeprune.loading import load_model
-from edgeprune.outputs import read_manifest
 from edgeprune.reporting import read_json
+from edgeprune.storage.outputs import read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import edgeprune
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.report import Verdict
-from edgeprune.compat import import_torchvision
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import op_name
-from edgeprune.graph.coupling import couple
+from edgeprune.system.compat import import_torchvision
 
 import_torchvision()
 

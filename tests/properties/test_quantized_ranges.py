@@ -15,8 +15,8 @@ from onnxruntime.quantization.quant_utils import compute_scale_zp
 
 from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
-from edgeprune.quantization.integers import quantize_integers
-from edgeprune.quantization.observing import BINS, Histogram
+from edgeprune.quantization.calibration import BINS, Histogram
+from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.ranges import chosen_range
 from edgeprune.quantization.scales import fault_of_range
 

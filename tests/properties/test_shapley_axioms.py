@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeprune.artifacts.pruning import Aggregate
-from edgeprune.shapley.adjusted import adjusted
-from edgeprune.shapley.adjusted import least_evaluations as adjusted_least
 from edgeprune.shapley.aggregate import aggregate
 from edgeprune.shapley.estimate import Estimate
-from edgeprune.shapley.exact import CoalitionTable, shapley_from_table, values_from_table
+from edgeprune.shapley.estimators.adjusted import adjusted
+from edgeprune.shapley.estimators.adjusted import least_evaluations as adjusted_least
+from edgeprune.shapley.estimators.exact import CoalitionTable, shapley_from_table, values_from_table
+from edgeprune.shapley.estimators.hybrid import choose_removal, hybrid
+from edgeprune.shapley.estimators.least_squares import SizeSampling, least_evaluations, least_squares
+from edgeprune.shapley.estimators.partial import partial
+from edgeprune.shapley.estimators.permutation import Orders, permutation
+from edgeprune.shapley.estimators.semivalue import SHAPLEY, BanzhafLaw, BetaLaw, KeptSizeLaw, semivalue
 from edgeprune.shapley.game import CoalitionGame, all_coalitions
-from edgeprune.shapley.hybrid import choose_removal, hybrid
-from edgeprune.shapley.least_squares import SizeSampling, least_evaluations, least_squares
-from edgeprune.shapley.partial import partial
-from edgeprune.shapley.permutation import Orders, permutation
-from edgeprune.shapley.semivalue import SHAPLEY, BanzhafLaw, BetaLaw, KeptSizeLaw, semivalue
 
 WORTH = st.floats(-1e3, 1e3, allow_subnormal=False)
 TABLES = st.integers(1, 6).flatmap(lambda n: arrays(np.float64, (2**n, 2), elements=WORTH))

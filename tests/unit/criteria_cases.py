@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.scores import Scores
-from edgeprune.criteria.base import Evidence
-from edgeprune.criteria.registry import criterion
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.base import Evidence
+from edgeprune.importance.registry import criterion
+from edgeprune.pruning.masking import mask_module
 
 WEIGHTS = ("l1", "l2", "bn-scale", "fpgm")
 PASSES = ("apoz", "activation-weight", "reconstruction-residual")

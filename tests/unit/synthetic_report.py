@@ -33,8 +33,8 @@ from edgeprune.artifacts.report import (
     Usability,
     Verdict,
 )
-from edgeprune.pipeline.paired_drop import paired_drop, points_of
-from edgeprune.pipeline.usability import Circumstances, judge_usability
+from edgeprune.commands.run.usability import Circumstances, judge_usability
+from edgeprune.commands.search.paired_drop import paired_drop, points_of
 
 
 def measurement(p50: float) -> LatencyMeasurement:

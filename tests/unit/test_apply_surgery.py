@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import edgeprune
+from edgeprune.capture.capture import capture, export_program
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import save_program, save_surgery
-from edgeprune.graph.capture import capture, export_program
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.pruning.surgery import prune, surgery_recipe
 
 IMAGE = (3, 8, 8)
 

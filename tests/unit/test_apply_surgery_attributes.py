@@ -12,11 +12,11 @@ from torch.nn import functional
 
 import edgeprune
 from edgeprune.applying.attributes import attempts, put
+from edgeprune.capture.capture import capture, export_program
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, SurgeryError
 from edgeprune.exporting import save_program, save_surgery
-from edgeprune.graph.capture import capture, export_program
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.pruning.surgery import prune, surgery_recipe
 
 IMAGE = (3, 4, 4)
 WIDTH = 16

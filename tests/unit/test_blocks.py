@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.errors import NothingToPruneError
-from edgeprune.graph.blocks import BlockGame, find_blocks
-from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.games.block_game import BlockGame, find_blocks
+from edgeprune.shapley.estimators.exact import CoalitionTable
 from edgeprune.shapley.game import all_coalitions
 
 IMAGES = 6

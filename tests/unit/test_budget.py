@@ -13,9 +13,15 @@ from synthetic_report import synthetic_budget
 
 from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.latency import LatencyRatio, Provenance
+from edgeprune.commands.search.budget_aims import (
+    Aims,
+    binding_limit,
+    budget_used,
+    exceeded_limits,
+    slower_again,
+)
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.budget_aims import Aims, binding_limit, budget_used, exceeded_limits, slower_again
-from edgeprune.quantities import parse_latency, parse_points
+from edgeprune.options.quantities import parse_latency, parse_points
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from edgeprune.artifacts.calibration import CalibrationSet, ChannelOrder, Prepro
 from edgeprune.calibration import limits, load_calibration
 from edgeprune.calibration.build import put_in_order
 from edgeprune.calibration.split import draw, held_out_count
-from edgeprune.compat import import_torchvision
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.system.compat import import_torchvision
 
 PLAIN = Preprocessing(mean=(0.0,), std=(1.0,))
 

@@ -18,12 +18,12 @@ from torch.nn import functional
 
 import edgeprune
 from edgeprune.artifacts.model import CapturedModel
+from edgeprune.capture.capture import capture
+from edgeprune.commands.run import stages
+from edgeprune.commands.run.state import CompressOptions, Run
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, UsageError
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.pipeline import stages
-from edgeprune.pipeline.state import CompressOptions, Run
 
 IMAGE = nets.IMAGE
 
@@ -136,13 +136,13 @@ BATCH_STATISTICS = {
 
 @pytest.mark.parametrize(("forward", "layers", "place"), BATCH_STATISTICS.values(), ids=BATCH_STATISTICS)
 def test_batch_norm_over_the_batch_is_noted_with_its_place(forward, layers, place, caplog):
-    with caplog.at_level(logging.WARNING, logger="edgeprune.graph.capture"):
+    with caplog.at_level(logging.WARNING, logger="edgeprune.capture.capture"):
         found = captured(forward, **layers)
     (note,) = found.notes
     assert note.startswith(f"batch norm without stored statistics {place}")
     assert "images of a batch see each other" in note
     assert ("and 2 more" in note) == ("norms" in layers)
-    assert [(r.name, r.getMessage()) for r in caplog.records] == [("edgeprune.graph.capture", note)]
+    assert [(r.name, r.getMessage()) for r in caplog.records] == [("edgeprune.capture.capture", note)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
-from edgeprune.cards import (
+from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.limits import MEANS
+from edgeprune.options.cards import (
     find_card,
     list_cards,
     load_card,
@@ -17,9 +19,7 @@ from edgeprune.cards import (
     read_card,
     resolve_preprocessing,
 )
-from edgeprune.compat import import_torchvision
-from edgeprune.errors import CalibrationError, UsageError
-from edgeprune.limits import MEANS
+from edgeprune.system.compat import import_torchvision
 
 
 def write(path: Path, text: str) -> Path:

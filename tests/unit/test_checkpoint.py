@@ -17,10 +17,10 @@ from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Aggregate, Ranking
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.statistics import channel_statistics
-from edgeprune.ranking import RankingOptions, rank
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.ranking import RankingOptions, rank
+from edgeprune.pruning.masking import mask_module
 from edgeprune.shapley.checkpoint import (
     Checkpoint,
     FileCheckpoint,
@@ -30,8 +30,8 @@ from edgeprune.shapley.checkpoint import (
     set_generator,
 )
 from edgeprune.shapley.estimate import Estimate
+from edgeprune.shapley.estimators.multilinear import multilinear
 from edgeprune.shapley.game import Advance
-from edgeprune.shapley.multilinear import multilinear
 
 
 class Gradients:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from test_recovery import trial
 from torch import Tensor, nn
 
+from edgeprune.capture.capture import capture
 from edgeprune.fx import op_name
-from edgeprune.graph.capture import capture
 from edgeprune.recovery.clipping import Clip, Rows, Smooth, following_activation, refitted
 from edgeprune.recovery.deciding import LayerProblem, decide
 from edgeprune.recovery.least_squares import NormalEquations, predicted

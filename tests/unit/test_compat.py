@@ -4,8 +4,8 @@ import textwrap
 
 import pytest
 
-from edgeprune import compat
 from edgeprune.errors import ModelLoadError
+from edgeprune.system import compat
 
 
 def test_import_works_twice_and_gives_the_same_module():
@@ -50,7 +50,7 @@ import logging, sys
 logging.basicConfig()
 import torch
 {before}
-from edgeprune.compat import import_torchvision
+from edgeprune.system.compat import import_torchvision
 module = import_torchvision()
 assert import_torchvision() is module
 assert module.__version__ == "0.0" and module.sub.loads == "once"
@@ -83,4 +83,4 @@ def test_missing_operators_are_declared(tmp_path, before):
     )
     assert result.returncode == 0, result.stderr
     assert "torchvision::nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" in result.stdout
-    assert result.stderr.count("WARNING:edgeprune.compat") == 1
+    assert result.stderr.count("WARNING:edgeprune.system.compat") == 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.artifacts.calibration import ChannelOrder
-from edgeprune.config import (
+from edgeprune.errors import UsageError
+from edgeprune.options.project_file import (
     PreprocessingOptions,
     ProjectConfig,
     check_ratio,
@@ -16,7 +17,6 @@ from edgeprune.config import (
     load_config,
     parse_input_shape,
 )
-from edgeprune.errors import UsageError
 
 FULL = """
 calibration = "data/images"

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from edgeprune.capture.capture import capture, export_program
+from edgeprune.commands.search.cost_models import measure_tables, measured_model, roofline_model, size_model
+from edgeprune.coupling.coupling import couple
 from edgeprune.exporting import export_onnx, simplify_onnx
-from edgeprune.graph.capture import capture, export_program
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune
-from edgeprune.latency.layers import LayerGeometry, measure_layer
-from edgeprune.latency.work import size_bytes
-from edgeprune.pipeline.cost_models import measure_tables, measured_model, roofline_model, size_model
+from edgeprune.profiling.layers import LayerGeometry, measure_layer
+from edgeprune.profiling.work import size_bytes
+from edgeprune.pruning.surgery import prune
 from edgeprune.selection.costs import Widths
 from edgeprune.targets import load_target
 

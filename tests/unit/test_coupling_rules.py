@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, kept_count, kept_positions
-from edgeprune.graph.reduction_rules import BY_CHOICE
-from edgeprune.graph.surgery import prune
+from edgeprune.coupling.rules.reductions import BY_CHOICE
+from edgeprune.pruning.surgery import prune
 
 
 def players(case: Case, parameter: str, dim: int) -> list[int]:

@@ -15,11 +15,11 @@ from torch_pruning.pruner.importance import (
     GroupMagnitudeImportance,
 )
 
-from edgeprune.criteria.combining import relative_to_group
-from edgeprune.criteria.layer_weights import producers, reading_power
-from edgeprune.criteria.residual import unexplained
 from edgeprune.errors import UsageError
-from edgeprune.graph.activations import channel_activations
+from edgeprune.games.channel_activity import channel_activations
+from edgeprune.importance.combining import relative_to_group
+from edgeprune.importance.criteria.residual import unexplained
+from edgeprune.importance.layer_weights import producers, reading_power
 
 
 @pytest.mark.parametrize("name", BASELINES)

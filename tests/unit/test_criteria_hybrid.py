@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from criteria_cases import evidence_of
 
-from edgeprune.criteria.hybrid import Hybrid
 from edgeprune.errors import UsageError
+from edgeprune.importance.criteria.hybrid import Hybrid
 
 
 @pytest.mark.parametrize("limit", [2, 3, 7, 40])

@@ -10,11 +10,11 @@ from criteria_cases import GRADIENTS, MEASURED, PASSES, TINY, evidence_of, param
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.criteria.base import Evidence
-from edgeprune.criteria.greedy import rising
 from edgeprune.errors import UsageError
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.base import Evidence
+from edgeprune.importance.criteria.greedy import rising
+from edgeprune.pruning.masking import mask_module
 
 
 @pytest.mark.parametrize("factory", [nets.chain, nets.residual_add])

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from criteria_cases import BASELINES, TINY, evidence_of, score
 
-from edgeprune.criteria import registry
-from edgeprune.criteria.registry import criterion, criterion_names
 from edgeprune.errors import UsageError
+from edgeprune.importance import registry
+from edgeprune.importance.registry import criterion, criterion_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "criteria.md"
 
@@ -84,7 +84,7 @@ def test_a_far_miss_lists_what_there_is():
 
 def test_names_cost_no_heavy_import():
     code = (
-        "import sys; from edgeprune.criteria.registry import criterion_names; criterion_names(); "
+        "import sys; from edgeprune.importance.registry import criterion_names; criterion_names(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -13,10 +13,10 @@ from networks import Network, conv_bn, head, make_case
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.coupling import plugins
+from edgeprune.coupling.context import Context, Labelling
+from edgeprune.coupling.rules.table import RULES, rule
 from edgeprune.errors import UsageError
-from edgeprune.graph import plugins
-from edgeprune.graph.context import Context, Labelling
-from edgeprune.graph.rules import RULES, rule
 
 
 @torch.library.custom_op("edgeprune_tests::blur", mutates_args=())
@@ -74,7 +74,7 @@ def entry(name: str, module: str) -> metadata.EntryPoint:
 
 def test_a_rule_by_entry_point_is_found(tmp_path, monkeypatch) -> None:
     (tmp_path / "their_rules.py").write_text(
-        "from edgeprune.graph.rules import rule\n"
+        "from edgeprune.coupling.rules.table import rule\n"
         "@rule('edgeprune_tests::blur')\n"
         "def blur(context, node):\n"
         "    return {1: context.labels(node.args[0])[1]}\n"

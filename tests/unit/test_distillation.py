@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from edgeprune.artifacts.choices import Finetune
 from edgeprune.errors import UsageError
-from edgeprune.quantities import parse_finetune
-from edgeprune.recovery.augmentation import pasted, varied
-from edgeprune.recovery.distillation import DistillationOptions, _last_features, distill
+from edgeprune.options.quantities import parse_finetune
+from edgeprune.recovery.distillation.augmentation import pasted, varied
+from edgeprune.recovery.distillation.training import DistillationOptions, _last_features, distill
 
 IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SHORT = DistillationOptions(steps=40, batch=32, learning_rates=(3e-3, 3e-4), checks=5)

@@ -20,13 +20,13 @@ from networks import Network, conv_bn, head, make_case, toy
 from torch import nn
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CoupledGroup, CouplingGraph, FrozenChannels, WeightedLayer
+from edgeprune.commands.inspect.network_graph import check_graph_path, network_flow, write_graph
 from edgeprune.errors import OutputError, UsageError
-from edgeprune.pipeline.network_graph import check_graph_path, network_flow, write_graph
-from edgeprune.reporting.drawing import GraphFormat, NetworkDrawing, StepKind, render_graph
-from edgeprune.reporting.drawing_facts import FlowStep, gather, group_colour
-from edgeprune.reporting.drawing_layout import arrange
-from edgeprune.reporting.drawing_ranks import Box
-from edgeprune.reporting.drawing_words import keep_end, listed_within, numbers, short_names
+from edgeprune.reporting.drawing.facts import FlowStep, gather, group_colour
+from edgeprune.reporting.drawing.files import GraphFormat, NetworkDrawing, StepKind, render_graph
+from edgeprune.reporting.drawing.layout import arrange
+from edgeprune.reporting.drawing.ranks import Box
+from edgeprune.reporting.drawing.words import keep_end, listed_within, numbers, short_names
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "a<b>&\"'</script><script>alert(1)</script>\x01"

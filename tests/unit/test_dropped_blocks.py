@@ -13,12 +13,12 @@ from torch import nn
 
 from edgeprune.artifacts.coupling import NO_PLAYER
 from edgeprune.artifacts.pruning import Aggregate, Ranking
-from edgeprune.graph.blocks import block_module, find_blocks
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.depth import drop_blocks
-from edgeprune.graph.masking import full_masks
-from edgeprune.graph.surgery import prune
-from edgeprune.pipeline.dropping import projected, restricted
+from edgeprune.commands.search.block_removal import projected, restricted
+from edgeprune.coupling.coupling import couple
+from edgeprune.games.block_game import block_module, find_blocks
+from edgeprune.games.dropped_blocks import drop_blocks
+from edgeprune.pruning.masking import full_masks
+from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import Widths, macs_model
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgeprune.capture.capture import capture
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.recovery.fused import fast_graph
+from edgeprune.recovery.distillation.fused import fast_graph
 
 
 class Bottleneck(nn.Module):

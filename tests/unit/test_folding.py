@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from edgeprune.graph.capture import capture
+from edgeprune.capture.capture import capture
 
 
 class StandardisedConv(nn.Conv2d):

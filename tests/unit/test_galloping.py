@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.pipeline.galloping import FIRST_CUT, LEAST_CUT, gallop
+from edgeprune.commands.search.galloping import FIRST_CUT, LEAST_CUT, gallop
 
 CANDIDATES = 5
 

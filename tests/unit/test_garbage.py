@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from edgeprune.garbage import collection_paused
+from edgeprune.system.garbage import collection_paused
 
 
 @collection_paused()

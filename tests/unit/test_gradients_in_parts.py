@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.saved_memory import even_parts, saved_bytes_per_image
-from edgeprune.graph.statistics import channel_statistics
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.games.saved_memory import even_parts, saved_bytes_per_image
+from edgeprune.pruning.masking import mask_module
 
 IMAGES = 12
 

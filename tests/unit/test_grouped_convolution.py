@@ -8,7 +8,7 @@ import pytest
 from networks import Case, compare, toy
 
 from edgeprune.artifacts.coupling import NO_PLAYER
-from edgeprune.graph.surgery import prune
+from edgeprune.pruning.surgery import prune
 
 ALL = pytest.mark.parametrize("factory", more.UNEVEN, ids=lambda f: f.__name__)
 

@@ -18,10 +18,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune._zips import IMAGE_LIMITS, MODEL_LIMITS, ZipFaultError, check_zip
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import CalibrationError, ModelLoadError
 from edgeprune.loading import load_model
+from edgeprune.storage.zips import IMAGE_LIMITS, MODEL_LIMITS, ZipFaultError, check_zip
 
 ARCHITECTURE = (
     "from torch import nn\ndef net(): return nn.Sequential(nn.Linear(40, 40), nn.BatchNorm1d(40))\n"

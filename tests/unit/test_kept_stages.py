@@ -14,11 +14,11 @@ import torch
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod, RecoveryReport
-from edgeprune.criteria.journals import Journals
+from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
+from edgeprune.commands.run.state import CompressOptions, Run
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.kept_stages import kept_network, kept_ranking
-from edgeprune.pipeline.state import CompressOptions, Run
-from edgeprune.records import read_record, write_record
+from edgeprune.importance.journals import Journals
+from edgeprune.storage.records import read_record, write_record
 
 PLAYERS = 4
 RANKING = Ranking(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeprune.graph.labels import FROZEN, AtomTable, Freeze
+from edgeprune.coupling.labels import FROZEN, AtomTable, Freeze
 
 ADD = Freeze(node="add_1", op="add", reason="coupled")
 OUTPUT = Freeze(node="output", op="output", reason="output of the model")

@@ -9,8 +9,8 @@ import pytest
 
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.errors import ProfileError, TargetError, UsageError
-from edgeprune.latency.prediction import predict_nodes, predict_work
-from edgeprune.latency.work import OpKind, OpWork
+from edgeprune.profiling.prediction import predict_nodes, predict_work
+from edgeprune.profiling.work import OpKind, OpWork
 from edgeprune.targets import TargetProfile, list_targets, load_target
 
 DEVICES = tuple(name for name in list_targets() if name != "host")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.timing import bootstrap_median
+from edgeprune.profiling.timing import bootstrap_median
 
 
 def ratios(seed: int, size: int = 200, middle: float = 0.8) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.errors import ProfileError
-from edgeprune.latency.work import (
+from edgeprune.profiling.work import (
     OpKind,
     count_parameters,
     count_work,
@@ -165,7 +165,7 @@ def test_external_data_counts_in_the_size_and_must_be_there(tmp_path: Path) -> N
 def test_ops_without_a_count_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     node = [helper.make_node("Einsum", ["x", "w"], ["y"], name="e", equation="bi,io->bo")]
     path = save(tmp_path / "e.onnx", node, [constant("w", 3, 4)], [1, 3])
-    with caplog.at_level(logging.WARNING, logger="edgeprune.latency"):
+    with caplog.at_level(logging.WARNING, logger="edgeprune.profiling"):
         assert total_macs(path) == 0
     assert "MACs of Einsum are not counted" in caplog.text
 

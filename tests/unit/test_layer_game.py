@@ -15,15 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import CouplingOptions
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.layer_game import LayerGame
-from edgeprune.graph.losses import ImageLoss, LossKind
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.games.layer_game import LayerGame
+from edgeprune.games.losses import ImageLoss, LossKind
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.pruning.masking import mask_module
+from edgeprune.shapley.estimators.exact import CoalitionTable
 from edgeprune.shapley.game import all_coalitions
 from edgeprune.shapley.subgame import SubGame
 

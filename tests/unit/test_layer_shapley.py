@@ -13,11 +13,11 @@ import pytest
 from criteria_cases import evidence_of
 
 from edgeprune.artifacts.scores import Scores
-from edgeprune.criteria import layer_shapley
-from edgeprune.criteria.base import Evidence
-from edgeprune.criteria.journals import Journals
-from edgeprune.criteria.layer_shapley import LayerShapley, least_evaluations, value_players
 from edgeprune.errors import UsageError
+from edgeprune.importance.base import Evidence
+from edgeprune.importance.criteria import layer_shapley
+from edgeprune.importance.criteria.layer_shapley import LayerShapley, least_evaluations, value_players
+from edgeprune.importance.journals import Journals
 from edgeprune.shapley.game import CoalitionGame
 
 CHAIN = nets.toy(nets.chain)

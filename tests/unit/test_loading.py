@@ -16,9 +16,9 @@ from torch import nn
 from torch.export import Dim
 
 from edgeprune.artifacts.model import ModelFormat
-from edgeprune.compat import import_torchvision
 from edgeprune.errors import ModelLoadError
 from edgeprune.loading import load_model
+from edgeprune.system.compat import import_torchvision
 
 SOURCE = textwrap.dedent(
     """
@@ -449,7 +449,7 @@ def test_pickled_constants_are_refused(project, small, prefix):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickled_module_needs_trust(project, zipped):
-    from edgeprune.imports import importable
+    from edgeprune.system.imports import importable
 
     with importable(project):
         import arch_small

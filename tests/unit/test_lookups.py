@@ -16,10 +16,11 @@ from torch._C import DispatchKey
 from torch._ops import OperatorBase
 from torch.export import exported_program
 
-from edgeprune import exporting, lookups
+from edgeprune import exporting
+from edgeprune.capture import capture as capturing
+from edgeprune.capture.capture import capture, export_program
 from edgeprune.exporting import export_onnx
-from edgeprune.graph import capture as capturing
-from edgeprune.graph.capture import capture, export_program
+from edgeprune.system import lookups
 
 
 @pytest.fixture

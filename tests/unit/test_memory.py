@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from edgeprune import memory
+from edgeprune.system import memory
 
 WORK = """
 import hashlib, resource, sys
 import torch
-from edgeprune.memory import keep_freed_memory
+from edgeprune.system.memory import keep_freed_memory
 torch.set_num_threads(1)
 kept = keep_freed_memory() if sys.argv[1] == "kept" else None
 torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_no_c_library_to_ask_is_no_fault(monkeypatch):
 @gnu_only
 def test_ranking_keeps_memory(monkeypatch):
     """What gathers evidence asks for it, before the first activation."""
-    from edgeprune.pipeline import evidence
+    from edgeprune.commands.run import evidence
 
     class AskedError(Exception):
         """That it was."""
@@ -88,7 +88,7 @@ def test_ranking_keeps_memory(monkeypatch):
 GIVEN_BACK = """
 import re, sys
 import torch
-from edgeprune.memory import give_back_freed_memory, keep_freed_memory
+from edgeprune.system.memory import give_back_freed_memory, keep_freed_memory
 def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1000
 print(give_back_freed_memory())
@@ -113,7 +113,7 @@ def test_what_was_freed_goes_back_when_asked_for_and_only_where_it_was_kept():
 
 
 def test_every_stage_gives_memory_back(monkeypatch):
-    from edgeprune.pipeline import state
+    from edgeprune.commands.run import state
 
     asked: list[str] = []
     monkeypatch.setattr(state, "give_back_freed_memory", lambda: asked.append("stage"))

@@ -16,11 +16,10 @@ from torch import nn
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, Precision
-from edgeprune.pipeline import mixed_precision
-from edgeprune.pipeline.fewer_bits import notes_of, write_quantized
-from edgeprune.pipeline.mixed_precision import write_mixed
-from edgeprune.quantization.floating import load_float
-from edgeprune.quantization.mixing import (
+from edgeprune.commands.compress.quantization_stage import notes_of, write_quantized
+from edgeprune.commands.quantize import mixed_precision
+from edgeprune.commands.quantize.mixed_precision import write_mixed
+from edgeprune.quantization.mixed_precision import (
     ChainCosts,
     FidelityGame,
     chain_costs,
@@ -29,6 +28,7 @@ from edgeprune.quantization.mixing import (
     improve,
     sensitivities,
 )
+from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.segments import segments
 from edgeprune.targets import load_target
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.statistics import channel_statistics
-from edgeprune.ranking import RankingOptions, rank
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.ranking import RankingOptions, rank
+from edgeprune.pruning.masking import mask_module
 from edgeprune.shapley.quadratic import QuadraticGame
 
 IMAGES = 64

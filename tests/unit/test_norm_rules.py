@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.artifacts.coupling import NO_PLAYER
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
+from edgeprune.pruning.surgery import prune, surgery_recipe
 from edgeprune.recovery.reconstruction import reconstruct
 
 ALL = pytest.mark.parametrize("factory", more.NORMS, ids=lambda f: f.__name__)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.artifacts.choices import CouplingOptions
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import full_masks, mask_module
+from edgeprune.coupling.coupling import couple
+from edgeprune.pruning.masking import full_masks, mask_module
 
 WIDTH = 12
 ALLOWED = CouplingOptions(prune_normalized=True)

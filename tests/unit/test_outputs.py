@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune import outputs
 from edgeprune.errors import OutputError
-from edgeprune.files import scratch_folder
-from edgeprune.outputs import (
+from edgeprune.storage import outputs
+from edgeprune.storage.files import scratch_folder
+from edgeprune.storage.outputs import (
     atomic_write_bytes,
     atomic_write_text,
     check_destination,
@@ -23,7 +23,7 @@ from edgeprune.outputs import (
     staged_output,
     write_manifest,
 )
-from edgeprune.ownership import is_abandoned, owned_token
+from edgeprune.storage.ownership import is_abandoned, owned_token
 
 
 def fill(folder: Path, text: str = "new") -> None:
@@ -157,7 +157,7 @@ def test_what_only_shares_its_bytes_with_an_old_file_survives(tmp_path: Path) ->
 
 def of_the_dead(name: str) -> str:
     """A name as a process made it that has ended since."""
-    script = f"from edgeprune.ownership import owned_token; print({name!r} + owned_token())"
+    script = f"from edgeprune.storage.ownership import owned_token; print({name!r} + owned_token())"
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -188,8 +188,8 @@ from pathlib import Path
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_outputs import fill
-from edgeprune import replacing
-from edgeprune.outputs import staged_output
+from edgeprune.storage import replacing
+from edgeprune.storage.outputs import staged_output
 rename, calls = Path.rename, []
 def killed(self, target):
     calls.append(self)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.artifacts.report import AnswerCounts
-from edgeprune.pipeline.paired_drop import confidence_within, paired_drop, points_of
+from edgeprune.commands.search.paired_drop import confidence_within, paired_drop, points_of
 
 
 def counts(images: int, lost: int, gained: int = 0, kept_from: int | None = None) -> AnswerCounts:

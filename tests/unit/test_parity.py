@@ -15,7 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune import parity
 from edgeprune.artifacts.report import AccuracyKind, Verdict
 from edgeprune.errors import ParityError, ProfileError
-from edgeprune.graph.surgery import prune
 from edgeprune.parity import (
     accuracy,
     accuracy_kind,
@@ -27,6 +26,7 @@ from edgeprune.parity import (
     run_torch,
     wilson_interval,
 )
+from edgeprune.pruning.surgery import prune
 
 NAMES = ("original", "pruned")
 SCORES = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32)

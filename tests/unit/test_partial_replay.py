@@ -15,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import CouplingOptions
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph import replay
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.statistics import channel_statistics
+from edgeprune.games import masked_game as replay
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.pruning.masking import mask_module
 
 IMAGES = 7
 FACTORIES = [

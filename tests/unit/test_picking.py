@@ -12,13 +12,13 @@ from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
 from edgeprune.artifacts.report import RunReport
+from edgeprune.commands.pick.picking import pick_candidate
+from edgeprune.commands.search.candidate_records import StoredCandidate
 from edgeprune.errors import BudgetError, UsageError
-from edgeprune.outputs import read_manifest
-from edgeprune.pipeline.candidate_records import StoredCandidate
-from edgeprune.pipeline.picking import pick_candidate
-from edgeprune.records import write_record
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.json_report import write_json
+from edgeprune.storage.outputs import read_manifest
+from edgeprune.storage.records import write_record
 
 CANDIDATES = (
     candidate("candidate 1", 0.8, 60_000, drop=0.5),

@@ -18,7 +18,7 @@ from torch import nn
 from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.integers import quantize_integers
+from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.targets import list_targets, load_target
 
 PLAIN = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.fx import graph_module
 
 import edgeprune
+from edgeprune.capture.capture import capture, export_program
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, ModelLoadError
 from edgeprune.exporting import save_program, save_surgery
-from edgeprune.graph.capture import capture, export_program
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import own_state, prune, surgery_recipe
 from edgeprune.loading import load_model
 from edgeprune.plain_names import LONGEST_NAME, code_name, plain_name
+from edgeprune.pruning.surgery import own_state, prune, surgery_recipe
 
 IMAGE = (3, 4, 4)
 CALL = "open('PWNED','w')"

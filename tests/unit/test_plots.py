@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.reporting.plot_labels import Box, label_boxes
-from edgeprune.reporting.plot_ticks import nice_ticks, tick_labels
-from edgeprune.reporting.plots import (
+from edgeprune.reporting.plots.labels import Box, label_boxes
+from edgeprune.reporting.plots.svg import (
     Axis,
     Figure,
     Legend,
@@ -24,6 +23,7 @@ from edgeprune.reporting.plots import (
     draw,
     line_style,
 )
+from edgeprune.reporting.plots.ticks import nice_ticks, tick_labels
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeprune import progress
-from edgeprune.progress import Display, LineProgress
+from edgeprune.system import progress
+from edgeprune.system.progress import Display, LineProgress
 
 
 class Clock:

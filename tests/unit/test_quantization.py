@@ -18,14 +18,14 @@ from torch import nn
 from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
 from edgeprune.errors import QuantizationError
-from edgeprune.quantization import observing
+from edgeprune.fake_quant import rounded
+from edgeprune.quantization import calibration
+from edgeprune.quantization.calibration import BINS, Histogram, channel_values, histograms
 from edgeprune.quantization.equalization import equalize, find_pairs
-from edgeprune.quantization.floating import load_float
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.integers import quantize_integers
-from edgeprune.quantization.observing import BINS, Histogram, channel_values, histograms
+from edgeprune.quantization.int8 import quantize_integers
+from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.ranges import chosen_range, squared_error
-from edgeprune.rounding import rounded
 from edgeprune.targets import list_targets, load_target
 
 FORMAT = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
@@ -92,11 +92,11 @@ def test_a_percentile_leaves_out_what_is_rare() -> None:
     assert 0.5 <= high < 0.51
 
 
-@pytest.mark.parametrize("room", [observing.MEMORY_LIMIT_BYTES, 1])
+@pytest.mark.parametrize("room", [calibration.MEMORY_LIMIT_BYTES, 1])
 def test_what_is_seen_is_what_flows(
     chain: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    monkeypatch.setattr(observing, "MEMORY_LIMIT_BYTES", room)
+    monkeypatch.setattr(calibration, "MEMORY_LIMIT_BYTES", room)
     model = load_float(chain)
     values = channel_values(model, images, threads=1)
     entering = values[model.input_name]
@@ -220,8 +220,8 @@ def test_nodes_that_stay_in_32_bits(chain: Path, images: torch.Tensor, tmp_path:
 
 def test_a_fixed_batch_is_kept_and_what_does_not_fill_one_is_left_out(tmp_path: Path) -> None:
     module = Chain().eval()
+    from edgeprune.capture.capture import export_program
     from edgeprune.exporting import export_onnx
-    from edgeprune.graph.capture import export_program
 
     path = tmp_path / "fixed.onnx"
     export_onnx(export_program(module, torch.zeros(4, *IMAGE), dynamic_batch=False), path)

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from edgeprune.quiet import quiet_loggers, quiet_logging, quiet_streams
+from edgeprune.system.quiet import quiet_loggers, quiet_logging, quiet_streams
 
 
 def test_loggers_speak_from_the_least_level_on_and_as_before_after_a_failure(

@@ -13,14 +13,14 @@ from rich.console import Console
 from test_ranking_report import made_up
 
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.commands.rank.ranked_blocks import _effort
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.ranked_blocks import _effort
-from edgeprune.quantities import parse_bytes
-from edgeprune.reporting.ranking_blocks import blocks_figure, blocks_to_csv
-from edgeprune.reporting.ranking_facts import BlockRanking, BlockScore
-from edgeprune.reporting.ranking_files import figure_files
-from edgeprune.reporting.ranking_html import render_page
-from edgeprune.reporting.ranking_words import render_ranking
+from edgeprune.options.quantities import parse_bytes
+from edgeprune.reporting.ranking.blocks import blocks_figure, blocks_to_csv
+from edgeprune.reporting.ranking.facts import BlockRanking, BlockScore
+from edgeprune.reporting.ranking.files import figure_files
+from edgeprune.reporting.ranking.html import render_page
+from edgeprune.reporting.ranking.words import render_ranking
 
 
 def prepared(images: int, macs: int) -> Any:

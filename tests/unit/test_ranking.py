@@ -12,15 +12,21 @@ import torch
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import RankingMethod
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph import statistics
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import ChannelMask, ChannelReconstruction, mask_module
-from edgeprune.graph.replay import LossKind, MaskedGame
-from edgeprune.graph.statistics import channel_statistics
-from edgeprune.ranking import RankingOptions, inclusion_law, options_for, rank, rising, total_passes
-from edgeprune.shapley.exact import exact
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.masked_game import LossKind, MaskedGame
+from edgeprune.importance.ranking import (
+    RankingOptions,
+    inclusion_law,
+    options_for,
+    rank,
+    rising,
+    total_passes,
+)
+from edgeprune.pruning.masking import ChannelMask, ChannelReconstruction, mask_module
+from edgeprune.shapley.estimators.exact import exact
 from edgeprune.shapley.game import all_coalitions
 from edgeprune.shapley.quadratic import QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
@@ -348,7 +354,7 @@ def test_plain_mask_points_beside_reconstructing_ones_keep_those_present(monkeyp
     pixels, labels = torch.randn(24, *nets.IMAGE), torch.arange(24) % 5
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(pixels))
-    monkeypatch.setattr(statistics, "MAX_CHANNELS", wide - 1)
+    monkeypatch.setattr("edgeprune.games.channel_statistics.MAX_CHANNELS", wide - 1)
     masked = mask_module(captured, coupling, channel_statistics(captured, coupling, pixels))
     assert {ChannelMask, ChannelReconstruction} <= {type(m) for m in masked.modules()}
     game = MaskedGame(masked, coupling.num_players, ImageBatch(images=pixels, labels=labels), reference)

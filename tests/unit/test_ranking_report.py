@@ -22,13 +22,8 @@ from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
-from edgeprune.errors import NothingToPruneError, UsageError
-from edgeprune.fx import tensor_leaves
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.surgery import prune
-from edgeprune.pipeline.ranked_layers import channel_numbers, groups_of_layers
-from edgeprune.pipeline.removal_curves import (
+from edgeprune.commands.rank.ranked_layers import channel_numbers, groups_of_layers
+from edgeprune.commands.rank.removal_curves import (
     RemovalJudge,
     area,
     coalition_sizes,
@@ -40,7 +35,12 @@ from edgeprune.pipeline.removal_curves import (
     size_curve,
     size_effort,
 )
-from edgeprune.reporting.ranking_facts import (
+from edgeprune.errors import NothingToPruneError, UsageError
+from edgeprune.fx import tensor_leaves
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.pruning.masking import mask_module
+from edgeprune.pruning.surgery import prune
+from edgeprune.reporting.ranking.facts import (
     RANKING_SCHEMA_VERSION,
     AbsentChannels,
     CriterionScores,
@@ -57,15 +57,15 @@ from edgeprune.reporting.ranking_facts import (
     SizeCurve,
     SizePoint,
 )
-from edgeprune.reporting.ranking_figures import best_first, figure_files, values_name
-from edgeprune.reporting.ranking_files import (
+from edgeprune.reporting.ranking.figures import best_first, figure_files, values_name
+from edgeprune.reporting.ranking.files import (
     ranking_to_csv,
     ranking_to_json,
     read_ranking,
     write_ranking,
 )
-from edgeprune.reporting.ranking_html import render_page
-from edgeprune.reporting.ranking_words import render_ranking
+from edgeprune.reporting.ranking.html import render_page
+from edgeprune.reporting.ranking.words import render_ranking
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 9

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.reading import UnreadableError, read_json, read_toml
+from edgeprune.storage.documents import UnreadableError, read_json, read_toml
 
 DEEP = [f"{'[' * depth}{']' * depth}" for depth in (1_500, 20_000, 200_000)]
 BEYOND = [2**63, -(2**63) - 1, 10**30, 10**400, 16**3_500]  # the last has 4,215 digits

@@ -15,14 +15,14 @@ from torch.nn import functional
 import edgeprune
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.commands.run import stages
+from edgeprune.commands.run.state import CompressOptions, Prepared, Run
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.statistics import channel_statistics
-from edgeprune.graph.surgery import prune
-from edgeprune.pipeline import stages
-from edgeprune.pipeline.state import CompressOptions, Prepared, Run
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.pruning.masking import mask_module
+from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.splitting import split_images
 

@@ -21,16 +21,16 @@ from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat
-from edgeprune.data import data_dir
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
+from edgeprune.fake_quant import round_layers
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune
+from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.activations import ActivationStore
 from edgeprune.recovery.evaluation import LazyGraph
 from edgeprune.recovery.least_squares import ChannelMoments, NormalEquations
 from edgeprune.recovery.reconstruction import RecoveryOptions, reconstruct
-from edgeprune.rounding import round_layers
+from edgeprune.system.data import data_dir
 
 SHARP = RecoveryOptions(ridges=(1e-6,), merge_ridges=(1e-9,))
 
@@ -486,7 +486,7 @@ def test_a_bias_before_a_norm_is_counted_once(digits):
 
 def test_recovery_makes_up_for_rounded_weights_ahead(digits, monkeypatch):
     """Layers solved behind coarse weights fit those, on the whole; what is given back is not rounded."""
-    monkeypatch.setattr("edgeprune.rounding._STEPS", 7)
+    monkeypatch.setattr("edgeprune.fake_quant._STEPS", 7)
     form = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
     errors = {"plain": 0.0, "aware": 0.0}
     for factory, seed in itertools.product((nets.chain, nets.concat), range(3)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgeprune.artifacts.pruning import DecisionMeasure
 from edgeprune.recovery.agreement import decide_between, in_words
-from edgeprune.recovery.distillation import DistillationOptions, distill
+from edgeprune.recovery.distillation.training import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 
 

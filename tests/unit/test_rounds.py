@@ -13,14 +13,14 @@ from torch import nn
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.pruning import Ranking
+from edgeprune.capture.capture import capture
+from edgeprune.commands.run import iterative_pruning, stages
+from edgeprune.commands.run.iterative_pruning import MOST_AT_ONCE, ROUND_STEP, RoundsRanker
+from edgeprune.commands.run.state import CompressOptions, Prepared, Run
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune
-from edgeprune.pipeline import rounds, stages
-from edgeprune.pipeline.rounds import MOST_AT_ONCE, ROUND_STEP, RoundsRanker
-from edgeprune.pipeline.state import CompressOptions, Prepared, Run
-from edgeprune.ranking import RankingOptions
+from edgeprune.importance.ranking import RankingOptions
+from edgeprune.pruning.surgery import prune
 from edgeprune.selection import select
 
 FACTORIES = [nets.chain, nets.padded_shortcut, nets.concat, nets.grouped_convolution, nets.squeeze_excitation]
@@ -43,13 +43,13 @@ def test_players_that_are_left_are_known_by_their_parameters(factory: Callable[[
 @pytest.fixture(scope="module", autouse=True)
 def _few_samples() -> Iterator[None]:
     """What is tested here is who is ranked when, not how well."""
-    real = rounds.options_for
+    real = iterative_pruning.options_for
 
     def few(coupling: CouplingGraph, ratio: float, *, work: float) -> RankingOptions:
         return replace(real(coupling, ratio, work=work), samples=128, cost_samples=256)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "options_for", few)
+        patch.setattr(iterative_pruning, "options_for", few)
         yield
 
 
@@ -81,13 +81,13 @@ def test_a_deep_cut_is_ranked_in_rounds_and_each_is_made_once(
     digits: tuple[Run, Prepared], ranking: Ranking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranker, made = RoundsRanker(*digits), []
-    real = rounds.rank
+    real = iterative_pruning.rank
 
     def counted(*arguments: object, **named: object) -> Ranking:
         made.append(1)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(rounds, "rank", counted)
+    monkeypatch.setattr(iterative_pruning, "rank", counted)
     shallow = ranker.at(MOST_AT_ONCE)
     assert shallow.rounds == ()
     twice = ranker.at(MOST_AT_ONCE + ROUND_STEP)
@@ -137,7 +137,7 @@ def test_a_part_that_cannot_be_captured_ends_the_rounds_with_a_note(
     def refuse(*_arguments: object) -> None:
         raise CaptureError("it has no shape")
 
-    monkeypatch.setattr(rounds, "capture", refuse)
+    monkeypatch.setattr(iterative_pruning, "capture", refuse)
     run = replace(digits[0], notes=[])
     found = RoundsRanker(run, digits[1]).at(0.35)
     assert found.rounds == ()

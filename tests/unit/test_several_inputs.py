@@ -17,14 +17,14 @@ import edgeprune
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import NO_PLAYER
 from edgeprune.artifacts.model import InputShapes
+from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.inputs import input_shapes
+from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, UsageError
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture, export_program
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.inputs import input_shapes
-from edgeprune.graph.masking import full_masks, mask_module
-from edgeprune.graph.replay import MaskedGame
-from edgeprune.graph.surgery import prune
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.pruning.masking import full_masks, mask_module
+from edgeprune.pruning.surgery import prune
 
 IMAGE, VECTOR = (3, 8, 8), (5,)
 Inputs = tuple[Tensor, ...]

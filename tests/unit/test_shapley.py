@@ -12,9 +12,9 @@ import pytest
 
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.aggregate import Moments, aggregate
-from edgeprune.shapley.exact import MAX_EXACT_PLAYERS, exact, shapley_from_table
+from edgeprune.shapley.estimators.exact import MAX_EXACT_PLAYERS, exact, shapley_from_table
+from edgeprune.shapley.estimators.multilinear import multilinear
 from edgeprune.shapley.game import all_coalitions
-from edgeprune.shapley.multilinear import multilinear
 from edgeprune.shapley.subgame import SubGame
 
 

@@ -7,11 +7,11 @@ import pytest
 from shapley_games import drawn, layered, many
 
 from edgeprune.errors import UsageError
-from edgeprune.shapley.adjusted import adjusted, least_evaluations
 from edgeprune.shapley.estimate import Method
-from edgeprune.shapley.exact import exact
+from edgeprune.shapley.estimators.adjusted import adjusted, least_evaluations
+from edgeprune.shapley.estimators.exact import exact
+from edgeprune.shapley.estimators.permutation import permutation
 from edgeprune.shapley.game import CoalitionGame
-from edgeprune.shapley.permutation import permutation
 
 
 def runs(game, limit, count=120, **options):

@@ -9,10 +9,10 @@ import pytest
 
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
-from edgeprune.shapley.correction import PASS_WITH_GRADIENT, corrected
-from edgeprune.shapley.exact import exact
-from edgeprune.shapley.multilinear import DerivativeWeights, draw_memberships, multilinear
-from edgeprune.shapley.semivalue import SHAPLEY, BetaLaw, semivalue
+from edgeprune.shapley.estimators.correction import PASS_WITH_GRADIENT, corrected
+from edgeprune.shapley.estimators.exact import exact
+from edgeprune.shapley.estimators.multilinear import DerivativeWeights, draw_memberships, multilinear
+from edgeprune.shapley.estimators.semivalue import SHAPLEY, BetaLaw, semivalue
 
 
 class Bent:

@@ -9,11 +9,11 @@ import pytest
 from shapley_games import by_orders, drawn, layered, many
 
 from edgeprune.errors import UsageError
-from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.shapley.estimators.exact import CoalitionTable
+from edgeprune.shapley.estimators.least_squares import SizeSampling, least_evaluations, least_squares
+from edgeprune.shapley.estimators.partial import partial
+from edgeprune.shapley.estimators.permutation import permutation
 from edgeprune.shapley.game import CoalitionGame
-from edgeprune.shapley.least_squares import SizeSampling, least_evaluations, least_squares
-from edgeprune.shapley.partial import partial
-from edgeprune.shapley.permutation import permutation
 
 
 def fit(game, limit: int, seed: int = 0, **options):

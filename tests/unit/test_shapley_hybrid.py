@@ -10,10 +10,10 @@ from shapley_games import drawn, many
 
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Method
-from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.shapley.estimators.exact import CoalitionTable
+from edgeprune.shapley.estimators.hybrid import choose_removal, hybrid
+from edgeprune.shapley.estimators.semivalue import BanzhafLaw, KeptSizeLaw
 from edgeprune.shapley.game import CoalitionGame
-from edgeprune.shapley.hybrid import choose_removal, hybrid
-from edgeprune.shapley.semivalue import BanzhafLaw, KeptSizeLaw
 
 
 def generator() -> np.random.Generator:

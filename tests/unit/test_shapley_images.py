@@ -9,12 +9,12 @@ from shapley_games import drawn
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.aggregate import aggregate
-from edgeprune.shapley.exact import exact, exact_estimate
-from edgeprune.shapley.hybrid import hybrid
+from edgeprune.shapley.estimators.exact import exact, exact_estimate
+from edgeprune.shapley.estimators.hybrid import hybrid
+from edgeprune.shapley.estimators.least_squares import least_squares
+from edgeprune.shapley.estimators.permutation import Orders, permutation
+from edgeprune.shapley.estimators.semivalue import SHAPLEY, KeptSizeLaw, semivalue
 from edgeprune.shapley.image_units import ImageUnits
-from edgeprune.shapley.least_squares import least_squares
-from edgeprune.shapley.permutation import Orders, permutation
-from edgeprune.shapley.semivalue import SHAPLEY, KeptSizeLaw, semivalue
 
 PESSIMISTIC = [Aggregate.RMS, Aggregate.MEAN_PLUS_2STD]
 

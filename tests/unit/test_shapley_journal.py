@@ -9,10 +9,10 @@ import pytest
 from shapley_games import Recorded, drawn
 
 from edgeprune.errors import OutputError, UsageError
+from edgeprune.shapley.estimators.permutation import permutation
+from edgeprune.shapley.estimators.racing import race
 from edgeprune.shapley.game import CountedGame, all_coalitions
 from edgeprune.shapley.journal import JournaledGame
-from edgeprune.shapley.permutation import permutation
-from edgeprune.shapley.racing import race
 
 
 class Stopping(Recorded):

@@ -10,10 +10,10 @@ import pytest
 from shapley_games import Recorded, by_orders, drawn, layered, many
 
 from edgeprune.errors import UsageError
-from edgeprune.shapley.exact import CoalitionTable, coalition_sizes
+from edgeprune.shapley.estimators.exact import CoalitionTable, coalition_sizes
+from edgeprune.shapley.estimators.permutation import Orders, permutation
+from edgeprune.shapley.estimators.thesis import thesis_hybrid
 from edgeprune.shapley.game import CoalitionGame, CountedGame
-from edgeprune.shapley.permutation import Orders, permutation
-from edgeprune.shapley.thesis import thesis_hybrid
 
 
 def run(game, seed: int = 0, limit: int = 120, **options):

@@ -10,12 +10,12 @@ from shapley_games import drawn, layered, many
 
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method
-from edgeprune.shapley.exact import CoalitionTable, exact_estimate
+from edgeprune.shapley.estimators.exact import CoalitionTable, exact_estimate
+from edgeprune.shapley.estimators.least_squares import least_squares
+from edgeprune.shapley.estimators.partial import partial
+from edgeprune.shapley.estimators.racing import race, student_quantile
+from edgeprune.shapley.estimators.semivalue import SHAPLEY, BetaLaw, semivalue
 from edgeprune.shapley.game import CoalitionGame, CountedGame
-from edgeprune.shapley.least_squares import least_squares
-from edgeprune.shapley.partial import partial
-from edgeprune.shapley.racing import race, student_quantile
-from edgeprune.shapley.semivalue import SHAPLEY, BetaLaw, semivalue
 
 
 def unknown(players: int) -> Estimate:

@@ -9,9 +9,9 @@ import pytest
 from shapley_games import drawn, layered, many
 
 from edgeprune.errors import UsageError
-from edgeprune.shapley.exact import CoalitionTable
+from edgeprune.shapley.estimators.exact import CoalitionTable
+from edgeprune.shapley.estimators.refine import beam_removal, refine
 from edgeprune.shapley.game import CoalitionGame
-from edgeprune.shapley.refine import beam_removal, refine
 
 
 def value_without(game, removed) -> float:

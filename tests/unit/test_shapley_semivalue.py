@@ -7,9 +7,8 @@ import pytest
 from shapley_games import by_orders, drawn, layered
 
 from edgeprune.errors import UsageError
-from edgeprune.shapley.exact import CoalitionTable, exact_estimate
-from edgeprune.shapley.game import CountedGame, all_coalitions
-from edgeprune.shapley.semivalue import (
+from edgeprune.shapley.estimators.exact import CoalitionTable, exact_estimate
+from edgeprune.shapley.estimators.semivalue import (
     SHAPLEY,
     BanzhafLaw,
     BetaLaw,
@@ -18,6 +17,7 @@ from edgeprune.shapley.semivalue import (
     gains_at,
     semivalue,
 )
+from edgeprune.shapley.game import CountedGame, all_coalitions
 
 LAWS = [SHAPLEY, BanzhafLaw(), BetaLaw(a=4.0, b=1.0), KeptSizeLaw(kept=3), KeptSizeLaw(kept=4, width=2)]
 

@@ -9,7 +9,7 @@ import pytest
 from shapley_games import by_orders, drawn
 
 from edgeprune.errors import UsageError
-from edgeprune.shapley.exact import CoalitionTable, coalition_sizes, exact_estimate
+from edgeprune.shapley.estimators.exact import CoalitionTable, coalition_sizes, exact_estimate
 from edgeprune.shapley.subgame import RemainingGame
 
 

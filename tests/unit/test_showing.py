@@ -8,7 +8,7 @@ import pytest
 from rich.panel import Panel
 from rich.text import Text
 
-from edgeprune.cli import session, streams
+from edgeprune.cli.process import session, streams
 from edgeprune.reporting.markdown import escape
 from edgeprune.showing import plain, plain_values, shown
 

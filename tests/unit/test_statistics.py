@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import mask_module
-from edgeprune.graph.statistics import channel_statistics
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.pruning.masking import mask_module
 
 
 def shrinkage_by_definition(values: np.ndarray) -> tuple[np.ndarray, float]:

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.artifacts.coupling import BatchLayout
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.masking import ChannelReconstruction, full_masks, mask_module
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.pruning.masking import ChannelReconstruction, full_masks, mask_module
+from edgeprune.pruning.surgery import prune, surgery_recipe
 
 ALL = pytest.mark.parametrize("factory", nets.PLAYERS, ids=lambda f: f.__name__)
 

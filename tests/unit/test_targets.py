@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.data import data_dir
 from edgeprune.errors import TargetError
-from edgeprune.host import machine_description, read_host, simd_width_bits_for, width_quantum_for
+from edgeprune.system.data import data_dir
+from edgeprune.system.host import machine_description, read_host, simd_width_bits_for, width_quantum_for
 from edgeprune.targets import describe_host, list_targets, load_target
 
 DEVICES = tuple(name for name in list_targets() if name != "host")
@@ -158,8 +158,8 @@ def test_host_file_stores_no_figures() -> None:
 
 
 def test_unknown_facts_of_the_host_are_none_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.host._memory_bytes", lambda: None)
-    monkeypatch.setattr("edgeprune.host._cpu_flags", lambda: None)
+    monkeypatch.setattr("edgeprune.system.host._memory_bytes", lambda: None)
+    monkeypatch.setattr("edgeprune.system.host._cpu_flags", lambda: None)
     host = describe_host()
     assert host.memory_bytes is None
     assert host.simd_width_bits is None

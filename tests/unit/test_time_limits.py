@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edgeprune.artifacts.budget import Budget
-from edgeprune.criteria.journals import Journals
+from edgeprune.commands.run import time_limits
+from edgeprune.commands.run.state import CompressOptions, Run
 from edgeprune.errors import UsageError
-from edgeprune.pipeline import time_limits
-from edgeprune.pipeline.state import CompressOptions, Run
-from edgeprune.ranking import RankingOptions, cost_passes, total_passes
+from edgeprune.importance.journals import Journals
+from edgeprune.importance.ranking import RankingOptions, cost_passes, total_passes
 
 SETTINGS = RankingOptions(samples=6400, cost_samples=3200, batch=32, exact_image_evaluations=8000)
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from edgeprune.artifacts.coupling import NO_PLAYER, WeightedLayer
-from edgeprune.graph.capture import capture
-from edgeprune.graph.coupling import couple
-from edgeprune.graph.surgery import prune, surgery_recipe
+from edgeprune.capture.capture import capture
+from edgeprune.coupling.coupling import couple
+from edgeprune.pruning.surgery import prune, surgery_recipe
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.commands.run.evidence import evidence_of
+from edgeprune.coupling.unflattening import at_maps
 from edgeprune.fx import tensor_leaves
-from edgeprune.graph.masking import ChannelMask, ChannelReconstruction, full_masks, mask_module
-from edgeprune.graph.surgery import prune
-from edgeprune.graph.unflattening import at_maps
-from edgeprune.pipeline.evidence import evidence_of
-from edgeprune.ranking import RankingOptions, rank
+from edgeprune.importance.ranking import RankingOptions, rank
+from edgeprune.pruning.masking import ChannelMask, ChannelReconstruction, full_masks, mask_module
+from edgeprune.pruning.surgery import prune
 
 SIDE = 4
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts, Grade, Usability
-from edgeprune.parity import accuracies, answer_counts, wilson_interval
-from edgeprune.pipeline.usability import (
+from edgeprune.commands.run.usability import (
     AGREEMENT_LIMITS,
     ANSWER_LIMITS,
     ERROR_LIMITS,
@@ -24,6 +23,7 @@ from edgeprune.pipeline.usability import (
     judge_usability,
     loss_of_answers,
 )
+from edgeprune.parity import accuracies, answer_counts, wilson_interval
 
 ORDER = [Grade.USABLE, Grade.INCONCLUSIVE, Grade.DEGRADED, Grade.NOT_USABLE]
 PLAIN = Circumstances(

@@ -1,0 +1,373 @@
+"""Capture a module as a functional ATen graph whose batch dimension is dynamic."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.graph import CodeGen
+from torch.utils._pytree import tree_leaves
+
+from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, shape_words
+from edgeprune.attributes import get_attribute, has_attribute, set_attribute
+from edgeprune.capture.canonical import drop_assertions, four_dimensional_attention, unfold_heads
+from edgeprune.capture.cautions import active_random_ops, batch_statistics_notes
+from edgeprune.capture.folding import fold_computed_weights
+from edgeprune.capture.inputs import input_shapes, random_inputs
+from edgeprune.capture.values import check_values, constant_notes
+from edgeprune.errors import CaptureError
+from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.plain_names import NameFaultError, code_name, make_names_plain
+from edgeprune.system.garbage import collection_paused
+from edgeprune.system.imports import ended_in_the_open, first_line, user_code
+from edgeprune.system.lookups import operators_listed_once
+from edgeprune.system.quiet import quiet_logging, quiet_streams
+
+_log = logging.getLogger("edgeprune.capture.capture")
+_CHECK_BATCH = 3
+_REASON_LENGTH = 300
+_TOLERANCE = 1e-4
+_FIXED_BATCH = re.compile(r"^\s*batch = (\d+)\s*$", re.MULTILINE)
+"""How torch.export proposes to fix the batch, below its reasons."""
+_FIXED_PROGRAM = re.compile(r"Expected input at \S+\.shape\[0\] to be equal to (\d+)")
+"""How a program answers to another batch than that of its export."""
+
+
+def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> CapturedModel:
+    """Capture ``module`` for inputs (batch, *input_shape) of float32 with ``torch.export``.
+
+    Several inputs are given by one shape each, ``((3, 32, 32), (5,))``, in the order of the forward method;
+    they share their batch. The graph is functional (no in-place op), keeps the user's parameter names,
+    returns one tensor or a tuple of tensors (those of nested tuples, lists, dicts and dataclasses, in order),
+    and is checked against the module on a batch size that the export did not see. Where the images of a
+    batch see each other, the logger ``edgeprune.capture.capture`` warns and ``notes`` say so.
+
+    Raises:
+        CaptureError: the shapes are malformed, the export fails, the batch cannot be dynamic, or the captured
+            graph disagrees.
+    """
+    shapes = input_shapes(input_shape)
+    generator = torch.Generator().manual_seed(0)
+    examples = random_inputs(shapes, 2, generator)
+    outputs = _run_once(module, examples)
+    program, changed = _exported(_with_flat_outputs(module, outputs), examples, dynamic_batch=True)
+    names = {plain: code_name(own) for plain, own in changed.items()}
+    graph_module = _flatten_signature(program, names)
+    drop_assertions(graph_module)
+    fold_computed_weights(graph_module)
+    unfold_heads(graph_module)
+    four_dimensional_attention(graph_module)
+    _check_inputs(graph_module, shapes)
+    others = random_inputs(shapes, _CHECK_BATCH, generator)
+    expected = _run_other_batch(module, others)
+    _check_outputs(expected, outputs, _CHECK_BATCH)
+    check_values(module, expected)
+    _check_repeats(module, graph_module, others, expected)
+    got = _run_other_batch(graph_module, others)
+    _check_agreement(expected, got)
+    notes = batch_statistics_notes(graph_module) or _batch_notes(graph_module, others, got)
+    notes += constant_notes(expected)
+    for note in notes:
+        _log.warning(note)
+    parameters = sum(p.numel() for p in graph_module.parameters())
+    return CapturedModel(
+        graph_module=graph_module,
+        input_shapes=shapes,
+        num_parameters=parameters,
+        notes=notes,
+        own_names={names[plain]: own for plain, own in changed.items() if names[plain] != own},
+    )
+
+
+def export_program(
+    module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_batch: bool = True
+) -> Any:
+    """Run ``torch.export`` and functionalise the result, keeping convolution, linear and the like whole.
+
+    ``example`` is one tensor (batch, ...) or one for each input. Names of tensors become plain.
+
+    Raises:
+        CaptureError: with the reason of ``torch.export`` in one line.
+    """
+    examples = (example,) if isinstance(example, Tensor) else example
+    return _exported(module, examples, dynamic_batch=dynamic_batch)[0]
+
+
+def _exported(
+    module: nn.Module, examples: tuple[Tensor, ...], *, dynamic_batch: bool
+) -> tuple[Any, dict[str, str]]:
+    """The program, and plain name -> own name of the tensors whose names are others."""
+    try:
+        with (
+            quiet_logging(),
+            quiet_streams(stderr=True),
+            collection_paused(),
+            torch.no_grad(),
+            ended_in_the_open(),
+        ):
+            dynamic = _dynamic_batch(examples) if dynamic_batch else None
+            program = torch.export.export(module, examples, dynamic_shapes=dynamic)
+            changed = make_names_plain(program)  # before torch makes code of them
+            with operators_listed_once():  # the model's own code, which may define some, has run
+                return program.run_decompositions({}), changed
+    except NameFaultError as fault:
+        raise CaptureError(f"names of the model's tensors or modules cannot be written: {fault}") from fault
+    except Exception as error:
+        several = len(examples) > 1
+        takes = "tensors of those shapes" if several else "one image tensor of that shape"
+        raise CaptureError(
+            f"torch.export could not capture the model for inputs of {_shapes_of(examples)} with a dynamic "
+            f"batch ({_export_reason(error)}{_place(error)}); accepted are models that run on {takes} "
+            "without data-dependent control flow and without a batch size fixed in their code: change that "
+            "part of the model"
+        ) from error
+
+
+def _dynamic_batch(examples: tuple[Tensor, ...]) -> Any:
+    """One dynamic batch for all inputs; by tensor and not by parameter of forward, which may be ``*args``."""
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in examples:
+        shapes[tensor] = {0: torch.export.Dim("batch")}
+    return shapes
+
+
+def _export_reason(error: Exception) -> str:
+    """First line of the reason; where torch.export says only that a constraint is violated, which one."""
+    reason = first_line(error, _REASON_LENGTH)
+    if reason.startswith("Constraints violated"):
+        fixed = _FIXED_BATCH.search(str(error))
+        return f"as traced, its code fixes the batch at {fixed[1]}" if fixed else reason.partition("!")[0]
+    return reason
+
+
+def _shapes_of(examples: tuple[Tensor, ...]) -> str:
+    return shape_words(tuple(tuple(e.shape[1:]) for e in examples))
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of the user's own code in a traceback, to find it again."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), sys.prefix, "<")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    return f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    """Outputs for copies of the inputs: the model may change them in place."""
+    with torch.no_grad(), ended_in_the_open():
+        return module(*(i.clone() for i in inputs))
+
+
+def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
+    """Outputs of the model; tells a wrong number or shape of inputs from a model that resists the export."""
+    _check_arguments(module, examples)
+    try:
+        return _run(module, examples)
+    except Exception as error:
+        reason = first_line(error, _REASON_LENGTH)
+        if (fixed := _FIXED_PROGRAM.search(reason)) is not None:
+            raise CaptureError(
+                f"the program was exported for a fixed batch of {fixed[1]}; accepted is a dynamic batch: "
+                "export the model again with dynamic_shapes={0: torch.export.Dim('batch')} for each of its "
+                "inputs"
+            ) from error
+        if len(examples) > 1:
+            raise CaptureError(
+                f"the model does not run on inputs of the shapes {_shapes_of(examples)} ({reason}); give the "
+                "shape of every input without the batch, in the order of the model's forward method"
+            ) from error
+        (example,) = examples
+        first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and example.dim() > 1 and first != example.shape[1]:
+            reason = f"its first convolution takes {first} channels"
+        raise CaptureError(
+            f"the model does not run on inputs of the shape {_shapes_of(examples)}, channels x height x "
+            f"width ({reason}); give images of the shape that it was trained on, or name that shape with "
+            "--input-shape"
+        ) from error
+
+
+def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return  # not written in Python: running it tells
+    try:
+        signature.bind(*examples)
+    except TypeError as error:
+        if len(examples) == 1:
+            raise CaptureError(
+                f"the model cannot be called with one image tensor ({error}); accepted is one input: wrap "
+                "the model so that the others are constants (to inspect it as it is, give one shape an input)"
+            ) from error
+        raise CaptureError(
+            f"the model cannot be called with {len(examples)} tensors ({error}); give one shape for each "
+            "input of its forward method, in order"
+        ) from error
+
+
+def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
+    """The module, or one beside it that returns the tensors of a dataclass that torch.export rejects."""
+    if all(not dataclasses.is_dataclass(leaf) for leaf in tree_leaves(outputs)):
+        return module
+    flat = copy.copy(module)
+
+    @functools.wraps(module.forward)
+    def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return tuple(tensor_leaves(module.forward(*args, **kwargs)))
+
+    flat.forward = forward
+    return flat
+
+
+def _flatten_signature(program: Any, names: Mapping[str, str]) -> GraphModule:
+    """A plain GraphModule: positional inputs, bare outputs, no guards and no dead code.
+
+    ``names`` are those of its tensors that are not called as in the program.
+    """
+    with quiet_streams():
+        source = program.module(check_guards=False)
+    root = nn.Module()
+    graph = Graph()
+    output = graph.graph_copy(source.graph, {})
+    flat = [v for v in _leaves(output) if _is_tensor(v)]
+    graph.output(flat[0] if len(flat) == 1 else tuple(flat))
+    graph.set_codegen(CodeGen())
+    for node in list(graph.nodes):
+        # Writes back into buffers or inputs do not count: a captured graph has no state.
+        if node.op == "call_module" or (op_name(node) == "copy_" and not node.users):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    for name, parameter in source.named_parameters(remove_duplicate=False):
+        copied = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+        set_attribute(root, names.get(name, name), copied)
+    for name, buffer in source.named_buffers(remove_duplicate=False):
+        set_attribute(root, names.get(name, name), buffer.detach().clone())
+    for node in graph.nodes:
+        if node.op == "placeholder" and node.name.startswith("__"):
+            node.target = f"input{node.name}"
+            node._rename(node.target)
+        if node.op != "get_attr":
+            continue
+        given, node.target = node.target, names.get(node.target, node.target)
+        if not has_attribute(root, node.target):
+            set_attribute(root, node.target, copy.deepcopy(get_attribute(source, given)))
+    graph_module = GraphModule(root, graph, class_name="CapturedGraph")
+    graph_module.train(False)
+    return graph_module
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in _leaves(item)]
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in _leaves(item)]
+    return [value]
+
+
+def _is_tensor(leaf: Any) -> bool:
+    """Whether an output is a tensor rather than ``None``, a constant or a size."""
+    return isinstance(leaf, Node) and isinstance(leaf.meta.get("val", Tensor()), Tensor)
+
+
+def _check_inputs(graph_module: GraphModule, shapes: InputShapes) -> None:
+    names = [n.name for n in graph_module.graph.nodes if n.op == "placeholder"]
+    if len(names) != len(shapes):
+        raise CaptureError(
+            f"the captured graph takes {len(names)} inputs ({', '.join(names)}) where {len(shapes)} shapes "
+            "were given; accepted is one tensor for each shape: wrap the model so that the others are "
+            "constants"
+        )
+
+
+def _run_other_batch(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs for a batch size that the export did not see."""
+    try:
+        return tensor_leaves(_run(module, inputs))
+    except Exception as error:
+        raise CaptureError(
+            f"the model runs on a batch of 2 images but not of {len(inputs[0])} "
+            f"({first_line(error, _REASON_LENGTH)}); "
+            "make its forward pass independent of the batch size, or export it with a dynamic batch"
+        ) from error
+
+
+def _check_repeats(
+    module: nn.Module, graph_module: GraphModule, inputs: tuple[Tensor, ...], outputs: list[Tensor]
+) -> None:
+    remedy = "make its forward pass independent of earlier calls"
+    with user_code("the model, run again on the same inputs,", CaptureError, remedy):
+        again = tensor_leaves(_run(module, inputs))
+    differs = _first_difference(outputs, again)
+    if differs is None:
+        return
+    drawn = active_random_ops(graph_module)
+    cause = f"draws random numbers, at {drawn}" if drawn else "draws random numbers or keeps a state"
+    raise CaptureError(
+        f"the model in evaluation mode gives another {differs} when it runs on the same inputs again: it "
+        f"{cause}; accepted is a forward pass that always gives the same: make it deterministic"
+    )
+
+
+def _check_agreement(expected: list[Tensor], got: list[Tensor]) -> None:
+    differs = _first_difference(expected, got)
+    if differs is not None:
+        raise CaptureError(
+            f"the captured graph disagrees with the model on {differs} for a batch of {_CHECK_BATCH}: the "
+            "model depends on its batch size; make its forward pass independent between images"
+        )
+
+
+def _first_difference(expected: list[Tensor], got: list[Tensor]) -> str | None:
+    """What differs beyond rounding, in words."""
+    if len(expected) != len(got):
+        return f"number of outputs ({len(got)} for {len(expected)})"
+    for index, (a, b) in enumerate(zip(expected, got, strict=True)):
+        if a.shape != b.shape or not _agree(a, b):
+            return f"output {index}"
+    return None
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    return _relative_difference(a, b) <= _TOLERANCE
+
+
+def _relative_difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max()) / (float(a.abs().max()) or 1.0)
+
+
+def _batch_notes(
+    graph_module: GraphModule, inputs: tuple[Tensor, ...], outputs: list[Tensor]
+) -> tuple[str, ...]:
+    """A note where the first images give other outputs once the last one of the batch is left out."""
+    fewer = tensor_leaves(_run(graph_module, tuple(i[:-1] for i in inputs)))
+    change = max(_relative_difference(a[:-1], b) for a, b in zip(outputs, fewer, strict=True))
+    if change <= _TOLERANCE:
+        return ()
+    return (
+        f"the images of a batch see each other: an image's outputs change by {change:.1%} of the largest "
+        "with the rest of its batch, so figures per image depend on which images share a batch",
+    )
+
+
+def _check_outputs(outputs: list[Tensor], smaller: Any, batch: int) -> None:
+    """Every output is floating point, (batch, ...), of else the same sizes as for the ``smaller`` batch."""
+    kinds = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in outputs]
+    carry = outputs and all(t.is_floating_point() and t.dim() and len(t) == batch for t in outputs)
+    if not carry or [t.shape[1:] for t in outputs] != [t.shape[1:] for t in tensor_leaves(smaller)]:
+        raise CaptureError(
+            f"the model returns {', '.join(kinds) or 'no tensor'} for a batch of {batch}; accepted are "
+            "floating-point tensors of shape (images, ...), whose other sizes do not change with the batch, "
+            "such as class scores before argmax: return those"
+        )

@@ -1,0 +1,1 @@
+"""What each command does, stage by stage."""

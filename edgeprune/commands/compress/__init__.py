@@ -1,0 +1,1 @@
+"""``compress`` from a plan to the delivered folder."""

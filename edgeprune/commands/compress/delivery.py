@@ -1,0 +1,277 @@
+"""Export, verify, judge, profile and report: everything that writes, at once or not at all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from edgeprune import exporting, parity
+from edgeprune.artifacts.calibration import CalibrationSet
+from edgeprune.artifacts.latency import LatencyPrediction
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.report import (
+    AccuracyFigure,
+    AccuracyKind,
+    AnswerCounts,
+    DeploymentSection,
+    Grade,
+    ParityFigure,
+    QuantizationSection,
+    RunReport,
+    Usability,
+)
+from edgeprune.commands.compress.quantization_stage import (
+    FLOAT_FILE,
+    details_of,
+    notes_of,
+    notes_of_speed,
+    put_in_fewer_bits,
+)
+from edgeprune.commands.run.exports import exported_path, write_onnx, write_surgery
+from edgeprune.commands.run.report_builder import assemble_report, package_versions
+from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
+from edgeprune.commands.run.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
+from edgeprune.commands.run.time_limits import note_if_exceeded
+from edgeprune.commands.run.usability import Circumstances, judge_usability, loss_value
+from edgeprune.commands.search.budget_aims import slower_again
+from edgeprune.commands.search.candidate_records import RECORD_NAME, read_record
+from edgeprune.commands.search.candidates import CandidateStore
+from edgeprune.commands.search.default_goal import usability_of_original
+from edgeprune.commands.verify.first_divergence import (
+    first_apart,
+    inner_deviations,
+    traced_onnx,
+    traced_torch,
+)
+from edgeprune.profiling.figures import figures
+from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.timing import compare as compare_latency
+from edgeprune.reporting.headline import advice_in_words
+from edgeprune.reporting.json_report import write_json
+from edgeprune.reporting.markdown import render_markdown
+from edgeprune.storage import outputs
+from edgeprune.storage.files import atomic_write_text, scratch_folder
+from edgeprune.targets import TargetProfile
+
+LATENCY_PAIRS = 100
+_log = logging.getLogger("edgeprune.commands")
+
+
+def deliver(
+    run: Run,
+    prepared: Prepared,
+    planned: Planned,
+    pruned: Pruned,
+    *,
+    candidates: CandidateStore | None = None,
+) -> RunReport:
+    """Export, verify, profile, report, with all ``candidates``; everything appears at once or not at all."""
+    options = run.options
+    assert options.output is not None
+    with (
+        outputs.staged_output(options.output, overwrite=options.overwrite) as folder,
+        scratch_folder() as scratch,
+    ):
+        work = scratch
+        chain = pruned.parity + _export(run, prepared, planned, pruned, folder, work)
+        chosen = None
+        if candidates is not None and planned.search is not None:
+            chosen = candidates.place_of(planned.search.chosen)
+        quantized = _quantize(run, prepared, folder, chosen)
+        judged = _judge(run, prepared, planned, pruned, folder, quantized)
+        deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
+        _compare_with_search(run, prepared.target, planned, deployment)
+        note_if_exceeded(run)
+        report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
+        report = replace(report, quantization=quantized)
+        write_json(report, folder / "report.json")
+        atomic_write_text(folder / "report.md", render_markdown(report))
+        if candidates is not None:
+            candidates.deliver(folder)
+        outputs.write_manifest(
+            folder,
+            inputs=input_hashes(prepared),
+            seed=options.seed,
+            command=options.command,
+            versions=package_versions(),
+        )
+    return report
+
+
+def _export(
+    run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path, work: Path
+) -> tuple[ParityFigure, ...]:
+    with run.stage("export"):
+        write_onnx(run, prepared, prepared.captured.graph_module, work / "original.onnx", work)
+        program, note = write_onnx(run, prepared, pruned.final, folder / "model.onnx", work)
+        if note is not None:
+            run.notes.append(note)
+        exporting.save_program(program, folder / "model.pt2")
+        write_surgery(prepared, planned, pruned, folder)
+    with run.stage("verify export"):
+        sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
+        threads = run.threads
+        raw, delivered = exported_path(folder / "model.onnx", work), folder / "model.onnx"
+        in_torch = parity.run_torch(pruned.final, sample)
+        exported = parity.run_onnx(raw, sample, threads=threads)
+        simplified = parity.run_onnx(delivered, sample, threads=threads)
+        found = (
+            compare_outputs(in_torch, exported, "recovered", "ONNX"),
+            compare_outputs(exported, simplified, "ONNX", "ONNX simplified"),
+        )
+
+        def where(figure: ParityFigure) -> str:
+            pair = (
+                (traced_torch(pruned.final), traced_onnx(raw, threads))
+                if figure is found[0]
+                else (traced_onnx(raw, threads), traced_onnx(delivered, threads))
+            )
+            parted = first_apart(inner_deviations(*pair, sample), PARITY_TOLERANCE)
+            return "no common inner tensor does" if parted is None else f"first in {parted.name}"
+
+        parity.require(found, where)
+    return found
+
+
+def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -> QuantizationSection | None:
+    """The file in fewer bits: that of the candidate which a search has ``chosen``, or one made now."""
+    if run.options.precision is Precision.FP32:
+        return None
+    if chosen is None:
+        with run.stage("quantize"):
+            section = put_in_fewer_bits(run, prepared, folder, run.options.precision)
+    else:
+        # Made anew, another mixture might be the fastest by a hair, and not what was measured and judged.
+        section = read_record(chosen / RECORD_NAME).quantization
+        (folder / "model.onnx").rename(folder / FLOAT_FILE)
+        shutil.copyfile(chosen / "model.onnx", folder / "model.onnx")
+    assert section is not None
+    run.notes.extend(notes_of(details_of(section), prepared.target))
+    return section
+
+
+def _judge(
+    run: Run,
+    prepared: Prepared,
+    planned: Planned,
+    pruned: Pruned,
+    folder: Path,
+    quantized: QuantizationSection | None,
+) -> Judged:
+    with run.stage("judge"):
+        held = prepared.calibration.held_out
+
+        def in_onnx(name: str) -> parity.Outputs:
+            return parity.run_onnx(folder / name, held.images, threads=run.threads)
+
+        by_stage = {
+            "original": parity.run_torch(prepared.captured.graph_module, held.images),
+            "pruned": parity.run_torch(pruned.bare, held.images),
+            "recovered": parity.run_torch(pruned.recovered, held.images),
+            **(
+                {}
+                if pruned.finetuned is None
+                else {"fine-tuned": parity.run_torch(pruned.finetuned, held.images)}
+            ),
+            "ONNX": in_onnx("model.onnx" if quantized is None else FLOAT_FILE),
+        }
+        if quantized is not None:
+            by_stage[quantized.precision.value] = in_onnx("model.onnx")
+        kind, figures_found = parity.accuracies(by_stage, held.labels)
+        usability = _usability(run, planned, kind, figures_found, by_stage, prepared.calibration)
+    if usability.grade is not Grade.USABLE:
+        _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
+    return Judged(kind=kind, figures=figures_found, usability=usability)
+
+
+def _usability(
+    run: Run,
+    planned: Planned,
+    kind: AccuracyKind,
+    figures_found: tuple[AccuracyFigure, ...],
+    by_stage: dict[str, parity.Outputs],
+    calibration: CalibrationSet,
+) -> Usability:
+    """Grade the last stage against the first, in the light of what was asked for."""
+    original, labels = by_stage["original"], calibration.held_out.labels
+
+    def counts(outputs: parity.Outputs) -> AnswerCounts | None:
+        return parity.answer_counts(original, outputs, labels)
+
+    options, in_32_bits = run.options, figures_found[-1].stage == "ONNX"
+    circumstances = Circumstances(
+        macs_removed_share=planned.plan.macs_removed_share,
+        in_budget=planned.search is not None,
+        finetuned=options.finetune is not None,
+        recipe=options.recipe,
+        fitting_images=len(calibration.fitting),
+        precision=options.precision,
+        float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
+    )
+    delivered = figures_found[-1]
+    found = judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
+    return found if planned.search is None else usability_of_original(planned.search, found)
+
+
+def _profile(
+    run: Run, target: TargetProfile, original: Path, folder: Path, quantized: QuantizationSection | None
+) -> DeploymentSection:
+    compressed = folder / "model.onnx"
+    threads = run.threads
+    batch = run.options.batch_size or 1
+    with run.stage("profile"):
+        before = figures(original, threads=threads, batch_size=batch, seed=run.options.seed)
+        after = figures(compressed, threads=threads, batch_size=batch, seed=run.options.seed)
+        ratio = compare_latency(
+            original,
+            compressed,
+            threads=threads,
+            batch_size=batch,
+            pairs=LATENCY_PAIRS,
+            seed=run.options.seed,
+        )
+        remote = not target.is_host
+        if quantized is not None:
+            # Stored in fewer bits, they are still the numbers and products of the 32-bit file.
+            exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
+            after = replace(after, parameters=exact.parameters, macs=exact.macs)
+            run.notes.extend(notes_of_speed(quantized.precision, target, ratio))
+        return DeploymentSection(
+            target=target.name,
+            original=before,
+            compressed=after,
+            host_cpu_ratio=ratio,
+            original_prediction=predict(original, target) if remote else None,
+            compressed_prediction=_predicted(folder, target, quantized) if remote else None,
+        )
+
+
+def _compare_with_search(
+    run: Run, target: TargetProfile, planned: Planned, deployment: DeploymentSection
+) -> None:
+    """Say so where a limit on latency that held in the search does not hold on the delivered file."""
+    if planned.search is None or deployment.host_cpu_ratio is None or not target.is_host:
+        return
+    slower = slower_again(planned.search, deployment.host_cpu_ratio)
+    if slower is not None:
+        run.note(slower)
+
+
+def _predicted(
+    folder: Path, target: TargetProfile, quantized: QuantizationSection | None
+) -> LatencyPrediction | None:
+    """For the target; none of 8 bits, whose kernels the roofline does not know."""
+    if quantized is None:
+        return predict(folder / "model.onnx", target)
+    # Weights in 16 bits are turned back when a file is loaded, so that what runs is the 32-bit network.
+    return predict(folder / FLOAT_FILE, target) if quantized.precision is Precision.FP16 else None
+
+
+def input_hashes(prepared: Prepared) -> dict[str, str]:
+    """SHA-256 of the model file and fingerprint of the calibration data, by where they came from."""
+    hashes = {prepared.calibration.source: prepared.calibration.fingerprint_sha256}
+    if prepared.loaded.sha256 is not None:
+        hashes[prepared.loaded.source] = prepared.loaded.sha256
+    return hashes

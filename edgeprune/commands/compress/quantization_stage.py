@@ -1,0 +1,214 @@
+"""Write a 32-bit ONNX file in fewer bits, and what a user must know of it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import Tensor
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.latency import LatencyRatio
+from edgeprune.artifacts.quantization import (
+    HalvesReport,
+    IntegerReport,
+    MixedReport,
+    Precision,
+    QuantizationDetails,
+    RangeMethod,
+)
+from edgeprune.artifacts.report import InnerParity, QuantizationSection
+from edgeprune.commands.quantize.mixed_precision import write_mixed
+from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run
+from edgeprune.commands.verify.first_divergence import first_apart, inner_deviations, traced_onnx
+from edgeprune.errors import UsageError
+from edgeprune.profiling.work import size_bytes
+from edgeprune.quantization.formats import integer_format
+from edgeprune.quantization.fp16 import quantize_halves
+from edgeprune.quantization.int8 import quantize_integers
+from edgeprune.showing import first_few
+from edgeprune.targets import TargetProfile
+
+_LOG = logging.getLogger("edgeprune.quantization")
+
+FLOAT_FILE = "model-fp32.onnx"
+"""Beside a delivered file in fewer bits."""
+APART = 0.1
+"""Relative error of an inner tensor that counts as parted: in 8 bits a few hundredths are usual."""
+_TRACED_IMAGES = 32
+_SHOWN = 5
+
+
+def put_in_fewer_bits(
+    run: Run,
+    prepared: Prepared,
+    folder: Path,
+    precision: Precision,
+    *,
+    max_drop_points: float | None = None,
+) -> QuantizationSection | None:
+    """Put a file of fewer bits in the place of ``model.onnx``, which is kept beside it; ``None`` in 32 bits.
+
+    Raises:
+        QuantizationError: the file cannot be quantized.
+    """
+    if precision is Precision.FP32:
+        return None
+    exact, delivered = folder / FLOAT_FILE, folder / "model.onnx"
+    delivered.rename(exact)
+    images = prepared.calibration.fitting
+    details = write_quantized(
+        exact, delivered, images,
+        precision=precision, target=prepared.target, threads=run.threads,
+        max_drop_points=max_drop_points, seed=run.options.seed,
+    )  # fmt: skip
+    before, after = (
+        parity.run_onnx(p, images.images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
+    )
+    return QuantizationSection(
+        precision=precision,
+        integer=details if isinstance(details, IntegerReport) else None,
+        mixed=details if isinstance(details, MixedReport) else None,
+        halves=details if isinstance(details, HalvesReport) else None,
+        deviation=parity.deviation(before, after, names=("ONNX simplified", precision.value)),
+        inner=_inner(exact, delivered, images.images[:_TRACED_IMAGES], run.threads),
+        float_size_bytes=size_bytes(exact),
+    )
+
+
+def write_quantized(
+    source: Path,
+    destination: Path,
+    images: ImageBatch,
+    *,
+    precision: Precision,
+    target: TargetProfile,
+    threads: int,
+    method: RangeMethod = RangeMethod.MSE,
+    kept_float: frozenset[str] = frozenset(),
+    max_drop_points: float | None = None,
+    seed: int = 0,
+    timeout_s: float | None = None,
+) -> QuantizationDetails:
+    """``source`` in the form that ``target`` runs fastest; one run of it takes ``timeout_s`` seconds at most.
+
+    Raises:
+        QuantizationError: the file cannot be quantized.
+        UsageError: the precision is that of the file.
+    """
+    if precision is Precision.FP16:
+        return quantize_halves(source, destination, timeout_s=timeout_s)
+    if precision is Precision.AUTO:
+        if kept_float:
+            raise UsageError(
+                "nodes to keep in 32 bits were named with --precision auto, which chooses them itself; "
+                "accepted is --keep-float with int8"
+            )
+        return write_mixed(
+            source, destination, images,
+            target=target, threads=threads, method=method, max_drop_points=max_drop_points, seed=seed,
+            timeout_s=timeout_s,
+        )  # fmt: skip
+    if precision is not Precision.INT8:
+        raise UsageError(
+            f"precision {precision.value} was asked for; accepted are int8, auto and fp16, since the file is "
+            "in fp32 already"
+        )
+    report = quantize_integers(
+        source,
+        destination,
+        images.images,
+        form=integer_format(target),
+        method=method,
+        threads=threads,
+        kept_float=kept_float,
+        timeout_s=timeout_s,
+    )
+    for note in _notes_of_scales(report):
+        _LOG.info("%s: %s", source.name, note)
+    return report
+
+
+def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerParity:
+    """Where inside the delivered file tensors part from those of the 32-bit one."""
+    first, second = (traced_onnx(path, threads) for path in (exact, delivered))
+    found = tuple(inner_deviations(first, second, images))
+    return InnerParity(
+        compared=len(found),
+        tolerance=APART,
+        first_apart=first_apart(found, APART),
+        farthest=max(found, key=lambda t: t.error, default=None),
+    )
+
+
+def details_of(section: QuantizationSection) -> QuantizationDetails:
+    """What the writer of the precision reported."""
+    found = section.integer or section.mixed or section.halves
+    assert found is not None
+    return found
+
+
+def stores_fewer_bits(section: QuantizationSection) -> bool:
+    """Whether anything is; a mixture may have found no piece that pays."""
+    return section.mixed is None or section.mixed.integer is not None
+
+
+def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, ...]:
+    """What was done otherwise than asked for, or gains less than one might think."""
+    if isinstance(details, IntegerReport):
+        return _notes_of_scales(details)
+    if isinstance(details, MixedReport):
+        stays = () if details.integer is None else _notes_of_scales(details.integer)
+        return (*_notes_of_mixture(details, target), *stays)
+    found = [
+        "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
+        "nothing from 16-bit arithmetic, so only the file is smaller"
+    ]
+    if details.kept_float:
+        found.append(f"beyond the range of 16 bits and stored in 32: {first_few(details.kept_float, _SHOWN)}")
+    return tuple(found)
+
+
+def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
+    """Nodes by the reason for which they stay in 32 bits, since all that touch a tensor share it."""
+    names: dict[str, list[str]] = {}
+    for node, reason in details.unscaled.items():
+        names.setdefault(reason, []).append(node)
+    found = [f"{first_few(nodes, _SHOWN)} in 32 bits: {reason}" for reason, nodes in names.items()]
+    more = len(found) - _SHOWN
+    return (*found[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
+
+
+def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:
+    if target.is_host:
+        kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
+    else:
+        kept = "nothing in 8 bits was smaller and held the drop"
+    stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
+    if target.is_host:
+        return stays
+    return (
+        "which pieces are faster in 8 bits can only be measured on the device itself, not on "
+        f"{target.name} from here, so all are in 8 bits but those that the drop forbids",
+        *stays,
+    )
+
+
+def notes_of_speed(precision: Precision, target: TargetProfile, ratio: LatencyRatio) -> tuple[str, ...]:
+    """Where fewer bits are slower, and where that was not measured."""
+    found = []
+    integers = precision in (Precision.INT8, Precision.AUTO)
+    if integers and ratio.low > 1.0:
+        found.append(
+            f"8 bits are slower than the original in 32 on this host ({ratio.ratio:.2f} of the CPU "
+            "time): ops "
+            "between the quantized ones run in 32 bits, and each change costs more than it gains"
+        )
+    if integers and not target.is_host:
+        found.append(
+            f"CPU time was measured on this host, whose 8-bit kernels are not those of {target.name}, "
+            "and for "
+            "those no prediction is known; measure there"
+        )
+    return tuple(found)

@@ -1,0 +1,110 @@
+"""Look at a model or a file without changing it: ``inspect`` and ``profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeprune.artifacts.choices import CouplingOptions
+from edgeprune.artifacts.model import InputShape, InputShapes, LoadedModel, takes_several
+from edgeprune.calibration import load_calibration
+from edgeprune.capture.capture import capture
+from edgeprune.commands.compress.delivery import LATENCY_PAIRS
+from edgeprune.commands.inspect import network_graph
+from edgeprune.commands.run.report_builder import layer_rows
+from edgeprune.coupling.coupling import couple
+from edgeprune.errors import ProfileError, UsageError
+from edgeprune.onnx_io.read import read_onnx
+from edgeprune.profiling.figures import figures
+from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.timing import compare, open_runner
+from edgeprune.results import GroupRow, Inspection, ProfileResult
+from edgeprune.targets import load_target
+
+
+def inspect_loaded(
+    loaded: LoadedModel,
+    *,
+    input_shape: InputShape | InputShapes | None,
+    calibration: str | Path | None,
+    options: CouplingOptions,
+    drawing: Path | None,
+    told: str | None,
+) -> Inspection:
+    """Couple a loaded model and list what was found; ``drawing`` is where to draw it, ``told`` that as given.
+
+    Raises:
+        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape.
+        OutputError: the drawing cannot be written.
+    """
+    shape = input_shape or loaded.input_shape
+    if shape is None and calibration is not None:
+        shape = load_calibration(calibration).input_shape
+    if shape is None:
+        raise UsageError(
+            "the model does not tell the shape of its input; accepted is --input-shape such as 3x224x224, or "
+            "--calibration with images of the right size."
+        )
+    captured = capture(loaded.module, shape)
+    coupling = couple(captured, options)
+    notes = (*loaded.notes, *captured.notes, *coupling.notes)
+    if drawing is not None:
+        network_graph.write_graph(drawing, captured, coupling, source=loaded.source, notes=notes)
+    return Inspection(
+        source=loaded.source,
+        input_shape=captured.input_shapes if takes_several(shape) else captured.input_shape,
+        parameters=captured.num_parameters,
+        macs=coupling.total_macs(),
+        players=coupling.num_players,
+        layers=layer_rows(coupling, ()),
+        groups=tuple(
+            GroupRow(group=g.name, channels=len(g.players), layers=g.layers, consumers=g.consumers)
+            for g in coupling.groups
+        ),
+        unruled_ops=coupling.unruled_ops,
+        notes=notes,
+        graph=told,
+    )
+
+
+def profile_onnx(
+    path: Path,
+    *,
+    target: str,
+    baseline: Path | None,
+    threads: int,
+    batch_size: int,
+    seed: int,
+    timeout_s: float,
+) -> ProfileResult:
+    """Size, work and latency of an ONNX file, and of another beside it.
+
+    Raises:
+        ProfileError: a file is missing, or cannot be loaded or run by onnxruntime, or one run takes longer
+            than ``timeout_s`` seconds.
+    """
+    described = load_target(target)
+    paths = [path] + ([] if baseline is None else [baseline])
+    for each in paths:
+        read_onnx(each, ProfileError, external_data=False)
+        # Whether it runs at all, before anything is told of it.
+        open_runner(each, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
+    found = [
+        figures(p, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s) for p in paths
+    ]
+    predictions = [None if described.is_host else predict(p, described) for p in paths]
+    ratio = None
+    if baseline is not None:
+        ratio = compare(
+            baseline, path,
+            threads=threads, batch_size=batch_size, pairs=LATENCY_PAIRS, seed=seed, timeout_s=timeout_s,
+        )  # fmt: skip
+    return ProfileResult(
+        path=str(path),
+        target=described.name,
+        figures=found[0],
+        baseline_path=None if baseline is None else str(baseline),
+        baseline=found[1] if baseline is not None else None,
+        host_cpu_ratio=ratio,
+        prediction=predictions[0],
+        baseline_prediction=predictions[1] if baseline is not None else None,
+    )

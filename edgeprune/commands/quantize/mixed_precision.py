@@ -1,0 +1,247 @@
+"""``--precision auto``: measure pieces of a network in 8 bits, choose the fastest mixture, hold the drop."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, RangeMethod
+from edgeprune.profiling.timing import quick_ratio
+from edgeprune.profiling.work import size_bytes
+from edgeprune.quantization.formats import integer_format
+from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers
+from edgeprune.quantization.mixed_precision import (
+    WORTH,
+    ChainCosts,
+    FidelityGame,
+    Mixture,
+    chain_costs,
+    fastest,
+    hold,
+    improve,
+    sensitivities,
+)
+from edgeprune.quantization.segments import Segment, segments
+from edgeprune.storage.files import scratch_folder
+from edgeprune.system import progress
+from edgeprune.targets import TargetProfile
+
+_JUDGED_IMAGES = 256
+_TRIES = 6
+
+
+def write_mixed(
+    source: Path,
+    destination: Path,
+    images: ImageBatch,
+    *,
+    target: TargetProfile,
+    threads: int,
+    method: RangeMethod = RangeMethod.MSE,
+    max_drop_points: float | None = None,
+    seed: int = 0,
+    timeout_s: float | None = None,
+) -> MixedReport:
+    """The fastest mixture of 8 and 32 bits on this host that loses no more than allowed on ``images``.
+
+    The file as it is where no mixture is faster, by a last measurement of its own, and smaller.
+    For a target elsewhere nothing can be measured: all is in 8 bits but what the drop forbids.
+
+    Raises:
+        QuantizationError: the file cannot be quantized.
+    """
+    with scratch_folder() as scratch:
+        work = _Mixing.of(source, images, target, threads, method, scratch, timeout_s)
+        chosen = work.fastest() if target.is_host else (True,) * len(work.pieces)
+        harm = None
+        if max_drop_points is not None and work.lost(chosen) > max_drop_points:
+            chosen, harm = work.held(chosen, max_drop_points, np.random.default_rng([seed, 3]))
+        if target.is_host:
+            chosen = work.still_faster(chosen, max_drop_points)
+        report = work.write_smaller(chosen, destination)
+        if report is None:
+            chosen = work.nothing
+    return MixedReport(
+        pieces=tuple(work.row(place, chosen) for place in range(len(work.pieces))),
+        measured=len(work.times),
+        integer=report,
+        harm=harm,
+    )
+
+
+@dataclass
+class _Mixing:
+    """One choice: the pieces, what was measured, and files of mixtures as they are asked for."""
+
+    source: Path
+    calibrated: Calibrated
+    pieces: tuple[Segment, ...]
+    images: Tensor
+    labels: np.ndarray[tuple[int], np.dtype[np.int64]] | None
+    original: parity.Outputs
+    threads: int
+    folder: Path
+    timeout_s: float | None
+    times: dict[Mixture, float] = field(default_factory=dict)
+    losses: dict[Mixture, float] = field(default_factory=dict)
+    costs: ChainCosts | None = None
+    put_back: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(
+        cls,
+        source: Path,
+        images: ImageBatch,
+        target: TargetProfile,
+        threads: int,
+        method: RangeMethod,
+        folder: Path,
+        timeout_s: float | None,
+    ) -> _Mixing:
+        """Calibrate and cut."""
+        found = calibrate(
+            source, images.images,
+            form=integer_format(target), method=method, threads=threads, timeout_s=timeout_s,
+        )  # fmt: skip
+        judged = images.images[:_JUDGED_IMAGES]
+        return cls(
+            source=source,
+            calibrated=found,
+            pieces=segments(found.model),
+            images=judged,
+            labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES].numpy(),
+            original=parity.run_onnx(source, judged, threads=threads, timeout_s=timeout_s),
+            threads=threads,
+            folder=folder,
+            timeout_s=timeout_s,
+        )
+
+    @property
+    def nothing(self) -> Mixture:
+        """All in 32 bits."""
+        return (False,) * len(self.pieces)
+
+    def kept_float(self, mixture: Mixture) -> frozenset[str]:
+        """Nodes of the pieces in 32 bits."""
+        return frozenset(
+            name
+            for piece, integer in zip(self.pieces, mixture, strict=True)
+            if not integer
+            for name in piece.nodes
+        )
+
+    def fastest(self) -> Mixture:
+        """Measure every piece alone and all together, then the best of the model and its neighbours."""
+        count = len(self.pieces)
+        alone = [tuple(place == piece for place in range(count)) for piece in range(count)]
+        together = (True,) * count
+        with progress.task("measuring pieces in 8 bits", count + _TRIES) as advance:
+
+            def time(mixture: Mixture) -> float:
+                found = self._ratio(mixture)
+                advance(1)
+                return found
+
+            for mixture in {*alone, together}:
+                self.times[mixture] = time(mixture)
+            values = [int(np.prod(self.images.shape[1:])), *(p.end_values for p in self.pieces)]
+            self.costs = chain_costs([self.times[m] for m in alone], self.times[together], values)
+            return self._worth_it(improve(self.costs, self.times, time))
+
+    def _worth_it(self, mixture: Mixture) -> Mixture:
+        """All in 8 bits, which is smaller, where the mixture is not faster than that side by side."""
+        together = (True,) * len(self.pieces)
+        if mixture == together or not any(mixture) or self.times[together] > 1.0 - WORTH:
+            return mixture
+        files = (self._file(together), self._file(mixture))
+        return (
+            mixture
+            if quick_ratio(*files, threads=self.threads, timeout_s=self.timeout_s) <= 1.0 - WORTH
+            else together
+        )
+
+    def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
+        """The mixture where it is faster than 32 bits, or what of it is and holds the drop, measured anew.
+
+        The best of many short measurements looks better than it is, and pieces that the drop put back in 32
+        bits leave changes of precision behind, which cost time.
+        """
+        assert self.costs is not None
+        for tried in dict.fromkeys((mixture, fastest(self.costs, mixture))):
+            holds = tried == mixture or limit is None or self.lost(tried) <= limit
+            if any(tried) and holds and self._ratio(tried) <= 1.0 - WORTH:
+                return tried
+        return self.nothing
+
+    def write_smaller(self, mixture: Mixture, destination: Path) -> IntegerReport | None:
+        """Write a mixture; the 32-bit file, and ``None``, where nothing is in 8 bits or it is no smaller."""
+        if any(mixture):
+            report = write_integers(self.calibrated, destination, self.kept_float(mixture))
+            if size_bytes(destination) < size_bytes(self.source):
+                return report
+        shutil.copyfile(self.source, destination)
+        return None
+
+    def lost(self, mixture: Mixture) -> float:
+        """Points of accuracy, or of agreement without labels; relative error in percent without classes."""
+        if mixture not in self.losses:
+            self.losses[mixture] = parity.points_lost(self.original, self._outputs(mixture), self.labels)
+        return self.losses[mixture]
+
+    def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:
+        """The mixture with its most harmful pieces in 32 bits, and how their harm was found."""
+        game = FidelityGame(len(self.pieces), self._fidelity)
+        harm = sensitivities(game, rng)
+        found = hold(mixture, self.lost, limit, harm)
+        self.put_back = {
+            i for i, (old, new) in enumerate(zip(mixture, found, strict=True)) if old and not new
+        }
+        shown = ", ".join(f"{self.pieces[i].ends_with} {harm[i]:.2e}" for i in np.argsort(-harm)[:5])
+        return found, f"Shapley values of the outputs' relative squared error, greatest first: {shown}"
+
+    def row(self, place: int, chosen: Mixture) -> PieceRow:
+        """What became of a piece, and why."""
+        piece = self.pieces[place]
+        alone = self.times.get(tuple(i == place for i in range(len(self.pieces))))
+        timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time"
+        if chosen[place]:
+            why = f"8 bits{timed}" if alone is not None else "8 bits: latency was not measured"
+        elif place in self.put_back:
+            why = f"32 bits: among the most harmful of those that lost too much{timed}"
+        else:
+            why = f"32 bits: 8 bits lose or gain less than they are worth here{timed}"
+        return PieceRow(
+            ends_with=piece.ends_with,
+            weighted_nodes=len(piece.weighted),
+            integer=chosen[place],
+            alone=alone,
+            why=why,
+        )
+
+    def _ratio(self, mixture: Mixture) -> float:
+        return quick_ratio(self.source, self._file(mixture), threads=self.threads, timeout_s=self.timeout_s)
+
+    def _fidelity(self, mixture: Mixture) -> float:
+        """Minus the relative squared error of the outputs."""
+        found = (b.astype(np.float64) for b in self._outputs(mixture))
+        error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, found, strict=True))
+        return -error / (sum(float(np.square(a.astype(np.float64)).sum()) for a in self.original) or 1.0)
+
+    def _outputs(self, mixture: Mixture) -> parity.Outputs:
+        if not any(mixture):
+            return self.original
+        return parity.run_onnx(
+            self._file(mixture), self.images, threads=self.threads, timeout_s=self.timeout_s
+        )
+
+    def _file(self, mixture: Mixture) -> Path:
+        path = self.folder / f"{''.join('8' if integer else '-' for integer in mixture)}.onnx"
+        if not path.exists():
+            write_integers(self.calibrated, path, self.kept_float(mixture))
+        return path

@@ -1,0 +1,181 @@
+"""Quantize one ONNX file: check, calibrate, write, judge on kept-back images, compare, put in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
+from edgeprune.artifacts.quantization import Precision, RangeMethod
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
+from edgeprune.calibration import load_calibration
+from edgeprune.commands.compress.delivery import LATENCY_PAIRS
+from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
+from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.profiling.timing import compare
+from edgeprune.profiling.work import size_bytes
+from edgeprune.quantization.preparation import FloatModel, load_float
+from edgeprune.results import QuantizationResult
+from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder
+from edgeprune.storage.ownership import remove_abandoned
+from edgeprune.system.garbage import give_back_memory
+from edgeprune.targets import load_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """Everything that decides a run; see :func:`edgeprune.quantize`."""
+
+    source: Path
+    output: Path
+    calibration: str | Path
+    precision: Precision
+    target: str
+    method: RangeMethod
+    preprocessing: Preprocessing | None
+    max_images: int | None
+    held_out_fraction: float
+    max_drop_points: float | None
+    kept_float: tuple[str, ...]
+    timeout_s: float
+    threads: int
+    seed: int
+    overwrite: bool
+
+
+def quantize_file(options: QuantizeOptions) -> QuantizationResult:
+    """Write the quantized file whole or not at all, and say what it costs and gains.
+
+    Raises:
+        QuantizationError, CalibrationError, TargetError, OutputError: see their classes.
+        BudgetError: more is lost than ``max_drop_points``; nothing is written.
+        UsageError: a node to keep is not in the file, or images do not fit.
+    """
+    target = load_target(options.target)
+    _check_output(options)
+    input_shape = _checked_shape(options)
+    calibration = load_calibration(
+        options.calibration,
+        preprocessing=options.preprocessing,
+        held_out_fraction=options.held_out_fraction,
+        max_images=options.max_images,
+        seed=options.seed,
+        input_shape=input_shape if len(input_shape) == 3 else None,
+    )
+    with scratch_folder() as scratch:
+        made = scratch / options.output.name
+        details = write_quantized(
+            options.source,
+            made,
+            calibration.fitting,
+            precision=options.precision,
+            target=target,
+            threads=options.threads,
+            method=options.method,
+            kept_float=frozenset(options.kept_float),
+            max_drop_points=options.max_drop_points,
+            seed=options.seed,
+            timeout_s=options.timeout_s,
+        )
+        kind, figures, deviation = _judge(options, calibration, made)
+        _check_drop(options, kind, figures)
+        ratio = compare(
+            options.source, made,
+            threads=options.threads, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
+        )  # fmt: skip
+        result = QuantizationResult(
+            source=str(options.source),
+            path=str(options.output),
+            target=target.name,
+            precision=options.precision,
+            details=details,
+            size_bytes=size_bytes(made),
+            source_size_bytes=size_bytes(options.source),
+            accuracy_kind=kind,
+            accuracy=figures,
+            deviation=deviation,
+            host_cpu_ratio=ratio,
+            notes=(
+                *calibration.warnings,
+                *notes_of(details, target),
+                *notes_of_speed(options.precision, target, ratio),
+            ),
+        )
+        atomic_write_bytes(options.output, made.read_bytes())
+    return result
+
+
+def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
+    """Shape of an image for the file, once all that can be wrong with it is checked; nothing of it stays."""
+    model = load_float(options.source, timeout_s=options.timeout_s)
+    _check_names(options.kept_float, model)
+    shape = model.input_shape
+    del model
+    give_back_memory(options.source.stat().st_size)
+    return shape
+
+
+def _judge(
+    options: QuantizeOptions, calibration: CalibrationSet, made: Path
+) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...], Deviation]:
+    """Both files on the images that were kept back."""
+    held = calibration.held_out
+    before, after = (
+        parity.run_onnx(path, held.images, threads=options.threads, timeout_s=options.timeout_s)
+        for path in (options.source, made)
+    )
+    kind, figures = parity.accuracies({"fp32": before, options.precision.value: after}, held.labels)
+    return kind, figures, parity.deviation(before, after, names=("fp32", options.precision.value))
+
+
+def _check_output(options: QuantizeOptions) -> None:
+    """Refuse early what could not be written.
+
+    Raises:
+        OutputError: the file is there already, is no .onnx, is the source, has no folder to go into or no
+            room there.
+    """
+    output = options.output
+    if output.suffix != ".onnx":
+        raise OutputError(f"output {str(output)!r} is no .onnx file; name one, such as -o model-int8.onnx")
+    if output.is_dir():
+        raise OutputError(f"output {str(output)!r} is a folder; name a file, such as -o model-int8.onnx")
+    if output.exists() and options.source.exists() and output.samefile(options.source):
+        raise OutputError(f"output {str(output)!r} is the file to be quantized; name another one")
+    if output.exists() and not options.overwrite:
+        raise OutputError(f"output {str(output)!r} exists; name another file, or add --overwrite")
+    folder = output.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {str(folder)!r} to write to; make it first")
+    remove_abandoned(folder)
+    check_room(folder, str(output))
+
+
+def _check_drop(options: QuantizeOptions, kind: AccuracyKind, figures: tuple[AccuracyFigure, ...]) -> None:
+    limit = options.max_drop_points
+    if limit is None:
+        return
+    if kind is AccuracyKind.RELATIVE_ERROR:
+        raise UsageError(
+            "--max-drop was given for a model whose outputs are no class scores; leave it out and judge by "
+            "the errors in the report"
+        )
+    drop = 100 * (figures[0].value - figures[1].value)
+    if drop > limit:
+        raise BudgetError(
+            f"{options.precision.value} loses {drop:.2f} points of {kind.value} on the images kept back "
+            f"where {limit:g} were allowed, so nothing was written; allow more, keep sensitive nodes in "
+            "32 bits (--keep-float), or give more calibration images"
+        )
+
+
+def _check_names(names: tuple[str, ...], model: FloatModel) -> None:
+    known = {node.name for node in model.proto.graph.node}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        shown = ", ".join(sorted(n.name for n in model.proto.graph.node)[:8])
+        raise UsageError(
+            f"--keep-float {unknown[0]} was given, and the simplified file has no such node; it has "
+            f"{shown} ..."
+        )

@@ -1,0 +1,387 @@
+"""Rank a network by several criteria side by side and judge each by what its removals cost."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune import limits
+from edgeprune.artifacts.choices import RankedPlayers
+from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
+from edgeprune.artifacts.scores import Scores
+from edgeprune.commands.compress.delivery import input_hashes
+from edgeprune.commands.rank.ranked_blocks import rank_blocks
+from edgeprune.commands.rank.ranked_layers import channel_numbers, groups_of_layers
+from edgeprune.commands.rank.recovered_cuts import check_reachable, recovered_networks
+from edgeprune.commands.rank.removal_curves import (
+    POINTS,
+    RemovalJudge,
+    cost_per_mac,
+    macs_of_one,
+    passes_by_size,
+    removal_order,
+    size_curve,
+    size_effort,
+)
+from edgeprune.commands.run import stages
+from edgeprune.commands.run.effort import ranking_work, with_effort
+from edgeprune.commands.run.evidence import gather, original_outputs
+from edgeprune.commands.run.given_rankings import inputs_of
+from edgeprune.commands.run.report_builder import calibration_section, model_section, package_versions
+from edgeprune.commands.run.resume import check_journal, kept_values
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.run.time_limits import affordable_evaluations, note_if_exceeded
+from edgeprune.errors import UsageError
+from edgeprune.games.channel_statistics import MAX_CHANNELS
+from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
+from edgeprune.importance.base import Criterion, Evidence
+from edgeprune.importance.journals import Journals
+from edgeprune.importance.registry import DEFAULT, criterion
+from edgeprune.options.project_file import check_players, check_recover_at
+from edgeprune.reporting.ranking.facts import (
+    RANKING_SCHEMA_VERSION,
+    CriterionScores,
+    GroupScores,
+    RankedGroup,
+    RankingReport,
+    RankSettings,
+    RemovalCurves,
+    RemovedShare,
+    SizeCurve,
+)
+from edgeprune.reporting.ranking.files import write_ranking
+from edgeprune.storage import outputs
+from edgeprune.system import progress
+
+_PACKAGES = ("edgeprune", "torch", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankChoices:
+    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file.
+
+    ``recover_at``: shares of the MACs at which each criterion's network is recovered.
+    """
+
+    criteria: tuple[str, ...]
+    layers: tuple[str, ...] = ()
+    max_evaluations: int | None = None
+    players: RankedPlayers = RankedPlayers.CHANNELS
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    resume: bool = False
+    recover_at: tuple[float, ...] = ()
+
+
+def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
+    """The criteria asked for, each once.
+
+    Raises:
+        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, a
+            share is none, or layers, criteria or shares were named although blocks are ranked.
+    """
+    check_recover_at(choices.recover_at, choices.players)
+    limits.EVALUATIONS.check("--max-evaluations", choices.max_evaluations)
+    if choices.memory_limit_bytes < 1:
+        raise UsageError(
+            f"memory_limit_bytes={choices.memory_limit_bytes} was given; accepted is a positive number of "
+            "bytes"
+        )
+    if choices.players is RankedPlayers.BLOCKS:
+        named = () if choices.criteria == (DEFAULT,) else choices.criteria
+        check_players(choices.players, named, choices.layers)
+        return ()
+    if not choices.criteria:
+        raise UsageError("no criterion was given; accepted is at least one name, such as 'hybrid'")
+    return tuple(criterion(name) for name in dict.fromkeys(choices.criteria))
+
+
+def rank_network(run: Run, choices: RankChoices) -> RankingReport:
+    """Rank, judge and, where the options name an output folder, write it whole or not at all."""
+    criteria = find_criteria(choices)
+    check_journal(run.options.output, resume=choices.resume, reads=stages.read_by(run.options))
+    prepared = with_effort(run, stages.prepare(run), trains=False)
+    with kept_values(run, prepared) as journals:
+        if choices.players is RankedPlayers.BLOCKS:
+            report = _blocks_report(run, prepared, choices, journals)
+        else:
+            report = _channels_report(run, prepared, choices, criteria, journals)
+        if run.options.output is not None:
+            _write(run, prepared, report, run.options.output)
+    return report
+
+
+def _blocks_report(
+    run: Run, prepared: Prepared, choices: RankChoices, journals: Journals | None
+) -> RankingReport:
+    blocks, loss = rank_blocks(
+        run,
+        prepared,
+        max_evaluations=choices.max_evaluations,
+        memory_limit_bytes=choices.memory_limit_bytes,
+        journals=journals,
+    )
+    nothing = RemovalCurves(
+        quality_kind=blocks.quality_kind,
+        axis=RemovedShare.MACS,
+        images=blocks.held_out_images,
+        filters=0,
+        reconstructing_points=0,
+        mask_points=0,
+        reconstructed=(),
+        masked=(),
+    )
+    ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
+    return RankingReport(
+        schema_version=RANKING_SCHEMA_VERSION,
+        model=model_section(prepared),
+        calibration=calibration_section(prepared),
+        settings=_settings(run, (), choices, ratio),
+        inputs=inputs_of(prepared),
+        loss=loss,
+        macs=prepared.coupling.total_macs(),
+        players=len(blocks.blocks),
+        groups=(),
+        criteria=(),
+        coalition_sizes=(),
+        removal=nothing,
+        versions=_versions(),
+        notes=tuple(dict.fromkeys(run.notes)),
+        durations_s={time.stage: time.duration_s for time in run.times},
+        blocks=blocks,
+    )
+
+
+def _channels_report(
+    run: Run,
+    prepared: Prepared,
+    choices: RankChoices,
+    criteria: Sequence[Criterion],
+    journals: Journals | None,
+) -> RankingReport:
+    groups = groups_of_layers(prepared.coupling, choices.layers)
+    check_reachable(choices.recover_at, prepared.coupling, groups)
+    ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
+    with run.stage("evidence"):
+        evidence = replace(
+            gather(
+                prepared,
+                ratio=ratio,
+                max_evaluations=choices.max_evaluations,
+                groups=tuple(g.name for g in groups) if choices.layers else None,
+                memory_limit_bytes=choices.memory_limit_bytes,
+            ),
+            journals=journals,
+            work=ranking_work(run),
+        )
+    scores = [
+        _score(run, c, _within_time(run, c, evidence, len(criteria) - done), groups)
+        for done, c in enumerate(criteria)
+    ]
+    sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
+    removal = _removal(run, prepared, evidence, groups, scores, choices.recover_at)
+    note_if_exceeded(run)
+    return RankingReport(
+        schema_version=RANKING_SCHEMA_VERSION,
+        model=model_section(prepared),
+        calibration=calibration_section(prepared),
+        settings=_settings(run, criteria, choices, ratio),
+        inputs=inputs_of(prepared),
+        loss=evidence.game.loss_description,
+        macs=prepared.coupling.total_macs(),
+        players=prepared.coupling.num_players,
+        groups=tuple(_ranked(prepared.coupling, g) for g in groups),
+        criteria=tuple(
+            _scores_of(c, s, prepared.coupling, groups) for c, s in zip(criteria, scores, strict=True)
+        ),
+        coalition_sizes=sizes,
+        removal=removal,
+        versions=_versions(),
+        notes=tuple(dict.fromkeys(run.notes)),
+        durations_s={time.stage: time.duration_s for time in run.times},
+    )
+
+
+def _within_time(run: Run, found: Criterion, evidence: Evidence, criteria_left: int) -> Evidence:
+    """Evidence with a limit on the passes where those of the criterion would take too long."""
+    if evidence.max_evaluations is not None:
+        return evidence
+
+    def passes(allowed: int | None) -> int:
+        return found.passes(replace(evidence, max_evaluations=allowed))
+
+    allowed = affordable_evaluations(
+        run, evidence.journals, found.name, evidence.recovery_game, passes, criteria_left
+    )
+    return replace(evidence, max_evaluations=allowed)
+
+
+def _score(run: Run, found: Criterion, evidence: Evidence, groups: Sequence[CoupledGroup]) -> Scores:
+    # The state that ``compress`` starts from, so that both rank alike.
+    rng = np.random.default_rng([run.options.seed, 1])
+    with (
+        run.stage(f"rank by {found.name}"),
+        progress.task(f"ranking by {found.name}", found.passes(evidence)) as advance,
+    ):
+        scores = found.score(evidence, rng=rng, advance=advance)
+    asked = [p for g in groups for p in g.players]
+    for values in (scores.values, scores.removal_costs):
+        if values.shape != (evidence.coupling.num_players,) or not np.isfinite(values[asked]).all():
+            raise UsageError(
+                f"criterion {found.name!r} did not give a finite value for each of the "
+                f"{evidence.coupling.num_players} channels; its plug-in has to be corrected, or choose "
+                "another with --criterion"
+            )
+    return scores
+
+
+def _sizes(
+    run: Run, evidence: Evidence, groups: Sequence[CoupledGroup], *, separate: bool
+) -> tuple[SizeCurve, ...]:
+    """One curve for the whole network, or one for each group where layers were asked for."""
+    everyone = [p for g in groups for p in g.players]
+    names = tuple(g.name for g in groups)
+    scopes = [("network", names, everyone)]
+    if separate:
+        scopes = [(g.name, (g.name,), list(g.players)) for g in groups]
+    coalitions, images = size_effort(evidence.coupling.total_macs() * len(scopes), evidence.game.num_images)
+    game = evidence.game.on_images(images)
+    total = sum(passes_by_size(len(members), coalitions) for _, _, members in scopes)
+    rng = np.random.default_rng([run.options.seed, 2])
+    with run.stage("coalition sizes"), progress.task("valuing random coalitions", total) as advance:
+        return tuple(
+            size_curve(game, scope, inside, members, coalitions=coalitions, rng=rng, advance=advance)
+            for scope, inside, members in scopes
+        )
+
+
+def _removal(
+    run: Run,
+    prepared: Prepared,
+    evidence: Evidence,
+    groups: Sequence[CoupledGroup],
+    scores: Sequence[Scores],
+    recover_at: Sequence[float],
+) -> RemovalCurves:
+    """Curves on held-out images; what estimates absent channels was found on the fitting ones."""
+    held = prepared.calibration.held_out
+    coupling = prepared.coupling
+    filters = sum(len(g.players) for g in groups)
+    axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
+    labels = None if held.labels is None else held.labels.numpy()
+    reconstructing, places = evidence.recovery_game.mask_points
+    if reconstructing < places:
+        run.note(
+            f"{places - reconstructing} of {places} mask points mask absent channels in the reconstructed "
+            f"curves, too: they are wider than {MAX_CHANNELS:,} channels, or something else than a "
+            "convolution or linear layer reads them"
+        )
+    orders = [removal_order(cost_per_mac(s.removal_costs, coupling, groups), groups) for s in scores]
+    named = [(s.criterion, order) for s, order in zip(scores, orders, strict=True)]
+    with (
+        run.stage("removal curves"),
+        progress.task("removing filters on held-out images", 2 * POINTS * len(scores)) as advance,
+    ):
+        reference = original_outputs(prepared.captured, held)
+        judges = [
+            RemovalJudge(game.on_batch(held, reference), coupling, labels, axis)
+            for game in (evidence.recovery_game, evidence.game)
+        ]
+        reconstructed, masked = (
+            tuple(judge.curve(name, order, filters, advance=advance) for name, order in named)
+            for judge in judges
+        )
+    return RemovalCurves(
+        quality_kind=judges[0].kind,
+        axis=axis,
+        images=len(held),
+        filters=filters,
+        reconstructing_points=reconstructing,
+        mask_points=places,
+        reconstructed=reconstructed,
+        masked=masked,
+        recovered=recovered_networks(run, prepared, judges[0], named, filters, recover_at),
+    )
+
+
+def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:
+    return RankedGroup(
+        name=group.name,
+        layers=group.layers,
+        consumers=group.consumers,
+        channels=channel_numbers(coupling, group),
+        macs_of_channel=macs_of_one(coupling, group),
+    )
+
+
+def _scores_of(
+    found: Criterion, scores: Scores, coupling: CouplingGraph, groups: Sequence[CoupledGroup]
+) -> CriterionScores:
+    everyone = np.array(sorted(p for g in groups for p in g.players), dtype=np.int64)
+    prices = cost_per_mac(scores.removal_costs, coupling, groups)
+    network = dict(zip(everyone.tolist(), _ranks(prices[everyone]), strict=True))
+    return CriterionScores(
+        name=scores.criterion,
+        summary=found.summary,
+        choice=scores.choice,
+        evaluations=scores.evaluations,
+        images=scores.images,
+        notes=scores.notes,
+        groups=tuple(_group_scores(g, scores, network) for g in groups),
+    )
+
+
+def _group_scores(group: CoupledGroup, scores: Scores, network: dict[int, int]) -> GroupScores:
+    players = list(group.players)
+    errors = scores.standard_errors[players]
+    return GroupScores(
+        group=group.name,
+        values=tuple(scores.values[players].tolist()),
+        standard_errors=None if np.isnan(errors).all() else tuple(errors.tolist()),
+        removal_costs=tuple(scores.removal_costs[players].tolist()),
+        ranks_in_group=_ranks(scores.removal_costs[players]),
+        ranks_in_network=tuple(network[p] for p in players),
+    )
+
+
+def _ranks(costs: NDArray[np.float64]) -> tuple[int, ...]:
+    """1 for the dearest; of equals the later one, which goes later, too."""
+    ranks = np.empty(len(costs), dtype=np.int64)
+    ranks[np.argsort(costs, kind="stable")[::-1]] = np.arange(1, len(costs) + 1)
+    return tuple(ranks.tolist())
+
+
+def _settings(run: Run, criteria: Sequence[Criterion], choices: RankChoices, ratio: float) -> RankSettings:
+    options = run.options
+    return RankSettings(
+        criteria=tuple(c.name for c in criteria),
+        layers=choices.layers,
+        ratio=ratio,
+        max_evaluations=choices.max_evaluations,
+        seed=options.seed,
+        attention_unit=options.coupling.attention.value,
+        prune_normalized=options.coupling.prune_normalized,
+        players=choices.players.value,
+        recover_at=choices.recover_at,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = package_versions()
+    return {**{name: found[name] for name in _PACKAGES}, "python": platform.python_version()}
+
+
+def _write(run: Run, prepared: Prepared, report: RankingReport, output: Path) -> None:
+    with run.stage("write"), outputs.staged_output(output, overwrite=run.options.overwrite) as folder:
+        write_ranking(report, folder)
+        outputs.write_manifest(
+            folder,
+            inputs=input_hashes(prepared),
+            seed=run.options.seed,
+            command=run.options.command,
+            versions=package_versions(),
+        )

@@ -1,0 +1,1 @@
+"""What the commands on networks share: options, stages, time limits, resuming, the report."""

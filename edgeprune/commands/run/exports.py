@@ -1,0 +1,48 @@
+"""From a graph to a simplified ONNX file, as every stage that needs one makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from edgeprune import exporting
+from edgeprune.capture.capture import export_program
+from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
+from edgeprune.pruning.surgery import own_state, surgery_recipe
+
+SURGERY_WITH_BLOCKS = "1.3"
+"""Schema version of a recipe that names dropped blocks, which older readers must not take for a whole one."""
+
+
+def exported_path(path: Path, work: Path) -> Path:
+    """Where ``write_onnx`` leaves the file before simplification."""
+    return work / f"{path.stem}-exported.onnx"
+
+
+def write_onnx(
+    run: Run, prepared: Prepared, module: GraphModule, path: Path, work: Path
+) -> tuple[ExportedProgram, str | None]:
+    """Export to ``path`` by way of the folder ``work``; the program, and what the simplifier had to say."""
+    size = run.options.batch_size
+    example = torch.zeros((size or 2, *prepared.captured.input_shape))
+    program = export_program(module, example, dynamic_batch=size is None)
+    exporting.export_onnx(program, exported_path(path, work))
+    return program, exporting.simplify_onnx(exported_path(path, work), path)
+
+
+def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path) -> None:
+    """The recipe of a pruning and the final weights under the user's own names."""
+    base = planned.base
+    recipe = surgery_recipe(base.coupling, planned.plan.removed, base.captured)
+    if base.dropped:
+        recipe["schema_version"] = SURGERY_WITH_BLOCKS
+        recipe["dropped_blocks"] = [block.name for block in base.dropped]
+    before = own_state(prepared.captured, prepared.captured.graph_module.state_dict())
+    left_out = before.keys() - own_state(base.captured, base.captured.graph_module.state_dict())
+    final = own_state(base.captured, pruned.final.state_dict())
+    state = {**prepared.loaded.module.state_dict(), **final}
+    state = {name: value for name, value in state.items() if name not in left_out}
+    exporting.save_surgery(recipe, state, folder)

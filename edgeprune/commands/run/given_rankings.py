@@ -1,0 +1,183 @@
+"""The result of ``edgeprune rank`` in place of a ranking made now: read, and held against model and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.artifacts.choices import RankedPlayers
+from edgeprune.artifacts.pruning import Ranking, RankingOrigin
+from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
+from edgeprune.commands.run.state import CompressOptions, Prepared, Run
+from edgeprune.errors import UsageError
+from edgeprune.importance.ranking import cost_law, inclusion_law
+from edgeprune.importance.registry import DEFAULT
+from edgeprune.reporting.ranking.facts import CriterionScores, RankingInputs, RankingReport
+from edgeprune.reporting.ranking.files import read_ranking
+
+RANKING_FILE = "ranking.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenRanking:
+    """A ranking on file and the criterion of it that counts."""
+
+    path: Path
+    report: RankingReport
+    scores: CriterionScores
+
+
+def inputs_of(prepared: Prepared) -> RankingInputs:
+    """Hashes of what a ranking follows from."""
+    return RankingInputs(
+        network_sha256=network_sha256(prepared.captured),
+        fitting_images_sha256=images_sha256(prepared.calibration.fitting),
+    )
+
+
+def read_given(options: CompressOptions) -> GivenRanking | None:
+    """What ``--ranking`` names, before a model is loaded; ``None`` where it names nothing.
+
+    Raises:
+        UsageError: it is no ranking of all channels, or has not the criterion asked for.
+    """
+    if options.ranking is None:
+        if options.criterion is not None:
+            raise UsageError(
+                f"--criterion {options.criterion} was given without --ranking; accepted is the name of a "
+                "criterion in the folder of --ranking, which 'edgeprune rank' writes"
+            )
+        return None
+    path = options.ranking
+    report = read_ranking(path / RANKING_FILE if path.is_dir() else path)
+    shown = f"the ranking {str(path)!r}"
+    if report.settings.players != RankedPlayers.CHANNELS.value:
+        raise UsageError(f"{shown} is one of blocks; accepted is one of channels: rank without --players")
+    if report.settings.layers:
+        raise UsageError(
+            f"{shown} has the layers {', '.join(report.settings.layers)} alone; accepted is one of all "
+            "layers: rank without --layer"
+        )
+    _check_whole(report, shown)
+    return GivenRanking(path=path, report=report, scores=_chosen(report, options.criterion, shown))
+
+
+def _check_whole(report: RankingReport, shown: str) -> None:
+    """Refuse a ranking in which a figure of a channel is missing, or is one too many."""
+    wanted = [(group.name, len(group.channels)) for group in report.groups]
+    for criterion in report.criteria:
+        found = [(group.group, len(group.values)) for group in criterion.groups]
+        lengths = [
+            {len(g.values), len(g.removal_costs), len(g.standard_errors or g.values)}
+            for g in criterion.groups
+        ]
+        if found != wanted or any(len(each) > 1 for each in lengths):
+            raise UsageError(
+                f"{shown} is damaged: {criterion.name} has not one figure for each channel of each group; "
+                "rank again"
+            )
+
+
+def _chosen(report: RankingReport, name: str | None, shown: str) -> CriterionScores:
+    by_name = {found.name: found for found in report.criteria}
+    if not by_name:
+        raise UsageError(f"{shown} has no criterion; accepted is one that 'edgeprune rank' wrote")
+    if name is None:
+        return by_name.get(DEFAULT, report.criteria[0])
+    if name not in by_name:
+        raise UsageError(
+            f"--criterion {name} was given, and {shown} has {', '.join(by_name)}; accepted is one of these, "
+            "or rank by that criterion, too"
+        )
+    return by_name[name]
+
+
+def fitted(given: GivenRanking, run: Run, prepared: Prepared) -> Ranking:
+    """The ranking that was given, for the channels of this network.
+
+    Raises:
+        UsageError: it was made from another network, other images or other choices; says which.
+    """
+    _check_fits(given, run, prepared)
+    coupling, scores = prepared.coupling, given.scores
+    values, costs, errors = (np.full(coupling.num_players, np.nan) for _ in range(3))
+    for group, found in zip(coupling.groups, scores.groups, strict=True):
+        players = list(group.players)
+        values[players], costs[players] = found.values, found.removal_costs
+        if found.standard_errors is not None:
+            errors[players] = found.standard_errors
+    if not (np.isfinite(values).all() and np.isfinite(costs).all()):
+        raise UsageError(
+            f"the ranking {str(given.path)!r} has no finite figures of {scores.name} for some channels; "
+            "rank again, or choose another with --criterion"
+        )
+    return Ranking(
+        values=values,
+        standard_errors=errors,
+        group_methods={},
+        aggregate=None,
+        evaluations=given.scores.evaluations,
+        images=given.scores.images,
+        q_low=None,
+        q_high=None,
+        loss=given.report.loss,
+        removal_costs=costs,
+        duration_s=0.0,
+        origin=RankingOrigin(path=str(given.path), criterion=given.scores.name),
+    )
+
+
+def _check_fits(given: GivenRanking, run: Run, prepared: Prepared) -> None:
+    """Refuse a ranking of something else, the likeliest reason first."""
+    report, options, shown = given.report, run.options, f"the ranking {str(given.path)!r}"
+    found = inputs_of(prepared)
+    if report.inputs.network_sha256 != found.network_sha256:
+        raise UsageError(
+            f"{shown} was made of another network or other weights ({report.model.source}); accepted is one "
+            "of this model: rank it again"
+        )
+    if report.calibration.fingerprint_sha256 != prepared.calibration.fingerprint_sha256:
+        raise UsageError(
+            f"{shown} was made with other calibration data or preprocessing ({report.calibration.source}); "
+            "accepted is one made with these: give the same, or rank again"
+        )
+    if report.inputs.fitting_images_sha256 != found.fitting_images_sha256:
+        raise UsageError(
+            f"{shown} was made from other images of the same data, its seed was {report.settings.seed}; give "
+            "--seed, --held-out, --max-images and --effort as they were there, or rank again"
+        )
+    coupling = options.coupling
+    asked = (coupling.attention.value, coupling.prune_normalized)
+    if (report.settings.attention_unit, report.settings.prune_normalized) != asked:
+        raise UsageError(
+            f"{shown} was made with another choice of players; give --attention-unit and --prune-normalized "
+            "as they were there, or rank again"
+        )
+    groups = [(g.name, len(g.channels)) for g in report.groups]
+    if groups != [(g.name, len(g.players)) for g in prepared.coupling.groups]:
+        raise UsageError(
+            f"{shown} has other groups of channels than this edgeprune finds in the network (it was made "
+            f"with edgeprune {report.versions.get('edgeprune', 'unknown')}); rank again"
+        )
+
+
+def differences(given: GivenRanking, prepared: Prepared, ratio: float, *, in_rounds: bool) -> list[str]:
+    """What a ranking made now, for a cut of ``ratio``, would have done otherwise, in sentences."""
+    found, shown = [], f"the ranking {str(given.path)!r}"
+    made_for = given.report.settings.ratio
+    laws_differ = (inclusion_law(made_for), cost_law(made_for)) != (inclusion_law(ratio), cost_law(ratio))
+    if given.scores.name == DEFAULT and laws_differ:
+        found.append(
+            f"{shown} was made for a cut of {made_for:.0%}, which its coalition sizes follow; for other cuts "
+            "'edgeprune rank --ratio' makes one that fits better"
+        )
+    if in_rounds:
+        found.append(
+            f"{shown} was made in one round; for cuts as deep as this one compress ranks anew in between, "
+            "which loses less: leave --ranking out for that"
+        )
+    if prepared.stored_as is not None:
+        found.append(f"{shown} was made with weights in 32 bits, not rounded to 8 as they will be delivered")
+    return found

@@ -1,0 +1,206 @@
+"""Rank for deep cuts in rounds: a part goes and is recovered, and what is left is ranked anew.
+
+Removal costs are estimated around coalitions of the whole network, and the more of it goes, the less they
+tell: weights that took over from absent channels are other weights. So beyond ``MOST_AT_ONCE`` of the MACs
+the costs of those that stay come from the recovered network of a milder cut. Only the ranking is made in
+rounds: whatever plan follows from it is pruned out of the original and recovered from it at once.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, player_origins
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.artifacts.pruning import Ranking, RecoveryReport
+from edgeprune.capture.capture import capture
+from edgeprune.commands.run.effort import ranking_work
+from edgeprune.commands.run.evidence import as_stored, evidence_of, gather, original_outputs
+from edgeprune.commands.run.given_rankings import GivenRanking, differences, fitted, read_given
+from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
+from edgeprune.commands.run.state import Prepared, Run, split_for_recovery
+from edgeprune.commands.run.time_limits import another_round_fits, within_time
+from edgeprune.coupling.coupling import couple
+from edgeprune.errors import CaptureError, NothingToPruneError
+from edgeprune.importance.journals import Journals, ranking_checkpoints
+from edgeprune.importance.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
+from edgeprune.pruning.surgery import prune
+from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.selection import select
+from edgeprune.system import progress
+
+FloatArray = NDArray[np.float64]
+
+MOST_AT_ONCE = 0.3
+"""Share of the MACs up to which one round is made; two did not pay at 25% (``docs/architecture.md``)."""
+ROUND_STEP = 0.15
+"""Share of the MACs that a round takes."""
+
+
+class RoundsRanker:
+    """Rankings of the whole network by the share of its MACs that is to go, each made once."""
+
+    def __init__(self, run: Run, prepared: Prepared, journals: Journals | None = None) -> None:
+        self._run = run
+        self._prepared = prepared
+        self._journals = journals
+        self._known: dict[float, Ranking] = {}
+        self._given = read_given(run.options)
+        self._fitted: Ranking | None = None
+        self._deepest = 0.0
+
+    def at(self, ratio: float) -> Ranking:
+        """The ranking for a cut of ``ratio`` of the MACs; the one that was given, where one was.
+
+        Raises:
+            UsageError: the ranking that was given does not fit.
+        """
+        if self._given is not None:
+            return self._taken(self._given, ratio)
+        self._deepest = max(self._deepest, ratio)
+        if ratio not in self._known:
+            with torch.no_grad():
+                self._known[ratio] = kept_ranking(
+                    self._run, self._journals, ratio, self._prepared.coupling.num_players,
+                    lambda: self._ranked(ratio),
+                )  # fmt: skip
+            gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
+        return self._known[ratio]
+
+    def _rounds_from(self, ratio: float) -> int:
+        """Rankings that are to come for the deepest cut asked for, that of ``ratio`` included."""
+        return 1 + round((self._deepest - ratio) / ROUND_STEP)
+
+    def _taken(self, given: GivenRanking, ratio: float) -> Ranking:
+        """The ranking that was given, checked once; what it lacks for this cut is noted."""
+        if self._fitted is None:
+            self._fitted = fitted(given, self._run, self._prepared)
+        in_rounds = ratio > MOST_AT_ONCE and self._run.options.rounds
+        for sentence in differences(given, self._prepared, ratio, in_rounds=in_rounds):
+            if sentence not in self._run.notes:
+                self._run.note(sentence)
+        return self._fitted
+
+    def _ranked(self, ratio: float) -> Ranking:
+        if ratio <= MOST_AT_ONCE or not self._run.options.rounds:
+            return self._whole(ratio)
+        before = self.at(round(ratio - ROUND_STEP, 9))
+        if not another_round_fits(self._run):
+            self._run.note(
+                f"--max-time: channels are ranked in one round fewer for a cut of {ratio:.0%}, since half of "
+                "the time has gone by"
+            )
+            return before
+        try:
+            return self._continued(before, round(ratio - ROUND_STEP, 9), ratio)
+        except (CaptureError, NothingToPruneError) as error:
+            self._run.note(f"channels are ranked in one round fewer for a cut of {ratio:.0%}: {error}")
+            return before
+
+    def _whole(self, ratio: float) -> Ranking:
+        """In one round."""
+        coupling = self._prepared.coupling
+        with self._run.stage("rank"):
+            game = gather(self._prepared, ratio=ratio).recovery_game
+            settings = options_for(coupling, ratio, work=ranking_work(self._run))
+            settings = within_time(
+                self._run,
+                self._journals,
+                f"hybrid-{ratio:g}",
+                game,
+                settings,
+                rounds=self._rounds_from(ratio),
+            )
+            with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
+                return rank(
+                    game,
+                    coupling.groups,
+                    rng=np.random.default_rng([self._run.options.seed, 1]),
+                    options=settings,
+                    advance=advance,
+                    checkpoints=ranking_checkpoints(self._journals, f"hybrid-{ratio:g}", settings),
+                )
+
+    def _continued(self, before: Ranking, gone: float, ratio: float) -> Ranking:
+        """What is left by ``before`` after a cut of ``gone``, ranked anew for one of ``ratio``."""
+        whole, images = self._prepared.coupling, self._prepared.calibration.fitting
+        removed = select(before.removal_costs, whole, ratio=gone).removed
+        captured = self._recovered(removed, gone)
+        with self._run.stage("rank what is left"):
+            coupling = couple(captured, self._run.options.coupling)
+            left = 1 - (1 - ratio) * whole.total_macs() / coupling.total_macs()
+            reference = original_outputs(self._prepared.captured, images)
+            stored = as_stored(captured, self._prepared, coupling)
+            game = evidence_of(stored, coupling, images, reference, ratio=left).recovery_game
+            settings = options_for(coupling, left, work=ranking_work(self._run))
+            settings = within_time(
+                self._run, self._journals, f"hybrid-{ratio:g}-round", game, settings,
+                rounds=self._rounds_from(ratio), values=False,
+            )  # fmt: skip
+            kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
+            with progress.task("ranking what is left", cost_passes(settings)) as advance:
+                costs = removal_costs(
+                    game,
+                    coupling.groups,
+                    rng=np.random.default_rng([self._run.options.seed, 2 + len(before.rounds)]),
+                    options=settings,
+                    advance=advance,
+                    checkpoint=kept("costs"),
+                )
+        return replace(
+            before,
+            removal_costs=_in_turn(
+                before.removal_costs, costs, player_origins(whole, coupling, removed), removed, whole
+            ),
+            evaluations=before.evaluations + cost_passes(settings),
+            rounds=(*before.rounds, gone),
+        )
+
+    def _recovered(self, removed: tuple[int, ...], gone: float) -> CapturedModel:
+        """The network without ``removed``, recovered; captured anew, since its shapes are others.
+
+        Raises:
+            CaptureError: that failed.
+        """
+        whole = self._prepared.captured
+        with self._run.stage("recover for another round"):
+            bare = prune(whole, self._prepared.coupling, removed)
+            layers = len(self._prepared.coupling.layers)
+            with progress.task(f"recovering {1 - gone:.0%} of the MACs", layers) as advance:
+                recovered, _ = kept_network(
+                    self._run, self._journals, f"recovered-{gone:g}", bare, removed, RecoveryReport,
+                    lambda: reconstruct(
+                        whole.graph_module,
+                        bare,
+                        self._prepared.coupling,
+                        removed,
+                        split_for_recovery(self._run, self._prepared),
+                        stored_as=self._prepared.stored_as,
+                        generator=torch.Generator().manual_seed(self._run.options.seed),
+                        advance=advance,
+                    ),
+                )  # fmt: skip
+            return capture(recovered, whole.input_shapes)
+
+
+def _in_turn(
+    before: FloatArray,
+    costs: FloatArray,
+    origins: IndexArray,
+    removed: tuple[int, ...],
+    whole: CouplingGraph,
+) -> FloatArray:
+    """Costs of all players: in each group first those ``removed`` before, then others by their new costs."""
+    found, left = before.copy(), ~whole.removed_mask(removed)
+    known = origins != NO_PLAYER
+    found[origins[known]] = costs[known]
+    for group in whole.groups:
+        players = np.array(group.players)
+        order = players[np.lexsort((found[players], left[players]))]
+        found[order] = rising(found[order])
+    return found

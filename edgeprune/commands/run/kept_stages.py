@@ -1,0 +1,144 @@
+"""What finished stages gave, on file, so that a run that was stopped goes on behind them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors.torch
+from torch.fx import GraphModule
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.commands.run.state import Run
+from edgeprune.errors import ModelLoadError, UsageError
+from edgeprune.importance.journals import Journals
+from edgeprune.loading.weights import put_weights
+from edgeprune.storage.documents import UnreadableError
+from edgeprune.storage.files import atomic_write_bytes
+from edgeprune.storage.records import check_files, read_record, write_record
+
+_log = logging.getLogger("edgeprune.commands")
+
+_ARRAYS = ("values", "standard_errors", "removal_costs")
+
+Report = TypeVar("Report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoReport:
+    """Of a stage that only gives a network."""
+
+
+def kept_ranking(
+    run: Run, journals: Journals | None, ratio: float, players: int, make: Callable[[], Ranking]
+) -> Ranking:
+    """The ranking for a cut of ``ratio`` of the MACs: that on file, or one made now and kept, with its notes.
+
+    ``players``: how many it ranks.
+
+    Raises:
+        UsageError: the file is damaged.
+        OutputError: it cannot be written.
+    """
+    if journals is None:
+        return make()
+    path = journals.place(f"ranking-{ratio:g}.json", "the ranking")
+    if path.exists():
+        record = _read(path)
+        _log.info("the ranking for a cut of %.0f%% is on file", 100 * ratio)
+        try:
+            # Figures that are not finite are words in JSON.
+            arrays = {n: np.array([float(v) for v in record["ranking"][n]]) for n in _ARRAYS}
+            if any(len(array) != players for array in arrays.values()):
+                raise ValueError("figures of another number of channels")
+            found = from_jsonable(Ranking, {**record["ranking"], **arrays})
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(path) from error
+        run.notes.extend(record["notes"])
+        return found
+    made, notes = _noted(run, make)
+    write_record(path, {"ranking": to_jsonable(made), "notes": notes})
+    return made
+
+
+def kept_network(
+    run: Run,
+    journals: Journals | None,
+    name: str,
+    bare: GraphModule,
+    key: tuple[int, ...],
+    kind: type[Report],
+    make: Callable[[], tuple[GraphModule, Report]],
+) -> tuple[GraphModule, Report]:
+    """A network that is ``bare`` with other weights, and what its stage says of it: on file, or made now.
+
+    ``key``, the channels that went, and the options of the run decide the weights; a file of others is
+    written anew.
+
+    Raises:
+        UsageError: a file is damaged.
+        OutputError: one cannot be written.
+    """
+    if journals is None:
+        return make()
+    what = f"the {name} network"
+    weights = journals.place(f"{name}.safetensors", what)
+    record_path = weights.with_suffix(".json")
+    if record_path.exists() and (record := _read(record_path)).get("removed") == list(key):
+        _log.info("%s is on file", what)
+        run.notes.extend(record["notes"])
+        return _with_weights(bare, weights, record_path), _report(kind, record, record_path)
+    record_path.unlink(missing_ok=True)
+    (module, report), notes = _noted(run, make)
+    state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
+    atomic_write_bytes(weights, safetensors.torch.save(state))
+    record = {"removed": list(key), "report": to_jsonable(report), "notes": notes}
+    write_record(record_path, record, files=(weights,))
+    return module, report
+
+
+def _noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
+    """What ``make`` gives, and the notes that it added to the run."""
+    before = len(run.notes)
+    made = make()
+    return made, run.notes[before:]
+
+
+def _with_weights(bare: GraphModule, path: Path, record: Path) -> GraphModule:
+    found = copy.deepcopy(bare)
+    try:
+        check_files(record)
+        put_weights(found, path)
+    except (ModelLoadError, UnreadableError) as error:
+        raise _damaged(path) from error
+    return found
+
+
+def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
+    try:
+        return from_jsonable(kind, record["report"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = read_record(path)
+    except UnreadableError as error:
+        raise _damaged(path) from error
+    notes = found.get("notes") if isinstance(found, dict) else None
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(
+        f"{str(path)!r} is damaged, so the run cannot go on with it: delete it to make this stage anew"
+    )

@@ -1,0 +1,130 @@
+"""Where runs keep what they found until they have ended, and what they say of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.importance.journals import Journals, read_about
+from edgeprune.storage import outputs
+from edgeprune.storage.files import NO_ROOM, check_room
+from edgeprune.storage.ownership import remove_abandoned
+
+_log = logging.getLogger("edgeprune.commands")
+
+
+def journal_folder(output: Path) -> Path:
+    """``OUTPUT.journal`` beside the output folder."""
+    return output.expanduser().with_name(f"{output.name}.journal")
+
+
+def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | None = None) -> None:
+    """Refuse early what could not go on, or would go on without having been asked to.
+
+    Raises:
+        UsageError: ``resume`` without an output folder, a journal is there without ``resume``, or what is
+            there is none.
+        OutputError: the journal, which goes when the run has ended, holds what the run ``reads``, or cannot
+            be written.
+    """
+    if output is None:
+        if resume:
+            raise UsageError(
+                "resume was asked for without an output folder, beside which values are kept: give output="
+            )
+        return
+    folder = journal_folder(output)
+    if read_about(folder) is not None and not resume:
+        raise UsageError(
+            f"the journal {str(folder)!r} holds values of a run that was stopped: add --resume to go on with "
+            "it, or delete the folder to begin anew"
+        )
+    if folder.is_dir():
+        remove_abandoned(folder)
+        outputs.check_apart(folder, repr(str(folder)), reads or {})
+        check_room(folder, str(folder))
+
+
+@contextmanager
+def kept_values(
+    run: Run, prepared: Prepared, more: Mapping[str, str] | None = None
+) -> Iterator[Journals | None]:
+    """The journal of a run that writes an output folder; deleted when the block ends well.
+
+    ``more`` names what else decides what is kept.
+
+    Raises:
+        UsageError: the journal there belongs to another model, other data or options.
+        OutputError: the disk is full.
+        KeyboardInterrupt: that of the block, with what was kept and how to go on.
+    """
+    if run.options.output is None:
+        yield None
+        return
+    journals = Journals(journal_folder(run.options.output), {**_about(run, prepared), **(more or {})})
+    try:
+        yield journals
+    except KeyboardInterrupt as stopped:
+        journals.remove_if_empty()
+        if not journals.folder.exists():
+            raise
+        kept = _are_kept(journals.kept) if journals.kept else "what was kept before is still"
+        raise KeyboardInterrupt(
+            f"{kept} in {journals.folder}; run the same command with --resume to go on"
+        ) from stopped
+    except BudgetError:
+        journals.remove()  # the search has ended, and another budget begins anew
+        raise
+    except OSError as error:
+        if error.errno not in NO_ROOM or not journals.folder.exists():
+            raise
+        raise OutputError(
+            f"no more coalition values can be kept in {str(journals.folder)!r} ({error.strerror}); those "
+            "that are there stay: make room, and run the same command with --resume to go on"
+        ) from error
+    except Exception as error:
+        if journals.kept and not isinstance(error, UsageError):  # which says itself what to do
+            _log.warning("%s in %s; --resume goes on from there", _are_kept(journals.kept), journals.folder)
+        journals.remove_if_empty()
+        raise
+    journals.remove()
+
+
+def _are_kept(kept: str) -> str:
+    is_one_thing = kept.startswith("the ") and ", " not in kept and " and " not in kept
+    return f"{kept} {'is' if is_one_thing else 'are'} kept"
+
+
+def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
+    """Whatever else decides which network a compression ends with."""
+    options = run.options
+    return {
+        "budget": f"{options.budget}",
+        "limits of the default": f"{options.limits_by_default}",
+        "ratio": f"{options.ratio}",
+        "target": f"{prepared.target}",
+        "width quantum": f"{options.width_quantum}",
+        "batch size": f"{options.batch_size}",
+        "finetune": f"{options.finetune}",
+        "recipe": f"{options.recipe}",
+        "dropping of blocks": f"{options.drop_blocks}",
+        "ranking in rounds": f"{options.rounds}",
+        "given ranking": f"{options.ranking} {options.criterion}",
+        "precision": options.precision.value,
+        "effort": options.effort.value,
+    }
+
+
+def _about(run: Run, prepared: Prepared) -> dict[str, str]:
+    """Whatever decides coalition values and which are asked for."""
+    return {
+        "model": network_sha256(prepared.captured),
+        "calibration set": images_sha256(prepared.calibration.fitting),
+        "choice of players": f"{run.options.coupling}",
+        "seed": str(run.options.seed),
+    }

@@ -1,0 +1,239 @@
+"""Keep a run within ``--max-time``: what is left of it, and what is cut so that it suffices.
+
+Speed is measured, not guessed: a few passes of the game are timed before it is decided how many are made. A
+ranking gets a share of the time that is left, training what is left but for a reserve; below what a stage
+needs at least nothing is cut, and the report says so where the time was exceeded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.commands.run.state import Run
+from edgeprune.errors import UsageError
+from edgeprune.importance.journals import Journals
+from edgeprune.importance.ranking import NetworkGame, RankingOptions, cost_passes, total_passes
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.files import atomic_write_text
+
+RANKING_SHARE = 0.4
+"""Of the time that is left: the rest is for recovery, export and judging."""
+ROUNDS_SHARE = 0.5
+"""Of the whole time: when it has gone by, no further round begins."""
+RESERVE_SHARE = 0.15
+"""Of the whole time, kept back behind training."""
+FEWEST_COST_PASSES = 32
+_FEWEST_TRAINING_S = 5.0
+_TRAINED_IN_SEARCH = 4
+_TIMED_PASSES = 2
+
+
+def check_max_time(max_time_s: float | None) -> None:
+    """Refuse what is no time.
+
+    Raises:
+        UsageError: not a positive, finite number of seconds.
+    """
+    if max_time_s is not None and not 0.0 < max_time_s < math.inf:
+        raise UsageError(f"max_time_s={max_time_s:g} was given; accepted is a positive number of seconds")
+
+
+def time_left_s(run: Run) -> float:
+    """Seconds of ``--max-time`` that are left, below 0 where it is exceeded; infinite without it."""
+    limit = run.options.max_time_s
+    return math.inf if limit is None else limit - run.elapsed_s
+
+
+def seconds_of_pass(run: Run, game: NetworkGame, batch: int) -> float:
+    """Measured time of one forward and backward pass of a batch; random numbers of the run are not used."""
+    rng, moments = np.random.default_rng(0), game.second_moments()
+    images = np.arange(min(batch, game.num_images))
+
+    def once() -> None:
+        moments.add(np.ones(game.num_players, dtype=bool), images, rng)
+
+    once()  # the first one also allocates
+    began = run.elapsed_s
+    for _ in range(_TIMED_PASSES):
+        once()
+    return (run.elapsed_s - began) / _TIMED_PASSES
+
+
+def within_time(
+    run: Run,
+    journals: Journals | None,
+    name: str,
+    game: NetworkGame,
+    settings: RankingOptions,
+    *,
+    rounds: int = 1,
+    values: bool = True,
+) -> RankingOptions:
+    """``settings``, or fewer samples of both estimates where those of ``name`` would take too long.
+
+    ``rounds``: how many rankings the time is for, this one included; ``values``: whether values are
+    estimated, too. A run that goes on has the samples that it began with.
+    """
+    if run.options.max_time_s is None:
+        return settings
+
+    def choose() -> _Choice:
+        pass_s = seconds_of_pass(run, game, settings.batch)
+        allowed_s = RANKING_SHARE * max(0.0, time_left_s(run)) / rounds
+        return _cut(game, settings, pass_s, allowed_s, values=values)
+
+    found = _kept_choice(run, journals, f"{name}-samples.json", choose)
+    if found.counts is None:
+        return settings
+    samples, cost_samples, exact = found.counts
+    return replace(settings, samples=samples, cost_samples=cost_samples, exact_image_evaluations=exact)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What is made within the time, and what is said of it; both ``None`` where nothing is cut."""
+
+    counts: tuple[int, ...] | None = None
+    note: str | None = None
+
+
+def _kept_choice(run: Run, journals: Journals | None, name: str, choose: Callable[[], _Choice]) -> _Choice:
+    """The choice on file, since a run that goes on cannot change its estimates, or one made now; noted."""
+    path = None if journals is None else journals.place(name, "the measured speed")
+    if path is not None and path.exists():
+        try:
+            found = from_jsonable(_Choice, read_json(path))
+        except (UnreadableError, ValueError) as error:
+            raise UsageError(
+                f"{str(path)!r} is damaged, so the run cannot go on with it: delete its folder to begin anew"
+            ) from error
+    else:
+        found = choose()
+        if path is not None:
+            atomic_write_text(path, json.dumps(to_jsonable(found)) + "\n")
+    if found.note is not None:
+        run.note(found.note)
+    return found
+
+
+def _cut(
+    game: NetworkGame, settings: RankingOptions, pass_s: float, allowed_s: float, *, values: bool
+) -> _Choice:
+    """As many samples as the time allows, in proportion; the least that removal costs need comes first."""
+    wanted = total_passes(game, settings) if values else cost_passes(settings)
+    factor = allowed_s / max(1e-9, wanted * pass_s)
+    if factor >= 1.0:
+        return _Choice()
+    least_for_costs = min(settings.cost_samples, FEWEST_COST_PASSES * settings.batch)
+    for_costs = int(factor * cost_passes(settings)) * settings.batch
+    found = replace(settings, cost_samples=max(least_for_costs, for_costs))
+    of_round = math.ceil(game.num_images / settings.batch)
+    rounds = int((allowed_s / max(1e-9, pass_s) - cost_passes(found)) // of_round)
+    found = replace(
+        found,
+        samples=min(settings.samples, max(1, rounds) * game.num_images),
+        exact_image_evaluations=int(factor * settings.exact_image_evaluations),
+    )
+    made = total_passes(game, found) if values else cost_passes(found)
+    if made >= wanted:
+        return _Choice()
+    least = (
+        "" if made * pass_s <= allowed_s + pass_s else ", the least that tells anything, which takes longer"
+    )
+    return _Choice(
+        counts=(found.samples, found.cost_samples, found.exact_image_evaluations),
+        note=f"--max-time: {made} of {wanted} passes for a ranking, at {pass_s:.2g} s each in "
+        f"{allowed_s:.3g} s{least}; another run may make more or fewer",
+    )
+
+
+def another_round_fits(run: Run) -> bool:
+    """Whether the ranking may go on with a further round."""
+    limit = run.options.max_time_s
+    return limit is None or run.elapsed_s <= ROUNDS_SHARE * limit
+
+
+def training_limit_s(run: Run) -> float:
+    """Most seconds of training of one network; a search trains several."""
+    limit = run.options.max_time_s
+    if limit is None:
+        return math.inf
+    networks = 1 if run.options.budget.is_empty else _TRAINED_IN_SEARCH
+    return max(_FEWEST_TRAINING_S, (time_left_s(run) - RESERVE_SHARE * limit) / networks)
+
+
+def note_training_cut(run: Run, steps: int, made: int, asked_s: float | None, limit_s: float) -> None:
+    """Say so where training took fewer than its ``steps``, or a shorter time than was asked for."""
+    if asked_s is not None and limit_s < asked_s:
+        run.note(f"--max-time: {limit_s:.0f} s of fine-tuning instead of {asked_s:.0f} s")
+    elif asked_s is None and made < steps and math.isfinite(limit_s):
+        run.note(
+            f"--max-time: {made} of {steps} steps of fine-tuning in {limit_s:.0f} s; another run may make "
+            "more or fewer"
+        )
+
+
+def another_candidate_fits(run: Run, last_s: float) -> bool:
+    """Whether a search may build one more candidate, which takes about as long as the last one."""
+    limit = run.options.max_time_s
+    return limit is None or last_s <= time_left_s(run) - RESERVE_SHARE * limit
+
+
+def affordable_evaluations(
+    run: Run,
+    journals: Journals | None,
+    name: str,
+    game: NetworkGame,
+    passes: Callable[[int | None], int],
+    criteria_left: int,
+) -> int | None:
+    """Most batch passes for the criterion ``name``, one of ``criteria_left``; ``None`` where nothing is cut.
+
+    ``passes``: how many it makes where so many are allowed; it raises UsageError where those are too few.
+    """
+    if run.options.max_time_s is None or (wanted := passes(None)) == 0:
+        return None
+
+    def choose() -> _Choice:
+        pass_s = seconds_of_pass(run, game, RankingOptions.batch)
+        allowed_s = RANKING_SHARE * max(0.0, time_left_s(run)) / criteria_left
+        least = math.ceil(game.num_images / RankingOptions.batch) + FEWEST_COST_PASSES
+        allowed = _accepted(max(least, int(allowed_s / max(1e-9, pass_s))), wanted, passes)
+        if allowed is None:
+            return _Choice()
+        return _Choice(
+            counts=(allowed,),
+            note=f"--max-time: at most {allowed} of {wanted} passes for {name}, at {pass_s:.2g} s each in "
+            f"{allowed_s:.3g} s; another run may make more or fewer",
+        )
+
+    counts = _kept_choice(run, journals, f"{name}-passes.json", choose).counts
+    return None if counts is None else counts[0]
+
+
+def _accepted(allowed: int, wanted: int, passes: Callable[[int | None], int]) -> int | None:
+    """``allowed``, or as many times two of it as the criterion takes; ``None`` from ``wanted`` on."""
+    while allowed < wanted:
+        try:
+            passes(allowed)
+        except UsageError:
+            allowed *= 2
+        else:
+            return allowed
+    return None
+
+
+def note_if_exceeded(run: Run) -> None:
+    """Say so where the run took longer than it was to; what comes behind is writing the report."""
+    limit = run.options.max_time_s
+    if limit is not None and run.elapsed_s > limit:
+        run.note(
+            f"--max-time of {limit:.3g} s was exceeded: the run took {run.elapsed_s:.3g} s; what it needs at "
+            "least is not cut"
+        )

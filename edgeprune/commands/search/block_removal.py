@@ -1,0 +1,116 @@
+"""Networks without some residual blocks, as where a budget search prunes channels next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
+from edgeprune.artifacts.pruning import Ranking, RankingMethod
+from edgeprune.commands.run.evidence import original_outputs
+from edgeprune.commands.run.state import Base, Prepared, Run
+from edgeprune.coupling.coupling import couple
+from edgeprune.games.block_game import BlockGame, ResidualBlock, find_blocks
+from edgeprune.games.dropped_blocks import drop_blocks
+from edgeprune.selection import CostModel
+
+MOST_DROPPED = 8
+_WORK_MACS = 1e12
+_FEWEST_IMAGES = 32
+
+FloatArray = NDArray[np.float64]
+
+
+def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Base]:
+    """The network without one block, two and so on to half of them: each time the cheapest one more.
+
+    Cheapest is what loses least per cost saved.
+
+    What is lost is v(N) - v(S) of the blocks' game for the very set S that would stay. Shapley values, which
+    reckon with sets of all sizes, chose worse on ResNet-20 (``docs/architecture.md``).
+    A block that saves nothing is no candidate.
+    """
+    blocks = find_blocks(prepared.captured)
+    savings = np.array([_saving(prepared, block, cost) for block in blocks])
+    blocks = tuple(block for block, saved in zip(blocks, savings, strict=True) if saved > 0.0)
+    if len(blocks) < 2:
+        return
+    for chosen in _greedy(run, prepared, blocks, savings[savings > 0.0]):
+        yield without(run, prepared, tuple(blocks[i] for i in sorted(chosen)))
+
+
+def without(run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...]) -> Base:
+    """The network without these blocks, and its coupling."""
+    captured = drop_blocks(prepared.captured, blocks)
+    return Base(captured=captured, coupling=couple(captured, run.options.coupling), dropped=blocks)
+
+
+def restricted(cost: CostModel, whole: CouplingGraph, base: CouplingGraph) -> CostModel:
+    """A cost model of the whole network for what is left of it; what no layer costs stays as it is."""
+    left = {layer.node for layer in base.layers}
+    layers = zip(whole.layers, cost.layers, strict=True)
+    return replace(cost, layers=tuple(model for layer, model in layers if layer.node in left))
+
+
+def projected(ranking: Ranking, whole: CouplingGraph, base: CouplingGraph) -> Ranking:
+    """The ranking of the whole network's players for those that are left.
+
+    A channel that only the missing block had kept from leaving was never valued and counts as the dearest.
+    """
+    origin = player_origins(whole, base)
+    known = origin != NO_PLAYER
+
+    def taken(values: FloatArray) -> FloatArray:
+        return np.asarray(np.where(known, values[origin], values.max(initial=0.0)))
+
+    return replace(
+        ranking,
+        values=taken(ranking.values),
+        standard_errors=taken(ranking.standard_errors),
+        removal_costs=taken(ranking.removal_costs),
+        group_methods={
+            g.name: ranking.group_methods.get(g.name, RankingMethod.MULTILINEAR) for g in base.groups
+        },
+    )
+
+
+def _saving(prepared: Prepared, block: ResidualBlock, cost: CostModel) -> float:
+    """Cost of the layers that go with a block."""
+    left = {node.name for node in drop_blocks(prepared.captured, (block,)).graph_module.graph.nodes}
+    return sum(
+        model.at(int(layer.out_players.size), int(layer.in_players.size))
+        for layer, model in zip(prepared.coupling.layers, cost.layers, strict=True)
+        if layer.node not in left
+    )
+
+
+def _greedy(
+    run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...], savings: FloatArray
+) -> Iterator[list[int]]:
+    """Ever more blocks to drop, by their number."""
+    fitting = prepared.calibration.fitting
+    most = min(MOST_DROPPED, len(blocks) // 2)
+    passes = most * len(blocks)
+    affordable = int(_WORK_MACS // max(1, passes * prepared.coupling.total_macs()))
+    count = min(len(fitting), max(_FEWEST_IMAGES, affordable))
+    batch = ImageBatch(
+        images=fitting.images[:count], labels=None if fitting.labels is None else fitting.labels[:count]
+    )
+    run.notes.append(f"residual blocks to drop were chosen by what is lost over {count} images")
+    with run.stage("load the game of residual blocks"):
+        game = BlockGame(prepared.captured, batch, original_outputs(prepared.captured, batch), blocks=blocks)
+        whole = float(game.values(np.ones((1, len(blocks)), dtype=bool)).mean())
+    dropped: list[int] = []
+    for _ in range(most):
+        rest = [i for i in range(len(blocks)) if i not in dropped]
+        coalitions = np.ones((len(rest), len(blocks)), dtype=bool)
+        coalitions[:, dropped] = False
+        coalitions[np.arange(len(rest)), rest] = False
+        with run.stage("value residual blocks"):
+            lost = whole - game.values(coalitions).mean(axis=1)
+        dropped = [*dropped, rest[int(np.argmin(np.maximum(lost, 0.0) / savings[rest]))]]
+        yield dropped

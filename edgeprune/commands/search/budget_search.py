@@ -1,0 +1,371 @@
+"""Find the compressed model that loses least within a budget: build candidates, measure them, correct.
+
+Costs fall together as a network is cut, so one number is searched: the share of every limit that a plan
+aims at by the cost models. A candidate is pruned, exported and measured (or predicted for a device
+elsewhere); what is found tells where to aim next, until the budget holds on the artefact itself and is nearly
+used up.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.fx import GraphModule
+
+from edgeprune import parity
+from edgeprune.artifacts.budget import BudgetSection, Candidate
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
+from edgeprune.commands.compress.quantization_stage import put_in_fewer_bits, stores_fewer_bits
+from edgeprune.commands.run.exports import write_onnx, write_surgery
+from edgeprune.commands.run.recipe import build
+from edgeprune.commands.run.resume import decisions, kept_values
+from edgeprune.commands.run.state import Base, Planned, Prepared, Pruned, Run
+from edgeprune.commands.run.time_limits import another_candidate_fits
+from edgeprune.commands.search.block_removal import shallower
+from edgeprune.commands.search.budget_aims import (
+    Aims,
+    binding_limit,
+    budget_used,
+    exceeded_limits,
+    in_words,
+)
+from edgeprune.commands.search.budget_plans import BudgetPlanner
+from edgeprune.commands.search.candidate_costs import CandidateCosts
+from edgeprune.commands.search.candidate_records import CANDIDATES_FOLDER, StoredCandidate
+from edgeprune.commands.search.candidates import CandidateStore, candidate_name, write_record
+from edgeprune.commands.search.paired_drop import paired_drop, points_of
+from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
+from edgeprune.importance.journals import Journals
+from edgeprune.pruning.surgery import prune
+from edgeprune.storage.files import scratch_folder
+
+_log = logging.getLogger("edgeprune.commands")
+
+_MAX_CANDIDATES = 7
+_MAX_SHALLOWER = 3
+"""Candidates of each network without some blocks."""
+_MOST_IN_VAIN = 2
+_MAX_AIMS = 40
+_DROP_CANDIDATES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A candidate with what it takes to deliver it."""
+
+    figures: Candidate
+    planned: Planned
+    pruned: Pruned
+    aim: float
+
+
+class BudgetSearch:
+    """One search; :meth:`run` does it. What it looks for is :meth:`_find`'s."""
+
+    def __init__(self, run: Run, prepared: Prepared, journals: Journals, work: Path) -> None:
+        self._run = run
+        self._prepared = prepared
+        self._journals = journals
+        self._budget = budget = run.options.budget
+        self._work = work
+        self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
+        self._tried: list[Built] = []
+        self._last_s = 0.0
+        labels = prepared.calibration.held_out.labels
+        self._original_outputs = self._in_torch(prepared.captured.graph_module)
+        self._labels = labels
+        self._kind = parity.accuracy_kind(self._original_outputs, labels is not None)
+        if budget.max_drop_points is not None and self._kind is AccuracyKind.RELATIVE_ERROR:
+            raise UsageError(
+                "--max-drop was given for a model whose outputs are no class scores; accepted there are "
+                "--max-latency, --max-size, --max-memory and --ratio"
+            )
+        known = self.store.baseline()
+        self._costs = CandidateCosts(run, prepared, work, known)
+        if known is None:
+            self.store.keep_baseline(self._costs.baseline)
+        judged = self._kind is not AccuracyKind.RELATIVE_ERROR
+        self._original = replace(self._costs.original, drop_points=0.0 if judged else None)
+        self._models = self._costs.models()
+        self._planner = BudgetPlanner(run, prepared, self._models, journals)
+
+    def run(self) -> tuple[Planned, Pruned]:
+        """The model to deliver and all that was tried.
+
+        Raises:
+            BudgetError: nothing that was reached holds the budget; names what binds and the nearest.
+        """
+        found = self._find()
+        section = BudgetSection(
+            budget=self._budget,
+            original=self._original,
+            candidates=tuple(b.figures for b in self._tried),
+            chosen=found.figures.name,
+            binding=binding_limit(found.figures, self._original, self._budget),
+            drop_of=self._kind.value,
+            by_default=self._run.options.limits_by_default,
+        )
+        return replace(found.planned, search=section), found.pruned
+
+    def _find(self) -> Built:
+        """What is delivered."""
+        if not self._budget.limits_costs:
+            return self._deepest_within_drop()
+        found = self._best_within_costs()
+        limit = self._budget.max_drop_points
+        if limit is not None and _lost(found) > limit:
+            self._refuse_drop(found)
+        return found
+
+    def _best_within_costs(self) -> Built:
+        """The best with all blocks and, where that loses less, with fewer."""
+        if self._run.options.ratio is None and not exceeded_limits(self._costs.stored, self._budget):
+            self._run.note("the original already holds the budget, so nothing is removed")
+            return self._build(1.0, self._prepared.base, nothing=True)
+        best, reason = self._within_costs(self._prepared.base, _MAX_CANDIDATES)
+        nothing_lost = best is not None and _lost(best) <= 0.0
+        judged = self._kind is not AccuracyKind.RELATIVE_ERROR
+        if self._run.options.drop_blocks and judged and not nothing_lost:
+            best = self._best_shallower(best)
+        if best is None:
+            raise self._out_of_reach(reason)
+        return best
+
+    def _best_shallower(self, best: Built | None) -> Built | None:
+        """The best with ever fewer blocks, until that pays no longer twice in a row or no channel need go."""
+        in_vain = 0
+        for base in shallower(self._run, self._prepared, self._models[0][0]):
+            if best is not None and self._time_is_up():
+                break
+            found, _ = self._within_costs(base, _MAX_SHALLOWER)
+            if found is not None and (best is None or _lost(found) < _lost(best)):
+                best, in_vain = found, 0
+            elif best is not None:
+                in_vain += 1
+            whole_fits = found is not None and not found.planned.plan.removed
+            if in_vain == _MOST_IN_VAIN or whole_fits:
+                break
+        return best
+
+    def _within_costs(self, base: Base, most: int) -> tuple[Built | None, str]:
+        """The candidate on ``base`` that uses the cost limits best, by aiming and correcting, or why none."""
+        aims, built_before = Aims(), len(self._tried)
+        best: Built | None = None
+        for _ in range(_MAX_AIMS):
+            if len(self._tried) - built_before == most or (best is not None and self._time_is_up()):
+                break
+            try:
+                built = self._build(aims.next, base)
+            except NothingToPruneError as error:
+                if not aims.unreachable():
+                    return best, str(error)
+                continue
+            used = budget_used(built.figures, self._original, self._budget)
+            _log.info("%s uses %.1f%% of the budget", built.figures.name, 100 * used)
+            if used <= 1.0 and (best is None or _merit(built) > _merit(best)):
+                best = built
+            if aims.found(used):
+                break
+        return best, "no plan came within the limits"
+
+    def _deepest_within_drop(self) -> Built:
+        """Without limits on costs: the fastest candidate whose drop is accepted, with all blocks or fewer."""
+        best = self._deepest(self._prepared.base, _DROP_CANDIDATES)
+        if best is None:
+            nearest = min(self._tried, key=_lost)
+            self._refuse_drop(nearest)
+            raise AssertionError
+        return self._deepest_shallower(best) if self._run.options.drop_blocks else best
+
+    def _deepest_shallower(self, best: Built) -> Built:
+        """The fastest with ever fewer blocks, until that is no faster twice in a row."""
+        in_vain = 0
+        for base in shallower(self._run, self._prepared, self._models[0][0]):
+            if self._time_is_up():
+                break
+            found = self._deepest(base, _MAX_SHALLOWER, within=best.aim)
+            if found is not None and found.figures.latency_share < best.figures.latency_share:
+                best, in_vain = found, 0
+            else:
+                in_vain += 1
+            if in_vain == _MOST_IN_VAIN:
+                break
+        return best
+
+    def _deepest(self, base: Base, most: int, within: float | None = None) -> Built | None:
+        """Bisect how deep ``base`` can be cut before the drop is not accepted any more.
+
+        ``within``: what another base has reached; where ``base`` loses too much there, it is given up.
+        """
+        limit = self._budget.max_drop_points
+        assert limit is not None
+        best, good, bad = None, 1.0 if within is None else within, 0.0
+        aim = (good + bad) / 2 if within is None else within
+        for _ in range(most):
+            if best is not None and self._time_is_up():
+                break
+            built = self._build(aim, base)
+            if _lost(built) <= limit:
+                best, good = built, aim
+            elif aim == within:
+                return None
+            else:
+                bad = aim
+            aim = (good + bad) / 2
+        return best
+
+    def _time_is_up(self) -> bool:
+        """Whether --max-time leaves no time for one more candidate."""
+        if another_candidate_fits(self._run, self._last_s):
+            return False
+        said = "--max-time: the search ended early, and more candidates might have lost less"
+        if said not in self._run.notes:
+            self._run.note(said)
+        return True
+
+    def _build(self, aim: float, base: Base, *, nothing: bool = False) -> Built:
+        """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
+        planned = self._planner.nothing() if nothing else self._planner.plan(aim, base)
+        for known in self._tried:
+            if _same(known.planned, planned) and known.figures.precision is self._run.options.precision:
+                return replace(known, aim=aim)
+        return self._stored_or_made(planned, aim, self._run.options.precision)
+
+    def _stored_or_made(
+        self, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None = None
+    ) -> Built:
+        """One more candidate; ``pruned`` is its network where that is there already."""
+        number = len(self._tried) + 1
+        stored = self.store.find(number)
+        wanted = (planned.plan.removed, _names(planned), precision)
+        if stored is not None and (stored.plan.removed, stored.dropped, stored.figures.precision) == wanted:
+            built = self._restore(number, stored, planned, aim)
+        else:
+            built = self._make(number, planned, aim, precision, pruned)
+        self._tried.append(built)
+        return built
+
+    def _make(
+        self, number: int, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None
+    ) -> Built:
+        name, blocks = candidate_name(number), _names(planned)
+        began_s = self._run.elapsed_s
+        pruned = pruned or build(self._run, self._prepared, planned)
+        with self._run.stage(name), self.store.building(number) as folder:
+            write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work)
+            counts = self._counts(self._in_torch(pruned.final))
+            quantization = put_in_fewer_bits(
+                self._run, self._prepared, folder, precision, max_drop_points=self._left_to_lose(counts)
+            )
+            if quantization is not None:
+                counts = self._counts(self._in_onnx(folder / "model.onnx"))
+            figures = self._costs.measure(name, planned.plan, folder)
+            in_fewer = quantization is not None and stores_fewer_bits(quantization)
+            figures = replace(figures, dropped=blocks, precision=precision, fewer_bits=in_fewer)
+            if counts is not None:
+                paired = paired_drop(counts, self._budget.max_drop_points)
+                figures = replace(figures, drop_points=points_of(counts), paired=paired)
+            figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
+            write_surgery(self._prepared, planned, pruned, folder)
+            record = StoredCandidate(
+                figures=figures,
+                plan=planned.plan,
+                recovery=pruned.recovery,
+                parity=pruned.parity,
+                distillation=pruned.distillation,
+                dropped=blocks,
+                quantization=quantization,
+            )
+            write_record(record, pruned, folder)
+        gc.collect()  # graphs refer to themselves and would stay
+        self._last_s = self._run.elapsed_s - began_s
+        return Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
+
+    def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> Built:
+        """A candidate of the run that was stopped."""
+        _log.info("%s is on file", stored.figures.name)
+        bare = prune(planned.base.captured, planned.base.coupling, stored.plan.removed)
+        pruned = self.store.restored(number, bare, stored)
+        return Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
+
+    def _counts(self, outputs: parity.Outputs) -> AnswerCounts | None:
+        """Answers that are lost on the images kept back; ``None`` without class scores."""
+        return parity.answer_counts(self._original_outputs, outputs, self._labels)
+
+    def _left_to_lose(self, counts: AnswerCounts | None) -> float | None:
+        """What fewer bits may lose of what is allowed; no limit where that is gone already."""
+        limit = self._budget.max_drop_points
+        if limit is None or counts is None or points_of(counts) > limit:
+            return None
+        return limit - points_of(counts)
+
+    def _in_torch(self, module: GraphModule) -> parity.Outputs:
+        return parity.run_torch(module, self._prepared.calibration.held_out.images)
+
+    def _in_onnx(self, path: Path) -> parity.Outputs:
+        held = self._prepared.calibration.held_out
+        return parity.run_onnx(path, held.images, threads=self._run.threads)
+
+    def _out_of_reach(self, reason: str) -> BudgetError:
+        if not self._tried:
+            return BudgetError(f"the budget is out of reach: {reason}")
+        nearest = min(self._tried, key=lambda b: budget_used(b.figures, self._original, self._budget)).figures
+        binding = binding_limit(nearest, self._original, self._budget)
+        return BudgetError(
+            f"the budget is out of reach, {binding} binds: the nearest of {len(self._tried)} candidates has "
+            f"{in_words(nearest)}; give more, or another target"
+        )
+
+    def _refuse_drop(self, found: Built) -> None:
+        limit, drop = self._budget.max_drop_points, found.figures.drop_points
+        raise BudgetError(
+            f"the budget is out of reach, the drop binds: within the other limits the best candidate has "
+            f"{in_words(found.figures)} and loses {drop:.2f} points where {limit:g} were allowed; allow more "
+            "loss or cost, or give more calibration images"
+        )
+
+
+@contextmanager
+def search(
+    run: Run, prepared: Prepared, kind: type[BudgetSearch] = BudgetSearch
+) -> Iterator[tuple[Planned, Pruned, CandidateStore]]:
+    """Search for the budget of the options; candidates are kept until the block has ended well.
+
+    Raises:
+        BudgetError: see :class:`BudgetSearch`.
+        UsageError: the journal there belongs to another model, other data, budget or options.
+    """
+    with (
+        kept_values(run, prepared, decisions(run, prepared)) as journals,
+        scratch_folder() as scratch,
+    ):
+        assert journals is not None
+        with torch.no_grad():
+            found = kind(run, prepared, journals, scratch)
+            planned, pruned = found.run()
+        yield planned, pruned, found.store
+
+
+def _merit(built: Built) -> tuple[float, float]:
+    """Least loss on the images that are kept back, then the milder cut."""
+    return -_lost(built), built.aim
+
+
+def _lost(built: Built) -> float:
+    return built.figures.drop_points or 0.0
+
+
+def _names(planned: Planned) -> tuple[str, ...]:
+    """Names of the blocks that are dropped."""
+    return tuple(block.name for block in planned.base.dropped)
+
+
+def _same(one: Planned, two: Planned) -> bool:
+    return (one.plan.removed, one.base.dropped) == (two.plan.removed, two.base.dropped)

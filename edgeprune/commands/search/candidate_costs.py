@@ -1,0 +1,146 @@
+"""What the original and every candidate of a budget search cost: exported, then measured or predicted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgeprune.artifacts.budget import Candidate
+from edgeprune.artifacts.latency import Provenance
+from edgeprune.artifacts.pruning import PruningPlan
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.commands.compress.delivery import LATENCY_PAIRS
+from edgeprune.commands.compress.quantization_stage import FLOAT_FILE, put_in_fewer_bits
+from edgeprune.commands.run.exports import write_onnx
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.search.budget_aims import latency_share
+from edgeprune.commands.search.candidate_records import Baseline
+from edgeprune.commands.search.cost_models import measure_tables, measured_model, roofline_model, size_model
+from edgeprune.profiling.memory import peak_memory_bytes
+from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.timing import compare, least_cpu_ms, measure
+from edgeprune.profiling.work import size_bytes
+from edgeprune.selection import CostModel, macs_model
+
+
+class CandidateCosts:
+    """Costs on one target beside those of the original, which is exported into the folder ``work``."""
+
+    def __init__(self, run: Run, prepared: Prepared, work: Path, baseline: Baseline | None = None) -> None:
+        self._run = run
+        self._prepared = prepared
+        self._onnx = work / "original.onnx"
+        with run.stage("measure the original"):
+            write_onnx(run, prepared, prepared.captured.graph_module, self._onnx, work)
+            self.baseline = self._measure_original() if baseline is None else baseline
+        self.original = self.baseline.original
+        self.stored = self.baseline.stored or self.original
+
+    def models(self) -> list[tuple[CostModel, float]]:
+        """A model for every limited cost (latency where only the drop is limited), and its share of now.
+
+        The models are of 32 bits: where fewer are stored, so much more of the network may stay.
+        """
+        budget, original, stored = self._run.options.budget, self.original, self.stored
+        captured, coupling = self._prepared.captured, self._prepared.coupling
+        found = []
+        share = latency_share(budget, original)
+        if share is not None or not budget.limits_costs:
+            found.append((self._latency_model(), 1.0 if share is None else share / stored.latency_share))
+        if budget.max_size_bytes is not None:
+            model = size_model(captured, coupling, original.size_bytes)
+            found.append((model, budget.max_size_bytes / stored.size_bytes))
+        if budget.max_memory_bytes is not None and stored.memory_bytes:
+            # Weights and activations shrink with the widths; multiply-accumulates with their product.
+            found.append((macs_model(coupling), budget.max_memory_bytes / stored.memory_bytes))
+        return found
+
+    def measure(self, name: str, plan: PruningPlan, folder: Path) -> Candidate:
+        """What the exported candidate in ``folder`` costs; it is not judged yet."""
+        return self._measure(name, 1.0 - plan.macs_removed_share, folder, self.original)
+
+    def _measure(self, name: str, macs_share: float, folder: Path, original: Candidate) -> Candidate:
+        target, path, high = self._prepared.target, folder / "model.onnx", None
+        if target.is_host:
+            options = self._run.options
+            ratio = compare(
+                self._onnx, path, threads=self._run.threads,
+                batch_size=options.batch_size or 1, pairs=LATENCY_PAIRS, seed=options.seed,
+            )  # fmt: skip
+            share, high = ratio.ratio, ratio.high
+        else:
+            exact = folder / FLOAT_FILE
+            share = predict(exact if exact.exists() else path, target).latency_ms / original.latency_ms
+        return Candidate(
+            name=name,
+            macs_share=macs_share,
+            latency_ms=share * original.latency_ms,
+            latency_share=share,
+            latency_share_high=high,
+            latency_provenance=original.latency_provenance,
+            size_bytes=size_bytes(path),
+            memory_bytes=self._memory(path),
+            drop_points=None,
+            exceeded=(),
+        )
+
+    def _latency_model(self) -> CostModel:
+        captured, coupling, target = self._prepared.captured, self._prepared.coupling, self._prepared.target
+        if not target.is_host:
+            return roofline_model(captured, coupling, target, self.original.latency_ms)
+        return measured_model(
+            captured, coupling, self.baseline.layer_tables, step=target.width_quantum,
+            total_ms=self.baseline.cpu_ms, note=self._run.note,
+        )  # fmt: skip
+
+    def _measure_original(self) -> Baseline:
+        target, threads, budget = self._prepared.target, self._run.threads, self._run.options.budget
+        cpu_ms, tables = 0.0, {}
+        if target.is_host:
+            found = measure(self._onnx, threads=threads, batch_size=self._run.options.batch_size or 1)
+            latency = found.latency_p50_ms
+            cpu_ms = least_cpu_ms(self._onnx, threads=threads, batch_size=self._run.options.batch_size or 1)
+            if latency_share(budget, None) is not None or not budget.limits_costs:
+                tables = measure_tables(
+                    self._prepared.captured,
+                    self._prepared.coupling,
+                    threads=threads,
+                    step=target.width_quantum,
+                )
+        else:
+            latency = predict(self._onnx, target).latency_ms
+        original = Candidate(
+            name="original",
+            macs_share=1.0,
+            latency_ms=latency,
+            latency_share=1.0,
+            latency_provenance=Provenance.MEASURED_ON_HOST if target.is_host else Provenance.PREDICTED,
+            size_bytes=size_bytes(self._onnx),
+            memory_bytes=self._memory(self._onnx),
+            drop_points=0.0,
+            exceeded=(),
+        )
+        return Baseline(
+            original=original, stored=self._measure_stored(original), cpu_ms=cpu_ms, layer_tables=tables
+        )
+
+    def _measure_stored(self, original: Candidate) -> Candidate | None:
+        """The original in the precision that is asked for."""
+        run, folder = self._run, self._onnx.parent / "stored"
+        if run.options.precision is Precision.FP32:
+            return None
+        folder.mkdir()
+        shutil.copyfile(self._onnx, folder / "model.onnx")
+        put_in_fewer_bits(run, self._prepared, folder, run.options.precision)
+        precision = run.options.precision.value
+        if not self._prepared.target.is_host:
+            run.note(
+                f"latency of candidates is predicted for their 32-bit form: nothing is known of {precision} "
+                f"on {self._prepared.target.name}"
+            )
+        return self._measure(f"original in {precision}", 1.0, folder, original)
+
+    def _memory(self, path: Path) -> int | None:
+        if self._run.options.budget.max_memory_bytes is None:
+            return None
+        return peak_memory_bytes(path, self._run.threads, self._run.options.batch_size or 1)

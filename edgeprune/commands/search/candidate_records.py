@@ -1,0 +1,78 @@
+"""What is written down of candidates; readable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from edgeprune.artifacts.budget import Candidate
+from edgeprune.artifacts.codec import from_jsonable
+from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, RecoveryReport
+from edgeprune.artifacts.report import ParityFigure, QuantizationSection
+from edgeprune.errors import UsageError
+from edgeprune.storage import records
+from edgeprune.storage.documents import UnreadableError
+
+CANDIDATES_FOLDER = "candidates"
+RECORD_NAME = "candidate.json"
+
+_Record = TypeVar("_Record", "StoredCandidate", "Baseline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCandidate:
+    """All that is known of a candidate but its weights."""
+
+    figures: Candidate
+    plan: PruningPlan
+    recovery: RecoveryReport
+    parity: tuple[ParityFigure, ...]
+    distillation: DistillationReport | None = None
+    dropped: tuple[str, ...] = ()
+    quantization: QuantizationSection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What was measured before the first candidate: a search that goes on must reckon with the same.
+
+    ``stored`` is the original in the precision that is asked for; ``None`` where that is 32 bits.
+    """
+
+    original: Candidate
+    stored: Candidate | None
+    cpu_ms: float
+    layer_tables: dict[str, tuple[tuple[float, ...], ...]]
+
+
+def read_record(path: Path) -> StoredCandidate:
+    """What :func:`write_record` wrote.
+
+    Raises:
+        UsageError: it is no record, or a damaged one.
+    """
+    return _read(StoredCandidate, path)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """What was measured of the original.
+
+    Raises:
+        UsageError: it is no record, or a damaged one.
+    """
+    return _read(Baseline, path)
+
+
+def _read(kind: type[_Record], path: Path) -> _Record:
+    try:
+        return from_jsonable(kind, records.read_record(path))
+    except (UnreadableError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> UsageError:
+    """What a user is told of a record that is none."""
+    return UsageError(
+        f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
+    )

@@ -1,0 +1,230 @@
+"""What a network costs on a target as a function of its widths: where a budget search begins.
+
+The models only have to rank plans and come near: every candidate is exported and measured or predicted as a
+whole, and the search corrects itself by that.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from torch.fx import Node
+
+from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.attributes import get_attribute
+from edgeprune.errors import ProfileError
+from edgeprune.fx import op_name
+from edgeprune.profiling.layers import LayerGeometry, measure_layer, measure_overhead
+from edgeprune.recovery.structure import geometry
+from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table, Widths
+from edgeprune.system import progress
+from edgeprune.targets import TargetProfile
+
+_log = logging.getLogger("edgeprune.commands")
+
+_ITEM_BYTES = 4
+_FLOPS_PER_MAC = 2
+_SHARES = (0.25, 0.5, 1.0)
+"""Widths at which a layer is measured, relative to its own."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """A layer's sizes: positions of its input and output, elements of a weight between two channels."""
+
+    layer: WeightedLayer
+    geometry: LayerGeometry | None
+    inputs: int
+    outputs: int
+    area: float
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Output channels, and input channels that each of them reads."""
+        return int(self.layer.out_players.size), int(self.layer.in_players.size)
+
+
+def size_model(captured: CapturedModel, coupling: CouplingGraph, total_bytes: int) -> CostModel:
+    """Bytes of an fp32 file: weights and a bias each layer; what else ``total_bytes`` holds is fixed."""
+    layers = [
+        Product(per_weight=_ITEM_BYTES * s.area, per_output=_ITEM_BYTES) for s in _sites(captured, coupling)
+    ]
+    return _with_rest("size", coupling, layers, total_bytes)
+
+
+def roofline_model(
+    captured: CapturedModel, coupling: CouplingGraph, target: TargetProfile, total_ms: float
+) -> CostModel:
+    """Milliseconds by the target's roofline; nodes without weights are fixed at what is left of the total."""
+    roofline = target.roofline
+    assert roofline is not None
+    cores = 1 + (target.default_threads - 1) * roofline.parallel_efficiency
+    layers = []
+    for site in _sites(captured, coupling):
+        depthwise = site.geometry is not None and site.geometry.depthwise
+        efficiency = roofline.gemm_efficiency
+        if site.geometry is not None and site.geometry.kernel:
+            efficiency = roofline.depthwise_efficiency if depthwise else roofline.conv_efficiency
+        flops_per_ms = target.peak_gflops_per_core * 1e6 * cores * efficiency
+        through = _ITEM_BYTES * site.inputs
+        layers.append(
+            Roofline(
+                macs_per_weight=site.layer.macs_per_weight,
+                weight_bytes=_ITEM_BYTES * site.area,
+                input_bytes=0.0 if depthwise else through,
+                output_bytes=_ITEM_BYTES * site.outputs + (through if depthwise else 0.0),
+                macs_per_ms=flops_per_ms / _FLOPS_PER_MAC,
+                bytes_per_ms=roofline.memory_bandwidth_gb_per_s * 1e6,
+                overhead_ms=roofline.dispatch_overhead_us / 1e3,
+            )
+        )
+    return _with_rest("latency", coupling, layers, total_ms)
+
+
+LayerTables = dict[str, tuple[tuple[float, ...], ...]]
+"""Measured milliseconds of every kind of layer: rows by output width, columns by input width."""
+
+
+def measure_tables(
+    captured: CapturedModel, coupling: CouplingGraph, *, threads: int, step: int
+) -> LayerTables:
+    """CPU milliseconds of each kind of layer on this host, at up to nine pairs of widths.
+
+    Kinds that cannot be measured alone are left out.
+    """
+    overhead_ms = measure_overhead(threads=threads)
+    kinds = {_kind(s): s for s in _sites(captured, coupling) if s.geometry is not None}
+    found: LayerTables = {}
+    with progress.task("measuring layers at other widths", len(kinds)) as advance:
+        for kind, site in sorted(kinds.items()):
+            outs, ins = _grids(site, step)
+            shape = site.geometry
+            assert shape is not None
+            try:
+                found[kind] = tuple(
+                    tuple(max(0.0, measure_layer(shape, o, i, threads=threads) - overhead_ms) for i in ins)
+                    for o in outs
+                )
+            except ProfileError as error:
+                _log.info("%s is not measured alone: %s", site.layer.name, error)
+            advance(1)
+    return found
+
+
+def measured_model(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    tables: LayerTables,
+    *,
+    step: int,
+    total_ms: float,
+    note: Note,
+) -> CostModel:
+    """CPU milliseconds on this host by measured ``tables``; ``total_ms`` is what the whole network takes.
+
+    Layers that take longer one by one than together are scaled to the whole. A layer of a kind that is not
+    there costs what its share of the multiply-accumulates does.
+    """
+    layers: list[LayerCost] = []
+    by_macs = total_ms / max(1, coupling.total_macs())
+    unmeasured = []
+    for site in _sites(captured, coupling):
+        costs = tables.get(_kind(site))
+        if costs is None:
+            unmeasured.append(site.layer.name)
+            layers.append(Product(per_weight=site.layer.macs_per_weight * by_macs))
+        else:
+            outs, ins = _grids(site, step)
+            layers.append(Table(out_widths=outs, in_widths=ins, costs=costs, step=step))
+    if unmeasured:
+        note(
+            f"{len(unmeasured)} layers of kinds that are not measured alone ({unmeasured[0]}, ...) are taken "
+            "to cost what their multiply-accumulates do while plans are compared"
+        )
+    alone = Widths(coupling, [CostModel(name="latency", layers=tuple(layers))]).totals()[0]
+    if alone > total_ms > 0.0:
+        layers = [_scaled(layer, total_ms / alone) for layer in layers]
+    return _with_rest("latency", coupling, layers, total_ms)
+
+
+def _scaled(layer: LayerCost, factor: float) -> LayerCost:
+    if isinstance(layer, Table):
+        return replace(layer, costs=tuple(tuple(factor * c for c in row) for row in layer.costs))
+    assert isinstance(layer, Product)
+    return Product(per_weight=factor * layer.per_weight, per_output=factor * layer.per_output)
+
+
+def _kind(site: _Site) -> str:
+    return f"{site.geometry} {site.widths}"
+
+
+def _grids(site: _Site, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    out, into = site.widths
+    depthwise = site.geometry is not None and site.geometry.depthwise
+    return _grid(out, step), (1,) if depthwise else _grid(into, step)
+
+
+def _grid(width: int, step: int) -> tuple[int, ...]:
+    """Widths to measure: shares of the layer's own, rounded up to the step, its own included."""
+    found = {min(width, math.ceil(share * width / step) * step) for share in _SHARES}
+    return tuple(sorted(found))
+
+
+def _with_rest(name: str, coupling: CouplingGraph, layers: Sequence[LayerCost], total: float) -> CostModel:
+    """The layers, and what they leave of the whole as fixed."""
+    alone = CostModel(name=name, layers=tuple(layers))
+    return replace(alone, fixed=max(0.0, total - Widths(coupling, [alone]).totals()[0]))
+
+
+def _sites(captured: CapturedModel, coupling: CouplingGraph) -> list[_Site]:
+    nodes = {n.name: n for n in captured.graph_module.graph.nodes}
+    return [_site(captured, nodes[x.node], x) for x in coupling.layers]
+
+
+def _site(captured: CapturedModel, node: Node, layer: WeightedLayer) -> _Site:
+    weight = get_attribute(captured.graph_module, layer.weight)
+    assert isinstance(weight, Tensor)
+    out, into = int(layer.out_players.size), int(layer.in_players.size)
+    area = weight.numel() / max(1, out * into)
+    given, result = _shape(node.args[0]), _shape(node)
+    channels_in = given[1] if op_name(node).startswith("conv") else given[-1]
+    channels_out = result[1] if op_name(node).startswith("conv") else result[-1]
+    return _Site(
+        layer=layer,
+        geometry=_geometry(node, given, weight),
+        inputs=math.prod(given[1:]) // max(1, channels_in),
+        outputs=math.prod(result[1:]) // max(1, channels_out),
+        area=area,
+    )
+
+
+def _shape(node: object) -> tuple[int, ...]:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    assert isinstance(value, Tensor)
+    # The batch may be symbolic; one image is what counts.
+    return (1, *(int(d) for d in value.shape[1:]))
+
+
+def _geometry(node: Node, given: tuple[int, ...], weight: Tensor) -> LayerGeometry | None:
+    found = geometry(node, weight)
+    if found is None:
+        return None
+    if found.is_linear:
+        return LayerGeometry(size=(math.prod(given[1:-1]),))
+    depthwise = found.groups > 1 and weight.shape[1] == 1
+    return LayerGeometry(
+        size=given[2:],
+        kernel=found.kernel,
+        stride=found.stride,
+        padding=found.padding,
+        dilation=found.dilation,
+        groups=1 if depthwise else found.groups,
+        depthwise=depthwise,
+    )

@@ -1,0 +1,113 @@
+"""What compress aims at where nobody said: one point at most, or a share of the MACs if none can be told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeprune import parity
+from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.artifacts.report import Grade, Usability
+from edgeprune.commands.run.stages import DEFAULT_RATIO
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.run.usability import FEWEST_IMAGES
+from edgeprune.commands.search.budget_plans import empty_plan
+from edgeprune.commands.search.galloping import LEAST_CUT
+
+MAX_DROP_POINTS = 1.0
+
+
+def with_default_goal(run: Run, prepared: Prepared) -> None:
+    """Limit the drop where neither a ratio nor a limit was given and points can be counted; else say why not.
+
+    Raises:
+        NothingToPruneError: no channel of the model can go at all.
+    """
+    options = run.options
+    if options.ratio is not None or not options.budget.is_empty:
+        return
+    empty_plan(prepared.coupling)  # a model without channels to remove must fail before minutes of ranking
+    reason = _nothing_to_count(prepared)
+    if reason is not None:
+        run.note(
+            f"no --ratio or limit was given, and a loss of one point cannot be told: {reason}; so "
+            f"{DEFAULT_RATIO:.0%} of the MACs are removed, whatever that loses (--ratio: another share)"
+        )
+        return
+    run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS), limits_by_default=True)
+
+
+def _nothing_to_count(prepared: Prepared) -> str | None:
+    """Why the held-out images tell no points; ``None`` where they do."""
+    held = prepared.calibration.held_out
+    outputs = parity.run_torch(prepared.captured.graph_module, held.images)
+    counts = parity.answer_counts(outputs, outputs, held.labels)
+    if counts is None:
+        return "the outputs are no class scores"
+    if counts.images < FEWEST_IMAGES:
+        return (
+            f"there are {counts.images} held-out images, and {FEWEST_IMAGES} are the fewest to judge by "
+            "(--calibration, --held-out)"
+        )
+    if counts.kept_from < FEWEST_IMAGES:
+        return (
+            f"the original is right on only {counts.kept_from} of {counts.images} held-out images (check the "
+            "labels and the preprocessing)"
+        )
+    return None
+
+
+def delivered(section: BudgetSection) -> Candidate:
+    """The candidate that a search chose."""
+    return next(c for c in section.candidates if c.name == section.chosen)
+
+
+def is_original(found: Candidate) -> bool:
+    """Whether nothing was removed and nothing stored in fewer bits."""
+    return found.macs_share == 1.0 and not found.dropped and found.precision is Precision.FP32
+
+
+def holds(found: Candidate) -> bool:
+    """Whether no limit is exceeded."""
+    return not found.exceeded
+
+
+def is_faster(found: Candidate) -> bool:
+    """Than the original, by what is worth a file, and surely so where it was measured."""
+    high = found.latency_share_high
+    return found.latency_share <= 1.0 - LEAST_CUT and (high is None or high < 1.0)
+
+
+def nearest(candidates: tuple[Candidate, ...]) -> Candidate | None:
+    """Of those that are faster and lose too much, the one that loses least."""
+    beyond = [c for c in candidates if not holds(c) and is_faster(c)]
+    return min(beyond, key=lambda c: (c.drop_points or 0.0, c.latency_share), default=None)
+
+
+def usability_of_original(section: BudgetSection, judged: Usability) -> Usability:
+    """Where a search by default ended with the original: that nothing was gained, and how to ask for more."""
+    if not section.by_default or not is_original(delivered(section)):
+        return judged
+    limit, found = section.budget.max_drop_points, nearest(section.candidates)
+    if found is None:
+        what = "the original: no candidate was faster"
+        ways: tuple[str, ...] = ("cut without regard to the speed predicted or measured (--ratio 0.25)",)
+    else:
+        drop = found.drop_points or 0.0
+        what = (
+            f"the original: nothing faster within {limit:g} point was found (nearest: "
+            f"{found.latency_share:.1%} of the latency, {drop:.2f} points lost)"
+        )
+        ways = (f"accept its loss ({_asking_for(found)})",)
+        if found.precision is Precision.FP32:
+            ways = (*ways, "train after recovery (--finetune 2min)")
+    return replace(judged, grade=Grade.USABLE, headline=what, what_to_do=ways)
+
+
+def _asking_for(found: Candidate) -> str:
+    """Options that lead to such a network."""
+    drop = f"--max-drop {-(-(found.drop_points or 0.0) // 0.1) / 10:.1f}"
+    removed = round(1.0 - found.macs_share, 2)
+    if found.precision is not Precision.FP32:
+        return f"--precision {found.precision.value} {drop}"
+    return drop if removed <= 0.0 else f"{drop} or --ratio {removed:g}"

@@ -1,0 +1,146 @@
+"""The search that nobody has to ask for: the fastest network within a point, in 32 bits and in 8."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.commands.run.recipe import build
+from edgeprune.commands.run.state import Planned, Pruned, Run
+from edgeprune.commands.search.block_removal import shallower
+from edgeprune.commands.search.budget_search import BudgetSearch, Built
+from edgeprune.commands.search.default_goal import holds, is_faster
+from edgeprune.commands.search.galloping import FIRST_CUT, gallop
+from edgeprune.errors import NothingToPruneError
+
+_MOST_PRUNED = 5
+"""Candidates with all blocks: each costs a recovery, an export and a judgement."""
+_DEEPER = 0.05
+"""Share of the latency that a network without blocks is to save beyond the best that has them all."""
+
+
+class DefaultSearch(BudgetSearch):
+    """Few candidates, mild ones first, since a point is lost soon; the original where none is faster."""
+
+    def _find(self) -> Built:
+        """The fastest of all ways within the limit, or the original."""
+        asked, other = self._run.options.precision, self._other_precision()
+        for precision in (asked, other):
+            if precision is not None and precision is not Precision.FP32:
+                self._without_cut(precision)
+        self._cut_channels()
+        self._drop_blocks()
+        deepest = self._deepest_cut()
+        if other is not None and deepest is not None and not self._time_is_up():
+            self._stored_or_made(deepest.planned, deepest.aim, other, deepest.pruned)
+        # A mixture without any piece in 8 bits is the 32-bit file measured once more.
+        ways = [b for b in self._tried if b.figures.precision is asked or b.figures.fewer_bits]
+        within = [b for b in ways if holds(b.figures) and is_faster(b.figures)]
+        found = min(within, key=_speed_then_loss, default=None)
+        self._say(found)
+        return self._to_deliver(found or self._without_cut(asked))
+
+    def _other_precision(self) -> Precision | None:
+        """8 bits where they pay: only where their latency is known, and nobody asked for a precision."""
+        run, target = self._run, self._prepared.target
+        if run.options.precision is not Precision.FP32:
+            return None
+        if target.is_host:
+            return Precision.AUTO
+        run.note(
+            f"8 bits were not tried: their latency on {target.name} is not known here; on the device itself, "
+            "with --target host, they are measured"
+        )
+        return None
+
+    def _without_cut(self, precision: Precision) -> Built:
+        """The network as it was given, in that precision; built once."""
+        for known in self._tried:
+            if not _is_cut(known) and known.figures.precision is precision:
+                return known
+        planned, pruned = self._untouched
+        return self._stored_or_made(planned, 1.0, precision, pruned)
+
+    @cached_property
+    def _untouched(self) -> tuple[Planned, Pruned]:
+        """The network as it was given: nothing removed, nothing trained."""
+        run, planned = self._run, self._planner.nothing()
+        plain = Run(
+            options=replace(run.options, finetune=None, recipe=None),
+            notes=run.notes, times=run.times, clock=run.clock,
+        )  # fmt: skip
+        return planned, build(plain, self._prepared, planned)
+
+    def _cut_channels(self) -> None:
+        """Gallop."""
+        before, most = len(self._tried), self._planner.most_saved()
+
+        def attempt(cut: float) -> bool | None:
+            built = self._cut(cut, most)
+            return None if built is None else holds(built.figures)
+
+        gallop(most, attempt, lambda: len(self._tried) - before < _MOST_PRUNED and not self._no_time())
+
+    def _no_time(self) -> bool:
+        """Whether --max-time forbids one more; something is tried in any case."""
+        return bool(self._tried) and self._time_is_up()
+
+    def _cut(self, cut: float, most: float) -> Built | None:
+        try:
+            return self._build(1.0 - cut / most, self._prepared.base)
+        except NothingToPruneError:
+            return None
+
+    def _drop_blocks(self) -> None:
+        """Ever fewer blocks for as long as that is faster.
+
+        Only where the first cut of channels held: a network that can spare less can spare no block, and each
+        try costs as much as a cut.
+        """
+        most, best = self._planner.most_saved(), self._deepest_cut()
+        if not self._run.options.drop_blocks or best is None or (1.0 - best.aim) * most < FIRST_CUT - 1e-9:
+            return
+        for base in shallower(self._run, self._prepared, self._models[0][0]):
+            if self._time_is_up():
+                return
+            aim = best.aim - min(_DEEPER / most, best.aim / 2)
+            try:
+                found = self._build(aim, base)
+            except NothingToPruneError:
+                return
+            if not holds(found.figures) or found.figures.latency_share >= best.figures.latency_share:
+                return
+            best = found
+
+    def _deepest_cut(self) -> Built | None:
+        """The fastest within the limit of those that something was removed from."""
+        within = [b for b in self._tried if holds(b.figures) and _is_cut(b)]
+        return min(within, key=_speed_then_loss, default=None)
+
+    def _say(self, found: Built | None) -> None:
+        device, limit = self._prepared.target.name, self._budget.max_drop_points
+        if found is None:
+            self._run.note(
+                f"nobody asked for a limit, and nothing faster for {device} that loses at most {limit:g} "
+                "point on the held-out images was found, so nothing was removed"
+            )
+        else:
+            self._run.note(
+                f"nobody asked for a limit, so this is the fastest network found for {device} that loses at "
+                f"most {limit:g} point on the held-out images"
+            )
+
+    def _to_deliver(self, found: Built) -> Built:
+        """The rest of the run goes by the candidate: its precision, and no training of the original."""
+        options = replace(self._run.options, precision=found.figures.precision)
+        self._run.options = options if _is_cut(found) else replace(options, finetune=None, recipe=None)
+        return found
+
+
+def _is_cut(built: Built) -> bool:
+    return bool(built.planned.plan.removed or built.planned.base.dropped)
+
+
+def _speed_then_loss(built: Built) -> tuple[float, float]:
+    return built.figures.latency_share, built.figures.drop_points or 0.0

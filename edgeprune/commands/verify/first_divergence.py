@@ -1,0 +1,184 @@
+"""Models that give their inner tensors, and how far those of two models are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from edgeprune import parity
+from edgeprune.artifacts.report import TensorDeviation
+from edgeprune.errors import ProfileError
+from edgeprune.onnx_io.intermediate_outputs import tapped_session
+from edgeprune.onnx_io.read import read_onnx
+from edgeprune.onnx_io.session import in_a_sentence, run_session
+from edgeprune.quantization.equalization import equalized_tensors
+from edgeprune.system import progress
+
+AT_ONCE = 8
+_DEQUANTIZED = "_DequantizeLinear_Output"
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """A model that gives its inner tensors (batch, ...) by name; ``names`` in the order of calculation.
+
+    Channels of ``equalized`` tensors were scaled on purpose, which what reads them undoes.
+    """
+
+    names: tuple[str, ...]
+    outputs: Callable[[Tensor], parity.Outputs]
+    inside: Callable[[Tensor, tuple[str, ...]], dict[str, FloatArray]]
+    equalized: frozenset[str] = frozenset()
+
+
+def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[TensorDeviation]:
+    """Relative error and cosine of every tensor that both have, over all images, in the second's order."""
+    common = tuple(name for name in second.names if name in set(first.names))
+    if not common:
+        return
+    by_channel = first.equalized | second.equalized
+    sums: dict[str, NDArray[np.float64]] = {}
+    differing: set[str] = set()
+    with progress.task("comparing inner tensors", len(images)) as advance:
+        for batch in torch.split(images, AT_ONCE):
+            ours, theirs = first.inside(batch, common), second.inside(batch, common)
+            for name in common:
+                if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
+                    differing.add(name)
+                    continue
+                found = _products(ours[name], theirs[name], by_channel=name in by_channel)
+                sums[name] = sums[name] + found if name in sums else found
+            advance(len(batch))
+    for name in common:
+        if name not in differing:
+            yield _deviation(name, sums[name], up_to_scales=name in by_channel)
+
+
+def _products(a: FloatArray, b: FloatArray, *, by_channel: bool) -> NDArray[np.float64]:
+    """Sums (3, channels or 1) of a a, b b and a b."""
+    by_channel = by_channel and a.ndim > 1 and a.size > 0
+    rows = a.shape[1] if by_channel else 1
+    x, y = ((np.moveaxis(t, 1, 0) if by_channel else t).reshape(rows, -1).astype(np.float64) for t in (a, b))
+    with np.errstate(over="ignore", invalid="ignore"):  # a network may give what is not finite
+        return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
+
+
+def _deviation(name: str, sums: NDArray[np.float64], *, up_to_scales: bool) -> TensorDeviation:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _deviation_of(name, *sums, up_to_scales=up_to_scales)
+
+
+def _deviation_of(
+    name: str,
+    own: NDArray[np.float64],
+    other: NDArray[np.float64],
+    product: NDArray[np.float64],
+    *,
+    up_to_scales: bool,
+) -> TensorDeviation:
+    if up_to_scales:
+        factors = np.divide(product, other, out=np.ones_like(other), where=other > 0)
+        other, product = other * factors**2, product * factors
+    error = max(0.0, float((own + other - 2 * product).sum()))
+    whole, length = float(own.sum()), float(np.sqrt(own.sum() * other.sum()))
+    return TensorDeviation(
+        name=name,
+        error=float(np.sqrt(error / whole)) if whole > 0 else float(error > 0),
+        cosine=float(product.sum()) / length if length > 0 else 1.0,
+        up_to_scales=up_to_scales,
+    )
+
+
+def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> Traced:
+    """An ONNX file; one run of it takes ``timeout_s`` seconds at most.
+
+    Raises:
+        ProfileError: there is none, or it cannot be read; later, it cannot be run, or not in time.
+    """
+    proto = read_onnx(path, ProfileError)
+    made = {output for node in proto.graph.node for output in node.output}
+    rounded = {name.removesuffix(_DEQUANTIZED): name for name in made if name.endswith(_DEQUANTIZED)}
+    # A tensor in 8 bits counts as what is read of it, under the name that it had in 32.
+    order = [o for node in proto.graph.node for o in node.output if o in made and "QuantizeLinear" not in o]
+    outside = {value.name for value in (*proto.graph.initializer, *proto.graph.output)}
+    names = tuple(dict.fromkeys(name for name in order if name and name not in outside))
+
+    sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+
+    def failed(reason: str) -> str:
+        return (
+            f"onnxruntime cannot give the inner tensors of {path.name} ({reason}); accepted is an ONNX file "
+            "for its CPU provider"
+        )
+
+    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
+        with in_a_sentence(ProfileError, failed, name=path.name):
+            if wanted not in sessions:
+                taps = tuple(rounded.get(name, name) for name in wanted)
+                sessions[wanted] = tapped_session(proto, taps, threads, timeout_s=timeout_s)
+            session = sessions[wanted]
+            feed = {session.get_inputs()[0].name: batch.numpy()}
+            found = run_session(
+                session, [rounded.get(name, name) for name in wanted], feed, timeout_s=timeout_s
+            )
+        return {name: value for name, value in zip(wanted, found, strict=True) if _is_numbers(value)}
+
+    return Traced(
+        names=names,
+        outputs=lambda images: parity.run_onnx(path, images, threads=threads, timeout_s=timeout_s),
+        inside=inside,
+        equalized=equalized_tensors(proto),
+    )
+
+
+def _is_numbers(value: object) -> bool:
+    """Whether a value is a tensor that can be compared: no sequence, map or text."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+class _Recorder(Interpreter):
+    """Runs a graph and keeps the tensors of some nodes."""
+
+    def __init__(self, module: GraphModule, wanted: set[str]) -> None:
+        super().__init__(module)
+        self.wanted = wanted
+        self.seen: dict[str, FloatArray] = {}
+
+    def run_node(self, n: Node) -> object:
+        """The node's value, kept where it is wanted."""
+        value = super().run_node(n)
+        if n.name in self.wanted and isinstance(value, Tensor):
+            self.seen[n.name] = value.detach().numpy()
+        return value
+
+
+def traced_torch(module: GraphModule) -> Traced:
+    """A captured graph."""
+    names = tuple(n.name for n in module.graph.nodes if n.op == "call_function" and _is_tensor(n))
+
+    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
+        recorder = _Recorder(module, set(wanted))
+        with torch.no_grad():
+            recorder.run(batch)
+        return recorder.seen
+
+    return Traced(names=names, outputs=lambda images: parity.run_torch(module, images), inside=inside)
+
+
+def _is_tensor(node: Node) -> bool:
+    """Whether a node gives a single tensor, as far as its graph still tells."""
+    return isinstance(node.meta.get("val", torch.empty(0)), Tensor)
+
+
+def first_apart(tensors: Iterable[TensorDeviation], tolerance: float) -> TensorDeviation | None:
+    """The first inner tensor, in order of calculation, that differs by more than ``tolerance``."""
+    return next((tensor for tensor in tensors if tensor.error > tolerance), None)

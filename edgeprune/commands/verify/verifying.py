@@ -1,0 +1,132 @@
+"""Hold two models against each other: their outputs, and the first tensor inside where they part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.calibration import load_calibration
+from edgeprune.capture.capture import capture
+from edgeprune.commands.verify.first_divergence import (
+    Traced,
+    first_apart,
+    inner_deviations,
+    traced_onnx,
+    traced_torch,
+)
+from edgeprune.coupling.plugins import ruled_operators
+from edgeprune.errors import ParityError, ProfileError, UsageError
+from edgeprune.loading import load_model
+from edgeprune.onnx_io.read import read_onnx
+from edgeprune.results import Verification
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Everything that decides a run; see :func:`edgeprune.verify`."""
+
+    first: str
+    second: str
+    calibration: str | Path
+    preprocessing: Preprocessing | None
+    architecture: str | None
+    weights: str | None
+    trust_pickle: bool
+    max_images: int
+    tolerance: float
+    timeout_s: float
+    threads: int
+    seed: int
+
+
+def verify_models(options: VerifyOptions) -> Verification:
+    """Compare two models on calibration images.
+
+    Raises:
+        ModelLoadError, CaptureError, ProfileError, CalibrationError: a model or the images cannot be used.
+        ParityError: the models' outputs differ in number or shape.
+        UsageError: a tolerance that is not positive, or two models that tell no input shape.
+    """
+    if not options.tolerance > 0:
+        raise UsageError(f"--tolerance {options.tolerance:g} was given; accepted is a number above 0")
+    shape = next((s for s in map(_onnx_shape, (options.first, options.second)) if s is not None), None)
+    calibration = load_calibration(
+        options.calibration,
+        preprocessing=options.preprocessing,
+        max_images=options.max_images,
+        seed=options.seed,
+        input_shape=shape,
+    )
+    images = torch.cat([calibration.fitting.images, calibration.held_out.images])
+    first, second = (
+        _open(name, options, calibration.input_shape) for name in (options.first, options.second)
+    )
+    before, after = first.outputs(images), second.outputs(images)
+    found = parity.deviation(before, after, names=(options.first, options.second))
+    tensors = tuple(inner_deviations(first, second, images))
+    apart = first_apart(tensors, options.tolerance)
+    return Verification(
+        deviation=found,
+        tolerance=options.tolerance,
+        passed=found.relative_error <= options.tolerance,
+        tensors=tensors,
+        first_diverging=None if apart is None else apart.name,
+    )
+
+
+def require(found: Verification) -> None:
+    """Raise where the outputs differ by more than the tolerance.
+
+    Raises:
+        ParityError: says by how much, and where it begins.
+    """
+    if found.passed:
+        return
+    begins = "no inner tensor has the same name and shape in both"
+    if found.tensors:
+        begins = "no common inner tensor differs by as much"
+    if found.first_diverging is not None:
+        begins = f"the first inner tensor beyond it is {found.first_diverging}"
+    shown = found.deviation
+    raise ParityError(
+        f"{shown.candidate} differs from {shown.reference} by {shown.relative_error:.2e} of the largest "
+        "output, "
+        f"accepted is {found.tolerance:.0e}; {begins}"
+    )
+
+
+def _open(name: str, options: VerifyOptions, shape: tuple[int, ...]) -> Traced:
+    if _is_onnx(name):
+        return traced_onnx(Path(name), options.threads, timeout_s=options.timeout_s)
+    loaded = load_model(
+        name,
+        architecture=options.architecture,
+        weights=options.weights,
+        trust_pickle=options.trust_pickle,
+        input_shape=shape,
+        operators=ruled_operators(),
+    )
+    return traced_torch(capture(loaded.module, shape).graph_module)
+
+
+def _is_onnx(name: str) -> bool:
+    return name.endswith(".onnx")
+
+
+def _onnx_shape(name: str) -> tuple[int, ...] | None:
+    """Shape of an image that an ONNX file tells of itself."""
+    if not _is_onnx(name):
+        return None
+    graph = read_onnx(Path(name), ProfileError).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise ProfileError(
+            f"{name} has {len(inputs)} inputs; accepted is one, an image tensor: make the others constants"
+        )
+    dims = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:]
+    return tuple(dims) if len(dims) == 3 and all(d > 0 for d in dims) else None

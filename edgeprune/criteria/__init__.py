@@ -1,1 +1,0 @@
-"""Criteria for how much every player matters: ours and the baselines, one interface (``base``)."""

@@ -1,0 +1,189 @@
+"""Mean and covariance of the channels at every mask point of the original network.
+
+A covariance is only as good as the number of images behind it: rows of one image are not independent, and
+behind global pooling there is one row an image. Of 1,280 channels and 375 images any 400 express the others
+exactly, on these images and on no others. So covariances are shrunk toward their diagonal by what chance
+contributes to them (Ledoit and Wolf 2004, Schaefer and Strimmer 2005), counted in images.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
+
+from edgeprune.artifacts.coupling import BatchLayout, CouplingGraph
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.coupling.unflattening import FLATTENING
+from edgeprune.errors import CalibrationError
+from edgeprune.fx import op_name
+from edgeprune.pruning.masking import mask_sources
+
+MAX_CHANNELS = 4096
+"""Wider mask points (a flattened feature map) are masked instead of reconstructed."""
+POSITIONS = 1031
+"""Most positions of an image that count, evenly spread; prime, so that they fall into all columns."""
+_IMAGES_AT_ONCE = 16
+_IMAGES_OF_ORIGINS = 32
+
+
+@torch.no_grad()
+def channel_statistics(
+    captured: CapturedModel, coupling: CouplingGraph, images: Tensor, *, images_at_once: int = _IMAGES_AT_ONCE
+) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+    """Mean (C,) float32 and shrunk covariance (C, C) float64 by (node, dimension), streamed over ``images``.
+
+    Only where all consumers are weighted layers, or flatten for one (``unflattening``), since only those can
+    absorb an estimate.
+
+    Products are taken about the means of the first images: about zero, single precision would lose a small
+    spread beside a large mean, and what is left need not be positive definite.
+
+    Raises:
+        CalibrationError: activations whose moments are not finite.
+    """
+    absorbing = {layer.node for layer in coupling.layers}
+    absorbing |= {n.name for n in captured.graph_module.graph.nodes if op_name(n) in FLATTENING}
+    places = {
+        (source, dim): _Place(dim, points[0].batch)
+        for source, dim, points in mask_sources(coupling)
+        if points[0].players.size <= MAX_CHANNELS and all(p.consumer in absorbing for p in points)
+    }
+    watched = _watched(captured.graph_module, places)
+    for batch in torch.split(images[:_IMAGES_OF_ORIGINS], images_at_once):
+        watched(batch)
+    for place in places.values():
+        place.fix_origin()
+    for batch in torch.split(images, images_at_once):
+        watched(batch)
+    found = {key: place.result() for key, place in places.items()}
+    _check_finite(found)
+    return found
+
+
+def _check_finite(statistics: dict[tuple[str, int], tuple[Tensor, Tensor]]) -> None:
+    for (source, _), (mean, covariance) in statistics.items():
+        if not (bool(mean.isfinite().all()) and bool(covariance.isfinite().all())):
+            raise CalibrationError(
+                f"on the calibration images the values of {source!r} in the network are not finite, or so "
+                "large that their squares are not; accepted are images like those that it was trained on: "
+                "check the range of their values and the normalisation (--mean and --std, or a --card)"
+            )
+
+
+@dataclass
+class _Sums:
+    """Over images, about an origin (C, 1)."""
+
+    origin: Tensor
+    first: Tensor
+    products: Tensor
+    images: int = 0
+    squares: float = 0.0
+    """Of every entry off the diagonal of every image's own mean product."""
+
+
+class _Place(nn.Module):
+    """Gathers sums from what passes: channel means until the origin is fixed, then moments about it."""
+
+    def __init__(self, dim: int, batch: BatchLayout) -> None:
+        super().__init__()
+        self._dim = dim
+        self._batch = batch
+        self._means: list[Tensor] = []
+        self._sums: _Sums | None = None
+
+    def fix_origin(self) -> None:
+        """What follows is taken about the mean so far."""
+        origin = torch.cat(self._means).mean(0)
+        count = len(origin)
+        nothing = torch.zeros(count, count, dtype=torch.float64)
+        self._sums = _Sums(origin=origin[:, None], first=nothing[0].clone(), products=nothing)
+
+    def forward(self, value: Tensor) -> None:
+        """Take in a batch."""
+        channels = self._by_image(value)
+        if self._sums is None:
+            self._means.append(channels.mean(2))
+        else:
+            _add(self._sums, channels - self._sums.origin)
+
+    def _by_image(self, value: Tensor) -> Tensor:
+        """An activation as (images, channels, positions), at most ``POSITIONS`` of them."""
+        outer, inner = self._batch.outer, self._batch.inner
+        moved = value.movedim((self._batch.dim, self._dim), (0, 1))
+        rows = moved.reshape(outer, -1, inner, moved.shape[1], moved[0, 0].numel())
+        channels = rows.permute(1, 3, 0, 2, 4).flatten(2)
+        count = channels.shape[2]
+        if count > POSITIONS:
+            channels = channels[:, :, torch.arange(POSITIONS) * count // POSITIONS]
+        return channels
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Mean (C,) and covariance (C, C), shrunk; once, at the end."""
+        # Let go of: the graph that watches refers to itself, so its C x C sums would wait for the collector.
+        sums, self._sums = self._sums, None
+        assert sums is not None
+        shift, products = sums.first / sums.images, sums.products / sums.images
+        covariance = products - shift[:, None] * shift
+        kept = 1.0 - _shrinkage(covariance, float(_off_diagonal(products)), sums)
+        diagonal = torch.diagonal(covariance).clone()
+        shrunk = kept * covariance
+        shrunk.diagonal().copy_(diagonal)
+        return (sums.origin[:, 0].double() + shift).float(), shrunk
+
+
+def _add(sums: _Sums, channels: Tensor) -> None:
+    """Count a batch (images, channels, positions) about the origin."""
+    positions = channels.shape[2]
+    sums.images += len(channels)
+    sums.first += channels.mean(2).sum(0)
+    power = channels.square().sum(2).square().sum(dtype=torch.float64)
+    if positions < channels.shape[1]:
+        flat = channels.movedim(1, 0).flatten(1)
+        products = flat @ flat.T
+        # X X' and X' X have the same sum of squares, and the latter is the smaller here.
+        each = channels.transpose(1, 2) @ channels
+    else:
+        each = channels @ channels.transpose(1, 2)
+        products = each.sum(0)
+    sums.products += products / positions
+    sums.squares += float(each.square().sum(dtype=torch.float64) - power) / positions**2
+
+
+def _shrinkage(covariance: Tensor, squares_of_mean: float, sums: _Sums) -> float:
+    """Share of the entries off the diagonal that is due to the choice of images: variance over square.
+
+    Measured on EfficientNet-Lite0 (375 images) by what a fifth of the channels are told wrong by the others
+    on 250 images not used, predicted over real: after global pooling 0.00 without and 0.92 with it (share
+    0.64), 0.43 -> 0.78 and 0.68 -> 1.06 (0.10, 0.36) in the last blocks, 0.96 to 1.03 (below 0.03) before.
+    """
+    if sums.images < 2:
+        return 1.0
+    whole = float(_off_diagonal(covariance))
+    variance = (sums.squares / sums.images - squares_of_mean) / (sums.images - 1)
+    return min(1.0, max(0.0, variance / whole)) if whole > 0.0 else 0.0
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """Sum of squares of the entries off the diagonal."""
+    return matrix.square().sum() - torch.diagonal(matrix).square().sum()
+
+
+def _watched(module: GraphModule, places: dict[tuple[str, int], _Place]) -> GraphModule:
+    """A copy of the graph, weights shared, that shows every place its activation as soon as that is there."""
+    graph = Graph()
+    mapping: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.output(graph.graph_copy(module.graph, mapping))
+    by_name = {old.name: new for old, new in mapping.items()}
+    root = copy.copy(module)
+    root._modules = dict(module._modules)
+    for number, ((source, _), place) in enumerate(places.items()):
+        name = f"_place_{number}"
+        root.add_module(name, place)
+        with graph.inserting_after(by_name[source]):
+            graph.call_module(name, (by_name[source],))
+    return GraphModule(root, graph, class_name="WatchedGraph")

@@ -1,0 +1,96 @@
+"""A masked graph cut where given mask points begin: what only the others reach is computed once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+
+from edgeprune.fx import tensor_leaves
+from edgeprune.pruning.masking import POINTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialGraph:
+    """``rest(*inputs, masks, *first(*inputs, masks))`` gives what the masked graph does, to the bit.
+
+    ``points`` are the mask points of which only ``rest`` reads the coalition.
+    """
+
+    first: GraphModule
+    rest: GraphModule
+    points: tuple[Any, ...]
+
+    def before(self, inputs: tuple[Tensor, ...], masks: Tensor) -> tuple[Any, ...]:
+        """What ``rest`` takes over from ``first``."""
+        found: tuple[Any, ...] = self.first(*inputs, masks)
+        return found
+
+    def outputs(self, inputs: tuple[Tensor, ...], masks: Tensor, before: tuple[Any, ...]) -> list[Tensor]:
+        """Outputs under the coalition that ``points`` have now."""
+        return tensor_leaves(self.rest(*inputs, masks, *before))
+
+
+def cut_at_points(masked: GraphModule, varying: Tensor) -> PartialGraph:
+    """Cut before the mask points of the players in ``varying`` (players + 1,), a boolean each."""
+    starts = {node: point for node, point in _points(masked) if bool(varying[point.players].any())}
+    reached = set(starts)
+    for node in masked.graph.nodes:
+        if any(i in reached for i in node.all_input_nodes):
+            reached.add(node)
+    again = [node for node in masked.graph.nodes if node in reached or node.op == "output"]
+    taken = {
+        operand: None
+        for node in again
+        for operand in node.all_input_nodes
+        if operand not in reached and operand.op not in ("placeholder", "get_attr")
+    }
+    return PartialGraph(
+        first=_first(masked, reached, list(taken)),
+        rest=_rest(masked, again, list(taken)),
+        points=tuple(dict.fromkeys(starts.values())),
+    )
+
+
+def _points(masked: GraphModule) -> list[tuple[Node, Any]]:
+    called = [
+        (node, masked.get_submodule(str(node.target)))
+        for node in masked.graph.nodes
+        if node.op == "call_module"
+    ]
+    return [(node, module) for node, module in called if isinstance(module, POINTS)]
+
+
+def _first(masked: GraphModule, reached: set[Node], taken: list[Node]) -> GraphModule:
+    graph = Graph()
+    copied: dict[Node, Node] = {}
+    for node in masked.graph.nodes:
+        if node not in reached and node.op != "output":
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+    graph.output(tuple(copied[node] for node in taken))
+    return _module(masked, graph, "FirstGraph")
+
+
+def _rest(masked: GraphModule, again: list[Node], taken: list[Node]) -> GraphModule:
+    graph = Graph()
+    copied: dict[Node, Node] = {}
+    for node in masked.graph.nodes:
+        if node.op == "placeholder":
+            copied[node] = graph.node_copy(node)
+    for number, node in enumerate(taken):
+        copied[node] = graph.placeholder(f"before_{number}")
+    wanted = set(again)
+    for node in masked.graph.nodes:
+        if node in wanted or node.op == "get_attr":
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+    return _module(masked, graph, "RestGraph")
+
+
+def _module(masked: GraphModule, graph: Graph, name: str) -> GraphModule:
+    module = GraphModule(copy.copy(masked), graph, class_name=name)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module

@@ -1,0 +1,105 @@
+"""From numbers of positions and groups to one number a player, and to ``Scores``."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray
+from edgeprune.artifacts.scores import Scores
+from edgeprune.errors import UsageError
+from edgeprune.importance.base import Evidence
+
+FloatArray = NDArray[np.float64]
+
+_NAMED = 5
+"""Groups named in a note."""
+
+
+def over_positions(values: FloatArray, players: IndexArray, num_players: int) -> FloatArray:
+    """Sum of ``values`` (positions,) over the positions of every player (num_players,)."""
+    held = players != NO_PLAYER
+    return np.bincount(players[held], weights=values[held], minlength=num_players).astype(np.float64)
+
+
+PER_GROUP = "costs divided by their group's mean and weighted by the MACs that a player of the group saves"
+"""What ``relative_to_group`` does, for ``Scores.choice``."""
+
+
+def relative_to_group(costs: FloatArray, coupling: CouplingGraph) -> FloatArray:
+    """Costs that compare only within a group, made comparable: the mean price of a MAC is that of any group.
+
+    Divided by the group's mean (Torch-Pruning's normaliser "mean"; Fang et al., DepGraph, CVPR 2023), times
+    the share of the network's MACs that one of its players saves, since selection divides by what it saves.
+    A group of zeros stays.
+    """
+    result = costs.copy()
+    whole = coupling.total_macs()
+    for group in coupling.groups:
+        players = list(group.players)
+        saved = 1.0 - coupling.total_macs(coupling.removed_mask(players[:1])) / whole
+        if (mean := costs[players].mean()) > 0.0:
+            result[players] = costs[players] / mean * saved
+    return result
+
+
+def affordable_images(evidence: Evidence, *, at_once: int, rounds: int = 1) -> int:
+    """As many of the images as ``rounds`` passes over them, ``at_once`` in each batch, may take.
+
+    Raises:
+        UsageError: ``max_evaluations`` does not allow ``rounds`` batches.
+    """
+    images = len(evidence.images)
+    if evidence.max_evaluations is None:
+        return images
+    batches = evidence.max_evaluations // rounds
+    if batches < 1:
+        raise UsageError(
+            f"max_evaluations={evidence.max_evaluations} is too few: this criterion needs at least {rounds}, "
+            f"and {rounds * math.ceil(images / at_once)} for all {images} images"
+        )
+    return min(images, batches * at_once)
+
+
+def fewer_images_note(evidence: Evidence, images: int) -> tuple[str, ...]:
+    """Says so where the limit left images out."""
+    if images == len(evidence.images):
+        return ()
+    return (
+        f"max_evaluations={evidence.max_evaluations} allows {images} of the {len(evidence.images)} images; "
+        "the first ones were taken",
+    )
+
+
+def named(groups: list[str]) -> str:
+    """The first names of a list, for notes."""
+    return ", ".join(groups[:_NAMED]) + (", ..." if len(groups) > _NAMED else "")
+
+
+def make_scores(
+    criterion: str,
+    values: FloatArray,
+    *,
+    choice: str,
+    started: float,
+    removal_costs: FloatArray | None = None,
+    standard_errors: FloatArray | None = None,
+    evaluations: int = 0,
+    images: int = 0,
+    notes: tuple[str, ...] = (),
+) -> Scores:
+    """``Scores`` with the time since ``started``; costs are the values and errors NaN unless given."""
+    return Scores(
+        criterion=criterion,
+        values=values,
+        removal_costs=values if removal_costs is None else removal_costs,
+        standard_errors=np.full(len(values), np.nan) if standard_errors is None else standard_errors,
+        evaluations=evaluations,
+        images=images,
+        duration_s=time.perf_counter() - started,
+        choice=choice,
+        notes=notes,
+    )

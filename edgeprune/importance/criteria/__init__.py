@@ -1,0 +1,1 @@
+"""One criterion a file, ours and the baselines."""

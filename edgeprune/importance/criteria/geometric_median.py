@@ -1,0 +1,49 @@
+"""Distance of a filter from the others of its layer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgeprune.artifacts.scores import Scores
+from edgeprune.importance.base import Advance, Evidence
+from edgeprune.importance.combining import PER_GROUP, make_scores, over_positions, relative_to_group
+from edgeprune.importance.layer_weights import producers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fpgm:
+    """Sum over the layer's filters of ||F_i - F_j||_2: He et al., FPGM (CVPR 2019).
+
+    The filter nearest the geometric median can be expressed by the others and goes first. Coupled channels:
+    summed over the layers that make them. Costs are relative to their group
+    (``relative_to_group``), since distances grow with width and scale.
+    """
+
+    name: str = "fpgm"
+    summary: str = "sum of distances to the other filters of the layer (He et al. 2019)"
+
+    def passes(self, evidence: Evidence) -> int:
+        """None: only weights are looked at."""
+        return 0
+
+    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+        """Score by weights; needs no image."""
+        started = time.perf_counter()
+        coupling = evidence.coupling
+        values = np.zeros(coupling.num_players)
+        for layer, filters in producers(evidence.captured, coupling):
+            # The matrix product behind the fast variant loses small distances to rounding.
+            distances = torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+            values += over_positions(distances.numpy(), layer.out_players, coupling.num_players)
+        return make_scores(
+            self.name,
+            values,
+            removal_costs=relative_to_group(values, coupling),
+            started=started,
+            choice="sum of Euclidean distances to all filters of the layer, added over the layers that make "
+            f"the channel; {PER_GROUP}",
+        )

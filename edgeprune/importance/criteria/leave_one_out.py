@@ -1,0 +1,69 @@
+"""What the network loses without one player, by real coalition values."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprune.artifacts.pruning import Aggregate
+from edgeprune.artifacts.scores import Scores
+from edgeprune.importance.base import Advance, Evidence
+from edgeprune.importance.combining import affordable_images, fewer_images_note, make_scores
+from edgeprune.shapley.aggregate import aggregate
+
+_COALITIONS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveOneOut:
+    """v(N) - v(N without i), the mean over images: the oracle of Molchanov et al. (ICLR 2017), with its sign.
+
+    Costs are the values (loss units); errors are those of the paired difference on common images.
+    """
+
+    name: str = "leave-one-out"
+    summary: str = "loss that the network gains without the channel, measured (Molchanov et al. 2017, oracle)"
+
+    def passes(self, evidence: Evidence) -> int:
+        """One over the images for every player, and one for the whole network."""
+        coalitions = evidence.coupling.num_players + 1
+        at_once = evidence.game.images_at_once
+        images = affordable_images(evidence, at_once=at_once, rounds=coalitions)
+        return coalitions * math.ceil(images / at_once)
+
+    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+        """Score by num_players + 1 coalition values.
+
+        Raises:
+            UsageError: ``max_evaluations`` is below num_players + 1.
+        """
+        started = time.perf_counter()
+        count = evidence.coupling.num_players
+        images = affordable_images(evidence, at_once=evidence.game.images_at_once, rounds=count + 1)
+        game = evidence.game.on_images(images)
+        before = game.evaluations
+        whole = game.values(np.ones((1, count), dtype=bool))
+        advance(game.evaluations - before)
+        values, errors = np.zeros(count), np.zeros(count)
+        for start in range(0, count, _COALITIONS_AT_ONCE):
+            players = np.arange(start, min(start + _COALITIONS_AT_ONCE, count))
+            coalitions = np.ones((len(players), count), dtype=bool)
+            coalitions[np.arange(len(players)), players] = False
+            done = game.evaluations
+            lost = whole - game.values(coalitions)
+            advance(game.evaluations - done)
+            values[players], errors[players] = aggregate(lost, Aggregate.MEAN)
+        return make_scores(
+            self.name,
+            values,
+            standard_errors=errors,
+            started=started,
+            evaluations=game.evaluations - before,
+            images=images,
+            choice="value of the whole network less that without the player, mean over images; costs may be "
+            f"negative; loss: {game.loss_description}",
+            notes=fewer_images_note(evidence, images),
+        )

@@ -1,0 +1,132 @@
+"""First-order Taylor terms of the value at the whole network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from edgeprune.artifacts.pruning import Aggregate
+from edgeprune.artifacts.scores import Scores
+from edgeprune.importance.base import Advance, Evidence
+from edgeprune.importance.combining import (
+    PER_GROUP,
+    FloatArray,
+    affordable_images,
+    fewer_images_note,
+    make_scores,
+    relative_to_group,
+)
+from edgeprune.shapley.aggregate import Moments
+
+_IMAGES_AT_ONCE = 64
+
+
+class _Kind(Enum):
+    """What is averaged over images, in words."""
+
+    SIGNED = "mean over images of dv/dm at the whole network; costs are values and may be negative"
+    ABSOLUTE = "mean over images of |dv/dm| at the whole network"
+    SQUARED = "root mean square over images of dv/dm at the whole network; costs are squares"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taylor:
+    """Mean over images of dv/dm, m the player's switch: v(N) - v(N without i) to first order.
+
+    The switch multiplies the channel wherever it enters a consumer, so dv/dm = sum of a dv/da over all these
+    places: the term (dC/dz) z of Molchanov et al. (ICLR 2017) with its sign, for all coupled places together.
+    Costs are the values (loss units): a negative one says that the loss falls without the channel.
+    """
+
+    name: str = "taylor"
+    summary: str = "first-order change of the loss, with its sign (Molchanov et al. 2017)"
+
+    def passes(self, evidence: Evidence) -> int:
+        """One over the images, forward and backward."""
+        return _passes(evidence)
+
+    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+        """Score by gradients at the grand coalition."""
+        return _score(self.name, evidence, advance, _Kind.SIGNED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaylorAbsolute:
+    """Mean over images of |dv/dm|: |sum over positions of (dC/dz) z|, Molchanov et al. (ICLR 2017).
+
+    The absolute value is that of each image's sum over positions, as there. Costs are relative to their group
+    (``relative_to_group``), where they rescale each layer to L2 norm 1.
+    """
+
+    name: str = "taylor-abs"
+    summary: str = "mean absolute first-order change of each image's loss (Molchanov et al. 2017)"
+
+    def passes(self, evidence: Evidence) -> int:
+        """One over the images, forward and backward."""
+        return _passes(evidence)
+
+    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+        """Score by gradients at the grand coalition."""
+        return _score(self.name, evidence, advance, _Kind.ABSOLUTE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaylorSquared:
+    """Root mean square over images of dv/dm: (g_m z_m)^2 of Molchanov et al. (CVPR 2019), a gate a channel.
+
+    Costs are the mean squares, comparable over layers without rescaling, as found there.
+    """
+
+    name: str = "taylor-squared"
+    summary: str = "squared first-order change of each image's loss (Molchanov et al. 2019)"
+
+    def passes(self, evidence: Evidence) -> int:
+        """One over the images, forward and backward."""
+        return _passes(evidence)
+
+    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+        """Score by gradients at the grand coalition."""
+        return _score(self.name, evidence, advance, _Kind.SQUARED)
+
+
+def _passes(evidence: Evidence) -> int:
+    return math.ceil(affordable_images(evidence, at_once=_IMAGES_AT_ONCE) / _IMAGES_AT_ONCE)
+
+
+def _terms(evidence: Evidence, images: int) -> Iterator[FloatArray]:
+    """dv/dm at the grand coalition (b, n), batch by batch."""
+    for start in range(0, images, _IMAGES_AT_ONCE):
+        chosen = np.arange(start, min(start + _IMAGES_AT_ONCE, images), dtype=np.int64)
+        yield evidence.game.marginals(np.ones((len(chosen), evidence.coupling.num_players)), chosen)
+
+
+def _score(name: str, evidence: Evidence, advance: Advance, kind: _Kind) -> Scores:
+    started = time.perf_counter()
+    images = affordable_images(evidence, at_once=_IMAGES_AT_ONCE)
+    before = evidence.game.evaluations
+    moments = Moments(evidence.coupling.num_players)
+    for terms in _terms(evidence, images):
+        moments.add(np.abs(terms) if kind is _Kind.ABSOLUTE else terms)
+        advance(1)
+    values, errors = moments.aggregate(Aggregate.RMS if kind is _Kind.SQUARED else Aggregate.MEAN)
+    costs, scale = values, ""
+    if kind is _Kind.SQUARED:
+        costs = np.square(values)
+    elif kind is _Kind.ABSOLUTE:
+        costs, scale = relative_to_group(values, evidence.coupling), f"; {PER_GROUP}"
+    return make_scores(
+        name,
+        values,
+        removal_costs=costs,
+        standard_errors=errors,
+        started=started,
+        evaluations=evidence.game.evaluations - before,
+        images=images,
+        choice=f"{kind.value}{scale}; loss: {evidence.game.loss_description}",
+        notes=fewer_images_note(evidence, images),
+    )

@@ -1,0 +1,102 @@
+"""Criteria by name: those that come with edgeprune and those of other packages, found by entry point."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import UsageError
+from edgeprune.system.imports import user_code
+
+if TYPE_CHECKING:
+    from edgeprune.importance.base import Criterion
+
+ENTRY_POINT_GROUP = "edgeprune.criteria"
+DEFAULT = "hybrid"
+
+_BUILT_IN = {
+    "hybrid": ("hybrid", "Hybrid"),
+    "layer-shapley": ("layer_shapley", "LayerShapley"),
+    "random": ("chance", "Random"),
+    "l1": ("magnitude", "L1"),
+    "l2": ("magnitude", "L2"),
+    "bn-scale": ("batch_norm", "BatchNormScale"),
+    "fpgm": ("geometric_median", "Fpgm"),
+    "apoz": ("zeros", "Apoz"),
+    "taylor": ("taylor", "Taylor"),
+    "taylor-abs": ("taylor", "TaylorAbsolute"),
+    "taylor-squared": ("taylor", "TaylorSquared"),
+    "leave-one-out": ("leave_one_out", "LeaveOneOut"),
+    "greedy-leave-one-out": ("greedy", "GreedyLeaveOneOut"),
+    "activation-weight": ("activation_weight", "ActivationWeight"),
+    "reconstruction-residual": ("residual", "ReconstructionResidual"),
+}
+"""Module and class by name; imported when asked for, so that names alone cost nothing."""
+
+
+def criterion_names() -> tuple[str, ...]:
+    """Every name that ``criterion`` takes: ours first, then plug-ins in alphabetical order.
+
+    Raises:
+        UsageError: two plug-ins, or a plug-in and one of ours, have the same name.
+    """
+    return (*_BUILT_IN, *_plugins())
+
+
+def criterion(name: str) -> Criterion:
+    """The criterion of this name.
+
+    Raises:
+        UsageError: there is none, two claim the name, or the plug-in cannot be imported or is no criterion.
+    """
+    plugins = _plugins()
+    if name in _BUILT_IN:
+        module, kind = _BUILT_IN[name]
+        found: Criterion = getattr(importlib.import_module(f"edgeprune.importance.criteria.{module}"), kind)()
+        return found
+    if name in plugins:
+        return _load(plugins[name])
+    known = criterion_names()
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? Accepted are" if near else "accepted are"
+    raise UsageError(f"there is no criterion {name!r}; {hint} {', '.join(known)}")
+
+
+@functools.cache
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    """Entry points by name, none imported yet."""
+    found: dict[str, metadata.EntryPoint] = {}
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+        other = "edgeprune" if entry.name in _BUILT_IN else None
+        if entry.name in found:
+            other = _package(found[entry.name])
+        if other is not None:
+            raise UsageError(
+                f"the criterion {entry.name!r} of {_package(entry)} has the name of one of {other}; accepted "
+                "are names of their own: rename or uninstall that plug-in"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _load(entry: metadata.EntryPoint) -> Criterion:
+    where = f"the criterion {entry.name!r} of {_package(entry)}"
+    with user_code(f"{where}, imported,", UsageError, "correct or uninstall that package"):
+        loaded = entry.load()
+        made: Any = loaded() if callable(loaded) else loaded
+    missing = [part for part in ("name", "summary", "passes", "score") if not hasattr(made, part)]
+    if missing:
+        raise UsageError(f"{where} lacks {', '.join(missing)}; see edgeprune.importance.base.Criterion")
+    if made.name != entry.name:
+        raise UsageError(
+            f"{where} calls itself {made.name!r}; the entry point and the criterion need the same name"
+        )
+    result: Criterion = made
+    return result
+
+
+def _package(entry: metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "an unknown package"

@@ -1,0 +1,1 @@
+"""ONNX files of anyone: read, checked, loaded and run within limits."""

@@ -1,0 +1,150 @@
+"""Load and run ONNX models so that a limit on time, or Ctrl-C, ends what may never end by itself.
+
+Python cannot stop a thread inside onnxruntime, and a signal waits until the main thread is back in Python.
+So the call is made in a thread beside it. ``RunOptions.terminate`` then ends a run between two nodes, those
+of a ``Loop`` included, on every system and without a second process that loads the model again. A single
+operator, a ``Loop`` without nodes or a model that is still being loaded does not look at it: such a thread is
+left behind, and ends with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onnxruntime
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.system.imports import first_line
+
+_REASON_LENGTH = 300
+_LOOK_S = 0.1
+"""Waiting without end would be deaf to Ctrl-C on Windows."""
+_GRACE_S = 2.0
+_FATAL = 4
+
+Result = TypeVar("Result")
+
+
+class TooLongError(Exception):
+    """A limit on time was exceeded; the text begins a sentence's reason."""
+
+
+@contextlib.contextmanager
+def in_a_sentence(
+    error: type[EdgepruneError], sentence: Callable[[str], str], *, name: str = ""
+) -> Iterator[None]:
+    """Whatever onnxruntime raises becomes what ``sentence`` makes of its reason; limits on time have theirs.
+
+    Raises:
+        EdgepruneError: of class ``error``; on a limit behind ``name``, that of the file.
+    """
+    try:
+        yield
+    except EdgepruneError:
+        raise
+    except TooLongError as reason:
+        raise error(f"{name}: {reason}" if name else str(reason)) from reason
+    except Exception as reason:  # onnxruntime's own exceptions share no base but Exception
+        raise error(sentence(first_line(reason, _REASON_LENGTH))) from reason
+
+
+@functools.cache
+def _quiet_default_logger() -> None:
+    """Allocations and the like are logged by the process's logger, coloured, whatever a session says.
+
+    It is onnxruntime's only one, so this holds for sessions of the caller, too: what fails is raised.
+    """
+    onnxruntime.set_default_logger_severity(_FATAL)
+
+
+def open_session(
+    model: Path | bytes, options: onnxruntime.SessionOptions, *, timeout_s: float | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU of a file or of serialized bytes, which also calculates what is constant.
+
+    Raises:
+        TooLongError: that took longer than ``timeout_s`` seconds.
+        Exception: onnxruntime cannot load the model; its own exceptions share no other base.
+    """
+    _quiet_default_logger()
+    given = model if isinstance(model, bytes) else str(model)
+    return within(
+        lambda: onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"]),
+        timeout_s,
+        what="loading the model",
+    )
+
+
+def run_session(
+    session: onnxruntime.InferenceSession,
+    names: Sequence[str] | None,
+    feeds: Mapping[str, Any],
+    *,
+    timeout_s: float | None = None,
+) -> list[Any]:
+    """The outputs of these names, all where ``names`` is ``None``.
+
+    Raises:
+        TooLongError: one run took longer than ``timeout_s`` seconds.
+        Exception: onnxruntime cannot run the model; its own exceptions share no other base.
+    """
+    options = onnxruntime.RunOptions()
+
+    def stop() -> None:
+        options.terminate = True
+
+    return within(
+        lambda: session.run(names, feeds, options), timeout_s, stop=stop, what="one run of the model"
+    )
+
+
+def within(
+    action: Callable[[], Result],
+    timeout_s: float | None,
+    *,
+    what: str,
+    stop: Callable[[], None] | None = None,
+) -> Result:
+    """What ``action`` returns or raises, unless it takes too long; without a limit it is just called.
+
+    ``stop`` asks it to end, after the limit and on Ctrl-C; where nothing can, it is left behind at once.
+
+    Raises:
+        TooLongError: names ``what`` took too long.
+    """
+    if timeout_s is None:
+        return action()
+    found: list[Result] = []
+    failed: list[BaseException] = []
+    ended = threading.Event()
+
+    def call() -> None:
+        try:
+            found.append(action())
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            ended.set()
+
+    until = time.monotonic() + timeout_s
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        while not ended.wait(max(0.0, min(_LOOK_S, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                raise TooLongError(
+                    f"{what} took longer than {timeout_s:g} s; allow more with --timeout if it ends at all"
+                )
+    except BaseException:
+        if stop is not None:
+            stop()
+            ended.wait(_GRACE_S)
+        raise
+    if failed:
+        raise failed[0]
+    return found[0]

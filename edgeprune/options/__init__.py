@@ -1,0 +1,1 @@
+"""Option values: numbers with limits and units, the project file, preprocessing cards."""

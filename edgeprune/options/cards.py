@@ -1,0 +1,222 @@
+"""Preprocessing cards: small TOML files that say how images become a model's input."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgeprune import limits
+from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
+from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.showing import in_short
+from edgeprune.storage.documents import UnreadableError, read_toml
+from edgeprune.system.data import data_dir
+
+FOLDER_CARD_NAME = "card.toml"
+_TEXTS = ("name", "description", "source", "licence")
+_KEYS = (*_TEXTS, "resize", "crop", "mean", "std", "channel_order")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A card as read: the preprocessing, and where its figures come from."""
+
+    name: str
+    path: Path
+    preprocessing: Preprocessing
+    description: str = ""
+    source: str = ""
+    licence: str = ""
+
+
+def list_cards() -> tuple[Card, ...]:
+    """All shipped cards, by name.
+
+    Raises:
+        CalibrationError: a card is malformed.
+    """
+    return tuple(read_card(path) for path in sorted(data_dir("calibration").glob("*.toml")))
+
+
+def load_card(name_or_path: str | Path) -> Preprocessing:
+    """Preprocessing of a shipped card (``imagenet``) or of a card file (``path/to/card.toml``).
+
+    Raises:
+        UsageError: there is no such card.
+        CalibrationError: the card is malformed.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.exists():
+            raise UsageError(
+                f"the card {str(name_or_path)!r} does not exist; give a file or {_known_names()}"
+            )
+        return read_card(path).preprocessing
+    shipped = data_dir("calibration") / f"{name_or_path}.toml"
+    if str(name_or_path) not in _names():
+        near = difflib.get_close_matches(str(name_or_path), _names(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(
+            f"there is no card {str(name_or_path)!r}; {hint}give {_known_names()} or a .toml file"
+        )
+    return read_card(shipped).preprocessing
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in data_dir("calibration").glob("*.toml"))
+
+
+def _known_names() -> str:
+    return f"a shipped card ({', '.join(_names())})"
+
+
+def find_card(source: str | Path) -> Path | None:
+    """The card beside calibration data: ``card.toml`` in a folder, ``NAME.toml`` beside ``NAME.npz``."""
+    path = Path(source)
+    card = path / FOLDER_CARD_NAME if path.is_dir() else path.with_suffix(".toml") if path.suffix else None
+    return card if card is not None and card.is_file() and path.exists() else None
+
+
+def read_card(path: str | Path) -> Card:
+    """Read a card file.
+
+    Raises:
+        CalibrationError: no valid TOML, an unknown key, or a value that is not accepted.
+    """
+    file = Path(path)
+    try:
+        table = read_toml(file)
+    except UnreadableError as error:
+        raise CalibrationError(
+            f"the card {str(file)!r} {error}; correct the file, or name another with --card"
+        ) from error
+    for key in table:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise CalibrationError(
+                f"the card {str(file)!r} has the unknown key {key!r}; {hint}accepted: {', '.join(_KEYS)}"
+            )
+    texts = {key: _text(file, key, table[key]) for key in _TEXTS if key in table}
+    preprocessing = Preprocessing(
+        resize=_pixels(file, "resize", table.get("resize")),
+        crop=_pixels(file, "crop", table.get("crop")),
+        mean=_numbers(file, "mean", table.get("mean"), limits.MEANS),
+        std=_numbers(file, "std", table.get("std"), limits.DEVIATIONS),
+        channel_order=_order(file, table.get("channel_order", ChannelOrder.RGB.value)),
+    )
+    return Card(path=file, preprocessing=preprocessing, **{"name": file.stem, **texts})
+
+
+def _refused(file: Path, key: str, value: Any, expected: str) -> CalibrationError:
+    return CalibrationError(
+        f"the card {str(file)!r}: {key!r} is {in_short(value)}, but {expected} is expected"
+    )
+
+
+def _text(file: Path, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _refused(file, key, value, "a text in quotes")
+    return value
+
+
+def _pixels(file: Path, key: str, value: Any) -> int | None:
+    if value is None or limits.PIXELS.holds(value):
+        return value
+    raise _refused(file, key, value, f"{limits.PIXELS.accepted} of pixels")
+
+
+def _numbers(file: Path, key: str, value: Any, numbers: limits.ChannelNumbers) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    items = value if isinstance(value, list) else [value]
+    if not numbers.hold(items):
+        raise _refused(file, key, value, f"a list of finite numbers ({numbers.accepted})")
+    return tuple(float(item) for item in items)
+
+
+def _order(file: Path, value: Any) -> ChannelOrder:
+    for order in ChannelOrder:
+        if value == order.value:
+            return order
+    raise _refused(file, "channel_order", value, " or ".join(repr(order.value) for order in ChannelOrder))
+
+
+def merge_preprocessing(
+    card: Preprocessing | None,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channel_order: ChannelOrder | None = None,
+) -> Preprocessing:
+    """Options laid over a card: every option that is not ``None`` replaces the card's value."""
+    given: dict[str, Any] = {
+        "resize": resize,
+        "crop": crop,
+        "mean": None if mean is None else tuple(mean),
+        "std": None if std is None else tuple(std),
+        "channel_order": channel_order,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(card or Preprocessing(), **changes)
+
+
+def resolve_preprocessing(
+    source: str | Path,
+    *,
+    card: str | Path | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channel_order: ChannelOrder | None = None,
+) -> Preprocessing | None:
+    """What to do with the images of ``source``: options over the named card over the card beside the data.
+
+    ``None`` where nothing of it is given, so that the data can be taken as they are.
+
+    Raises:
+        UsageError: there is no such card.
+        CalibrationError: a card is malformed.
+    """
+    beside = find_card(source) if card is None else None
+    base = load_card(card) if card is not None else read_card(beside).preprocessing if beside else None
+    options = (resize, crop, mean, std, channel_order)
+    if base is None and all(option is None for option in options):
+        return None
+    return merge_preprocessing(
+        base, resize=resize, crop=crop, mean=mean, std=std, channel_order=channel_order
+    )
+
+
+def parse_floats(text: str, *, option: str, numbers: limits.ChannelNumbers) -> tuple[float, ...]:
+    """Numbers from ``0.485,0.456,0.406`` as given to ``option``.
+
+    Raises:
+        UsageError: a part is no number, or none of ``numbers``.
+    """
+    found = [limits.read_number(part) for part in text.split(",")]
+    values = tuple(math.nan if value is None else value for value in found)
+    if not numbers.hold(values):
+        raise UsageError(
+            f"{option} {in_short(text)} is not accepted; give {numbers.accepted}, such as 0.485,0.456,0.406"
+        )
+    return values
+
+
+def parse_channel_order(text: str, *, option: str) -> ChannelOrder:
+    """Channel order from its name as given to ``option``.
+
+    Raises:
+        UsageError: neither ``rgb`` nor ``bgr``.
+    """
+    for order in ChannelOrder:
+        if text.lower() == order.value:
+            return order
+    raise UsageError(f"{option} {text!r} is not accepted; give rgb or bgr")

@@ -1,0 +1,287 @@
+"""The project file ``edgeprune.toml``, and the option values that it shares with the command line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeprune import limits
+from edgeprune.artifacts.calibration import ChannelOrder
+from edgeprune.artifacts.choices import RankedPlayers
+from edgeprune.errors import UsageError
+from edgeprune.showing import in_short
+from edgeprune.storage.documents import UnreadableError, read_toml
+
+CONFIG_NAME = "edgeprune.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingOptions:
+    """Preprocessing as asked for; ``None`` leaves a value to the card, or to the card beside the data."""
+
+    card: str | None = None
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channel_order: ChannelOrder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectConfig:
+    """Defaults of a project; ``None`` leaves a value to the command line or to edgeprune.
+
+    ``source`` is the file read, ``None`` where there is none. Paths in it count from its folder.
+    """
+
+    source: Path | None = None
+    calibration: str | None = None
+    target: str | None = None
+    ratio: float | None = None
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    seed: int | None = None
+    threads: int | None = None
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+
+
+def find_config(start_dir: str | Path) -> Path | None:
+    """``edgeprune.toml`` in a folder (its parents are not searched), or ``None``."""
+    candidate = Path(start_dir) / CONFIG_NAME
+    return candidate if candidate.is_file() else None
+
+
+def load_config(path: str | Path) -> ProjectConfig:
+    """Read a project file.
+
+    Raises:
+        UsageError: it is no TOML, or has an unknown key or a value that is not accepted.
+    """
+    source = Path(path)
+    try:
+        table = read_toml(source)
+    except UnreadableError as error:
+        raise UsageError(f"project file {str(source)!r} {error}; correct the file, or remove it") from error
+    preprocessing = table.pop("preprocessing", {})
+    if not isinstance(preprocessing, dict):
+        raise UsageError(f"project file {str(source)!r}: 'preprocessing' has to be a [preprocessing] table")
+    values = _read_table(source, table, _TOP_LEVEL_KEYS, where="")
+    options = _read_table(source, preprocessing, _PREPROCESSING_KEYS, where="preprocessing.")
+    for key in ("calibration", "arch"):
+        if key in values:
+            values[key] = _beside(source, values[key])
+    if options.get("card", "").endswith(".toml"):
+        options["card"] = _beside(source, options["card"])
+    return ProjectConfig(source=source, preprocessing=PreprocessingOptions(**options), **values)
+
+
+def check_ratio(value: object) -> float:
+    """The share of the MACs to cut.
+
+    Raises:
+        UsageError: not a number between 0 and 1, both excluded.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < 1.0:
+        return float(value)
+    given = f"{value:g}" if isinstance(value, float) else in_short(value)
+    raise UsageError(
+        f"ratio {given} is not accepted: it is the share of the MACs to cut, "
+        "between 0 and 1 (0.25 cuts a quarter)"
+    )
+
+
+def read_ratio(value: str | float) -> float:
+    """The share of the MACs to cut, from the text of an option.
+
+    Raises:
+        UsageError: not a number between 0 and 1, both excluded.
+    """
+    found = limits.read_number(value) if isinstance(value, str) else value
+    return check_ratio(value if found is None else found)
+
+
+def read_share(value: str | float) -> float:
+    """A share of the MACs from the text of ``--recover-at``.
+
+    Raises:
+        UsageError: not a number between 0 and 1, both excluded.
+    """
+    found = limits.read_number(value) if isinstance(value, str) else value
+    if found is None:
+        raise _no_share(in_short(value))
+    check_recover_at([found], RankedPlayers.CHANNELS)
+    return found
+
+
+def _no_share(given: str) -> UsageError:
+    return UsageError(
+        f"--recover-at {given} was given; accepted is a share of the MACs between 0 and 1 (0.25 recovers "
+        "networks without a quarter)"
+    )
+
+
+def parse_input_shape(value: object) -> tuple[int, ...]:
+    """Shape of one image, (channels, height, width), from ``3x32x32``, ``3,32,32`` or a list.
+
+    Raises:
+        UsageError: not three positive whole numbers.
+    """
+    parts: list[Any] = value.replace("x", ",").split(",") if isinstance(value, str) else _as_list(value)
+    numbers = [_positive_int(part) for part in parts]
+    shape = tuple(number for number in numbers if number is not None)
+    if len(shape) != 3 or len(parts) != 3 or math.prod(shape) > limits.MOST_INPUT_VALUES:
+        raise UsageError(
+            f"input shape {in_short(value)} is not accepted: give channels, height and width of one image "
+            f"without the batch, such as 3x224x224, {_SIZES}"
+        )
+    return shape
+
+
+_MOST_DIGITS = 20
+_SIZES = f"each at most {limits.SIZE.most} and at most {limits.MOST_INPUT_VALUES} together"
+
+
+def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
+    """Refuse criteria and layers of channels where blocks are ranked.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if players is RankedPlayers.BLOCKS and (criteria or layers):
+        raise UsageError(
+            "blocks were asked for together with --criterion or --layer, which are of channels; accepted is "
+            "--players blocks alone: blocks are ranked by Shapley values"
+        )
+
+
+def check_recover_at(shares: Sequence[float], players: RankedPlayers) -> None:
+    """Refuse what is no share of the MACs, and shares where blocks are ranked.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for share in shares:
+        if not 0.0 < share < 1.0:
+            raise _no_share(f"{share:g}")
+    if shares and players is RankedPlayers.BLOCKS:
+        raise UsageError(
+            "blocks were asked for together with --recover-at, which is of channels; accepted is --players "
+            "blocks without it"
+        )
+
+
+def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+    """Shape of an image, or one shape an input where several are given; those may have any rank.
+
+    Raises:
+        UsageError: a size is no positive whole number, or a lone shape does not have three.
+    """
+    if len(values) == 1:
+        return parse_input_shape(values[0])
+    shapes = []
+    for value in values:
+        numbers = [_positive_int(part) for part in value.replace("x", ",").split(",")]
+        sizes = tuple(n for n in numbers if n is not None)
+        if len(sizes) < len(numbers) or math.prod(sizes) > limits.MOST_INPUT_VALUES:
+            raise UsageError(
+                f"input shape {in_short(value)} is not accepted: give the sizes of one input without the "
+                f"batch, such as 3x224x224 or 10, once for each input, {_SIZES}"
+            )
+        shapes.append(sizes)
+    return tuple(shapes)
+
+
+def _as_list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _positive_int(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value) if len(value) <= _MOST_DIGITS else None
+    return value if limits.SIZE.holds(value) else None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise UsageError("a text in quotes is expected")
+
+
+def _one_of(numbers: limits.WholeNumbers) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if numbers.holds(value):
+            return value
+        raise UsageError(f"{numbers.accepted} is expected")
+
+    return read
+
+
+def _floats(numbers: limits.ChannelNumbers) -> Callable[[object], tuple[float, ...]]:
+    def read(value: object) -> tuple[float, ...]:
+        items = _as_list(value)
+        if numbers.hold(items):
+            return tuple(float(item) for item in items)
+        raise UsageError(f"{numbers.accepted}, is expected")
+
+    return read
+
+
+def _channel_order(value: object) -> ChannelOrder:
+    for order in ChannelOrder:
+        if value == order.value:
+            return order
+    accepted = " or ".join(repr(order.value) for order in ChannelOrder)
+    raise UsageError(f"{accepted} is expected")
+
+
+_TOP_LEVEL_KEYS: dict[str, Callable[[object], Any]] = {
+    "calibration": _text,
+    "target": _text,
+    "ratio": check_ratio,
+    "arch": _text,
+    "input-shape": parse_input_shape,
+    "seed": _one_of(limits.SEED),
+    "threads": _one_of(limits.THREADS),
+}
+_PREPROCESSING_KEYS: dict[str, Callable[[object], Any]] = {
+    "card": _text,
+    "resize": _one_of(limits.PIXELS),
+    "crop": _one_of(limits.PIXELS),
+    "mean": _floats(limits.MEANS),
+    "std": _floats(limits.DEVIATIONS),
+    "channel-order": _channel_order,
+}
+
+
+def _read_table(
+    source: Path, table: dict[str, Any], readers: dict[str, Callable[[object], Any]], *, where: str
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    known = [*readers, "preprocessing"] if not where else list(readers)
+    for key, value in table.items():
+        if key not in readers:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UsageError(
+                f"project file {str(source)!r} has the unknown key '{where}{key}'; {hint}"
+                f"accepted: {', '.join(known)}"
+            )
+        try:
+            values[key.replace("-", "_")] = readers[key](value)
+        except UsageError as error:
+            raise UsageError(
+                f"project file {str(source)!r}: '{where}{key}' is {in_short(value)}, but {error}"
+            ) from None
+    return values
+
+
+def _beside(source: Path, value: str) -> str:
+    """A path in a project file counts from its folder; ``package.module:name`` is no path."""
+    if ".py:" in value:
+        location, _, name = value.rpartition(":")
+        return f"{source.parent / location}:{name}"
+    return value if ":" in value else str(source.parent / value)

@@ -1,1 +1,0 @@
-"""The way through the stages: only this package knows them all."""

@@ -1,0 +1,323 @@
+"""Work of an ONNX model at batch 1: multiply-accumulates and bytes moved per node, parameters, size.
+
+Counts follow the shapes that ``onnx.shape_inference`` finds. Sources: the ONNX operator specification.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+import onnxsim
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from edgeprune.errors import ProfileError
+from edgeprune.onnx_io.check import tensors_of
+from edgeprune.onnx_io.read import read_onnx
+from edgeprune.system.imports import first_line
+
+_LOG = logging.getLogger("edgeprune.profiling")
+
+Shape = tuple[int, ...]
+
+_FREE_OPS = frozenset(
+    {"Constant", "ConstantOfShape", "Dropout", "Flatten", "Identity"}
+    | {"Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"}
+)
+_FUSED_AFTER_GEMM = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
+# onnxruntime folds or fuses these into the convolution whose only reader they are.
+_FUSED_AFTER_CONV = _FUSED_AFTER_GEMM | {"BatchNormalization", "Clip", "HardSigmoid"}
+_PRODUCT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_UNCOUNTED_OPS = frozenset(
+    {"Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
+    | {"MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "Scan"}
+)
+# Where ops on integers read values; their other inputs are scales and zero points.
+_VALUES_AT = {
+    **{"DequantizeLinear": (0,), "QuantizeLinear": (0,), "QLinearConv": (3, 8), "QLinearMatMul": (0, 3)},
+    **{"ConvInteger": (0, 1), "MatMulInteger": (0, 1)},
+}
+_FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+
+class OpKind(Enum):
+    """Which kernel family runs a node."""
+
+    CONV = "convolution"
+    DEPTHWISE = "depthwise convolution"
+    GEMM = "matrix product"
+    MEMORY = "moves or maps data"
+    FREE = "free: folded, fused or no data moved"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpWork:
+    """Work of one node for one input: ``bytes_moved`` counts inputs, weights and outputs once each."""
+
+    op_type: str
+    name: str
+    kind: OpKind
+    macs: int
+    bytes_moved: int
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether this is a convolution with one input channel a group."""
+        return self.kind is OpKind.DEPTHWISE
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tensors:
+    shapes: Mapping[str, Shape]
+    item_bytes: Mapping[str, int]
+    constants: frozenset[str]
+
+    def bytes_of(self, names: Sequence[str]) -> int:
+        return sum(math.prod(self.shapes[n]) * self.item_bytes[n] for n in names if n in self.shapes)
+
+
+def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
+    """Work of every node at batch 1, in graph order.
+
+    Convolutions (grouped too), transposed convolutions, Gemm and MatMul have MACs; other nodes only
+    move bytes. Nodes that onnxruntime folds, fuses into a convolution or skips are ``OpKind.FREE``.
+    An op whose MACs are not counted is logged.
+
+    Raises:
+        ProfileError: the file is missing or no ONNX, a size other than the batch is dynamic, or the
+            shapes of a convolution or matrix product cannot be inferred.
+    """
+    model = _load(Path(onnx_path))
+    _fix_batch(model, Path(onnx_path).name)
+    graph = _inferred(model, Path(onnx_path).name)
+    tensors = _tensors(graph)
+    if _product_of_unknown(graph, tensors):
+        # Sizes that are computed in the graph become constants once the batch is fixed.
+        simplified = _simplified(Path(onnx_path), {x.name: _dims(x) for x in model.graph.input})
+        _fix_batch(simplified, Path(onnx_path).name)
+        graph = _inferred(simplified, Path(onnx_path).name)
+        tensors = _tensors(graph)
+    fused = _fused_nodes(graph)
+    work = tuple(_node_work(node, tensors, index in fused) for index, node in enumerate(graph.node))
+    uncounted = sorted({node.op_type for node in graph.node} & _UNCOUNTED_OPS)
+    if uncounted:
+        _LOG.warning("%s: MACs of %s are not counted", Path(onnx_path).name, ", ".join(uncounted))
+    return work
+
+
+def _simplified(path: Path, shapes: dict[str, list[int]]) -> ModelProto:
+    try:
+        simplified: ModelProto = onnxsim.simplify(
+            read_onnx(path, ProfileError), overwrite_input_shapes=shapes
+        )[0]
+    except Exception as error:  # onnxsim's own exceptions share no base but Exception
+        raise ProfileError(
+            f"{path.name}: sizes of its tensors cannot be found ({first_line(error)}); give a valid file"
+        ) from error
+    return simplified
+
+
+def _dims(value: ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _inferred(model: ModelProto, where: str) -> GraphProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ProfileError(
+            f"{where}: shapes cannot be inferred ({first_line(error)}); give a valid file"
+        ) from error
+
+
+def _product_of_unknown(graph: GraphProto, tensors: _Tensors) -> bool:
+    """Whether a convolution or matrix product has an operand whose shape was not inferred."""
+    products = (node for node in graph.node if node.op_type in _PRODUCT_OPS)
+    return any(name not in tensors.shapes for node in products for name in (*node.input[:2], *node.output))
+
+
+def total_macs(onnx_path: str | Path) -> int:
+    """Multiply-accumulates of one input through the whole model.
+
+    Raises:
+        ProfileError: as :func:`count_work`.
+    """
+    return sum(op.macs for op in count_work(onnx_path))
+
+
+def count_parameters(onnx_path: str | Path) -> int:
+    """Values in constant tensors of at least one dimension that some node computes with.
+
+    Quantized weights and biases count as the values that they stand for, scales and zero points do not; nor
+    do other integers, which are shapes and indices.
+
+    Raises:
+        ProfileError: the file is missing or no ONNX.
+    """
+    graph = _load(Path(onnx_path)).graph
+    constants = _constant_tensors(graph)
+    found = {name for node in graph.node for name in _parameters_read(node, constants)}
+    return sum(math.prod(constants[name].dims) for name in found)
+
+
+def _parameters_read(node: NodeProto, constants: Mapping[str, TensorProto]) -> list[str]:
+    positions = _VALUES_AT.get(node.op_type)
+    if positions is None:
+        read = [n for n in node.input if n in constants and constants[n].data_type in _FLOAT_TYPES]
+    else:
+        read = [node.input[at] for at in positions if at < len(node.input) and node.input[at] in constants]
+    return [name for name in read if len(constants[name].dims) > 0]
+
+
+def size_bytes(onnx_path: str | Path) -> int:
+    """Size of the file, and of the external data files that it names.
+
+    Raises:
+        ProfileError: the file or its external data is missing, or it is no ONNX.
+    """
+    path = Path(onnx_path)
+    external = {
+        ExternalDataInfo(tensor).location
+        for tensor in tensors_of(read_onnx(path, ProfileError, external_data=False))
+        if uses_external_data(tensor)
+    }
+    return path.stat().st_size + sum((path.parent / location).stat().st_size for location in external)
+
+
+def _load(path: Path) -> ModelProto:
+    model = read_onnx(path, ProfileError, external_data=False)
+    try:
+        return onnx.inliner.inline_local_functions(model) if model.functions else model
+    except (RuntimeError, ValueError) as error:
+        raise ProfileError(
+            f"{path.name}: its functions cannot be unfolded ({first_line(error)}); give a valid file"
+        ) from error
+
+
+def _fix_batch(model: ModelProto, where: str) -> None:
+    # Stored shapes may carry the symbol of the batch, which would hide the sizes found at batch 1.
+    del model.graph.value_info[:]
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for given in model.graph.input:
+        if given.name in constants:
+            continue
+        for position, dim in enumerate(given.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") and dim.dim_value > 0 and position > 0:
+                continue
+            if position > 0:
+                raise ProfileError(
+                    f"{where}: dimension {position} of input {given.name!r} is dynamic "
+                    f"({dim.dim_param or 'unnamed'}); only the batch may be: export it with a fixed size"
+                )
+            dim.dim_value = 1
+    for output in model.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+
+
+def _constant_tensors(graph: GraphProto) -> dict[str, TensorProto]:
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    tensors[node.output[0]] = attribute.t
+    return tensors
+
+
+def _tensors(graph: GraphProto) -> _Tensors:
+    constant = _constant_tensors(graph)
+    shapes: dict[str, Shape] = {name: tuple(tensor.dims) for name, tensor in constant.items()}
+    item_bytes = {name: _item_bytes(tensor.data_type) for name, tensor in constant.items()}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        dims = kind.shape.dim
+        known = kind.HasField("shape") and all(d.HasField("dim_value") for d in dims)
+        if known and value.name not in shapes:
+            shapes[value.name] = tuple(d.dim_value for d in dims)
+            item_bytes[value.name] = _item_bytes(kind.elem_type)
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if all(name in constants for name in node.input if name):
+            constants.update(node.output)
+    return _Tensors(shapes=shapes, item_bytes=item_bytes, constants=frozenset(constants))
+
+
+def _item_bytes(elem_type: int) -> int:
+    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return 0
+    return int(helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
+
+
+def _fused_nodes(graph: GraphProto) -> frozenset[int]:
+    """Positions of nodes that run inside the convolution or matrix product before them."""
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    for output in graph.output:
+        readers[output.name] = readers.get(output.name, 0) + 1
+    host_of: dict[str, str] = {}
+    fused: set[int] = set()
+    for index, node in enumerate(graph.node):
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            host_of[node.output[0]] = node.op_type
+            continue
+        host = host_of.get(node.input[0]) if node.input else None
+        allowed = _FUSED_AFTER_GEMM if host == "Gemm" else _FUSED_AFTER_CONV
+        if host is not None and node.op_type in allowed and readers[node.input[0]] == 1:
+            fused.add(index)
+            if node.op_type == "BatchNormalization":
+                host_of[node.output[0]] = host
+    return frozenset(fused)
+
+
+def _node_work(node: NodeProto, tensors: _Tensors, fused: bool) -> OpWork:
+    kind, macs = OpKind.MEMORY, 0
+    if fused or node.op_type in _FREE_OPS or all(o in tensors.constants for o in node.output if o):
+        return OpWork(op_type=node.op_type, name=node.name, kind=OpKind.FREE, macs=0, bytes_moved=0)
+    if node.op_type in ("Conv", "ConvTranspose"):
+        kind, macs = _conv_work(node, tensors)
+    elif node.op_type in ("Gemm", "MatMul"):
+        kind, macs = OpKind.GEMM, _product_macs(node, tensors)
+    unknown = [n for n in (*node.input, *node.output) if n and n not in tensors.shapes]
+    if unknown:
+        _LOG.warning(
+            "%s %r: the size of %r is unknown, its bytes are not counted", node.op_type, node.name, unknown[0]
+        )
+    moved = tensors.bytes_of([*node.input, *node.output])
+    return OpWork(op_type=node.op_type, name=node.name, kind=kind, macs=macs, bytes_moved=moved)
+
+
+def _shape(node: NodeProto, name: str, tensors: _Tensors) -> Shape:
+    if name not in tensors.shapes:
+        raise ProfileError(
+            f"the shape of {name!r} at {node.op_type} node {node.name!r} cannot be inferred; "
+            "export the model with fixed sizes"
+        )
+    return tensors.shapes[name]
+
+
+def _conv_work(node: NodeProto, tensors: _Tensors) -> tuple[OpKind, int]:
+    weight = _shape(node, node.input[1], tensors)
+    groups = next((int(a.i) for a in node.attribute if a.name == "group"), 1)
+    # Each output value of a convolution, or each input value of a transposed one, meets
+    # one filter: the weight elements without its dimension 0.
+    positions = node.output[0] if node.op_type == "Conv" else node.input[0]
+    macs = math.prod(_shape(node, positions, tensors)) * math.prod(weight[1:])
+    channels = weight[1] * groups if node.op_type == "Conv" else weight[0]
+    return (OpKind.DEPTHWISE if groups > 1 and groups == channels else OpKind.CONV), macs
+
+
+def _product_macs(node: NodeProto, tensors: _Tensors) -> int:
+    left = _shape(node, node.input[0], tensors)
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    inner = left[0] if transposed else left[-1]
+    return math.prod(_shape(node, node.output[0], tensors)) * inner

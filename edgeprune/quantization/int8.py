@@ -1,0 +1,257 @@
+"""An ONNX file in 8 bits, by onnxruntime's static quantization (QDQ), with ranges of our own."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from torch import Tensor
+
+from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
+from edgeprune.errors import QuantizationError
+from edgeprune.quantization.bias_correction import add_biases, correct_biases
+from edgeprune.quantization.calibration import ChannelValues, channel_values, histograms
+from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
+from edgeprune.quantization.passes.decomposition import hard_activations, is_hard, pool_means, read_by_a_sixth
+from edgeprune.quantization.passes.space_to_depth import image_over_blocks
+from edgeprune.quantization.preparation import FloatModel, load_float
+from edgeprune.quantization.ranges import Range, chosen_range, with_zero
+from edgeprune.quantization.scales import fault_of_range, unscaled
+from edgeprune.system import progress
+from edgeprune.system.garbage import give_back_memory
+from edgeprune.system.imports import first_line
+from edgeprune.system.quiet import quiet_loggers
+
+_REASON_LENGTH = 300
+
+OPS = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "Add", "Mul", "Concat", "Split", "Pad"),
+    *(
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Resize",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+    ),
+    *("Flatten", "Gather", "LeakyRelu", "Slice", "Sigmoid"),
+)
+"""Ops that onnxruntime's CPU provider has in 8 bits, or that only move values."""
+
+
+def quantize_integers(
+    source: Path,
+    destination: Path,
+    images: Tensor,
+    *,
+    form: IntegerFormat,
+    method: RangeMethod = RangeMethod.MSE,
+    threads: int = 1,
+    kept_float: frozenset[str] = frozenset(),
+    equalized: bool = True,
+    corrected: bool = True,
+    timeout_s: float | None = None,
+) -> IntegerReport:
+    """Write ``source`` in 8 bits to ``destination``, its activations' ranges from ``images``.
+
+    Images pass in batches of bounded memory: once for ranges and means by channel, once more for histograms
+    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits. One run of the model takes
+    ``timeout_s`` seconds at most.
+
+    Raises:
+        QuantizationError: the file cannot be quantized; says why.
+    """
+    found = calibrate(
+        source, images,
+        form=form, method=method, threads=threads, equalized=equalized, corrected=corrected,
+        timeout_s=timeout_s,
+    )  # fmt: skip
+    report = write_integers(found, destination, kept_float)
+    if report.unscaled and not report.nodes:
+        node, reason = next(iter(report.unscaled.items()))
+        raise QuantizationError(
+            f"nothing of {source.name} can be in 8 bits: {node} has to stay in 32, since {reason}; scale the "
+            "images or the weights to usual sizes"
+        )
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A 32-bit model ready to be written in 8 bits, whole or in part: equalized, its ranges known."""
+
+    model: FloatModel
+    values: dict[str, ChannelValues]
+    ranges: dict[str, Range]
+    form: IntegerFormat
+    method: RangeMethod
+    images: int
+    pairs: int
+    scaled: frozenset[str]
+    corrected: bool
+
+
+def calibrate(
+    source: Path,
+    images: Tensor,
+    *,
+    form: IntegerFormat,
+    method: RangeMethod = RangeMethod.MSE,
+    threads: int = 1,
+    equalized: bool = True,
+    corrected: bool = True,
+    timeout_s: float | None = None,
+) -> Calibrated:
+    """All that passes over the images; see :func:`quantize_integers`."""
+    model = pool_means(load_float(source, timeout_s=timeout_s))
+    _check_images(images, model)
+    give_back_memory(source.stat().st_size)
+    passes = 1 if method is RangeMethod.MINMAX else 2
+    with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
+        values = channel_values(model, images, threads=threads, advance=advance, timeout_s=timeout_s)
+        pairs = find_pairs(model) if equalized else []
+        if equalized:
+            model, values, _ = equalize(model, values)
+        if corrected:
+            model = add_biases(model)
+        give_back_memory(source.stat().st_size)
+        ranges = _ranges(model, values, images, method, threads, advance, timeout_s)
+    return Calibrated(
+        model=model,
+        values=values,
+        ranges=ranges,
+        form=form,
+        method=method,
+        images=len(images),
+        pairs=len(pairs),
+        scaled=frozenset(name for pair in pairs for name in pair.between),
+        corrected=corrected,
+    )
+
+
+def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[str]) -> IntegerReport:
+    """Write the model in 8 bits but for the nodes of these names, and those that no scale serves.
+
+    Raises:
+        QuantizationError: onnxruntime cannot quantize it.
+    """
+    served = unscaled(found.model, found.ranges, found.form, kept_float)
+    quantizable = _quantizable(found.model)
+    without = {name: why for name, why in served.nodes.items() if name in quantizable}
+    asked, kept_float = kept_float, kept_float | served.nodes.keys()
+    model, ranges, layers = found.model.replaced(served.cleared), found.ranges, 0
+    if found.corrected:
+        model, layers = correct_biases(model, found.values, found.form, kept_float)
+    model, ranges, clipped = hard_activations(model, ranges, kept_float)
+    quantized = _quantized(model, ranges, found.form, kept_float)
+    read_by_a_sixth(quantized, clipped)
+    note_equalized(quantized, found.scaled)
+    over_blocks = image_over_blocks(quantized) if found.form.pixel_blocks else ()
+    _lighten(quantized)
+    onnx.save_model(quantized, str(destination))
+    return IntegerReport(
+        format=found.form,
+        method=found.method,
+        images=found.images,
+        nodes=dict(Counter(_quantized_ops(quantized))),
+        equalized=found.pairs,
+        corrected=layers,
+        kept_float=tuple(sorted(asked | without.keys())),
+        over_blocks=over_blocks,
+        unscaled=without,
+    )
+
+
+def _quantizable(model: FloatModel) -> frozenset[str]:
+    """Names of the nodes that have an 8-bit form."""
+    return frozenset(n.name for n in model.proto.graph.node if n.op_type in OPS or is_hard(n))
+
+
+def _lighten(quantized: ModelProto) -> None:
+    """Leave out what every reader can infer: shapes of inner tensors, names of the many added nodes."""
+    del quantized.graph.value_info[:]
+    for node in quantized.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""
+
+
+def _ranges(
+    model: FloatModel,
+    values: dict[str, ChannelValues],
+    images: Tensor,
+    method: RangeMethod,
+    threads: int,
+    advance: progress.Advance,
+    timeout_s: float | None,
+) -> dict[str, Range]:
+    seen = {name: found.range for name, found in values.items()}
+    if method is RangeMethod.MINMAX:
+        return {name: with_zero(found) for name, found in seen.items()}
+    found = histograms(model, seen, images, threads=threads, advance=advance, timeout_s=timeout_s)
+    return {name: chosen_range(histogram, method) for name, histogram in found.items()}
+
+
+def _quantized(
+    model: FloatModel, ranges: dict[str, Range], form: IntegerFormat, kept_float: frozenset[str]
+) -> ModelProto:
+    tensors = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+        if fault_of_range((low, high)) is None  # no node that reads or gives another is quantized
+    }
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    try:
+        with quiet_loggers("", least=logging.CRITICAL):  # the quantizer's is the root logger
+            quantizer = QDQQuantizer(
+                proto,
+                True,  # a scale for each output channel
+                form.reduce_range,
+                QuantType.QInt8,
+                QuantType.QInt8 if form.signed_activations else QuantType.QUInt8,
+                TensorsData(CalibrationMethod.MinMax, tensors),
+                [],
+                sorted(kept_float),
+                list(OPS),
+                {"ActivationSymmetric": False, "WeightSymmetric": True},
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+    except Exception as error:
+        raise QuantizationError(
+            f"onnxruntime could not quantize the model ({first_line(error, _REASON_LENGTH)}); keep the node "
+            "that it names in 32 bits, or report it with the model's architecture"
+        ) from error
+    found = quantizer.model.model
+    assert isinstance(found, ModelProto)
+    return found
+
+
+def _quantized_ops(model: ModelProto) -> Iterator[str]:
+    """Types of the ops that have an 8-bit form and read an 8-bit value."""
+    given = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
+    for node in model.graph.node:
+        if node.op_type in OPS and given & set(node.input):
+            yield node.op_type
+
+
+def _check_images(images: Tensor, model: FloatModel) -> None:
+    if len(images) == 0:
+        raise QuantizationError("no calibration images were given; ranges of activations need a few hundred")
+    if tuple(images.shape[1:]) != model.input_shape:
+        raise QuantizationError(
+            f"the calibration images are {'x'.join(map(str, images.shape[1:]))} and the model takes "
+            f"{'x'.join(map(str, model.input_shape))}; give images of that size, or a "
+            "preprocessing that makes them"
+        )

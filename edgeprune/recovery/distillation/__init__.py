@@ -1,0 +1,1 @@
+"""Training by distillation on the calibration images."""

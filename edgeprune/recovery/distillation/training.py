@@ -1,0 +1,392 @@
+"""Distillation: the pruned network learns from the original on the calibration images, without labels.
+
+The student is taught the original's softened answers (Hinton et al., arXiv 1503.02531) and the activations
+that the last layer reads, before they are pooled, which count most: an image has thousands of those and few
+answers. Images are mirrored, shifted, mixed and pasted into each other, and the original answers for each
+as it is shown. Norms keep the statistics that recovery left them. What is best on images that
+training never saw is kept, so that the result is never worse there than what it began with.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+from torch.nn import functional
+
+from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
+from edgeprune.artifacts.pruning import DistillationReport
+from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.recovery.agreement import decide_between, in_words, is_classifier, outputs_on
+from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
+from edgeprune.recovery.distillation.fused import fast_graph
+from edgeprune.recovery.splitting import SplitImages
+
+_log = logging.getLogger("edgeprune.recovery")
+
+_POOLING = frozenset(
+    {"adaptive_avg_pool2d", "avg_pool2d", "adaptive_max_pool2d", "max_pool2d", "mean", "flatten", "reshape"}
+    | {"view", "squeeze", "dropout", "contiguous"}
+)
+
+_RISE = 0.05
+_MOMENTUM = 0.9
+_WEIGHT_DECAY = 1e-4
+_LARGEST_GRADIENT = 5.0
+_ASTRAY = 4.0
+"""Times the divergence before training: beyond it, training goes back and is slower from there."""
+_SLOWER = 0.25
+_ALIKE = 1.15
+"""Times the least divergence after a trial: of rates within it the highest is taken, which goes farther."""
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationOptions:
+    """How long and how fast; training ends with the steps or with the time, whichever comes first.
+
+    The ``learning_rates``, highest first, are tried for ``trial_share`` of it each, and training goes on with
+    the highest of those that come nearest to the original; it falls to zero along a cosine after a short
+    rise. At a high ``temperature`` all class scores count alike,
+    not only those of the likely classes. ``checks`` is how often the network is judged on the validation
+    images. Features count ``feature_weight`` times as much as the answers do before training, however far
+    each is off. ``shift_share`` of an image's size is the most that it is shifted, ``mixed_share`` of a
+    batch is mixed with other images, into ``pasted_share`` pieces of others are pasted.
+    """
+
+    steps: int = 500
+    time_limit_s: float = math.inf
+    batch: int = 32
+    learning_rates: tuple[float, ...] = (0.02, 0.004, 0.0008)
+    trial_share: float = 0.05
+    temperature: float = 16.0
+    judging_temperature: float = 2.0
+    feature_weight: float = 3.0
+    checks: int = 10
+    shift_share: float = 0.125
+    mixed_share: float = 0.5
+    pasted_share: float = 1.0
+
+
+def distill(
+    original: GraphModule,
+    recovered: GraphModule,
+    coupling: CouplingGraph,
+    removed: tuple[int, ...],
+    images: SplitImages,
+    *,
+    generator: torch.Generator,
+    options: DistillationOptions | None = None,
+    advance: Callable[[int], None] = lambda _units: None,
+) -> tuple[GraphModule, DistillationReport]:
+    """Train ``recovered`` to answer like ``original`` on images (n, c, h, w): a new graph, and what was done.
+
+    The deciding images, new to the recovery, too, tell which learning rate and which step is best, and
+    whether the network is nearer to the original than it was; otherwise it is given back as it was.
+    """
+    options = options or DistillationOptions()
+    started = time.perf_counter()
+    pupil = _Pupil(original, copy.deepcopy(recovered), coupling, removed, images, options)
+    course = _Course(pupil, options, started, generator, advance)
+    rate = course.run()
+    network = pupil.with_state(course.best.state)
+    networks = (original, recovered, network)
+    decision = decide_between(
+        "distillation", *(outputs_on(m, images.images, images.deciding) for m in networks)
+    )
+    if course.best.step and not decision.taken:
+        _log.warning(in_words(decision))
+    return (network if decision.taken else copy.deepcopy(recovered)), DistillationReport(
+        steps=course.taken,
+        kept_step=course.best.step if decision.taken else 0,
+        learning_rate=rate,
+        images=len(images.fitting),
+        validation_images=len(images.deciding),
+        divergence_before=course.first,
+        divergence_after=course.best.divergence if decision.taken else course.first,
+        duration_s=time.perf_counter() - started,
+        feature=pupil.feature,
+        decision=decision,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reached:
+    """Weights after a step, and how far their answers are from the original's on the deciding images."""
+
+    step: int
+    divergence: float
+    state: dict[str, Tensor]
+
+
+class _Course:
+    """One training: trials of learning rates, then the rest with the best of them."""
+
+    def __init__(
+        self,
+        pupil: _Pupil,
+        options: DistillationOptions,
+        started: float,
+        generator: torch.Generator,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._pupil = pupil
+        self._options = options
+        self._started = started
+        self._generator = generator
+        self._advance = advance
+        self._order = torch.empty(0, dtype=torch.long)
+        self.first = pupil.balance()
+        self.best = _Reached(step=0, divergence=self.first, state=pupil.state())
+        self.taken = 0
+
+    def run(self) -> float:
+        """Train; gives the learning rate that was gone on with: the highest of those alike goes farthest."""
+        rates, share = self._options.learning_rates, self._options.trial_share
+        start, trials = self.best.state, []
+        for number, rate in enumerate(rates):
+            self._pupil.load(start)
+            reached = self._train(rate, number * share, (number + 1) * share)
+            trials.append((reached, rate, self._pupil.state()))
+        nearest = min(reached for reached, *_ in trials)
+        _, rate, state = next(trial for trial in trials if trial[0] <= _ALIKE * nearest)
+        self._pupil.load(state)
+        self._train(rate, len(trials) * share, 1.0)
+        return rate
+
+    def _train(self, rate: float, begin: float, end: float) -> float:
+        """A whole schedule, from the share ``begin`` of the course to ``end``; the divergence at its end.
+
+        A trial, too, cools down: a rate that is best in the end looks worst as long as it is high.
+        """
+        options, optimizer = self._options, _optimizer(self._pupil.parameters())
+        checks = max(1, round(options.checks * (end - begin)))
+        next_check, reached = 1, math.inf
+        while self._done() < end:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * _rate((self._done() - begin) / (end - begin))
+            self._step(optimizer)
+            done = (self._done() - begin) / (end - begin)
+            if done >= min(1.0, next_check / checks):
+                next_check = int(done * checks) + 1
+                reached = self._found()
+                if not reached <= _ASTRAY * self.first:
+                    self._pupil.load(self.best.state)
+                    optimizer, rate = _optimizer(self._pupil.parameters()), _SLOWER * rate
+        return reached
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        loss = self._pupil.loss(self._batch())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._pupil.parameters(), _LARGEST_GRADIENT)
+        optimizer.step()
+        self.taken += 1
+        self._advance(1)
+
+    def _found(self) -> float:
+        """The divergence now; the best is kept."""
+        found = self._pupil.divergence()
+        if found < self.best.divergence:
+            self.best = _Reached(step=self.taken, divergence=found, state=self._pupil.state())
+        return found if math.isfinite(found) else math.inf
+
+    def _done(self) -> float:
+        """Share of the steps or of the time that is gone."""
+        share = self.taken / self._options.steps
+        if math.isinf(self._options.time_limit_s):
+            return share
+        return max(share, (time.perf_counter() - self._started) / self._options.time_limit_s)
+
+    def _batch(self) -> Tensor:
+        """Images in an order drawn anew for every pass over them, changed in many ways."""
+        options, generator = self._options, self._generator
+        if len(self._order) < options.batch:
+            again = torch.randperm(self._pupil.num_images, generator=generator)
+            self._order = torch.cat([self._order, again])
+        chosen, self._order = self._order[: options.batch], self._order[options.batch :]
+        shown = varied(self._pupil.images(chosen), options.shift_share, generator)
+        shown = mixed(shown, options.mixed_share, generator)
+        return pasted(shown, options.pasted_share, generator)
+
+
+def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Gradient descent with momentum: Adam overfits the few images sooner (``docs/architecture.md``)."""
+    return torch.optim.SGD(parameters, lr=0.0, momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY)
+
+
+def _rate(done: float) -> float:
+    """Share of the learning rate: a short rise, then half a cosine."""
+    return min(1.0, done / _RISE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class _Pupil:
+    """The network in training, beside the original that it learns from."""
+
+    def __init__(
+        self,
+        original: GraphModule,
+        network: GraphModule,
+        coupling: CouplingGraph,
+        removed: tuple[int, ...],
+        images: SplitImages,
+        options: DistillationOptions,
+    ) -> None:
+        self._network = network
+        self._images = images
+        self._options = options
+        self._teacher, self._student = fast_graph(original), fast_graph(network)
+        self.feature, self._kept = _last_features(original, coupling, removed)
+        self._feature_weight = 0.0
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+        self._wanted = self._run(self._teacher, self._deciding())
+
+    @property
+    def num_images(self) -> int:
+        """Images to learn from."""
+        return len(self._images.fitting)
+
+    def images(self, chosen: Tensor) -> Tensor:
+        """Those of them at places (k,)."""
+        return self._images.images[self._images.fitting[chosen]]
+
+    def _deciding(self) -> Iterator[Tensor]:
+        for places in torch.split(self._images.deciding, _AT_ONCE):
+            yield self._images.images[places]
+
+    @torch.no_grad()
+    def _run(self, network: GraphModule, parts: Iterable[Tensor]) -> list[_Answers]:
+        """Answers, and features that are compared, of every part."""
+        return [_run(network, part, self.feature) for part in parts]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [p for p in self._network.parameters() if p.is_floating_point()]
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of all weights."""
+        return {k: v.detach().clone() for k, v in self._network.state_dict().items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go back to these weights."""
+        self._network.load_state_dict(state)
+
+    def with_state(self, state: dict[str, Tensor]) -> GraphModule:
+        """The network with these weights, no longer in training."""
+        self.load(state)
+        for parameter in self._network.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return self._network
+
+    @torch.enable_grad()
+    def loss(self, images: Tensor) -> Tensor:
+        """What is left to learn on these images."""
+        answers, features = self._errors(images)
+        return answers + self._feature_weight * features
+
+    @torch.no_grad()
+    def balance(self) -> float:
+        """Weigh features against answers by how far both are off on deciding images; gives the answers'."""
+        found = self._run(self._student, self._deciding())
+        answers, features = self._mean_errors(found, self._options.temperature)
+        self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
+        return self._mean_errors(found, self._options.judging_temperature)[0]
+
+    def divergence(self) -> float:
+        """Mean difference of the answers on deciding images as they are, at the temperature of judging.
+
+        At a temperature of 1 a few images on which the network is surely wrong outweigh all others; at that
+        of training scores of classes that nobody would choose do.
+        """
+        found = self._run(self._student, self._deciding())
+        return self._mean_errors(found, self._options.judging_temperature)[0]
+
+    def _mean_errors(self, found: list[_Answers], temperature: float) -> tuple[float, float]:
+        answers = features = count = 0.0
+        for told, wanted in zip(found, self._wanted, strict=True):
+            parts = self._compared(told, wanted, temperature)
+            weight = len(wanted[0][0])
+            answers, features = answers + weight * float(parts[0]), features + weight * float(parts[1])
+            count += weight
+        return answers / count, features / count
+
+    def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the answers are off, and the features relative to their spread."""
+        images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+        (wanted,) = self._run(self._teacher, [images])
+        return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)
+
+    def _compared(self, told: _Answers, wanted: _Answers, temperature: float) -> tuple[Tensor, Tensor]:
+        answers = _difference(told[0], wanted[0], temperature)
+        if told[1] is None or wanted[1] is None:
+            return answers, torch.zeros(())
+        target = wanted[1].index_select(1, self._kept)
+        return answers, (told[1] - target).square().mean() / target.var().clamp_min(1e-12)
+
+
+def _difference(found: list[Tensor], wanted: list[Tensor], temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of class scores; squared error relative to its spread of anything else."""
+    if is_classifier(found):
+        log_found = functional.log_softmax(found[0] / temperature, dim=1)
+        log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
+        return temperature**2 * functional.kl_div(
+            log_found, log_wanted, reduction="batchmean", log_target=True
+        )
+    errors = [(f - w).square().mean() / w.var().clamp_min(1e-12) for f, w in zip(found, wanted, strict=True)]
+    return torch.stack(errors).mean()
+
+
+def _last_features(
+    original: GraphModule, coupling: CouplingGraph, removed: tuple[int, ...]
+) -> tuple[str | None, Tensor]:
+    """Node whose channels the last layer reads, before pooling, and those of its channels that stay."""
+    nodes = {n.name: n for n in original.graph.nodes}
+    last = coupling.layers[-1]
+    node = nodes[last.node].args[0]
+    while isinstance(node, Node) and op_name(node) in _POOLING and isinstance(node.args[0], Node):
+        node = node.args[0]
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    kept = torch.from_numpy(kept_positions(last.in_players, coupling.removed_mask(removed)))
+    if not isinstance(node, Node) or not isinstance(value, Tensor) or value.dim() < 2:
+        return None, kept
+    if int(value.shape[1]) != last.in_players.size:
+        return None, kept
+    return node.name, kept
+
+
+_Answers = tuple[list[Tensor], Tensor | None]
+"""Outputs and, where they are learnt, the features before pooling."""
+
+
+def _run(network: GraphModule, images: Tensor, feature: str | None) -> _Answers:
+    """Outputs, and the value of the node ``feature``."""
+    if feature is None:
+        return tensor_leaves(network(images)), None
+    tap = _Tap(network, feature)
+    return tensor_leaves(tap.run(images)), tap.seen
+
+
+class _Tap(Interpreter):
+    """Runs a graph and remembers one node's value."""
+
+    def __init__(self, network: GraphModule, name: str) -> None:
+        super().__init__(network)
+        self._name = name
+        self.seen: Tensor | None = None
+
+    def run_node(self, n: Node) -> object:
+        """As the interpreter does."""
+        value: object = super().run_node(n)
+        if n.name == self._name:
+            assert isinstance(value, Tensor)
+            self.seen = value
+        return value

@@ -1,0 +1,1 @@
+"""What ``rank`` writes and shows."""

@@ -1,0 +1,109 @@
+"""The files of a ranking: exact figures as JSON and CSV, plots as SVG, and one page that holds them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.errors import UsageError
+from edgeprune.reporting.ranking.blocks import blocks_to_csv
+from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, RankingReport, known
+from edgeprune.reporting.ranking.figures import figure_files
+from edgeprune.reporting.ranking.html import render_page
+from edgeprune.showing import escaped_json, in_short, plain
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.files import atomic_write_text
+
+CSV_COLUMNS = (
+    "criterion",
+    "group",
+    "layers",
+    "channel",
+    "value",
+    "standard_error",
+    "removal_cost",
+    "rank_in_group",
+    "rank_in_network",
+)
+
+
+def write_ranking(report: RankingReport, folder: str | Path) -> None:
+    """Write ``ranking.json``, ``ranking.csv``, the plots and ``ranking.html`` into an existing folder.
+
+    Where blocks were ranked, ``blocks.csv`` takes the place of ``ranking.csv``.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    figures = figure_files(report)
+    files = {
+        "ranking.json": ranking_to_json(report),
+        **_tables(report),
+        **figures,
+        "ranking.html": render_page(report, figures),
+    }
+    for name, text in files.items():
+        atomic_write_text(Path(folder) / name, text)
+
+
+def _tables(report: RankingReport) -> dict[str, str]:
+    if report.blocks is not None:
+        return {"blocks.csv": blocks_to_csv(report.blocks)}
+    return {"ranking.csv": ranking_to_csv(report)}
+
+
+def ranking_to_json(report: RankingReport) -> str:
+    """The text of ``ranking.json``; names are whole, since a later run goes by them."""
+    text = json.dumps(to_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False)
+    return escaped_json(text) + "\n"
+
+
+def ranking_to_csv(report: RankingReport) -> str:
+    """One row a criterion and player; several layers are joined by spaces, unknown errors are empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for criterion in report.criteria:
+        for group, found in zip(report.groups, criterion.groups, strict=True):
+            errors = found.standard_errors or (None,) * len(found.values)
+            for i, channel in enumerate(group.channels):
+                writer.writerow(
+                    (
+                        criterion.name,
+                        plain(group.name),
+                        plain(" ".join(group.layers)),
+                        channel,
+                        repr(found.values[i]),
+                        "" if known(errors[i]) is None else repr(errors[i]),
+                        repr(found.removal_costs[i]),
+                        found.ranks_in_group[i],
+                        found.ranks_in_network[i],
+                    )
+                )
+    return stream.getvalue()
+
+
+def read_ranking(path: str | Path) -> RankingReport:
+    """Read a ``ranking.json``.
+
+    Raises:
+        UsageError: no such file, no ranking, or one of a schema version that this edgeprune does not know.
+    """
+    shown = repr(str(path))
+    try:
+        data = read_json(Path(path))
+    except UnreadableError as error:
+        raise UsageError(f"ranking {shown} {error}; name a ranking.json written by edgeprune") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != RANKING_SCHEMA_VERSION:
+        raise UsageError(
+            f"{shown} has schema version {in_short(version)}, this edgeprune reads "
+            f"{RANKING_SCHEMA_VERSION!r}; name a ranking.json, or rank again"
+        )
+    try:
+        return from_jsonable(RankingReport, data)
+    except ValueError as error:
+        raise UsageError(f"ranking {shown} does not fit schema {version}: {error}") from error

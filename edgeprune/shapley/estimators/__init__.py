@@ -1,0 +1,1 @@
+"""One estimator of Shapley values a file."""

@@ -1,0 +1,154 @@
+"""Files that are either whole or not there, and their hashes; shared by every stage that writes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from edgeprune.errors import OutputError
+from edgeprune.storage.ownership import hidden_name, owned_token, remove_abandoned
+
+_CHUNK_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 16
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a full disk, a used-up quota and a limit on the size of files."""
+SCRATCH_PREFIX = "edgeprune-"
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file so that a reader sees either the old content or the new, never a part.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+    """
+    atomic_write(path, lambda stream: stream.write(data))
+
+
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """The same for content that ``write`` puts into a stream piece by piece.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+    """
+    destination = Path(path)
+    temporary = destination.with_name(hidden_name())
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(destination)
+    except OSError as error:
+        raise OutputError(cannot_write(destination, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text the way :func:`atomic_write_bytes` does, newlines as given.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+    """
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def cannot_write(path: str | Path, error: OSError, *, what: str = "") -> str:
+    """The sentence on a file or folder that the system refuses."""
+    reason = error.strerror or str(error)
+    shown = f"{what} {str(path)!r}" if what else repr(str(path))
+    if error.errno in NO_ROOM:
+        return f"{shown} cannot be written ({reason}); make room there, or name a path on another disk"
+    return f"{shown} cannot be written ({reason}); name a path in a writable folder"
+
+
+def check_room(folder: Path, shown: str) -> None:
+    """Write a little into ``folder`` and take it away again: what cannot be written shows before any work.
+
+    Raises:
+        OutputError: the system refuses; ``shown`` is what was to be written.
+    """
+    probe = folder / hidden_name()
+    try:
+        try:
+            with probe.open("wb") as stream:
+                stream.write(bytes(_PROBE_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(cannot_write(shown, error, what="output")) from error
+
+
+@contextlib.contextmanager
+def scratch_folder(kind: str = "") -> Iterator[Path]:
+    """A temporary folder for the block, of a name that tells its process; those of dead ones are removed.
+
+    Raises:
+        OutputError: it cannot be made, or the block finds the disk full.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(scratch_directory(kind))
+        except OSError as error:
+            raise OutputError(
+                f"no temporary folder can be made ({error.strerror or error}); set TMPDIR to a folder with "
+                "room that can be written"
+            ) from error
+        with full_disk_told():
+            yield Path(made)
+
+
+def scratch_directory(kind: str = "") -> tempfile.TemporaryDirectory[str]:
+    """The same, to be cleaned up by its owner.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    place = Path(tempfile.gettempdir())
+    remove_abandoned(place, SCRATCH_PREFIX, "")
+    return tempfile.TemporaryDirectory(prefix=f"{SCRATCH_PREFIX}{kind}{owned_token()}-")
+
+
+@contextlib.contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Turn what the system says of a full disk into the sentence of a failure.
+
+    Raises:
+        OutputError: the block found no room for a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OutputError(no_room(error)) from error
+
+
+def no_room(error: OSError) -> str:
+    """The sentence on a file that the disk does not take."""
+    where = f"of {error.filename!r} " if error.filename else f"in {tempfile.gettempdir()!r} or of the output "
+    return (
+        f"a file cannot be written ({error.strerror or error}): the disk {where}is full or a limit on the "
+        "size of files is reached; make room, or set TMPDIR and the output to a disk with more"
+    )

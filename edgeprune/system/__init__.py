@@ -1,0 +1,1 @@
+"""The machine, the process and the libraries around us."""
