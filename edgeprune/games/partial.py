@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.fx import tensor_leaves
+from edgeprune.games.suffix import reached_from
 from edgeprune.pruning.masking import POINTS
 
 
@@ -37,10 +38,7 @@ class PartialGraph:
 def cut_at_points(masked: GraphModule, varying: Tensor) -> PartialGraph:
     """Cut before the mask points of the players in ``varying`` (players + 1,), a boolean each."""
     starts = {node: point for node, point in _points(masked) if bool(varying[point.players].any())}
-    reached = set(starts)
-    for node in masked.graph.nodes:
-        if any(i in reached for i in node.all_input_nodes):
-            reached.add(node)
+    reached = reached_from(masked.graph, starts)
     again = [node for node in masked.graph.nodes if node in reached or node.op == "output"]
     taken = {
         operand: None

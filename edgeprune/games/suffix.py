@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +44,18 @@ def masks_of(graph: Graph) -> Node:
     return inputs[-1]
 
 
-def cut_at_masks(masked: GraphModule) -> CutGraph:
-    """Cut a masked graph (see ``masking.mask_module``) before the first mask points."""
-    reached = {masks_of(masked.graph)}
-    for node in masked.graph.nodes:
+def reached_from(graph: Graph, starts: Iterable[Node]) -> set[Node]:
+    """``starts`` and all nodes whose values depend on theirs."""
+    reached = set(starts)
+    for node in graph.nodes:
         if any(i in reached for i in node.all_input_nodes):
             reached.add(node)
+    return reached
+
+
+def cut_at_masks(masked: GraphModule) -> CutGraph:
+    """Cut a masked graph (see ``masking.mask_module``) before the first mask points."""
+    reached = reached_from(masked.graph, {masks_of(masked.graph)})
     frontier = _frontier(masked.graph, reached)
     context = Context(graph_module=masked)
     for node in masked.graph.nodes:
