@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.fx import tensor_leaves
-from edgeprune.games.suffix import reached_from
+from edgeprune.games.suffix import part_of, reached_from
 from edgeprune.pruning.masking import POINTS
 
 
@@ -69,7 +68,7 @@ def _first(masked: GraphModule, reached: set[Node], taken: list[Node]) -> GraphM
         if node not in reached and node.op != "output":
             copied[node] = graph.node_copy(node, copied.__getitem__)
     graph.output(tuple(copied[node] for node in taken))
-    return _module(masked, graph, "FirstGraph")
+    return part_of(masked, graph, "FirstGraph")
 
 
 def _rest(masked: GraphModule, again: list[Node], taken: list[Node]) -> GraphModule:
@@ -84,11 +83,4 @@ def _rest(masked: GraphModule, again: list[Node], taken: list[Node]) -> GraphMod
     for node in masked.graph.nodes:
         if node in wanted or node.op == "get_attr":
             copied[node] = graph.node_copy(node, copied.__getitem__)
-    return _module(masked, graph, "RestGraph")
-
-
-def _module(masked: GraphModule, graph: Graph, name: str) -> GraphModule:
-    module = GraphModule(copy.copy(masked), graph, class_name=name)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
+    return part_of(masked, graph, "RestGraph")

@@ -106,7 +106,7 @@ def _prefix(masked: GraphModule, reached: set[Node], frontier: list[Node]) -> Gr
             continue
         mapping[node] = graph.node_copy(node, mapping.__getitem__)
     graph.output(tuple(mapping[node] for node in frontier))
-    return _module(masked, graph, "PrefixGraph")
+    return part_of(masked, graph, "PrefixGraph")
 
 
 def _suffix(masked: GraphModule, reached: set[Node], frontier: list[Node]) -> GraphModule:
@@ -121,10 +121,11 @@ def _suffix(masked: GraphModule, reached: set[Node], frontier: list[Node]) -> Gr
                 mapping[node] = graph.node_copy(node, mapping.__getitem__)
         elif node.op == "get_attr":
             mapping[node] = graph.node_copy(node)
-    return _module(masked, graph, "SuffixGraph")
+    return part_of(masked, graph, "SuffixGraph")
 
 
-def _module(masked: GraphModule, graph: Graph, name: str) -> GraphModule:
+def part_of(masked: GraphModule, graph: Graph, name: str) -> GraphModule:
+    """A module that runs ``graph`` on the weights of the masked one."""
     module = GraphModule(copy.copy(masked), graph, class_name=name)
     module.graph.eliminate_dead_code()
     module.recompile()
