@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
     from edgeprune.reporting.ranking.facts import RankingReport
-    from edgeprune.results import DryRun, Inspection, ProfileResult, QuantizationResult, Verification
+    from edgeprune.results import (
+        DryRun,
+        Inspection,
+        PickedCandidate,
+        ProfileResult,
+        QuantizationResult,
+        Verification,
+    )
 
 __version__ = metadata.version("edgeprune")
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "Effort",
     "Finetune",
     "Inspection",
+    "PickedCandidate",
     "Precision",
     "Preprocessing",
     "ProfileResult",
@@ -64,7 +72,14 @@ _TYPES = {
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
     "reporting.ranking.facts": ("RankingReport",),
-    "results": ("DryRun", "Inspection", "ProfileResult", "QuantizationResult", "Verification"),
+    "results": (
+        "DryRun",
+        "Inspection",
+        "PickedCandidate",
+        "ProfileResult",
+        "QuantizationResult",
+        "Verification",
+    ),
 }
 """Modules of what public functions take and return; the functions themselves are in ``edgeprune.api``."""
 

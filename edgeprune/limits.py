@@ -103,11 +103,12 @@ class ChannelNumbers:
 
     least: float
     most: float
+    remark: str
 
     @property
     def accepted(self) -> str:
         """What is accepted, in words."""
-        ends = f"each from {self.least:g} to {self.most:g}"
+        ends = f"each from {self.least:g} to {self.most:g} ({self.remark})"
         return f"one number, or one per channel separated by commas (at most {MOST_CHANNELS}), {ends}"
 
     def hold(self, values: Sequence[object]) -> bool:
@@ -146,6 +147,15 @@ def read_number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
+def read_fraction(text: str) -> float | None:
+    """A number, or a quotient of two such as ``127/255``; ``None`` where it is neither."""
+    above, slash, below = text.partition("/")
+    dividend, divisor = read_number(above), read_number(below) if slash else 1.0
+    if dividend is None or not divisor:
+        return None
+    return dividend / divisor
+
+
 def is_finite(value: object) -> bool:
     """Whether a value is a number that a float holds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -167,10 +177,11 @@ _MOST_DIGITS = 40
 _SHOWN = 60
 
 MOST_CHANNELS = 4096
-MEANS = ChannelNumbers(least=-1e6, most=1e6)
-"""Of pixels from 0 to 1 they are between 0 and 1."""
-DEVIATIONS = ChannelNumbers(least=1e-6, most=1e6)
-"""Below that, single precision loses what is divided."""
+_OF_PIXELS = "of pixels scaled to 0..1, so divide what is for 0..255 by 255, as in 127/255"
+MEANS = ChannelNumbers(least=-8.0, most=8.0, remark=_OF_PIXELS)
+"""Of pixels from 0 to 1 they are between 0 and 1; 127 would make every image the same."""
+DEVIATIONS = ChannelNumbers(least=1e-6, most=8.0, remark=_OF_PIXELS)
+"""Below that, single precision loses what is divided; 1/255 makes pixels from 0 to 255 of those."""
 SEED = WholeNumbers(least=0, most=2**63 - 1)
 """What torch and NumPy both take."""
 THREADS = WholeNumbers(least=1, most=1024)

@@ -22,6 +22,7 @@ from edgeprune.artifacts.report import (
 )
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
+from edgeprune.intervals import Z_95, wilson_interval
 from edgeprune.onnx_io.session import in_a_sentence, open_session, run_session
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -32,7 +33,6 @@ _BYTES_AT_ONCE = 4 * 2**20
 
 FloatArray = NDArray[np.float32]
 Outputs = list[FloatArray]
-Z_95 = 1.959963984540054
 
 
 def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *, batch: int = 64) -> Outputs:
@@ -265,12 +265,3 @@ def accuracies(
         accuracy(stage, found, original=original, labels=truth, kind=kind) for stage, found in stages.items()
     )
     return kind, figures
-
-
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """95% score interval of a share (Wilson 1927)."""
-    share = hits / count
-    denominator = 1 + Z_95**2 / count
-    centre = (share + Z_95**2 / (2 * count)) / denominator
-    half = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2)) / denominator
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

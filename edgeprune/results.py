@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
 from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
 from edgeprune.artifacts.quantization import (
@@ -16,11 +17,33 @@ from edgeprune.artifacts.quantization import (
     Precision,
     QuantizationDetails,
 )
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation, LayerRow, TensorDeviation
+from edgeprune.artifacts.report import (
+    AccuracyFigure,
+    AccuracyKind,
+    Deviation,
+    LayerRow,
+    TensorDeviation,
+    Usability,
+)
+from edgeprune.reporting.document import Document
 from edgeprune.reporting.tables import TerminalTable
+from edgeprune.reporting.terminal import render_document
 from edgeprune.showing import first_few
 
 _NAMES_IN_CELL = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickedCandidate:
+    """What was picked of a search: what it is good for, and all candidates held against the new limits."""
+
+    usability: Usability
+    budget: BudgetSection
+    document: Document = field(repr=False)
+
+    def render(self) -> RenderableType:
+        """Headline, figures and candidates for the terminal."""
+        return render_document(self.document)
 
 
 @dataclass(frozen=True, kw_only=True)

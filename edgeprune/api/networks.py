@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeprune.artifacts.budget import Budget, BudgetSection
+from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Effort, Finetune, RankedPlayers
 from edgeprune.artifacts.quantization import Precision
@@ -32,7 +32,7 @@ from edgeprune.commands.search.default_search import DefaultSearch
 from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.importance.registry import DEFAULT as DEFAULT_CRITERION
 from edgeprune.reporting.ranking.facts import RankingReport
-from edgeprune.results import DryRun, PredictedCost
+from edgeprune.results import DryRun, PickedCandidate, PredictedCost
 from edgeprune.targets import HOST
 
 
@@ -163,8 +163,8 @@ def pick(
     output: str | Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
-) -> BudgetSection:
-    """The candidate of a finished search that holds another ``budget`` and loses least.
+) -> PickedCandidate:
+    """The candidate of a finished search that holds another ``budget`` and loses least, and its grade.
 
     Args:
         folder: what :func:`compress` wrote for a budget.

@@ -96,7 +96,8 @@ class Candidate:
 class BudgetSection:
     """The budget, every candidate in the order in which they were tried, and which was chosen.
 
-    ``by_default``: nobody asked for the limit, it is that of the default.
+    ``by_default``: nobody asked for the limit, it is that of the default. ``ended_early``: --max-time left no
+    time for candidates that would have been tried.
     """
 
     budget: Budget
@@ -106,3 +107,4 @@ class BudgetSection:
     binding: str | None
     drop_of: str
     by_default: bool = False
+    ended_early: bool = False

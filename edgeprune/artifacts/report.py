@@ -10,7 +10,7 @@ from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFi
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
 from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.3"
+REPORT_SCHEMA_VERSION = "1.4"
 
 
 class AccuracyKind(Enum):
@@ -240,7 +240,10 @@ class RecoverySection:
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentSection:
-    """Original and compressed ONNX on this host, and on the target where that is another device."""
+    """Original and compressed ONNX on this host, and on the target where that is another device.
+
+    ``is_original``: the delivered file is the original's byte for byte, so that there is no ratio.
+    """
 
     target: str
     original: ModelFigures
@@ -248,6 +251,7 @@ class DeploymentSection:
     host_cpu_ratio: LatencyRatio | None
     original_prediction: LatencyPrediction | None
     compressed_prediction: LatencyPrediction | None
+    is_original: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +288,8 @@ class Environment:
 class RunReport:
     """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one.
 
-    ``usability`` is ``None`` only in a report of schema 1.1, which had none.
+    ``usability`` is ``None`` only in a report of schema 1.1, which had none. ``sessions``: how often the run
+    was begun, once and with every ``--resume``; ``stage_times`` are of all of them.
     """
 
     schema_version: str
@@ -304,3 +309,4 @@ class RunReport:
     environment: Environment
     notes: tuple[str, ...]
     quantization: QuantizationSection | None = None
+    sessions: int = 1

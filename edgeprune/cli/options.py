@@ -122,7 +122,7 @@ Mean = Annotated[
     typer.Option(
         "--mean",
         metavar="NUMBERS",
-        help="Mean per channel to subtract, of pixels scaled to 0..1, such as 0.485,0.456,0.406.",
+        help="Mean per channel to subtract, of pixels scaled to 0..1, such as 0.485,0.456,0.406 or 127/255.",
         rich_help_panel=DATA_PANEL,
     ),
 ]

@@ -48,10 +48,15 @@ def pick(
         raise UsageError(
             "no limit was given; accepted are --max-latency, --max-size, --max-memory and --max-drop"
         )
+    from edgeprune.artifacts.report import Grade
     from edgeprune.commands.pick.picking import pick_candidate
-    from edgeprune.reporting.budget_words import render_section
+    from edgeprune.reporting.headline import advice_in_words
 
-    section = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
+    found = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
     if output is not None:
-        session.say(f"{section.chosen} written to {output}")
-    return show_json(section) if as_json else show(render_section(for_people(section)))
+        session.say(f"{found.budget.chosen} written to {output}")
+    if found.usability.grade is not Grade.USABLE:
+        session.say(f"warning: {found.usability.headline}; {advice_in_words(found.usability)}")
+    if as_json:
+        return show_json({"usability": found.usability, "budget": found.budget})
+    return show(for_people(found).render())

@@ -18,6 +18,8 @@ from edgeprune.storage.files import atomic_write_text
 from edgeprune.storage.ownership import remove_abandoned
 
 _NAME = "journal.json"
+SESSIONS_NAME = "sessions.json"
+"""How long the run took so far, which is nothing to go on from."""
 
 
 class Journals:
@@ -111,8 +113,9 @@ class Journals:
         return hashlib.sha256(f"{words}\n{text}".encode()).hexdigest()
 
     def remove_if_empty(self) -> None:
-        """Delete the folder where nothing but its own description is there, and folders made for it."""
-        if self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [_NAME]:
+        """Delete the folder where nothing is there to go on from, and folders made for it."""
+        found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if _NAME in found and found <= {_NAME, SESSIONS_NAME}:
             shutil.rmtree(self.folder, ignore_errors=True)
             for made in self._made:
                 with contextlib.suppress(OSError):  # not empty: others use it, too

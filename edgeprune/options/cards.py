@@ -196,12 +196,12 @@ def resolve_preprocessing(
 
 
 def parse_floats(text: str, *, option: str, numbers: limits.ChannelNumbers) -> tuple[float, ...]:
-    """Numbers from ``0.485,0.456,0.406`` as given to ``option``.
+    """Numbers from ``0.485,0.456,0.406`` or ``127/255`` as given to ``option``.
 
     Raises:
         UsageError: a part is no number, or none of ``numbers``.
     """
-    found = [limits.read_number(part) for part in text.split(",")]
+    found = [limits.read_fraction(part) for part in text.split(",")]
     values = tuple(math.nan if value is None else value for value in found)
     if not numbers.hold(values):
         raise UsageError(

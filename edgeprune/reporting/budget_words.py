@@ -37,7 +37,7 @@ def limits_in_words(budget: Budget) -> str:
 def candidate_columns(section: BudgetSection) -> tuple[str, ...]:
     """Titles of ``candidate_rows``; memory only where it was measured."""
     memory = ("memory",) if _has_memory(section) else ()
-    costs = ("MACs", "latency", "of original", "ONNX file", *memory)
+    costs = ("MACs", "latency", "latency share", "ONNX file", *memory)
     return ("model", *costs, "points lost", "on the front", "verdict")
 
 

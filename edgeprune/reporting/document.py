@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeprune.artifacts.budget import BudgetSection
-from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
+from edgeprune.artifacts.latency import (
+    LatencyMeasurement,
+    LatencyPrediction,
+    LatencyRatio,
+    ModelFigures,
+)
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
 from edgeprune.artifacts.report import AccuracyKind, LayerRow, QuantizationSection, RunReport, Verdict
 from edgeprune.reporting.budget_words import (
@@ -40,10 +45,16 @@ from edgeprune.reporting.headline import Headline, answers_in_words, build_headl
 from edgeprune.reporting.quantization_words import quantization_rows
 from edgeprune.reporting.ranking.origin import ranking_rows
 
+_LAYERS_ON_A_TERMINAL = 12
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A titled table. ``code_columns`` hold names, paths or hashes, shown verbatim."""
+    """A titled table. ``code_columns`` hold names, paths or hashes, shown verbatim.
+
+    ``brief`` are the rows that a terminal has room for, ``brief_remark`` what they are; ``None``: all.
+    ``narrow_columns`` are those that come first where the terminal is too narrow for all; empty: all.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -51,6 +62,9 @@ class Table:
     remark: str = ""
     code_columns: frozenset[int] = frozenset()
     numeric_columns: frozenset[int] = frozenset()
+    brief: tuple[int, ...] | None = None
+    brief_remark: str = ""
+    narrow_columns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +86,7 @@ def build_document(report: RunReport) -> Document:
     """Arrange a run report for a reader."""
     tables = (
         _comparison(report),
-        *([] if report.budget is None else [_candidates(report.budget)]),
+        *([] if report.budget is None else [candidates_table(report.budget)]),
         _accuracy(report),
         _parity(report),
         *([] if report.quantization is None else [_quantization(report.quantization)]),
@@ -110,6 +124,8 @@ def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
         lines.append((label, f"{before} -> {after} ({change})"))
     if deployment.host_cpu_ratio is not None:
         lines.append(("speed", format_ratio(deployment.host_cpu_ratio)))
+    elif deployment.is_original:
+        lines.append(("speed", "the same file as the original's, so nothing was compared"))
     if deployment.compressed_prediction is not None:
         lines.append((f"latency on {deployment.target}", _predicted_line(report)))
     lines.append(("conversion", _parity_line(report)))
@@ -156,7 +172,7 @@ def _comparison(report: RunReport) -> Table:
     rows = (
         *_static_rows(before, after),
         _memory_row(before, after),
-        *_latency_rows(before.latency, after.latency),
+        *_latency_rows(before.latency, after.latency, deployment.host_cpu_ratio),
         *_prediction_rows(deployment.original_prediction, deployment.compressed_prediction),
     )
     return Table(
@@ -168,7 +184,8 @@ def _comparison(report: RunReport) -> Table:
     )
 
 
-def _candidates(section: BudgetSection) -> Table:
+def candidates_table(section: BudgetSection) -> Table:
+    """All that a search has tried."""
     if section.by_default:
         return Table(
             title="Ways compared",
@@ -176,6 +193,7 @@ def _candidates(section: BudgetSection) -> Table:
             rows=way_rows(section),
             remark=ways_remark(section),
             numeric_columns=frozenset(range(2, len(way_columns()) - 1)),
+            narrow_columns=(0, 1, 3, 5, 7),
         )
     return Table(
         title="Candidates within the budget and beyond",
@@ -183,6 +201,7 @@ def _candidates(section: BudgetSection) -> Table:
         rows=candidate_rows(section),
         remark=candidates_remark(section),
         numeric_columns=frozenset(range(1, len(candidate_columns(section)) - 2)),
+        narrow_columns=(0, 1, 3, 4, len(candidate_columns(section)) - 3, len(candidate_columns(section)) - 1),
     )
 
 
@@ -204,8 +223,9 @@ def _memory_row(before: ModelFigures, after: ModelFigures) -> tuple[str, str, st
 
 
 def _latency_rows(
-    before: LatencyMeasurement | None, after: LatencyMeasurement | None
+    before: LatencyMeasurement | None, after: LatencyMeasurement | None, ratio: LatencyRatio | None
 ) -> list[tuple[str, str, str, str]]:
+    """Both models' times; the change is that of interleaved pairs alone where there are such."""
     labels = {
         "latency p50": "latency_p50_ms",
         "latency p90": "latency_p90_ms",
@@ -217,8 +237,11 @@ def _latency_rows(
             MISSING if figure is None else format_ms(getattr(figure, name), figure.provenance)
             for figure in (before, after)
         ]
-        comparable = before is not None and after is not None
-        change = format_change(getattr(before, name), getattr(after, name)) if comparable else ""
+        change = ""
+        if ratio is not None:
+            change = format_change(1.0, ratio.ratio) if name == "cpu_time_p50_ms" else ""
+        elif before is not None and after is not None and before != after:
+            change = format_change(getattr(before, name), getattr(after, name))
         rows.append((label, shown[0], shown[1], change))
     return rows
 
@@ -239,15 +262,16 @@ def _timing_remark(report: RunReport) -> str:
     latency = report.deployment.compressed.latency
     if latency is not None:
         parts.append(
-            f"Times with {latency.runtime} on {latency.machine}, {latency.threads} thread(s), "
+            f"Times with {latency.runtime} on {latency.machine}, {count_words(latency.threads, 'thread')}, "
             f"batch {latency.batch_size}, {latency.repetitions} repetitions after {latency.warmup} "
-            "to warm up."
+            "to warm up, one model after the other."
         )
     ratio = report.deployment.host_cpu_ratio
     if ratio is not None:
         parts.append(
-            f"Ratio of CPU times from {ratio.pairs} interleaved pairs, {ratio.threads} thread(s): "
-            f"{format_ratio(ratio)}."
+            f"The change of CPU time is from {ratio.pairs} interleaved pairs, "
+            f"{count_words(ratio.threads, 'thread')}, which a busy machine disturbs less than it does the "
+            f"columns: {format_ratio(ratio)}."
         )
     prediction = report.deployment.compressed_prediction
     if prediction is not None:
@@ -295,6 +319,7 @@ def _parity(report: RunReport) -> Table:
             "whether each conversion computes the same, not how accurate the network is."
         ),
         numeric_columns=frozenset({1, 2, 3, 4, 5}),
+        narrow_columns=(0, 1, 2, 5, 6),
     )
 
 
@@ -305,16 +330,22 @@ def _quantization(section: QuantizationSection) -> Table:
 
 
 def _layers(report: RunReport) -> Table:
+    layers = report.pruning.layers
+    saved = {index: row.macs_before - row.macs_after for index, row in enumerate(layers)}
+    most = sorted(saved, key=lambda index: (-saved[index], index))[:_LAYERS_ON_A_TERMINAL]
     return Table(
         title="Layers",
         columns=("layer", "op", "channels", "MACs", "change", "group", "held by"),
-        rows=tuple(_layer_row(row) for row in report.pruning.layers),
+        rows=tuple(_layer_row(row) for row in layers),
         remark=(
             f"{report.pruning.players_removed} of {report.ranking.players} channels removed; "
             f"widths in steps of {report.pruning.width_quantum}."
         ),
         code_columns=frozenset({0, 5}),
         numeric_columns=frozenset({2, 3, 4}),
+        brief=None if len(layers) <= _LAYERS_ON_A_TERMINAL else tuple(sorted(most)),
+        narrow_columns=(0, 2, 3, 4),
+        brief_remark=f"The {len(most)} of {len(layers)} layers that lost most MACs; report.md has all.",
     )
 
 
@@ -348,9 +379,19 @@ def _method(report: RunReport) -> Table:
         ),
         *([] if recovery.distillation is None else [_finetuning(recovery.distillation)]),
         *([] if recovery.recipe is None else [("fine-tuning", f"by {recovery.recipe}")]),
-        ("time", ", ".join(f"{t.stage} {significant(t.duration_s)} s" for t in report.stage_times)),
+        ("time", _time_words(report)),
     )
     return Table(title="How it was done", columns=("step", "what"), rows=rows)
+
+
+def _time_words(report: RunReport) -> str:
+    """The sum and its parts, a sum for each stage."""
+    parts: dict[str, float] = {}
+    for found in report.stage_times:
+        parts[found.stage] = parts.get(found.stage, 0.0) + found.duration_s
+    sessions = "" if report.sessions == 1 else f" in {report.sessions} sessions (--resume)"
+    each = ", ".join(f"{stage} {significant(seconds)} s" for stage, seconds in parts.items())
+    return f"{significant(sum(parts.values()))} s{sessions}: {each}"
 
 
 def _decision_words(decision: NetworkDecision | None) -> str:

@@ -14,7 +14,7 @@ from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.documents import read_json as read_json_file
 from edgeprune.storage.files import atomic_write_text
 
-_READABLE = (REPORT_SCHEMA_VERSION, "1.2", "1.1")
+_READABLE = (REPORT_SCHEMA_VERSION, "1.3", "1.2", "1.1")
 """What is read: 1.2 lacks what defaults stand for; 1.1 ``usability``, too, and its recovery had no images to
 decide."""
 

@@ -14,7 +14,11 @@ from edgeprune.storage.files import atomic_write_text
 
 def render_markdown(report: RunReport) -> str:
     """The report for ``report.md``: whether it is any good, the verdict, then warnings, then the tables."""
-    document = build_document(report)
+    return render_document(build_document(report))
+
+
+def render_document(document: Document) -> str:
+    """The same of a document."""
     blocks = [
         *_headline(document),
         _verdict(document),

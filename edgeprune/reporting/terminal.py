@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.text import Text
 
@@ -11,16 +13,23 @@ from edgeprune.reporting.document import Document, Table, build_document
 from edgeprune.reporting.headline import Tone
 from edgeprune.reporting.tables import TerminalTable
 
+_GAP = 2
+_LONGEST_UNBROKEN = 12
+_USUAL_NAME = 24
+_SPARE = 8
+"""Without some columns to spare for its longest cells, a table is cut off at the right."""
 _COLOURS = {Tone.GOOD: "green", Tone.DOUBTFUL: "yellow", Tone.BAD: "red"}
 
 
 def render_terminal(report: RunReport) -> RenderableType:
     """The report as a rich renderable; names in it are never read as markup."""
-    document = build_document(report)
+    return render_document(build_document(report))
+
+
+def render_document(document: Document) -> RenderableType:
+    """The same of a document."""
     parts: list[RenderableType] = [*_headline(document), _verdict(document), *_alerts(document)]
-    for table in document.tables:
-        parts.extend(_table(table))
-    return Group(*parts)
+    return Group(*parts, *map(_Grid, document.tables))
 
 
 def _headline(document: Document) -> list[RenderableType]:
@@ -51,23 +60,56 @@ def _alerts(document: Document) -> list[RenderableType]:
     return [Panel(lines, title=Text("Warnings and notes"), border_style="yellow", title_align="left")]
 
 
-def _table(table: Table) -> list[RenderableType]:
-    grid = TerminalTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        show_header=any(table.columns),
-        header_style="bold",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    for index, column in enumerate(table.columns):
-        grid.add_column(
-            Text(column), justify="right" if index in table.numeric_columns else "left", overflow="fold"
+@dataclass(frozen=True)
+class _Grid:
+    """A table on a terminal: its brief rows, and where that is narrow its narrow columns."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self.table
+        rows = table.rows if table.brief is None else tuple(table.rows[index] for index in table.brief)
+        columns = tuple(range(len(table.columns)))
+        widths = [_width(table, rows, index) for index in columns]
+        too_narrow = sum(widths) + _GAP * len(columns) + _SPARE > options.max_width
+        if too_narrow and table.narrow_columns:
+            columns = table.narrow_columns
+        yield Text()
+        yield self._drawn(rows, columns, widths)
+        remarks = [table.brief_remark] if table.brief is not None else []
+        remarks += ["A wider terminal and report.md have more columns."] if too_narrow else []
+        yield from (Text(remark, style="dim") for remark in (*remarks, table.remark) if remark)
+
+    def _drawn(
+        self, rows: tuple[tuple[str, ...], ...], columns: tuple[int, ...], widths: list[int]
+    ) -> RenderableType:
+        table = self.table
+        grid = TerminalTable(
+            title=Text(table.title, style="bold"),
+            title_justify="left",
+            show_header=any(table.columns),
+            header_style="bold",
+            box=None,
+            padding=(0, _GAP, 0, 0),
         )
-    for row in table.rows:
-        grid.add_row(*(_styled(cell) for cell in row))
-    remark: list[RenderableType] = [Text(table.remark, style="dim")] if table.remark else []
-    return [Text(), grid, *remark]
+        for index in columns:
+            right = index in table.numeric_columns
+            grid.add_column(
+                Text(table.columns[index]),
+                justify="right" if right else "left",
+                overflow="fold",
+                min_width=min(widths[index], _LONGEST_UNBROKEN),
+            )
+        for row in rows:
+            grid.add_row(*(_styled(row[index]) for index in columns))
+        return grid
+
+
+def _width(table: Table, rows: tuple[tuple[str, ...], ...], index: int) -> int:
+    """Least width of a column in which no word is broken; names count up to a length that is usual."""
+    most = _USUAL_NAME if index in table.code_columns else _LONGEST_UNBROKEN
+    words = (word for cell in (table.columns[index], *(row[index] for row in rows)) for word in cell.split())
+    return max((min(len(word), most) for word in words), default=1)
 
 
 def _styled(cell: str) -> Text:

@@ -39,7 +39,7 @@ def test_who_asked_for_the_ratio_is_stated(digits: Any) -> None:
     _, done = digits
     pruning = json.loads(done.stdout)["pruning"]
     assert (pruning["ratio_asked"], pruning["ratio_asked_by"]) == (0.25, "--ratio")
-    assert "nobody asked" not in done.stderr
+    assert "no limit was given" not in done.stderr
 
 
 @pytest.fixture(scope="module")

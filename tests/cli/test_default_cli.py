@@ -94,11 +94,11 @@ def test_digits_for_a_board(edgeprune: Any, tmp_path: Path) -> None:
     assert 0 < paired["confidence"] < 0.95, "40 images cannot show a point"
 
     words = " ".join(done.stdout.replace("│", " ").split())
-    assert "nobody asked for a limit, so: the fastest within 1 point of top-1 accuracy" in words
+    assert "the fastest within 1 point of top-1 accuracy, since no limit was given" in words
     assert f"at most 1 point is {paired['confidence']:.0%} sure; about " in words
     assert "held-out images would decide" in words
     assert "warning: 8 bits were not tried: their latency on rpi4 is not known here" in done.stderr
-    assert "warning: nobody asked for a limit, so this is the fastest network found for rpi4" in done.stderr
+    assert "warning: no limit was given, so this is the fastest network found for rpi4" in done.stderr
     text = (tmp_path / "out" / "report.md").read_text()
     assert "## Ways compared" in text
     assert "What paid: " in text
@@ -223,7 +223,7 @@ def test_a_dry_run_shows_where_it_would_begin(noise: Path, edgeprune: Any) -> No
     done = edgeprune(*command, cwd=noise)
     assert done.returncode == 0, done.stderr
     assert "85.0% tried first" in done.stdout
-    assert "nobody asked for a limit, so compress would look for the fastest network" in done.stderr
+    assert "no limit was given, so compress would look for the fastest network" in done.stderr
     plan = json.loads(edgeprune(*command, "--json", cwd=noise).stdout)
     assert plan["by_default"] is True
     (latency,) = plan["predicted"]

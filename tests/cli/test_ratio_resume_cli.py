@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import re
 import signal
@@ -101,6 +102,16 @@ def test_ctrl_c_while_the_result_is_written_keeps_ranking_and_recovered_network(
     assert not journal.exists()
     assert same_bytes(tmp_path / "out", straight(*SMALL, "--ratio", "0.25"))
     assert snapshot(project) == before
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["sessions"] == 2
+    assert {"rank", "recover", "profile"} <= {time["stage"] for time in report["stage_times"]}
+
+
+def test_resume_without_a_journal_begins_anew_and_says_so(tmp_path: Path, edgeprune: Any) -> None:
+    done = edgeprune(*SMALL, "--ratio", "0.25", "--resume", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert f"there is no journal {str(tmp_path / 'out.journal')!r} of a run that was stopped" in done.stderr
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["sessions"] == 1
 
 
 def test_half_an_estimate_is_kept_when_the_run_is_killed(

@@ -146,7 +146,10 @@ def _content(path: Path) -> Any:
 
 
 _OF_A_RUN = frozenset(
-    {"created_utc", "command", "stage_times", "duration_s", "latency", "host_cpu_ratio", "peak_memory_bytes"}
+    {
+        *("created_utc", "command", "stage_times", "sessions", "duration_s"),
+        *("latency", "host_cpu_ratio", "peak_memory_bytes"),
+    }
 )
 """Of the report: when and how it was run, how long it took, and what was measured on this machine."""
 _OF_A_FILE = frozenset({"sha256", "size_bytes"})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.errors import CalibrationError, UsageError
-from edgeprune.limits import MEANS
+from edgeprune.limits import DEVIATIONS, MEANS, ChannelNumbers
 from edgeprune.options.cards import (
     find_card,
     list_cards,
@@ -154,9 +156,24 @@ def test_merging_replaces_only_what_is_given() -> None:
 def test_numbers_of_an_option() -> None:
     assert parse_floats("0.5", option="--mean", numbers=MEANS) == (0.5,)
     assert parse_floats("0.485, 0.456,-1e-1", option="--mean", numbers=MEANS) == (0.485, 0.456, -0.1)
-    for text in ("", "a", "1,,2", "nan", "1,inf", "1;2"):
+    assert parse_floats("127/255,0.5", option="--mean", numbers=MEANS) == (127 / 255, 0.5)
+    for text in ("", "a", "1,,2", "nan", "1,inf", "1;2", "1/0", "/255", "1/", "1/2/3", "1/nan", "0x7f/255"):
         with pytest.raises(UsageError, match=r"--mean .* separated by commas"):
             parse_floats(text, option="--mean", numbers=MEANS)
+
+
+@given(
+    st.sampled_from([("--mean", MEANS), ("--std", DEVIATIONS)]),
+    st.lists(st.floats(9.0, 255.0), min_size=1, max_size=3),
+)
+def test_figures_of_pixels_up_to_255_are_refused_and_their_fractions_are_not(
+    option: tuple[str, ChannelNumbers], values: list[float]
+) -> None:
+    name, numbers = option
+    with pytest.raises(UsageError, match=r"of pixels scaled to 0\.\.1, so divide .* as in 127/255"):
+        parse_floats(",".join(map(repr, values)), option=name, numbers=numbers)
+    fractions = ",".join(f"{value!r}/255" for value in values)
+    assert parse_floats(fractions, option=name, numbers=numbers) == tuple(v / 255 for v in values)
 
 
 def test_channel_order_of_an_option() -> None:

@@ -14,7 +14,9 @@ import torch
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod, RecoveryReport
+from edgeprune.artifacts.report import StageTime
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
+from edgeprune.commands.run.sessions import Sessions
 from edgeprune.commands.run.state import CompressOptions, Run
 from edgeprune.errors import UsageError
 from edgeprune.importance.journals import Journals
@@ -194,3 +196,43 @@ def test_a_journal_that_nothing_came_into_goes_with_the_folders_made_for_it(
     kept_ranking(run(), journals, 0.5, PLAYERS, lambda: RANKING)
     journals.remove_if_empty()
     assert (journals.folder / "ranking-0.5.json").exists()
+
+
+def test_sessions_add_up_and_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / "out.journal"
+    first = Sessions(folder)
+    first.keep((StageTime(stage="load", duration_s=1.0),))
+    assert not folder.exists(), "before there is a journal nothing is written"
+    journals = Journals(folder, {"model": "1"})
+    journals.place("ranking.json", "the ranking")
+    first.keep((StageTime(stage="load", duration_s=1.0), StageTime(stage="rank", duration_s=5.0)))
+    second = Sessions(folder)
+    assert (first.number, second.number) == (1, 2)
+    times = (StageTime(stage="load", duration_s=2.0),)
+    expected = (StageTime(stage="load", duration_s=3.0), StageTime(stage="rank", duration_s=5.0))
+    assert second.with_earlier(times) == expected
+    second.keep(times)
+    assert Sessions(folder).with_earlier(()) == expected
+    journals.remove_if_empty()
+    assert not folder.exists()
+
+
+def test_changed_times_of_sessions_are_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "out.journal"
+    folder.mkdir()
+    Sessions(folder).keep((StageTime(stage="load", duration_s=1.0),))
+    path = folder / "sessions.json"
+    path.write_text(path.read_text().replace("1.0", "9.0"))
+    with pytest.raises(UsageError, match="sessions.json' is damaged"):
+        Sessions(folder)
+
+
+def test_a_stage_that_is_interrupted_counts(tmp_path: Path) -> None:
+    run = Run(options=CompressOptions(model="x", calibration=None))
+    folder = tmp_path / "out.journal"
+    folder.mkdir()
+    run.sessions = Sessions(folder)
+    with pytest.raises(KeyboardInterrupt), run.stage("rank"):
+        raise KeyboardInterrupt
+    assert [t.stage for t in run.times_of_all_sessions] == ["rank"]
+    assert [t.stage for t in Sessions(folder).earlier] == ["rank"]

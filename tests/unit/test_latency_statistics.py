@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edgeprune.errors import UsageError
-from edgeprune.profiling.timing import bootstrap_median
+from edgeprune.profiling.timing import bootstrap_median, student_quantile
 
 
 def ratios(seed: int, size: int = 200, middle: float = 0.8) -> np.ndarray:
@@ -62,9 +63,11 @@ def test_equal_samples_give_a_point() -> None:
     assert bootstrap_median(np.full(100, 0.7)) == (0.7, 0.7, 0.7)
 
 
-@pytest.mark.parametrize("samples", [np.array([]), np.array([1.0, np.nan]), np.array([np.inf])])
+@pytest.mark.parametrize(
+    "samples", [np.array([]), np.array([1.0, np.nan]), np.array([np.inf]), np.array([0.0, 1.0])]
+)
 def test_bad_samples_are_refused(samples: np.ndarray) -> None:
-    with pytest.raises(UsageError, match="only finite ones"):
+    with pytest.raises(UsageError, match="only positive, finite ones"):
         bootstrap_median(samples)
 
 
@@ -72,3 +75,21 @@ def test_bad_samples_are_refused(samples: np.ndarray) -> None:
 def test_bad_confidence_is_refused(confidence: float) -> None:
     with pytest.raises(UsageError, match="give a share between 0 and 1"):
         bootstrap_median(np.ones(3), confidence=confidence)
+
+
+def test_few_rounds_that_scatter_still_cover_the_truth() -> None:
+    """Sessions that differ by 3% each, as small networks on several threads do."""
+    hits = 0
+    for seed in range(200):
+        sessions = np.random.default_rng(1000 + seed).normal(scale=0.03, size=(5, 1))
+        within = np.random.default_rng(seed).normal(scale=0.02, size=(5, 20))
+        _, low, high = bootstrap_median(0.8 * np.exp(sessions + within), seed=seed)
+        hits += low <= 0.8 <= high
+    assert 186 <= hits <= 199
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 4, 30])
+@pytest.mark.parametrize("probability", [0.75, 0.95, 0.975, 0.995])
+def test_quantiles_of_students_t_are_scipys(freedom: int, probability: float) -> None:
+    expected = stats.t.ppf(probability, freedom)
+    assert student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-6)

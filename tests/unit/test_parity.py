@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune import parity
 from edgeprune.artifacts.report import AccuracyKind, Verdict
 from edgeprune.errors import ParityError, ProfileError
+from edgeprune.intervals import wilson_interval
 from edgeprune.parity import (
     accuracy,
     accuracy_kind,
@@ -24,7 +25,6 @@ from edgeprune.parity import (
     require,
     run_onnx,
     run_torch,
-    wilson_interval,
 )
 from edgeprune.pruning.surgery import prune
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from synthetic_report import candidate, synthetic_budget, synthetic_report
 
 from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
-from edgeprune.artifacts.report import RunReport
+from edgeprune.artifacts.report import AnswerCounts, Grade, RunReport
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.search.candidate_records import StoredCandidate
+from edgeprune.commands.search.paired_drop import paired_drop, points_of
 from edgeprune.errors import BudgetError, UsageError
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.json_report import write_json
@@ -51,7 +54,8 @@ def searched(folder: Path, *, candidates: tuple[Candidate, ...] = CANDIDATES) ->
 
 def picked(folder: Path, output: Path | None = None, **limits: float) -> str:
     budget = Budget(**limits)  # type: ignore[arg-type]
-    return pick_candidate(folder, budget, output=output, overwrite=False, command="edgeprune pick").chosen
+    found = pick_candidate(folder, budget, output=output, overwrite=False, command="edgeprune pick")
+    return found.budget.chosen
 
 
 @pytest.mark.parametrize(
@@ -75,8 +79,46 @@ def test_its_files_are_copied_whole_with_a_manifest(tmp_path: Path) -> None:
     assert (tmp_path / "picked" / "model.onnx").read_text() == "candidate 2"
     manifest = read_manifest(tmp_path / "picked")
     assert manifest is not None
-    assert {file.path for file in manifest.outputs} == {"model.onnx", "candidate.json"}
+    assert {file.path for file in manifest.outputs} == {"model.onnx", "candidate.json", "report.md"}
     assert manifest.command == "edgeprune pick"
+
+
+def counted(found: Candidate, *, lost: int) -> Candidate:
+    """With so many of the 355 answers lost that the original has in the synthetic report."""
+    counts = AnswerCounts(images=360, kept_from=355, lost=lost, gained=0)
+    return dataclasses.replace(found, drop_points=points_of(counts), paired=paired_drop(counts, None))
+
+
+@pytest.mark.parametrize(
+    ("lost", "grade", "words"),
+    [
+        (4, Grade.USABLE, "loses 1.1 of 100 answers: usable"),
+        (30, Grade.DEGRADED, "loses 8.5 of 100 answers: degraded"),
+        (300, Grade.NOT_USABLE, "loses 85 of 100 answers: not usable"),
+    ],
+)
+def test_a_bad_candidate_says_so_first_and_in_its_report(
+    tmp_path: Path, lost: int, grade: Grade, words: str
+) -> None:
+    folder = searched(tmp_path / "out", candidates=(counted(CANDIDATES[3], lost=lost),))
+    found = pick_candidate(
+        folder, Budget(max_size_bytes=40_000), output=tmp_path / "picked", overwrite=False, command="c"
+    )
+    assert found.usability.grade is grade
+    assert found.usability.headline.startswith(words)
+    assert bool(found.usability.what_to_do) == (grade is not Grade.USABLE)
+    report = (tmp_path / "picked" / "report.md").read_text()
+    assert report.startswith(f"# {words[0].upper()}{words[1:]}")
+    assert "candidate 4" in report
+    on_terminal = Console(width=100, record=True, file=io.StringIO())
+    on_terminal.print(found.render())
+    assert on_terminal.export_text().startswith(words)
+
+
+def test_what_nobody_counted_is_not_called_good(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "out")
+    found = pick_candidate(folder, Budget(max_size_bytes=40_000), output=None, overwrite=False, command="c")
+    assert found.usability.grade is Grade.INCONCLUSIVE
 
 
 def test_where_none_holds_the_nearest_is_named(tmp_path: Path) -> None:

@@ -23,9 +23,17 @@ from synthetic_report import (
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyRatio, Provenance
-from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, AccuracyKind, Grade, RunReport, Verdict
+from edgeprune.artifacts.report import (
+    REPORT_SCHEMA_VERSION,
+    AccuracyKind,
+    Grade,
+    RunReport,
+    StageTime,
+    Verdict,
+)
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.reporting import read_json, render_markdown, render_terminal, report_to_json, write_json
+from edgeprune.reporting.default_words import default_line, way_rows
 from edgeprune.reporting.document import build_document
 from edgeprune.reporting.formatting import (
     format_bytes,
@@ -34,6 +42,7 @@ from edgeprune.reporting.formatting import (
     ratio_meaning,
     significant,
 )
+from edgeprune.reporting.headline import Tone
 from edgeprune.reporting.markdown import escape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,10 +213,13 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ("not json", "is not JSON"),
         ("[]", "has no schema_version"),
         ('{"model": 1}', "has no schema_version"),
-        ('{"schema_version": "99.0"}', "schema version '99.0', this edgeprune reads '1.3', '1.2' and '1.1'"),
         (
-            '{"schema_version": "1.3"}',
-            "does not fit schema 1.3: RunReport: unknown fields [], missing fields",
+            '{"schema_version": "99.0"}',
+            "schema version '99.0', this edgeprune reads '1.4', '1.3', '1.2' and '1.1'",
+        ),
+        (
+            '{"schema_version": "1.4"}',
+            "does not fit schema 1.4: RunReport: unknown fields [], missing fields",
         ),
     ],
 )
@@ -310,6 +322,101 @@ def test_names_are_never_read_as_markup() -> None:
     rows = [line for line in render_markdown(report).splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
     assert widths == {3, 4, 5, 8}
+
+
+def on_terminal(report: RunReport, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(render_terminal(report))
+    return console.export_text()
+
+
+def with_layers(count: int) -> RunReport:
+    """The last of ``count`` layers lose most."""
+    report = synthetic_report()
+    row = report.pruning.layers[0]
+    rows = tuple(
+        dataclasses.replace(row, layer=f"features.{i}.block.convolution", macs_after=row.macs_before - i)
+        for i in range(count)
+    )
+    return dataclasses.replace(report, pruning=dataclasses.replace(report.pruning, layers=rows))
+
+
+def test_a_terminal_has_the_layers_that_lost_most_and_the_file_has_all() -> None:
+    report = with_layers(49)
+    text = on_terminal(report, 100)
+    shown = [i for i in range(49) if f"features.{i}.block" in text]
+    assert shown == list(range(37, 49))
+    assert "The 12 of 49 layers that lost most MACs; report.md has all." in text
+    assert all(f"features.{i}.block" in render_markdown(report) for i in range(49))
+    assert "that lost most" not in on_terminal(with_layers(12), 100)
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120])
+@pytest.mark.parametrize("search", [None, synthetic_default(), synthetic_budget()])
+def test_no_word_is_broken_or_cut_off_on_a_narrow_terminal(width: int, search: BudgetSection | None) -> None:
+    report = dataclasses.replace(with_layers(20), budget=search)
+    text = on_terminal(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    words = set(re.findall(r"[a-z]{4,}", text))
+    known = set(re.findall(r"[a-z]{4,}", on_terminal(report, 400)))
+    assert words <= known
+
+
+@pytest.mark.parametrize(("target", "low", "said"), [("host", 1.01, True), ("host", 0.99, False)])
+def test_what_is_slower_is_not_called_usable_alone(target: str, low: float, said: bool) -> None:
+    report = synthetic_report()
+    ratio = LatencyRatio(ratio=1.05, low=low, high=1.1, confidence=0.95, pairs=100, threads=1)
+    here = dataclasses.replace(
+        report.deployment,
+        target=target, host_cpu_ratio=ratio, original_prediction=None, compressed_prediction=None,
+    )  # fmt: skip
+    headline = build_document(dataclasses.replace(report, deployment=here)).headline
+    assert headline is not None
+    assert ("SLOWER than the original on this host (1.05x its CPU time)" in headline.text) is said
+    assert (headline.tone is Tone.DOUBTFUL) is said
+    assert ("ship the original" in headline.what_to_do) is said
+
+
+def test_a_board_where_it_is_predicted_to_be_slower_is_named() -> None:
+    report = synthetic_report()
+    deployment = report.deployment
+    assert deployment.compressed_prediction is not None
+    slower = dataclasses.replace(deployment.compressed_prediction, latency_ms=9.0)
+    deployment = dataclasses.replace(deployment, compressed_prediction=slower)
+    headline = build_document(dataclasses.replace(report, deployment=deployment)).headline
+    assert headline is not None
+    assert "predicted to be SLOWER than the original on rpi4" in headline.text
+
+
+def test_one_file_is_never_called_faster_than_itself() -> None:
+    report = synthetic_report()
+    same = dataclasses.replace(
+        report.deployment, compressed=report.deployment.original, host_cpu_ratio=None, is_original=True
+    )
+    document = build_document(dataclasses.replace(report, deployment=same))
+    assert dict(document.verdict)["speed"] == "the same file as the original's, so nothing was compared"
+    (table,) = (t for t in document.tables if t.title == "Original and compressed")
+    assert {row[3] for row in table.rows if row[0].startswith(("latency p", "CPU"))} == {""}
+
+
+def test_the_original_built_as_a_candidate_is_not_told_twice() -> None:
+    section = synthetic_default()
+    itself = dataclasses.replace(section.original, name="candidate 5")
+    section = dataclasses.replace(section, candidates=(*section.candidates, itself), chosen="candidate 5")
+    rows = way_rows(section)
+    assert [row[0] for row in rows] == ["original", *(f"candidate {i}" for i in range(1, 5))]
+    assert rows[0][-1] == "delivered"
+    assert "4 candidates" in default_line(section)
+
+
+def test_time_is_a_sum_of_all_sessions_and_stages() -> None:
+    report = synthetic_report()
+    times = tuple(
+        StageTime(stage=s, duration_s=d) for s, d in (("load", 1.0), ("prune", 2.0), ("prune", 3.0))
+    )
+    document = build_document(dataclasses.replace(report, stage_times=times, sessions=3))
+    (table,) = (t for t in document.tables if t.title == "How it was done")
+    assert dict(table.rows)["time"] == "6.00 s in 3 sessions (--resume): load 1.00 s, prune 5.00 s"
 
 
 def test_escape_leaves_words_alone() -> None:

@@ -85,8 +85,8 @@ def test_passes_follow_the_measured_speed() -> None:
         SETTINGS, samples=0, cost_samples=0, exact_image_evaluations=0
     )
     assert run.notes == [
-        f"--max-time: {made} of 300 passes for a ranking, at 0.2 s each in 39 s; another run may make more "
-        "or fewer"
+        f"--max-time: a ranking makes {made} of 300 passes over a batch, which take {0.2 * made:.1f} s of "
+        "the 39.0 s that it may; another run may make more or fewer"
     ]
 
 
@@ -102,7 +102,7 @@ def test_rounds_share_the_time_and_may_be_of_costs_alone() -> None:
 def test_there_is_a_floor_and_it_is_said_where_it_takes_longer() -> None:
     found, run, game = settings_within(3.0, 1.0)
     assert (found.samples, cost_passes(found)) == (game.num_images, time_limits.FEWEST_COST_PASSES)
-    assert "the least that tells anything, which takes longer" in run.notes[0]
+    assert "the fewest that tell anything; they take 42.0 s, and no time was left for it" in run.notes[0]
 
 
 def test_a_run_that_goes_on_has_the_samples_that_it_began_with(tmp_path: Path) -> None:

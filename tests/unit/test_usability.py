@@ -23,7 +23,8 @@ from edgeprune.commands.run.usability import (
     judge_usability,
     loss_of_answers,
 )
-from edgeprune.parity import accuracies, answer_counts, wilson_interval
+from edgeprune.intervals import wilson_interval
+from edgeprune.parity import accuracies, answer_counts
 
 ORDER = [Grade.USABLE, Grade.INCONCLUSIVE, Grade.DEGRADED, Grade.NOT_USABLE]
 PLAIN = Circumstances(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import shutil
 from dataclasses import replace
@@ -222,18 +223,20 @@ def _profile(
     threads = run.threads
     batch = run.options.batch_size or 1
     with run.stage("profile"):
-        before = figures(original, threads=threads, batch_size=batch, seed=run.options.seed)
-        after = figures(compressed, threads=threads, batch_size=batch, seed=run.options.seed)
-        ratio = compare_latency(
-            original,
-            compressed,
-            threads=threads,
-            batch_size=batch,
-            pairs=LATENCY_PAIRS,
-            seed=run.options.seed,
-        )
+        before = after = figures(original, threads=threads, batch_size=batch, seed=run.options.seed)
+        ratio, same = None, filecmp.cmp(original, compressed, shallow=False)
+        if not same:
+            after = figures(compressed, threads=threads, batch_size=batch, seed=run.options.seed)
+            ratio = compare_latency(
+                original,
+                compressed,
+                threads=threads,
+                batch_size=batch,
+                pairs=LATENCY_PAIRS,
+                seed=run.options.seed,
+            )
         remote = not target.is_host
-        if quantized is not None:
+        if quantized is not None and ratio is not None:
             # Stored in fewer bits, they are still the numbers and products of the 32-bit file.
             exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
             after = replace(after, parameters=exact.parameters, macs=exact.macs)
@@ -245,6 +248,7 @@ def _profile(
             host_cpu_ratio=ratio,
             original_prediction=predict(original, target) if remote else None,
             compressed_prediction=_predicted(folder, target, quantized) if remote else None,
+            is_original=same,
         )
 
 

@@ -8,37 +8,45 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
+from edgeprune.artifacts.report import Grade, RunReport, Usability
+from edgeprune.commands.run.usability import Circumstances, judge_answers
 from edgeprune.commands.search.budget_aims import binding_limit, budget_used, exceeded_limits, in_words
 from edgeprune.commands.search.candidate_records import CANDIDATES_FOLDER, RECORD_NAME, read_record
 from edgeprune.errors import BudgetError, UsageError
 from edgeprune.reporting.json_report import read_json
+from edgeprune.reporting.markdown import render_document as render_markdown
+from edgeprune.reporting.picked import build_picked_document
+from edgeprune.results import PickedCandidate
 from edgeprune.storage import outputs
-from edgeprune.storage.files import sha256_file
+from edgeprune.storage.files import atomic_write_text, sha256_file
 
 
 def pick_candidate(
     folder: Path, budget: Budget, *, output: Path | None, overwrite: bool, command: str
-) -> BudgetSection:
-    """The candidate of a finished search that holds ``budget`` and loses least; copied to ``output``.
+) -> PickedCandidate:
+    """The candidate of a finished search that holds ``budget`` and loses least, with what it is good for.
+
+    Its files are copied to ``output``, with a ``report.md``.
 
     Raises:
         UsageError: ``folder`` is no output of a search, or is damaged.
         BudgetError: no candidate holds the budget; names the nearest.
         OutputError: ``output`` cannot be written.
     """
-    report = folder / "report.json"
-    if not report.is_file():
+    report_path = folder / "report.json"
+    if not report_path.is_file():
         raise UsageError(
             f"{str(folder)!r} holds no report.json; give the folder that compress wrote with --max-latency, "
             "--max-size, --max-memory or --max-drop"
         )
-    section = read_json(report).budget
+    report = read_json(report_path)
+    section = report.budget
     if section is None:
         raise UsageError(
             f"{str(folder)!r} was compressed without a budget, so there is nothing to pick from: run "
             "compress with --max-latency, --max-size, --max-memory or --max-drop"
         )
-    _check_figures(section, report)
+    _check_figures(section, report_path)
     if output is not None:
         outputs.check_destination(output, overwrite=overwrite, reads={"searched folder": folder})
     original = section.original
@@ -47,14 +55,47 @@ def pick_candidate(
     if not holding:
         raise BudgetError(_nearest(judged, original, budget))
     chosen = max(holding, key=lambda c: (-(c.drop_points or 0.0), -c.latency_share))
-    if output is not None:
-        _copy(folder, _place(folder, chosen), output, overwrite=overwrite, command=command)
-    return replace(
+    section = replace(
         section,
         budget=budget,
         candidates=judged,
         chosen=chosen.name,
         binding=binding_limit(chosen, original, budget),
+        by_default=False,
+    )
+    found = _picked(report, section, chosen)
+    if output is not None:
+        words = render_markdown(found.document)
+        _copy(folder, _place(folder, chosen), output, words, overwrite=overwrite, command=command)
+    return found
+
+
+def _picked(report: RunReport, section: BudgetSection, chosen: Candidate) -> PickedCandidate:
+    """Grade the candidate by its answers on the same held-out images as the delivered network's."""
+    delivered, paired = report.usability, chosen.paired
+    answers = None if delivered is None else delivered.answers
+    if paired is None or answers is None or answers.images != paired.images:
+        usability = Usability(
+            grade=Grade.INCONCLUSIVE,
+            headline="cannot be judged: the answers that it loses were not counted",
+            what_to_do=("compare it with the original on images of your own (edgeprune verify)",),
+            loss=None, low=None, high=None, images=0, answers=None,
+        )  # fmt: skip
+    else:
+        counts = replace(answers, lost=paired.lost, gained=paired.gained)
+        circumstances = Circumstances(
+            macs_removed_share=1.0 - chosen.macs_share,
+            in_budget=True,
+            finetuned=report.recovery.distillation is not None,
+            recipe=report.recovery.recipe,
+            fitting_images=report.calibration.fitting_images,
+            precision=chosen.precision,
+        )
+        usability = judge_answers(report.accuracy_kind, counts, circumstances)
+    return PickedCandidate(
+        usability=usability,
+        budget=section,
+        document=build_picked_document(report, section, usability),
     )
 
 
@@ -100,7 +141,7 @@ def _place(folder: Path, chosen: Candidate) -> Path:
     )
 
 
-def _copy(folder: Path, place: Path, output: Path, *, overwrite: bool, command: str) -> None:
+def _copy(folder: Path, place: Path, output: Path, words: str, *, overwrite: bool, command: str) -> None:
     manifest = outputs.read_manifest(folder)
     for path in place.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -110,6 +151,7 @@ def _copy(folder: Path, place: Path, output: Path, *, overwrite: bool, command: 
             )
     with outputs.staged_output(output, overwrite=overwrite) as staging:
         shutil.copytree(place, staging, dirs_exist_ok=True)
+        atomic_write_text(staging / "report.md", words)
         outputs.write_manifest(
             staging,
             inputs={str(folder / "report.json"): sha256_file(folder / "report.json")},

@@ -17,6 +17,7 @@ from edgeprune.errors import UsageError
 from edgeprune.games.block_game import BlockGame, ResidualBlock, block_module, find_blocks
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.journals import Journals
+from edgeprune.intervals import wilson_interval
 from edgeprune.reporting.ranking.facts import BlockRanking, BlockScore
 from edgeprune.shapley.estimate import Estimate
 from edgeprune.shapley.estimators.hybrid import hybrid
@@ -157,7 +158,7 @@ class _Judge:
         """The block of this number: its value, and the network without it."""
         outputs, values = self._game.outcome(np.arange(len(self._blocks)) != index)
         hits = self._hits(outputs)
-        low, high = (None, None) if hits is None else parity.wilson_interval(int(hits.sum()), len(hits))
+        low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
         spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
         return BlockScore(
             name=self._blocks[index].name,

@@ -151,7 +151,7 @@ def _blocks_report(
         removal=nothing,
         versions=_versions(),
         notes=tuple(dict.fromkeys(run.notes)),
-        durations_s={time.stage: time.duration_s for time in run.times},
+        durations_s={time.stage: time.duration_s for time in run.times_of_all_sessions},
         blocks=blocks,
     )
 
@@ -202,7 +202,7 @@ def _channels_report(
         removal=removal,
         versions=_versions(),
         notes=tuple(dict.fromkeys(run.notes)),
-        durations_s={time.stage: time.duration_s for time in run.times},
+        durations_s={time.stage: time.duration_s for time in run.times_of_all_sessions},
     )
 
 

@@ -12,6 +12,7 @@ from edgeprune import parity
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.games.masked_game import MaskedGame
+from edgeprune.intervals import wilson_interval
 from edgeprune.reporting.ranking.facts import (
     RemovalCurve,
     RemovalPoint,
@@ -149,7 +150,7 @@ class RemovalJudge:
         hits: NDArray[np.bool_] | None,
         losses: FloatArray,
     ) -> RemovalPoint:
-        low, high = (None, None) if hits is None else parity.wilson_interval(int(hits.sum()), len(hits))
+        low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
         macs = self._coupling.total_macs()
         return RemovalPoint(
             removed=count,

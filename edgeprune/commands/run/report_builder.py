@@ -96,9 +96,10 @@ def assemble_report(
         parity=chain,
         deployment=deployment,
         budget=planned.search,
-        stage_times=tuple(run.times),
+        stage_times=run.times_of_all_sessions,
         environment=_environment(run),
         notes=tuple(dict.fromkeys(run.notes)),
+        sessions=1 if run.sessions is None else run.sessions.number,
     )
 
 

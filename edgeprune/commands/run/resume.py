@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
+from edgeprune.commands.run.sessions import Sessions
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import BudgetError, OutputError, UsageError
 from edgeprune.importance.journals import Journals, read_about
@@ -39,10 +40,16 @@ def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | N
             )
         return
     folder = journal_folder(output)
-    if read_about(folder) is not None and not resume:
+    begun = read_about(folder) is not None
+    if begun and not resume:
         raise UsageError(
             f"the journal {str(folder)!r} holds values of a run that was stopped: add --resume to go on with "
             "it, or delete the folder to begin anew"
+        )
+    if resume and not begun:
+        _log.warning(
+            "--resume was given, and there is no journal %r of a run that was stopped: the run begins anew",
+            str(folder),
         )
     if folder.is_dir():
         remove_abandoned(folder)
@@ -67,6 +74,7 @@ def kept_values(
         yield None
         return
     journals = Journals(journal_folder(run.options.output), {**_about(run, prepared), **(more or {})})
+    run.sessions = Sessions(journals.folder)
     try:
         yield journals
     except KeyboardInterrupt as stopped:

@@ -22,6 +22,7 @@ from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
+from edgeprune.commands.run.sessions import Sessions
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
 from edgeprune.recovery.splitting import SplitImages, split_images
@@ -84,12 +85,14 @@ class Run:
     """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored.
 
     ``journals``: where the stages of a run for one plan keep what they gave; ``None`` where they do not.
+    ``sessions``: how long those took that were stopped; ``None`` before that is known.
     """
 
     options: CompressOptions
     notes: list[str] = field(default_factory=list)
     times: list[StageTime] = field(default_factory=list)
     journals: Journals | None = None
+    sessions: Sessions | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = field(init=False)
 
@@ -107,12 +110,22 @@ class Run:
         """Time one stage and say that it runs."""
         _log.info("%s", name)
         started = time.perf_counter()
-        with progress.stage(name):
-            yield
-            if time.perf_counter() - started > _LONG_STAGE_S:
-                gc.collect()
-            give_back_freed_memory()
-        self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
+        try:
+            with progress.stage(name):
+                yield
+                if time.perf_counter() - started > _LONG_STAGE_S:
+                    gc.collect()
+                give_back_freed_memory()
+        finally:  # what a run that is stopped has taken counts, too
+            self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
+            if self.sessions is not None:
+                self.sessions.keep(tuple(self.times))
+
+    @property
+    def times_of_all_sessions(self) -> tuple[StageTime, ...]:
+        """Stage times, a sum for each stage, of this session and of those before it that were stopped."""
+        times = tuple(self.times)
+        return times if self.sessions is None else self.sessions.with_earlier(times)
 
     @property
     def threads(self) -> int:

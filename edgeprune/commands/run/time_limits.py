@@ -19,6 +19,7 @@ from edgeprune.commands.run.state import Run
 from edgeprune.errors import UsageError
 from edgeprune.importance.journals import Journals
 from edgeprune.importance.ranking import NetworkGame, RankingOptions, cost_passes, total_passes
+from edgeprune.reporting.formatting import significant
 from edgeprune.storage.documents import UnreadableError, read_json
 from edgeprune.storage.files import atomic_write_text
 
@@ -143,14 +144,20 @@ def _cut(
     made = total_passes(game, found) if values else cost_passes(found)
     if made >= wanted:
         return _Choice()
-    least = (
-        "" if made * pass_s <= allowed_s + pass_s else ", the least that tells anything, which takes longer"
-    )
     return _Choice(
         counts=(found.samples, found.cost_samples, found.exact_image_evaluations),
-        note=f"--max-time: {made} of {wanted} passes for a ranking, at {pass_s:.2g} s each in "
-        f"{allowed_s:.3g} s{least}; another run may make more or fewer",
+        note=f"--max-time: a ranking makes {made} of {wanted} passes over a batch, "
+        f"{_time_of(made, pass_s, allowed_s)}; another run may make more or fewer",
     )
+
+
+def _time_of(passes: int, pass_s: float, allowed_s: float) -> str:
+    """How long passes take, and whether that is more than there is time for."""
+    takes = f"take {significant(passes * pass_s)} s"
+    if passes * pass_s <= allowed_s + pass_s:
+        return f"which {takes} of the {significant(allowed_s)} s that it may"
+    left = f"{significant(allowed_s)} s were" if allowed_s > 0.0 else "no time was"
+    return f"the fewest that tell anything; they {takes}, and {left} left for it"
 
 
 def another_round_fits(run: Run) -> bool:
@@ -209,8 +216,8 @@ def affordable_evaluations(
             return _Choice()
         return _Choice(
             counts=(allowed,),
-            note=f"--max-time: at most {allowed} of {wanted} passes for {name}, at {pass_s:.2g} s each in "
-            f"{allowed_s:.3g} s; another run may make more or fewer",
+            note=f"--max-time: {name} makes at most {allowed} of {wanted} passes over a batch, "
+            f"{_time_of(allowed, pass_s, allowed_s)}; another run may make more or fewer",
         )
 
     counts = _kept_choice(run, journals, f"{name}-passes.json", choose).counts

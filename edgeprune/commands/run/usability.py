@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts, Grade, Usability
-from edgeprune.parity import wilson_interval
+from edgeprune.intervals import wilson_interval
 
 FEWEST_IMAGES = 10
 """Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no
@@ -126,14 +126,31 @@ def judge_usability(
     circumstances: Circumstances,
 ) -> Usability:
     """Grade the delivered network; ``counts`` are those of class scores, ``None`` for other outputs."""
-    loss = loss_of_outputs(delivered) if counts is None else loss_of_answers(counts)
-    if loss is None or (counts is not None and counts.images >= FEWEST_IMAGES > counts.kept_from):
-        assert counts is not None
-        return _nothing_to_lose(loss, counts)
-    found = grade(loss, ERROR_LIMITS) if counts is None else grade_answers(counts, kind)
+    if counts is not None:
+        return judge_answers(kind, counts, circumstances)
+    loss = loss_of_outputs(delivered)
+    found = grade(loss, ERROR_LIMITS)
     return Usability(
         grade=found,
-        headline=_words_of_error(found, loss) if counts is None else _words_of_answers(found, loss),
+        headline=_words_of_error(found, loss),
+        what_to_do=_advice(kind, found, loss, None, circumstances),
+        loss=loss.value,
+        low=loss.low,
+        high=loss.high,
+        images=loss.images,
+        answers=None,
+    )
+
+
+def judge_answers(kind: AccuracyKind, counts: AnswerCounts, circumstances: Circumstances) -> Usability:
+    """Grade a network by the answers that it keeps."""
+    loss = loss_of_answers(counts)
+    if loss is None or counts.images >= FEWEST_IMAGES > counts.kept_from:
+        return _nothing_to_lose(loss, counts)
+    found = grade_answers(counts, kind)
+    return Usability(
+        grade=found,
+        headline=_words_of_answers(found, loss),
         what_to_do=_advice(kind, found, loss, counts, circumstances),
         loss=loss.value,
         low=loss.low,

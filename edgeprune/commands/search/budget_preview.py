@@ -38,7 +38,7 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
     budget, by_default = run.options.budget, run.options.limits_by_default
     if by_default:
         run.note(
-            f"nobody asked for a limit, so compress would look for the fastest network that loses at most "
+            f"no limit was given, so compress would look for the fastest network that loses at most "
             f"{budget.max_drop_points:g} point, and begin with this plan; what is lost only shows when "
             "candidates are built, so it may end with a deeper cut, a milder one or the original"
         )

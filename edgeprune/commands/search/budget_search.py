@@ -78,6 +78,7 @@ class BudgetSearch:
         self.store = CandidateStore(journals.place(CANDIDATES_FOLDER, "candidates"))
         self._tried: list[Built] = []
         self._last_s = 0.0
+        self._ended_early = False
         labels = prepared.calibration.held_out.labels
         self._original_outputs = self._in_torch(prepared.captured.graph_module)
         self._labels = labels
@@ -111,6 +112,7 @@ class BudgetSearch:
             binding=binding_limit(found.figures, self._original, self._budget),
             drop_of=self._kind.value,
             by_default=self._run.options.limits_by_default,
+            ended_early=self._ended_early,
         )
         return replace(found.planned, search=section), found.pruned
 
@@ -225,9 +227,9 @@ class BudgetSearch:
         """Whether --max-time leaves no time for one more candidate."""
         if another_candidate_fits(self._run, self._last_s):
             return False
-        said = "--max-time: the search ended early, and more candidates might have lost less"
-        if said not in self._run.notes:
-            self._run.note(said)
+        if not self._ended_early:
+            self._run.note("--max-time: the search ended early, and more candidates might have lost less")
+        self._ended_early = True
         return True
 
     def _build(self, aim: float, base: Base, *, nothing: bool = False) -> Built:

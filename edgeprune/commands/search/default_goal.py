@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from edgeprune import parity
@@ -34,7 +35,19 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
             f"{DEFAULT_RATIO:.0%} of the MACs are removed, whatever that loses (--ratio: another share)"
         )
         return
+    _caution(run, len(prepared.calibration.held_out))
     run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS), limits_by_default=True)
+
+
+def _caution(run: Run, held_out: int) -> None:
+    """Say at once, not behind minutes of work, that so few images can hardly tell one point."""
+    of_one = 100 / held_out
+    if of_one > MAX_DROP_POINTS:
+        run.note(
+            f"one of {held_out} held-out images is {of_one:.2g} points, so {MAX_DROP_POINTS:g} point allows "
+            f"no loss at all; {math.ceil(100 / MAX_DROP_POINTS)} images are the fewest that tell it "
+            "(--calibration, --held-out)"
+        )
 
 
 def _nothing_to_count(prepared: Prepared) -> str | None:
@@ -93,15 +106,30 @@ def usability_of_original(section: BudgetSection, judged: Usability) -> Usabilit
         what = "the original: no candidate was faster"
         ways: tuple[str, ...] = ("cut without regard to the speed predicted or measured (--ratio 0.25)",)
     else:
-        drop = found.drop_points or 0.0
         what = (
             f"the original: nothing faster within {limit:g} point was found (nearest: "
-            f"{found.latency_share:.1%} of the latency, {drop:.2f} points lost)"
+            f"{found.latency_share:.1%} of the latency, {_loss(found)})"
         )
         ways = (f"accept its loss ({_asking_for(found)})",)
         if found.precision is Precision.FP32:
             ways = (*ways, "train after recovery (--finetune 2min)")
+        if found.paired is not None and found.paired.low_points <= (limit or 0.0):
+            ways = (
+                *ways,
+                "judge by more images, which may find it within the point (--calibration, --held-out)",
+            )
+    if section.ended_early:
+        what = f"{what}; milder cuts were not tried for lack of time"
+        ways = ("give it more time (--max-time)", *ways)
     return replace(judged, grade=Grade.USABLE, headline=what, what_to_do=ways)
+
+
+def _loss(found: Candidate) -> str:
+    """Points lost with their interval."""
+    lost = f"{found.drop_points or 0.0:.2f} points lost"
+    if found.paired is None:
+        return lost
+    return f"{lost}, 95% interval {found.paired.low_points:.1f} to {found.paired.high_points:.1f}"
 
 
 def _asking_for(found: Candidate) -> str:

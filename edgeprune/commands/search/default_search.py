@@ -122,12 +122,12 @@ class DefaultSearch(BudgetSearch):
         device, limit = self._prepared.target.name, self._budget.max_drop_points
         if found is None:
             self._run.note(
-                f"nobody asked for a limit, and nothing faster for {device} that loses at most {limit:g} "
+                f"no limit was given, and nothing faster for {device} that loses at most {limit:g} "
                 "point on the held-out images was found, so nothing was removed"
             )
         else:
             self._run.note(
-                f"nobody asked for a limit, so this is the fastest network found for {device} that loses at "
+                f"no limit was given, so this is the fastest network found for {device} that loses at "
                 f"most {limit:g} point on the held-out images"
             )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune.artifacts.budget import PairedDrop
 from edgeprune.artifacts.report import AnswerCounts
-from edgeprune.parity import wilson_interval
+from edgeprune.intervals import wilson_interval
 
 DECIDED = 0.95
 """Confidence, for or against, at which a question counts as decided."""

@@ -6,6 +6,7 @@ import csv
 import io
 
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.intervals import Z_95
 from edgeprune.reporting.drawing.layout import number
 from edgeprune.reporting.drawing.words import escape, keep_end
 from edgeprune.reporting.formatting import count_words, format_share, significant
@@ -26,7 +27,6 @@ CSV_COLUMNS = (
     "loss",
     "loss_standard_error",
 )
-_Z_95 = 1.959963984540054
 _ROW = 24.0
 _TOP = 76.0
 _PADDING = 18.0
@@ -139,7 +139,7 @@ class _Scale:
 
 def _interval(block: BlockScore) -> tuple[float, float]:
     error = block.standard_error if 0.0 < block.standard_error < float("inf") else 0.0
-    return block.value - _Z_95 * error, block.value + _Z_95 * error
+    return block.value - Z_95 * error, block.value + Z_95 * error
 
 
 def _bar(scale: _Scale, name: str, block: BlockScore, top: float, left: float) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.intervals import Z_95
 from edgeprune.reporting.drawing.words import keep_end
 from edgeprune.reporting.formatting import count_words, format_share, significant
 from edgeprune.reporting.plots.svg import (
@@ -33,7 +34,6 @@ from edgeprune.reporting.ranking.facts import (
     known,
 )
 
-_Z_95 = 1.959963984540054
 _MOST_MARKERS = 64
 _MOST_POINTS = 256
 _BANDED_CURVES = 2
@@ -111,7 +111,7 @@ def _values_panel(group: RankedGroup, found: GroupScores) -> Panel:
 
 def _point(x: float, y: float, error: float | None, tooltip: str) -> PlotPoint:
     """A point with its 95% interval, where its standard error is known."""
-    half = None if known(error) is None else _Z_95 * (error or 0.0)
+    half = None if known(error) is None else Z_95 * (error or 0.0)
     return PlotPoint(
         x=x,
         y=y,

@@ -1,0 +1,17 @@
+"""Intervals of shares; needs no framework."""
+
+from __future__ import annotations
+
+import math
+
+Z_95 = 1.959963984540054
+"""Quantile of the normal distribution of a two-sided interval of 95%."""
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """95% score interval of a share (Wilson 1927)."""
+    share = hits / count
+    denominator = 1 + Z_95**2 / count
+    centre = (share + Z_95**2 / (2 * count)) / denominator
+    half = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2)) / denominator
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
