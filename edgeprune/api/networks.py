@@ -27,7 +27,7 @@ from edgeprune.commands.run.state import CompressOptions, Run
 from edgeprune.commands.run.time_limits import check_max_time
 from edgeprune.commands.search.budget_preview import check_preview, preview
 from edgeprune.commands.search.budget_search import BudgetSearch, search
-from edgeprune.commands.search.default_goal import with_default_goal
+from edgeprune.commands.search.default_goal import caution_about_judging, with_default_goal
 from edgeprune.commands.search.default_search import DefaultSearch
 from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.importance.registry import DEFAULT as DEFAULT_CRITERION
@@ -146,6 +146,7 @@ def compress(
     prepared = with_effort(run, stages.prepare(run), trains=True)
     stages.check_training(run, prepared)
     with_default_goal(run, prepared)
+    caution_about_judging(run, prepared)
     if not run.options.budget.is_empty:
         kind = DefaultSearch if run.options.limits_by_default else BudgetSearch
         with search(run, prepared, kind) as (planned, pruned, store):

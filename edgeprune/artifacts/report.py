@@ -58,7 +58,8 @@ class Usability:
 
     ``loss`` is the share of the original's answers that are lost, less those gained, or the relative squared
     error where the outputs are no class scores; ``low`` and ``high`` are its 95% interval; ``None``: the
-    original has no answers to lose. ``what_to_do`` is empty where nothing is to be done.
+    original has no answers to lose. ``what_to_do`` is empty where nothing is to be done. ``slower``: than the
+    original, on the target, as measured or predicted.
     """
 
     grade: Grade
@@ -69,6 +70,7 @@ class Usability:
     high: float | None
     images: int
     answers: AnswerCounts | None
+    slower: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

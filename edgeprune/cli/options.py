@@ -267,7 +267,7 @@ MaxTime = Annotated[
         "--max-time",
         metavar="TIME",
         help="Time for the whole run, such as 90s or 10min: what would take longer is cut, and the report "
-        "says what.",
+        "says what. With --resume it is that of each session.",
         rich_help_panel=RUN_PANEL,
     ),
 ]

@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edgeprune.artifacts.report import (
-    AccuracyKind,
-    DeploymentSection,
-    Grade,
-    RunReport,
-    Usability,
-    Verdict,
-)
-from edgeprune.targets import HOST
+from edgeprune.artifacts.report import AccuracyKind, Grade, RunReport, Usability, Verdict
 
 
 class Tone(Enum):
@@ -32,9 +24,6 @@ _TONES = {
 }
 
 
-_INSTEAD_OF_SLOWER = "ship the original, or cut more (--ratio, --max-latency)"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Headline:
     """One sentence, and what to do about it (empty: nothing)."""
@@ -51,10 +40,6 @@ def build_headline(report: RunReport) -> Headline | None:
         return None
     plain = headline_of(usability)
     text, tone, advice = plain.text, plain.tone, plain.what_to_do
-    if (slower := _not_faster(report.deployment)) is not None:
-        text = f"{text}; {slower}"
-        tone = Tone.DOUBTFUL if tone is Tone.GOOD else tone
-        advice = advice or f"what to do: {_INSTEAD_OF_SLOWER}"
     if any(figure.verdict is not Verdict.PASSED for figure in report.parity):
         text, tone = f"A CHECK FAILED; {text}", Tone.BAD
     return Headline(text=text, what_to_do=advice, tone=tone)
@@ -62,21 +47,10 @@ def build_headline(report: RunReport) -> Headline | None:
 
 def headline_of(usability: Usability) -> Headline:
     """Of what a network keeps of the original's answers."""
-    return Headline(
-        text=usability.headline, what_to_do=advice_in_words(usability), tone=_TONES[usability.grade]
-    )
-
-
-def _not_faster(deployment: DeploymentSection) -> str | None:
-    """That the delivered network is slower where it is meant to run; ``None`` where it is not."""
-    before, after = deployment.original_prediction, deployment.compressed_prediction
-    if before is not None and after is not None:
-        slower = after.latency_ms > before.latency_ms
-        return f"predicted to be SLOWER than the original on {deployment.target}" if slower else None
-    ratio = deployment.host_cpu_ratio
-    if deployment.target != HOST or ratio is None or ratio.low <= 1.0:
-        return None
-    return f"SLOWER than the original on this host ({ratio.ratio:.2f}x its CPU time)"
+    tone = _TONES[usability.grade]
+    if usability.slower and tone is Tone.GOOD:
+        tone = Tone.DOUBTFUL
+    return Headline(text=usability.headline, what_to_do=advice_in_words(usability), tone=tone)
 
 
 def advice_in_words(usability: Usability) -> str:

@@ -63,7 +63,9 @@ def machine_description() -> str:
     """One line for a report: processor, cores, memory, operating system."""
     facts = read_host()
     cpu = facts.cpu_name or "unknown processor"
-    cores = f"{facts.cores} cores" if facts.cores else "unknown number of cores"
+    cores = "unknown number of cores"
+    if facts.cores:
+        cores = "1 core" if facts.cores == 1 else f"{facts.cores} cores"
     memory = f"{facts.memory_bytes / 2**30:.1f} GiB" if facts.memory_bytes else "unknown memory"
     return f"{cpu} ({facts.isa or 'unknown instruction set'}), {cores}, {memory}, {platform.system()}"
 

@@ -148,7 +148,14 @@ def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: 
     assert usability["headline"].startswith(
         "the original: nothing faster within 1 point was found (nearest: "
     )
-    assert usability["headline"].endswith(f"% of the latency, {lost:.2f} points lost)")
+    nearest = min(
+        (c for c in report["budget"]["candidates"] if c["exceeded"]), key=lambda c: c["drop_points"]
+    )
+    low, high = nearest["paired"]["low_points"], nearest["paired"]["high_points"]
+    assert usability["headline"].endswith(
+        f"% of the latency, {lost:.2f} ({low:.1f} to {high:.1f}) points lost)"
+    )
+    assert report["deployment"]["is_original"] is (report["deployment"]["host_cpu_ratio"] is None)
     assert (usability["grade"], usability["loss"]) == ("usable", 0.0)
     assert f"--max-drop {lost:.1f} or --ratio 0." in usability["what_to_do"][0]
     assert "how sure" not in done.stdout

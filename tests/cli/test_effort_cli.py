@@ -89,9 +89,9 @@ def test_too_short_a_time_is_cut_to_the_least_and_said_to_be_exceeded(
     many: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
     found = compressed(edgeprune, many, tmp_path / "out", "--ratio", "0.5", "--max-time", "0.01s")
-    (passes,) = about(found, "passes for a ranking")
+    (passes,) = about(found, "a ranking makes ")
     assert passes.startswith("--max-time: ")
-    assert "the least that tells anything, which takes longer" in passes
+    assert "passes over a batch, the fewest that tell anything; they take " in passes
     assert about(found, "in one round fewer for a cut of 50%")
     assert about(found, "in one round fewer for a cut of 35%")
     assert found["ranking"]["rounds"] == []
@@ -117,7 +117,7 @@ def test_rank_has_them_too_and_what_it_wrote_is_taken_at_the_same_effort(
 
     found = ranked("in-no-time", "--max-time", "0.01s")
     (hybrid,) = found["criteria"]
-    (cut,) = about(found, "passes for hybrid")
+    (cut,) = about(found, "hybrid makes at most")
     allowed, wanted = (int(n) for n in cut.split("at most ")[1].split(" passes")[0].split(" of "))
     assert hybrid["evaluations"] <= allowed < wanted
     assert hybrid["images"] == 150
@@ -135,7 +135,7 @@ def test_rank_has_them_too_and_what_it_wrote_is_taken_at_the_same_effort(
         str(tmp_path / "other"),
         cwd=many,
     )
-    assert "--effort as they were there" in sentence(refused, 2)
+    assert "(--held-out, --max-images, --effort)" in sentence(refused, 2)
 
 
 @pytest.mark.parametrize(

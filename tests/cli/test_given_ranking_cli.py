@@ -103,11 +103,11 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a criterion alone": (("--criterion", "l1"), ("--criterion l1 was given without --ranking",)),
     "other images": (
         ("--ranking", "RANKING", "--seed", "3"),
-        ("other images of the same data", "seed was 0", "--held-out"),
+        ("other images of the same data", "its --seed was 0, here it is 3"),
     ),
     "another share held out": (
         ("--ranking", "RANKING", "--held-out", "0.4"),
-        ("other images of the same data", "--held-out"),
+        ("other images of the same data", "it ranked with ", "here they are ", "--held-out"),
     ),
     "other data": (
         ("--ranking", "RANKING", "--calibration", "flat", "--mean", "0", "--std", "1"),

@@ -213,6 +213,10 @@ def test_sessions_add_up_and_alone_are_nothing_to_go_on_from(tmp_path: Path) -> 
     assert second.with_earlier(times) == expected
     second.keep(times)
     assert Sessions(folder).with_earlier(()) == expected
+    third = Sessions(folder)
+    third.keep(times)
+    third.forget()
+    assert (Sessions(folder).number, Sessions(folder).with_earlier(())) == (3, expected)
     journals.remove_if_empty()
     assert not folder.exists()
 
@@ -223,7 +227,7 @@ def test_changed_times_of_sessions_are_noticed(tmp_path: Path) -> None:
     Sessions(folder).keep((StageTime(stage="load", duration_s=1.0),))
     path = folder / "sessions.json"
     path.write_text(path.read_text().replace("1.0", "9.0"))
-    with pytest.raises(UsageError, match="sessions.json' is damaged"):
+    with pytest.raises(UsageError, match=r"sessions\.json' is damaged"):
         Sessions(folder)
 
 

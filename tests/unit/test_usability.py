@@ -16,6 +16,7 @@ from edgeprune.commands.run.usability import (
     AGREEMENT_LIMITS,
     ANSWER_LIMITS,
     ERROR_LIMITS,
+    FEWEST_FOR_USABLE,
     Circumstances,
     Limits,
     Loss,
@@ -284,3 +285,8 @@ def test_answers_are_counted_image_by_image() -> None:
 
     _, figures = accuracies({"original": original, "ONNX": delivered}, truth)
     assert [round(6 * figure.value) for figure in figures] == [3, 3]
+
+
+def test_the_fewest_images_that_can_show_a_usable_network() -> None:
+    without_loss = [judged(count, count, 0).grade for count in (FEWEST_FOR_USABLE - 1, FEWEST_FOR_USABLE)]
+    assert without_loss == [Grade.INCONCLUSIVE, Grade.USABLE]

@@ -35,7 +35,7 @@ from edgeprune.commands.run.report_builder import assemble_report, package_versi
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
 from edgeprune.commands.run.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
 from edgeprune.commands.run.time_limits import note_if_exceeded
-from edgeprune.commands.run.usability import Circumstances, judge_usability, loss_value
+from edgeprune.commands.run.usability import Circumstances, judge_usability, loss_value, with_speed
 from edgeprune.commands.search.budget_aims import slower_again
 from edgeprune.commands.search.candidate_records import RECORD_NAME, read_record
 from edgeprune.commands.search.candidates import CandidateStore
@@ -84,6 +84,10 @@ def deliver(
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         _compare_with_search(run, prepared.target, planned, deployment)
+        usability = with_speed(judged.usability, deployment)
+        judged = replace(judged, usability=usability)
+        if usability.grade is not Grade.USABLE or usability.slower:
+            _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
         note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
         report = replace(report, quantization=quantized)
@@ -182,8 +186,6 @@ def _judge(
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
         kind, figures_found = parity.accuracies(by_stage, held.labels)
         usability = _usability(run, planned, kind, figures_found, by_stage, prepared.calibration)
-    if usability.grade is not Grade.USABLE:
-        _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
     return Judged(kind=kind, figures=figures_found, usability=usability)
 
 

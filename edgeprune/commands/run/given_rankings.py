@@ -145,8 +145,8 @@ def _check_fits(given: GivenRanking, run: Run, prepared: Prepared) -> None:
         )
     if report.inputs.fitting_images_sha256 != found.fitting_images_sha256:
         raise UsageError(
-            f"{shown} was made from other images of the same data, its seed was {report.settings.seed}; give "
-            "--seed, --held-out, --max-images and --effort as they were there, or rank again"
+            f"{shown} was made from other images of the same data: {_other_images(report, run, prepared)}; "
+            "give the same, or rank again"
         )
     coupling = options.coupling
     asked = (coupling.attention.value, coupling.prune_normalized)
@@ -161,6 +161,21 @@ def _check_fits(given: GivenRanking, run: Run, prepared: Prepared) -> None:
             f"{shown} has other groups of channels than this edgeprune finds in the network (it was made "
             f"with edgeprune {report.versions.get('edgeprune', 'unknown')}); rank again"
         )
+
+
+def _other_images(report: RankingReport, run: Run, prepared: Prepared) -> str:
+    """Which options chose them, as far as figures tell."""
+    found = []
+    if report.settings.seed != run.options.seed:
+        found.append(f"its --seed was {report.settings.seed}, here it is {run.options.seed}")
+    there = (report.calibration.fitting_images, report.calibration.held_out_images)
+    here = (len(prepared.calibration.fitting), len(prepared.calibration.held_out))
+    if there != here:
+        found.append(
+            f"it ranked with {there[0]} images and held out {there[1]}, here they are {here[0]} and "
+            f"{here[1]} (--held-out, --max-images, --effort)"
+        )
+    return "; ".join(found) or "--held-out, --max-images or --effort was another"
 
 
 def differences(given: GivenRanking, prepared: Prepared, ratio: float, *, in_rounds: bool) -> list[str]:

@@ -96,7 +96,9 @@ def kept_values(
             "that are there stay: make room, and run the same command with --resume to go on"
         ) from error
     except Exception as error:
-        if journals.kept and not isinstance(error, UsageError):  # which says itself what to do
+        if isinstance(error, UsageError):  # which says itself what to do
+            run.sessions.forget()
+        elif journals.kept:
             _log.warning("%s in %s; --resume goes on from there", _are_kept(journals.kept), journals.folder)
         journals.remove_if_empty()
         raise

@@ -10,6 +10,7 @@ from edgeprune.artifacts.report import StageTime
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.importance.journals import SESSIONS_NAME
 from edgeprune.storage.documents import UnreadableError
+from edgeprune.storage.files import atomic_write_bytes
 from edgeprune.storage.records import read_record, write_record
 
 
@@ -26,7 +27,8 @@ class Sessions:
         self._path = journal / SESSIONS_NAME
         self.earlier: tuple[StageTime, ...] = ()
         self.number = 1
-        if self._path.exists():
+        self._before = self._path.read_bytes() if self._path.exists() else None
+        if self._before is not None:
             try:
                 record = read_record(self._path)
                 self.earlier = from_jsonable(tuple[StageTime, ...], record["stages"])
@@ -43,6 +45,16 @@ class Sessions:
             stages = [to_jsonable(stage) for stage in self.with_earlier(times)]
             with contextlib.suppress(OutputError):  # what matters is written, or fails, elsewhere
                 write_record(self._path, {"number": self.number, "stages": stages})
+
+    def forget(self) -> None:
+        """Leave the file as it was found: a session that was refused is none."""
+        if not self._path.parent.is_dir():
+            return
+        with contextlib.suppress(OutputError, OSError):
+            if self._before is None:
+                self._path.unlink(missing_ok=True)
+            else:
+                atomic_write_bytes(self._path, self._before)
 
     def with_earlier(self, times: tuple[StageTime, ...]) -> tuple[StageTime, ...]:
         """``times`` of this session together with those of the earlier ones, a sum for each stage."""

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts, Grade, Usability
+from edgeprune.artifacts.report import (
+    AccuracyFigure,
+    AccuracyKind,
+    AnswerCounts,
+    DeploymentSection,
+    Grade,
+    Usability,
+)
 from edgeprune.intervals import wilson_interval
+from edgeprune.targets import HOST
 
 FEWEST_IMAGES = 10
 """Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no
 interval of independent draws reckons with."""
+
+FEWEST_FOR_USABLE = 35
+"""So many answers without a loss exclude, by Wilson's interval, that more than one in ten are lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +151,26 @@ def judge_usability(
         images=loss.images,
         answers=None,
     )
+
+
+def with_speed(judged: Usability, deployment: DeploymentSection) -> Usability:
+    """The same with a word where the network is slower than the original on what it is meant for."""
+    slower = _slower(deployment)
+    if slower is None:
+        return judged
+    ways = judged.what_to_do or ("ship the original", "cut more (--ratio, --max-latency)")
+    return replace(judged, headline=f"{judged.headline}; {slower}", what_to_do=ways, slower=True)
+
+
+def _slower(deployment: DeploymentSection) -> str | None:
+    before, after = deployment.original_prediction, deployment.compressed_prediction
+    if before is not None and after is not None:
+        slower = after.latency_ms > before.latency_ms
+        return f"predicted SLOWER than the original on {deployment.target}" if slower else None
+    ratio = deployment.host_cpu_ratio
+    if deployment.target != HOST or ratio is None or ratio.low <= 1.0:
+        return None
+    return f"SLOWER than the original ({ratio.ratio:.2f}x)"
 
 
 def judge_answers(kind: AccuracyKind, counts: AnswerCounts, circumstances: Circumstances) -> Usability:

@@ -11,9 +11,10 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import Grade, Usability
 from edgeprune.commands.run.stages import DEFAULT_RATIO
 from edgeprune.commands.run.state import Prepared, Run
-from edgeprune.commands.run.usability import FEWEST_IMAGES
+from edgeprune.commands.run.usability import FEWEST_FOR_USABLE, FEWEST_IMAGES
 from edgeprune.commands.search.budget_plans import empty_plan
 from edgeprune.commands.search.galloping import LEAST_CUT
+from edgeprune.reporting.formatting import count_words
 
 MAX_DROP_POINTS = 1.0
 
@@ -37,6 +38,16 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
         return
     _caution(run, len(prepared.calibration.held_out))
     run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS), limits_by_default=True)
+
+
+def caution_about_judging(run: Run, prepared: Prepared) -> None:
+    """Say before minutes of work that a result cannot be called usable by so few images."""
+    held_out = len(prepared.calibration.held_out)
+    if held_out < FEWEST_FOR_USABLE and not run.options.limits_by_default:
+        run.note(
+            f"{count_words(held_out, 'image')} will judge the result, and {FEWEST_FOR_USABLE} without a loss "
+            "are the fewest that show it to be usable (--calibration, --held-out)"
+        )
 
 
 def _caution(run: Run, held_out: int) -> None:
@@ -119,17 +130,17 @@ def usability_of_original(section: BudgetSection, judged: Usability) -> Usabilit
                 "judge by more images, which may find it within the point (--calibration, --held-out)",
             )
     if section.ended_early:
-        what = f"{what}; milder cuts were not tried for lack of time"
+        what = f"{what}; no time was left for milder cuts"
         ways = ("give it more time (--max-time)", *ways)
     return replace(judged, grade=Grade.USABLE, headline=what, what_to_do=ways)
 
 
 def _loss(found: Candidate) -> str:
     """Points lost with their interval."""
-    lost = f"{found.drop_points or 0.0:.2f} points lost"
-    if found.paired is None:
-        return lost
-    return f"{lost}, 95% interval {found.paired.low_points:.1f} to {found.paired.high_points:.1f}"
+    paired, lost = found.paired, f"{found.drop_points or 0.0:.2f}"
+    if paired is not None:
+        lost = f"{lost} ({paired.low_points:.1f} to {paired.high_points:.1f})"
+    return f"{lost} points lost"
 
 
 def _asking_for(found: Candidate) -> str:

@@ -148,7 +148,8 @@ def _table(table: Table) -> list[str]:
 
     rows = [f"<tr>{cells('td', row)}</tr>" for row in table.rows]
     caption = f'<p class="soft">{escape(table.title)}</p>'
-    return [caption, f"<table><tr>{cells('th', table.columns)}</tr>", *rows, "</table>"]
+    remark = [f'<p class="soft">{escape(table.remark)}</p>'] if table.remark else []
+    return [caption, f"<table><tr>{cells('th', table.columns)}</tr>", *rows, "</table>", *remark]
 
 
 def _notes(notes: Sequence[str]) -> list[str]:

@@ -28,12 +28,13 @@ _NAMED_LAYERS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Words in rows; ``numeric`` columns are aligned to the right."""
+    """Words in rows; ``numeric`` columns are aligned to the right, and ``remark`` says how to read them."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[int, ...] = ()
+    remark: str = ""
 
 
 def criterion_words(found: CriterionScores) -> str:
@@ -58,6 +59,7 @@ def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
             areas.insert(0, area_words(curve.quality_auc, curve.quality_auc_standard_error))
         rows.append((curve.criterion, *areas, f"{effort[curve.criterion]:,}"))
     quality = (f"AUC {quality_word(report)}",) if rated else ()
+    better = f"More {quality_word(report)} and less" if rated else "Less"
     columns = ("criterion", *quality, "AUC loss", "evaluations")
     return Table(
         title=f"Absent channels {absent.value}: AUC over the share of {report.removal.axis.value} removed "
@@ -65,6 +67,7 @@ def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
         columns=columns,
         rows=tuple(rows),
         numeric=tuple(range(1, len(columns))),
+        remark=f"Filters leave in the order of each criterion. {better} loss is better.",
     )
 
 
@@ -115,6 +118,8 @@ def channels_table(report: RankingReport) -> Table:
         columns=("layers", "channels", "leaves first", "stays longest"),
         rows=rows,
         numeric=(1,),
+        remark="Index of the channel in its layer, with its value (± one standard error). ranking.json has "
+        "all channels by every criterion.",
     )
 
 
@@ -183,6 +188,7 @@ def render_ranking(report: RankingReport) -> RenderableType:
     parts: list[RenderableType] = [head, told]
     for table in (channels_table(report), *removal_tables(report)):
         parts += [Text(), Text(table.title, style="bold"), _rich(table)]
+        parts += [Text(table.remark, style="dim")] if table.remark else []
     parts += [Text(f"note: {note}") for note in (*report.notes, *_criterion_notes(report))]
     return Group(*parts)
 
