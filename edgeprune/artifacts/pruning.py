@@ -33,28 +33,40 @@ class RankingOrigin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """Value of every player (n_players,), higher is more important, and how it was estimated.
+class MultilinearEstimate:
+    """How values were drawn: the estimator of each group by name, the aggregate over images, and the range of
+    inclusion probabilities of coalitions."""
 
-    ``standard_errors`` are those of the aggregate over images and passes. ``evaluations`` counts
-    v(S) of one batch of images; a forward and backward pass counts as one. ``removal_costs`` (n_players,)
-    is what removing each player costs, additive over players that go in this order within their group.
+    group_methods: dict[str, RankingMethod]
+    aggregate: Aggregate
+    q_low: float
+    q_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Importance of every player (n_players,), higher is more important, by one criterion.
+
+    ``removal_costs`` (n_players,) is what selection adds up over the players that go, in this order within
+    their group and in one unit for all groups; ``standard_errors`` (n_players,) are those of ``values``, NaN
+    where the criterion has none. ``evaluations`` counts v(S) of one batch of images, a forward and backward
+    pass as one; 0 for criteria that only look at weights. ``choice`` says in words what was computed,
+    ``notes`` what was not as asked, ``loss`` what v(S) is minus of. ``estimate`` is that of ``hybrid``.
     ``rounds``: shares of the MACs after whose removal and recovery the costs of what was left were estimated
-    anew. Of a ranking that was given, ``origin`` says where it is from; ``group_methods`` is empty then, and
-    how its criterion draws coalitions and aggregates is not known here.
+    anew. ``origin`` says where a ranking that was given is from.
     """
 
+    criterion: str
     values: NDArray[np.float64]
+    removal_costs: NDArray[np.float64]
     standard_errors: NDArray[np.float64]
-    group_methods: dict[str, RankingMethod]
-    aggregate: Aggregate | None
     evaluations: int
     images: int
-    q_low: float | None
-    q_high: float | None
-    loss: str
-    removal_costs: NDArray[np.float64]
     duration_s: float
+    choice: str
+    loss: str = ""
+    notes: tuple[str, ...] = ()
+    estimate: MultilinearEstimate | None = None
     rounds: tuple[float, ...] = ()
     origin: RankingOrigin | None = None
 

@@ -192,7 +192,8 @@ class CalibrationSection:
 
 @dataclass(frozen=True, kw_only=True)
 class RankingSection:
-    """How players were valued; what a ranking that was given (``origin``) does not tell is ``None``."""
+    """How players were valued; ``None`` is what only ``hybrid`` has, or a ranking that was given (``origin``)
+    does not tell. ``choice`` says in words what the criterion computed."""
 
     players: int
     groups: int
@@ -206,6 +207,8 @@ class RankingSection:
     median_relative_standard_error: float | None
     rounds: tuple[float, ...] = ()
     origin: RankingOrigin | None = None
+    criterion: str = "hybrid"
+    choice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

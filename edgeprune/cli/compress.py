@@ -105,7 +105,8 @@ GivenCriterion = Annotated[
     typer.Option(
         "--criterion",
         metavar="NAME",
-        help="Which criterion of --ranking to go by. Default: hybrid, else the first one there.",
+        help="Rank by this criterion ('edgeprune rank' compares them), or by your own, path/to/file.py:NAME; "
+        "with --ranking, go by this one of it. Default: hybrid, else the first one there.",
         autocompletion=opt.complete_criterion,
         rich_help_panel=opt.GOAL_PANEL,
     ),

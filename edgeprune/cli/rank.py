@@ -32,7 +32,7 @@ Criteria = Annotated[
         metavar="NAME",
         help="What to rank by; give it several times to compare side by side. Default: hybrid. Also "
         "layer-shapley, l1, l2, bn-scale, fpgm, apoz, taylor, leave-one-out, activation-weight, random and "
-        "more: docs/ranking.md.",
+        "more (docs/ranking.md), or your own: path/to/file.py:NAME.",
         autocompletion=opt.complete_criterion,
         rich_help_panel=opt.GOAL_PANEL,
     ),

@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.journals import Journals
@@ -20,7 +20,7 @@ Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class ScoringContext:
     """All that a criterion may look at; it changes none of it.
 
     ``game`` masks absent players with zeros, ``recovery_game`` replaces them by their best linear estimate
@@ -58,11 +58,11 @@ class Criterion(Protocol):
         """What it measures, in one line, with its source."""
         ...
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """Batch passes that ``score`` will make, for progress displays; 0 where it only looks at weights."""
         ...
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score every player; the same ``rng`` state gives the same scores.
 
         Raises:

@@ -1,4 +1,4 @@
-"""From numbers of positions and groups to one number a player, and to ``Scores``."""
+"""From numbers of positions and groups to one number a player, and to ``Ranking``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
-from edgeprune.importance.base import Evidence
+from edgeprune.importance.base import ScoringContext
 
 FloatArray = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ def over_positions(values: FloatArray, players: IndexArray, num_players: int) ->
 
 
 PER_GROUP = "costs divided by their group's mean and weighted by the MACs that a player of the group saves"
-"""What ``relative_to_group`` does, for ``Scores.choice``."""
+"""What ``relative_to_group`` does, for ``Ranking.choice``."""
 
 
 def relative_to_group(costs: FloatArray, coupling: CouplingGraph) -> FloatArray:
@@ -46,30 +46,30 @@ def relative_to_group(costs: FloatArray, coupling: CouplingGraph) -> FloatArray:
     return result
 
 
-def affordable_images(evidence: Evidence, *, at_once: int, rounds: int = 1) -> int:
+def affordable_images(context: ScoringContext, *, at_once: int, rounds: int = 1) -> int:
     """As many of the images as ``rounds`` passes over them, ``at_once`` in each batch, may take.
 
     Raises:
         UsageError: ``max_evaluations`` does not allow ``rounds`` batches.
     """
-    images = len(evidence.images)
-    if evidence.max_evaluations is None:
+    images = len(context.images)
+    if context.max_evaluations is None:
         return images
-    batches = evidence.max_evaluations // rounds
+    batches = context.max_evaluations // rounds
     if batches < 1:
         raise UsageError(
-            f"max_evaluations={evidence.max_evaluations} is too few: this criterion needs at least {rounds}, "
+            f"max_evaluations={context.max_evaluations} is too few: this criterion needs at least {rounds}, "
             f"and {rounds * math.ceil(images / at_once)} for all {images} images"
         )
     return min(images, batches * at_once)
 
 
-def fewer_images_note(evidence: Evidence, images: int) -> tuple[str, ...]:
+def fewer_images_note(context: ScoringContext, images: int) -> tuple[str, ...]:
     """Says so where the limit left images out."""
-    if images == len(evidence.images):
+    if images == len(context.images):
         return ()
     return (
-        f"max_evaluations={evidence.max_evaluations} allows {images} of the {len(evidence.images)} images; "
+        f"max_evaluations={context.max_evaluations} allows {images} of the {len(context.images)} images; "
         "the first ones were taken",
     )
 
@@ -79,7 +79,7 @@ def named(groups: list[str]) -> str:
     return ", ".join(groups[:_NAMED]) + (", ..." if len(groups) > _NAMED else "")
 
 
-def make_scores(
+def make_ranking(
     criterion: str,
     values: FloatArray,
     *,
@@ -90,9 +90,9 @@ def make_scores(
     evaluations: int = 0,
     images: int = 0,
     notes: tuple[str, ...] = (),
-) -> Scores:
-    """``Scores`` with the time since ``started``; costs are the values and errors NaN unless given."""
-    return Scores(
+) -> Ranking:
+    """``Ranking`` with the time since ``started``; costs are the values and errors NaN unless given."""
+    return Ranking(
         criterion=criterion,
         values=values,
         removal_costs=values if removal_costs is None else removal_costs,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
-from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod
+from edgeprune.artifacts.pruning import Aggregate, MultilinearEstimate, Ranking, RankingMethod
 from edgeprune.shapley.aggregate import aggregate
 from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.estimators.exact import exact
@@ -27,6 +27,8 @@ from edgeprune.shapley.game import DifferentiableGame, FloatArray, Game
 from edgeprune.shapley.quadratic import QuadraticGame, QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
+HYBRID = "hybrid"
+"""Name of the criterion that :func:`rank` computes."""
 _MIN_SAMPLES = 256
 _FEWEST_SAMPLES = 128
 _MAX_COST_SAMPLES = 4096
@@ -212,18 +214,25 @@ def rank(
     costs = removal_costs(
         game, groups, rng=rng, options=options, advance=advance, checkpoint=checkpoints("costs")
     )
+    exact_groups = sum(method is RankingMethod.EXACT for method in methods.values())
     return Ranking(
+        criterion=HYBRID,
         values=values,
+        removal_costs=costs,
         standard_errors=errors,
-        group_methods=methods,
-        aggregate=options.aggregate,
         evaluations=estimate.evaluations + exact_evaluations + cost_passes(options),
         images=game.num_images,
-        q_low=options.q_low,
-        q_high=options.q_high,
-        loss=game.loss_description,
-        removal_costs=costs,
         duration_s=time.perf_counter() - started,
+        choice=(
+            f"removal costs from second moments of {options.cost_samples} projected gradients; values: "
+            f"gradients of the multilinear extension, {options.aggregate.value} over images, inclusion "
+            f"probabilities {options.q_low:.2f} to {options.q_high:.2f}, loss: {game.loss_description}; "
+            f"exact values in {exact_groups} of {len(methods)} groups"
+        ),
+        loss=game.loss_description,
+        estimate=MultilinearEstimate(
+            group_methods=methods, aggregate=options.aggregate, q_low=options.q_low, q_high=options.q_high
+        ),
     )
 
 

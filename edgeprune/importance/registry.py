@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import UsageError
-from edgeprune.system.imports import user_code
+from edgeprune.system.imports import UserFunction, user_code
 
 if TYPE_CHECKING:
     from edgeprune.importance.base import Criterion
@@ -47,11 +47,13 @@ def criterion_names() -> tuple[str, ...]:
 
 
 def criterion(name: str) -> Criterion:
-    """The criterion of this name.
+    """The criterion of this name; ``path/to/file.py:NAME`` or ``package.module:NAME`` is one of the user.
 
     Raises:
         UsageError: there is none, two claim the name, or the plug-in cannot be imported or is no criterion.
     """
+    if ":" in name:
+        return _of_a_file(name)
     plugins = _plugins()
     if name in _BUILT_IN:
         module, kind = _BUILT_IN[name]
@@ -62,7 +64,9 @@ def criterion(name: str) -> Criterion:
     known = criterion_names()
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? Accepted are" if near else "accepted are"
-    raise UsageError(f"there is no criterion {name!r}; {hint} {', '.join(known)}")
+    raise UsageError(
+        f"there is no criterion {name!r}; {hint} {', '.join(known)}, or path/to/file.py:NAME of your own"
+    )
 
 
 @functools.cache
@@ -87,15 +91,31 @@ def _load(entry: metadata.EntryPoint) -> Criterion:
     with user_code(f"{where}, imported,", UsageError, "correct or uninstall that package"):
         loaded = entry.load()
         made: Any = loaded() if callable(loaded) else loaded
-    missing = [part for part in ("name", "summary", "passes", "score") if not hasattr(made, part)]
-    if missing:
-        raise UsageError(f"{where} lacks {', '.join(missing)}; see edgeprune.importance.base.Criterion")
+    _check_parts(made, where)
     if made.name != entry.name:
         raise UsageError(
             f"{where} calls itself {made.name!r}; the entry point and the criterion need the same name"
         )
     result: Criterion = made
     return result
+
+
+def is_ours(found: Criterion) -> bool:
+    """Whether a criterion comes with edgeprune."""
+    return type(found).__module__.startswith("edgeprune.importance.criteria.")
+
+
+def _of_a_file(spec: str) -> Criterion:
+    made: Any = UserFunction(spec, what="criterion", error=UsageError)()
+    _check_parts(made, f"the criterion {spec!r}")
+    result: Criterion = made
+    return result
+
+
+def _check_parts(made: Any, where: str) -> None:
+    missing = [part for part in ("name", "summary", "passes", "score") if not hasattr(made, part)]
+    if missing:
+        raise UsageError(f"{where} lacks {', '.join(missing)}; see edgeprune.importance.base.Criterion")
 
 
 def _package(entry: metadata.EntryPoint) -> str:

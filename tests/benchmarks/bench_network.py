@@ -47,7 +47,7 @@ class Cell:
 
 def measure(bench: TrainedNetwork, cell: Cell) -> dict[str, object]:
     """Score, select, prune, recover and judge."""
-    evidence = bench.evidence(cell.seed, cell.ratio)
+    context = bench.context(cell.seed, cell.ratio)
     started = time.perf_counter()
     if cell.mode == ROUNDS:
         removed, ranking = bench.plan_in_rounds(cell.ratio, cell.seed)
@@ -58,7 +58,7 @@ def measure(bench: TrainedNetwork, cell: Cell) -> dict[str, object]:
         removed = bench.plan(cell.criterion, cell.ratio, cell.seed, uniform=cell.mode == "uniform")
         effort = {"evaluations": scores.evaluations, "score_s": scores.duration_s}
         choice = scores.choice
-    found = bench.recover(removed, evidence.images.images, cell.seed)
+    found = bench.recover(removed, context.images.images, cell.seed)
     return {
         **asdict(cell),
         "macs_removed": bench.macs_removed(removed),

@@ -54,7 +54,7 @@ def cells(seeds: int) -> list[Cell]:
 
 def measure(bench: TrainedNetwork, cell: Cell) -> Row:
     """Plan, prune, recover, train where asked, and judge on the whole test set."""
-    images = bench.evidence(cell.seed, cell.ratio).images.images
+    images = bench.context(cell.seed, cell.ratio).images.images
     if cell.method in PEERS:
         importance, everywhere = PEERS[cell.method]
         removed = torch_pruning_plan(

@@ -30,7 +30,7 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.capture.capture import capture
 from edgeprune.coupling.coupling import couple
 from edgeprune.games.masked_game import MaskedGame
-from edgeprune.importance.base import Evidence
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.registry import criterion
 from edgeprune.pruning.masking import mask_module
 from edgeprune.pruning.surgery import prune
@@ -142,12 +142,12 @@ def _scores(bench: Bench, images: Tensor, method: str, ratio: float) -> np.ndarr
     reference = [answers(bench.captured.graph_module, images)]
     masked = mask_module(bench.captured, bench.coupling)
     game = MaskedGame(masked, bench.coupling.num_players, batch, reference)
-    evidence = Evidence(
+    context = ScoringContext(
         captured=bench.captured, coupling=bench.coupling, images=batch, game=game, recovery_game=game,
         ratio=ratio,
     )  # fmt: skip
     rng = np.random.default_rng([bench.seed, 1])
-    return criterion(method).score(evidence, rng=rng, advance=lambda _units: None).removal_costs
+    return criterion(method).score(context, rng=rng, advance=lambda _units: None).removal_costs
 
 
 def recover(task: Row) -> Row:

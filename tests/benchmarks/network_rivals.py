@@ -20,7 +20,7 @@ def look(bench: TrainedNetwork, method: tuple[str, str], ratio: float, seed: int
         removed, _ = bench.plan_in_rounds(ratio, seed)
     else:
         removed = bench.plan(name, ratio, seed, uniform=mode == "uniform")
-    images = bench.evidence(seed, ratio).images.images
+    images = bench.context(seed, ratio).images.images
     network: GraphModule = bench.recover(removed, images, seed).recovered
     outputs, original = bench.outputs(network), bench.original_outputs()
     was_right, is_right = bench.hits(original), bench.hits(outputs)

@@ -92,7 +92,7 @@ def by_nncf_controlled(source: Path, destination: Path, images: torch.Tensor, na
 
 def measure(bench: TrainedNetwork, case: str, seed: int, work: Path) -> Row:
     """Accuracy and agreement of 32 bits, of plain 8 bits and of ours, and the sizes."""
-    images = bench.evidence(seed, 0.25).images.images
+    images = bench.context(seed, 0.25).images.images
     original = _written(bench.module, work / "original.onnx")
     source = original
     if case == "pruned 25%":

@@ -18,11 +18,10 @@ from torch.fx import GraphModule
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.artifacts.scores import Scores
 from edgeprune.capture.capture import capture
-from edgeprune.commands.run.evidence import evidence_of
+from edgeprune.commands.run.scoring import context_of
 from edgeprune.coupling.coupling import couple
-from edgeprune.importance.base import Evidence
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.registry import criterion
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
@@ -49,7 +48,7 @@ class Recovered:
 
 
 class TrainedNetwork:
-    """The network, the test set, and the evidence of the seed in work."""
+    """The network, the test set, and the context of the seed in work."""
 
     def __init__(self) -> None:
         data = research_data()
@@ -60,8 +59,8 @@ class TrainedNetwork:
         self.captured = capture(network.eval(), (3, 32, 32))
         self.coupling = couple(self.captured)
         self._original: torch.Tensor | None = None
-        self._kept: dict[tuple[object, ...], Evidence] = {}
-        self._scores: dict[tuple[object, ...], Scores] = {}
+        self._kept: dict[tuple[object, ...], ScoringContext] = {}
+        self._scores: dict[tuple[object, ...], Ranking] = {}
 
     def plan(self, name: str, ratio: float, seed: int, *, uniform: bool = False) -> tuple[int, ...]:
         """What a criterion removes: chosen over the network, or the same share of every group."""
@@ -72,7 +71,7 @@ class TrainedNetwork:
 
     def plan_in_rounds(self, ratio: float, seed: int) -> tuple[tuple[int, ...], Ranking]:
         """What ``compress`` removes at a cut that it ranks for in rounds, and its ranking."""
-        images = self.evidence(seed, ratio).images
+        images = self.context(seed, ratio).images
         ranking = ranked_in_rounds(self.module, self.captured, self.coupling, images, ratio=ratio, seed=seed)
         return select(ranking.removal_costs, self.coupling, ratio=ratio).removed, ranking
 
@@ -91,24 +90,24 @@ class TrainedNetwork:
         """Share of the MACs that a plan saves."""
         return 1 - self.coupling.total_macs(self.coupling.removed_mask(removed)) / self.coupling.total_macs()
 
-    def scores(self, name: str, ratio: float, seed: int) -> Scores:
+    def scores(self, name: str, ratio: float, seed: int) -> Ranking:
         """Of every player, by a criterion."""
         key = (name, seed, ratio if name in FOLLOWS_RATIO else None)
         if key not in self._scores:
-            evidence, rng = self.evidence(seed, ratio), np.random.default_rng([seed, 1])
+            context, rng = self.context(seed, ratio), np.random.default_rng([seed, 1])
             if name in LIMITED:
-                evidence = replace(evidence, max_evaluations=MOST_PASSES)
-            self._scores[key] = criterion(name).score(evidence, rng=rng, advance=lambda _units: None)
+                context = replace(context, max_evaluations=MOST_PASSES)
+            self._scores[key] = criterion(name).score(context, rng=rng, advance=lambda _units: None)
         return self._scores[key]
 
-    def evidence(self, seed: int, ratio: float) -> Evidence:
+    def context(self, seed: int, ratio: float) -> ScoringContext:
         """1,000 unlabelled images and the games on them; another draw for every seed."""
-        key = ("evidence", seed, ratio)
+        key = ("context", seed, ratio)
         if key not in self._kept:
             self._kept.clear()
             images = ImageBatch(images=self._train[torch.from_numpy(self._drawn(seed))], labels=None)
             reference = [self._answers(self.captured.graph_module, images.images)]
-            self._kept[key] = evidence_of(self.captured, self.coupling, images, reference, ratio=ratio)
+            self._kept[key] = context_of(self.captured, self.coupling, images, reference, ratio=ratio)
         return self._kept[key]
 
     def pixels(self, seed: int) -> np.ndarray:

@@ -100,7 +100,6 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--ranking", "RANKING", "--criterion", "l2"),
         ("--criterion l2", "has l1, hybrid", "accepted is one of these"),
     ),
-    "a criterion alone": (("--criterion", "l1"), ("--criterion l1 was given without --ranking",)),
     "other images": (
         ("--ranking", "RANKING", "--seed", "3"),
         ("other images of the same data", "its --seed was 0, here it is 3"),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.masked_game import MaskedGame
-from edgeprune.importance.base import Evidence
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.registry import criterion
 from edgeprune.pruning.masking import mask_module
 
@@ -22,9 +22,9 @@ MEASURED = ("leave-one-out", "greedy-leave-one-out")
 BASELINES = ("random", *WEIGHTS, *PASSES, *GRADIENTS, *MEASURED)
 
 
-def evidence_of(
+def context_of(
     case: nets.Case, *, images: int = 12, max_evaluations: int | None = None, images_at_once: int = 5
-) -> Evidence:
+) -> ScoringContext:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(images, *case.captured.input_shape, dtype=torch.float64, generator=generator)
     with torch.no_grad():
@@ -33,20 +33,20 @@ def evidence_of(
     masked = mask_module(case.captured, case.coupling)
     count = case.coupling.num_players
     game = MaskedGame(masked, count, batch, reference, images_at_once=images_at_once)
-    return Evidence(
+    return ScoringContext(
         captured=case.captured, coupling=case.coupling, images=batch, game=game, recovery_game=game,
         ratio=0.25, max_evaluations=max_evaluations,
     )  # fmt: skip
 
 
-def score(name: str, evidence: Evidence, seed: int = 0) -> Scores:
+def score(name: str, context: ScoringContext, seed: int = 0) -> Ranking:
     units: list[int] = []
     chosen = criterion(name)
-    announced = chosen.passes(evidence)
-    before = evidence.game.evaluations
-    found = chosen.score(evidence, rng=np.random.default_rng(seed), advance=units.append)
+    announced = chosen.passes(context)
+    before = context.game.evaluations
+    found = chosen.score(context, rng=np.random.default_rng(seed), advance=units.append)
     assert sum(units) == announced == found.evaluations
-    assert evidence.game.evaluations - before in (0, found.evaluations)
+    assert context.game.evaluations - before in (0, found.evaluations)
     return found
 
 

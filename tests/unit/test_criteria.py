@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning
-from criteria_cases import BASELINES, TINY, evidence_of, parameter, score
+from criteria_cases import BASELINES, TINY, context_of, parameter, score
 from torch import Tensor, nn
 from torch_pruning.pruner.importance import (
     BNScaleImportance,
@@ -26,8 +26,8 @@ from edgeprune.importance.layer_weights import producers, reading_power
 @pytest.mark.parametrize("factory", [nets.residual_add, nets.depthwise, nets.concat_flatten_linear])
 def test_every_player_gets_a_finite_score_and_the_same_one_again(name, factory):
     case = nets.toy(factory)
-    found = score(name, evidence_of(case))
-    again = score(name, evidence_of(case))
+    found = score(name, context_of(case))
+    again = score(name, context_of(case))
     for numbers in (found.values, found.removal_costs):
         assert numbers.shape == (case.coupling.num_players,)
         assert np.isfinite(numbers).all()
@@ -42,23 +42,23 @@ def test_every_player_gets_a_finite_score_and_the_same_one_again(name, factory):
 
 
 def test_random_scores_follow_the_generator():
-    evidence = evidence_of(nets.toy(nets.chain))
-    first, second = score("random", evidence, 1), score("random", evidence, 2)
+    context = context_of(nets.toy(nets.chain))
+    first, second = score("random", context, 1), score("random", context, 2)
     assert not np.array_equal(first.values, second.values)
     assert ((first.values >= 0) & (first.values < 1)).all()
 
 
 def test_filter_norms_by_hand():
-    evidence = evidence_of(TINY)
-    np.testing.assert_allclose(score("l1", evidence).values, [7, 2, 2])
-    found = score("l2", evidence)
+    context = context_of(TINY)
+    np.testing.assert_allclose(score("l1", context).values, [7, 2, 2])
+    found = score("l2", context)
     np.testing.assert_allclose(found.values, [5, 2**0.5, 2])
     # Whole: 16 places x (2 x 3 + 3 x 2); without a filter a third less. Squares 25, 2, 4 have mean 31 / 3.
     np.testing.assert_allclose(found.removal_costs, np.array([25, 2, 4]) * 3 / 31 / 3)
 
 
 def test_geometric_median_by_hand():
-    found = score("fpgm", evidence_of(TINY))
+    found = score("fpgm", context_of(TINY))
     distances = [29**0.5 + 41**0.5, 29**0.5 + 10**0.5, 41**0.5 + 10**0.5]
     np.testing.assert_allclose(found.values, distances)
 
@@ -66,23 +66,23 @@ def test_geometric_median_by_hand():
 def test_coupled_layers_add_up():
     case = nets.toy(nets.residual_add)
     stem = case.coupling.parameter_players[("stem.0.weight", 0)]
-    evidence = evidence_of(case)
+    context = context_of(case)
     both = [parameter(case, name).flatten(1) for name in ("stem.0.weight", "second.0.weight")]
     absolute = sum(w.abs().sum(1) for w in both)
     squares = sum(w.square().sum(1) for w in both)
-    np.testing.assert_allclose(score("l1", evidence).values[stem], absolute)
-    np.testing.assert_allclose(score("l2", evidence).values[stem], squares.sqrt())
+    np.testing.assert_allclose(score("l1", context).values[stem], absolute)
+    np.testing.assert_allclose(score("l2", context).values[stem], squares.sqrt())
     scales = parameter(case, "stem.1.weight").abs() + parameter(case, "second.1.weight").abs()
-    np.testing.assert_allclose(score("bn-scale", evidence).values[stem], scales)
+    np.testing.assert_allclose(score("bn-scale", context).values[stem], scales)
     distances = sum(torch.cdist(w, w).sum(1) for w in both)
-    np.testing.assert_allclose(score("fpgm", evidence).values[stem], distances, rtol=1e-6)
+    np.testing.assert_allclose(score("fpgm", context).values[stem], distances, rtol=1e-6)
 
 
 def test_shared_weights_count_once():
     case = nets.toy(nets.used_twice)
     shared = case.coupling.parameter_players[("shared.0.weight", 0)]
     expected = sum(parameter(case, f"{n}.0.weight").abs().sum((1, 2, 3)) for n in ("stem", "shared"))
-    np.testing.assert_allclose(score("l1", evidence_of(case)).values[shared], expected)
+    np.testing.assert_allclose(score("l1", context_of(case)).values[shared], expected)
 
 
 class _PlainChain(nn.Module):
@@ -116,7 +116,7 @@ def test_torch_pruning_finds_the_same(name, peer):
     group = graph.get_pruning_group(module.first, torch_pruning.prune_conv_out_channels, idxs=range(8))
     theirs = peer(group).numpy()
     case = nets.make_case(module, trained=True)
-    ours = score(name, evidence_of(case)).removal_costs
+    ours = score(name, context_of(case)).removal_costs
     assert case.coupling.parameter_players[("first.weight", 0)].tolist() == list(range(8))
     np.testing.assert_allclose(ours / ours.mean(), theirs / theirs.mean(), rtol=1e-5)
     if name == "bn-scale":
@@ -125,21 +125,21 @@ def test_torch_pruning_finds_the_same(name, peer):
 
 def test_batch_norm_scale_says_where_it_fell_back_and_refuses_where_there_is_none():
     case = nets.toy(nets.grouped_convolution)
-    found = score("bn-scale", evidence_of(case))
+    found = score("bn-scale", context_of(case))
     assert len(found.notes) == 1
     assert "1 groups have no batch norm with a scale (1)" in found.notes[0]
     lacking = list(next(g for g in case.coupling.groups if g.name == "1").players)
     others = np.delete(found.values, lacking)
     assert found.values[lacking].mean() == pytest.approx(others.mean())
-    norms = score("l2", evidence_of(case)).values
+    norms = score("l2", context_of(case)).values
     assert np.argsort(found.values[lacking]).tolist() == np.argsort(norms[lacking]).tolist()
     with pytest.raises(UsageError, match=r"bn-scale needs batch norms.*l2 or hybrid"):
-        score("bn-scale", evidence_of(nets.toy(nets.chain_without_norm)))
+        score("bn-scale", context_of(nets.toy(nets.chain_without_norm)))
 
 
 def test_activations_are_reduced_exactly():
-    evidence = evidence_of(TINY, images=9)
-    pixels = evidence.images.images
+    context = context_of(TINY, images=9)
+    pixels = context.images.images
     weights = parameter(TINY, "0.weight").flatten(1)
     expected = torch.einsum("oc,nchw->onhw", weights, pixels).relu().flatten(1)
     for at_once in (4, 9, 100):
@@ -150,11 +150,11 @@ def test_activations_are_reduced_exactly():
 
 
 def test_apoz_and_activation_weight_by_hand():
-    evidence = evidence_of(TINY)
+    context = context_of(TINY)
     weights = parameter(TINY, "0.weight").flatten(1)
-    maps = torch.einsum("oc,nchw->onhw", weights, evidence.images.images).relu().flatten(1)
-    np.testing.assert_allclose(score("apoz", evidence).values, (maps > 0).double().mean(1))
-    found = score("activation-weight", evidence)
+    maps = torch.einsum("oc,nchw->onhw", weights, context.images.images).relu().flatten(1)
+    np.testing.assert_allclose(score("apoz", context).values, (maps > 0).double().mean(1))
+    found = score("activation-weight", context)
     costs = maps.square().mean(1).numpy() * np.array([1.0, 8.0, 25.0])
     np.testing.assert_allclose(found.removal_costs, costs)
     np.testing.assert_allclose(found.values, np.sqrt(costs))
@@ -163,16 +163,16 @@ def test_apoz_and_activation_weight_by_hand():
 def test_apoz_looks_behind_the_rectifier_and_not_behind_the_pooling():
     """The last convolution's channels enter the classifier as means, which are hardly ever zero."""
     case = nets.toy(nets.chain)
-    found = score("apoz", evidence_of(case))
+    found = score("apoz", context_of(case))
     assert found.notes == ()
     assert (found.values < 1.0).all()
 
 
 def test_apoz_says_where_nothing_is_zero_and_refuses_where_nothing_ever_is():
-    found = score("apoz", evidence_of(nets.toy(nets.tokens)))
+    found = score("apoz", context_of(nets.toy(nets.tokens)))
     assert "1 groups are never zero after a rectifier (up)" in found.notes[0]
     with pytest.raises(UsageError, match="apoz needs activations that are exactly zero"):
-        score("apoz", evidence_of(nets.toy(nets.prelu)))
+        score("apoz", context_of(nets.toy(nets.prelu)))
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_a_consumer_without_weights_reads_with_weight_one():
         lambda m, x: m.head(m.stem(x).sum(1).flatten(1)), stem=nets.conv_bn(3, 8), head=nn.Linear(64, 5)
     )
     case = nets.make_case(network)
-    evidence = evidence_of(case)
-    (found,) = channel_activations(case.captured, case.coupling, evidence.images.images).values()
+    context = context_of(case)
+    (found,) = channel_activations(case.captured, case.coupling, context.images.images).values()
     for name in ("activation-weight", "reconstruction-residual"):
-        scored = score(name, evidence)
+        scored = score(name, context)
         np.testing.assert_allclose(scored.removal_costs, found.mean_square)
         assert "1 places where channels enter have no weights of their own" in " ".join(scored.notes)
     assert "no layer could take over" in scored.notes[-1]
@@ -227,7 +227,7 @@ def test_a_channel_that_others_express_has_hardly_a_residual():
     for name in ("0.0.weight", "0.1.weight", "0.1.bias", "0.1.running_mean", "0.1.running_var"):
         value = case.captured.graph_module.state_dict()[name]
         value[5] = value[4]
-    found = score("reconstruction-residual", evidence_of(case, images=40))
+    found = score("reconstruction-residual", context_of(case, images=40))
     first = list(case.coupling.groups[0].players)
     assert set(np.argsort(found.values[first])[:2]) == {4, 5}
     assert found.removal_costs[[4, 5]].max() < 0.1 * np.delete(found.removal_costs[first], [4, 5]).min()

@@ -6,21 +6,21 @@ import networks as nets
 import numpy as np
 import pytest
 import torch
-from criteria_cases import GRADIENTS, MEASURED, PASSES, TINY, evidence_of, parameter, score
+from criteria_cases import GRADIENTS, MEASURED, PASSES, TINY, context_of, parameter, score
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.errors import UsageError
 from edgeprune.games.masked_game import MaskedGame
-from edgeprune.importance.base import Evidence
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.criteria.greedy import rising
 from edgeprune.pruning.masking import mask_module
 
 
 @pytest.mark.parametrize("factory", [nets.chain, nets.residual_add])
 def test_taylor_terms_are_derivatives_by_a_gate_on_every_channel(factory):
-    evidence = evidence_of(nets.toy(factory))
-    game, count = evidence.game, evidence.coupling.num_players
+    context = context_of(nets.toy(factory))
+    game, count = context.game, context.coupling.num_players
     step = 1e-5
     slopes = np.empty((count, game.num_images))
     images = torch.arange(game.num_images)
@@ -38,29 +38,29 @@ def test_taylor_terms_are_derivatives_by_a_gate_on_every_channel(factory):
         "taylor-squared": np.sqrt(np.square(slopes).mean(1)),
     }
     for name, values in expected.items():
-        np.testing.assert_allclose(score(name, evidence).values, values, rtol=1e-4, atol=1e-7)
-    costs = score("taylor-squared", evidence).removal_costs
+        np.testing.assert_allclose(score(name, context).values, values, rtol=1e-4, atol=1e-7)
+    costs = score("taylor-squared", context).removal_costs
     np.testing.assert_allclose(costs, np.square(slopes).mean(1), rtol=1e-4)
 
 
 def test_taylor_is_activation_times_gradient_by_autograd():
-    evidence = evidence_of(TINY)
+    context = context_of(TINY)
     weights = parameter(TINY, "0.weight").flatten(1)
     reader = parameter(TINY, "2.weight").flatten(1)
-    maps = torch.einsum("oc,nchw->nohw", weights, evidence.images.images).relu().requires_grad_(True)
+    maps = torch.einsum("oc,nchw->nohw", weights, context.images.images).relu().requires_grad_(True)
     outputs = torch.einsum("kc,nchw->nk", reader, maps) / 16
-    labels = evidence.images.labels % 2
+    labels = context.images.labels % 2
     loss = nn.functional.cross_entropy(outputs, labels, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, maps)
     expected = -(gradient * maps).sum((2, 3)).detach()
     game = MaskedGame(
         mask_module(TINY.captured, TINY.coupling),
         3,
-        ImageBatch(images=evidence.images.images, labels=labels),
+        ImageBatch(images=context.images.images, labels=labels),
         [outputs.detach()],
     )
-    narrowed = Evidence(
-        captured=TINY.captured, coupling=TINY.coupling, images=evidence.images, game=game,
+    narrowed = ScoringContext(
+        captured=TINY.captured, coupling=TINY.coupling, images=context.images, game=game,
         recovery_game=game, ratio=0.25,
     )  # fmt: skip
     found = score("taylor", narrowed)
@@ -72,19 +72,19 @@ def test_taylor_is_activation_times_gradient_by_autograd():
 
 def test_leave_one_out_is_brute_force():
     case = nets.toy(nets.residual_add)
-    evidence = evidence_of(case)
+    context = context_of(case)
     count = case.coupling.num_players
     losses = np.empty((count, 12))
-    labels = evidence.images.labels
+    labels = context.images.labels
     for player in range(count):
         with torch.no_grad():
-            without = nets.prune(case.captured, case.coupling, (player,))(evidence.images.images)
-            whole = case.captured.graph_module(evidence.images.images)
+            without = nets.prune(case.captured, case.coupling, (player,))(context.images.images)
+            whole = case.captured.graph_module(context.images.images)
             losses[player] = (
                 nn.functional.cross_entropy(without, labels, reduction="none")
                 - nn.functional.cross_entropy(whole, labels, reduction="none")
             ).numpy()
-    found = score("leave-one-out", evidence)
+    found = score("leave-one-out", context)
     np.testing.assert_allclose(found.values, losses.mean(1), atol=1e-10)
     np.testing.assert_allclose(found.standard_errors, losses.std(1) / 12**0.5, atol=1e-9)
     assert found.evaluations == (count + 1) * 3
@@ -92,10 +92,10 @@ def test_leave_one_out_is_brute_force():
 
 def test_greedy_removal_is_brute_force():
     case = nets.toy(nets.chain)
-    evidence = evidence_of(case)
-    found = score("greedy-leave-one-out", evidence)
+    context = context_of(case)
+    found = score("greedy-leave-one-out", context)
     assert found.notes == ()
-    game = evidence.game
+    game = context.game
     for group in case.coupling.groups:
         left, present = list(group.players), np.ones((1, 14), dtype=bool)
         order, curve = [], [game.values(present).mean()]
@@ -121,8 +121,8 @@ def test_greedy_removal_is_brute_force():
 def test_greedy_removal_within_a_limit_measures_early_removals_again_and_says_so():
     case = nets.toy(nets.chain)
     needed = 15 * 3
-    least = score("greedy-leave-one-out", evidence_of(case, max_evaluations=needed))
-    alone = score("leave-one-out", evidence_of(case))
+    least = score("greedy-leave-one-out", context_of(case, max_evaluations=needed))
+    alone = score("leave-one-out", context_of(case))
     for group in case.coupling.groups:
         players = list(group.players)
         assert (
@@ -130,7 +130,7 @@ def test_greedy_removal_within_a_limit_measures_early_removals_again_and_says_so
             == np.argsort(alone.values[players], kind="stable").tolist()
         )
     assert "max_evaluations=45 allows 1 measurements in 2 of 2 groups" in least.notes[0]
-    more = score("greedy-leave-one-out", evidence_of(case, max_evaluations=needed + 3 * (7 + 5 + 6)))
+    more = score("greedy-leave-one-out", context_of(case, max_evaluations=needed + 3 * (7 + 5 + 6)))
     assert more.evaluations == needed + 3 * (7 + 5 + 6)
     assert "allows 2 to 3 measurements in 2 of 2 groups" in more.notes[0]
 
@@ -146,11 +146,11 @@ def test_costs_rise_and_runs_keep_their_sums():
 @pytest.mark.parametrize("limit", [1, 2, 14, 15, 16, 31, 60, 1000])
 def test_the_limit_holds_or_is_refused_with_what_is_needed(name, limit):
     least = {"reconstruction-residual": 2, **dict.fromkeys(MEASURED, 15)}.get(name, 1)
-    evidence = evidence_of(nets.toy(nets.chain), images=150, max_evaluations=limit, images_at_once=64)
+    context = context_of(nets.toy(nets.chain), images=150, max_evaluations=limit, images_at_once=64)
     if limit < least:
         with pytest.raises(UsageError, match=rf"max_evaluations={limit} is too few.*at least {least}"):
-            score(name, evidence)
+            score(name, context)
         return
-    found = score(name, evidence)
+    found = score(name, context)
     assert 0 < found.evaluations <= limit
     assert (found.images < 150) == any("of the 150 images" in note for note in found.notes)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from criteria_cases import BASELINES, TINY, evidence_of, score
+from criteria_cases import BASELINES, TINY, context_of, score
 
 from edgeprune.errors import UsageError
 from edgeprune.importance import registry
@@ -52,8 +52,8 @@ MINIMAL = """
 class Mine:
     name = "mine"
     summary = "nothing"
-    def passes(self, evidence): return 0
-    def score(self, evidence, *, rng, advance): raise NotImplementedError
+    def passes(self, context): return 0
+    def score(self, context, *, rng, advance): raise NotImplementedError
 """
 
 
@@ -100,7 +100,7 @@ def test_the_documented_example_runs_as_a_plugin(install):
     assert example[1].startswith(f"# my_package/{module}.py")
     install([(name, f"documented_{module}:{kind}")], **{f"documented_{module}": example[1]})
     assert criterion_names()[-1] == name
-    found = score(name, evidence_of(TINY))
+    found = score(name, context_of(TINY))
     np.testing.assert_allclose(found.values, [4, 1, 2])
     np.testing.assert_allclose(found.removal_costs, np.array([4, 1, 2]) * 3 / 7 / 3)
 

@@ -12,7 +12,7 @@ from test_blocks import Block, network
 from torch import nn
 
 from edgeprune.artifacts.coupling import NO_PLAYER
-from edgeprune.artifacts.pruning import Aggregate, Ranking
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.commands.search.block_removal import projected, restricted
 from edgeprune.coupling.coupling import couple
 from edgeprune.games.block_game import block_module, find_blocks
@@ -114,6 +114,6 @@ def find_first_inner(case: nets.Case) -> str:
 
 def a_ranking(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Ranking:
     return Ranking(
-        values=values, standard_errors=values, group_methods={}, aggregate=Aggregate.RMS, evaluations=1,
-        images=1, q_low=0.5, q_high=1.0, loss="loss", removal_costs=values, duration_s=0.0,
+        criterion="hybrid", values=values, standard_errors=values, removal_costs=values, evaluations=1,
+        images=1, duration_s=0.0, choice="made up", loss="loss",
     )  # fmt: skip

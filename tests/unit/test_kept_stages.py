@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
-from edgeprune.artifacts.pruning import Aggregate, Ranking, RankingMethod, RecoveryReport
+from edgeprune.artifacts.pruning import Aggregate, MultilinearEstimate, Ranking, RankingMethod, RecoveryReport
 from edgeprune.artifacts.report import StageTime
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
 from edgeprune.commands.run.sessions import Sessions
@@ -24,15 +24,19 @@ from edgeprune.storage.records import read_record, write_record
 
 PLAYERS = 4
 RANKING = Ranking(
+    criterion="hybrid",
     values=np.array([1 / 3, 2e-300, 0.0, -5.0]),
     standard_errors=np.array([0.1, float("nan"), float("inf"), 2.0]),
-    group_methods={"a": RankingMethod.EXACT, "b": RankingMethod.MULTILINEAR},
-    aggregate=Aggregate.RMS,
     evaluations=7,
     images=30,
-    q_low=0.7,
-    q_high=1.0,
+    choice="made up",
     loss="cross-entropy",
+    estimate=MultilinearEstimate(
+        group_methods={"a": RankingMethod.EXACT, "b": RankingMethod.MULTILINEAR},
+        aggregate=Aggregate.RMS,
+        q_low=0.7,
+        q_high=1.0,
+    ),
     removal_costs=np.array([1e300, 0.1, 0.2, 0.3]),
     duration_s=1.5,
     rounds=(0.2, 0.35),

@@ -10,11 +10,11 @@ from pathlib import Path
 import networks as nets
 import numpy as np
 import pytest
-from criteria_cases import evidence_of
+from criteria_cases import context_of
 
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
-from edgeprune.importance.base import Evidence
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.criteria import layer_shapley
 from edgeprune.importance.criteria.layer_shapley import LayerShapley, least_evaluations, value_players
 from edgeprune.importance.journals import Journals
@@ -24,30 +24,30 @@ CHAIN = nets.toy(nets.chain)
 SIZES = [len(g.players) for g in CHAIN.coupling.groups]
 
 
-def score(evidence: Evidence, seed: int = 0) -> Scores:
+def score(context: ScoringContext, seed: int = 0) -> Ranking:
     units: list[int] = []
-    found = LayerShapley().score(evidence, rng=np.random.default_rng(seed), advance=units.append)
-    assert sum(units) == LayerShapley().passes(evidence) >= found.evaluations > 0
+    found = LayerShapley().score(context, rng=np.random.default_rng(seed), advance=units.append)
+    assert sum(units) == LayerShapley().passes(context) >= found.evaluations > 0
     return found
 
 
-def gain(evidence: Evidence, players: tuple[int, ...]) -> float:
+def gain(context: ScoringContext, players: tuple[int, ...]) -> float:
     """v(N) - v(N without the group), by the whole masked network."""
-    coalitions = np.ones((2, evidence.coupling.num_players), dtype=bool)
+    coalitions = np.ones((2, context.coupling.num_players), dtype=bool)
     coalitions[1, list(players)] = False
-    whole, without = evidence.game.values(coalitions).mean(axis=1)
+    whole, without = context.game.values(coalitions).mean(axis=1)
     return float(whole - without)
 
 
-def by_orders(evidence: Evidence, players: tuple[int, ...]) -> dict[int, float]:
+def by_orders(context: ScoringContext, players: tuple[int, ...]) -> dict[int, float]:
     """Shapley values as the mean gain over all orders."""
     known: dict[frozenset[int], float] = {}
 
     def value(present: frozenset[int]) -> float:
         if present not in known:
-            row = np.ones((1, evidence.coupling.num_players), dtype=bool)
+            row = np.ones((1, context.coupling.num_players), dtype=bool)
             row[0, [p for p in players if p not in present]] = False
-            known[present] = float(evidence.game.values(row).mean())
+            known[present] = float(context.game.values(row).mean())
         return known[present]
 
     total = dict.fromkeys(players, 0.0)
@@ -60,10 +60,10 @@ def by_orders(evidence: Evidence, players: tuple[int, ...]) -> dict[int, float]:
 
 
 def test_small_groups_are_brute_force_over_all_orders() -> None:
-    evidence = evidence_of(CHAIN)
+    context = context_of(CHAIN)
     group = min(CHAIN.coupling.groups, key=lambda g: len(g.players))
-    found = score(evidence)
-    expected = by_orders(evidence, group.players)
+    found = score(context)
+    expected = by_orders(context, group.players)
     np.testing.assert_allclose(found.values[list(group.players)], list(expected.values()), atol=1e-6)
     assert (found.standard_errors == 0).all()
     assert "all 64 coalitions of 6 players" in found.choice
@@ -74,9 +74,9 @@ def test_small_groups_are_brute_force_over_all_orders() -> None:
 @pytest.mark.parametrize("factory", [nets.chain, nets.residual_add, nets.padded_shortcut])
 def test_values_and_costs_of_a_group_add_up_to_what_it_gains(factory, limit) -> None:
     case = nets.toy(factory)
-    evidence = evidence_of(case, max_evaluations=limit)
-    found = score(evidence)
-    narrowed = dataclasses.replace(evidence, game=evidence.game.on_images(found.images))
+    context = context_of(case, max_evaluations=limit)
+    found = score(context)
+    narrowed = dataclasses.replace(context, game=context.game.on_images(found.images))
     for group in case.coupling.groups:
         players = list(group.players)
         whole = gain(narrowed, group.players)
@@ -89,15 +89,15 @@ def test_values_and_costs_of_a_group_add_up_to_what_it_gains(factory, limit) -> 
 
 
 def test_costs_follow_real_removals() -> None:
-    evidence = evidence_of(CHAIN)
-    found = score(evidence)
+    context = context_of(CHAIN)
+    found = score(context)
     for group in CHAIN.coupling.groups:
         players = np.array(group.players)
         order = players[np.argsort(found.removal_costs[players])]
         table = np.ones((len(order) + 1, CHAIN.coupling.num_players), dtype=bool)
         for row in range(len(order)):
             table[row + 1 :, order[row]] = False
-        lost = -np.diff(evidence.game.values(table).mean(axis=1))
+        lost = -np.diff(context.game.values(table).mean(axis=1))
         promised = np.cumsum(found.removal_costs[order])
         assert (promised <= np.cumsum(lost) + 1e-6).all(), "means of runs lie below the true curve"
         assert promised[-1] == pytest.approx(lost.sum(), abs=1e-6)
@@ -105,13 +105,13 @@ def test_costs_follow_real_removals() -> None:
 
 def test_a_group_alone_gets_what_it_gets_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_shapley, "_EXACT_BY_DEFAULT", 2)  # so that all is drawn
-    evidence = evidence_of(CHAIN)
-    everything, again, other = score(evidence), score(evidence), score(evidence, seed=1)
+    context = context_of(CHAIN)
+    everything, again, other = score(context), score(context), score(context, seed=1)
     assert np.array_equal(everything.values, again.values)
     assert not np.array_equal(everything.values, other.values)
     assert (everything.standard_errors > 0).any()
     for group in CHAIN.coupling.groups:
-        alone = score(dataclasses.replace(evidence, groups=(group.name,)))
+        alone = score(dataclasses.replace(context, groups=(group.name,)))
         players = list(group.players)
         for field in ("values", "standard_errors", "removal_costs"):
             assert np.array_equal(getattr(alone, field)[players], getattr(everything, field)[players])
@@ -121,11 +121,11 @@ def test_a_group_alone_gets_what_it_gets_among_all(monkeypatch: pytest.MonkeyPat
 
 
 def test_errors_tell_how_far_drawn_values_are_off() -> None:
-    evidence = evidence_of(CHAIN)
-    exact = score(evidence).values
+    context = context_of(CHAIN)
+    exact = score(context).values
     off = []
     for seed in range(12):
-        found = score(dataclasses.replace(evidence, max_evaluations=3 * 150), seed=seed)
+        found = score(dataclasses.replace(context, max_evaluations=3 * 150), seed=seed)
         assert found.images == 12
         drawn = found.standard_errors > 0
         assert drawn.any()
@@ -134,25 +134,25 @@ def test_errors_tell_how_far_drawn_values_are_off() -> None:
 
 
 def test_the_memory_limit_changes_no_value() -> None:
-    evidence = evidence_of(CHAIN)
-    tight = score(dataclasses.replace(evidence, memory_limit_bytes=120_000))
-    free = score(evidence)
+    context = context_of(CHAIN)
+    tight = score(dataclasses.replace(context, memory_limit_bytes=120_000))
+    free = score(context)
     np.testing.assert_allclose(tight.values, free.values, atol=1e-7)
     assert tight.evaluations == free.evaluations
     with pytest.raises(UsageError, match=r"memory_limit_bytes=1000 is too small: .* one image"):
-        score(dataclasses.replace(evidence, memory_limit_bytes=1000))
+        score(dataclasses.replace(context, memory_limit_bytes=1000))
 
 
 @pytest.mark.parametrize("limit", [1, 17, 18, 19, 30, 100, 500, 2000])
 def test_the_limit_holds_or_is_refused_with_what_is_needed(limit: int) -> None:
     assert sorted(SIZES) == [6, 8]
     least = 8 + 10
-    evidence = evidence_of(CHAIN, images=150, max_evaluations=limit, images_at_once=64)
+    context = context_of(CHAIN, images=150, max_evaluations=limit, images_at_once=64)
     if limit < least:
         with pytest.raises(UsageError, match=rf"max_evaluations={limit} is too few.*at least {least}"):
-            score(evidence)
+            score(context)
         return
-    found = score(evidence)
+    found = score(context)
     assert found.evaluations <= limit
     assert (found.images < 150) == any("of the 150 images" in note for note in found.notes)
     if limit >= 3 * (64 + 256):
@@ -161,7 +161,7 @@ def test_the_limit_holds_or_is_refused_with_what_is_needed(limit: int) -> None:
 
 def test_a_wider_group_with_a_linear_rest_is_exact_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_shapley, "_EXACT_BY_DEFAULT", 2)
-    found = score(evidence_of(CHAIN))
+    found = score(context_of(CHAIN))
     before, last = CHAIN.coupling.groups
     assert (found.standard_errors[list(last.players)] == 0).all(), "only a mean and a linear layer follow"
     assert (found.standard_errors[list(before.players)] > 0).all(), "a ReLU follows"
@@ -170,11 +170,11 @@ def test_a_wider_group_with_a_linear_rest_is_exact_by_default(monkeypatch: pytes
 def test_much_work_means_fewer_images_and_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_shapley, "_WORK_MACS", 1.0)
     monkeypatch.setattr(layer_shapley, "_FEWEST_IMAGES", 5)
-    found = score(evidence_of(CHAIN))
+    found = score(context_of(CHAIN))
     assert found.images == 5
     assert "means over the first 5 of 12 images" in found.notes[0]
     monkeypatch.setattr(layer_shapley, "_FEWEST_IMAGES", 7)
-    assert score(evidence_of(CHAIN, images_at_once=5)).images == 5, "whole batches, where there is one"
+    assert score(context_of(CHAIN, images_at_once=5)).images == 5, "whole batches, where there is one"
 
 
 @pytest.mark.parametrize("players", [1, 2, 3, 5, 9])
@@ -200,8 +200,8 @@ class StoppedError(Exception):
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
-    evidence = evidence_of(CHAIN, max_evaluations=3 * 150)
-    straight = score(evidence)
+    context = context_of(CHAIN, max_evaluations=3 * 150)
+    straight = score(context)
     folder = tmp_path / "j"
     first = Journals(folder, {"model": "a"})
     spent = 0
@@ -214,12 +214,12 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
 
     with pytest.raises(StoppedError):
         LayerShapley().score(
-            dataclasses.replace(evidence, journals=first), rng=np.random.default_rng(0), advance=stop
+            dataclasses.replace(context, journals=first), rng=np.random.default_rng(0), advance=stop
         )
     kept = first.known
     assert 0 < kept < 150
     second = Journals(folder, {"model": "a"})
-    found = score(dataclasses.replace(evidence, journals=second))
+    found = score(dataclasses.replace(context, journals=second))
     assert np.array_equal(found.values, straight.values)
     assert np.array_equal(found.removal_costs, straight.removal_costs)
     assert found.evaluations == straight.evaluations

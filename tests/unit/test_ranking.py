@@ -137,7 +137,7 @@ def test_coalitions_are_drawn_by_the_law():
     assert np.concatenate(game.drawn).mean() == pytest.approx(0.6, abs=0.01)
     assert 0.1 < shares.min() < 0.3
     assert shares.max() > 0.9
-    assert (ranking.q_low, ranking.q_high) == (0.3, 0.9)
+    assert (ranking.estimate.q_low, ranking.estimate.q_high) == (0.3, 0.9)
 
 
 def test_small_groups_get_the_shares_of_their_exact_values_and_the_size_of_the_estimate():
@@ -152,8 +152,8 @@ def test_small_groups_get_the_shares_of_their_exact_values_and_the_size_of_the_e
         rng=np.random.default_rng(0),
         options=RankingOptions(samples=256, batch=8, exact_players=0),
     )
-    assert both.group_methods == dict.fromkeys(("small", "large"), RankingMethod.EXACT)
-    assert none.group_methods == dict.fromkeys(("small", "large"), RankingMethod.MULTILINEAR)
+    assert both.estimate.group_methods == dict.fromkeys(("small", "large"), RankingMethod.EXACT)
+    assert none.estimate.group_methods == dict.fromkeys(("small", "large"), RankingMethod.MULTILINEAR)
     for players in ([0, 1, 2], [3, 4, 5]):
         per_image = exact(SubGame(game, np.array(players)))
         own = np.sqrt((per_image**2).mean(axis=1))
@@ -167,7 +167,7 @@ def test_only_groups_within_the_limit_are_exact():
     groups = (group("a", 0, 1), group("b", 2, 3, 4, 5), group("c", 6, 7, 8), group("lone", 9))
     options = RankingOptions(samples=32, batch=8, exact_players=3)
     ranking = rank(game, groups, rng=np.random.default_rng(0), options=options)
-    assert ranking.group_methods == {
+    assert ranking.estimate.group_methods == {
         "a": RankingMethod.EXACT,
         "b": RankingMethod.MULTILINEAR,
         "c": RankingMethod.EXACT,

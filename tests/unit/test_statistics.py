@@ -95,7 +95,7 @@ def test_many_images_are_taken_at_their_word() -> None:
 
 
 def test_evidence_is_counted_in_images_and_not_in_positions() -> None:
-    """The same pixel sixteen times over is no more evidence than once."""
+    """The same pixel sixteen times over is no more context than once."""
     images, _ = drawn(40, 30, seed=3)
     once = covariance_of(images, pooled=False)
     np.testing.assert_allclose(

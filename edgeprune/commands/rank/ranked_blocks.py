@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.report import AccuracyKind
-from edgeprune.commands.run.evidence import original_outputs
+from edgeprune.commands.run.scoring import original_outputs
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import UsageError
 from edgeprune.games.block_game import BlockGame, ResidualBlock, block_module, find_blocks

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeprune import limits
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.commands.compress.delivery import input_hashes
 from edgeprune.commands.rank.ranked_blocks import rank_blocks
 from edgeprune.commands.rank.ranked_layers import channel_numbers, groups_of_layers
@@ -30,16 +30,16 @@ from edgeprune.commands.rank.removal_curves import (
 )
 from edgeprune.commands.run import stages
 from edgeprune.commands.run.effort import ranking_work, with_effort
-from edgeprune.commands.run.evidence import gather, original_outputs
 from edgeprune.commands.run.given_rankings import inputs_of
 from edgeprune.commands.run.report_builder import calibration_section, model_section, package_versions
 from edgeprune.commands.run.resume import check_journal, kept_values
+from edgeprune.commands.run.scoring import original_outputs, ranked_by, scoring_context, within_time_by
 from edgeprune.commands.run.state import Prepared, Run
-from edgeprune.commands.run.time_limits import affordable_evaluations, note_if_exceeded
+from edgeprune.commands.run.time_limits import note_if_exceeded
 from edgeprune.errors import UsageError
 from edgeprune.games.channel_statistics import MAX_CHANNELS
 from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
-from edgeprune.importance.base import Criterion, Evidence
+from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.journals import Journals
 from edgeprune.importance.registry import DEFAULT, criterion
 from edgeprune.options.project_file import check_players, check_recover_at
@@ -166,9 +166,9 @@ def _channels_report(
     groups = groups_of_layers(prepared.coupling, choices.layers)
     check_reachable(choices.recover_at, prepared.coupling, groups)
     ratio = run.options.ratio if run.options.ratio is not None else stages.DEFAULT_RATIO
-    with run.stage("evidence"):
-        evidence = replace(
-            gather(
+    with run.stage("context"):
+        context = replace(
+            scoring_context(
                 prepared,
                 ratio=ratio,
                 max_evaluations=choices.max_evaluations,
@@ -178,12 +178,9 @@ def _channels_report(
             journals=journals,
             work=ranking_work(run),
         )
-    scores = [
-        _score(run, c, _within_time(run, c, evidence, len(criteria) - done), groups)
-        for done, c in enumerate(criteria)
-    ]
-    sizes = _sizes(run, evidence, groups, separate=bool(choices.layers))
-    removal = _removal(run, prepared, evidence, groups, scores, choices.recover_at)
+    scores = [_ranked_by(run, c, context, groups, len(criteria) - done) for done, c in enumerate(criteria)]
+    sizes = _sizes(run, context, groups, separate=bool(choices.layers))
+    removal = _removal(run, prepared, context, groups, scores, choices.recover_at)
     note_if_exceeded(run)
     return RankingReport(
         schema_version=RANKING_SCHEMA_VERSION,
@@ -191,7 +188,7 @@ def _channels_report(
         calibration=calibration_section(prepared),
         settings=_settings(run, criteria, choices, ratio),
         inputs=inputs_of(prepared),
-        loss=evidence.game.loss_description,
+        loss=context.game.loss_description,
         macs=prepared.coupling.total_macs(),
         players=prepared.coupling.num_players,
         groups=tuple(_ranked(prepared.coupling, g) for g in groups),
@@ -206,41 +203,22 @@ def _channels_report(
     )
 
 
-def _within_time(run: Run, found: Criterion, evidence: Evidence, criteria_left: int) -> Evidence:
-    """Evidence with a limit on the passes where those of the criterion would take too long."""
-    if evidence.max_evaluations is not None:
-        return evidence
-
-    def passes(allowed: int | None) -> int:
-        return found.passes(replace(evidence, max_evaluations=allowed))
-
-    allowed = affordable_evaluations(
-        run, evidence.journals, found.name, evidence.recovery_game, passes, criteria_left
-    )
-    return replace(evidence, max_evaluations=allowed)
-
-
-def _score(run: Run, found: Criterion, evidence: Evidence, groups: Sequence[CoupledGroup]) -> Scores:
+def _ranked_by(
+    run: Run,
+    criterion: Criterion,
+    context: ScoringContext,
+    groups: Sequence[CoupledGroup],
+    criteria_left: int,
+) -> Ranking:
+    context = within_time_by(run, criterion, context, criteria_left=criteria_left)
     # The state that ``compress`` starts from, so that both rank alike.
     rng = np.random.default_rng([run.options.seed, 1])
-    with (
-        run.stage(f"rank by {found.name}"),
-        progress.task(f"ranking by {found.name}", found.passes(evidence)) as advance,
-    ):
-        scores = found.score(evidence, rng=rng, advance=advance)
-    asked = [p for g in groups for p in g.players]
-    for values in (scores.values, scores.removal_costs):
-        if values.shape != (evidence.coupling.num_players,) or not np.isfinite(values[asked]).all():
-            raise UsageError(
-                f"criterion {found.name!r} did not give a finite value for each of the "
-                f"{evidence.coupling.num_players} channels; its plug-in has to be corrected, or choose "
-                "another with --criterion"
-            )
-    return scores
+    with run.stage(f"rank by {criterion.name}"):
+        return ranked_by(criterion, context, rng=rng, asked=[p for g in groups for p in g.players])
 
 
 def _sizes(
-    run: Run, evidence: Evidence, groups: Sequence[CoupledGroup], *, separate: bool
+    run: Run, context: ScoringContext, groups: Sequence[CoupledGroup], *, separate: bool
 ) -> tuple[SizeCurve, ...]:
     """One curve for the whole network, or one for each group where layers were asked for."""
     everyone = [p for g in groups for p in g.players]
@@ -248,8 +226,8 @@ def _sizes(
     scopes = [("network", names, everyone)]
     if separate:
         scopes = [(g.name, (g.name,), list(g.players)) for g in groups]
-    coalitions, images = size_effort(evidence.coupling.total_macs() * len(scopes), evidence.game.num_images)
-    game = evidence.game.on_images(images)
+    coalitions, images = size_effort(context.coupling.total_macs() * len(scopes), context.game.num_images)
+    game = context.game.on_images(images)
     total = sum(passes_by_size(len(members), coalitions) for _, _, members in scopes)
     rng = np.random.default_rng([run.options.seed, 2])
     with run.stage("coalition sizes"), progress.task("valuing random coalitions", total) as advance:
@@ -262,9 +240,9 @@ def _sizes(
 def _removal(
     run: Run,
     prepared: Prepared,
-    evidence: Evidence,
+    context: ScoringContext,
     groups: Sequence[CoupledGroup],
-    scores: Sequence[Scores],
+    scores: Sequence[Ranking],
     recover_at: Sequence[float],
 ) -> RemovalCurves:
     """Curves on held-out images; what estimates absent channels was found on the fitting ones."""
@@ -273,7 +251,7 @@ def _removal(
     filters = sum(len(g.players) for g in groups)
     axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
     labels = None if held.labels is None else held.labels.numpy()
-    reconstructing, places = evidence.recovery_game.mask_points
+    reconstructing, places = context.recovery_game.mask_points
     if reconstructing < places:
         run.note(
             f"{places - reconstructing} of {places} mask points mask absent channels in the reconstructed "
@@ -289,7 +267,7 @@ def _removal(
         reference = original_outputs(prepared.captured, held)
         judges = [
             RemovalJudge(game.on_batch(held, reference), coupling, labels, axis)
-            for game in (evidence.recovery_game, evidence.game)
+            for game in (context.recovery_game, context.game)
         ]
         reconstructed, masked = (
             tuple(judge.curve(name, order, filters, advance=advance) for name, order in named)
@@ -319,7 +297,7 @@ def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:
 
 
 def _scores_of(
-    found: Criterion, scores: Scores, coupling: CouplingGraph, groups: Sequence[CoupledGroup]
+    found: Criterion, scores: Ranking, coupling: CouplingGraph, groups: Sequence[CoupledGroup]
 ) -> CriterionScores:
     everyone = np.array(sorted(p for g in groups for p in g.players), dtype=np.int64)
     prices = cost_per_mac(scores.removal_costs, coupling, groups)
@@ -335,7 +313,7 @@ def _scores_of(
     )
 
 
-def _group_scores(group: CoupledGroup, scores: Scores, network: dict[int, int]) -> GroupScores:
+def _group_scores(group: CoupledGroup, scores: Ranking, network: dict[int, int]) -> GroupScores:
     players = list(group.players)
     errors = scores.standard_errors[players]
     return GroupScores(

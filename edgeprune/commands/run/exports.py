@@ -35,14 +35,14 @@ def write_onnx(
 
 def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path) -> None:
     """The recipe of a pruning and the final weights under the user's own names."""
-    base = planned.base
-    recipe = surgery_recipe(base.coupling, planned.plan.removed, base.captured)
-    if base.dropped:
+    variant = planned.variant
+    recipe = surgery_recipe(variant.coupling, planned.plan.removed, variant.captured)
+    if variant.dropped:
         recipe["schema_version"] = SURGERY_WITH_BLOCKS
-        recipe["dropped_blocks"] = [block.name for block in base.dropped]
+        recipe["dropped_blocks"] = [block.name for block in variant.dropped]
     before = own_state(prepared.captured, prepared.captured.graph_module.state_dict())
-    left_out = before.keys() - own_state(base.captured, base.captured.graph_module.state_dict())
-    final = own_state(base.captured, pruned.final.state_dict())
+    left_out = before.keys() - own_state(variant.captured, variant.captured.graph_module.state_dict())
+    final = own_state(variant.captured, pruned.final.state_dict())
     state = {**prepared.loaded.module.state_dict(), **final}
     state = {name: value for name, value in state.items() if name not in left_out}
     exporting.save_surgery(recipe, state, folder)

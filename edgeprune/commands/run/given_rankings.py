@@ -13,7 +13,7 @@ from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
 from edgeprune.commands.run.state import CompressOptions, Prepared, Run
 from edgeprune.errors import UsageError
 from edgeprune.importance.ranking import cost_law, inclusion_law
-from edgeprune.importance.registry import DEFAULT
+from edgeprune.importance.registry import DEFAULT, criterion
 from edgeprune.reporting.ranking.facts import CriterionScores, RankingInputs, RankingReport
 from edgeprune.reporting.ranking.files import read_ranking
 
@@ -45,10 +45,7 @@ def read_given(options: CompressOptions) -> GivenRanking | None:
     """
     if options.ranking is None:
         if options.criterion is not None:
-            raise UsageError(
-                f"--criterion {options.criterion} was given without --ranking; accepted is the name of a "
-                "criterion in the folder of --ranking, which 'edgeprune rank' writes"
-            )
+            criterion(options.criterion)  # an unknown name is told at once
         return None
     path = options.ranking
     report = read_ranking(path / RANKING_FILE if path.is_dir() else path)
@@ -67,15 +64,14 @@ def read_given(options: CompressOptions) -> GivenRanking | None:
 def _check_whole(report: RankingReport, shown: str) -> None:
     """Refuse a ranking in which a figure of a channel is missing, or is one too many."""
     wanted = [(group.name, len(group.channels)) for group in report.groups]
-    for criterion in report.criteria:
-        found = [(group.group, len(group.values)) for group in criterion.groups]
+    for scores in report.criteria:
+        found = [(group.group, len(group.values)) for group in scores.groups]
         lengths = [
-            {len(g.values), len(g.removal_costs), len(g.standard_errors or g.values)}
-            for g in criterion.groups
+            {len(g.values), len(g.removal_costs), len(g.standard_errors or g.values)} for g in scores.groups
         ]
         if found != wanted or any(len(each) > 1 for each in lengths):
             raise UsageError(
-                f"{shown} is damaged: {criterion.name} has not one figure for each channel of each group; "
+                f"{shown} is damaged: {scores.name} has not one figure for each channel of each group; "
                 "rank again"
             )
 
@@ -114,17 +110,15 @@ def fitted(given: GivenRanking, run: Run, prepared: Prepared) -> Ranking:
             "rank again, or choose another with --criterion"
         )
     return Ranking(
+        criterion=scores.name,
         values=values,
-        standard_errors=errors,
-        group_methods={},
-        aggregate=None,
-        evaluations=given.scores.evaluations,
-        images=given.scores.images,
-        q_low=None,
-        q_high=None,
-        loss=given.report.loss,
         removal_costs=costs,
+        standard_errors=errors,
+        evaluations=scores.evaluations,
+        images=scores.images,
         duration_s=0.0,
+        choice=scores.choice,
+        loss=given.report.loss,
         origin=RankingOrigin(path=str(given.path), criterion=given.scores.name),
     )
 

@@ -20,15 +20,33 @@ from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking, RecoveryReport
 from edgeprune.capture.capture import capture
 from edgeprune.commands.run.effort import ranking_work
-from edgeprune.commands.run.evidence import as_stored, evidence_of, gather, original_outputs
 from edgeprune.commands.run.given_rankings import GivenRanking, differences, fitted, read_given
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
+from edgeprune.commands.run.scoring import (
+    as_stored,
+    context_of_network,
+    original_outputs,
+    ranked_by,
+    scoring_context,
+    within_time_by,
+)
 from edgeprune.commands.run.state import Prepared, Run, split_for_recovery
 from edgeprune.commands.run.time_limits import another_round_fits, within_time
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, NothingToPruneError
+from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.journals import Journals, ranking_checkpoints
-from edgeprune.importance.ranking import cost_passes, options_for, rank, removal_costs, rising, total_passes
+from edgeprune.importance.ranking import (
+    HYBRID,
+    NetworkGame,
+    cost_passes,
+    options_for,
+    rank,
+    removal_costs,
+    rising,
+    total_passes,
+)
+from edgeprune.importance.registry import DEFAULT, criterion
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
@@ -51,6 +69,7 @@ class RoundsRanker:
         self._journals = journals
         self._known: dict[float, Ranking] = {}
         self._given = read_given(run.options)
+        self._criterion = criterion(run.options.criterion or DEFAULT) if self._given is None else None
         self._fitted: Ranking | None = None
         self._deepest = 0.0
 
@@ -105,8 +124,16 @@ class RoundsRanker:
     def _whole(self, ratio: float) -> Ranking:
         """In one round."""
         coupling = self._prepared.coupling
+        if (chosen := self._other_criterion) is not None:
+            with self._run.stage("rank"):
+                context = replace(
+                    scoring_context(self._prepared, ratio=ratio),
+                    journals=self._journals,
+                    work=ranking_work(self._run),
+                )
+                return self._by(chosen, context, ratio, stream=1)
         with self._run.stage("rank"):
-            game = gather(self._prepared, ratio=ratio).recovery_game
+            game = scoring_context(self._prepared, ratio=ratio).recovery_game
             settings = options_for(coupling, ratio, work=ranking_work(self._run))
             settings = within_time(
                 self._run,
@@ -126,6 +153,20 @@ class RoundsRanker:
                     checkpoints=ranking_checkpoints(self._journals, f"hybrid-{ratio:g}", settings),
                 )
 
+    @property
+    def _other_criterion(self) -> Criterion | None:
+        """The criterion where it is not ours, of which only the costs are made anew in further rounds."""
+        return None if self._criterion is None or self._criterion.name == HYBRID else self._criterion
+
+    def _by(self, chosen: Criterion, context: ScoringContext, ratio: float, *, stream: int) -> Ranking:
+        """The ranking by another criterion, for a cut of ``ratio``."""
+        left = self._rounds_from(ratio)
+        context = within_time_by(self._run, chosen, context, criteria_left=left)
+        rng = np.random.default_rng([self._run.options.seed, stream])
+        ranking = ranked_by(chosen, context, rng=rng)
+        self._run.notes.extend(f"{chosen.name}: {note}" for note in ranking.notes)
+        return replace(ranking, loss=ranking.loss or context.game.loss_description)
+
     def _continued(self, before: Ranking, gone: float, ratio: float) -> Ranking:
         """What is left by ``before`` after a cut of ``gone``, ranked anew for one of ``ratio``."""
         whole, images = self._prepared.coupling, self._prepared.calibration.fitting
@@ -136,30 +177,51 @@ class RoundsRanker:
             left = 1 - (1 - ratio) * whole.total_macs() / coupling.total_macs()
             reference = original_outputs(self._prepared.captured, images)
             stored = as_stored(captured, self._prepared, coupling)
-            game = evidence_of(stored, coupling, images, reference, ratio=left).recovery_game
-            settings = options_for(coupling, left, work=ranking_work(self._run))
-            settings = within_time(
-                self._run, self._journals, f"hybrid-{ratio:g}-round", game, settings,
-                rounds=self._rounds_from(ratio), values=False,
-            )  # fmt: skip
-            kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
-            with progress.task("ranking what is left", cost_passes(settings)) as advance:
-                costs = removal_costs(
-                    game,
-                    coupling.groups,
-                    rng=np.random.default_rng([self._run.options.seed, 2 + len(before.rounds)]),
-                    options=settings,
-                    advance=advance,
-                    checkpoint=kept("costs"),
+            context = context_of_network(stored, coupling, images, reference, ratio=left)
+            stream = 2 + len(before.rounds)
+            if (chosen := self._other_criterion) is not None:
+                # Without a journal: its games are of another network than those of the same name before.
+                anew = self._by(chosen, replace(context, work=ranking_work(self._run)), ratio, stream=stream)
+                costs, evaluations = anew.removal_costs, anew.evaluations
+            else:
+                costs, evaluations = self._costs_of_what_is_left(
+                    context.recovery_game, coupling, ratio, left, removed, stream
                 )
         return replace(
             before,
             removal_costs=_in_turn(
                 before.removal_costs, costs, player_origins(whole, coupling, removed), removed, whole
             ),
-            evaluations=before.evaluations + cost_passes(settings),
+            evaluations=before.evaluations + evaluations,
             rounds=(*before.rounds, gone),
         )
+
+    def _costs_of_what_is_left(
+        self,
+        game: NetworkGame,
+        coupling: CouplingGraph,
+        ratio: float,
+        left: float,
+        removed: tuple[int, ...],
+        stream: int,
+    ) -> tuple[FloatArray, int]:
+        """Removal costs of ours, for a cut of the share ``left`` of what is left, and the passes it took."""
+        settings = options_for(coupling, left, work=ranking_work(self._run))
+        settings = within_time(
+            self._run, self._journals, f"hybrid-{ratio:g}-round", game, settings,
+            rounds=self._rounds_from(ratio), values=False,
+        )  # fmt: skip
+        kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
+        with progress.task("ranking what is left", cost_passes(settings)) as advance:
+            costs = removal_costs(
+                game,
+                coupling.groups,
+                rng=np.random.default_rng([self._run.options.seed, stream]),
+                options=settings,
+                advance=advance,
+                checkpoint=kept("costs"),
+            )
+        return costs, cost_passes(settings)
 
     def _recovered(self, removed: tuple[int, ...], gone: float) -> CapturedModel:
         """The network without ``removed``, recovered; captured anew, since its shapes are others.

@@ -95,7 +95,7 @@ def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned)
             run.note(f"the recipe trains the rewritten graph, not the model's own class: {reason}")
             network = copy.deepcopy(pruned.recovered)
     own = named_tensors(network)
-    computed = [x.weight for x in planned.base.coupling.layers if x.weight not in own]
+    computed = [x.weight for x in planned.variant.coupling.layers if x.weight not in own]
     if computed:
         run.note(
             "the recipe trains the rewritten graph, not the model's own class, which computes its weights "

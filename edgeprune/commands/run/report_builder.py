@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -130,23 +131,24 @@ def calibration_section(prepared: Prepared) -> CalibrationSection:
 
 def _ranking(prepared: Prepared, planned: Planned) -> RankingSection:
     ranking = planned.ranking
-    methods: dict[str, int] = {}
-    for method in ranking.group_methods.values():
-        methods[method.value] = methods.get(method.value, 0) + 1
-    if ranking.origin is not None:
-        methods[ranking.origin.criterion] = len(prepared.coupling.groups)
+    estimate = ranking.estimate
+    methods = {ranking.criterion: len(prepared.coupling.groups)}
+    if estimate is not None:
+        methods = dict(Counter(method.value for method in estimate.group_methods.values()))
     relative = ranking.standard_errors / np.maximum(np.abs(ranking.values), 1e-300)
     known = relative[np.isfinite(relative)]
     return RankingSection(
         players=prepared.coupling.num_players,
         groups=len(prepared.coupling.groups),
         methods=methods,
-        aggregate=None if ranking.aggregate is None else ranking.aggregate.value,
+        criterion=ranking.criterion,
+        choice=ranking.choice,
+        aggregate=None if estimate is None else estimate.aggregate.value,
         loss=ranking.loss,
         evaluations=ranking.evaluations,
         images=ranking.images,
-        q_low=ranking.q_low,
-        q_high=ranking.q_high,
+        q_low=None if estimate is None else estimate.q_low,
+        q_high=None if estimate is None else estimate.q_high,
         median_relative_standard_error=float(np.median(known)) if known.size else None,
         rounds=ranking.rounds,
         origin=ranking.origin,
@@ -157,18 +159,20 @@ def _pruning(prepared: Prepared, planned: Planned) -> PruningSection:
     plan = planned.plan
     return PruningSection(
         ratio_asked=plan.ratio_asked,
-        blocks_dropped=tuple(block.name for block in planned.base.dropped),
+        blocks_dropped=tuple(block.name for block in planned.variant.dropped),
         ratio_asked_by=planned.ratio_asked_by,
         macs_removed_share=plan.macs_removed_share,
         width_quantum=plan.width_quantum,
-        players_removed=len(plan.removed) + prepared.coupling.num_players - planned.base.coupling.num_players,
+        players_removed=len(plan.removed)
+        + prepared.coupling.num_players
+        - planned.variant.coupling.num_players,
         layers=_all_layers(prepared, planned),
     )
 
 
 def _all_layers(prepared: Prepared, planned: Planned) -> tuple[LayerRow, ...]:
     """Layers of the given network; those of dropped blocks have no channels left."""
-    left = {row.layer: row for row in layer_rows(planned.base.coupling, planned.plan.removed)}
+    left = {row.layer: row for row in layer_rows(planned.variant.coupling, planned.plan.removed)}
     return tuple(
         left.get(row.layer, replace(row, channels_after=0, macs_after=0, frozen_by=None))
         for row in layer_rows(prepared.coupling, ())

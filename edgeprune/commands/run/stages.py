@@ -25,12 +25,12 @@ from edgeprune.commands.run.iterative_pruning import RoundsRanker
 from edgeprune.commands.run.kept_stages import kept_network
 from edgeprune.commands.run.state import (
     PARITY_IMAGES,
-    Base,
     CompressOptions,
     Planned,
     Prepared,
     Pruned,
     Run,
+    Variant,
     split_for_recovery,
 )
 from edgeprune.commands.run.time_limits import note_training_cut, training_limit_s
@@ -224,13 +224,13 @@ def plan(run: Run, prepared: Prepared) -> Planned:
             "--prune-normalized allows; masks and ranking reckoned with that"
         )
     asked_by = "--ratio" if options.ratio is not None else "default"
-    return Planned(base=prepared.base, ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
+    return Planned(variant=prepared.variant, ranking=ranking, plan=chosen, ratio_asked_by=asked_by)
 
 
 def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
     """Remove the players, check removal against masking, and recover without training."""
-    whole, base = prepared.captured, planned.base
-    captured, coupling, removed = base.captured, base.coupling, planned.plan.removed
+    whole, variant = prepared.captured, planned.variant
+    captured, coupling, removed = variant.captured, variant.coupling, planned.plan.removed
     with run.stage("prune"):
         bare = prune(captured, coupling, removed)
     sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
@@ -243,7 +243,7 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
         removed_outputs = parity.run_torch(bare, sample)
         figures_found = (
             compare_outputs(original, traced, "original", "captured graph"),
-            *_without_blocks(whole, base, sample),
+            *_without_blocks(whole, variant, sample),
             compare_outputs(masked, removed_outputs, "masked", "pruned"),
         )
         parity.require(figures_found)
@@ -253,7 +253,7 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
         recovering = images.without_deciding(torch.Generator().manual_seed(run.options.seed))
     with run.stage("recover"):
         layers = len(coupling.layers)
-        changed = frozenset(block.add for block in base.dropped)
+        changed = frozenset(block.add for block in variant.dropped)
         with progress.task("recovering layers in closed form", layers) as advance:
             recovered, report = kept_network(
                 run, run.journals, "recovered", bare, removed, RecoveryReport,
@@ -312,8 +312,8 @@ def _finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, im
         finetuned, report = kept_network(
             run, run.journals, "fine-tuned", pruned.bare, planned.plan.removed, DistillationReport,
             lambda: distill(
-                prepared.captured.graph_module, pruned.recovered, planned.base.coupling, planned.plan.removed,
-                images,
+                prepared.captured.graph_module, pruned.recovered, planned.variant.coupling,
+                planned.plan.removed, images,
                 generator=torch.Generator().manual_seed(run.options.seed), options=options,
                 advance=advance if math.isinf(options.time_limit_s) else _by_second(advance),
             ),
@@ -342,18 +342,18 @@ def _by_second(advance: Callable[[int], None]) -> Callable[[int], None]:
     return step
 
 
-def _without_blocks(whole: CapturedModel, base: Base, images: Tensor) -> tuple[ParityFigure, ...]:
+def _without_blocks(whole: CapturedModel, variant: Variant, images: Tensor) -> tuple[ParityFigure, ...]:
     """Dropped blocks against the whole network with their branches masked."""
-    if not base.dropped:
+    if not variant.dropped:
         return ()
-    module = block_module(whole, base.dropped)
+    module = block_module(whole, variant.dropped)
 
     def masked(batch: Tensor) -> object:
-        masks = full_masks(len(batch), len(base.dropped))
-        masks[:, : len(base.dropped)] = 0.0
+        masks = full_masks(len(batch), len(variant.dropped))
+        masks[:, : len(variant.dropped)] = 0.0
         return module(batch, masks)
 
-    without = parity.run_torch(base.captured.graph_module, images)
+    without = parity.run_torch(variant.captured.graph_module, images)
     return (compare_outputs(parity.run_torch(masked, images), without, "blocks masked", "blocks dropped"),)
 
 

@@ -139,7 +139,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
+class Variant:
     """The network whose channels are pruned: the given one, or what it is without some residual blocks.
 
     Names of nodes are those of the given network.
@@ -165,9 +165,9 @@ class Prepared:
     stored_as: IntegerFormat | None = None
 
     @property
-    def base(self) -> Base:
+    def variant(self) -> Variant:
         """The network as it was given."""
-        return Base(captured=self.captured, coupling=self.coupling)
+        return Variant(captured=self.captured, coupling=self.coupling)
 
 
 def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
@@ -178,9 +178,9 @@ def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """The ranking and the plan that follows from it, for the channels of ``base``."""
+    """The ranking and the plan that follows from it, for the channels of ``variant``."""
 
-    base: Base
+    variant: Variant
     ranking: Ranking
     plan: PruningPlan
     ratio_asked_by: str

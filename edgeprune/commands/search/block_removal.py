@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.pruning import Ranking, RankingMethod
-from edgeprune.commands.run.evidence import original_outputs
-from edgeprune.commands.run.state import Base, Prepared, Run
+from edgeprune.commands.run.scoring import original_outputs
+from edgeprune.commands.run.state import Prepared, Run, Variant
 from edgeprune.coupling.coupling import couple
 from edgeprune.games.block_game import BlockGame, ResidualBlock, find_blocks
 from edgeprune.games.dropped_blocks import drop_blocks
@@ -25,7 +25,7 @@ _FEWEST_IMAGES = 32
 FloatArray = NDArray[np.float64]
 
 
-def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Base]:
+def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Variant]:
     """The network without one block, two and so on to half of them: each time the cheapest one more.
 
     Cheapest is what loses least per cost saved.
@@ -43,38 +43,42 @@ def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Base]:
         yield without(run, prepared, tuple(blocks[i] for i in sorted(chosen)))
 
 
-def without(run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...]) -> Base:
+def without(run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...]) -> Variant:
     """The network without these blocks, and its coupling."""
     captured = drop_blocks(prepared.captured, blocks)
-    return Base(captured=captured, coupling=couple(captured, run.options.coupling), dropped=blocks)
+    return Variant(captured=captured, coupling=couple(captured, run.options.coupling), dropped=blocks)
 
 
-def restricted(cost: CostModel, whole: CouplingGraph, base: CouplingGraph) -> CostModel:
+def restricted(cost: CostModel, whole: CouplingGraph, variant: CouplingGraph) -> CostModel:
     """A cost model of the whole network for what is left of it; what no layer costs stays as it is."""
-    left = {layer.node for layer in base.layers}
+    left = {layer.node for layer in variant.layers}
     layers = zip(whole.layers, cost.layers, strict=True)
     return replace(cost, layers=tuple(model for layer, model in layers if layer.node in left))
 
 
-def projected(ranking: Ranking, whole: CouplingGraph, base: CouplingGraph) -> Ranking:
+def projected(ranking: Ranking, whole: CouplingGraph, variant: CouplingGraph) -> Ranking:
     """The ranking of the whole network's players for those that are left.
 
     A channel that only the missing block had kept from leaving was never valued and counts as the dearest.
     """
-    origin = player_origins(whole, base)
+    origin = player_origins(whole, variant)
     known = origin != NO_PLAYER
 
     def taken(values: FloatArray) -> FloatArray:
         return np.asarray(np.where(known, values[origin], values.max(initial=0.0)))
 
+    estimate = ranking.estimate
+    if estimate is not None:
+        methods = {
+            g.name: estimate.group_methods.get(g.name, RankingMethod.MULTILINEAR) for g in variant.groups
+        }
+        estimate = replace(estimate, group_methods=methods)
     return replace(
         ranking,
         values=taken(ranking.values),
         standard_errors=taken(ranking.standard_errors),
         removal_costs=taken(ranking.removal_costs),
-        group_methods={
-            g.name: ranking.group_methods.get(g.name, RankingMethod.MULTILINEAR) for g in base.groups
-        },
+        estimate=estimate,
     )
 
 

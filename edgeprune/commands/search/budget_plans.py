@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.commands.run.iterative_pruning import RoundsRanker
-from edgeprune.commands.run.state import Base, Planned, Prepared, Run
+from edgeprune.commands.run.state import Planned, Prepared, Run, Variant
 from edgeprune.commands.search.block_removal import projected, restricted
 from edgeprune.commands.search.budget_aims import latency_share
 from edgeprune.importance.journals import Journals
@@ -48,18 +48,20 @@ class BudgetPlanner:
         """The plan that removes nothing."""
         plan = empty_plan(self._prepared.coupling)
         ranking = self._ranker.at(RATIO_LEVELS[0])
-        return Planned(base=self._prepared.base, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by)
+        return Planned(
+            variant=self._prepared.variant, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by
+        )
 
-    def plan(self, aim: float, base: Base | None = None) -> Planned:
-        """The plan for ``base`` that loses least with all costs within ``aim`` times their limits.
+    def plan(self, aim: float, variant: Variant | None = None) -> Planned:
+        """The plan for ``variant`` that loses least with all costs within ``aim`` times their limits.
 
         Channels are ranked in the whole network, at a level that fits the share of all MACs that goes.
 
         Raises:
             NothingToPruneError: no plan goes as low.
         """
-        base = base or self._prepared.base
-        whole, coupling = self._prepared.coupling, base.coupling
+        variant = variant or self._prepared.variant
+        whole, coupling = self._prepared.coupling, variant.coupling
         limits = [
             Limit(model=restricted(m, whole, coupling), most=self._aimed(aim, m, share))
             for m, share in self._models
@@ -78,7 +80,7 @@ class BudgetPlanner:
             ranking = projected(self._ranker.at(better), whole, coupling)
             plan = select(ranking.removal_costs)
         plan = replace(plan, ratio_asked=plan.macs_removed_share)
-        return Planned(base=base, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by)
+        return Planned(variant=variant, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by)
 
     def predicted(self, plan: PruningPlan) -> dict[str, tuple[float, float]]:
         """By the name of each cost model: the share of the whole that a plan keeps, and the limit's."""

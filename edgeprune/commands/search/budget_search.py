@@ -26,7 +26,7 @@ from edgeprune.commands.compress.quantization_stage import put_in_fewer_bits, st
 from edgeprune.commands.run.exports import write_onnx, write_surgery
 from edgeprune.commands.run.recipe import build
 from edgeprune.commands.run.resume import decisions, kept_values
-from edgeprune.commands.run.state import Base, Planned, Prepared, Pruned, Run
+from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run, Variant
 from edgeprune.commands.run.time_limits import another_candidate_fits
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_aims import (
@@ -130,8 +130,8 @@ class BudgetSearch:
         """The best with all blocks and, where that loses less, with fewer."""
         if self._run.options.ratio is None and not exceeded_limits(self._costs.stored, self._budget):
             self._run.note("the original already holds the budget, so nothing is removed")
-            return self._build(1.0, self._prepared.base, nothing=True)
-        best, reason = self._within_costs(self._prepared.base, _MAX_CANDIDATES)
+            return self._build(1.0, self._prepared.variant, nothing=True)
+        best, reason = self._within_costs(self._prepared.variant, _MAX_CANDIDATES)
         nothing_lost = best is not None and _lost(best) <= 0.0
         judged = self._kind is not AccuracyKind.RELATIVE_ERROR
         if self._run.options.drop_blocks and judged and not nothing_lost:
@@ -143,10 +143,10 @@ class BudgetSearch:
     def _best_shallower(self, best: Built | None) -> Built | None:
         """The best with ever fewer blocks, until that pays no longer twice in a row or no channel need go."""
         in_vain = 0
-        for base in shallower(self._run, self._prepared, self._models[0][0]):
+        for variant in shallower(self._run, self._prepared, self._models[0][0]):
             if best is not None and self._time_is_up():
                 break
-            found, _ = self._within_costs(base, _MAX_SHALLOWER)
+            found, _ = self._within_costs(variant, _MAX_SHALLOWER)
             if found is not None and (best is None or _lost(found) < _lost(best)):
                 best, in_vain = found, 0
             elif best is not None:
@@ -156,15 +156,15 @@ class BudgetSearch:
                 break
         return best
 
-    def _within_costs(self, base: Base, most: int) -> tuple[Built | None, str]:
-        """The candidate on ``base`` that uses the cost limits best, by aiming and correcting, or why none."""
+    def _within_costs(self, variant: Variant, most: int) -> tuple[Built | None, str]:
+        """The candidate of ``variant`` that uses the limits best, by aiming and correcting, or why none."""
         aims, built_before = Aims(), len(self._tried)
         best: Built | None = None
         for _ in range(_MAX_AIMS):
             if len(self._tried) - built_before == most or (best is not None and self._time_is_up()):
                 break
             try:
-                built = self._build(aims.next, base)
+                built = self._build(aims.next, variant)
             except NothingToPruneError as error:
                 if not aims.unreachable():
                     return best, str(error)
@@ -179,7 +179,7 @@ class BudgetSearch:
 
     def _deepest_within_drop(self) -> Built:
         """Without limits on costs: the fastest candidate whose drop is accepted, with all blocks or fewer."""
-        best = self._deepest(self._prepared.base, _DROP_CANDIDATES)
+        best = self._deepest(self._prepared.variant, _DROP_CANDIDATES)
         if best is None:
             nearest = min(self._tried, key=_lost)
             self._refuse_drop(nearest)
@@ -189,10 +189,10 @@ class BudgetSearch:
     def _deepest_shallower(self, best: Built) -> Built:
         """The fastest with ever fewer blocks, until that is no faster twice in a row."""
         in_vain = 0
-        for base in shallower(self._run, self._prepared, self._models[0][0]):
+        for variant in shallower(self._run, self._prepared, self._models[0][0]):
             if self._time_is_up():
                 break
-            found = self._deepest(base, _MAX_SHALLOWER, within=best.aim)
+            found = self._deepest(variant, _MAX_SHALLOWER, within=best.aim)
             if found is not None and found.figures.latency_share < best.figures.latency_share:
                 best, in_vain = found, 0
             else:
@@ -201,10 +201,10 @@ class BudgetSearch:
                 break
         return best
 
-    def _deepest(self, base: Base, most: int, within: float | None = None) -> Built | None:
-        """Bisect how deep ``base`` can be cut before the drop is not accepted any more.
+    def _deepest(self, variant: Variant, most: int, within: float | None = None) -> Built | None:
+        """Bisect how deep ``variant`` can be cut before the drop is not accepted any more.
 
-        ``within``: what another base has reached; where ``base`` loses too much there, it is given up.
+        ``within``: what another variant has reached; where ``variant`` loses too much there, it is given up.
         """
         limit = self._budget.max_drop_points
         assert limit is not None
@@ -213,7 +213,7 @@ class BudgetSearch:
         for _ in range(most):
             if best is not None and self._time_is_up():
                 break
-            built = self._build(aim, base)
+            built = self._build(aim, variant)
             if _lost(built) <= limit:
                 best, good = built, aim
             elif aim == within:
@@ -232,9 +232,9 @@ class BudgetSearch:
         self._ended_early = True
         return True
 
-    def _build(self, aim: float, base: Base, *, nothing: bool = False) -> Built:
+    def _build(self, aim: float, variant: Variant, *, nothing: bool = False) -> Built:
         """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
-        planned = self._planner.nothing() if nothing else self._planner.plan(aim, base)
+        planned = self._planner.nothing() if nothing else self._planner.plan(aim, variant)
         for known in self._tried:
             if _same(known.planned, planned) and known.figures.precision is self._run.options.precision:
                 return replace(known, aim=aim)
@@ -293,7 +293,7 @@ class BudgetSearch:
     def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> Built:
         """A candidate of the run that was stopped."""
         _log.info("%s is on file", stored.figures.name)
-        bare = prune(planned.base.captured, planned.base.coupling, stored.plan.removed)
+        bare = prune(planned.variant.captured, planned.variant.coupling, stored.plan.removed)
         pruned = self.store.restored(number, bare, stored)
         return Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
@@ -366,8 +366,8 @@ def _lost(built: Built) -> float:
 
 def _names(planned: Planned) -> tuple[str, ...]:
     """Names of the blocks that are dropped."""
-    return tuple(block.name for block in planned.base.dropped)
+    return tuple(block.name for block in planned.variant.dropped)
 
 
 def _same(one: Planned, two: Planned) -> bool:
-    return (one.plan.removed, one.base.dropped) == (two.plan.removed, two.base.dropped)
+    return (one.plan.removed, one.variant.dropped) == (two.plan.removed, two.variant.dropped)

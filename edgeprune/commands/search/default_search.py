@@ -88,7 +88,7 @@ class DefaultSearch(BudgetSearch):
 
     def _cut(self, cut: float, most: float) -> Built | None:
         try:
-            return self._build(1.0 - cut / most, self._prepared.base)
+            return self._build(1.0 - cut / most, self._prepared.variant)
         except NothingToPruneError:
             return None
 
@@ -101,12 +101,12 @@ class DefaultSearch(BudgetSearch):
         most, best = self._planner.most_saved(), self._deepest_cut()
         if not self._run.options.drop_blocks or best is None or (1.0 - best.aim) * most < FIRST_CUT - 1e-9:
             return
-        for base in shallower(self._run, self._prepared, self._models[0][0]):
+        for variant in shallower(self._run, self._prepared, self._models[0][0]):
             if self._time_is_up():
                 return
             aim = best.aim - min(_DEEPER / most, best.aim / 2)
             try:
-                found = self._build(aim, base)
+                found = self._build(aim, variant)
             except NothingToPruneError:
                 return
             if not holds(found.figures) or found.figures.latency_share >= best.figures.latency_share:
@@ -139,7 +139,7 @@ class DefaultSearch(BudgetSearch):
 
 
 def _is_cut(built: Built) -> bool:
-    return bool(built.planned.plan.removed or built.planned.base.dropped)
+    return bool(built.planned.plan.removed or built.planned.variant.dropped)
 
 
 def _speed_then_loss(built: Built) -> tuple[float, float]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from edgeprune.artifacts.coupling import MaskPoint
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.channel_activity import IMAGES_AT_ONCE, channel_activations
-from edgeprune.importance.base import Advance, Evidence
+from edgeprune.importance.base import Advance, ScoringContext
 from edgeprune.importance.combining import (
     FloatArray,
     affordable_images,
     fewer_images_note,
-    make_scores,
+    make_ranking,
     named,
     over_positions,
 )
@@ -40,20 +40,20 @@ class ActivationWeight:
         "rms activation times the norm of the weights that read the channel (cf. Wanda, Sun et al. 2024)"
     )
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """One over the images."""
-        return math.ceil(affordable_images(evidence, at_once=IMAGES_AT_ONCE) / IMAGES_AT_ONCE)
+        return math.ceil(affordable_images(context, at_once=IMAGES_AT_ONCE) / IMAGES_AT_ONCE)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by one pass over the images."""
         started = time.perf_counter()
-        images = affordable_images(evidence, at_once=IMAGES_AT_ONCE)
+        images = affordable_images(context, at_once=IMAGES_AT_ONCE)
         found = channel_activations(
-            evidence.captured, evidence.coupling, evidence.images.images[:images], advance=advance
+            context.captured, context.coupling, context.images.images[:images], advance=advance
         )
         squares = {key: value.mean_square for key, value in found.items()}
-        costs, notes = read_power(evidence, squares)
-        return make_scores(
+        costs, notes = read_power(context, squares)
+        return make_ranking(
             self.name,
             np.sqrt(costs),
             removal_costs=costs,
@@ -62,22 +62,22 @@ class ActivationWeight:
             images=images,
             choice="mean square of the channel where it enters a consumer, times the squared norm of the "
             "weights that read it, added over consumers; values are roots",
-            notes=(*fewer_images_note(evidence, images), *notes),
+            notes=(*fewer_images_note(context, images), *notes),
         )
 
 
 def read_power(
-    evidence: Evidence, squares: dict[tuple[str, int], Tensor]
+    context: ScoringContext, squares: dict[tuple[str, int], Tensor]
 ) -> tuple[FloatArray, tuple[str, ...]]:
     """Power (num_players,) that players bring to their consumers, from that of every source's channels (C,).
 
     The notes name consumers without weights.
     """
-    count = evidence.coupling.num_players
+    count = context.coupling.num_players
     costs = np.zeros(count)
     weightless: list[str] = []
-    for source, dim, points in mask_sources(evidence.coupling):
-        total, without = _reading(evidence, points)
+    for source, dim, points in mask_sources(context.coupling):
+        total, without = _reading(context, points)
         weightless += without
         costs += over_positions((total * squares[source, dim]).numpy(), points[0].players, count)
     if not weightless:
@@ -88,12 +88,12 @@ def read_power(
     )
 
 
-def _reading(evidence: Evidence, points: list[MaskPoint]) -> tuple[Tensor, list[str]]:
+def _reading(context: ScoringContext, points: list[MaskPoint]) -> tuple[Tensor, list[str]]:
     """Squared norm (C,) of all that reads a source, and the consumers that have no weights."""
     total = torch.zeros(points[0].players.size, dtype=torch.float64)
     without = []
     for point in points:
-        power = reading_power(evidence.captured, evidence.coupling, point)
+        power = reading_power(context.captured, context.coupling, point)
         if power is None:
             without.append(point.consumer)
         total += 1.0 if power is None else power

@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.attributes import get_attribute
 from edgeprune.errors import UsageError
 from edgeprune.fx import op_name
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import FloatArray, make_scores, named, over_positions
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import FloatArray, make_ranking, named, over_positions
 from edgeprune.importance.criteria.magnitude import filter_sums
 
 _OPS = frozenset(
@@ -33,32 +33,32 @@ class BatchNormScale:
     name: str = "bn-scale"
     summary: str = "absolute scale of the channel's batch norms (Liu et al. 2017)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """None: only weights are looked at."""
         return 0
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by weights; needs no image.
 
         Raises:
             UsageError: no player has a batch norm with a scale.
         """
         started = time.perf_counter()
-        values, held = _scales(evidence)
-        if evidence.coupling.num_players and not held.any():
+        values, held = _scales(context)
+        if context.coupling.num_players and not held.any():
             raise UsageError(
                 "the criterion bn-scale needs batch norms with scales, and no prunable channel of this model "
                 "has one; take another, such as l2 or hybrid"
             )
-        lacking = [g for g in evidence.coupling.groups if not held[list(g.players)].all()]
+        lacking = [g for g in context.coupling.groups if not held[list(g.players)].all()]
         if lacking:
             mean = float(values[held].mean())
-            squares = filter_sums(evidence, power=2)
+            squares = filter_sums(context, power=2)
             for group in lacking:
                 players = list(group.players)
                 own = squares[players].mean()
                 values[players] = mean * squares[players] / own if own > 0.0 else 0.0
-        return make_scores(
+        return make_ranking(
             self.name,
             values,
             started=started,
@@ -76,13 +76,13 @@ def _notes(lacking: list[str]) -> tuple[str, ...]:
     )
 
 
-def _scales(evidence: Evidence) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _scales(context: ScoringContext) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Sum of |scale| (num_players,) and whether a player has any."""
-    coupling = evidence.coupling
+    coupling = context.coupling
     values = np.zeros(coupling.num_players)
     found = np.zeros(coupling.num_players)
     seen: set[str] = set()
-    for node in evidence.captured.graph_module.graph.nodes:
+    for node in context.captured.graph_module.graph.nodes:
         if node.op != "call_function" or op_name(node) not in _OPS or len(node.args) < 2:
             continue
         scale = node.args[1]
@@ -93,7 +93,7 @@ def _scales(evidence: Evidence) -> tuple[FloatArray, np.ndarray[tuple[int], np.d
         players = coupling.parameter_players.get((path, 0))
         if players is None:
             continue
-        weight = get_attribute(evidence.captured.graph_module, path)
+        weight = get_attribute(context.captured.graph_module, path)
         assert isinstance(weight, Tensor)
         magnitudes = weight.detach().double().abs().numpy()
         values += over_positions(magnitudes, players, coupling.num_players)

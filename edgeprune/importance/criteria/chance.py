@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.artifacts.scores import Scores
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import make_scores
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import make_ranking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,12 @@ class Random:
     name: str = "random"
     summary: str = "uniformly random scores: what any criterion has to beat"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """None: nothing is looked at."""
         return 0
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Draw every player's score."""
         started = time.perf_counter()
-        values = rng.random(evidence.coupling.num_players)
-        return make_scores(self.name, values, started=started, choice="uniform in [0, 1) for every player")
+        values = rng.random(context.coupling.num_players)
+        return make_ranking(self.name, values, started=started, choice="uniform in [0, 1) for every player")

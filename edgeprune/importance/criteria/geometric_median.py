@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edgeprune.artifacts.scores import Scores
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import PER_GROUP, make_scores, over_positions, relative_to_group
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import PER_GROUP, make_ranking, over_positions, relative_to_group
 from edgeprune.importance.layer_weights import producers
 
 
@@ -26,20 +26,20 @@ class Fpgm:
     name: str = "fpgm"
     summary: str = "sum of distances to the other filters of the layer (He et al. 2019)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """None: only weights are looked at."""
         return 0
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by weights; needs no image."""
         started = time.perf_counter()
-        coupling = evidence.coupling
+        coupling = context.coupling
         values = np.zeros(coupling.num_players)
-        for layer, filters in producers(evidence.captured, coupling):
+        for layer, filters in producers(context.captured, coupling):
             # The matrix product behind the fast variant loses small distances to rounding.
             distances = torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
             values += over_positions(distances.numpy(), layer.out_players, coupling.num_players)
-        return make_scores(
+        return make_ranking(
             self.name,
             values,
             removal_costs=relative_to_group(values, coupling),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.masked_game import MaskedGame
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import FloatArray, affordable_images, fewer_images_note, make_scores
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import FloatArray, affordable_images, fewer_images_note, make_ranking
 
 _LEAST_COALITIONS = 1024
 _ROUNDS_OF_ALL = 4
@@ -37,28 +37,28 @@ class GreedyLeaveOneOut:
     name: str = "greedy-leave-one-out"
     summary: str = "leave-one-out, measured anew after each removal within a group"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """Those of all coalitions that the limit allows."""
-        images, rounds = _schedule(evidence)
-        sizes = [len(g.players) for g in evidence.coupling.groups]
+        images, rounds = _schedule(context)
+        sizes = [len(g.players) for g in context.coupling.groups]
         coalitions = 1 + sum(_measured(size, done) for size, done in zip(sizes, rounds, strict=True))
-        return coalitions * math.ceil(images / evidence.game.images_at_once)
+        return coalitions * math.ceil(images / context.game.images_at_once)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by coalition values.
 
         Raises:
             UsageError: ``max_evaluations`` is below num_players + 1.
         """
         started = time.perf_counter()
-        images, rounds = _schedule(evidence)
-        game = evidence.game.on_images(images)
+        images, rounds = _schedule(context)
+        game = context.game.on_images(images)
         before = game.evaluations
         means = _Means(game, advance)
-        everyone = np.ones(evidence.coupling.num_players, dtype=bool)
+        everyone = np.ones(context.coupling.num_players, dtype=bool)
         whole = float(means.of(everyone[None])[0])
         orders, costs = [], []
-        for group, done in zip(evidence.coupling.groups, rounds, strict=True):
+        for group, done in zip(context.coupling.groups, rounds, strict=True):
             order, marginal = _remove_in_turn(means, everyone, np.array(group.players), whole, done)
             orders.append(order)
             costs.append(rising(marginal))
@@ -66,7 +66,7 @@ class GreedyLeaveOneOut:
         step = _TIE_BREAK * max((float(np.abs(c).max()) for c in costs), default=0.0)
         for order, rise in zip(orders, costs, strict=True):
             values[order] = rise + step * np.arange(len(order))
-        return make_scores(
+        return make_ranking(
             self.name,
             values,
             started=started,
@@ -74,7 +74,7 @@ class GreedyLeaveOneOut:
             images=images,
             choice="what the next removal within the group costs, all other groups whole, mean over images, "
             f"averaged over runs so that costs rise along the order; loss: {game.loss_description}",
-            notes=(*fewer_images_note(evidence, images), *_notes(evidence, rounds)),
+            notes=(*fewer_images_note(context, images), *_notes(context, rounds)),
         )
 
 
@@ -140,17 +140,17 @@ def _measured(size: int, rounds: int) -> int:
     return rounds * size - rounds * (rounds - 1) // 2
 
 
-def _schedule(evidence: Evidence) -> tuple[int, list[int]]:
+def _schedule(context: ScoringContext) -> tuple[int, list[int]]:
     """Images, and how often every group is measured."""
-    game, count = evidence.game, evidence.coupling.num_players
-    images = affordable_images(evidence, at_once=game.images_at_once, rounds=count + 1)
+    game, count = context.game, context.coupling.num_players
+    images = affordable_images(context, at_once=game.images_at_once, rounds=count + 1)
     batches = max(1, math.ceil(images / game.images_at_once))
     left = (
         max(_LEAST_COALITIONS, _ROUNDS_OF_ALL * (count + 1))
-        if evidence.max_evaluations is None
-        else evidence.max_evaluations // batches
+        if context.max_evaluations is None
+        else context.max_evaluations // batches
     ) - (count + 1)
-    sizes = [len(g.players) for g in evidence.coupling.groups]
+    sizes = [len(g.players) for g in context.coupling.groups]
     rounds = [1] * len(sizes)
     for number in range(1, max(sizes, default=0)):
         for index, size in enumerate(sizes):
@@ -160,15 +160,15 @@ def _schedule(evidence: Evidence) -> tuple[int, list[int]]:
     return images, rounds
 
 
-def _notes(evidence: Evidence, rounds: list[int]) -> tuple[str, ...]:
-    groups = evidence.coupling.groups
+def _notes(context: ScoringContext, rounds: list[int]) -> tuple[str, ...]:
+    groups = context.coupling.groups
     short = [(g, r) for g, r in zip(groups, rounds, strict=True) if r < len(g.players)]
     if not short:
         return ()
     limit = (
         "the default limit of evaluations"
-        if evidence.max_evaluations is None
-        else f"max_evaluations={evidence.max_evaluations}"
+        if context.max_evaluations is None
+        else f"max_evaluations={context.max_evaluations}"
     )
     fewest, most = min(r for _, r in short), max(r for _, r in short)
     times = str(most) if fewest == most else f"{fewest} to {most}"

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.layer_game import LayerGame, narrowed
 from edgeprune.games.linear_suffix import nonlinear_nodes
 from edgeprune.games.suffix import cut_at_masks
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import FloatArray, fewer_images_note, make_scores, named
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import FloatArray, fewer_images_note, make_ranking, named
 from edgeprune.importance.criteria.greedy import rising
 from edgeprune.pruning.masking import mask_module
 from edgeprune.shapley.estimators.exact import CoalitionTable
@@ -68,12 +68,12 @@ class LayerShapley:
         "all coalitions are affordable"
     )
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """Those of all coalitions that the groups may ask for."""
-        plan = _plan(evidence)
+        plan = _plan(context)
         return plan.passes_each * sum(plan.coalitions)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score the groups asked for; the others get NaN.
 
         Raises:
@@ -81,23 +81,23 @@ class LayerShapley:
                 not one image.
         """
         started = time.perf_counter()
-        plan = _plan(evidence)
-        count = evidence.coupling.num_players
+        plan = _plan(context)
+        count = context.coupling.num_players
         values, errors, costs = (np.full(count, np.nan) for _ in range(3))
         # One stream a group, so that no group's result depends on which others are asked for.
         streams = dict(
             zip(
-                (g.name for g in evidence.coupling.groups),
-                rng.spawn(len(evidence.coupling.groups)),
+                (g.name for g in context.coupling.groups),
+                rng.spawn(len(context.coupling.groups)),
                 strict=True,
             )
         )
-        batch, reference = _originals(evidence, plan.images)
+        batch, reference = _originals(context, plan.images)
         spent = 0
         chosen: dict[str, list[str]] = {}
         for group, allowed in zip(plan.groups, plan.coalitions, strict=True):
             players = list(group.players)
-            with _game(evidence, group, batch, reference) as game:
+            with _game(context, group, batch, reference) as game:
                 found = value_players(
                     game,
                     max_evaluations=allowed,
@@ -109,7 +109,7 @@ class LayerShapley:
             costs[players] = found.removal_costs
             spent += found.evaluations
             chosen.setdefault(found.choice, []).append(group.name)
-        return make_scores(
+        return make_ranking(
             self.name,
             values,
             removal_costs=costs,
@@ -119,7 +119,7 @@ class LayerShapley:
             images=plan.images,
             choice=_words(chosen)
             + "; costs in the unit of the loss, rising along the order of removal; loss: "
-            f"{evidence.game.loss_description}",
+            f"{context.game.loss_description}",
             notes=plan.notes,
         )
 
@@ -197,13 +197,13 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def _plan(evidence: Evidence) -> _Plan:
-    every, at_once = evidence.coupling.groups, evidence.game.images_at_once
-    groups = tuple(g for g in every if evidence.groups is None or g.name in evidence.groups)
-    limit = evidence.max_evaluations
+def _plan(context: ScoringContext) -> _Plan:
+    every, at_once = context.coupling.groups, context.game.images_at_once
+    groups = tuple(g for g in every if context.groups is None or g.name in context.groups)
+    limit = context.max_evaluations
     if limit is None:
-        images, notes = _images_within_work(evidence)
-        coalitions = tuple(_by_default(evidence, g) for g in groups)
+        images, notes = _images_within_work(context)
+        coalitions = tuple(_by_default(context, g) for g in groups)
     else:
         least = sum(least_evaluations(len(g.players)) for g in groups)
         if limit < least:
@@ -212,8 +212,8 @@ def _plan(evidence: Evidence) -> _Plan:
                 f"{len(groups)} groups"
             )
         wanted = _EVALUATIONS_PER_PLAYER * sum(len(g.players) for g in groups)
-        images = min(len(evidence.images), max(1, limit // max(1, wanted)) * at_once)
-        notes = fewer_images_note(evidence, images)
+        images = min(len(context.images), max(1, limit // max(1, wanted)) * at_once)
+        notes = fewer_images_note(context, images)
         coalitions = _split(limit // math.ceil(images / at_once), [len(g.players) for g in groups])
     return _Plan(
         groups=groups,
@@ -224,16 +224,16 @@ def _plan(evidence: Evidence) -> _Plan:
     )
 
 
-def _by_default(evidence: Evidence, group: CoupledGroup) -> int:
+def _by_default(context: ScoringContext, group: CoupledGroup) -> int:
     n = len(group.players)
-    exact = n <= _EXACT_BY_DEFAULT or (n <= _EXACT_WHERE_LINEAR and _is_linear(evidence, group))
+    exact = n <= _EXACT_BY_DEFAULT or (n <= _EXACT_WHERE_LINEAR and _is_linear(context, group))
     return 2**n if exact else _EVALUATIONS_PER_PLAYER * n
 
 
-def _is_linear(evidence: Evidence, group: CoupledGroup) -> bool:
+def _is_linear(context: ScoringContext, group: CoupledGroup) -> bool:
     """Whether a coalition of the group costs a matrix product and no replay."""
-    own = narrowed(evidence.coupling, np.array(group.players, dtype=np.int64))
-    return not nonlinear_nodes(cut_at_masks(mask_module(evidence.captured, own)).suffix)
+    own = narrowed(context.coupling, np.array(group.players, dtype=np.int64))
+    return not nonlinear_nodes(cut_at_masks(mask_module(context.captured, own)).suffix)
 
 
 def _split(total: int, sizes: list[int]) -> tuple[int, ...]:
@@ -252,15 +252,15 @@ def _split(total: int, sizes: list[int]) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def _images_within_work(evidence: Evidence) -> tuple[int, tuple[str, ...]]:
+def _images_within_work(context: ScoringContext) -> tuple[int, tuple[str, ...]]:
     work = sum(
-        _by_default(evidence, g) * _replayed_macs(evidence, g)
-        for g in evidence.coupling.groups
-        if not _is_linear(evidence, g)
+        _by_default(context, g) * _replayed_macs(context, g)
+        for g in context.coupling.groups
+        if not _is_linear(context, g)
     )
-    every = len(evidence.images)
+    every = len(context.images)
     images = min(every, max(_FEWEST_IMAGES, int(_WORK_MACS // max(1, work))))
-    if images > (at_once := evidence.game.images_at_once) and images < every:
+    if images > (at_once := context.game.images_at_once) and images < every:
         images -= images % at_once
     if images == every:
         return images, ()
@@ -270,47 +270,47 @@ def _images_within_work(evidence: Evidence) -> tuple[int, tuple[str, ...]]:
     )
 
 
-def _replayed_macs(evidence: Evidence, group: CoupledGroup) -> int:
+def _replayed_macs(context: ScoringContext, group: CoupledGroup) -> int:
     """MACs an image of all layers from the first mask point of a group on."""
-    coupling = evidence.coupling
-    place = {n.name: i for i, n in enumerate(evidence.captured.graph_module.graph.nodes)}
+    coupling = context.coupling
+    place = {n.name: i for i, n in enumerate(context.captured.graph_module.graph.nodes)}
     points = [p for p in coupling.mask_points if np.isin(p.players, group.players).any()]
     first = min((place[p.consumer] for p in points), default=0)
     present = np.zeros(coupling.num_players, dtype=bool)
     return sum(layer.macs(present) for layer in coupling.layers if place[layer.node] >= first)
 
 
-def _originals(evidence: Evidence, images: int) -> tuple[ImageBatch, list[Tensor]]:
+def _originals(context: ScoringContext, images: int) -> tuple[ImageBatch, list[Tensor]]:
     """The first images, and the original's outputs on them."""
-    given = evidence.images
+    given = context.images
     batch = ImageBatch(
         images=given.images[:images], labels=None if given.labels is None else given.labels[:images]
     )
     parts = []
     with torch.no_grad():
-        for chunk in torch.split(batch.images, evidence.game.images_at_once):
-            parts.append(tensor_leaves(evidence.captured.graph_module(chunk)))
+        for chunk in torch.split(batch.images, context.game.images_at_once):
+            parts.append(tensor_leaves(context.captured.graph_module(chunk)))
     return batch, [torch.cat(p) for p in zip(*parts, strict=True)]
 
 
 @contextlib.contextmanager
 def _game(
-    evidence: Evidence, group: CoupledGroup, batch: ImageBatch, reference: list[Tensor]
+    context: ScoringContext, group: CoupledGroup, batch: ImageBatch, reference: list[Tensor]
 ) -> Iterator[Game]:
     """A group's game, its values on file where a journal is kept."""
     game = LayerGame(
-        evidence.captured,
-        evidence.coupling,
+        context.captured,
+        context.coupling,
         group.players,
         batch,
         reference,
-        memory_limit_bytes=evidence.memory_limit_bytes,
+        memory_limit_bytes=context.memory_limit_bytes,
     )
-    if evidence.journals is None:
+    if context.journals is None:
         yield game
         return
-    number = [g.name for g in evidence.coupling.groups].index(group.name)
-    with evidence.journals.open(game, f"group-{number}-of-{len(batch)}-images") as kept:
+    number = [g.name for g in context.coupling.groups].index(group.name)
+    with context.journals.open(game, f"group-{number}-of-{len(batch)}-images") as kept:
         yield kept
 
 

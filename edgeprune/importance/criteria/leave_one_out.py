@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.artifacts.pruning import Aggregate
-from edgeprune.artifacts.scores import Scores
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import affordable_images, fewer_images_note, make_scores
+from edgeprune.artifacts.pruning import Aggregate, Ranking
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import affordable_images, fewer_images_note, make_ranking
 from edgeprune.shapley.aggregate import aggregate
 
 _COALITIONS_AT_ONCE = 32
@@ -27,23 +26,23 @@ class LeaveOneOut:
     name: str = "leave-one-out"
     summary: str = "loss that the network gains without the channel, measured (Molchanov et al. 2017, oracle)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """One over the images for every player, and one for the whole network."""
-        coalitions = evidence.coupling.num_players + 1
-        at_once = evidence.game.images_at_once
-        images = affordable_images(evidence, at_once=at_once, rounds=coalitions)
+        coalitions = context.coupling.num_players + 1
+        at_once = context.game.images_at_once
+        images = affordable_images(context, at_once=at_once, rounds=coalitions)
         return coalitions * math.ceil(images / at_once)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by num_players + 1 coalition values.
 
         Raises:
             UsageError: ``max_evaluations`` is below num_players + 1.
         """
         started = time.perf_counter()
-        count = evidence.coupling.num_players
-        images = affordable_images(evidence, at_once=evidence.game.images_at_once, rounds=count + 1)
-        game = evidence.game.on_images(images)
+        count = context.coupling.num_players
+        images = affordable_images(context, at_once=context.game.images_at_once, rounds=count + 1)
+        game = context.game.on_images(images)
         before = game.evaluations
         whole = game.values(np.ones((1, count), dtype=bool))
         advance(game.evaluations - before)
@@ -56,7 +55,7 @@ class LeaveOneOut:
             lost = whole - game.values(coalitions)
             advance(game.evaluations - done)
             values[players], errors[players] = aggregate(lost, Aggregate.MEAN)
-        return make_scores(
+        return make_ranking(
             self.name,
             values,
             standard_errors=errors,
@@ -65,5 +64,5 @@ class LeaveOneOut:
             images=images,
             choice="value of the whole network less that without the player, mean over images; costs may be "
             f"negative; loss: {game.loss_description}",
-            notes=fewer_images_note(evidence, images),
+            notes=fewer_images_note(context, images),
         )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.artifacts.scores import Scores
-from edgeprune.importance.base import Advance, Evidence
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.importance.base import Advance, ScoringContext
 from edgeprune.importance.combining import (
     PER_GROUP,
     FloatArray,
-    make_scores,
+    make_ranking,
     over_positions,
     relative_to_group,
 )
@@ -33,18 +33,18 @@ class L1:
     name: str = "l1"
     summary: str = "sum of the absolute weights of the channel's filters (Li et al. 2017)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """None: only weights are looked at."""
         return 0
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by weights; needs no image."""
         started = time.perf_counter()
-        values = filter_sums(evidence, power=1)
-        return make_scores(
+        values = filter_sums(context, power=1)
+        return make_ranking(
             self.name,
             values,
-            removal_costs=relative_to_group(values, evidence.coupling),
+            removal_costs=relative_to_group(values, context.coupling),
             started=started,
             choice=f"sum of |w| {_CHOICE}; {PER_GROUP}",
         )
@@ -61,28 +61,28 @@ class L2:
     name: str = "l2"
     summary: str = "root of the sum of the squared weights of the channel's filters (He et al. 2018)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """None: only weights are looked at."""
         return 0
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by weights; needs no image."""
         started = time.perf_counter()
-        squares = filter_sums(evidence, power=2)
-        return make_scores(
+        squares = filter_sums(context, power=2)
+        return make_ranking(
             self.name,
             np.sqrt(squares),
-            removal_costs=relative_to_group(squares, evidence.coupling),
+            removal_costs=relative_to_group(squares, context.coupling),
             started=started,
             choice=f"L2 norm {_CHOICE}; costs are squares; {PER_GROUP}",
         )
 
 
-def filter_sums(evidence: Evidence, *, power: int) -> FloatArray:
+def filter_sums(context: ScoringContext, *, power: int) -> FloatArray:
     """Sum of |w|^power (num_players,) over the filters of every player."""
-    count = evidence.coupling.num_players
+    count = context.coupling.num_players
     total = np.zeros(count)
-    for layer, filters in producers(evidence.captured, evidence.coupling):
+    for layer, filters in producers(context.captured, context.coupling):
         sums = filters.abs().pow(power).sum(1).numpy()
         total += over_positions(sums, layer.out_players, count)
     return total

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from edgeprune.artifacts.coupling import NO_PLAYER, IndexArray
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.channel_activity import IMAGES_AT_ONCE, channel_activations
 from edgeprune.games.channel_statistics import channel_statistics
-from edgeprune.importance.base import Advance, Evidence
-from edgeprune.importance.combining import affordable_images, fewer_images_note, make_scores, named
+from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.combining import affordable_images, fewer_images_note, make_ranking, named
 from edgeprune.importance.criteria.activation_weight import read_power
 from edgeprune.pruning.masking import mask_sources
 
@@ -40,17 +40,17 @@ class ReconstructionResidual:
         "variance that the other channels cannot express, times the weights that read it (cf. OBS, 1993)"
     )
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """Two over the images: sizes and covariances."""
-        images = affordable_images(evidence, at_once=IMAGES_AT_ONCE, rounds=2)
+        images = affordable_images(context, at_once=IMAGES_AT_ONCE, rounds=2)
         return 2 * math.ceil(images / IMAGES_AT_ONCE)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by two passes over the images."""
         started = time.perf_counter()
-        captured, coupling = evidence.captured, evidence.coupling
-        count = affordable_images(evidence, at_once=IMAGES_AT_ONCE, rounds=2)
-        images = evidence.images.images[:count]
+        captured, coupling = context.captured, context.coupling
+        count = affordable_images(context, at_once=IMAGES_AT_ONCE, rounds=2)
+        images = context.images.images[:count]
         batches = math.ceil(count / IMAGES_AT_ONCE)
         found = channel_activations(captured, coupling, images, advance=advance)
         statistics = channel_statistics(captured, coupling, images, images_at_once=IMAGES_AT_ONCE)
@@ -63,13 +63,13 @@ class ReconstructionResidual:
             else:
                 squares[source, dim] = found[source, dim].mean_square
                 alone.append(source)
-        costs, notes = read_power(evidence, squares)
+        costs, notes = read_power(context, squares)
         if alone:
             notes += (
                 f"at {len(alone)} places no layer could take over what leaves ({named(alone)}); there, the "
                 "mean square was taken",
             )
-        return make_scores(
+        return make_ranking(
             self.name,
             np.sqrt(costs),
             removal_costs=costs,
@@ -78,7 +78,7 @@ class ReconstructionResidual:
             images=count,
             choice=f"variance given the other channels (ridge {RIDGE:g}), times the squared norm of the "
             "weights that read the channel, added over consumers; values are roots",
-            notes=(*fewer_images_note(evidence, count), *notes),
+            notes=(*fewer_images_note(context, count), *notes),
         )
 
 

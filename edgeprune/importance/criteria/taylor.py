@@ -10,15 +10,14 @@ from enum import Enum
 
 import numpy as np
 
-from edgeprune.artifacts.pruning import Aggregate
-from edgeprune.artifacts.scores import Scores
-from edgeprune.importance.base import Advance, Evidence
+from edgeprune.artifacts.pruning import Aggregate, Ranking
+from edgeprune.importance.base import Advance, ScoringContext
 from edgeprune.importance.combining import (
     PER_GROUP,
     FloatArray,
     affordable_images,
     fewer_images_note,
-    make_scores,
+    make_ranking,
     relative_to_group,
 )
 from edgeprune.shapley.aggregate import Moments
@@ -46,13 +45,13 @@ class Taylor:
     name: str = "taylor"
     summary: str = "first-order change of the loss, with its sign (Molchanov et al. 2017)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """One over the images, forward and backward."""
-        return _passes(evidence)
+        return _passes(context)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by gradients at the grand coalition."""
-        return _score(self.name, evidence, advance, _Kind.SIGNED)
+        return _score(self.name, context, advance, _Kind.SIGNED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +65,13 @@ class TaylorAbsolute:
     name: str = "taylor-abs"
     summary: str = "mean absolute first-order change of each image's loss (Molchanov et al. 2017)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """One over the images, forward and backward."""
-        return _passes(evidence)
+        return _passes(context)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by gradients at the grand coalition."""
-        return _score(self.name, evidence, advance, _Kind.ABSOLUTE)
+        return _score(self.name, context, advance, _Kind.ABSOLUTE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,32 +84,32 @@ class TaylorSquared:
     name: str = "taylor-squared"
     summary: str = "squared first-order change of each image's loss (Molchanov et al. 2019)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """One over the images, forward and backward."""
-        return _passes(evidence)
+        return _passes(context)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by gradients at the grand coalition."""
-        return _score(self.name, evidence, advance, _Kind.SQUARED)
+        return _score(self.name, context, advance, _Kind.SQUARED)
 
 
-def _passes(evidence: Evidence) -> int:
-    return math.ceil(affordable_images(evidence, at_once=_IMAGES_AT_ONCE) / _IMAGES_AT_ONCE)
+def _passes(context: ScoringContext) -> int:
+    return math.ceil(affordable_images(context, at_once=_IMAGES_AT_ONCE) / _IMAGES_AT_ONCE)
 
 
-def _terms(evidence: Evidence, images: int) -> Iterator[FloatArray]:
+def _terms(context: ScoringContext, images: int) -> Iterator[FloatArray]:
     """dv/dm at the grand coalition (b, n), batch by batch."""
     for start in range(0, images, _IMAGES_AT_ONCE):
         chosen = np.arange(start, min(start + _IMAGES_AT_ONCE, images), dtype=np.int64)
-        yield evidence.game.marginals(np.ones((len(chosen), evidence.coupling.num_players)), chosen)
+        yield context.game.marginals(np.ones((len(chosen), context.coupling.num_players)), chosen)
 
 
-def _score(name: str, evidence: Evidence, advance: Advance, kind: _Kind) -> Scores:
+def _score(name: str, context: ScoringContext, advance: Advance, kind: _Kind) -> Ranking:
     started = time.perf_counter()
-    images = affordable_images(evidence, at_once=_IMAGES_AT_ONCE)
-    before = evidence.game.evaluations
-    moments = Moments(evidence.coupling.num_players)
-    for terms in _terms(evidence, images):
+    images = affordable_images(context, at_once=_IMAGES_AT_ONCE)
+    before = context.game.evaluations
+    moments = Moments(context.coupling.num_players)
+    for terms in _terms(context, images):
         moments.add(np.abs(terms) if kind is _Kind.ABSOLUTE else terms)
         advance(1)
     values, errors = moments.aggregate(Aggregate.RMS if kind is _Kind.SQUARED else Aggregate.MEAN)
@@ -118,15 +117,15 @@ def _score(name: str, evidence: Evidence, advance: Advance, kind: _Kind) -> Scor
     if kind is _Kind.SQUARED:
         costs = np.square(values)
     elif kind is _Kind.ABSOLUTE:
-        costs, scale = relative_to_group(values, evidence.coupling), f"; {PER_GROUP}"
-    return make_scores(
+        costs, scale = relative_to_group(values, context.coupling), f"; {PER_GROUP}"
+    return make_ranking(
         name,
         values,
         removal_costs=costs,
         standard_errors=errors,
         started=started,
-        evaluations=evidence.game.evaluations - before,
+        evaluations=context.game.evaluations - before,
         images=images,
-        choice=f"{kind.value}{scale}; loss: {evidence.game.loss_description}",
-        notes=fewer_images_note(evidence, images),
+        choice=f"{kind.value}{scale}; loss: {context.game.loss_description}",
+        notes=fewer_images_note(context, images),
     )

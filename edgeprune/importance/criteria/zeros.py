@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.artifacts.scores import Scores
+from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
 from edgeprune.fx import op_name
 from edgeprune.games.channel_activity import IMAGES_AT_ONCE, channel_activations
-from edgeprune.importance.base import Advance, Evidence
+from edgeprune.importance.base import Advance, ScoringContext
 from edgeprune.importance.combining import (
     PER_GROUP,
     affordable_images,
     fewer_images_note,
-    make_scores,
+    make_ranking,
     named,
     over_positions,
     relative_to_group,
@@ -40,25 +40,25 @@ class Apoz:
     name: str = "apoz"
     summary: str = "share of activations that are not zero (APoZ, Hu et al. 2016)"
 
-    def passes(self, evidence: Evidence) -> int:
+    def passes(self, context: ScoringContext) -> int:
         """One over the images."""
-        return math.ceil(affordable_images(evidence, at_once=IMAGES_AT_ONCE) / IMAGES_AT_ONCE)
+        return math.ceil(affordable_images(context, at_once=IMAGES_AT_ONCE) / IMAGES_AT_ONCE)
 
-    def score(self, evidence: Evidence, *, rng: np.random.Generator, advance: Advance) -> Scores:
+    def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by one pass over the images.
 
         Raises:
             UsageError: no channel is ever exactly zero, as without ReLU.
         """
         started = time.perf_counter()
-        coupling = evidence.coupling
+        coupling = context.coupling
         count = coupling.num_players
-        images = affordable_images(evidence, at_once=IMAGES_AT_ONCE)
-        places = _rectified(evidence)
+        images = affordable_images(context, at_once=IMAGES_AT_ONCE)
+        places = _rectified(context)
         found = channel_activations(
-            evidence.captured,
+            context.captured,
             coupling,
-            evidence.images.images[:images],
+            context.images.images[:images],
             places=places,
             advance=advance,
         )
@@ -74,13 +74,13 @@ class Apoz:
                 "the criterion apoz needs activations that are exactly zero, as after ReLU, and no prunable "
                 "channel of this model has any; take another, such as activation-weight or hybrid"
             )
-        notes = [*fewer_images_note(evidence, images)]
+        notes = [*fewer_images_note(context, images)]
         if dense:
             notes.append(
                 f"{len(dense)} groups are never zero after a rectifier ({named(dense)}): their channels are "
                 "all equal by this criterion"
             )
-        return make_scores(
+        return make_ranking(
             self.name,
             values,
             removal_costs=relative_to_group(values, coupling),
@@ -93,7 +93,7 @@ class Apoz:
         )
 
 
-def _rectified(evidence: Evidence) -> list[tuple[str, int]]:
+def _rectified(context: ScoringContext) -> list[tuple[str, int]]:
     """(Node, dimension) of every rectifier's output that carries players."""
-    nodes = {n.name for n in evidence.captured.graph_module.graph.nodes if op_name(n) in _RECTIFIERS}
-    return [place for place in evidence.coupling.node_players if place[0] in nodes]
+    nodes = {n.name for n in context.captured.graph_module.graph.nodes if op_name(n) in _RECTIFIERS}
+    return [place for place in context.coupling.node_players if place[0] in nodes]

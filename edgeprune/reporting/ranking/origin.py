@@ -14,6 +14,11 @@ def ranking_rows(ranking: RankingSection) -> tuple[tuple[str, str], ...]:
     if ranking.origin is not None:
         taken = f"those of {ranking.origin.criterion} in {ranking.origin.path}"
         return (("ranking values", f"{taken}: {effort}{certainty}"), ("removal costs", taken))
+    if ranking.aggregate is None:
+        weights_alone = "the weights alone, no images"
+        seen = effort if ranking.evaluations else weights_alone
+        rows = (f"{ranking.criterion}: {ranking.choice}; {seen}{certainty}", _in_rounds(ranking.rounds))
+        return (("ranking values", rows[0]), ("removal costs", f"by {ranking.criterion}{rows[1]}"))
     return (
         (
             "ranking values",

@@ -1,0 +1,141 @@
+"""What criteria look at, and rankings by them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from edgeprune import parity
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.model import CapturedModel
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.run.time_limits import affordable_evaluations
+from edgeprune.coupling.unflattening import at_maps
+from edgeprune.errors import UsageError
+from edgeprune.fake_quant import round_layers
+from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.base import Criterion, ScoringContext
+from edgeprune.importance.registry import is_ours
+from edgeprune.pruning.masking import mask_module
+from edgeprune.system import progress
+from edgeprune.system.imports import user_code
+from edgeprune.system.memory import keep_freed_memory
+
+
+def scoring_context(
+    prepared: Prepared,
+    *,
+    ratio: float,
+    max_evaluations: int | None = None,
+    groups: tuple[str, ...] | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> ScoringContext:
+    """What criteria look at: network and fitting images, for a cut of the share ``ratio`` of the MACs."""
+    keep_freed_memory()
+    captured, images = prepared.captured, prepared.calibration.fitting
+    reference = original_outputs(captured, images)
+    found = context_of_network(
+        as_stored(captured, prepared), prepared.coupling, images, reference, ratio=ratio
+    )
+    return replace(
+        found, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
+    )
+
+
+def as_stored(
+    captured: CapturedModel, prepared: Prepared, coupling: CouplingGraph | None = None
+) -> CapturedModel:
+    """A network with its weights as they will be stored; itself where that changes nothing."""
+    if prepared.stored_as is None:
+        return captured
+    module = copy.deepcopy(captured.graph_module)
+    round_layers(module, coupling or prepared.coupling, prepared.stored_as)
+    return replace(captured, graph_module=module)
+
+
+@torch.no_grad()
+def context_of_network(
+    captured: CapturedModel,
+    coupling: CouplingGraph,
+    images: ImageBatch,
+    reference: list[torch.Tensor],
+    *,
+    ratio: float,
+) -> ScoringContext:
+    """What criteria look at in one network, judged by ``reference``, outputs on ``images``."""
+    maps = at_maps(captured, coupling)
+    statistics = channel_statistics(captured, maps, images.images)
+    plain, reconstructing = (
+        MaskedGame(masked, coupling.num_players, images, reference)
+        for masked in (mask_module(captured, coupling), mask_module(captured, maps, statistics))
+    )
+    return ScoringContext(
+        captured=captured,
+        coupling=coupling,
+        images=images,
+        game=plain,
+        recovery_game=reconstructing,
+        ratio=ratio,
+    )
+
+
+def within_time_by(
+    run: Run, criterion: Criterion, context: ScoringContext, *, criteria_left: int
+) -> ScoringContext:
+    """The context with a limit on the passes where those of the criterion would take too long.
+
+    ``criteria_left``: how many rankings the time is for, this one included.
+    """
+    if context.max_evaluations is not None:
+        return context
+
+    def passes(allowed: int | None) -> int:
+        return criterion.passes(replace(context, max_evaluations=allowed))
+
+    allowed = affordable_evaluations(
+        run, context.journals, criterion.name, context.recovery_game, passes, criteria_left
+    )
+    return replace(context, max_evaluations=allowed)
+
+
+def ranked_by(
+    criterion: Criterion,
+    context: ScoringContext,
+    *,
+    rng: np.random.Generator,
+    asked: Sequence[int] | None = None,
+) -> Ranking:
+    """The ranking by a criterion; players ``asked`` for (``None``: all) have finite figures.
+
+    Raises:
+        UsageError: they have not, or code of somebody else's criterion raises.
+    """
+    what, remedy = f"the criterion {criterion.name!r}", "correct it, or choose another with --criterion"
+    with (
+        contextlib.nullcontext() if is_ours(criterion) else user_code(what, UsageError, remedy),
+        progress.task(f"ranking by {criterion.name}", criterion.passes(context)) as advance,
+    ):
+        found = criterion.score(context, rng=rng, advance=advance)
+    players = slice(None) if asked is None else list(asked)
+    for values in (found.values, found.removal_costs):
+        if values.shape != (context.coupling.num_players,) or not np.isfinite(values[players]).all():
+            raise UsageError(
+                f"criterion {criterion.name!r} did not give a finite value for each of the "
+                f"{context.coupling.num_players} channels; its plug-in has to be corrected, or choose "
+                "another with --criterion"
+            )
+    return found
+
+
+def original_outputs(captured: CapturedModel, images: ImageBatch) -> list[torch.Tensor]:
+    """The original's outputs, one tensor per output."""
+    return [torch.from_numpy(o) for o in parity.run_torch(captured.graph_module, images.images)]
