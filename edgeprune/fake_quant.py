@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.attributes import get_attribute
@@ -18,8 +18,6 @@ LARGEST = float(np.finfo(np.float32).max)
 """What a 32-bit number holds."""
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """The smallest normal number: for a scale below it onnxruntime takes 1, which makes zeros of the values."""
-
-FloatArray = NDArray[np.float64]
 
 
 def steps_of(form: IntegerFormat) -> int:

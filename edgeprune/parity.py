@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.artifacts.report import (
     AccuracyFigure,
     AccuracyKind,
@@ -31,8 +32,7 @@ NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16",
 _BYTES_AT_ONCE = 4 * 2**20
 """Of images that are run at once: six of 224 pixels."""
 
-FloatArray = NDArray[np.float32]
-Outputs = list[FloatArray]
+Outputs = list[Float32Array]
 
 
 def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *, batch: int = 64) -> Outputs:
@@ -107,7 +107,7 @@ def _at_once(images: Tensor, most: int) -> int:
 def _run_padded(
     session: onnxruntime.InferenceSession,
     name: str,
-    chunk: FloatArray,
+    chunk: Float32Array,
     fixed: int | None,
     timeout_s: float | None,
 ) -> Outputs:
@@ -219,7 +219,7 @@ def accuracy(
     return AccuracyFigure(stage=stage, value=hits / count, low=low, high=high, images=count)
 
 
-def _relative(output: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+def _relative(output: Float32Array, reference: Float32Array) -> NDArray[np.float64]:
     """Squared error of every image over its squared reference, whatever their unit is."""
     found, exact = (x.reshape(len(x), -1).astype(np.float64) for x in (output, reference))
     whole = np.square(exact).sum(1)

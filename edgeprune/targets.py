@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeprune.artifacts.choices import HOST
 from edgeprune.errors import TargetError
 from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.system.data import data_dir
 from edgeprune.system.host import read_host
-
-HOST = "host"
 
 _FLOPS_PER_FMA = 2
 _FP32_BITS = 32

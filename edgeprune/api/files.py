@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.quantization import Precision, RangeMethod
+from edgeprune.artifacts.choices import HOST
 from edgeprune.commands.inspect.inspection import profile_onnx
-from edgeprune.commands.quantize.quantizing import QuantizeOptions, quantize_file
+from edgeprune.commands.quantize.quantizing import quantize_file
 from edgeprune.commands.verify.verifying import VerifyOptions, verify_models
+from edgeprune.options.runs import QuantizeOptions, called_with
 from edgeprune.results import ProfileResult, QuantizationResult, Verification
-from edgeprune.targets import HOST
 
 
 def profile(
@@ -98,24 +99,8 @@ def verify(
     )
 
 
-def quantize(
-    onnx_path: str | Path,
-    *,
-    calibration: str | Path,
-    output: str | Path,
-    precision: Precision = Precision.INT8,
-    target: str = HOST,
-    method: RangeMethod = RangeMethod.MSE,
-    preprocessing: Preprocessing | None = None,
-    max_images: int | None = None,
-    held_out_fraction: float = 0.25,
-    max_drop_points: float | None = None,
-    kept_float: tuple[str, ...] = (),
-    timeout_s: float = limits.RUN_TIMEOUT_S,
-    threads: int | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> QuantizationResult:
+@called_with(QuantizeOptions)
+def quantize(options: QuantizeOptions) -> QuantizationResult:
     """Write an ONNX file, of edgeprune or not, in 8 or 16 bits, and judge it on images that are kept back.
 
     Args:
@@ -134,27 +119,14 @@ def quantize(
         BudgetError: more is lost than allowed.
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
-    limits.THREADS.check("--threads", threads)
-    limits.TIME_S.check("timeout_s", timeout_s)
-    limits.SEED.check("--seed", seed)
-    limits.IMAGES.check("--max-images", max_images)
-    limits.HELD_OUT.check("--held-out", held_out_fraction)
-    return quantize_file(
-        QuantizeOptions(
-            source=Path(onnx_path),
-            output=Path(output),
-            calibration=calibration,
-            precision=precision,
-            target=target,
-            method=method,
-            preprocessing=preprocessing,
-            max_images=max_images,
-            held_out_fraction=held_out_fraction,
-            max_drop_points=max_drop_points,
-            kept_float=kept_float,
-            timeout_s=timeout_s,
-            threads=threads or torch.get_num_threads(),
-            seed=seed,
-            overwrite=overwrite,
-        )
-    )
+    return quantize_onnx(options)
+
+
+def quantize_onnx(options: QuantizeOptions) -> QuantizationResult:
+    """:func:`quantize` with its options in one."""
+    limits.THREADS.check("--threads", options.threads)
+    limits.TIME_S.check("timeout_s", options.timeout_s)
+    limits.SEED.check("--seed", options.seed)
+    limits.IMAGES.check("--max-images", options.max_images)
+    limits.HELD_OUT.check("--held-out", options.held_out_fraction)
+    return quantize_file(replace(options, threads=options.threads or torch.get_num_threads()))

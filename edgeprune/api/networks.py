@@ -2,74 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from edgeprune.artifacts.budget import Budget
-from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions, Effort, Finetune, RankedPlayers
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
 from edgeprune.commands.compress import delivery
 from edgeprune.commands.pick.picking import pick_candidate
-from edgeprune.commands.rank.ranking_run import RankChoices, rank_network
+from edgeprune.commands.rank.ranking_run import rank_network
 from edgeprune.commands.run import stages
 from edgeprune.commands.run.effort import with_effort
 from edgeprune.commands.run.given_rankings import read_given
 from edgeprune.commands.run.recipe import build, find_recipe
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.commands.run.resume import check_journal, decisions, kept_values
-from edgeprune.commands.run.state import CompressOptions, Run
+from edgeprune.commands.run.state import Run
 from edgeprune.commands.run.time_limits import check_max_time
 from edgeprune.commands.search.budget_preview import check_preview, preview
 from edgeprune.commands.search.budget_search import BudgetSearch, search
 from edgeprune.commands.search.default_goal import caution_about_judging, with_default_goal
 from edgeprune.commands.search.default_search import DefaultSearch
-from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
-from edgeprune.importance.registry import DEFAULT as DEFAULT_CRITERION
+from edgeprune.errors import UsageError
+from edgeprune.options.runs import CompressOptions, RankOptions, called_with
 from edgeprune.reporting.ranking.facts import RankingReport
 from edgeprune.results import DryRun, PickedCandidate, PredictedCost
-from edgeprune.targets import HOST
 
 
-def compress(
-    model: str | Path | nn.Module,
-    *,
-    calibration: str | Path | None,
-    output: str | Path,
-    target: str = HOST,
-    ratio: float | None = None,
-    budget: Budget | None = None,
-    finetune: Finetune | None = None,
-    recipe: str | None = None,
-    drop_blocks: bool = True,
-    rounds: bool = True,
-    ranking: str | Path | None = None,
-    criterion: str | None = None,
-    effort: Effort = Effort.NORMAL,
-    max_time_s: float | None = None,
-    precision: Precision = Precision.FP32,
-    architecture: str | None = None,
-    weights: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: tuple[int, ...] | None = None,
-    preprocessing: Preprocessing | None = None,
-    width_quantum: int | None = None,
-    batch_size: int | None = None,
-    max_images: int | None = None,
-    held_out_fraction: float = 0.25,
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: bool = False,
-    seed: int = 0,
-    threads: int | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    command: str | None = None,
-) -> RunReport:
+@called_with(CompressOptions)
+def compress(options: CompressOptions) -> RunReport:
     """Prune a trained network, recover it without training, export, verify and profile it.
 
     Args:
@@ -109,46 +72,21 @@ def compress(
         BudgetError: nothing that the search reached holds the budget.
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
-    run = _start(
-        CompressOptions(
-            model=model,
-            calibration=calibration,
-            target=target,
-            ratio=ratio,
-            budget=budget or Budget(),
-            finetune=finetune,
-            recipe=recipe,
-            drop_blocks=drop_blocks,
-            rounds=rounds,
-            ranking=None if ranking is None else Path(ranking),
-            criterion=criterion,
-            effort=effort,
-            max_time_s=max_time_s,
-            precision=precision,
-            output=Path(output),
-            architecture=architecture,
-            weights=weights,
-            trust_pickle=trust_pickle,
-            input_shape=input_shape,
-            preprocessing=preprocessing,
-            width_quantum=width_quantum,
-            batch_size=batch_size,
-            seed=seed,
-            threads=threads,
-            overwrite=overwrite,
-            max_images=max_images,
-            held_out_fraction=held_out_fraction,
-            coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
-            command=command or "edgeprune.compress (Python API)",
-        )
-    )
-    check_journal(run.options.output, resume=resume, reads=stages.read_by(run.options))
+    return compress_network(options)
+
+
+def compress_network(options: CompressOptions) -> RunReport:
+    """:func:`compress` with its options in one."""
+    if options.folder is None:
+        raise UsageError("no output folder was given; accepted is output=, the folder to write")
+    run = _start(replace(options, command=options.command or "edgeprune.compress (Python API)"))
+    check_journal(options.folder, resume=options.resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=True)
     stages.check_training(run, prepared)
     with_default_goal(run, prepared)
     caution_about_judging(run, prepared)
     if not run.options.budget.is_empty:
-        kind = DefaultSearch if run.options.limits_by_default else BudgetSearch
+        kind = DefaultSearch if run.limits_by_default else BudgetSearch
         with search(run, prepared, kind) as (planned, pruned, store):
             return delivery.deliver(run, prepared, planned, pruned, candidates=store)
     with kept_values(run, prepared, decisions(run, prepared)) as run.journals:
@@ -184,34 +122,8 @@ def pick(
     )
 
 
-def compress_dry_run(
-    model: str | Path | nn.Module,
-    *,
-    calibration: str | Path | None,
-    target: str = HOST,
-    ratio: float | None = None,
-    budget: Budget | None = None,
-    finetune: Finetune | None = None,
-    recipe: str | None = None,
-    ranking: str | Path | None = None,
-    criterion: str | None = None,
-    effort: Effort = Effort.NORMAL,
-    max_time_s: float | None = None,
-    precision: Precision = Precision.FP32,
-    architecture: str | None = None,
-    weights: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: tuple[int, ...] | None = None,
-    preprocessing: Preprocessing | None = None,
-    width_quantum: int | None = None,
-    batch_size: int | None = None,
-    max_images: int | None = None,
-    held_out_fraction: float = 0.25,
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: bool = False,
-    seed: int = 0,
-    threads: int | None = None,
-) -> DryRun:
+@called_with(CompressOptions)
+def compress_dry_run(options: CompressOptions) -> DryRun:
     """Rank and select as :func:`compress` would, and say what it would remove; writes nothing.
 
     With a ``budget``, and with neither that nor a ``ratio``, it is the first plan of the search, with its
@@ -222,34 +134,12 @@ def compress_dry_run(
         NothingToPruneError: the cost models know no plan within the budget.
         UsageError: the budget limits nothing but the drop.
     """
-    run = _start(
-        CompressOptions(
-            model=model,
-            calibration=calibration,
-            target=target,
-            ratio=ratio,
-            budget=budget or Budget(),
-            finetune=finetune,
-            recipe=recipe,
-            ranking=None if ranking is None else Path(ranking),
-            criterion=criterion,
-            effort=effort,
-            max_time_s=max_time_s,
-            precision=precision,
-            architecture=architecture,
-            weights=weights,
-            trust_pickle=trust_pickle,
-            input_shape=input_shape,
-            preprocessing=preprocessing,
-            width_quantum=width_quantum,
-            batch_size=batch_size,
-            seed=seed,
-            threads=threads,
-            max_images=max_images,
-            held_out_fraction=held_out_fraction,
-            coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
-        )
-    )
+    return plan_network(options)
+
+
+def plan_network(options: CompressOptions) -> DryRun:
+    """:func:`compress_dry_run` with its options in one."""
+    run = _start(replace(options, output=None))
     check_preview(run.options.budget)
     run.options = replace(run.options, precision=Precision.FP32)
     prepared = with_effort(run, stages.prepare(run), trains=False)
@@ -270,39 +160,12 @@ def compress_dry_run(
         layers=layer_rows(prepared.coupling, plan.removed),
         notes=tuple(dict.fromkeys(run.notes)),
         predicted=predicted,
-        by_default=run.options.limits_by_default,
+        by_default=run.limits_by_default,
     )
 
 
-def rank(
-    model: str | Path | nn.Module,
-    *,
-    calibration: str | Path | None,
-    criteria: Sequence[str] = (DEFAULT_CRITERION,),
-    layers: Sequence[str] = (),
-    ratio: float | None = None,
-    max_evaluations: int | None = None,
-    effort: Effort = Effort.NORMAL,
-    max_time_s: float | None = None,
-    players: RankedPlayers = RankedPlayers.CHANNELS,
-    memory_limit_bytes: int | None = None,
-    recover_at: Sequence[float] = (),
-    resume: bool = False,
-    output: str | Path | None = None,
-    architecture: str | None = None,
-    weights: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: tuple[int, ...] | None = None,
-    preprocessing: Preprocessing | None = None,
-    max_images: int | None = None,
-    held_out_fraction: float = 0.25,
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: bool = False,
-    seed: int = 0,
-    threads: int | None = None,
-    overwrite: bool = False,
-    command: str | None = None,
-) -> RankingReport:
+@called_with(RankOptions)
+def rank(options: RankOptions) -> RankingReport:
     """Value every channel by one or several criteria, and follow what is lost while filters go.
 
     Args:
@@ -326,39 +189,14 @@ def rank(
         UsageError: an unknown criterion or layer, or ``max_evaluations`` is too few; says what is accepted.
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
-    choices = RankChoices(
-        criteria=tuple(criteria),
-        layers=tuple(layers),
-        max_evaluations=max_evaluations,
-        players=players,
-        memory_limit_bytes=MEMORY_LIMIT_BYTES if memory_limit_bytes is None else memory_limit_bytes,
-        resume=resume,
-        recover_at=tuple(dict.fromkeys(recover_at)),
-    )
+    return rank_channels(options)
 
-    run = _start(
-        CompressOptions(
-            model=model,
-            calibration=calibration,
-            ratio=ratio,
-            effort=effort,
-            max_time_s=max_time_s,
-            output=None if output is None else Path(output),
-            architecture=architecture,
-            weights=weights,
-            trust_pickle=trust_pickle,
-            input_shape=input_shape,
-            preprocessing=preprocessing,
-            seed=seed,
-            threads=threads,
-            overwrite=overwrite,
-            max_images=max_images,
-            held_out_fraction=held_out_fraction,
-            coupling=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
-            command=command or "edgeprune.rank (Python API)",
-        )
-    )
-    return rank_network(run, choices)
+
+def rank_channels(options: RankOptions) -> RankingReport:
+    """:func:`rank` with its options in one."""
+    command = options.command or "edgeprune.rank (Python API)"
+    options = replace(options, recover_at=tuple(dict.fromkeys(options.recover_at)))
+    return rank_network(_start(replace(options.of_run(), command=command)), options)
 
 
 def _start(options: CompressOptions) -> Run:

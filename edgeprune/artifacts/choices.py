@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+HOST = "host"
+"""Name of the target that is the machine at hand."""
+DEFAULT_CRITERION = "hybrid"
+GAME_MEMORY_BYTES = 2**30
+"""Of the activations of games of single layers and of blocks."""
+
 
 class AttentionUnit(Enum):
     """What leaves an attention layer: channels of every head in step, or whole heads."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-IndexArray = NDArray[np.int64]
-"""Player index of every position along one tensor dimension; ``NO_PLAYER`` where none."""
+from edgeprune.artifacts.arrays import IndexArray
 
 NO_PLAYER = -1
 

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import typer
 
 from edgeprune import limits
-from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
-from edgeprune.options.project_file import PreprocessingOptions, check_ratio, parse_input_shape, read_ratio
-from edgeprune.options.quantities import parse_budget, parse_duration, parse_finetune
+from edgeprune.cli.arguments import (
+    BudgetArguments,
+    DataArguments,
+    EffortArguments,
+    MachineArguments,
+    ModelArguments,
+    PlayerArguments,
+    SplitArguments,
+    SpokenArguments,
+    command,
+)
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.options.project_file import check_ratio, parse_input_shape, read_ratio
+from edgeprune.options.quantities import parse_finetune
+from edgeprune.options.runs import CompressOptions
 from edgeprune.showing import for_people
-
-
-class Common(TypedDict):
-    """What a run and a dry run both need."""
-
-    calibration: str
-    target: str
-    ratio: float | None
-    architecture: str | None
-    weights: str | None
-    trust_pickle: bool
-    input_shape: tuple[int, ...] | None
-    preprocessing: Preprocessing | None
-    width_quantum: int | None
-    max_images: int | None
-    held_out_fraction: float
-    seed: int
-    threads: int | None
-    attention_unit: AttentionUnit
-    prune_normalized: bool
-    ranking: Path | None
-    criterion: str | None
-    effort: Effort
-    max_time_s: float | None
-
 
 Ratio = Annotated[
     float | None,
@@ -167,120 +153,125 @@ DryRun = Annotated[
 ]
 
 
-def compress(
-    context: typer.Context,
-    model: opt.Model,
-    arch: opt.Arch = None,
-    weights: opt.Weights = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
-    calibration: opt.Calibration = None,
-    card: opt.Card = None,
-    resize: opt.Resize = None,
-    crop: opt.Crop = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    channel_order: opt.Order = None,
-    max_images: opt.MaxImages = None,
-    held_out: opt.HeldOut = 0.25,
-    target: opt.Target = None,
-    ratio: Ratio = None,
-    max_latency: opt.MaxLatency = None,
-    max_size: opt.MaxSize = None,
-    max_memory: opt.MaxMemory = None,
-    max_drop: opt.MaxDrop = None,
-    finetune: Finetuning = None,
-    recipe: Recipe = None,
-    drop_blocks: DropBlocks = True,
-    rounds: Rounds = True,
-    ranking: GivenRanking = None,
-    criterion: GivenCriterion = None,
-    effort: opt.EffortOption = Effort.NORMAL,
-    max_time: opt.MaxTime = None,
-    precision: Bits = Precision.FP32,
-    width_quantum: WidthQuantum = None,
-    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: opt.PruneNormalized = False,
-    batch_size: BatchSize = None,
-    output: Output = None,
-    overwrite: opt.Overwrite = False,
-    resume: Resume = False,
-    dry_run: DryRun = False,
-    seed: opt.Seed = None,
-    threads: opt.Threads = None,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Prune a trained model, recover it without training, export it to ONNX and report."""
-    session = begin(context, verbose, quiet)
-    config = settings.project_config(model, session)
-    share = check_ratio(ratio) if ratio is not None else config.ratio
-    shape = parse_input_shape(input_shape) if input_shape is not None else config.input_shape
-    budget = parse_budget(max_latency, max_size, max_memory, max_drop)
-    training = None if finetune is None else parse_finetune(finetune, option="--finetune")
-    limit_s = None if max_time is None else parse_duration(max_time, option="--max-time")
-    device = settings.first_given(target, config.target or "host")
-    folder = output or settings.default_output(model)
-    _check_early(device, None if dry_run else folder, overwrite, {"model": model, "card": card})
-    data = settings.choose_calibration(calibration, model, config, session)
-    asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
-    preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
+@dataclass(frozen=True, kw_only=True)
+class GoalArguments(PlayerArguments, BudgetArguments):
+    """What to end with."""
 
-    from edgeprune import api
+    finetune: Finetuning = None
+    recipe: Recipe = None
+    drop_blocks: DropBlocks = True
+    rounds: Rounds = True
+    ranking: GivenRanking = None
+    criterion: GivenCriterion = None
+    precision: Bits = Precision.FP32
+    width_quantum: WidthQuantum = None
+    batch_size: BatchSize = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetArguments:
+    """What for, and how much."""
+
+    target: opt.Target = None
+    ratio: Ratio = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputArguments:
+    """Where to, and whether at all."""
+
+    output: Output = None
+    overwrite: opt.Overwrite = False
+    resume: Resume = False
+    dry_run: DryRun = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeArguments(ModelArguments):
+    """The network and the shape of its input."""
+
+    input_shape: opt.InputShape = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressArguments(
+    SpokenArguments,
+    MachineArguments,
+    EffortArguments,
+    OutputArguments,
+    GoalArguments,
+    TargetArguments,
+    SplitArguments,
+    DataArguments,
+    ShapeArguments,
+):
+    """All of ``compress``."""
+
+
+@command(CompressArguments)
+def compress(session: Session, given: CompressArguments) -> None:
+    """Prune a trained model, recover it without training, export it to ONNX and report."""
+    options = _options(session, given)
+
+    from edgeprune.api import networks
 
     quiet_libraries(session)
-    common: Common = {
-        "calibration": data,
-        "target": device,
-        "ratio": share,
-        "architecture": settings.first_given(arch, config.arch),
-        "weights": weights,
-        "trust_pickle": trust_pickle,
-        "input_shape": shape,
-        "preprocessing": preprocessing,
-        "width_quantum": width_quantum,
-        "max_images": max_images,
-        "held_out_fraction": held_out,
-        "seed": seed if seed is not None else config.seed or 0,
-        "threads": threads or config.threads,
-        "attention_unit": attention_unit,
-        "prune_normalized": prune_normalized,
-        "ranking": ranking,
-        "criterion": criterion,
-        "effort": effort,
-        "max_time_s": limit_s,
-    }
-    if dry_run:
-        plan = api.compress_dry_run(
-            model,
-            **common,
-            budget=budget,
-            finetune=training,
-            recipe=recipe,
-            precision=precision,
-            batch_size=batch_size,
-        )
-        return show_json(plan) if as_json else show(for_people(plan).render())
-    report = api.compress(
-        model,
-        **common,
-        budget=budget,
-        finetune=training,
-        recipe=recipe,
-        drop_blocks=drop_blocks,
-        rounds=rounds,
-        precision=precision,
-        output=folder,
-        batch_size=batch_size,
-        overwrite=overwrite,
-        resume=resume,
-        command=session.command_line,
-    )
+    if given.dry_run:
+        plan = networks.plan_network(options)
+        return show_json(plan) if given.as_json else show(for_people(plan).render())
+    report = networks.compress_network(options)
     from edgeprune.reporting import render_terminal
 
-    session.say(f"written to {folder}")
-    return show_json(report) if as_json else show(render_terminal(for_people(report)))
+    session.say(f"written to {options.output}")
+    return show_json(report) if given.as_json else show(render_terminal(for_people(report)))
+
+
+def _options(session: Session, given: CompressArguments) -> CompressOptions:
+    """Command line, project file and defaults joined; what is wrong with any of them is told at once."""
+    model = given.model
+    config = settings.project_config(model, session)
+    share = check_ratio(given.ratio) if given.ratio is not None else config.ratio
+    shape = parse_input_shape(given.input_shape) if given.input_shape is not None else config.input_shape
+    budget, max_time_s = given.budget, given.max_time_s
+    training = None if given.finetune is None else parse_finetune(given.finetune, option="--finetune")
+    device = settings.first_given(given.target, config.target or "host")
+    folder = given.output or settings.default_output(model)
+    written = None if given.dry_run else folder
+    _check_early(device, written, given.overwrite, {"model": model, "card": given.card})
+    data = settings.choose_calibration(given.calibration, model, config, session)
+    return CompressOptions(
+        model,
+        architecture=settings.first_given(given.arch, config.arch),
+        weights=given.weights,
+        trust_pickle=given.trust_pickle,
+        input_shape=shape,
+        calibration=data,
+        preprocessing=given.preprocessing(data, config),
+        max_images=given.max_images,
+        held_out_fraction=given.held_out,
+        target=device,
+        ratio=share,
+        budget=budget,
+        finetune=training,
+        recipe=given.recipe,
+        drop_blocks=given.drop_blocks,
+        rounds=given.rounds,
+        ranking=given.ranking,
+        criterion=given.criterion,
+        effort=given.effort,
+        max_time_s=max_time_s,
+        precision=given.precision,
+        width_quantum=given.width_quantum,
+        attention_unit=given.attention_unit,
+        prune_normalized=given.prune_normalized,
+        batch_size=given.batch_size,
+        output=folder,
+        overwrite=given.overwrite,
+        resume=given.resume,
+        seed=given.seed_or(config),
+        threads=given.threads_or(config),
+        command=session.command_line,
+    )
 
 
 def _check_early(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeprune.artifacts.choices import AttentionUnit
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.cli.arguments import ModelArguments, PlayerArguments, SpokenArguments, command
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.errors import UsageError
 from edgeprune.options.project_file import parse_input_shapes
 from edgeprune.showing import for_people
@@ -46,47 +47,53 @@ Overwrite = Annotated[
 ]
 
 
-def inspect(
-    context: typer.Context,
-    model: opt.Model,
-    arch: opt.Arch = None,
-    weights: opt.Weights = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: InputShapes = None,
-    calibration: opt.Calibration = None,
-    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: opt.PruneNormalized = False,
-    graph: GraphFile = None,
-    overwrite: Overwrite = False,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ShapeArguments(ModelArguments):
+    """The network and the shapes of its inputs."""
+
+    input_shape: InputShapes = None
+    calibration: opt.Calibration = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingArguments:
+    """Where to draw it."""
+
+    graph: GraphFile = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectArguments(SpokenArguments, DrawingArguments, PlayerArguments, ShapeArguments):
+    """All of ``inspect``."""
+
+
+@command(InspectArguments)
+def inspect(session: Session, given: InspectArguments) -> None:
     """Show layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why."""
-    session = begin(context, verbose, quiet)
-    if overwrite and graph is None:
+    if given.overwrite and given.graph is None:
         raise UsageError(
             "--overwrite was given without --graph FILE, which it is about; give both or neither"
         )
-    config = settings.project_config(model, session)
-    shape = parse_input_shapes(input_shape) if input_shape is not None else config.input_shape
+    config = settings.project_config(given.model, session)
+    shape = parse_input_shapes(given.input_shape) if given.input_shape is not None else config.input_shape
 
     from edgeprune import api
 
     quiet_libraries(session)
     result = api.inspect(
-        model,
-        architecture=settings.first_given(arch, config.arch),
-        weights=weights,
-        trust_pickle=trust_pickle,
+        given.model,
+        architecture=settings.first_given(given.arch, config.arch),
+        weights=given.weights,
+        trust_pickle=given.trust_pickle,
         input_shape=shape,
-        calibration=settings.calibration_for_shape(calibration, shape, model, config),
-        attention_unit=attention_unit,
-        prune_normalized=prune_normalized,
-        graph=graph,
-        overwrite=overwrite,
+        calibration=settings.calibration_for_shape(given.calibration, shape, given.model, config),
+        attention_unit=given.attention_unit,
+        prune_normalized=given.prune_normalized,
+        graph=given.graph,
+        overwrite=given.overwrite,
     )
-    if as_json:
+    if given.as_json:
         show_json(result)
     else:
         show(for_people(result).render())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,17 @@ import typer
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
-from edgeprune.options.project_file import PreprocessingOptions
-from edgeprune.options.quantities import parse_duration, parse_points
+from edgeprune.cli.arguments import (
+    DataArguments,
+    MachineArguments,
+    SplitArguments,
+    SpokenArguments,
+    TimeoutArguments,
+    command,
+)
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.options.quantities import parse_points
+from edgeprune.options.runs import QuantizeOptions
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The 32-bit ONNX file to quantize.")]
@@ -62,65 +71,77 @@ Overwrite = Annotated[
 ]
 
 
-def quantize(
-    context: typer.Context,
-    model: OnnxModel,
-    calibration: opt.Calibration = None,
-    card: opt.Card = None,
-    resize: opt.Resize = None,
-    crop: opt.Crop = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    channel_order: opt.Order = None,
-    max_images: opt.MaxImages = None,
-    held_out: opt.HeldOut = 0.25,
-    target: opt.Target = None,
-    precision: Bits = Precision.INT8,
-    ranges: Ranges = RangeMethod.MSE,
-    keep_float: KeepFloat = None,
-    max_drop: opt.MaxDrop = None,
-    output: OutputFile = None,
-    overwrite: Overwrite = False,
-    seed: opt.Seed = None,
-    threads: opt.Threads = None,
-    timeout: opt.Timeout = opt.RUN_TIMEOUT,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class GoalArguments:
+    """In which form, and at which loss at most."""
+
+    target: opt.Target = None
+    precision: Bits = Precision.INT8
+    ranges: Ranges = RangeMethod.MSE
+    keep_float: KeepFloat = None
+    max_drop: opt.MaxDrop = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputArguments:
+    """Where to."""
+
+    output: OutputFile = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileArguments:
+    """The file to quantize."""
+
+    model: OnnxModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeArguments(
+    SpokenArguments,
+    TimeoutArguments,
+    MachineArguments,
+    OutputArguments,
+    GoalArguments,
+    SplitArguments,
+    DataArguments,
+    FileArguments,
+):
+    """All of ``quantize``."""
+
+
+@command(QuantizeArguments)
+def quantize(session: Session, given: QuantizeArguments) -> None:
     """Write an ONNX file in 8 or 16 bits, and judge it on images that are kept back."""
-    session = begin(context, verbose, quiet)
-    timeout_s = parse_duration(timeout, option="--timeout")
-    config = settings.project_config(str(model), session)
-    limit = None if max_drop is None else parse_points(max_drop, option="--max-drop")
-    device = settings.first_given(target, config.target or "host")
+    timeout_s = given.timeout_s
+    config = settings.project_config(str(given.model), session)
+    limit = None if given.max_drop is None else parse_points(given.max_drop, option="--max-drop")
+    device = settings.first_given(given.target, config.target or "host")
     from edgeprune.targets import load_target
 
     load_target(device)
-    data = settings.choose_calibration(calibration, str(model), config, session)
-    asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
-    preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
-    written = output or Path(f"{model.stem}-{precision.value}.onnx")
-
-    from edgeprune import api
+    data = settings.choose_calibration(given.calibration, str(given.model), config, session)
+    options = QuantizeOptions(
+        given.model,
+        calibration=data,
+        preprocessing=given.preprocessing(data, config),
+        max_images=given.max_images,
+        held_out_fraction=given.held_out,
+        output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),
+        precision=given.precision,
+        target=device,
+        method=given.ranges,
+        max_drop_points=limit,
+        kept_float=tuple(given.keep_float or ()),
+        timeout_s=timeout_s,
+        threads=given.threads_or(config),
+        seed=given.seed_or(config),
+        overwrite=given.overwrite,
+    )
+    from edgeprune.api import files
 
     quiet_libraries(session)
-    result = api.quantize(
-        model,
-        calibration=data,
-        output=written,
-        precision=precision,
-        target=device,
-        method=ranges,
-        preprocessing=preprocessing,
-        max_images=max_images,
-        held_out_fraction=held_out,
-        max_drop_points=limit,
-        kept_float=tuple(keep_float or ()),
-        timeout_s=timeout_s,
-        threads=threads or config.threads,
-        seed=seed if seed is not None else config.seed or 0,
-        overwrite=overwrite,
-    )
-    session.say(f"written to {written}")
-    return show_json(result) if as_json else show(for_people(result).render())
+    result = files.quantize_onnx(options)
+    session.say(f"written to {options.output}")
+    return show_json(result) if given.as_json else show(for_people(result).render())

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgeprune import limits
-from edgeprune.artifacts.choices import AttentionUnit, Effort, RankedPlayers
+from edgeprune.artifacts.choices import (
+    DEFAULT_CRITERION,
+    GAME_MEMORY_BYTES,
+    RankedPlayers,
+)
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
-from edgeprune.importance.registry import DEFAULT
+from edgeprune.cli.arguments import (
+    DataArguments,
+    EffortArguments,
+    MachineArguments,
+    ModelArguments,
+    PlayerArguments,
+    SplitArguments,
+    SpokenArguments,
+    command,
+)
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.project_file import (
-    PreprocessingOptions,
     check_players,
     check_ratio,
     check_recover_at,
@@ -22,7 +35,8 @@ from edgeprune.options.project_file import (
     read_ratio,
     read_share,
 )
-from edgeprune.options.quantities import parse_bytes, parse_duration
+from edgeprune.options.quantities import parse_bytes
+from edgeprune.options.runs import RankOptions
 from edgeprune.showing import for_people
 
 Criteria = Annotated[
@@ -116,92 +130,108 @@ Output = Annotated[
 ]
 
 
-def rank(
-    context: typer.Context,
-    model: opt.Model,
-    arch: opt.Arch = None,
-    weights: opt.Weights = None,
-    trust_pickle: opt.TrustPickle = False,
-    input_shape: opt.InputShape = None,
-    calibration: opt.Calibration = None,
-    card: opt.Card = None,
-    resize: opt.Resize = None,
-    crop: opt.Crop = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    channel_order: opt.Order = None,
-    max_images: opt.MaxImages = None,
-    held_out: opt.HeldOut = 0.25,
-    criterion: Criteria = None,
-    layer: Layers = None,
-    ratio: Ratio = None,
-    max_evaluations: MaxEvaluations = None,
-    effort: opt.EffortOption = Effort.NORMAL,
-    max_time: opt.MaxTime = None,
-    players: Players = RankedPlayers.CHANNELS,
-    memory_limit: MemoryLimit = None,
-    recover_at: RecoverAt = None,
-    resume: Resume = False,
-    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: opt.PruneNormalized = False,
-    output: Output = None,
-    overwrite: opt.Overwrite = False,
-    seed: opt.Seed = None,
-    threads: opt.Threads = None,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Value every channel by one or several criteria, and plot what is lost while filters go."""
-    session = begin(context, verbose, quiet)
-    config = settings.project_config(model, session)
-    share = check_ratio(ratio) if ratio is not None else config.ratio
-    limit = None if memory_limit is None else parse_bytes(memory_limit, option="--memory-limit")
-    shape = parse_input_shape(input_shape) if input_shape is not None else config.input_shape
-    check_players(players, criterion or (), layer or ())
-    check_recover_at(recover_at or (), players)
-    folder = output or settings.default_output(model, kind="ranking")
-    criteria = tuple(criterion or ())
-    _check_early(criteria, folder, overwrite, {"model": model, "card": card})
-    data = settings.choose_calibration(calibration, model, config, session)
-    asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
-    preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
+@dataclass(frozen=True, kw_only=True)
+class GoalArguments(PlayerArguments):
+    """What to rank, and by what."""
 
-    from edgeprune import api
+    criterion: Criteria = None
+    layer: Layers = None
+    ratio: Ratio = None
+    max_evaluations: MaxEvaluations = None
+    recover_at: RecoverAt = None
+    players: Players = RankedPlayers.CHANNELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputArguments:
+    """Where to, and within which memory."""
+
+    memory_limit: MemoryLimit = None
+    output: Output = None
+    overwrite: opt.Overwrite = False
+    resume: Resume = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeArguments(ModelArguments):
+    """The network and the shape of its input."""
+
+    input_shape: opt.InputShape = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankArguments(
+    SpokenArguments,
+    MachineArguments,
+    EffortArguments,
+    OutputArguments,
+    GoalArguments,
+    SplitArguments,
+    DataArguments,
+    ShapeArguments,
+):
+    """All of ``rank``."""
+
+
+@command(RankArguments)
+def rank(session: Session, given: RankArguments) -> None:
+    """Value every channel by one or several criteria, and plot what is lost while filters go."""
+    options = _options(session, given)
+
+    from edgeprune.api import networks
 
     quiet_libraries(session)
-    report = api.rank(
-        model,
-        calibration=data,
-        criteria=criteria or (DEFAULT,),
-        layers=tuple(layer or ()),
-        ratio=share,
-        max_evaluations=max_evaluations,
-        effort=effort,
-        max_time_s=None if max_time is None else parse_duration(max_time, option="--max-time"),
-        players=players,
-        memory_limit_bytes=limit,
-        recover_at=tuple(recover_at or ()),
-        resume=resume,
-        output=folder,
-        architecture=settings.first_given(arch, config.arch),
-        weights=weights,
-        trust_pickle=trust_pickle,
-        input_shape=shape,
-        preprocessing=preprocessing,
-        max_images=max_images,
-        held_out_fraction=held_out,
-        attention_unit=attention_unit,
-        prune_normalized=prune_normalized,
-        seed=seed if seed is not None else config.seed or 0,
-        threads=threads or config.threads,
-        overwrite=overwrite,
-        command=session.command_line,
-    )
+    report = networks.rank_channels(options)
     from edgeprune.reporting.ranking.words import render_ranking
 
-    session.say(f"written to {folder}")
-    return show_json(report) if as_json else show(render_ranking(for_people(report)))
+    session.say(f"written to {options.output}")
+    return show_json(report) if given.as_json else show(render_ranking(for_people(report)))
+
+
+def _options(session: Session, given: RankArguments) -> RankOptions:
+    """Command line, project file and defaults joined; what is wrong with any of them is told at once."""
+    model = given.model
+    config = settings.project_config(model, session)
+    share = check_ratio(given.ratio) if given.ratio is not None else config.ratio
+    memory_limit_bytes = GAME_MEMORY_BYTES
+    if given.memory_limit is not None:
+        memory_limit_bytes = parse_bytes(given.memory_limit, option="--memory-limit")
+    shape = parse_input_shape(given.input_shape) if given.input_shape is not None else config.input_shape
+    criteria, layers = tuple(given.criterion or ()), tuple(given.layer or ())
+    recover_at = tuple(dict.fromkeys(given.recover_at or ()))
+    check_players(given.players, criteria, layers)
+    check_recover_at(recover_at, given.players)
+    folder = given.output or settings.default_output(model, kind="ranking")
+    _check_early(criteria, folder, given.overwrite, {"model": model, "card": given.card})
+    data = settings.choose_calibration(given.calibration, model, config, session)
+    return RankOptions(
+        model,
+        architecture=settings.first_given(given.arch, config.arch),
+        weights=given.weights,
+        trust_pickle=given.trust_pickle,
+        input_shape=shape,
+        calibration=data,
+        preprocessing=given.preprocessing(data, config),
+        max_images=given.max_images,
+        held_out_fraction=given.held_out,
+        criteria=criteria or (DEFAULT_CRITERION,),
+        layers=layers,
+        ratio=share,
+        max_evaluations=given.max_evaluations,
+        players=given.players,
+        memory_limit_bytes=memory_limit_bytes,
+        recover_at=recover_at,
+        effort=given.effort,
+        max_time_s=given.max_time_s,
+        attention_unit=given.attention_unit,
+        prune_normalized=given.prune_normalized,
+        output=folder,
+        overwrite=given.overwrite,
+        resume=given.resume,
+        seed=given.seed_or(config),
+        threads=given.threads_or(config),
+        command=session.command_line,
+    )
 
 
 def _check_early(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -10,9 +10,14 @@ import typer
 from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
-from edgeprune.options.project_file import PreprocessingOptions
-from edgeprune.options.quantities import parse_duration
+from edgeprune.cli.arguments import (
+    DataArguments,
+    MachineArguments,
+    SpokenArguments,
+    TimeoutArguments,
+    command,
+)
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.showing import for_people
 
 First = Annotated[
@@ -41,56 +46,59 @@ Images = Annotated[
 ]
 
 
-def verify(
-    context: typer.Context,
-    first: First,
-    second: Second,
-    arch: opt.Arch = None,
-    weights: opt.Weights = None,
-    trust_pickle: opt.TrustPickle = False,
-    calibration: opt.Calibration = None,
-    card: opt.Card = None,
-    resize: opt.Resize = None,
-    crop: opt.Crop = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    channel_order: opt.Order = None,
-    max_images: Images = 64,
-    tolerance: Tolerance = 1e-3,
-    seed: opt.Seed = None,
-    threads: opt.Threads = None,
-    timeout: opt.Timeout = opt.RUN_TIMEOUT,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PairArguments:
+    """The two models, and how state_dicts among them are read."""
+
+    first: First
+    second: Second
+    arch: opt.Arch = None
+    weights: opt.Weights = None
+    trust_pickle: opt.TrustPickle = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalArguments:
+    """On how many images, and how far apart they may be."""
+
+    max_images: Images = 64
+    tolerance: Tolerance = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments(
+    SpokenArguments, TimeoutArguments, MachineArguments, GoalArguments, DataArguments, PairArguments
+):
+    """All of ``verify``."""
+
+
+@command(VerifyArguments)
+def verify(session: Session, given: VerifyArguments) -> None:
     """Compare two models, torch or ONNX: outputs, and where inside they part; status 8 where they differ."""
-    session = begin(context, verbose, quiet)
-    timeout_s = parse_duration(timeout, option="--timeout")
-    config = settings.project_config(first, session)
-    data = settings.choose_calibration(calibration, first, config, session)
-    asked = PreprocessingOptions(card=card, resize=resize, crop=crop, channel_order=channel_order)
-    preprocessing = settings.choose_preprocessing(data, asked, mean, std, config)
+    timeout_s = given.timeout_s
+    config = settings.project_config(given.first, session)
+    data = settings.choose_calibration(given.calibration, given.first, config, session)
+    preprocessing = given.preprocessing(data, config)
 
     from edgeprune import api
     from edgeprune.commands.verify.verifying import require
 
     quiet_libraries(session)
     found = api.verify(
-        first,
-        second,
+        given.first,
+        given.second,
         calibration=data,
         preprocessing=preprocessing,
-        architecture=settings.first_given(arch, config.arch),
-        weights=weights,
-        trust_pickle=trust_pickle,
-        max_images=max_images,
-        tolerance=tolerance,
+        architecture=settings.first_given(given.arch, config.arch),
+        weights=given.weights,
+        trust_pickle=given.trust_pickle,
+        max_images=given.max_images,
+        tolerance=given.tolerance,
         timeout_s=timeout_s,
-        threads=threads or config.threads,
-        seed=seed if seed is not None else config.seed or 0,
+        threads=given.threads_or(config),
+        seed=given.seed_or(config),
     )
-    if as_json:
+    if given.as_json:
         show_json(found)
     else:
         show(for_people(found).render())

@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 from torch.fx import Node
 
+from edgeprune.artifacts.arrays import IndexArray
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.coupling import (
     NO_PLAYER,
     CoupledGroup,
     CouplingGraph,
     FrozenChannels,
-    IndexArray,
     MaskPoint,
     WeightedLayer,
 )

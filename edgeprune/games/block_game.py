@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import BatchLayout
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.context import Context
 from edgeprune.coupling.layout import image_layout, trace_images
 from edgeprune.errors import NothingToPruneError
 from edgeprune.fx import op_name
-from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES, SuffixGame
+from edgeprune.games.layer_game import SuffixGame
 from edgeprune.pruning.masking import ChannelMask, add_mask_input
 
 _WEIGHTED = ("conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "bmm", "addmm")
@@ -150,7 +151,7 @@ class BlockGame(SuffixGame):
         reference: list[Tensor],
         *,
         blocks: Sequence[ResidualBlock] | None = None,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        memory_limit_bytes: int = GAME_MEMORY_BYTES,
         further_inputs: tuple[Tensor, ...] = (),
     ) -> None:
         self.blocks = tuple(find_blocks(captured) if blocks is None else blocks)

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edgeprune.artifacts.arrays import IndexArray
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray
+from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
@@ -26,7 +28,6 @@ from edgeprune.games.losses import ImageLoss, LossKind
 from edgeprune.games.suffix import cut_at_masks, peak_bytes_per_row
 from edgeprune.pruning.masking import mask_module
 
-MEMORY_LIMIT_BYTES = 2**30
 _PASS_BYTES = 2**24
 """Activations of one pass: measured on ResNet-20, 4 to 32 MiB are within 10%, 64 MiB up to twice as slow."""
 
@@ -79,7 +80,7 @@ class SuffixGame:
         batch: ImageBatch,
         reference: list[Tensor],
         *,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        memory_limit_bytes: int = GAME_MEMORY_BYTES,
         further_inputs: tuple[Tensor, ...] = (),
     ) -> None:
         self._cut = cut_at_masks(masked)
@@ -246,7 +247,7 @@ class LayerGame(SuffixGame):
         batch: ImageBatch,
         reference: list[Tensor],
         *,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        memory_limit_bytes: int = GAME_MEMORY_BYTES,
         further_inputs: tuple[Tensor, ...] = (),
     ) -> None:
         chosen = np.asarray(players, dtype=np.int64)

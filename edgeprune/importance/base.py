@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.journals import Journals
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,7 @@ class ScoringContext:
     work: float = 1.0
     max_evaluations: int | None = None
     groups: tuple[str, ...] | None = None
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    memory_limit_bytes: int = GAME_MEMORY_BYTES
     journals: Journals | None = None
 
 

@@ -6,14 +6,12 @@ import math
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray
+from edgeprune.artifacts.arrays import FloatArray, IndexArray
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
 from edgeprune.importance.base import ScoringContext
-
-FloatArray = NDArray[np.float64]
 
 _NAMED = 5
 """Groups named in a note."""

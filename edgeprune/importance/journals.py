@@ -16,10 +16,9 @@ from edgeprune.shapley.journal import JournaledGame
 from edgeprune.storage.documents import UnreadableError, read_json
 from edgeprune.storage.files import atomic_write_text
 from edgeprune.storage.ownership import remove_abandoned
+from edgeprune.storage.sessions import SESSIONS_NAME
 
 _NAME = "journal.json"
-SESSIONS_NAME = "sessions.json"
-"""How long the run took so far, which is nothing to go on from."""
 
 
 class Journals:

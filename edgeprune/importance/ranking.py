@@ -17,18 +17,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import FloatArray
+from edgeprune.artifacts.choices import DEFAULT_CRITERION
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Aggregate, MultilinearEstimate, Ranking, RankingMethod
 from edgeprune.shapley.aggregate import aggregate
 from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.estimators.exact import exact
 from edgeprune.shapley.estimators.multilinear import DerivativeWeights, multilinear
-from edgeprune.shapley.game import DifferentiableGame, FloatArray, Game
+from edgeprune.shapley.game import DifferentiableGame, Game
 from edgeprune.shapley.quadratic import QuadraticGame, QuadraticPlace
 from edgeprune.shapley.subgame import SubGame
 
-HYBRID = "hybrid"
-"""Name of the criterion that :func:`rank` computes."""
 _MIN_SAMPLES = 256
 _FEWEST_SAMPLES = 128
 _MAX_COST_SAMPLES = 4096
@@ -42,7 +42,7 @@ _LEAST_BATCH = 8
 _BATCHES = 96
 
 
-class Moments(Protocol):
+class GatheredMoments(Protocol):
     """What errors at the mask points do to the outputs, squared, over coalitions."""
 
     def add(self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator) -> None:
@@ -83,7 +83,7 @@ class NetworkGame(DifferentiableGame, Protocol):
         """The loss in words."""
         ...
 
-    def second_moments(self) -> Moments:
+    def second_moments(self) -> GatheredMoments:
         """An empty gatherer of what errors at the mask points do to the outputs."""
         ...
 
@@ -216,7 +216,7 @@ def rank(
     )
     exact_groups = sum(method is RankingMethod.EXACT for method in methods.values())
     return Ranking(
-        criterion=HYBRID,
+        criterion=DEFAULT_CRITERION,
         values=values,
         removal_costs=costs,
         standard_errors=errors,
@@ -283,7 +283,7 @@ def _gather_moments(
     options: RankingOptions,
     advance: Callable[[int], None],
     checkpoint: Checkpoint,
-) -> Moments:
+) -> GatheredMoments:
     """Second moments over batches of images, each with a coalition of its own."""
     moments = game.second_moments()
     order, done = np.empty(0, dtype=np.int64), 0

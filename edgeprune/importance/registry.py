@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from edgeprune.importance.base import Criterion
 
 ENTRY_POINT_GROUP = "edgeprune.criteria"
-DEFAULT = "hybrid"
 
 _BUILT_IN = {
     "hybrid": ("hybrid", "Hybrid"),

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.fake_quant import LARGEST, rounded
 from edgeprune.quantization.calibration import ChannelValues
 from edgeprune.quantization.equalization import groups_of, transposed
 from edgeprune.quantization.preparation import FloatModel, is_weighted
-
-FloatArray = NDArray[np.float64]
 
 
 def correct_biases(

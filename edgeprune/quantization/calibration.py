@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeprune.artifacts.arrays import Advance, FloatArray
 from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.intermediate_outputs import tapped_session
 from edgeprune.onnx_io.session import in_a_sentence, run_session
@@ -20,9 +21,6 @@ BINS = 2048
 MEMORY_LIMIT_BYTES = 64 * 2**20
 _MOST_AT_ONCE = 32
 _COUNTED_AT_ONCE = 2**16
-
-FloatArray = NDArray[np.float64]
-Advance = Callable[[int], None]
 
 
 @dataclass

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.fake_quant import LARGEST, SMALLEST_SCALE
 from edgeprune.quantization.calibration import ChannelValues
 from edgeprune.quantization.preparation import FloatModel, is_weighted
@@ -27,8 +27,6 @@ _NOTE = "edgeprune.equalized"
 
 _SCALES_THROUGH = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
 """f(s x) = s f(x) for every s > 0, channel by channel."""
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

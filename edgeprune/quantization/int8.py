@@ -16,6 +16,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from torch import Tensor
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
 from edgeprune.errors import QuantizationError
 from edgeprune.quantization.bias_correction import add_biases, correct_biases
@@ -192,7 +193,7 @@ def _ranges(
     images: Tensor,
     method: RangeMethod,
     threads: int,
-    advance: progress.Advance,
+    advance: Advance,
     timeout_s: float | None,
 ) -> dict[str, Range]:
     seen = {name: found.range for name, found in values.items()}

@@ -11,13 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import BoolArray, FloatArray
 from edgeprune.shapley.estimators.exact import exact
 from edgeprune.shapley.estimators.permutation import permutation
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 Mixture = tuple[bool, ...]
 """Whether each piece is in 8 bits."""
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxsim
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import in_a_sentence, within
@@ -26,7 +26,6 @@ _QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
     | {"ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd"}
 )
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class FloatModel:
     input_shape: tuple[int, ...]
 
     @cached_property
-    def weights(self) -> dict[str, FloatArray]:
+    def weights(self) -> dict[str, Float32Array]:
         """Constants of the graph by name, float32 ones."""
         return {
             i.name: numpy_helper.to_array(i)
@@ -73,7 +72,7 @@ class FloatModel:
         """How many nodes read each constant or activation: a shared constant cannot be changed for one."""
         return dict(Counter(name for node in self.proto.graph.node for name in node.input))
 
-    def replaced(self, constants: dict[str, FloatArray]) -> FloatModel:
+    def replaced(self, constants: dict[str, Float32Array]) -> FloatModel:
         """The same model with other values of some constants."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)

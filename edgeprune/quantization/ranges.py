@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeprune.artifacts.quantization import RangeMethod
 from edgeprune.quantization.calibration import Histogram
@@ -14,7 +13,6 @@ PERCENTILE = 99.99
 _SHARES = np.linspace(0.3, 1.0, 36)
 """Shares of the whole range at either end that are tried."""
 
-FloatArray = NDArray[np.float64]
 Range = tuple[float, float]
 
 

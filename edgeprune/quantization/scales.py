@@ -25,8 +25,6 @@ LARGEST_SPAN = LARGEST / 2
 _READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
 
-FloatArray = NDArray[np.float64]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Unscaled:

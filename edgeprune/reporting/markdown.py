@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from edgeprune.artifacts.report import RunReport
-from edgeprune.reporting.document import Document, Table, build_document
+from edgeprune.reporting.document import Document, build_document
 from edgeprune.reporting.headline import as_sentence
+from edgeprune.reporting.table import Table
 from edgeprune.showing import shown
 from edgeprune.storage.files import atomic_write_text
 

@@ -9,8 +9,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from edgeprune.artifacts.report import RunReport
-from edgeprune.reporting.document import Document, Table, build_document
+from edgeprune.reporting.document import Document, build_document
 from edgeprune.reporting.headline import Tone
+from edgeprune.reporting.table import Table
 from edgeprune.reporting.tables import TerminalTable
 
 _GAP = 2

@@ -34,7 +34,7 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roofline:
+class RooflineCost:
     """The longer of arithmetic and memory traffic, in milliseconds (Williams, Waterman, Patterson 2009).
 
     Kernels work on whole vectors of ``step`` channels, so arithmetic is paid for widths rounded up to it.
@@ -58,7 +58,7 @@ class Roofline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TableCost:
     """Measured costs (a, b) at some output (a,) and input widths (b,), ascending; in between by both lines.
 
     Kernels are made for widths that are multiples of ``step``, so others cost what the next such width does.

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.checkpoint import State
-from edgeprune.shapley.game import FloatArray
 
 
 class Moments:

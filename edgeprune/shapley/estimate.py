@@ -7,10 +7,11 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.aggregate import aggregate
-from edgeprune.shapley.game import CountedGame, FloatArray
+from edgeprune.shapley.game import CountedGame
 
 
 class Method(Enum):

@@ -6,14 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import Advance, BoolArray, FloatArray, IndexArray
 from edgeprune.errors import UsageError
-
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
-IndexArray = NDArray[np.int64]
-Advance = Callable[[int], None]
 
 _UNLIMITED = 2**62
 

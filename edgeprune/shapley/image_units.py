@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import BoolArray, FloatArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.estimate import from_units
-from edgeprune.shapley.game import BoolArray, CountedGame, FloatArray
+from edgeprune.shapley.game import CountedGame
 
 _GROUPS = 32
 

@@ -13,8 +13,9 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import BoolArray, FloatArray
 from edgeprune.errors import OutputError, UsageError
-from edgeprune.shapley.game import BoolArray, FloatArray, Game, coalition_keys
+from edgeprune.shapley.game import Game, coalition_keys
 from edgeprune.showing import in_short
 
 _LOG = logging.getLogger("edgeprune.shapley")

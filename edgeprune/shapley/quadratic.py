@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.shapley.game import BoolArray, FloatArray, IndexArray
+from edgeprune.artifacts.arrays import BoolArray, FloatArray, IndexArray
 
 STEPS = 128
 """Most rounds of an elimination."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.shapley.game import BoolArray, FloatArray, Game, IndexArray
+from edgeprune.artifacts.arrays import BoolArray, FloatArray, IndexArray
+from edgeprune.shapley.game import Game
 
 
 class SubGame:

@@ -21,10 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.showing import shown
-
-Advance = Callable[[int], None]
-"""Called with the number of units just finished."""
 
 LINE_EVERY_S = 30.0
 

@@ -19,9 +19,10 @@ import edgeprune
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.commands.rank.removal_curves import cost_per_mac, removal_order
 from edgeprune.commands.run import stages
-from edgeprune.commands.run.state import CompressOptions, Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.fx import tensor_leaves
 from edgeprune.options.cards import load_card
+from edgeprune.options.runs import CompressOptions
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.reporting.ranking.facts import RankingReport

@@ -13,6 +13,7 @@ from quantized_resnet20 import by_nncf, plain
 import edgeprune
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.capture.capture import export_program
@@ -23,7 +24,7 @@ from edgeprune.options.cards import load_card
 from edgeprune.profiling.timing import compare
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
-from edgeprune.targets import HOST, load_target
+from edgeprune.targets import load_target
 
 Row = dict[str, Any]
 

@@ -17,13 +17,14 @@ from trained_network import TrainedNetwork
 
 import edgeprune
 from edgeprune.artifacts.budget import Budget
+from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.capture.capture import export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.options.cards import load_card
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
-from edgeprune.targets import HOST, load_target
+from edgeprune.targets import load_target
 
 Row = dict[str, Any]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
+from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel, ModelFormat
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.commands.run.iterative_pruning import RoundsRanker
-from edgeprune.commands.run.state import CompressOptions, Prepared, Run
-from edgeprune.targets import HOST, load_target
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.options.runs import CompressOptions
+from edgeprune.targets import load_target
 
 
 def ranked_in_rounds(

@@ -13,8 +13,8 @@ import pytest
 from small_project import sentence, snapshot
 
 from edgeprune.commands.run.given_rankings import read_given
-from edgeprune.commands.run.state import CompressOptions
 from edgeprune.errors import UsageError
+from edgeprune.options.runs import CompressOptions
 
 MODEL = ("small.pt", "--arch", "nets.py:small")
 DATA = ("--calibration", "grey.npz", "--threads", "1")

@@ -207,7 +207,8 @@ def test_hybrid_ranks_as_compress_does(report: Any) -> None:
     """The same evidence and random state: what ``compress`` removes first stands last here."""
     import edgeprune
     from edgeprune.commands.run import stages
-    from edgeprune.commands.run.state import CompressOptions, Run
+    from edgeprune.commands.run.state import Run
+    from edgeprune.options.runs import CompressOptions
 
     path, _, architecture = DIGITS_MODEL
     options = CompressOptions(model=path, calibration=DIGITS_DATA, architecture=architecture)

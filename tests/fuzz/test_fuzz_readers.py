@@ -21,13 +21,13 @@ from edgeprune.artifacts.budget import Budget
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.run.given_rankings import read_given
-from edgeprune.commands.run.state import CompressOptions
 from edgeprune.commands.search.candidate_records import read_record
 from edgeprune.errors import EdgepruneError
 from edgeprune.importance.journals import read_about
 from edgeprune.loading import load_model
 from edgeprune.options.cards import read_card
 from edgeprune.options.project_file import load_config
+from edgeprune.options.runs import CompressOptions
 from edgeprune.reporting.json_report import read_json, report_to_json
 from edgeprune.reporting.ranking.files import read_ranking
 from edgeprune.shapley.checkpoint import FileCheckpoint

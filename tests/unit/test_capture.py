@@ -20,10 +20,11 @@ import edgeprune
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.capture.capture import capture
 from edgeprune.commands.run import stages
-from edgeprune.commands.run.state import CompressOptions, Run
+from edgeprune.commands.run.state import Run
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, UsageError
 from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.options.runs import CompressOptions
 
 IMAGE = nets.IMAGE
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_ranking import digits_like
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Aggregate, Ranking
@@ -31,7 +32,6 @@ from edgeprune.shapley.checkpoint import (
 )
 from edgeprune.shapley.estimate import Estimate
 from edgeprune.shapley.estimators.multilinear import multilinear
-from edgeprune.shapley.game import Advance
 
 
 class Gradients:

@@ -13,7 +13,7 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.errors import UsageError
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.base import ScoringContext
-from edgeprune.importance.criteria.greedy import rising
+from edgeprune.importance.criteria.greedy import isotonic
 from edgeprune.pruning.masking import mask_module
 
 
@@ -136,10 +136,10 @@ def test_greedy_removal_within_a_limit_measures_early_removals_again_and_says_so
 
 
 def test_costs_rise_and_runs_keep_their_sums():
-    np.testing.assert_allclose(rising(np.array([1.0, 3.0, 2.0, 2.5, 5.0])), [1, 2.5, 2.5, 2.5, 5])
-    np.testing.assert_allclose(rising(np.array([3.0, 2.0, 1.0])), [2, 2, 2])
-    np.testing.assert_allclose(rising(np.array([-1.0, 0.0, 4.0])), [-1, 0, 4])
-    assert rising(np.array([])).shape == (0,)
+    np.testing.assert_allclose(isotonic(np.array([1.0, 3.0, 2.0, 2.5, 5.0])), [1, 2.5, 2.5, 2.5, 5])
+    np.testing.assert_allclose(isotonic(np.array([3.0, 2.0, 1.0])), [2, 2, 2])
+    np.testing.assert_allclose(isotonic(np.array([-1.0, 0.0, 4.0])), [-1, 0, 4])
+    assert isotonic(np.array([])).shape == (0,)
 
 
 @pytest.mark.parametrize("name", [*PASSES, *GRADIENTS, *MEASURED])

@@ -16,11 +16,12 @@ from torch.fx import GraphModule
 from edgeprune.artifacts.pruning import Aggregate, MultilinearEstimate, Ranking, RankingMethod, RecoveryReport
 from edgeprune.artifacts.report import StageTime
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
-from edgeprune.commands.run.sessions import Sessions
-from edgeprune.commands.run.state import CompressOptions, Run
+from edgeprune.commands.run.state import Run
 from edgeprune.errors import UsageError
 from edgeprune.importance.journals import Journals
+from edgeprune.options.runs import CompressOptions
 from edgeprune.storage.records import read_record, write_record
+from edgeprune.storage.sessions import Sessions
 
 PLAYERS = 4
 RANKING = Ranking(

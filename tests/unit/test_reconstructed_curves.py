@@ -16,11 +16,12 @@ import edgeprune
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.commands.run import stages
-from edgeprune.commands.run.state import CompressOptions, Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.channel_statistics import channel_statistics
 from edgeprune.games.masked_game import MaskedGame
+from edgeprune.options.runs import CompressOptions
 from edgeprune.pruning.masking import mask_module
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct

@@ -16,10 +16,11 @@ from edgeprune.artifacts.pruning import Ranking
 from edgeprune.capture.capture import capture
 from edgeprune.commands.run import iterative_pruning, stages
 from edgeprune.commands.run.iterative_pruning import MOST_AT_ONCE, ROUND_STEP, RoundsRanker
-from edgeprune.commands.run.state import CompressOptions, Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError
 from edgeprune.importance.ranking import RankingOptions
+from edgeprune.options.runs import CompressOptions
 from edgeprune.pruning.surgery import prune
 from edgeprune.selection import select
 

@@ -18,8 +18,8 @@ from edgeprune.selection import (
     CostModel,
     Limit,
     Product,
-    Roofline,
-    Table,
+    RooflineCost,
+    TableCost,
     least_costs,
     macs_model,
     select,
@@ -59,7 +59,7 @@ def best_by_trying(
 
 
 def milliseconds(layers: int, step: int) -> CostModel:
-    roofline = Roofline(
+    roofline = RooflineCost(
         macs_per_weight=50.0, weight_bytes=36.0, input_bytes=400.0, output_bytes=400.0,
         macs_per_ms=4000.0, bytes_per_ms=9000.0, step=step, overhead_ms=0.05,
     )  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_staircase_pays_for_whole_steps_only():
     model = CostModel(
         name="latency",
         layers=tuple(
-            Table(out_widths=(8, 32), in_widths=(8, 32), costs=((1.0, 4.0), (4.0, 16.0)), step=8)
+            TableCost(out_widths=(8, 32), in_widths=(8, 32), costs=((1.0, 4.0), (4.0, 16.0)), step=8)
             for _ in range(3)
         ),
     )
@@ -159,7 +159,7 @@ def test_a_table_of_a_bilinear_cost_gives_that_cost_at_the_next_step(out, into, 
         return 3.0 + 2.0 * o + 0.5 * i + 0.25 * o * i
 
     widths = (8, 16, 64)
-    table = Table(
+    table = TableCost(
         out_widths=widths,
         in_widths=(4, 64),
         costs=tuple(tuple(true(o, i) for i in (4, 64)) for o in widths),
@@ -170,7 +170,7 @@ def test_a_table_of_a_bilinear_cost_gives_that_cost_at_the_next_step(out, into, 
 
 
 def test_a_table_of_one_width_is_constant_along_it():
-    table = Table(out_widths=(10,), in_widths=(4, 8), costs=((1.0, 2.0),))
+    table = TableCost(out_widths=(10,), in_widths=(4, 8), costs=((1.0, 2.0),))
     assert table.at(10, 6) == table.at(3, 6) == 1.5
 
 

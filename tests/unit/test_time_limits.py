@@ -12,10 +12,11 @@ import pytest
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.commands.run import time_limits
-from edgeprune.commands.run.state import CompressOptions, Run
+from edgeprune.commands.run.state import Run
 from edgeprune.errors import UsageError
 from edgeprune.importance.journals import Journals
 from edgeprune.importance.ranking import RankingOptions, cost_passes, total_passes
+from edgeprune.options.runs import CompressOptions
 
 SETTINGS = RankingOptions(samples=6400, cost_samples=3200, batch=32, exact_image_evaluations=8000)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.commands.run.scoring import context_of
+from edgeprune.commands.run.scoring import context_of_network
 from edgeprune.coupling.unflattening import at_maps
 from edgeprune.fx import tensor_leaves
 from edgeprune.importance.ranking import RankingOptions, rank
@@ -99,7 +99,7 @@ def test_the_game_with_recovery_reconstructs_the_maps():
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(pixels))
     batch = ImageBatch(images=pixels, labels=None)
-    game = context_of(captured, case.coupling, batch, reference, ratio=0.25).recovery_game
+    game = context_of_network(captured, case.coupling, batch, reference, ratio=0.25).recovery_game
     kinds = [m for m in game._masked.modules() if isinstance(m, (ChannelMask, ChannelReconstruction))]
     assert {type(m) for m in kinds} == {ChannelReconstruction}
     assert max(len(m.players) for m in kinds) == 8

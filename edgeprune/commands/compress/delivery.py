@@ -70,9 +70,9 @@ def deliver(
 ) -> RunReport:
     """Export, verify, profile, report, with all ``candidates``; everything appears at once or not at all."""
     options = run.options
-    assert options.output is not None
+    assert options.folder is not None
     with (
-        outputs.staged_output(options.output, overwrite=options.overwrite) as folder,
+        outputs.staged_output(options.folder, overwrite=options.overwrite) as folder,
         scratch_folder() as scratch,
     ):
         work = scratch

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.artifacts.coupling import CouplingGraph, IndexArray
+from edgeprune.artifacts.arrays import IndexArray
+from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words
 from edgeprune.errors import OutputError
 from edgeprune.fx import op_name

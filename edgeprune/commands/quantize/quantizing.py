@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune import parity
-from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
-from edgeprune.artifacts.quantization import Precision, RangeMethod
+from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.delivery import LATENCY_PAIRS
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
-from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.errors import BudgetError, CalibrationError, OutputError, UsageError
+from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.timing import compare
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.preparation import FloatModel, load_float
@@ -23,27 +22,6 @@ from edgeprune.system.garbage import give_back_memory
 from edgeprune.targets import load_target
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuantizeOptions:
-    """Everything that decides a run; see :func:`edgeprune.quantize`."""
-
-    source: Path
-    output: Path
-    calibration: str | Path
-    precision: Precision
-    target: str
-    method: RangeMethod
-    preprocessing: Preprocessing | None
-    max_images: int | None
-    held_out_fraction: float
-    max_drop_points: float | None
-    kept_float: tuple[str, ...]
-    timeout_s: float
-    threads: int
-    seed: int
-    overwrite: bool
-
-
 def quantize_file(options: QuantizeOptions) -> QuantizationResult:
     """Write the quantized file whole or not at all, and say what it costs and gains.
 
@@ -52,6 +30,10 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         BudgetError: more is lost than ``max_drop_points``; nothing is written.
         UsageError: a node to keep is not in the file, or images do not fit.
     """
+    if options.calibration is None:
+        raise CalibrationError(
+            "no calibration data were given; accepted are a folder, an .npz file or a function"
+        )
     target = load_target(options.target)
     _check_output(options)
     input_shape = _checked_shape(options)
@@ -64,14 +46,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         input_shape=input_shape if len(input_shape) == 3 else None,
     )
     with scratch_folder() as scratch:
-        made = scratch / options.output.name
+        made = scratch / options.file.name
         details = write_quantized(
             options.source,
             made,
             calibration.fitting,
             precision=options.precision,
             target=target,
-            threads=options.threads,
+            threads=options.threads or 1,
             method=options.method,
             kept_float=frozenset(options.kept_float),
             max_drop_points=options.max_drop_points,
@@ -82,11 +64,11 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         _check_drop(options, kind, figures)
         ratio = compare(
             options.source, made,
-            threads=options.threads, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
+            threads=options.threads or 1, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
         )  # fmt: skip
         result = QuantizationResult(
             source=str(options.source),
-            path=str(options.output),
+            path=str(options.file),
             target=target.name,
             precision=options.precision,
             details=details,
@@ -102,7 +84,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
                 *notes_of_speed(options.precision, target, ratio),
             ),
         )
-        atomic_write_bytes(options.output, made.read_bytes())
+        atomic_write_bytes(options.file, made.read_bytes())
     return result
 
 
@@ -122,7 +104,7 @@ def _judge(
     """Both files on the images that were kept back."""
     held = calibration.held_out
     before, after = (
-        parity.run_onnx(path, held.images, threads=options.threads, timeout_s=options.timeout_s)
+        parity.run_onnx(path, held.images, threads=options.threads or 1, timeout_s=options.timeout_s)
         for path in (options.source, made)
     )
     kind, figures = parity.accuracies({"fp32": before, options.precision.value: after}, held.labels)
@@ -136,7 +118,7 @@ def _check_output(options: QuantizeOptions) -> None:
         OutputError: the file is there already, is no .onnx, is the source, has no folder to go into or no
             room there.
     """
-    output = options.output
+    output = options.file
     if output.suffix != ".onnx":
         raise OutputError(f"output {str(output)!r} is no .onnx file; name one, such as -o model-int8.onnx")
     if output.is_dir():

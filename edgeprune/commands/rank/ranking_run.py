@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import limits
-from edgeprune.artifacts.choices import RankedPlayers
+from edgeprune.artifacts.choices import DEFAULT_CRITERION, RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.commands.compress.delivery import input_hashes
@@ -38,11 +38,11 @@ from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.commands.run.time_limits import note_if_exceeded
 from edgeprune.errors import UsageError
 from edgeprune.games.channel_statistics import MAX_CHANNELS
-from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.journals import Journals
-from edgeprune.importance.registry import DEFAULT, criterion
+from edgeprune.importance.registry import criterion
 from edgeprune.options.project_file import check_players, check_recover_at
+from edgeprune.options.runs import RankOptions
 from edgeprune.reporting.ranking.facts import (
     RANKING_SCHEMA_VERSION,
     CriterionScores,
@@ -61,23 +61,7 @@ from edgeprune.system import progress
 _PACKAGES = ("edgeprune", "torch", "numpy")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankChoices:
-    """What is ranked and by what; without ``layers`` all of them. ``resume``: go on with what is on file.
-
-    ``recover_at``: shares of the MACs at which each criterion's network is recovered.
-    """
-
-    criteria: tuple[str, ...]
-    layers: tuple[str, ...] = ()
-    max_evaluations: int | None = None
-    players: RankedPlayers = RankedPlayers.CHANNELS
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES
-    resume: bool = False
-    recover_at: tuple[float, ...] = ()
-
-
-def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
+def find_criteria(choices: RankOptions) -> tuple[Criterion, ...]:
     """The criteria asked for, each once.
 
     Raises:
@@ -92,7 +76,7 @@ def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
             "bytes"
         )
     if choices.players is RankedPlayers.BLOCKS:
-        named = () if choices.criteria == (DEFAULT,) else choices.criteria
+        named = () if choices.criteria == (DEFAULT_CRITERION,) else choices.criteria
         check_players(choices.players, named, choices.layers)
         return ()
     if not choices.criteria:
@@ -100,23 +84,23 @@ def find_criteria(choices: RankChoices) -> tuple[Criterion, ...]:
     return tuple(criterion(name) for name in dict.fromkeys(choices.criteria))
 
 
-def rank_network(run: Run, choices: RankChoices) -> RankingReport:
+def rank_network(run: Run, choices: RankOptions) -> RankingReport:
     """Rank, judge and, where the options name an output folder, write it whole or not at all."""
     criteria = find_criteria(choices)
-    check_journal(run.options.output, resume=choices.resume, reads=stages.read_by(run.options))
+    check_journal(run.options.folder, resume=choices.resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=False)
     with kept_values(run, prepared) as journals:
         if choices.players is RankedPlayers.BLOCKS:
             report = _blocks_report(run, prepared, choices, journals)
         else:
             report = _channels_report(run, prepared, choices, criteria, journals)
-        if run.options.output is not None:
-            _write(run, prepared, report, run.options.output)
+        if run.options.folder is not None:
+            _write(run, prepared, report, run.options.folder)
     return report
 
 
 def _blocks_report(
-    run: Run, prepared: Prepared, choices: RankChoices, journals: Journals | None
+    run: Run, prepared: Prepared, choices: RankOptions, journals: Journals | None
 ) -> RankingReport:
     blocks, loss = rank_blocks(
         run,
@@ -159,7 +143,7 @@ def _blocks_report(
 def _channels_report(
     run: Run,
     prepared: Prepared,
-    choices: RankChoices,
+    choices: RankOptions,
     criteria: Sequence[Criterion],
     journals: Journals | None,
 ) -> RankingReport:
@@ -333,7 +317,7 @@ def _ranks(costs: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(ranks.tolist())
 
 
-def _settings(run: Run, criteria: Sequence[Criterion], choices: RankChoices, ratio: float) -> RankSettings:
+def _settings(run: Run, criteria: Sequence[Criterion], choices: RankOptions, ratio: float) -> RankSettings:
     options = run.options
     return RankSettings(
         criteria=tuple(c.name for c in criteria),

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from edgeprune import parity
+from edgeprune.artifacts.arrays import Advance, IndexArray
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
-from edgeprune.commands.rank.removal_curves import IndexArray, RemovalJudge
+from edgeprune.commands.rank.removal_curves import RemovalJudge
 from edgeprune.commands.run.state import Prepared, Run, split_for_recovery
 from edgeprune.errors import UsageError
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.reporting.ranking.facts import RecoveredNetworks, RemovalPoint
 from edgeprune.system import progress
-from edgeprune.system.progress import Advance
 
 
 def check_reachable(cuts: Sequence[float], coupling: CouplingGraph, groups: Sequence[CoupledGroup]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import parity
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.games.masked_game import MaskedGame
@@ -20,7 +21,6 @@ from edgeprune.reporting.ranking.facts import (
     SizeCurve,
     SizePoint,
 )
-from edgeprune.system.progress import Advance
 
 POINTS = 12
 """Points of a removal curve, nothing removed included."""
@@ -29,9 +29,6 @@ _SHARES = tuple(s / 10 for s in range(11))
 _COALITIONS = (16, 8)
 _IMAGES = (128, 16)
 _SIZES_MACS = 1e12
-
-FloatArray = NDArray[np.float64]
-IndexArray = NDArray[np.int64]
 
 
 def macs_of_one(coupling: CouplingGraph, group: CoupledGroup) -> int:

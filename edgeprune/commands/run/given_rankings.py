@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.artifacts.choices import RankedPlayers
+from edgeprune.artifacts.choices import DEFAULT_CRITERION, RankedPlayers
 from edgeprune.artifacts.pruning import Ranking, RankingOrigin
 from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
-from edgeprune.commands.run.state import CompressOptions, Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import UsageError
 from edgeprune.importance.ranking import cost_law, inclusion_law
-from edgeprune.importance.registry import DEFAULT, criterion
+from edgeprune.importance.registry import criterion
+from edgeprune.options.runs import CompressOptions
 from edgeprune.reporting.ranking.facts import CriterionScores, RankingInputs, RankingReport
 from edgeprune.reporting.ranking.files import read_ranking
 
@@ -43,11 +44,11 @@ def read_given(options: CompressOptions) -> GivenRanking | None:
     Raises:
         UsageError: it is no ranking of all channels, or has not the criterion asked for.
     """
-    if options.ranking is None:
+    path = options.ranking_path
+    if path is None:
         if options.criterion is not None:
             criterion(options.criterion)  # an unknown name is told at once
         return None
-    path = options.ranking
     report = read_ranking(path / RANKING_FILE if path.is_dir() else path)
     shown = f"the ranking {str(path)!r}"
     if report.settings.players != RankedPlayers.CHANNELS.value:
@@ -81,7 +82,7 @@ def _chosen(report: RankingReport, name: str | None, shown: str) -> CriterionSco
     if not by_name:
         raise UsageError(f"{shown} has no criterion; accepted is one that 'edgeprune rank' wrote")
     if name is None:
-        return by_name.get(DEFAULT, report.criteria[0])
+        return by_name.get(DEFAULT_CRITERION, report.criteria[0])
     if name not in by_name:
         raise UsageError(
             f"--criterion {name} was given, and {shown} has {', '.join(by_name)}; accepted is one of these, "
@@ -177,7 +178,7 @@ def differences(given: GivenRanking, prepared: Prepared, ratio: float, *, in_rou
     found, shown = [], f"the ranking {str(given.path)!r}"
     made_for = given.report.settings.ratio
     laws_differ = (inclusion_law(made_for), cost_law(made_for)) != (inclusion_law(ratio), cost_law(ratio))
-    if given.scores.name == DEFAULT and laws_differ:
+    if given.scores.name == DEFAULT_CRITERION and laws_differ:
         found.append(
             f"{shown} was made for a cut of {made_for:.0%}, which its coalition sizes follow; for other cuts "
             "'edgeprune rank --ratio' makes one that fits better"

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, player_origins
+from edgeprune.artifacts.arrays import FloatArray, IndexArray
+from edgeprune.artifacts.choices import DEFAULT_CRITERION
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking, RecoveryReport
 from edgeprune.capture.capture import capture
@@ -37,7 +38,6 @@ from edgeprune.errors import CaptureError, NothingToPruneError
 from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.journals import Journals, ranking_checkpoints
 from edgeprune.importance.ranking import (
-    HYBRID,
     NetworkGame,
     cost_passes,
     options_for,
@@ -46,13 +46,11 @@ from edgeprune.importance.ranking import (
     rising,
     total_passes,
 )
-from edgeprune.importance.registry import DEFAULT, criterion
+from edgeprune.importance.registry import criterion
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.selection import select
 from edgeprune.system import progress
-
-FloatArray = NDArray[np.float64]
 
 MOST_AT_ONCE = 0.3
 """Share of the MACs up to which one round is made; two did not pay at 25% (``docs/architecture.md``)."""
@@ -69,7 +67,9 @@ class RoundsRanker:
         self._journals = journals
         self._known: dict[float, Ranking] = {}
         self._given = read_given(run.options)
-        self._criterion = criterion(run.options.criterion or DEFAULT) if self._given is None else None
+        asked = run.options.criterion or DEFAULT_CRITERION
+        other = self._given is None and asked != DEFAULT_CRITERION
+        self._other = criterion(asked) if other else None
         self._fitted: Ranking | None = None
         self._deepest = 0.0
 
@@ -124,7 +124,7 @@ class RoundsRanker:
     def _whole(self, ratio: float) -> Ranking:
         """In one round."""
         coupling = self._prepared.coupling
-        if (chosen := self._other_criterion) is not None:
+        if (chosen := self._other) is not None:
             with self._run.stage("rank"):
                 context = replace(
                     scoring_context(self._prepared, ratio=ratio),
@@ -153,11 +153,6 @@ class RoundsRanker:
                     checkpoints=ranking_checkpoints(self._journals, f"hybrid-{ratio:g}", settings),
                 )
 
-    @property
-    def _other_criterion(self) -> Criterion | None:
-        """The criterion where it is not ours, of which only the costs are made anew in further rounds."""
-        return None if self._criterion is None or self._criterion.name == HYBRID else self._criterion
-
     def _by(self, chosen: Criterion, context: ScoringContext, ratio: float, *, stream: int) -> Ranking:
         """The ranking by another criterion, for a cut of ``ratio``."""
         left = self._rounds_from(ratio)
@@ -179,7 +174,7 @@ class RoundsRanker:
             stored = as_stored(captured, self._prepared, coupling)
             context = context_of_network(stored, coupling, images, reference, ratio=left)
             stream = 2 + len(before.rounds)
-            if (chosen := self._other_criterion) is not None:
+            if (chosen := self._other) is not None:
                 # Without a journal: its games are of another network than those of the same name before.
                 anew = self._by(chosen, replace(context, work=ranking_work(self._run)), ratio, stream=stream)
                 costs, evaluations = anew.removal_costs, anew.evaluations

@@ -10,7 +10,8 @@ from importlib import metadata
 
 import numpy as np
 
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, WeightedLayer, kept_count
+from edgeprune.artifacts.arrays import IndexArray
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, WeightedLayer, kept_count
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     CalibrationSection,

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
-from edgeprune.commands.run.sessions import Sessions
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import BudgetError, OutputError, UsageError
 from edgeprune.importance.journals import Journals, read_about
 from edgeprune.storage import outputs
 from edgeprune.storage.files import NO_ROOM, check_room
 from edgeprune.storage.ownership import remove_abandoned
+from edgeprune.storage.sessions import Sessions
 
 _log = logging.getLogger("edgeprune.commands")
 
@@ -70,10 +70,10 @@ def kept_values(
         OutputError: the disk is full.
         KeyboardInterrupt: that of the block, with what was kept and how to go on.
     """
-    if run.options.output is None:
+    if run.options.folder is None:
         yield None
         return
-    journals = Journals(journal_folder(run.options.output), {**_about(run, prepared), **(more or {})})
+    journals = Journals(journal_folder(run.options.folder), {**_about(run, prepared), **(more or {})})
     run.sessions = Sessions(journals.folder)
     try:
         yield journals
@@ -115,7 +115,7 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
     options = run.options
     return {
         "budget": f"{options.budget}",
-        "limits of the default": f"{options.limits_by_default}",
+        "limits of the default": f"{run.limits_by_default}",
         "ratio": f"{options.ratio}",
         "target": f"{prepared.target}",
         "width quantum": f"{options.width_quantum}",

@@ -12,6 +12,7 @@ import torch
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking
@@ -21,7 +22,6 @@ from edgeprune.coupling.unflattening import at_maps
 from edgeprune.errors import UsageError
 from edgeprune.fake_quant import round_layers
 from edgeprune.games.channel_statistics import channel_statistics
-from edgeprune.games.layer_game import MEMORY_LIMIT_BYTES
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.registry import is_ours
@@ -37,7 +37,7 @@ def scoring_context(
     ratio: float,
     max_evaluations: int | None = None,
     groups: tuple[str, ...] | None = None,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    memory_limit_bytes: int = GAME_MEMORY_BYTES,
 ) -> ScoringContext:
     """What criteria look at: network and fitting images, for a cut of the share ``ratio`` of the MACs."""
     keep_freed_memory()

@@ -25,7 +25,6 @@ from edgeprune.commands.run.iterative_pruning import RoundsRanker
 from edgeprune.commands.run.kept_stages import kept_network
 from edgeprune.commands.run.state import (
     PARITY_IMAGES,
-    CompressOptions,
     Planned,
     Prepared,
     Pruned,
@@ -41,6 +40,7 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.games.block_game import block_module
 from edgeprune.loading import load_model
 from edgeprune.options.project_file import check_ratio
+from edgeprune.options.runs import CompressOptions
 from edgeprune.pruning.masking import full_masks, mask_module
 from edgeprune.pruning.surgery import prune
 from edgeprune.quantization.formats import integer_format
@@ -89,8 +89,8 @@ def check_options(options: CompressOptions) -> None:
             "no calibration data were given; accepted are a folder of images, an .npz file or "
             "package.module:function: name one with --calibration."
         )
-    if options.output is not None:
-        outputs.check_destination(options.output, overwrite=options.overwrite, reads=read_by(options))
+    if options.folder is not None:
+        outputs.check_destination(options.folder, overwrite=options.overwrite, reads=read_by(options))
 
 
 def read_by(options: CompressOptions) -> dict[str, str | Path | None]:

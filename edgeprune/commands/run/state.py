@@ -8,71 +8,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from torch import nn
 from torch.fx import GraphModule
 
-from edgeprune.artifacts.budget import Budget, BudgetSection
-from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
-from edgeprune.artifacts.choices import CouplingOptions, Effort, Finetune
+from edgeprune.artifacts.budget import BudgetSection
+from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
-from edgeprune.artifacts.quantization import IntegerFormat, Precision
+from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
-from edgeprune.commands.run.sessions import Sessions
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
+from edgeprune.options.runs import CompressOptions
 from edgeprune.recovery.splitting import SplitImages, split_images
+from edgeprune.storage.sessions import Sessions
 from edgeprune.system import progress
 from edgeprune.system.memory import give_back_freed_memory
-from edgeprune.targets import HOST, TargetProfile
+from edgeprune.targets import TargetProfile
 
 _log = logging.getLogger("edgeprune.commands")
 
 PARITY_IMAGES = 64
 """On which neighbours of the chain are held against each other."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressOptions:
-    """Everything that decides a run; see :func:`edgeprune.compress`.
-
-    ``limits_by_default``: nobody asked for the ``budget``, it is that of the default.
-    """
-
-    model: str | Path | nn.Module
-    calibration: str | Path | None
-    target: str = HOST
-    ratio: float | None = None
-    budget: Budget = field(default_factory=Budget)
-    limits_by_default: bool = False
-    finetune: Finetune | None = None
-    recipe: str | None = None
-    drop_blocks: bool = True
-    rounds: bool = True
-    ranking: Path | None = None
-    criterion: str | None = None
-    effort: Effort = Effort.NORMAL
-    max_time_s: float | None = None
-    precision: Precision = Precision.FP32
-    output: Path | None = None
-    architecture: str | None = None
-    weights: str | None = None
-    trust_pickle: bool = False
-    input_shape: tuple[int, ...] | None = None
-    preprocessing: Preprocessing | None = None
-    width_quantum: int | None = None
-    batch_size: int | None = None
-    seed: int = 0
-    threads: int | None = None
-    overwrite: bool = False
-    max_images: int | None = None
-    held_out_fraction: float = 0.25
-    coupling: CouplingOptions = field(default_factory=CouplingOptions)
-    command: str = ""
 
 
 _LONG_STAGE_S = 10.0
@@ -85,6 +44,7 @@ class Run:
     """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored.
 
     ``journals``: where the stages of a run for one plan keep what they gave; ``None`` where they do not.
+    ``limits_by_default``: nobody asked for the budget, it is that of the default.
     ``sessions``: how long those took that were stopped; ``None`` before that is known.
     """
 
@@ -92,6 +52,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     times: list[StageTime] = field(default_factory=list)
     journals: Journals | None = None
+    limits_by_default: bool = False
     sessions: Sessions | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = field(init=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     AccuracyFigure,
@@ -15,7 +16,6 @@ from edgeprune.artifacts.report import (
     Usability,
 )
 from edgeprune.intervals import wilson_interval
-from edgeprune.targets import HOST
 
 FEWEST_IMAGES = 10
 """Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.pruning import Ranking, RankingMethod
@@ -21,8 +21,6 @@ from edgeprune.selection import CostModel
 MOST_DROPPED = 8
 _WORK_MACS = 1e12
 _FEWEST_IMAGES = 32
-
-FloatArray = NDArray[np.float64]
 
 
 def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Variant]:

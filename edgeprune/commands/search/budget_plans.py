@@ -42,7 +42,7 @@ class BudgetPlanner:
         self._prepared = prepared
         self._models = models
         self._ranker = RoundsRanker(run, prepared, journals)
-        self._asked_by = "default" if run.options.limits_by_default else "budget"
+        self._asked_by = "default" if run.limits_by_default else "budget"
 
     def nothing(self) -> Planned:
         """The plan that removes nothing."""

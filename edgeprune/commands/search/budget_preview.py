@@ -35,7 +35,7 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
     Raises:
         NothingToPruneError: the cost models know no plan within the limits.
     """
-    budget, by_default = run.options.budget, run.options.limits_by_default
+    budget, by_default = run.options.budget, run.limits_by_default
     if by_default:
         run.note(
             f"no limit was given, so compress would look for the fastest network that loses at most "

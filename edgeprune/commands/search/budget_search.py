@@ -111,7 +111,7 @@ class BudgetSearch:
             chosen=found.figures.name,
             binding=binding_limit(found.figures, self._original, self._budget),
             drop_of=self._kind.value,
-            by_default=self._run.options.limits_by_default,
+            by_default=self._run.limits_by_default,
             ended_early=self._ended_early,
         )
         return replace(found.planned, search=section), found.pruned

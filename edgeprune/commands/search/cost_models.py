@@ -21,7 +21,7 @@ from edgeprune.errors import ProfileError
 from edgeprune.fx import op_name
 from edgeprune.profiling.layers import LayerGeometry, measure_layer, measure_overhead
 from edgeprune.recovery.structure import geometry
-from edgeprune.selection import CostModel, LayerCost, Product, Roofline, Table, Widths
+from edgeprune.selection import CostModel, LayerCost, Product, RooflineCost, TableCost, Widths
 from edgeprune.system import progress
 from edgeprune.targets import TargetProfile
 
@@ -75,7 +75,7 @@ def roofline_model(
         flops_per_ms = target.peak_gflops_per_core * 1e6 * cores * efficiency
         through = _ITEM_BYTES * site.inputs
         layers.append(
-            Roofline(
+            RooflineCost(
                 macs_per_weight=site.layer.macs_per_weight,
                 weight_bytes=_ITEM_BYTES * site.area,
                 input_bytes=0.0 if depthwise else through,
@@ -142,7 +142,7 @@ def measured_model(
             layers.append(Product(per_weight=site.layer.macs_per_weight * by_macs))
         else:
             outs, ins = _grids(site, step)
-            layers.append(Table(out_widths=outs, in_widths=ins, costs=costs, step=step))
+            layers.append(TableCost(out_widths=outs, in_widths=ins, costs=costs, step=step))
     if unmeasured:
         note(
             f"{len(unmeasured)} layers of kinds that are not measured alone ({unmeasured[0]}, ...) are taken "
@@ -155,7 +155,7 @@ def measured_model(
 
 
 def _scaled(layer: LayerCost, factor: float) -> LayerCost:
-    if isinstance(layer, Table):
+    if isinstance(layer, TableCost):
         return replace(layer, costs=tuple(tuple(factor * c for c in row) for row in layer.costs))
     assert isinstance(layer, Product)
     return Product(per_weight=factor * layer.per_weight, per_output=factor * layer.per_output)

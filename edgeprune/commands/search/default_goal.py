@@ -37,13 +37,14 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
         )
         return
     _caution(run, len(prepared.calibration.held_out))
-    run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS), limits_by_default=True)
+    run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS))
+    run.limits_by_default = True
 
 
 def caution_about_judging(run: Run, prepared: Prepared) -> None:
     """Say before minutes of work that a result cannot be called usable by so few images."""
     held_out = len(prepared.calibration.held_out)
-    if held_out < FEWEST_FOR_USABLE and not run.options.limits_by_default:
+    if held_out < FEWEST_FOR_USABLE and not run.limits_by_default:
         run.note(
             f"{count_words(held_out, 'image')} will judge the result, and {FEWEST_FOR_USABLE} without a loss "
             "are the fewest that show it to be usable (--calibration, --held-out)"

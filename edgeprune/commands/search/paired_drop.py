@@ -10,8 +10,8 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.budget import PairedDrop
 from edgeprune.artifacts.report import AnswerCounts
 from edgeprune.intervals import wilson_interval
@@ -22,8 +22,6 @@ _MOST_TIMES_MORE = 100.0
 _GROWTH = 1.1
 _GRID = 801
 _GRID_DEVIATIONS = 10.0
-
-FloatArray = NDArray[np.float64]
 
 
 def paired_drop(counts: AnswerCounts, limit_points: float | None) -> PairedDrop:

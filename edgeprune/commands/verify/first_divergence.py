@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune import parity
+from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
 from edgeprune.onnx_io.intermediate_outputs import tapped_session
@@ -24,7 +25,6 @@ from edgeprune.system import progress
 
 AT_ONCE = 8
 _DEQUANTIZED = "_DequantizeLinear_Output"
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Traced:
 
     names: tuple[str, ...]
     outputs: Callable[[Tensor], parity.Outputs]
-    inside: Callable[[Tensor, tuple[str, ...]], dict[str, FloatArray]]
+    inside: Callable[[Tensor, tuple[str, ...]], dict[str, Float32Array]]
     equalized: frozenset[str] = frozenset()
 
 
@@ -63,7 +63,7 @@ def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[
             yield _deviation(name, sums[name], up_to_scales=name in by_channel)
 
 
-def _products(a: FloatArray, b: FloatArray, *, by_channel: bool) -> NDArray[np.float64]:
+def _products(a: Float32Array, b: Float32Array, *, by_channel: bool) -> NDArray[np.float64]:
     """Sums (3, channels or 1) of a a, b b and a b."""
     by_channel = by_channel and a.ndim > 1 and a.size > 0
     rows = a.shape[1] if by_channel else 1
@@ -120,7 +120,7 @@ def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> 
             "for its CPU provider"
         )
 
-    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
+    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, Float32Array]:
         with in_a_sentence(ProfileError, failed, name=path.name):
             if wanted not in sessions:
                 taps = tuple(rounded.get(name, name) for name in wanted)
@@ -151,7 +151,7 @@ class _Recorder(Interpreter):
     def __init__(self, module: GraphModule, wanted: set[str]) -> None:
         super().__init__(module)
         self.wanted = wanted
-        self.seen: dict[str, FloatArray] = {}
+        self.seen: dict[str, Float32Array] = {}
 
     def run_node(self, n: Node) -> object:
         """The node's value, kept where it is wanted."""
@@ -165,7 +165,7 @@ def traced_torch(module: GraphModule) -> Traced:
     """A captured graph."""
     names = tuple(n.name for n in module.graph.nodes if n.op == "call_function" and _is_tensor(n))
 
-    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, FloatArray]:
+    def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, Float32Array]:
         recorder = _Recorder(module, set(wanted))
         with torch.no_grad():
             recorder.run(batch)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeprune.artifacts.arrays import Advance, FloatArray
 from edgeprune.artifacts.coupling import MaskPoint
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.channel_activity import IMAGES_AT_ONCE, channel_activations
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import (
-    FloatArray,
     affordable_images,
     fewer_images_note,
     make_ranking,

@@ -9,12 +9,13 @@ import numpy as np
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.artifacts.arrays import Advance, FloatArray
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.attributes import get_attribute
 from edgeprune.errors import UsageError
 from edgeprune.fx import op_name
-from edgeprune.importance.base import Advance, ScoringContext
-from edgeprune.importance.combining import FloatArray, make_ranking, named, over_positions
+from edgeprune.importance.base import ScoringContext
+from edgeprune.importance.combining import make_ranking, named, over_positions
 from edgeprune.importance.criteria.magnitude import filter_sums
 
 _OPS = frozenset(

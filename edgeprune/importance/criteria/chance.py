@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import make_ranking
 
 

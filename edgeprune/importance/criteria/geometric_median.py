@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import PER_GROUP, make_ranking, over_positions, relative_to_group
 from edgeprune.importance.layer_weights import producers
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.masked_game import MaskedGame
-from edgeprune.importance.base import Advance, ScoringContext
-from edgeprune.importance.combining import FloatArray, affordable_images, fewer_images_note, make_ranking
+from edgeprune.importance.base import ScoringContext
+from edgeprune.importance.combining import affordable_images, fewer_images_note, make_ranking
 
 _LEAST_COALITIONS = 1024
 _ROUNDS_OF_ALL = 4
@@ -61,7 +62,7 @@ class GreedyLeaveOneOut:
         for group, done in zip(context.coupling.groups, rounds, strict=True):
             order, marginal = _remove_in_turn(means, everyone, np.array(group.players), whole, done)
             orders.append(order)
-            costs.append(rising(marginal))
+            costs.append(isotonic(marginal))
         values = np.zeros(len(everyone))
         step = _TIE_BREAK * max((float(np.abs(c).max()) for c in costs), default=0.0)
         for order, rise in zip(orders, costs, strict=True):
@@ -120,7 +121,7 @@ def _remove_in_turn(
     return np.array(order, dtype=np.int64), np.array(costs)
 
 
-def rising(costs: FloatArray) -> FloatArray:
+def isotonic(costs: FloatArray) -> FloatArray:
     """The non-decreasing sequence nearest to ``costs`` in squares.
 
     Pool adjacent violators (Ayer et al. 1955): sums up to the end of each run of equal numbers stay.

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance
+from edgeprune.artifacts.choices import DEFAULT_CRITERION
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.journals import ranking_checkpoints
-from edgeprune.importance.ranking import HYBRID, RankingOptions, cost_passes, options_for, rank, total_passes
+from edgeprune.importance.ranking import RankingOptions, cost_passes, options_for, rank, total_passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class Hybrid:
     """The default criterion; ``options`` replaces what follows from the network and the ratio."""
 
     options: RankingOptions | None = None
-    name: str = HYBRID
+    name: str = DEFAULT_CRITERION
     summary: str = (
         "Shapley values by gradients of the multilinear extension (Owen 1972), absent channels replaced by "
         "their best linear estimate, coalition sizes after the ratio; exact in small groups"

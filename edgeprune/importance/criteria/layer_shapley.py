@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Ranking
@@ -21,14 +22,14 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.games.layer_game import LayerGame, narrowed
 from edgeprune.games.linear_suffix import nonlinear_nodes
 from edgeprune.games.suffix import cut_at_masks
-from edgeprune.importance.base import Advance, ScoringContext
-from edgeprune.importance.combining import FloatArray, fewer_images_note, make_ranking, named
-from edgeprune.importance.criteria.greedy import rising
+from edgeprune.importance.base import ScoringContext
+from edgeprune.importance.combining import fewer_images_note, make_ranking, named
+from edgeprune.importance.criteria.greedy import isotonic
 from edgeprune.pruning.masking import mask_module
 from edgeprune.shapley.estimators.exact import CoalitionTable
 from edgeprune.shapley.estimators.hybrid import hybrid
 from edgeprune.shapley.estimators.refine import beam_removal
-from edgeprune.shapley.game import CountedGame, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 
 _EVALUATIONS_PER_PLAYER = 10
 _EXACT_BY_DEFAULT = 8
@@ -165,7 +166,7 @@ def value_players(
         costs = found.values[order]
     result = np.empty(n)
     step = _TIE_BREAK * float(np.abs(costs).max())
-    result[order] = rising(costs) + step * np.arange(n)
+    result[order] = isotonic(costs) + step * np.arange(n)
     return PlayerValues(
         values=found.values,
         standard_errors=found.standard_errors,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.pruning import Aggregate, Ranking
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import affordable_images, fewer_images_note, make_ranking
 from edgeprune.shapley.aggregate import aggregate
 

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.importance.base import Advance, ScoringContext
-from edgeprune.importance.combining import (
-    PER_GROUP,
-    FloatArray,
-    make_ranking,
-    over_positions,
-    relative_to_group,
-)
+from edgeprune.importance.base import ScoringContext
+from edgeprune.importance.combining import PER_GROUP, make_ranking, over_positions, relative_to_group
 from edgeprune.importance.layer_weights import producers
 
 _CHOICE = "over the filters of all layers that make the channel, biases and norms left out"

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.artifacts.coupling import NO_PLAYER, IndexArray
+from edgeprune.artifacts.arrays import Advance, IndexArray
+from edgeprune.artifacts.coupling import NO_PLAYER
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.games.channel_activity import IMAGES_AT_ONCE, channel_activations
 from edgeprune.games.channel_statistics import channel_statistics
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import affordable_images, fewer_images_note, make_ranking, named
 from edgeprune.importance.criteria.activation_weight import read_power
 from edgeprune.pruning.masking import mask_sources

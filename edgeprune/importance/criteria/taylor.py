@@ -10,11 +10,11 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray
 from edgeprune.artifacts.pruning import Aggregate, Ranking
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import (
     PER_GROUP,
-    FloatArray,
     affordable_images,
     fewer_images_note,
     make_ranking,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
 from edgeprune.fx import op_name
 from edgeprune.games.channel_activity import IMAGES_AT_ONCE, channel_activations
-from edgeprune.importance.base import Advance, ScoringContext
+from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import (
     PER_GROUP,
     affordable_images,

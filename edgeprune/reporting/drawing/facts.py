@@ -8,7 +8,8 @@ from enum import Enum
 
 import numpy as np
 
-from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, IndexArray, WeightedLayer
+from edgeprune.artifacts.arrays import IndexArray
+from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, WeightedLayer
 
 _GOLDEN_ANGLE_DEGREES = 137.508
 _FIRST_HUE_DEGREES = 250.0

@@ -9,7 +9,6 @@ from edgeprune.reporting.formatting import count_words, format_macs
 from edgeprune.reporting.ranking.facts import AbsentChannels, RankingReport
 from edgeprune.reporting.ranking.figures import REMOVAL_FILES, values_name
 from edgeprune.reporting.ranking.words import (
-    Table,
     areas_table,
     blocks_table,
     blocks_words,
@@ -17,6 +16,7 @@ from edgeprune.reporting.ranking.words import (
     criterion_words,
     recovered_table,
 )
+from edgeprune.reporting.table import Table
 
 _STYLE = """\
 :root{color-scheme:light}
@@ -143,7 +143,7 @@ def _figure(svg: str) -> str:
 
 def _table(table: Table) -> list[str]:
     def cells(tag: str, row: Sequence[str]) -> str:
-        kinds = (' class="n"' if i in table.numeric else "" for i in range(len(row)))
+        kinds = (' class="n"' if i in table.numeric_columns else "" for i in range(len(row)))
         return "".join(f"<{tag}{kind}>{escape(c)}</{tag}>" for kind, c in zip(kinds, row, strict=True))
 
     rows = [f"<tr>{cells('td', row)}</tr>" for row in table.rows]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -21,20 +19,10 @@ from edgeprune.reporting.ranking.facts import (
     known,
 )
 from edgeprune.reporting.ranking.figures import area_words, best_first, quality_word
+from edgeprune.reporting.table import Table
 from edgeprune.reporting.tables import TerminalTable
 
 _NAMED_LAYERS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Words in rows; ``numeric`` columns are aligned to the right, and ``remark`` says how to read them."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[int, ...] = ()
-    remark: str = ""
 
 
 def criterion_words(found: CriterionScores) -> str:
@@ -66,7 +54,7 @@ def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
         f"({count_words(report.removal.images, 'held-out image')}, ± one standard error)",
         columns=columns,
         rows=tuple(rows),
-        numeric=tuple(range(1, len(columns))),
+        numeric_columns=frozenset(range(1, len(columns))),
         remark=f"Filters leave in the order of each criterion. {better} loss is better.",
     )
 
@@ -91,7 +79,7 @@ def recovered_table(report: RankingReport) -> Table:
         "± one standard error)",
         columns=columns,
         rows=tuple(rows),
-        numeric=(0, *range(2, len(columns))),
+        numeric_columns=frozenset({0, *range(2, len(columns))}),
     )
 
 
@@ -117,7 +105,7 @@ def channels_table(report: RankingReport) -> Table:
         title=f"Channels by {first.name}",
         columns=("layers", "channels", "leaves first", "stays longest"),
         rows=rows,
-        numeric=(1,),
+        numeric_columns=frozenset({1}),
         remark="Index of the channel in its layer, with its value (± one standard error). ranking.json has "
         "all channels by every criterion.",
     )
@@ -140,7 +128,7 @@ def blocks_table(blocks: BlockRanking) -> Table:
         title=f"Residual blocks ({count_words(blocks.held_out_images, 'held-out image')} without each)",
         columns=("block", "value", "rank", *quality, "loss without it"),
         rows=rows,
-        numeric=tuple(range(1, 5 if rated else 4)),
+        numeric_columns=frozenset(range(1, 5 if rated else 4)),
     )
 
 
@@ -200,7 +188,7 @@ def _criterion_notes(report: RankingReport) -> list[str]:
 def _rich(table: Table) -> TerminalTable:
     grid = TerminalTable(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for index, column in enumerate(table.columns):
-        justify = "right" if index in table.numeric else "left"
+        justify = "right" if index in table.numeric_columns else "left"
         grid.add_column(Text(column), justify=justify, overflow="fold")
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))

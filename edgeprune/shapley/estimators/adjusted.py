@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
 from edgeprune.shapley.estimators.pairs import (
     allocate,
@@ -23,7 +24,7 @@ from edgeprune.shapley.estimators.pairs import (
     multiplicity,
     pairs_by_size,
 )
-from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 
 _FOLDS = 5
 _EACH_SIZE = 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method
 from edgeprune.shapley.estimators.multilinear import check_range, draw_memberships
 from edgeprune.shapley.estimators.semivalue import gains_at
-from edgeprune.shapley.game import Advance, CountedGame, DifferentiableGame, FloatArray, IndexArray
+from edgeprune.shapley.game import CountedGame, DifferentiableGame
 
 PASS_WITH_GRADIENT = 3
 """Forward passes that a forward and a backward pass take."""

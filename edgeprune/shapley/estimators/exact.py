@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.shapley.aggregate import aggregate as aggregate_of
 from edgeprune.shapley.estimate import Estimate, Method, require
-from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 
 MAX_EXACT_PLAYERS = 20
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, require
@@ -21,7 +22,7 @@ from edgeprune.shapley.estimators.partial import partial
 from edgeprune.shapley.estimators.permutation import Orders, permutation
 from edgeprune.shapley.estimators.refine import refine
 from edgeprune.shapley.estimators.semivalue import SHAPLEY, CoalitionLaw, KeptSizeLaw, semivalue
-from edgeprune.shapley.game import Advance, CountedGame, Game
+from edgeprune.shapley.game import CountedGame, Game
 
 _ESTIMATE_SHARE = 0.2
 # Measured on four families of games (a classifier's cross-entropy, two saturating ones, one of redundant

@@ -7,6 +7,7 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
 from edgeprune.shapley.estimators.pairs import (
     allocate,
@@ -15,7 +16,7 @@ from edgeprune.shapley.estimators.pairs import (
     multiplicity,
     pairs_by_size,
 )
-from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 
 
 class SizeSampling(Enum):

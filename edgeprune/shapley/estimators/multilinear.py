@@ -7,12 +7,13 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.aggregate import Moments
 from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.estimate import Estimate, Method, from_units
-from edgeprune.shapley.game import Advance, CountedGame, DifferentiableGame, FloatArray, IndexArray
+from edgeprune.shapley.game import CountedGame, DifferentiableGame
 
 
 class DerivativeWeights(Enum):

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from edgeprune.shapley.game import BoolArray, CountedGame, FloatArray, IndexArray
+from edgeprune.artifacts.arrays import BoolArray, FloatArray, IndexArray
+from edgeprune.shapley.game import CountedGame
 
 _ENUMERATED = 4
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, BoolArray, FloatArray
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
-from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game
+from edgeprune.shapley.game import CountedGame, Game
 
 _BLOCK = 4096
 

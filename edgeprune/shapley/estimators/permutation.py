@@ -6,10 +6,11 @@ from enum import Enum
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method, from_units, require, without_choice
-from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 from edgeprune.shapley.image_units import ImageUnits, values_for
 
 _WAVE = 32

@@ -8,10 +8,11 @@ from statistics import NormalDist
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, BoolArray, FloatArray, IndexArray
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method
 from edgeprune.shapley.estimators.semivalue import SHAPLEY, CoalitionLaw, draw_coalitions, gains_at
-from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 
 _FIRST_ROUND = 16
 _LEAST_TO_JUDGE = 8

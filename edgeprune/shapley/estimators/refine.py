@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, BoolArray, FloatArray, IndexArray
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import require
-from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 
 _SWAPS_AT_ONCE = 16
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, BoolArray, FloatArray, IndexArray
 from edgeprune.artifacts.pruning import Aggregate
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimate import Estimate, Method, require, without_choice
-from edgeprune.shapley.game import Advance, BoolArray, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 from edgeprune.shapley.image_units import ImageUnits, values_for
 
 

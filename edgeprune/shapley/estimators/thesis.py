@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
 from edgeprune.errors import UsageError
 from edgeprune.shapley.estimators.exact import CoalitionTable
 from edgeprune.shapley.estimators.permutation import Orders, permutation
-from edgeprune.shapley.game import Advance, CountedGame, FloatArray, Game, IndexArray
+from edgeprune.shapley.game import CountedGame, Game
 from edgeprune.shapley.subgame import RemainingGame
 
 FIRST_PERMUTATIONS = 100

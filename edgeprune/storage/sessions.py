@@ -8,10 +8,12 @@ from pathlib import Path
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import StageTime
 from edgeprune.errors import OutputError, UsageError
-from edgeprune.importance.journals import SESSIONS_NAME
 from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.files import atomic_write_bytes
 from edgeprune.storage.records import read_record, write_record
+
+SESSIONS_NAME = "sessions.json"
+"""In a journal: how long the run took so far, which is nothing to go on from."""
 
 
 class Sessions:

@@ -1,0 +1,178 @@
+"""Arguments that commands share, a frozen dataclass a subject, and commands made of them.
+
+A command's options are the fields of its arguments in their order, with what ``cli.options`` says of each; a
+subclass lists its bases from last to first, since fields of the last base come first.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+import typer
+
+from edgeprune.artifacts.budget import Budget
+from edgeprune.artifacts.choices import AttentionUnit, Effort
+from edgeprune.cli import options as opt
+from edgeprune.cli import settings
+from edgeprune.cli.process.session import Session, begin
+from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
+from edgeprune.options.quantities import parse_budget, parse_duration
+
+if TYPE_CHECKING:
+    from edgeprune.artifacts.calibration import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenArguments:
+    """What a command says, and how."""
+
+    as_json: opt.AsJson = False
+    verbose: opt.Verbose = 0
+    quiet: opt.Quiet = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments:
+    """The network to load."""
+
+    model: opt.Model
+    arch: opt.Arch = None
+    weights: opt.Weights = None
+    trust_pickle: opt.TrustPickle = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataArguments:
+    """The calibration images, and how they become the input."""
+
+    calibration: opt.Calibration = None
+    card: opt.Card = None
+    resize: opt.Resize = None
+    crop: opt.Crop = None
+    mean: opt.Mean = None
+    std: opt.Std = None
+    channel_order: opt.Order = None
+
+    def preprocessing(self, data: str, config: ProjectConfig) -> Preprocessing | None:
+        """Of ``data``; see :func:`settings.choose_preprocessing`."""
+        asked = PreprocessingOptions(
+            card=self.card, resize=self.resize, crop=self.crop, channel_order=self.channel_order
+        )
+        return settings.choose_preprocessing(data, asked, self.mean, self.std, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitArguments:
+    """How many of the images count, and how many of these only judge."""
+
+    max_images: opt.MaxImages = None
+    held_out: opt.HeldOut = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetArguments:
+    """Limits of a search."""
+
+    max_latency: opt.MaxLatency = None
+    max_size: opt.MaxSize = None
+    max_memory: opt.MaxMemory = None
+    max_drop: opt.MaxDrop = None
+
+    @property
+    def budget(self) -> Budget:
+        """All of them; may be empty.
+
+        Raises:
+            UsageError: one is not understood.
+        """
+        return parse_budget(self.max_latency, self.max_size, self.max_memory, self.max_drop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayerArguments:
+    """Which channels may leave."""
+
+    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS
+    prune_normalized: opt.PruneNormalized = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffortArguments:
+    """How much work, and for how long."""
+
+    effort: opt.EffortOption = Effort.NORMAL
+    max_time: opt.MaxTime = None
+
+    @property
+    def max_time_s(self) -> float | None:
+        """Seconds of ``--max-time``.
+
+        Raises:
+            UsageError: it is no time.
+        """
+        return None if self.max_time is None else parse_duration(self.max_time, option="--max-time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineArguments:
+    """From which random state, on how many threads."""
+
+    seed: opt.Seed = None
+    threads: opt.Threads = None
+
+    def seed_or(self, config: ProjectConfig) -> int:
+        """The seed, or that of the project file, or 0."""
+        return self.seed if self.seed is not None else config.seed or 0
+
+    def threads_or(self, config: ProjectConfig) -> int | None:
+        """The threads, or those of the project file."""
+        return self.threads or config.threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeoutArguments:
+    """How long a single run of somebody else's model may take."""
+
+    timeout: opt.Timeout = opt.RUN_TIMEOUT
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds of ``--timeout``.
+
+        Raises:
+            UsageError: it is no time.
+        """
+        return parse_duration(self.timeout, option="--timeout")
+
+
+Arguments = TypeVar("Arguments", bound=SpokenArguments)
+
+
+def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:
+    """Make a Typer command of a function that is called with the session and the arguments in one."""
+
+    def decorate(function: Callable[[Session, Arguments], None]) -> Callable[..., None]:
+        def run(context: typer.Context, **given: Any) -> None:
+            arguments = kind(**given)
+            function(begin(context, arguments.verbose, arguments.quiet), arguments)
+
+        hints = get_type_hints(kind, include_extras=True)
+        parameters = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if f.default is MISSING else f.default,
+                annotation=hints[f.name],
+            )
+            for f in fields(kind)
+        ]
+        own = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        run.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+        run.__annotations__ = {"context": typer.Context, **{f.name: hints[f.name] for f in fields(kind)}}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        return run
+
+    return decorate

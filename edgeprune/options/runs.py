@@ -1,0 +1,192 @@
+"""What decides a run, a frozen dataclass a subject; signatures of the Python API follow from them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from edgeprune.artifacts.budget import Budget
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.choices import (
+    DEFAULT_CRITERION,
+    GAME_MEMORY_BYTES,
+    HOST,
+    AttentionUnit,
+    CouplingOptions,
+    Effort,
+    Finetune,
+    RankedPlayers,
+)
+from edgeprune.artifacts.quantization import Precision, RangeMethod
+from edgeprune.limits import RUN_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Parameters = ParamSpec("Parameters")
+Options = TypeVar("Options")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The network: a file, ``torchvision:NAME`` or a module, and how it is read."""
+
+    model: str | Path | nn.Module = field(kw_only=False)
+    architecture: str | None = None
+    weights: str | None = None
+    trust_pickle: bool = False
+    input_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """The images, and how they become the input."""
+
+    calibration: str | Path | None
+    preprocessing: Preprocessing | None = None
+    max_images: int | None = None
+    held_out_fraction: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayerOptions:
+    """Which channels may leave."""
+
+    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
+    prune_normalized: bool = False
+
+    @property
+    def coupling(self) -> CouplingOptions:
+        """As the analysis takes them."""
+        return CouplingOptions(attention=self.attention_unit, prune_normalized=self.prune_normalized)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    """How much work, on how many threads, from which random state."""
+
+    effort: Effort = Effort.NORMAL
+    max_time_s: float | None = None
+    seed: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where results go; ``command`` is what a manifest says made them."""
+
+    output: str | Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    command: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        """``output`` as a path."""
+        return None if self.output is None else Path(self.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions):
+    """Everything that decides a compression; see :func:`edgeprune.compress`."""
+
+    target: str = HOST
+    ratio: float | None = None
+    budget: Budget = field(default_factory=Budget)
+    finetune: Finetune | None = None
+    recipe: str | None = None
+    drop_blocks: bool = True
+    rounds: bool = True
+    ranking: str | Path | None = None
+    criterion: str | None = None
+    precision: Precision = Precision.FP32
+    width_quantum: int | None = None
+    batch_size: int | None = None
+
+    @property
+    def ranking_path(self) -> Path | None:
+        """``ranking`` as a path."""
+        return None if self.ranking is None else Path(self.ranking)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions):
+    """Everything that decides a ranking; see :func:`edgeprune.rank`."""
+
+    criteria: tuple[str, ...] = (DEFAULT_CRITERION,)
+    layers: tuple[str, ...] = ()
+    ratio: float | None = None
+    max_evaluations: int | None = None
+    players: RankedPlayers = RankedPlayers.CHANNELS
+    memory_limit_bytes: int = GAME_MEMORY_BYTES
+    recover_at: tuple[float, ...] = ()
+
+    def of_run(self) -> CompressOptions:
+        """What a ranking and a compression have in common, for the stages that both go through."""
+        both = {f.name for f in fields(self)} & {f.name for f in fields(CompressOptions)}
+        return CompressOptions(**{name: getattr(self, name) for name in both})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(CalibrationOptions):
+    """What decides how an ONNX file is stored in fewer bits; see :func:`edgeprune.quantize`."""
+
+    onnx_path: str | Path = field(kw_only=False)
+    output: str | Path
+    precision: Precision = Precision.INT8
+    target: str = HOST
+    method: RangeMethod = RangeMethod.MSE
+    max_drop_points: float | None = None
+    kept_float: tuple[str, ...] = ()
+    timeout_s: float = RUN_TIMEOUT_S
+    threads: int | None = None
+    seed: int = 0
+    overwrite: bool = False
+
+    @property
+    def source(self) -> Path:
+        """``onnx_path`` as a path."""
+        return Path(self.onnx_path)
+
+    @property
+    def file(self) -> Path:
+        """``output`` as a path."""
+        return Path(self.output)
+
+
+def called_with(
+    kind: Callable[Parameters, Options],
+) -> Callable[[Callable[[Options], Result]], Callable[Parameters, Result]]:
+    """Let a function of an options object be called with the options themselves, as ``kind`` takes them.
+
+    Type checkers and ``inspect.signature`` see the signature of ``kind``.
+    """
+
+    def decorate(function: Callable[[Options], Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+            _check_names(function.__name__, kind, options)
+            return function(kind(*arguments, **options))
+
+        own = inspect.signature(function)
+        call.__signature__ = inspect.signature(kind).replace(  # type: ignore[attr-defined]
+            return_annotation=own.return_annotation
+        )
+        return call
+
+    return decorate
+
+
+def _check_names(function: str, kind: Callable[..., Any], options: dict[str, Any]) -> None:
+    known = list(inspect.signature(kind).parameters)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; accepted are {', '.join(known)}"
+            raise TypeError(f"{function}() has no option {name!r}{hint}")
