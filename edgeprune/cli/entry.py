@@ -87,25 +87,33 @@ def _guarded(action: Callable[[], int], session: Session) -> int:
         _traceback_if_asked(session)
         _say(f"interrupted{interrupts.by}: {str(stopped) or 'nothing was written'}")
         return interrupts.exit_status
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # What prints the help makes a SystemExit of a broken pipe.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            return _failed(error, session)
         # The reader of a pipe left; what stays in the buffer must not fail again at exit.
         streams.silence(sys.stdout)
         return BROKEN_PIPE_EXIT_STATUS
     except BaseException as error:
-        if _is_usage_problem(error):
-            return _say_usage(error)
-        failure = _told(error)
-        _traceback_if_asked(session)
-        if streams.is_stuck(sys.stdout):
-            streams.silence(sys.stdout)
-        if failure is None:
-            _say(
-                f"error: unexpected {type(error).__name__}: {str(error) or 'no message'}; this is a fault in "
-                "edgeprune, please run the command again with -vv for the traceback and report it"
-            )
-            return INTERNAL_EXIT_STATUS
-        _say(f"error: {failure}")
-        return failure.exit_status
+        return _failed(error, session)
+
+
+def _failed(error: BaseException, session: Session) -> int:
+    """The sentence and the status of whatever ended a run."""
+    if _is_usage_problem(error):
+        return _say_usage(error)
+    failure = _told(error)
+    _traceback_if_asked(session)
+    if streams.is_stuck(sys.stdout):
+        streams.silence(sys.stdout)
+    if failure is None:
+        _say(
+            f"error: unexpected {type(error).__name__}: {str(error) or 'no message'}; this is a fault in "
+            "edgeprune, please run the command again with -vv for the traceback and report it"
+        )
+        return INTERNAL_EXIT_STATUS
+    _say(f"error: {failure}")
+    return failure.exit_status
 
 
 def _told(error: BaseException) -> EdgepruneError | None:

@@ -43,6 +43,8 @@ STREAMS = {
     "a closed stdout": ("$E targets list >&-", 0, ""),
     "a full stderr": ("$E targets show rpi44 2> /dev/full", 9, ""),
     "both closed": ("$E targets show rpi44 >&- 2>&-", 9, ""),
+    "a reader of the help that left": ("$E compress --help | true", 141, ""),
+    "a reader of all help that left": ("$E --help | true", 141, ""),
     "a reader that left": ("$E targets show rpi4 --json | true", 141, ""),
 }
 
