@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import Preprocessing
@@ -174,10 +174,16 @@ def called_with(
             _check_names(function.__name__, kind, options)
             return function(kind(*arguments, **options))
 
-        own = inspect.signature(function)
-        call.__signature__ = inspect.signature(kind).replace(  # type: ignore[attr-defined]
-            return_annotation=own.return_annotation
+        from torch import nn  # only a name in annotations, and loaded already where functions are decorated
+
+        hints = get_type_hints(kind, localns={"nn": nn})
+        hints |= {"return": get_type_hints(function)["return"]}
+        given = inspect.signature(kind)
+        call.__signature__ = given.replace(  # type: ignore[attr-defined]
+            parameters=[p.replace(annotation=hints[p.name]) for p in given.parameters.values()],
+            return_annotation=hints["return"],
         )
+        call.__annotations__ = {**{name: hints[name] for name in given.parameters}, "return": hints["return"]}
         return call
 
     return decorate
