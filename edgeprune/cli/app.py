@@ -9,6 +9,7 @@ import typer
 
 from edgeprune.cli import options as opt
 from edgeprune.cli.compress import compress
+from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.inspect import inspect
 from edgeprune.cli.pick import pick
 from edgeprune.cli.process.session import begin
@@ -58,4 +59,6 @@ app.command()(quantize)
 app.command()(profile)
 app.command()(inspect)
 app.command()(verify)
+app.command()(init)
+app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

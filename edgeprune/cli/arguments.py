@@ -6,18 +6,21 @@ subclass lists its bases from last to first, since fields of the last base come 
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.process.session import Session, begin
+from edgeprune.cli.sources import environment_name, take_file
 from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
 from edgeprune.options.quantities import parse_budget, parse_duration
 
@@ -149,6 +152,27 @@ class TimeoutArguments:
 
 
 Arguments = TypeVar("Arguments", bound=SpokenArguments)
+_MODELS = frozenset({"model", "first"})
+"""Arguments beside whose file a project file may lie."""
+
+
+def _hints(kind: type[Any]) -> list[tuple[Field[Any], Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [(field, hints[field.name]) for field in fields(kind)]
+
+
+def _settable(name: str, hint: Any) -> Any:
+    """The same annotation, with the environment and the project file as further sources."""
+    kind, *told = get_args(hint)
+    made = []
+    for found in told:
+        info = copy.copy(found)
+        if isinstance(info, OptionInfo) and (variable := environment_name(name)) is not None:
+            info.envvar, info.show_envvar = variable, False
+        elif isinstance(info, ArgumentInfo) and name in _MODELS:
+            info.is_eager, info.callback = True, take_file
+        made.append(info)
+    return Annotated[(kind, *made)]  # type: ignore[return-value]
 
 
 def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:
@@ -159,7 +183,7 @@ def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], N
             arguments = kind(**given)
             function(begin(context, arguments.verbose, arguments.quiet), arguments)
 
-        hints = get_type_hints(kind, include_extras=True)
+        hints = {f.name: _settable(f.name, hint) for f, hint in _hints(kind)}
         parameters = [
             inspect.Parameter(
                 f.name,

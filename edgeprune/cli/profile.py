@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,8 @@ import typer
 
 from edgeprune import limits
 from edgeprune.cli import options as opt
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
-from edgeprune.options.quantities import parse_duration
+from edgeprune.cli.arguments import SpokenArguments, TimeoutArguments, command
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to profile.")]
@@ -35,37 +36,42 @@ BatchSize = Annotated[
 ]
 
 
-def profile(
-    context: typer.Context,
-    model: OnnxModel,
-    target: opt.Target = None,
-    baseline: Baseline = None,
-    batch_size: BatchSize = 1,
-    threads: opt.Threads = None,
-    timeout: opt.Timeout = opt.RUN_TIMEOUT,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class FileArguments:
+    """The file, and what it is held against."""
+
+    model: OnnxModel
+    target: opt.Target = None
+    baseline: Baseline = None
+    batch_size: BatchSize = 1
+    threads: opt.Threads = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileArguments(SpokenArguments, TimeoutArguments, FileArguments):
+    """All of ``profile``."""
+
+
+@command(ProfileArguments)
+def profile(session: Session, given: ProfileArguments) -> None:
     """Measure an ONNX file on this host, and predict its latency on a target."""
-    session = begin(context, verbose, quiet)
-    timeout_s = parse_duration(timeout, option="--timeout")
+    timeout_s = given.timeout_s
     from edgeprune.targets import load_target
 
-    device = "host" if target is None else target
+    device = "host" if given.target is None else given.target
     load_target(device)
     from edgeprune import api
 
     quiet_libraries(session)
     result = api.profile(
-        model,
+        given.model,
         target=device,
-        baseline=baseline,
-        threads=threads,
-        batch_size=batch_size,
+        baseline=given.baseline,
+        threads=given.threads,
+        batch_size=given.batch_size,
         timeout_s=timeout_s,
     )
-    if as_json:
+    if given.as_json:
         show_json(result)
     else:
         show(for_people(result).render())

@@ -17,6 +17,25 @@ from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 
 CONFIG_NAME = "edgeprune.toml"
+COMMAND_TABLES = ("compress", "rank", "quantize", "profile", "inspect", "verify")
+"""Commands with a table of their own in the file."""
+SHARED_KEYS = {
+    "calibration": '"calibration"',
+    "target": '"rpi4"',
+    "ratio": "0.25",
+    "arch": '"model.py:build"',
+    "input-shape": "[3, 224, 224]",
+    "seed": "0",
+    "threads": "4",
+    "preprocessing.card": '"imagenet"',
+    "preprocessing.resize": "256",
+    "preprocessing.crop": "224",
+    "preprocessing.mean": "[0.485, 0.456, 0.406]",
+    "preprocessing.std": "[0.229, 0.224, 0.225]",
+    "preprocessing.channel-order": '"rgb"',
+}
+"""Keys for every command, with an example."""
+_SHARED_NAMES = frozenset(key.replace("-", "_") for key in SHARED_KEYS if "." not in key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +54,8 @@ class PreprocessingOptions:
 class ProjectConfig:
     """Defaults of a project; ``None`` leaves a value to the command line or to edgeprune.
 
-    ``source`` is the file read, ``None`` where there is none. Paths in it count from its folder.
+    ``source`` is the file read, ``None`` where there is none. Paths in it count from its folder. ``commands``
+    has the tables of single commands as they were read; the command line knows what they may hold.
     """
 
     source: Path | None = None
@@ -47,6 +67,13 @@ class ProjectConfig:
     seed: int | None = None
     threads: int | None = None
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+    commands: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def shared(self, name: str) -> Any:
+        """The value of a key for every command, or of preprocessing; ``None`` where there is none."""
+        if name in _SHARED_NAMES:
+            return getattr(self, name)
+        return getattr(self.preprocessing, name, None)
 
 
 def find_config(start_dir: str | Path) -> Path | None:
@@ -66,17 +93,21 @@ def load_config(path: str | Path) -> ProjectConfig:
         table = read_toml(source)
     except UnreadableError as error:
         raise UsageError(f"project file {str(source)!r} {error}; correct the file, or remove it") from error
-    preprocessing = table.pop("preprocessing", {})
-    if not isinstance(preprocessing, dict):
-        raise UsageError(f"project file {str(source)!r}: 'preprocessing' has to be a [preprocessing] table")
+    tables = {name: table.pop(name) for name in ("preprocessing", *COMMAND_TABLES) if name in table}
+    for name, found in tables.items():
+        if not isinstance(found, dict):
+            raise UsageError(f"project file {str(source)!r}: {name!r} has to be a [{name}] table")
+    preprocessing = tables.pop("preprocessing", {})
     values = _read_table(source, table, _TOP_LEVEL_KEYS, where="")
     options = _read_table(source, preprocessing, _PREPROCESSING_KEYS, where="preprocessing.")
     for key in ("calibration", "arch"):
         if key in values:
-            values[key] = _beside(source, values[key])
+            values[key] = beside(source, values[key])
     if options.get("card", "").endswith(".toml"):
-        options["card"] = _beside(source, options["card"])
-    return ProjectConfig(source=source, preprocessing=PreprocessingOptions(**options), **values)
+        options["card"] = beside(source, options["card"])
+    return ProjectConfig(
+        source=source, preprocessing=PreprocessingOptions(**options), commands=tables, **values
+    )
 
 
 def check_ratio(value: object) -> float:
@@ -261,7 +292,7 @@ def _read_table(
     source: Path, table: dict[str, Any], readers: dict[str, Callable[[object], Any]], *, where: str
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    known = [*readers, "preprocessing"] if not where else list(readers)
+    known = [*readers, "preprocessing", *COMMAND_TABLES] if not where else list(readers)
     for key, value in table.items():
         if key not in readers:
             near = difflib.get_close_matches(key, known, n=1)
@@ -279,7 +310,7 @@ def _read_table(
     return values
 
 
-def _beside(source: Path, value: str) -> str:
+def beside(source: Path, value: str) -> str:
     """A path in a project file counts from its folder; ``package.module:name`` is no path."""
     if ".py:" in value:
         location, _, name = value.rpartition(":")

@@ -1,0 +1,127 @@
+"""Values of options from elsewhere than the command line: environment variables and ``edgeprune.toml``.
+
+Command line over environment over file over default; the parser keeps that order and knows the source of each
+value. Options that decide what is trusted, replaced or only shown are taken from the command line alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from edgeprune.cli import settings
+from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.options.project_file import COMMAND_TABLES, ProjectConfig, beside, find_config, load_config
+from edgeprune.showing import in_short
+
+PREFIX = "EDGEPRUNE_"
+ONLY_ON_THE_COMMAND_LINE = frozenset(
+    {"trust_pickle", "overwrite", "resume", "dry_run", "as_json", "verbose", "quiet", "graph", "help"}
+)
+_PATHS = frozenset({"calibration", "card", "recipe", "ranking", "output", "arch", "criterion"})
+"""Options whose paths in a file count from its folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """An option with its value in words, and where that is from."""
+
+    option: str
+    value: str
+    source: str
+
+
+def environment_name(field: str) -> str | None:
+    """The variable of an option; ``None`` where there is none."""
+    return None if field in ONLY_ON_THE_COMMAND_LINE else f"{PREFIX}{field.upper()}"
+
+
+def take_file(context: typer.Context, model: Any) -> Any:
+    """Let the project file beside ``model`` stand in for options that are not given; returns ``model``.
+
+    Called by the parser before it looks at any option.
+
+    Raises:
+        UsageError: the file is malformed, or has an unknown key or a value that is not accepted.
+    """
+    path = find_config(settings.project_folder(str(model)))
+    if path is not None:
+        table = load_config(path).commands.get(context.info_name or "", {})
+        context.default_map = {
+            **(context.default_map or {}), **_defaults(context, path, table)
+        }  # fmt: skip
+    return model
+
+
+def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    known = {p.name.replace("_", "-"): p for p in context.command.params if _is_settable(p)}
+    where = f"project file {str(path)!r}: [{context.info_name}]"
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UsageError(
+                f"{where} has the unknown key {key!r}; {hint}accepted: {', '.join(sorted(known))}"
+            )
+        param = known[key]
+        text = _text(value, path if param.name in _PATHS else None)
+        try:
+            param.type_cast_value(context, text)
+        except EdgepruneError as error:
+            raise UsageError(f"{where} {key} is {in_short(value)}, but {error}") from error
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            raise UsageError(f"{where} {key} is {in_short(value)}: {error.format_message()}") from error
+        found[param.name] = text
+    return found
+
+
+def _is_settable(param: Any) -> bool:
+    return param.param_type_name == "option" and param.name not in ONLY_ON_THE_COMMAND_LINE
+
+
+def _text(value: Any, path: Path | None) -> Any:
+    """A TOML value as the command line would have it."""
+    if isinstance(value, list):
+        return [_text(item, path) for item in value]
+    if isinstance(value, str):
+        return value if path is None else beside(path, value)
+    return str(value)
+
+
+def settings_of(context: Any, config: ProjectConfig) -> tuple[Setting, ...]:
+    """Every option of a parsed command with its value and where it comes from."""
+    return tuple(_setting(context, param, config) for param in context.command.params if _is_settable(param))
+
+
+def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:
+    option, value = param.opts[-1], context.params.get(param.name)
+    source = context.get_parameter_source(param.name).name
+    words = {
+        "COMMANDLINE": "command line",
+        "ENVIRONMENT": f"environment ({environment_name(param.name)})",
+        "DEFAULT_MAP": f"{config.source} [{context.info_name}]",
+    }.get(source)
+    shared = config.shared(param.name)
+    if words is None and shared is not None:
+        value, words = shared, str(config.source)
+    shown = "" if value is None else getattr(value, "value", value)
+    if isinstance(shown, (list, tuple)):
+        shown = ",".join(map(str, shown))
+    return Setting(option=option, value=str(shown), source=words or "default")
+
+
+def unknown_variables(commands: dict[str, Any]) -> tuple[str, ...]:
+    """Variables of the environment that look like ours and are no option's."""
+    known = {environment_name(p.name) for c in commands.values() for p in c.params}
+    return tuple(sorted(n for n in os.environ if n.startswith(PREFIX) and n not in known))
+
+
+__all__ = ["COMMAND_TABLES", "Setting", "environment_name", "settings_of", "take_file", "unknown_variables"]
