@@ -148,6 +148,7 @@ def test_a_report_with_any_value_changed_is_read_or_refused(tmp_path: Path, caps
     record = read_record(folder / "candidates" / "candidate-1" / "candidate.json")
     command = ["pick", str(folder), "--max-drop", "1", "--max-size", "1GB"]
     assert main(command) == 0
+    capsys.readouterr()
     rng = random.Random(0)
     statuses = set()
     for name, content, least, write in (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,7 +217,7 @@ def test_a_ranking_without_one_figure_a_channel_is_refused(
     for name, found in damaged(json.loads((ranking / "ranking.json").read_text())):
         path.write_text(json.dumps(found))
         with pytest.raises(UsageError, match=r"is damaged: .* has not one figure for each channel"):
-            read_given(cast(CompressOptions, SimpleNamespace(ranking=path, criterion=None)))
+            read_given(CompressOptions(model="small.pt", calibration=None, ranking=path))
         names.append(name)
     assert len(names) == 14
     done = edgeprune("compress", *SMALL, "--ranking", str(path), "-o", str(tmp_path / "out"))

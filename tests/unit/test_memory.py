@@ -71,8 +71,8 @@ def test_no_c_library_to_ask_is_no_fault(monkeypatch):
 
 @gnu_only
 def test_ranking_keeps_memory(monkeypatch):
-    """What gathers evidence asks for it, before the first activation."""
-    from edgeprune.commands.run import context
+    """What puts a scoring context together asks for it, before the first activation."""
+    from edgeprune.commands.run import scoring
 
     class AskedError(Exception):
         """That it was."""
@@ -80,9 +80,9 @@ def test_ranking_keeps_memory(monkeypatch):
     def asked() -> bool:
         raise AskedError
 
-    monkeypatch.setattr(context, "keep_freed_memory", asked)
+    monkeypatch.setattr(scoring, "keep_freed_memory", asked)
     with pytest.raises(AskedError):
-        context.gather(None, ratio=0.25)
+        scoring.scoring_context(None, ratio=0.25)
 
 
 GIVEN_BACK = """

@@ -1,0 +1,43 @@
+"""The counts of ``tests/house.py`` keep their bounds, and count what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import house
+import pytest
+
+
+@pytest.mark.parametrize("count", house.counts(), ids=lambda count: count.what)
+def test_a_bound_holds(count: house.Count) -> None:
+    assert count.holds, (count.number, count.places)
+
+
+WRONG = """
+from typing import Literal
+from edgeprune.games import losses, _hidden
+
+def wide(a, b, c, d, e, f, /, g, h, i, *, j, k, l, m):
+    return dict(a=a, b=c, d=d) or losses._private or losses.__doc__
+
+def choose(way: Literal["x", "y"]):
+    pass
+"""
+
+
+def test_what_is_wrong_is_counted(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "wrong.py").write_text(WRONG)
+    (package / "long.py").write_text("x = 1\n" * 401)
+    for number in range(14):
+        (package / f"file{number}.py").write_text("")
+    numbers = {count.what: count.number for count in house.counts(package)}
+    assert numbers == {
+        "files above 400 lines": 1,
+        "folders above 14 files": 1,
+        "private names of other modules": 2,
+        "choices given as texts": 1,
+        "functions above 12 parameters": 1,
+        "keywords x=x": 2,
+    }
