@@ -172,7 +172,7 @@ def _settable(name: str, hint: Any) -> Any:
         elif isinstance(info, ArgumentInfo) and name in _MODELS:
             info.is_eager, info.callback = True, take_file
         made.append(info)
-    return Annotated[(kind, *made)]  # type: ignore[return-value]
+    return Annotated[(kind, *made)]
 
 
 def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:

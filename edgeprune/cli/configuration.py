@@ -87,10 +87,6 @@ def _options(command: Any) -> list[Any]:
     return [p for p in command.params if p.param_type_name == "option" and p.name not in hidden]
 
 
-def _long(param: Any) -> str:
-    return max(param.opts, key=len)
-
-
 def _default(param: Any) -> str:
     value = getattr(param.default, "value", param.default)
     return "" if value is None or callable(value) else str(value)
@@ -121,7 +117,9 @@ def _example(param: Any) -> str:
     default = _default(param)
     if default in ("True", "False"):
         return default.lower()
-    return default if default.replace(".", "", 1).isdigit() else f'"{default}"'
+    if default.replace(".", "", 1).isdigit():
+        return default
+    return f'"{default or param.metavar or "..."}"'
 
 
 def _help(param: Any) -> str:
@@ -130,21 +128,11 @@ def _help(param: Any) -> str:
 
 def reference_page() -> str:
     """``docs/configuration.md``: every option of every command that can be set elsewhere, too."""
+    alone = ", ".join(sorted(f"`--{name.replace('_', '-')}`" for name in _ALONE))
     lines = [
         "# Configuration",
         "",
-        "Written by `EDGEPRUNE_UPDATE_GOLDEN=1 pytest tests/cli/test_configuration_cli.py`; do not edit by hand.",
-        "",
-        "An option has the value of the command line, else of its environment variable, else of `edgeprune.toml`",
-        "beside the model, else its default. `edgeprune init` writes a commented file; `edgeprune config show",
-        "compress model.pt2 ...` says each value and where it is from. Unknown keys are errors. Keys are the",
-        "options' names without dashes in front; flags are `true` or `false`; what may be given several times is",
-        "a list. Paths in a file count from its folder.",
-        "",
-        "What decides about trust, about replacing files or about the form of the output is taken from the",
-        f"command line alone: {', '.join(sorted('`--' + n.replace('_', '-') + '`' for n in _ALONE))}.",
-        "A file beside a model can name code to run (`arch`, `recipe`, `criterion`): treat it as you treat code",
-        "that you were sent (`docs/security.md`).",
+        *(line.format(alone=alone) for line in _INTRODUCTION.splitlines()),
         "",
         "## For every command",
         "",
@@ -162,4 +150,16 @@ def reference_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+_INTRODUCTION = """\
+Written by `EDGEPRUNE_UPDATE_GOLDEN=1 pytest tests/cli/test_configuration_cli.py`; do not edit by hand.
+
+An option has the value of the command line, else of its environment variable, else of `edgeprune.toml` beside
+the model, else its default. `edgeprune init` writes a commented file; `edgeprune config show compress MODEL`
+says each value and where it is from. Unknown keys are errors. Keys are the options' names without dashes in
+front; flags are `true` or `false`; what may be given several times is a list. Paths in a file count from its
+folder.
+
+What decides about trust, about replacing files or about the form of the output is taken from the command line
+alone: {alone}. A file beside a model can name code to run (`arch`, `recipe`, `criterion`): treat it as you
+treat code that you were sent (`docs/security.md`)."""
 _ALONE = ("trust_pickle", "overwrite", "resume", "dry_run", "json", "verbose", "quiet", "graph")

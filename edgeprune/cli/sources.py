@@ -7,7 +7,6 @@ value. Options that decide what is trusted, replaced or only shown are taken fro
 from __future__ import annotations
 
 import difflib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,17 @@ import typer
 
 from edgeprune.cli import settings
 from edgeprune.errors import EdgepruneError, UsageError
-from edgeprune.options.project_file import COMMAND_TABLES, ProjectConfig, beside, find_config, load_config
+from edgeprune.options.project_file import ProjectConfig, beside, find_config, load_config
 from edgeprune.showing import in_short
 
 PREFIX = "EDGEPRUNE_"
 ONLY_ON_THE_COMMAND_LINE = frozenset(
     {"trust_pickle", "overwrite", "resume", "dry_run", "as_json", "verbose", "quiet", "graph", "help"}
 )
-_PATHS = frozenset({"calibration", "card", "recipe", "ranking", "output", "arch", "criterion"})
+_PATHS = frozenset({"calibration", "ranking", "output", "baseline"})
 """Options whose paths in a file count from its folder."""
+_CODE = ".py:"
+"""In values that name code in a file, whose path counts from there, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +70,12 @@ def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict
             raise UsageError(
                 f"{where} has the unknown key {key!r}; {hint}accepted: {', '.join(sorted(known))}"
             )
-        param = known[key]
-        text = _text(value, path if param.name in _PATHS else None)
+        param: Any = known[key]
+        text = _text(value, path, is_path=param.name in _PATHS)
+        if isinstance(text, list) and not param.multiple:
+            text = ",".join(text)
         try:
-            param.type_cast_value(context, text)
+            param.process_value(context, text)
         except EdgepruneError as error:
             raise UsageError(f"{where} {key} is {in_short(value)}, but {error}") from error
         except Exception as error:
@@ -87,12 +90,12 @@ def _is_settable(param: Any) -> bool:
     return param.param_type_name == "option" and param.name not in ONLY_ON_THE_COMMAND_LINE
 
 
-def _text(value: Any, path: Path | None) -> Any:
+def _text(value: Any, path: Path, *, is_path: bool) -> Any:
     """A TOML value as the command line would have it."""
     if isinstance(value, list):
-        return [_text(item, path) for item in value]
+        return [_text(item, path, is_path=is_path) for item in value]
     if isinstance(value, str):
-        return value if path is None else beside(path, value)
+        return beside(path, value) if is_path or _CODE in value else value
     return str(value)
 
 
@@ -116,12 +119,3 @@ def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:
     if isinstance(shown, (list, tuple)):
         shown = ",".join(map(str, shown))
     return Setting(option=option, value=str(shown), source=words or "default")
-
-
-def unknown_variables(commands: dict[str, Any]) -> tuple[str, ...]:
-    """Variables of the environment that look like ours and are no option's."""
-    known = {environment_name(p.name) for c in commands.values() for p in c.params}
-    return tuple(sorted(n for n in os.environ if n.startswith(PREFIX) and n not in known))
-
-
-__all__ = ["COMMAND_TABLES", "Setting", "environment_name", "settings_of", "take_file", "unknown_variables"]
