@@ -20,7 +20,7 @@ from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.process.session import Session, begin
-from edgeprune.cli.sources import environment_name, take_file
+from edgeprune.cli.process.sources import environment_name, take_file
 from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
 from edgeprune.options.quantities import parse_budget, parse_duration
 

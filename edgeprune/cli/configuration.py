@@ -12,7 +12,7 @@ from rich.text import Text
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.process.session import Session, begin, show, show_json
-from edgeprune.cli.sources import ONLY_ON_THE_COMMAND_LINE, environment_name, settings_of
+from edgeprune.cli.process.sources import ONLY_ON_THE_COMMAND_LINE, environment_name, settings_of
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.options.project_file import (
     COMMAND_TABLES,
@@ -22,7 +22,6 @@ from edgeprune.options.project_file import (
     find_config,
     load_config,
 )
-from edgeprune.reporting.tables import TerminalTable
 from edgeprune.showing import for_people
 from edgeprune.storage.files import atomic_write_text
 
@@ -37,10 +36,15 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the mo
 
 @config_app.command("show", context_settings={"ignore_unknown_options": True})
 def show_command(
-    context: typer.Context, command: Command, arguments: Arguments, as_json: opt.AsJson = False
+    context: typer.Context,
+    command: Command,
+    arguments: Arguments,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Show every option of a command, its value and where it comes from; runs nothing."""
-    session = begin(context, 0, quiet=False)
+    session = begin(context, verbose, quiet)
     chosen = _commands().get(command)
     if chosen is None:
         near = difflib.get_close_matches(command, COMMAND_TABLES, n=1)
@@ -56,15 +60,23 @@ def show_command(
         found = for_people(settings_of(parsed, config))
     if as_json:
         return show_json(found)
+    from edgeprune.reporting.tables import TerminalTable
+
     table = TerminalTable("option", "value", "from", box=None, header_style="bold", padding=(0, 2, 0, 0))
     for setting in found:
         table.add_row(Text(setting.option), Text(setting.value), Text(setting.source))
     return show(table)
 
 
-def init(context: typer.Context, folder: Folder = Path(), quiet: opt.Quiet = False) -> None:
+def init(
+    context: typer.Context,
+    folder: Folder = Path(),
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
     """Write a commented edgeprune.toml with every option of every command; an existing one stays."""
-    session: Session = begin(context, 0, quiet)
+    session: Session = begin(context, verbose, quiet)
     path = folder / CONFIG_NAME
     if path.exists():
         raise OutputError(f"{str(path)!r} is there already, and stays; edit it, or name another folder")
@@ -72,6 +84,8 @@ def init(context: typer.Context, folder: Folder = Path(), quiet: opt.Quiet = Fal
         raise OutputError(f"the folder {str(folder)!r} does not exist; make it, or name the model's")
     atomic_write_text(path, commented_file())
     session.say(f"written to {path}")
+    if as_json:
+        show_json({"path": str(path)})
 
 
 def _commands() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from small_project import sentence
 from edgeprune.cli import main
 from edgeprune.cli.app import app
 from edgeprune.cli.configuration import commented_file, reference_page
-from edgeprune.cli.sources import ONLY_ON_THE_COMMAND_LINE
+from edgeprune.cli.process.sources import ONLY_ON_THE_COMMAND_LINE
 from edgeprune.options.project_file import COMMAND_TABLES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
