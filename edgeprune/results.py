@@ -163,7 +163,7 @@ class ProfileResult:
     figures: ModelFigures
     baseline_path: str | None
     baseline: ModelFigures | None
-    host_cpu_ratio: LatencyRatio | None
+    latency_ratio: LatencyRatio | None
     prediction: LatencyPrediction | None
     baseline_prediction: LatencyPrediction | None
 
@@ -184,8 +184,8 @@ class ProfileResult:
         if any(predictions):
             table.add_row(f"latency on {self.target}", *(_prediction(p) for p in predictions))
         parts: list[RenderableType] = [table]
-        if self.host_cpu_ratio is not None:
-            r = self.host_cpu_ratio
+        if self.latency_ratio is not None:
+            r = self.latency_ratio
             parts.append(
                 Text(
                     f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
@@ -213,7 +213,7 @@ class QuantizationResult:
     accuracy_kind: AccuracyKind
     accuracy: tuple[AccuracyFigure, ...]
     deviation: Deviation
-    host_cpu_ratio: LatencyRatio
+    latency_ratio: LatencyRatio
     notes: tuple[str, ...]
 
     def render(self) -> RenderableType:
@@ -222,7 +222,7 @@ class QuantizationResult:
         before, after = self.accuracy
         table.add_row("size", _kib(self.source_size_bytes), _kib(self.size_bytes))
         table.add_row(self.accuracy_kind.value, _with_interval(before), _with_interval(after))
-        ratio = self.host_cpu_ratio
+        ratio = self.latency_ratio
         table.add_row(
             "CPU time, measured on this host", "1", f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         )

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from edgeprune import limits
-from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import HOST
 from edgeprune.commands.inspect.inspection import profile_onnx
 from edgeprune.commands.quantize.quantizing import quantize_file
-from edgeprune.commands.verify.verifying import VerifyOptions, verify_models
-from edgeprune.options.runs import QuantizeOptions, called_with
+from edgeprune.commands.verify.verifying import verify_models
+from edgeprune.options.runs import ProfileOptions, QuantizeOptions, VerifyOptions, called_with
 from edgeprune.results import ProfileResult, QuantizationResult, Verification
 
 
-def profile(
-    onnx_path: str | Path,
-    *,
-    target: str = HOST,
-    baseline: str | Path | None = None,
-    threads: int | None = None,
-    batch_size: int = 1,
-    seed: int = 0,
-    timeout_s: float = limits.RUN_TIMEOUT_S,
-) -> ProfileResult:
+@called_with(ProfileOptions)
+def profile(options: ProfileOptions) -> ProfileResult:
     """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
 
     Loading a file, and one run of it, take ``timeout_s`` seconds at most.
@@ -34,36 +23,15 @@ def profile(
     Raises:
         ProfileError: a file cannot be loaded or run by onnxruntime, or not in time.
     """
-    limits.THREADS.check("--threads", threads)
-    limits.TIME_S.check("timeout_s", timeout_s)
-    limits.BATCH_SIZE.check("--batch-size", batch_size)
-    limits.SEED.check("--seed", seed)
-    return profile_onnx(
-        Path(onnx_path),
-        target=target,
-        baseline=None if baseline is None else Path(baseline),
-        threads=threads or torch.get_num_threads(),
-        batch_size=batch_size,
-        seed=seed,
-        timeout_s=timeout_s,
-    )
+    limits.THREADS.check("--threads", options.threads)
+    limits.TIME_S.check("timeout_s", options.timeout_s)
+    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
+    limits.SEED.check("--seed", options.seed)
+    return profile_onnx(options, options.threads or torch.get_num_threads())
 
 
-def verify(
-    first: str | Path,
-    second: str | Path,
-    *,
-    calibration: str | Path,
-    preprocessing: Preprocessing | None = None,
-    architecture: str | None = None,
-    weights: str | None = None,
-    trust_pickle: bool = False,
-    max_images: int = 64,
-    tolerance: float = 1e-3,
-    timeout_s: float = limits.RUN_TIMEOUT_S,
-    threads: int | None = None,
-    seed: int = 0,
-) -> Verification:
+@called_with(VerifyOptions)
+def verify(options: VerifyOptions) -> Verification:
     """Hold two models, torch or ONNX, against each other on calibration images.
 
     Args:
@@ -76,27 +44,12 @@ def verify(
     Raises:
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
-    limits.THREADS.check("--threads", threads)
-    limits.TIME_S.check("timeout_s", timeout_s)
-    limits.SEED.check("--seed", seed)
-    limits.IMAGES.check("--max-images", max_images)
-    limits.TOLERANCE.check("--tolerance", tolerance)
-    return verify_models(
-        VerifyOptions(
-            first=str(first),
-            second=str(second),
-            calibration=calibration,
-            preprocessing=preprocessing,
-            architecture=architecture,
-            weights=weights,
-            trust_pickle=trust_pickle,
-            max_images=max_images,
-            tolerance=tolerance,
-            timeout_s=timeout_s,
-            threads=threads or torch.get_num_threads(),
-            seed=seed,
-        )
-    )
+    limits.THREADS.check("--threads", options.threads)
+    limits.TIME_S.check("timeout_s", options.timeout_s)
+    limits.SEED.check("--seed", options.seed)
+    limits.IMAGES.check("--max-images", options.max_images)
+    limits.TOLERANCE.check("--tolerance", options.tolerance)
+    return verify_models(options, options.threads or torch.get_num_threads())
 
 
 @called_with(QuantizeOptions)

@@ -40,6 +40,7 @@ class LatencyRatio:
     confidence: float
     pairs: int
     threads: int
+    provenance: Provenance = Provenance.MEASURED_ON_HOST
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -253,7 +253,7 @@ class DeploymentSection:
     target: str
     original: ModelFigures
     compressed: ModelFigures
-    host_cpu_ratio: LatencyRatio | None
+    latency_ratio: LatencyRatio | None
     original_prediction: LatencyPrediction | None
     compressed_prediction: LatencyPrediction | None
     is_original: bool = False

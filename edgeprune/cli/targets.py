@@ -68,7 +68,7 @@ def _overview(profiles: list[TargetProfile]) -> RenderableType:
 
     table = TerminalTable("target", "aliases", "device", "CPU", "latency", box=None, padding=(0, 2, 0, 0))
     for profile in profiles:
-        latency = "measured on this host" if profile.is_host else "predicted"
+        latency = "measured on this host" if profile.roofline is None else "predicted"
         table.add_row(
             profile.name, ", ".join(profile.aliases), profile.display_name, profile.cpu_name or "", latency
         )

@@ -160,6 +160,37 @@ class QuantizeOptions(CalibrationOptions):
         return Path(self.output)
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What two models are held against each other by; see :func:`edgeprune.verify`."""
+
+    first: str | Path = field(kw_only=False)
+    second: str | Path = field(kw_only=False)
+    calibration: str | Path
+    preprocessing: Preprocessing | None = None
+    architecture: str | None = None
+    weights: str | None = None
+    trust_pickle: bool = False
+    max_images: int = 64
+    tolerance: float = 1e-3
+    timeout_s: float = RUN_TIMEOUT_S
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """What an ONNX file is measured by; see :func:`edgeprune.profile`."""
+
+    onnx_path: str | Path = field(kw_only=False)
+    target: str = HOST
+    baseline: str | Path | None = None
+    threads: int | None = None
+    batch_size: int = 1
+    seed: int = 0
+    timeout_s: float = RUN_TIMEOUT_S
+
+
 def called_with(
     kind: Callable[Parameters, Options],
 ) -> Callable[[Callable[[Options], Result]], Callable[Parameters, Result]]:

@@ -26,7 +26,7 @@ def comparison_table(report: RunReport) -> Table:
     rows = (
         *static_rows(before, after),
         _memory_row(before, after),
-        *_latency_rows(before.latency, after.latency, deployment.host_cpu_ratio),
+        *_latency_rows(before.latency, after.latency, deployment.latency_ratio),
         *_prediction_rows(deployment.original_prediction, deployment.compressed_prediction),
     )
     return Table(
@@ -99,7 +99,7 @@ def _timing_remark(report: RunReport) -> str:
             f"batch {latency.batch_size}, {latency.repetitions} repetitions after {latency.warmup} "
             "to warm up, one model after the other."
         )
-    ratio = report.deployment.host_cpu_ratio
+    ratio = report.deployment.latency_ratio
     if ratio is not None:
         parts.append(
             f"The change of CPU time is from {ratio.pairs} interleaved pairs, "

@@ -96,8 +96,8 @@ def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
         lines.append(("residual blocks", f"{', '.join(pruning.blocks_dropped)} dropped as a whole"))
     for label, before, after, change in static_rows(deployment.original, deployment.compressed):
         lines.append((label, f"{before} -> {after} ({change})"))
-    if deployment.host_cpu_ratio is not None:
-        lines.append(("speed", format_ratio(deployment.host_cpu_ratio)))
+    if deployment.latency_ratio is not None:
+        lines.append(("speed", format_ratio(deployment.latency_ratio)))
     elif deployment.is_original:
         lines.append(("speed", "the same file as the original's, so nothing was compared"))
     if deployment.compressed_prediction is not None:

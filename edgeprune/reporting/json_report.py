@@ -28,6 +28,15 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"recovery": recovery}
 
 
+def _renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """A report of schema 1.3 or before with the names of today."""
+    deployment = data.get("deployment")
+    if not isinstance(deployment, dict):
+        raise ValueError("deployment: expected an object")
+    names = {"host_cpu_ratio": "latency_ratio"}
+    return data | {"deployment": {names.get(key, key): value for key, value in deployment.items()}}
+
+
 def report_to_json(report: RunReport) -> str:
     """The text of ``report.json``; control characters in names are spelled out."""
     return json.dumps(plain_values(to_jsonable(report)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -63,6 +72,7 @@ def read_json(path: str | Path) -> RunReport:
             "with the edgeprune that wrote it, or run that again"
         )
     try:
-        return from_jsonable(RunReport, _upgraded(data) if version == "1.1" else data)
+        data = _upgraded(data) if version == "1.1" else data
+        return from_jsonable(RunReport, data if version == REPORT_SCHEMA_VERSION else _renamed(data))
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

@@ -131,7 +131,7 @@ def render(rows: list[Row], base: float, seeds: int, threads: int) -> str:
         times = {t.stage: t.duration_s for t in row.report.stage_times}
         found = row.report.deployment
         removed = row.report.pruning.macs_removed_share
-        ratio = found.host_cpu_ratio
+        ratio = found.latency_ratio
         assert ratio is not None
         text += (
             f"| {row.setting} | {row.seed} | {removed:.1%} | {row.accuracy:.2%} "

@@ -39,7 +39,7 @@ def half_of_the_latency(name: str, work: Path, *, threads: int) -> Row:
     assert search is not None
     return {
         "network": name,
-        "ratio": _interval(rounded.deployment.host_cpu_ratio),
+        "ratio": _interval(rounded.deployment.latency_ratio),
         "macs_left": 1 - removed,
         "quantum": rounded.pruning.width_quantum,
         "size_left": rounded.deployment.compressed.size_bytes / rounded.deployment.original.size_bytes,
@@ -57,7 +57,7 @@ def _any_width(name: str, work: Path, removed: float, threads: int) -> Row:
     found, _ = _compressed(name, work, "any", threads, *options)
     files = (work / folder / "model.onnx" for folder in ("any", "rounded"))
     return {
-        "any_ratio": _interval(found.deployment.host_cpu_ratio),
+        "any_ratio": _interval(found.deployment.latency_ratio),
         "any_macs_left": 1 - found.pruning.macs_removed_share,
         "rounded_over_any": _interval(compare(*files, threads=threads, pairs=PAIRS)),
     }

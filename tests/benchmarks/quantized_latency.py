@@ -82,10 +82,10 @@ def combined(name: str, work: Path, *, threads: int) -> Row:
         precision=Precision.INT8, **COMBINED[name],
     )  # fmt: skip
     deployment = report.deployment
-    assert deployment.host_cpu_ratio is not None
+    assert deployment.latency_ratio is not None
     return {
         "network": name,
-        "ratios": {"edgeprune int8": _interval(deployment.host_cpu_ratio)},
+        "ratios": {"edgeprune int8": _interval(deployment.latency_ratio)},
         "sizes": {"edgeprune int8": deployment.compressed.size_bytes / deployment.original.size_bytes},
         "macs_left": 1 - report.pruning.macs_removed_share,
     }

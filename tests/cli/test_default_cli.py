@@ -155,7 +155,7 @@ def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: 
     assert usability["headline"].endswith(
         f"% of the latency, {lost:.2f} ({low:.1f} to {high:.1f}) points lost)"
     )
-    assert report["deployment"]["is_original"] is (report["deployment"]["host_cpu_ratio"] is None)
+    assert report["deployment"]["is_original"] is (report["deployment"]["latency_ratio"] is None)
     assert (usability["grade"], usability["loss"]) == ("usable", 0.0)
     assert f"--max-drop {lost:.1f} or --ratio 0." in usability["what_to_do"][0]
     assert "how sure" not in done.stdout

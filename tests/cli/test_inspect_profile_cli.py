@@ -126,7 +126,7 @@ def test_profile_for_a_target_beside_a_baseline(digits: Any, tmp_path: Path, edg
     assert found["figures"]["latency"]["provenance"] == "measured on this host"
     assert found["prediction"]["provenance"] == "predicted"
     assert found["prediction"]["latency_ms"] == found["baseline_prediction"]["latency_ms"] > 0
-    ratio = found["host_cpu_ratio"]
+    ratio = found["latency_ratio"]
     assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
     assert ratio["pairs"] > 0
 

@@ -148,7 +148,7 @@ def _content(path: Path) -> Any:
 _OF_A_RUN = frozenset(
     {
         *("created_utc", "command", "stage_times", "sessions", "duration_s"),
-        *("latency", "host_cpu_ratio", "peak_memory_bytes"),
+        *("latency", "latency_ratio", "peak_memory_bytes"),
     }
 )
 """Of the report: when and how it was run, how long it took, and what was measured on this machine."""

@@ -284,7 +284,7 @@ def synthetic_report() -> RunReport:
                 peak_memory_bytes=5_500_000,
                 latency=measurement(0.0987),
             ),
-            host_cpu_ratio=LatencyRatio(
+            latency_ratio=LatencyRatio(
                 ratio=0.81, low=0.78, high=0.84, confidence=0.95, pairs=100, threads=1
             ),
             original_prediction=prediction(1.5),

@@ -160,6 +160,13 @@ def test_a_report_from_before_the_default_searched_is_read() -> None:
     )
 
 
+def test_a_report_from_before_sessions_and_with_the_old_name_of_the_ratio_is_read() -> None:
+    report = read_json(GOLDEN / "report-1.3.json")
+    assert (report.schema_version, report.sessions) == ("1.3", 1)
+    assert report.deployment == synthetic_report().deployment
+    assert report.deployment.latency_ratio is not None
+
+
 def found_by_default(*, confidence: float, more: int | None) -> str:
     """The row that says how sure it is that the delivered network is within the limit."""
     section = synthetic_default()
@@ -296,7 +303,7 @@ def test_without_prediction_ratio_and_timing_the_report_still_renders() -> None:
         deployment=dataclasses.replace(
             report.deployment,
             target="host",
-            host_cpu_ratio=None,
+            latency_ratio=None,
             original_prediction=None,
             compressed_prediction=None,
             original=dataclasses.replace(report.deployment.original, latency=None),
@@ -373,7 +380,7 @@ def test_what_is_slower_is_not_called_usable_alone(low: float) -> None:
     ratio = LatencyRatio(ratio=1.05, low=low, high=1.1, confidence=0.95, pairs=100, threads=1)
     here = dataclasses.replace(
         report.deployment,
-        target="host", host_cpu_ratio=ratio, original_prediction=None, compressed_prediction=None,
+        target="host", latency_ratio=ratio, original_prediction=None, compressed_prediction=None,
     )  # fmt: skip
     assert report.usability is not None
     found = with_speed(report.usability, here)
@@ -400,7 +407,7 @@ def test_a_board_where_it_is_predicted_to_be_slower_is_named() -> None:
 def test_one_file_is_never_called_faster_than_itself() -> None:
     report = synthetic_report()
     same = dataclasses.replace(
-        report.deployment, compressed=report.deployment.original, host_cpu_ratio=None, is_original=True
+        report.deployment, compressed=report.deployment.original, latency_ratio=None, is_original=True
     )
     document = build_document(dataclasses.replace(report, deployment=same))
     assert dict(document.verdict)["speed"] == "the same file as the original's, so nothing was compared"

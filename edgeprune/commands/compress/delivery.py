@@ -33,7 +33,7 @@ from edgeprune.commands.compress.quantization_stage import (
 from edgeprune.commands.run.exports import exported_path, write_onnx, write_surgery
 from edgeprune.commands.run.report_builder import assemble_report, package_versions
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
-from edgeprune.commands.run.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run
+from edgeprune.commands.run.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run, runner_of
 from edgeprune.commands.run.time_limits import note_if_exceeded
 from edgeprune.commands.run.usability import Circumstances, judge_usability, loss_value, with_speed
 from edgeprune.commands.search.budget_aims import slower_again
@@ -47,7 +47,7 @@ from edgeprune.commands.verify.first_divergence import (
     traced_torch,
 )
 from edgeprune.profiling.figures import figures
-from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.runner import LATENCY_PAIRS, Runner
 from edgeprune.profiling.timing import compare as compare_latency
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
@@ -56,7 +56,6 @@ from edgeprune.storage import outputs
 from edgeprune.storage.files import atomic_write_text, scratch_folder
 from edgeprune.targets import TargetProfile
 
-LATENCY_PAIRS = 100
 _log = logging.getLogger("edgeprune.commands")
 
 
@@ -237,7 +236,7 @@ def _profile(
                 pairs=LATENCY_PAIRS,
                 seed=run.options.seed,
             )
-        remote = not target.is_host
+        runner = runner_of(run, target)
         if quantized is not None and ratio is not None:
             # Stored in fewer bits, they are still the numbers and products of the 32-bit file.
             exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
@@ -247,9 +246,9 @@ def _profile(
             target=target.name,
             original=before,
             compressed=after,
-            host_cpu_ratio=ratio,
-            original_prediction=predict(original, target) if remote else None,
-            compressed_prediction=_predicted(folder, target, quantized) if remote else None,
+            latency_ratio=ratio,
+            original_prediction=runner.prediction(original),
+            compressed_prediction=_predicted(folder, runner, quantized),
             is_original=same,
         )
 
@@ -258,21 +257,20 @@ def _compare_with_search(
     run: Run, target: TargetProfile, planned: Planned, deployment: DeploymentSection
 ) -> None:
     """Say so where a limit on latency that held in the search does not hold on the delivered file."""
-    if planned.search is None or deployment.host_cpu_ratio is None or not target.is_host:
+    if planned.search is None or deployment.latency_ratio is None or not runner_of(run, target).measures:
         return
-    slower = slower_again(planned.search, deployment.host_cpu_ratio)
+    slower = slower_again(planned.search, deployment.latency_ratio)
     if slower is not None:
         run.note(slower)
 
 
 def _predicted(
-    folder: Path, target: TargetProfile, quantized: QuantizationSection | None
+    folder: Path, runner: Runner, quantized: QuantizationSection | None
 ) -> LatencyPrediction | None:
-    """For the target; none of 8 bits, whose kernels the roofline does not know."""
+    """For the target; none of a form that is not known there."""
     if quantized is None:
-        return predict(folder / "model.onnx", target)
-    # Weights in 16 bits are turned back when a file is loaded, so that what runs is the 32-bit network.
-    return predict(folder / FLOAT_FILE, target) if quantized.precision is Precision.FP16 else None
+        return runner.prediction(folder / "model.onnx")
+    return runner.prediction(folder / FLOAT_FILE) if runner.knows(quantized.precision) else None
 
 
 def input_hashes(prepared: Prepared) -> dict[str, str]:

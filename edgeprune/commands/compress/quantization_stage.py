@@ -23,6 +23,7 @@ from edgeprune.commands.quantize.mixed_precision import write_mixed
 from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run
 from edgeprune.commands.verify.first_divergence import first_apart, inner_deviations, traced_onnx
 from edgeprune.errors import UsageError
+from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.fp16 import quantize_halves
@@ -181,12 +182,13 @@ def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
 
 
 def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:
-    if target.is_host:
+    measures = runner_for(target, threads=1).measures
+    if measures:
         kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
     else:
         kept = "nothing in 8 bits was smaller and held the drop"
     stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
-    if target.is_host:
+    if measures:
         return stays
     return (
         "which pieces are faster in 8 bits can only be measured on the device itself, not on "
@@ -205,7 +207,7 @@ def notes_of_speed(precision: Precision, target: TargetProfile, ratio: LatencyRa
             "time): ops "
             "between the quantized ones run in 32 bits, and each change costs more than it gains"
         )
-    if integers and not target.is_host:
+    if not runner_for(target, threads=1).knows(precision):
         found.append(
             f"CPU time was measured on this host, whose 8-bit kernels are not those of {target.name}, "
             "and for "

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 from edgeprune.artifacts.choices import CouplingOptions
 from edgeprune.artifacts.model import InputShape, InputShapes, LoadedModel, takes_several
 from edgeprune.calibration import load_calibration
 from edgeprune.capture.capture import capture
-from edgeprune.commands.compress.delivery import LATENCY_PAIRS
 from edgeprune.commands.inspect import network_graph
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.onnx_io.read import read_onnx
+from edgeprune.options.runs import ProfileOptions
 from edgeprune.profiling.figures import figures
-from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.runner import LATENCY_PAIRS, runner_for
 from edgeprune.profiling.timing import compare, open_runner
 from edgeprune.results import GroupRow, Inspection, ProfileResult
 from edgeprune.targets import load_target
@@ -66,45 +67,43 @@ def inspect_loaded(
     )
 
 
-def profile_onnx(
-    path: Path,
-    *,
-    target: str,
-    baseline: Path | None,
-    threads: int,
-    batch_size: int,
-    seed: int,
-    timeout_s: float,
-) -> ProfileResult:
-    """Size, work and latency of an ONNX file, and of another beside it.
+class _How(TypedDict):
+    """How a model is run."""
+
+    threads: int
+    batch_size: int
+    seed: int
+    timeout_s: float
+
+
+def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
+    """Size, work and latency of an ONNX file, and of another beside it, on so many threads.
 
     Raises:
         ProfileError: a file is missing, or cannot be loaded or run by onnxruntime, or one run takes longer
             than ``timeout_s`` seconds.
     """
-    described = load_target(target)
+    described = load_target(options.target)
+    path, baseline = Path(options.onnx_path), None if options.baseline is None else Path(options.baseline)
     paths = [path] + ([] if baseline is None else [baseline])
+    how = _How(threads=threads, batch_size=options.batch_size, seed=options.seed, timeout_s=options.timeout_s)
     for each in paths:
         read_onnx(each, ProfileError, external_data=False)
         # Whether it runs at all, before anything is told of it.
-        open_runner(each, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
-    found = [
-        figures(p, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s) for p in paths
-    ]
-    predictions = [None if described.is_host else predict(p, described) for p in paths]
+        open_runner(each, **how)
+    found = [figures(p, **how) for p in paths]
+    runner = runner_for(described, threads=threads, batch_size=options.batch_size, seed=options.seed)
+    predictions = [runner.prediction(p) for p in paths]
     ratio = None
     if baseline is not None:
-        ratio = compare(
-            baseline, path,
-            threads=threads, batch_size=batch_size, pairs=LATENCY_PAIRS, seed=seed, timeout_s=timeout_s,
-        )  # fmt: skip
+        ratio = compare(baseline, path, pairs=LATENCY_PAIRS, **how)
     return ProfileResult(
         path=str(path),
         target=described.name,
         figures=found[0],
         baseline_path=None if baseline is None else str(baseline),
         baseline=found[1] if baseline is not None else None,
-        host_cpu_ratio=ratio,
+        latency_ratio=ratio,
         prediction=predictions[0],
         baseline_prediction=predictions[1] if baseline is not None else None,
     )

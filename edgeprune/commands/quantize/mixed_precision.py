@@ -12,6 +12,7 @@ from torch import Tensor
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, RangeMethod
+from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.timing import quick_ratio
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
@@ -56,13 +57,14 @@ def write_mixed(
     Raises:
         QuantizationError: the file cannot be quantized.
     """
+    measures = runner_for(target, threads=threads).measures
     with scratch_folder() as scratch:
         work = _Mixing.of(source, images, target, threads, method, scratch, timeout_s)
-        chosen = work.fastest() if target.is_host else (True,) * len(work.pieces)
+        chosen = work.fastest() if measures else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
             chosen, harm = work.held(chosen, max_drop_points, np.random.default_rng([seed, 3]))
-        if target.is_host:
+        if measures:
             chosen = work.still_faster(chosen, max_drop_points)
         report = work.write_smaller(chosen, destination)
         if report is None:

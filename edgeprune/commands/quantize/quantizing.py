@@ -8,10 +8,10 @@ from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
-from edgeprune.commands.compress.delivery import LATENCY_PAIRS
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
 from edgeprune.errors import BudgetError, CalibrationError, OutputError, UsageError
 from edgeprune.options.runs import QuantizeOptions
+from edgeprune.profiling.runner import LATENCY_PAIRS
 from edgeprune.profiling.timing import compare
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.preparation import FloatModel, load_float
@@ -77,7 +77,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             accuracy_kind=kind,
             accuracy=figures,
             deviation=deviation,
-            host_cpu_ratio=ratio,
+            latency_ratio=ratio,
             notes=(
                 *calibration.warnings,
                 *notes_of(details, target),

@@ -41,6 +41,7 @@ from edgeprune.games.block_game import block_module
 from edgeprune.loading import load_model
 from edgeprune.options.project_file import check_ratio
 from edgeprune.options.runs import CompressOptions
+from edgeprune.profiling.runner import runner_for
 from edgeprune.pruning.masking import full_masks, mask_module
 from edgeprune.pruning.surgery import prune
 from edgeprune.quantization.formats import integer_format
@@ -110,8 +111,8 @@ def _check_precision(options: CompressOptions) -> None:
     """Refuse a limit that nothing could be held against."""
     budget = options.budget
     limited = budget.max_latency_ms is not None or budget.max_latency_share is not None
-    integers = options.precision in (Precision.INT8, Precision.AUTO)
-    if integers and limited and not load_target(options.target).is_host:
+    runner = runner_for(load_target(options.target), threads=1)
+    if limited and not runner.knows(options.precision):
         raise UsageError(
             f"--max-latency was given with --precision {options.precision.value} and --target "
             f"{options.target}, whose latency in 8 bits is not known here; accepted there are --max-size, "

@@ -22,6 +22,7 @@ from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigur
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
 from edgeprune.options.runs import CompressOptions
+from edgeprune.profiling.runner import Runner, runner_for
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.storage.sessions import Sessions
 from edgeprune.system import progress
@@ -97,6 +98,12 @@ class Run:
         """Record a fallback or warning for the log and the report."""
         _log.warning(text)
         self.notes.append(text)
+
+
+def runner_of(run: Run, target: TargetProfile) -> Runner:
+    """The target's runner, with the threads, the batch and the seed of the run."""
+    batch_size = run.options.batch_size or 1
+    return runner_for(target, threads=run.threads, batch_size=batch_size, seed=run.options.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,7 @@ def _slower(deployment: DeploymentSection) -> str | None:
     if before is not None and after is not None:
         slower = after.latency_ms > before.latency_ms
         return f"predicted SLOWER than the original on {deployment.target}" if slower else None
-    ratio = deployment.host_cpu_ratio
+    ratio = deployment.latency_ratio
     if deployment.target != HOST or ratio is None or ratio.low <= 1.0:
         return None
     return f"SLOWER than the original ({ratio.ratio:.2f}x)"

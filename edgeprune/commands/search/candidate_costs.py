@@ -6,19 +6,15 @@ import shutil
 from pathlib import Path
 
 from edgeprune.artifacts.budget import Candidate
-from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.commands.compress.delivery import LATENCY_PAIRS
 from edgeprune.commands.compress.quantization_stage import FLOAT_FILE, put_in_fewer_bits
 from edgeprune.commands.run.exports import write_onnx
-from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run, runner_of
 from edgeprune.commands.search.budget_aims import latency_share
 from edgeprune.commands.search.candidate_records import Baseline
 from edgeprune.commands.search.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.profiling.memory import peak_memory_bytes
-from edgeprune.profiling.prediction import predict
-from edgeprune.profiling.timing import compare, least_cpu_ms, measure
 from edgeprune.profiling.work import size_bytes
 from edgeprune.selection import CostModel, macs_model
 
@@ -29,6 +25,7 @@ class CandidateCosts:
     def __init__(self, run: Run, prepared: Prepared, work: Path, baseline: Baseline | None = None) -> None:
         self._run = run
         self._prepared = prepared
+        self._runner = runner_of(run, prepared.target)
         self._onnx = work / "original.onnx"
         with run.stage("measure the original"):
             write_onnx(run, prepared, prepared.captured.graph_module, self._onnx, work)
@@ -60,23 +57,14 @@ class CandidateCosts:
         return self._measure(name, 1.0 - plan.macs_removed_share, folder, self.original)
 
     def _measure(self, name: str, macs_share: float, folder: Path, original: Candidate) -> Candidate:
-        target, path, high = self._prepared.target, folder / "model.onnx", None
-        if target.is_host:
-            options = self._run.options
-            ratio = compare(
-                self._onnx, path, threads=self._run.threads,
-                batch_size=options.batch_size or 1, pairs=LATENCY_PAIRS, seed=options.seed,
-            )  # fmt: skip
-            share, high = ratio.ratio, ratio.high
-        else:
-            exact = folder / FLOAT_FILE
-            share = predict(exact if exact.exists() else path, target).latency_ms / original.latency_ms
+        path, exact = folder / "model.onnx", folder / FLOAT_FILE
+        share = self._runner.share(self._onnx, path, in_32_bits=exact if exact.exists() else None)
         return Candidate(
             name=name,
             macs_share=macs_share,
-            latency_ms=share * original.latency_ms,
-            latency_share=share,
-            latency_share_high=high,
+            latency_ms=share.value * original.latency_ms,
+            latency_share=share.value,
+            latency_share_high=share.high,
             latency_provenance=original.latency_provenance,
             size_bytes=size_bytes(path),
             memory_bytes=self._memory(path),
@@ -86,7 +74,7 @@ class CandidateCosts:
 
     def _latency_model(self) -> CostModel:
         captured, coupling, target = self._prepared.captured, self._prepared.coupling, self._prepared.target
-        if not target.is_host:
+        if not self._runner.measures:
             return roofline_model(captured, coupling, target, self.original.latency_ms)
         return measured_model(
             captured, coupling, self.baseline.layer_tables, step=target.width_quantum,
@@ -94,27 +82,22 @@ class CandidateCosts:
         )  # fmt: skip
 
     def _measure_original(self) -> Baseline:
-        target, threads, budget = self._prepared.target, self._run.threads, self._run.options.budget
-        cpu_ms, tables = 0.0, {}
-        if target.is_host:
-            found = measure(self._onnx, threads=threads, batch_size=self._run.options.batch_size or 1)
-            latency = found.latency_p50_ms
-            cpu_ms = least_cpu_ms(self._onnx, threads=threads, batch_size=self._run.options.batch_size or 1)
-            if latency_share(budget, None) is not None or not budget.limits_costs:
-                tables = measure_tables(
-                    self._prepared.captured,
-                    self._prepared.coupling,
-                    threads=threads,
-                    step=target.width_quantum,
-                )
-        else:
-            latency = predict(self._onnx, target).latency_ms
+        runner, budget, tables = self._runner, self._run.options.budget, {}
+        latency, cpu_ms = runner.latency_ms(self._onnx), runner.cpu_ms(self._onnx)
+        limited = latency_share(budget, None) is not None or not budget.limits_costs
+        if runner.measures and limited:
+            tables = measure_tables(
+                self._prepared.captured,
+                self._prepared.coupling,
+                threads=self._run.threads,
+                step=runner.target.width_quantum,
+            )
         original = Candidate(
             name="original",
             macs_share=1.0,
             latency_ms=latency,
             latency_share=1.0,
-            latency_provenance=Provenance.MEASURED_ON_HOST if target.is_host else Provenance.PREDICTED,
+            latency_provenance=runner.provenance,
             size_bytes=size_bytes(self._onnx),
             memory_bytes=self._memory(self._onnx),
             drop_points=0.0,
@@ -133,7 +116,7 @@ class CandidateCosts:
         shutil.copyfile(self._onnx, folder / "model.onnx")
         put_in_fewer_bits(run, self._prepared, folder, run.options.precision)
         precision = run.options.precision.value
-        if not self._prepared.target.is_host:
+        if not self._runner.measures:
             run.note(
                 f"latency of candidates is predicted for their 32-bit form: nothing is known of {precision} "
                 f"on {self._prepared.target.name}"

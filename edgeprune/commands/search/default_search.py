@@ -7,7 +7,7 @@ from functools import cached_property
 
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.commands.run.recipe import build
-from edgeprune.commands.run.state import Planned, Pruned, Run
+from edgeprune.commands.run.state import Planned, Pruned, Run, runner_of
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_search import BudgetSearch, Built
 from edgeprune.commands.search.default_goal import holds, is_faster
@@ -46,7 +46,7 @@ class DefaultSearch(BudgetSearch):
         run, target = self._run, self._prepared.target
         if run.options.precision is not Precision.FP32:
             return None
-        if target.is_host:
+        if runner_of(run, target).knows(Precision.AUTO):
             return Precision.AUTO
         run.note(
             f"8 bits were not tried: their latency on {target.name} is not known here; on the device itself, "

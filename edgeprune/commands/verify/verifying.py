@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from edgeprune import parity
-from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.calibration import load_calibration
 from edgeprune.capture.capture import capture
 from edgeprune.commands.verify.first_divergence import (
@@ -22,28 +20,11 @@ from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.errors import ParityError, ProfileError, UsageError
 from edgeprune.loading import load_model
 from edgeprune.onnx_io.read import read_onnx
+from edgeprune.options.runs import VerifyOptions
 from edgeprune.results import Verification
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
-    """Everything that decides a run; see :func:`edgeprune.verify`."""
-
-    first: str
-    second: str
-    calibration: str | Path
-    preprocessing: Preprocessing | None
-    architecture: str | None
-    weights: str | None
-    trust_pickle: bool
-    max_images: int
-    tolerance: float
-    timeout_s: float
-    threads: int
-    seed: int
-
-
-def verify_models(options: VerifyOptions) -> Verification:
+def verify_models(options: VerifyOptions, threads: int) -> Verification:
     """Compare two models on calibration images.
 
     Raises:
@@ -53,7 +34,8 @@ def verify_models(options: VerifyOptions) -> Verification:
     """
     if not options.tolerance > 0:
         raise UsageError(f"--tolerance {options.tolerance:g} was given; accepted is a number above 0")
-    shape = next((s for s in map(_onnx_shape, (options.first, options.second)) if s is not None), None)
+    pair = str(options.first), str(options.second)
+    shape = next((s for s in map(_onnx_shape, pair) if s is not None), None)
     calibration = load_calibration(
         options.calibration,
         preprocessing=options.preprocessing,
@@ -62,11 +44,9 @@ def verify_models(options: VerifyOptions) -> Verification:
         input_shape=shape,
     )
     images = torch.cat([calibration.fitting.images, calibration.held_out.images])
-    first, second = (
-        _open(name, options, calibration.input_shape) for name in (options.first, options.second)
-    )
+    first, second = (_open(name, options, calibration.input_shape, threads) for name in pair)
     before, after = first.outputs(images), second.outputs(images)
-    found = parity.deviation(before, after, names=(options.first, options.second))
+    found = parity.deviation(before, after, names=pair)
     tensors = tuple(inner_deviations(first, second, images))
     apart = first_apart(tensors, options.tolerance)
     return Verification(
@@ -99,9 +79,9 @@ def require(found: Verification) -> None:
     )
 
 
-def _open(name: str, options: VerifyOptions, shape: tuple[int, ...]) -> Traced:
+def _open(name: str, options: VerifyOptions, shape: tuple[int, ...], threads: int) -> Traced:
     if _is_onnx(name):
-        return traced_onnx(Path(name), options.threads, timeout_s=options.timeout_s)
+        return traced_onnx(Path(name), threads, timeout_s=options.timeout_s)
     loaded = load_model(
         name,
         architecture=options.architecture,

@@ -1,0 +1,156 @@
+"""Where models are to run, and how their latency there becomes known: measured, or predicted with a band.
+
+What a command does with latency goes by a :class:`Runner`; which kind a target has is decided here alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgeprune.artifacts.latency import LatencyPrediction, Provenance
+from edgeprune.artifacts.quantization import Precision
+from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.timing import compare, least_cpu_ms, measure
+from edgeprune.targets import TargetProfile
+
+LATENCY_PAIRS = 100
+"""Interleaved pairs of a comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyShare:
+    """Latency of one model over another's; ``high`` is the upper end of its 95% interval if measured."""
+
+    value: float
+    high: float | None = None
+
+
+class Runner(Protocol):
+    """Says what a model's latency on its target is."""
+
+    @property
+    def target(self) -> TargetProfile:
+        """The device."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """How latencies are obtained."""
+        ...
+
+    @property
+    def measures(self) -> bool:
+        """Whether a model is really run there, so that parts of it can be timed, too."""
+        ...
+
+    def knows(self, precision: Precision) -> bool:
+        """Whether the latency of models stored so is known."""
+        ...
+
+    def latency_ms(self, onnx_path: Path) -> float:
+        """Latency of one batch in milliseconds.
+
+        Raises:
+            ProfileError: the file cannot be run, or predicted.
+        """
+        ...
+
+    def cpu_ms(self, onnx_path: Path) -> float:
+        """Least CPU time of one batch in milliseconds; 0 where it is not measured.
+
+        Raises:
+            ProfileError: the file cannot be run.
+        """
+        ...
+
+    def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:
+        """Latency of ``candidate`` over that of ``original``.
+
+        ``in_32_bits`` is the same network in 32 bits, which stands for it where fewer are not known.
+
+        Raises:
+            ProfileError: a file cannot be run, or predicted.
+        """
+        ...
+
+    def prediction(self, onnx_path: Path) -> LatencyPrediction | None:
+        """Predicted latency with its band; ``None`` where it is measured instead.
+
+        Raises:
+            ProfileError: the file cannot be counted.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRunner:
+    """This machine, where onnxruntime runs the model."""
+
+    target: TargetProfile
+    threads: int
+    batch_size: int = 1
+    seed: int = 0
+    provenance: Provenance = Provenance.MEASURED_ON_HOST
+    measures: bool = True
+
+    def knows(self, precision: Precision) -> bool:  # noqa: ARG002 - whatever it is can be run
+        """Any."""
+        return True
+
+    def latency_ms(self, onnx_path: Path) -> float:
+        """Median wall-clock time."""
+        return measure(onnx_path, threads=self.threads, batch_size=self.batch_size).latency_p50_ms
+
+    def cpu_ms(self, onnx_path: Path) -> float:
+        """Least of some sessions."""
+        return least_cpu_ms(onnx_path, threads=self.threads, batch_size=self.batch_size)
+
+    def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:  # noqa: ARG002
+        """CPU time of interleaved pairs."""
+        found = compare(
+            original, candidate,
+            threads=self.threads, batch_size=self.batch_size, pairs=LATENCY_PAIRS, seed=self.seed,
+        )  # fmt: skip
+        return LatencyShare(value=found.ratio, high=found.high)
+
+    def prediction(self, onnx_path: Path) -> LatencyPrediction | None:  # noqa: ARG002
+        """None: it is measured."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedRunner:
+    """A device that is not at hand, by the roofline of its profile, which knows models in 32 bits."""
+
+    target: TargetProfile
+    provenance: Provenance = Provenance.PREDICTED
+    measures: bool = False
+
+    def knows(self, precision: Precision) -> bool:
+        """Weights in 16 bits are turned back when a file is loaded; of 8-bit kernels nothing is known."""
+        return precision in (Precision.FP32, Precision.FP16)
+
+    def latency_ms(self, onnx_path: Path) -> float:
+        """Of one input."""
+        return predict(onnx_path, self.target).latency_ms
+
+    def cpu_ms(self, onnx_path: Path) -> float:  # noqa: ARG002
+        """Not known."""
+        return 0.0
+
+    def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:
+        """Of two predictions."""
+        return LatencyShare(value=self.latency_ms(in_32_bits or candidate) / self.latency_ms(original))
+
+    def prediction(self, onnx_path: Path) -> LatencyPrediction | None:
+        """With its band."""
+        return predict(onnx_path, self.target)
+
+
+def runner_for(target: TargetProfile, *, threads: int, batch_size: int = 1, seed: int = 0) -> Runner:
+    """The runner of a target."""
+    if target.is_host:
+        return LocalRunner(target=target, threads=threads, batch_size=batch_size, seed=seed)
+    return PredictedRunner(target=target)
