@@ -2,6 +2,6 @@
 
 import sys
 
-from edgeprune.cli import main
+from edgeprune.cli import run
 
-sys.exit(main())
+sys.exit(run())

@@ -161,4 +161,6 @@ def _labels(values: Array, count: int, path: Path) -> Array:
         raise CalibrationError(f"{where} is of type {values.dtype}; {accepted}")
     if count and values.min() < 0:
         raise CalibrationError(f"{where} has the negative label {values.min()}; {accepted}")
+    if count and values.max() > np.iinfo(np.int64).max:
+        raise CalibrationError(f"{where} has the label {values.max()}, which no network has; {accepted}")
     return values

@@ -1,5 +1,31 @@
 """The command line: thin over the public Python API."""
 
-from edgeprune.cli.entry import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import signal
+import sys
+from collections.abc import Sequence
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: that of the process) and return its exit status."""
+    try:
+        from edgeprune.cli.entry import main as invoke
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nothing was written\n")
+        return _INTERRUPTED
+    return invoke(argv)
+
+
+def run() -> int:
+    """The same as a process of its own: once its status is known, no signal changes it any more."""
+    status = main()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    return status
+
+
+__all__ = ["main", "run"]

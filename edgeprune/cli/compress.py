@@ -222,7 +222,7 @@ def compress(session: Session, given: CompressArguments) -> None:
     report = networks.compress_network(options)
     from edgeprune.reporting import render_terminal
 
-    session.say(f"written to {options.output}")
+    session.say_written(options.output)
     return show_json(report) if given.as_json else show(render_terminal(for_people(report)))
 
 

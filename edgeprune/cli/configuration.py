@@ -23,7 +23,7 @@ from edgeprune.options.project_file import (
     load_config,
 )
 from edgeprune.showing import for_people
-from edgeprune.storage.files import atomic_write_text
+from edgeprune.storage.files import atomic_write_bytes
 
 config_app = typer.Typer(no_args_is_help=True, help="What a command would run with, and where that is from.")
 
@@ -82,8 +82,8 @@ def init(
         raise OutputError(f"{str(path)!r} is there already, and stays; edit it, or name another folder")
     if not folder.is_dir():
         raise OutputError(f"the folder {str(folder)!r} does not exist; make it, or name the model's")
-    atomic_write_text(path, commented_file())
-    session.say(f"written to {path}")
+    atomic_write_bytes(path, commented_file().encode(), overwrite=False)
+    session.say_written(path)
     if as_json:
         show_json({"path": str(path)})
 

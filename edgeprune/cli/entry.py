@@ -31,7 +31,14 @@ _REFUSED = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP
 """Error numbers of looking at a path."""
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 _BETWEEN = re.compile(r"[ \t\n\r]+")
-_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "Failed to allocate memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "std::bad_alloc",
+    "Failed to allocate memory",
+    "failed to map segment",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+)
 """How torch and onnxruntime say it, which raise no MemoryError."""
 
 
@@ -85,7 +92,7 @@ def _guarded(action: Callable[[], int], session: Session) -> int:
             return action()
     except (KeyboardInterrupt, typer.Abort) as stopped:
         _traceback_if_asked(session)
-        _say(f"interrupted{interrupts.by}: {str(stopped) or 'nothing was written'}")
+        _say(f"interrupted{interrupts.by}: {str(stopped) or session.outcome}")
         return interrupts.exit_status
     except (BrokenPipeError, SystemExit) as error:
         # What prints the help makes a SystemExit of a broken pipe.
@@ -95,6 +102,11 @@ def _guarded(action: Callable[[], int], session: Session) -> int:
         streams.silence(sys.stdout)
         return BROKEN_PIPE_EXIT_STATUS
     except BaseException as error:
+        if interrupts.came and not isinstance(error, EdgepruneError):
+            # What a library that was being loaded made of the interrupt.
+            _traceback_if_asked(session)
+            _say(f"interrupted{interrupts.by}: {session.outcome}")
+            return interrupts.exit_status
         return _failed(error, session)
 
 

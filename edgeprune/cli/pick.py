@@ -54,7 +54,7 @@ def pick(
 
     found = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
     if output is not None:
-        session.say(f"{found.budget.chosen} written to {output}")
+        session.say_written(output, what=found.budget.chosen)
     if found.usability.grade is not Grade.USABLE:
         session.say(f"warning: {found.usability.headline}; {advice_in_words(found.usability)}")
     if as_json:

@@ -143,5 +143,5 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
 
     quiet_libraries(session)
     result = files.quantize_onnx(options)
-    session.say(f"written to {options.output}")
+    session.say_written(options.output)
     return show_json(result) if given.as_json else show(for_people(result).render())

@@ -184,7 +184,7 @@ def rank(session: Session, given: RankArguments) -> None:
     report = networks.rank_channels(options)
     from edgeprune.reporting.ranking.words import render_ranking
 
-    session.say(f"written to {options.output}")
+    session.say_written(options.output)
     return show_json(report) if given.as_json else show(render_ranking(for_people(report)))
 
 

@@ -40,6 +40,7 @@ class Journals:
         self._checkpoints: list[FileCheckpoint] = []
         self._places: list[tuple[Path, str]] = []
         self._made: list[Path] = []
+        _check_links(folder)
         remove_abandoned(folder)
         found = read_about(folder)
         differing = [] if found is None else _differing(found, self._about)
@@ -126,6 +127,20 @@ class Journals:
             game.close()
         if self._games or self._checkpoints or self._places:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse links, behind which a run would write into, and in the end delete, what is not its own.
+
+    Raises:
+        UsageError: the folder is one, or holds one.
+    """
+    for path in (folder, *(folder.rglob("*") if folder.is_dir() else ())):
+        if path.is_symlink():
+            raise UsageError(
+                f"{str(path)!r} is a link, and edgeprune puts none into a journal: put what it leads to in "
+                "its place, or delete the journal to begin anew"
+            )
 
 
 def ranking_checkpoints(

@@ -5,11 +5,22 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import Message  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper
+from numpy.typing import NDArray
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from edgeprune.limits import MOST_INPUT_VALUES
 from edgeprune.system.imports import first_line
@@ -45,6 +56,8 @@ def check_model(model: ModelProto) -> None:
         for graph in _graphs(model.graph):
             _check_values(graph)
         _check_inputs(model.graph)
+        for graph in _graphs(model.graph):
+            _check_announced(graph)
         _order(model.graph, frozenset())
         onnx.checker.check_model(_outline(model))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
@@ -231,6 +244,53 @@ def _check_inputs(graph: GraphProto) -> None:
                 f"has an input {value.name!r} of {math.prod(sizes)} values; accepted are up to "
                 f"{MOST_INPUT_VALUES}"
             )
+
+
+def _check_announced(graph: GraphProto) -> None:
+    """Refuse nodes whose constants ask for a tensor that no network needs: a few bytes would fill the memory.
+
+    ConstantOfShape and Expand have a shape, Tile factors, Range a start, an end and a step. Sizes that are
+    calculated are not known before they are run.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            constants |= dict.fromkeys(node.output, *[a.t for a in node.attribute if a.name == "value"][:1])
+    for node in graph.node:
+        wanted = _SIZES_OF.get(node.op_type)
+        given = [constants.get(node.input[place]) for place in wanted or () if place < len(node.input)]
+        if not given or any(tensor is None or not _are_sizes(tensor, node.op_type) for tensor in given):
+            continue
+        count = _announced(node.op_type, [numpy_helper.to_array(tensor) for tensor in given if tensor])
+        if count > _MOST_ANNOUNCED:
+            raise OnnxFaultError(
+                f"has a node {node.name or node.op_type!r} that makes a tensor of {count} values; accepted "
+                f"are up to {_MOST_ANNOUNCED}"
+            )
+
+
+_SIZES_OF = {"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Range": (0, 1, 2)}
+"""Inputs that say how large the output is."""
+_MOST_SIZES = 64
+_MOST_ANNOUNCED = MOST_INPUT_VALUES // 4
+_WHOLE_NUMBERS = frozenset({TensorProto.INT32, TensorProto.INT64})
+_NUMBERS = _WHOLE_NUMBERS | {TensorProto.FLOAT, TensorProto.DOUBLE}
+
+
+def _are_sizes(tensor: TensorProto, op: str) -> bool:
+    """Whether a constant holds sizes: few numbers, in this file."""
+    kinds = _NUMBERS if op == "Range" else _WHOLE_NUMBERS
+    outside = tensor.data_location == TensorProto.EXTERNAL
+    return not outside and tensor.data_type in kinds and math.prod(tensor.dims) <= _MOST_SIZES
+
+
+def _announced(op: str, given: list[NDArray[Any]]) -> int:
+    """Values of the output, as far as constants tell."""
+    if op == "Range":
+        start, end, step = (float(values.ravel()[0]) if values.size else 0.0 for values in given)
+        length = (end - start) / step if step else 0.0
+        return int(min(max(length, 0.0), 2.0**63)) if math.isfinite(length) else 2**63
+    return math.prod(max(int(size), 1) for size in given[0].ravel().tolist())
 
 
 def _order(graph: GraphProto, outside: frozenset[str]) -> None:

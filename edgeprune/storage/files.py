@@ -34,20 +34,22 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+def atomic_write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> None:
     """Write a file so that a reader sees either the old content or the new, never a part.
 
+    Without ``overwrite`` a file that is there stays, though it came only just now.
+
     Raises:
-        OutputError: the folder does not exist or cannot be written.
+        OutputError: the folder does not exist or cannot be written, or the file must stay.
     """
-    atomic_write(path, lambda stream: stream.write(data))
+    atomic_write(path, lambda stream: stream.write(data), overwrite=overwrite)
 
 
-def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], *, overwrite: bool = True) -> None:
     """The same for content that ``write`` puts into a stream piece by piece.
 
     Raises:
-        OutputError: the folder does not exist or cannot be written.
+        OutputError: the folder does not exist or cannot be written, or the file must stay.
     """
     destination = Path(path)
     temporary = destination.with_name(hidden_name())
@@ -56,11 +58,26 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(destination)
+        if overwrite:
+            temporary.replace(destination)
+        else:
+            _put_anew(temporary, destination)
     except OSError as error:
         raise OutputError(cannot_write(destination, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _put_anew(temporary: Path, destination: Path) -> None:
+    """Give a file its name where nobody has it: a link fails there, where a rename would replace."""
+    try:
+        os.link(temporary, destination)
+    except FileExistsError as error:
+        raise OutputError(f"{str(destination)!r} exists, since a moment ago; it stays") from error
+    except OSError:  # a file system without links
+        if destination.exists():
+            raise OutputError(f"{str(destination)!r} exists, since a moment ago; it stays") from None
+        temporary.replace(destination)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

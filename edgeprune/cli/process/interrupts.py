@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from edgeprune.errors import INTERRUPTED_EXIT_STATUS
 
@@ -27,6 +28,8 @@ class Interrupts:
         self._signal = signal.SIGINT
         self._lost = False
         self._waiting: list[threading.Timer] = []
+        self.came = False
+        """Whether any signal came, Ctrl-C included: libraries make other exceptions of it while they load."""
 
     @property
     def exit_status(self) -> int:
@@ -66,22 +69,29 @@ class Interrupts:
     @contextlib.contextmanager
     def _taken(self) -> Iterator[None]:
         """Those signals that would end the process at once; ignored ones (``nohup``) stay ignored."""
-        taken = []
+        taken: list[int] = []
+        defaults: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-            taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+            defaults = dict.fromkeys(numbers, signal.SIG_DFL)
+            defaults[signal.SIGINT] = signal.default_int_handler
+            taken = [n for n, default in defaults.items() if signal.getsignal(n) is default]
         for number in taken:
-            signal.signal(number, self._stop)
+            signal.signal(number, self._interrupt if number == signal.SIGINT else self._stop)
         try:
             yield
         finally:
             for number in taken:
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(number, defaults[number])
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         """Once: a terminal that closes sends its signal twice, and what ends is not to be ended again."""
         if self._signal != signal.SIGINT and not self._lost:
             return
-        self._lost = False
+        self._lost, self.came = False, True
         self._signal = signal.Signals(number)
         raise KeyboardInterrupt

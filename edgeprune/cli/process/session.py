@@ -34,6 +34,17 @@ class Session:
     arguments: tuple[str, ...] = ()
     verbosity: int = 0
     quiet: bool = False
+    written: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """What an interrupt leaves, for its sentence."""
+        return f"{self.written} was written before" if self.written else "nothing was written"
+
+    def say_written(self, path: object, *, what: str = "") -> None:
+        """Tell that the result is in place, which a signal from now on does not undo."""
+        self.written = str(path)
+        self.say(f"{what} written to {path}".strip())
 
     @property
     def command_line(self) -> str:

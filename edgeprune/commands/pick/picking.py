@@ -11,14 +11,21 @@ from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.artifacts.report import Grade, RunReport, Usability
 from edgeprune.commands.run.usability import Circumstances, judge_answers
 from edgeprune.commands.search.budget_aims import binding_limit, budget_used, exceeded_limits, in_words
-from edgeprune.commands.search.candidate_records import CANDIDATES_FOLDER, RECORD_NAME, read_record
+from edgeprune.commands.search.candidate_records import (
+    CANDIDATES_FOLDER,
+    RECORD_NAME,
+    damaged,
+    read_record,
+)
 from edgeprune.errors import BudgetError, UsageError
 from edgeprune.reporting.json_report import read_json
 from edgeprune.reporting.markdown import render_document as render_markdown
 from edgeprune.reporting.picked import build_picked_document
 from edgeprune.results import PickedCandidate
 from edgeprune.storage import outputs
+from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.files import atomic_write_text, sha256_file
+from edgeprune.storage.records import check_files
 
 
 def pick_candidate(
@@ -134,6 +141,10 @@ def _nearest(judged: tuple[Candidate, ...], original: Candidate, budget: Budget)
 def _place(folder: Path, chosen: Candidate) -> Path:
     for record in sorted((folder / CANDIDATES_FOLDER).glob(f"*/{RECORD_NAME}")):
         if read_record(record).figures.name == chosen.name:
+            try:
+                check_files(record)
+            except UnreadableError as error:
+                raise damaged(record, error) from error
             return record.parent
     raise UsageError(
         f"the files of {chosen.name} are not below {str(folder / CANDIDATES_FOLDER)!r}: the output folder is "

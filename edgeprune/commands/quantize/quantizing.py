@@ -84,7 +84,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
                 *notes_of_speed(options.precision, target, ratio),
             ),
         )
-        atomic_write_bytes(options.file, made.read_bytes())
+        atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
 
 

@@ -90,7 +90,7 @@ def _is_spatial_mean(node: NodeProto, constants: dict[str, np.ndarray], model: F
     if node.op_type != "ReduceMean" or len(model.shapes.get(node.input[0], ())) != 3:
         return False
     if len(node.input) > 1:
-        axes = constants.get(node.input[1], np.empty(0)).tolist()
+        axes = np.ravel(constants.get(node.input[1], np.empty(0))).tolist()
     else:
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), [])
     return sorted(int(axis) % 4 for axis in axes) == [2, 3]
