@@ -19,7 +19,7 @@ from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.capture.capture import capture
-from edgeprune.commands.run.scoring import context_of
+from edgeprune.commands.run.scoring import context_of_network
 from edgeprune.coupling.coupling import couple
 from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.registry import criterion
@@ -107,7 +107,7 @@ class TrainedNetwork:
             self._kept.clear()
             images = ImageBatch(images=self._train[torch.from_numpy(self._drawn(seed))], labels=None)
             reference = [self._answers(self.captured.graph_module, images.images)]
-            self._kept[key] = context_of(self.captured, self.coupling, images, reference, ratio=ratio)
+            self._kept[key] = context_of_network(self.captured, self.coupling, images, reference, ratio=ratio)
         return self._kept[key]
 
     def pixels(self, seed: int) -> np.ndarray:
