@@ -36,6 +36,14 @@ def searched(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+def test_a_whole_candidate_is_handed_out(searched: Path, tmp_path: Path) -> None:
+    asked = ("pick", str(searched), "--max-size", "1GB", "-o", "picked")
+    done = run_forked(*asked, cwd=tmp_path, scratch=tmp_path / "scratch")
+    assert done.returncode == 0, done.stderr
+    files = {path.name for path in (tmp_path / "picked").iterdir()}
+    assert files >= {"model.onnx", "weights.safetensors", "surgery.json", "report.md", "manifest.json"}
+
+
 def _remove(path: Path) -> None:
     path.unlink()
 

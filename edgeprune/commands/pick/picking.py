@@ -13,6 +13,7 @@ from edgeprune.commands.run.usability import Circumstances, judge_answers
 from edgeprune.commands.search.budget_aims import binding_limit, budget_used, exceeded_limits, in_words
 from edgeprune.commands.search.candidate_records import (
     CANDIDATES_FOLDER,
+    ONLY_TO_RESUME,
     RECORD_NAME,
     damaged,
     read_record,
@@ -142,7 +143,7 @@ def _place(folder: Path, chosen: Candidate) -> Path:
     for record in sorted((folder / CANDIDATES_FOLDER).glob(f"*/{RECORD_NAME}")):
         if read_record(record).figures.name == chosen.name:
             try:
-                check_files(record)
+                check_files(record, left_out=ONLY_TO_RESUME)
             except UnreadableError as error:
                 raise damaged(record, error) from error
             return record.parent

@@ -16,6 +16,10 @@ from edgeprune.storage.documents import UnreadableError
 
 CANDIDATES_FOLDER = "candidates"
 RECORD_NAME = "candidate.json"
+RECOVERED_NAME = "recovered.safetensors"
+FINETUNED_NAME = "finetuned.safetensors"
+ONLY_TO_RESUME = frozenset({RECOVERED_NAME, FINETUNED_NAME})
+"""Files of a candidate that are not delivered."""
 
 _Record = TypeVar("_Record", "StoredCandidate", "Baseline")
 

@@ -16,7 +16,10 @@ from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.commands.run.state import Pruned
 from edgeprune.commands.search.candidate_records import (
     CANDIDATES_FOLDER,
+    FINETUNED_NAME,
+    ONLY_TO_RESUME,
     RECORD_NAME,
+    RECOVERED_NAME,
     Baseline,
     StoredCandidate,
     damaged,
@@ -29,8 +32,6 @@ from edgeprune.storage import records
 from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.files import atomic_write_bytes
 
-_RECOVERED_NAME = "recovered.safetensors"
-_FINETUNED_NAME = "finetuned.safetensors"
 _BASELINE_NAME = "original.json"
 
 
@@ -96,20 +97,20 @@ class CandidateStore:
                 raise UsageError(f"{error}; delete its folder to begin anew") from error
             return found
 
-        trained = (self._place(number) / _FINETUNED_NAME).exists()
+        trained = (self._place(number) / FINETUNED_NAME).exists()
         return Pruned(
             bare=bare,
-            recovered=with_weights(_RECOVERED_NAME),
+            recovered=with_weights(RECOVERED_NAME),
             recovery=stored.recovery,
             parity=stored.parity,
-            finetuned=with_weights(_FINETUNED_NAME) if trained else None,
+            finetuned=with_weights(FINETUNED_NAME) if trained else None,
             distillation=stored.distillation,
         )
 
     def deliver(self, folder: Path) -> None:
         """Copy every candidate below ``folder``, without what only resuming needs."""
         for place in sorted(self.folder.glob("candidate-*")):
-            left_out = shutil.ignore_patterns(_RECOVERED_NAME, _FINETUNED_NAME)
+            left_out = shutil.ignore_patterns(*ONLY_TO_RESUME)
             shutil.copytree(place, folder / CANDIDATES_FOLDER / place.name, ignore=left_out)
 
     def place_of(self, name: str) -> Path:
@@ -127,7 +128,7 @@ def candidate_name(number: int) -> str:
 
 def write_record(found: StoredCandidate, pruned: Pruned, folder: Path) -> None:
     """The weights of one candidate, before and after training, and the record of all in ``folder``."""
-    for name, module in ((_RECOVERED_NAME, pruned.recovered), (_FINETUNED_NAME, pruned.finetuned)):
+    for name, module in ((RECOVERED_NAME, pruned.recovered), (FINETUNED_NAME, pruned.finetuned)):
         if module is not None:
             state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
             atomic_write_bytes(folder / name, safetensors.torch.save(state))
