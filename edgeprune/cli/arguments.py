@@ -21,7 +21,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.process.session import Session, begin
 from edgeprune.cli.process.sources import environment_name, take_file
-from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
+from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig, parse_input_shape
 from edgeprune.options.quantities import parse_budget, parse_duration
 
 if TYPE_CHECKING:
@@ -45,6 +45,21 @@ class ModelArguments:
     arch: opt.Arch = None
     weights: opt.Weights = None
     trust_pickle: opt.TrustPickle = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeArguments(ModelArguments):
+    """The network and the shape of its input."""
+
+    input_shape: opt.InputShape = None
+
+    def shape_or(self, config: ProjectConfig) -> tuple[int, ...] | None:
+        """The shape, or that of the project file.
+
+        Raises:
+            UsageError: it is none of an image.
+        """
+        return config.input_shape if self.input_shape is None else parse_input_shape(self.input_shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,14 @@ from edgeprune.cli.arguments import (
     DataArguments,
     EffortArguments,
     MachineArguments,
-    ModelArguments,
     PlayerArguments,
+    ShapeArguments,
     SplitArguments,
     SpokenArguments,
     command,
 )
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
-from edgeprune.options.project_file import check_ratio, parse_input_shape, read_ratio
+from edgeprune.options.project_file import check_ratio, read_ratio
 from edgeprune.options.quantities import parse_finetune
 from edgeprune.options.runs import CompressOptions
 from edgeprune.showing import for_people
@@ -187,13 +187,6 @@ class OutputArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapeArguments(ModelArguments):
-    """The network and the shape of its input."""
-
-    input_shape: opt.InputShape = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CompressArguments(
     SpokenArguments,
     MachineArguments,
@@ -231,7 +224,7 @@ def _options(session: Session, given: CompressArguments) -> CompressOptions:
     model = given.model
     config = settings.project_config(model, session)
     share = check_ratio(given.ratio) if given.ratio is not None else config.ratio
-    shape = parse_input_shape(given.input_shape) if given.input_shape is not None else config.input_shape
+    shape = given.shape_or(config)
     budget, max_time_s = given.budget, given.max_time_s
     training = None if given.finetune is None else parse_finetune(given.finetune, option="--finetune")
     device = settings.first_given(given.target, config.target or "host")

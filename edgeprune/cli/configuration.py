@@ -12,7 +12,7 @@ from rich.text import Text
 from edgeprune.cli import options as opt
 from edgeprune.cli import settings
 from edgeprune.cli.process.session import Session, begin, show, show_json
-from edgeprune.cli.process.sources import ONLY_ON_THE_COMMAND_LINE, environment_name, settings_of
+from edgeprune.cli.process.sources import environment_name, is_settable, settings_of
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.options.project_file import (
     COMMAND_TABLES,
@@ -97,8 +97,7 @@ def _commands() -> dict[str, Any]:
 
 
 def _options(command: Any) -> list[Any]:
-    hidden = ONLY_ON_THE_COMMAND_LINE
-    return [p for p in command.params if p.param_type_name == "option" and p.name not in hidden]
+    return [param for param in command.params if is_settable(param)]
 
 
 def _default(param: Any) -> str:

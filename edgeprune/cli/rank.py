@@ -20,8 +20,8 @@ from edgeprune.cli.arguments import (
     DataArguments,
     EffortArguments,
     MachineArguments,
-    ModelArguments,
     PlayerArguments,
+    ShapeArguments,
     SplitArguments,
     SpokenArguments,
     command,
@@ -31,7 +31,6 @@ from edgeprune.options.project_file import (
     check_players,
     check_ratio,
     check_recover_at,
-    parse_input_shape,
     read_ratio,
     read_share,
 )
@@ -153,13 +152,6 @@ class OutputArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapeArguments(ModelArguments):
-    """The network and the shape of its input."""
-
-    input_shape: opt.InputShape = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class RankArguments(
     SpokenArguments,
     MachineArguments,
@@ -196,7 +188,7 @@ def _options(session: Session, given: RankArguments) -> RankOptions:
     memory_limit_bytes = GAME_MEMORY_BYTES
     if given.memory_limit is not None:
         memory_limit_bytes = parse_bytes(given.memory_limit, option="--memory-limit")
-    shape = parse_input_shape(given.input_shape) if given.input_shape is not None else config.input_shape
+    shape = given.shape_or(config)
     criteria, layers = tuple(given.criterion or ()), tuple(given.layer or ())
     recover_at = tuple(dict.fromkeys(given.recover_at or ()))
     check_players(given.players, criteria, layers)

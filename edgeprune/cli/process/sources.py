@@ -60,7 +60,7 @@ def take_file(context: typer.Context, model: Any) -> Any:
 
 
 def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict[str, Any]:
-    known = {p.name.replace("_", "-"): p for p in context.command.params if _is_settable(p)}
+    known = {p.name.replace("_", "-"): p for p in context.command.params if is_settable(p)}
     where = f"project file {str(path)!r}: [{context.info_name}]"
     found: dict[str, Any] = {}
     for key, value in table.items():
@@ -86,7 +86,8 @@ def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict
     return found
 
 
-def _is_settable(param: Any) -> bool:
+def is_settable(param: Any) -> bool:
+    """Whether a parameter of a command is an option that a file and the environment may set."""
     return param.param_type_name == "option" and param.name not in ONLY_ON_THE_COMMAND_LINE
 
 
@@ -101,7 +102,7 @@ def _text(value: Any, path: Path, *, is_path: bool) -> Any:
 
 def settings_of(context: Any, config: ProjectConfig) -> tuple[Setting, ...]:
     """Every option of a parsed command with its value and where it comes from."""
-    return tuple(_setting(context, param, config) for param in context.command.params if _is_settable(param))
+    return tuple(_setting(context, param, config) for param in context.command.params if is_settable(param))
 
 
 def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:

@@ -141,16 +141,8 @@ def judge_usability(
         return judge_answers(kind, counts, circumstances)
     loss = loss_of_outputs(delivered)
     found = grade(loss, ERROR_LIMITS)
-    return Usability(
-        grade=found,
-        headline=_words_of_error(found, loss),
-        what_to_do=_advice(kind, found, loss, None, circumstances),
-        loss=loss.value,
-        low=loss.low,
-        high=loss.high,
-        images=loss.images,
-        answers=None,
-    )
+    advice = _advice(kind, found, loss, None, circumstances)
+    return _graded(found, _words_of_error(found, loss), advice, loss, None)
 
 
 def with_speed(judged: Usability, deployment: DeploymentSection) -> Usability:
@@ -179,10 +171,17 @@ def judge_answers(kind: AccuracyKind, counts: AnswerCounts, circumstances: Circu
     if loss is None or counts.images >= FEWEST_IMAGES > counts.kept_from:
         return _nothing_to_lose(loss, counts)
     found = grade_answers(counts, kind)
+    advice = _advice(kind, found, loss, counts, circumstances)
+    return _graded(found, _words_of_answers(found, loss), advice, loss, counts)
+
+
+def _graded(
+    found: Grade, headline: str, what_to_do: tuple[str, ...], loss: Loss, counts: AnswerCounts | None
+) -> Usability:
     return Usability(
         grade=found,
-        headline=_words_of_answers(found, loss),
-        what_to_do=_advice(kind, found, loss, counts, circumstances),
+        headline=headline,
+        what_to_do=what_to_do,
         loss=loss.value,
         low=loss.low,
         high=loss.high,
