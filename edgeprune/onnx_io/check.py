@@ -42,7 +42,7 @@ def check_model(model: ModelProto) -> None:
     """Refuse what the ONNX standard does not allow; nodes in another order are put into that of calculation.
 
     Names may hold any characters; sizes of tensors are compared with the data inside the file.
-    Data in other files: ``onnx_data.py``.
+    Data in other files: ``external_data.py``.
 
     Raises:
         OnnxFaultError: says what is wrong.

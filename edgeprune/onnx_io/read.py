@@ -11,6 +11,7 @@ from onnx import ModelProto
 from edgeprune.errors import EdgepruneError
 from edgeprune.onnx_io.check import OnnxFaultError, check_model
 from edgeprune.onnx_io.external_data import check_external_data
+from edgeprune.onnx_io.memory import require_memory
 from edgeprune.system.imports import first_line
 
 _REASON_LENGTH = 300
@@ -33,13 +34,13 @@ def require_onnx(path: Path, raises: type[EdgepruneError]) -> None:
 def read_onnx(path: Path, raises: type[EdgepruneError], *, external_data: bool = True) -> ModelProto:
     """The checked model in a file, with what it keeps in other files unless ``external_data`` is false.
 
-    The one reader of ONNX files of others, with the one set of checks (``onnx_checks.py``,
-    ``onnx_data.py``). Read as protobuf by any name: onnx takes a ``.json`` for a model in JSON. Nodes are in
-    the order of calculation, whichever they have in the file.
+    The one reader of ONNX files of others, with the one set of checks (``check.py``,
+    ``external_data.py``, ``memory.py``). Read as protobuf by any name: onnx takes a ``.json`` for a model in
+    JSON. Nodes are in the order of calculation, whichever they have in the file.
 
     Raises:
-        EdgepruneError: no file, a file that is no ONNX, that cannot be read, is not as the standard has it
-            or without nodes, of the kind ``raises``.
+        EdgepruneError: no file, a file that is no ONNX, that cannot be read, is not as the standard has it,
+            without nodes, or too large to run here, of the kind ``raises``.
     """
     require_onnx(path, raises)
     try:
@@ -53,6 +54,7 @@ def read_onnx(path: Path, raises: type[EdgepruneError], *, external_data: bool =
             raise raises(f"{path.name} is an ONNX file without nodes; give the file of a model")
         check_model(model)
         check_external_data(model, path.parent)
+        require_memory(model, path, raises)
         if external_data:
             onnx.load_external_data_for_model(model, str(path.parent))
     except OSError as error:

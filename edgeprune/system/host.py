@@ -53,7 +53,7 @@ def read_host() -> HostFacts:
         simd_width_bits=simd_width_bits_for(flags),
         l2_cache_bytes=_cache_bytes(2),
         l3_cache_bytes=_cache_bytes(3),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=physical_memory_bytes(),
         width_quantum=quantum,
         width_quantum_reason=reason,
     )
@@ -147,7 +147,8 @@ def _cpu_flags() -> frozenset[str] | None:
     return frozenset(features.lower().replace("avx1.0", "avx").split()) or None
 
 
-def _memory_bytes() -> int | None:
+def physical_memory_bytes() -> int | None:
+    """Of the machine, whatever a container may have of it; ``None`` where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import header, write_result
 from fuzz_cases import PAIRS, Case
-from fuzz_judge import documented_statuses
+from fuzz_judge import LARGE_INPUT, documented_statuses
 from fuzz_runner import Outcome, describe, run_case
 from killed import RUNS, Killed, kill_at_points
 
@@ -68,7 +68,8 @@ def _page(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> str:
         f"60 s of processor time and 2 GiB; {len(against)} against the promise of `docs/exit-statuses.md` "
         "and `docs/security.md`: a traceback, a status that is not documented, 70, death by a signal, no or "
         "more than one sentence, a control character (one case in seven writes to a terminal), a file left "
-        "behind, an output that is not whole, code of the file that was run, a hang, more than 2 GiB.\n\n"
+        f"behind, an output that is not whole, code of the file that was run, a hang, more than 2 "
+        f"GiB.{_large(outcomes)}\n\n"
         "Statuses are followed by how often they were seen; *longest* is processor time.\n\n"
         "| format | command | cases | against | statuses | longest | most memory |\n"
         "|---|---|---:|---:|---|---:|---:|\n"
@@ -78,6 +79,16 @@ def _page(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> str:
         by_pair[outcome.case.format, outcome.case.command].append(outcome)
     text += "".join(_row(*pair, found) for pair, found in by_pair.items())
     return text + _findings(against)
+
+
+def _large(outcomes: Sequence[Outcome]) -> str:
+    count = sum(o.observed.of_large_input for o in outcomes)
+    if not count:
+        return ""
+    return (
+        f" Not counted: {count} ended at 2 GiB, of models whose input has more than {LARGE_INPUT} values; "
+        "what running a model takes is not promised."
+    )
 
 
 def _row(name: str, command: str, found: Sequence[Outcome]) -> str:

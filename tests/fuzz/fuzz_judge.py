@@ -14,6 +14,8 @@ from fuzz_values import CANARY
 from small_project import CHECKOUT, STAGE_LINE
 
 MOST_BYTES = 2 * 2**30
+LARGE_INPUT = 2**22
+"""Values of an input for which a model may take more: running it takes what it takes (docs/security.md)."""
 LONGEST_LINE = 4_000
 FAULT_STATUS = 70
 _TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
@@ -40,7 +42,8 @@ class Observed:
     ``made`` are paths that are new beside the inputs.
 
     ``changed`` are inputs that are not as they were; ``temporary`` is what stayed in the temporary folder;
-    ``output_faults`` says what is wrong with what was written.
+    ``output_faults`` says what is wrong with what was written. ``input_values`` are those of the largest
+    input that an ONNX file among the inputs states.
     """
 
     status: int
@@ -57,6 +60,12 @@ class Observed:
     changed: tuple[str, ...] = ()
     temporary: tuple[str, ...] = ()
     output_faults: tuple[str, ...] = ()
+    input_values: int = 0
+
+    @property
+    def of_large_input(self) -> bool:
+        """Whether it was ended for memory that a large input explains."""
+        return self.stop is Stop.MEMORY and self.input_values > LARGE_INPUT
 
 
 def documented_statuses(page: Path = CHECKOUT / "docs" / "exit-statuses.md") -> frozenset[int]:
@@ -66,6 +75,8 @@ def documented_statuses(page: Path = CHECKOUT / "docs" / "exit-statuses.md") -> 
 
 def faults(observed: Observed, statuses: Collection[int]) -> list[str]:
     """What was against the promise, in words; empty where nothing was."""
+    if observed.of_large_input:
+        return []  # it was killed, so its files and words say nothing
     found = []
     if observed.stop is not None:
         found.append(observed.stop.value)

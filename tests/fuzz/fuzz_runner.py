@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import pty
 import shutil
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from fuzz_cases import Case, built
 from fuzz_child import CPU_LIMIT_S, apply, limited
 from fuzz_commands import APPLY
 from fuzz_judge import MOST_BYTES, Observed, Stop, faults, odd_characters
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
 from small_project import fork_command, snapshot
 
 IDLE_LIMIT_S = 60.0
@@ -55,10 +58,24 @@ def run_case(case: Case, seeds: Path, statuses: frozenset[int], keep: Path | Non
         given = Path(base) / "given"
         shutil.copytree(folder, given, symlinks=True)
         observed = observe(arguments, folder, scratch, terminal=case.seed % _TERMINALS == 3)
+        observed = replace(observed, input_values=_input_values(given))
         found = faults(observed, statuses)
         if found and keep is not None:
             _keep(keep / str(case).replace(":", "-"), given, case, arguments, observed, found)
     return Outcome(case=case, arguments=arguments, observed=observed, faults=tuple(found))
+
+
+def _input_values(folder: Path) -> int:
+    """Values, but for the batch, of the largest input that an ONNX file in a folder states."""
+    found = 0
+    for path in folder.glob("*.onnx"):
+        try:
+            inputs = ModelProto.FromString(path.read_bytes()).graph.input
+        except (DecodeError, OSError):
+            continue
+        shapes = [[max(d.dim_value, 1) for d in i.type.tensor_type.shape.dim[1:]] for i in inputs]
+        found = max([found, *map(math.prod, shapes)])
+    return found
 
 
 def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: bool = False) -> Observed:

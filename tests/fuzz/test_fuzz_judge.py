@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 
 import pytest
-from fuzz_judge import MOST_BYTES, Observed, Stop, documented_statuses, faults, odd_characters
+from fuzz_judge import LARGE_INPUT, MOST_BYTES, Observed, Stop, documented_statuses, faults, odd_characters
 from fuzz_values import CANARY, CONTROLS
 
 STATUSES = documented_statuses()
@@ -54,8 +54,18 @@ BROKEN: dict[str, tuple[Observed, str]] = {
     "code elsewhere": (replace(FAILED, temporary=(CANARY,)), "code out of the file was run"),
     "hang": (replace(FAILED, stop=Stop.TIME, status=-signal.SIGKILL), "it hangs"),
     "memory": (replace(DONE, peak_bytes=MOST_BYTES + 1), "more than 2 GiB"),
+    "memory of a small input": (
+        replace(DONE, stop=Stop.MEMORY, status=-signal.SIGKILL, input_values=LARGE_INPUT),
+        "more than 2 GiB",
+    ),
+    "hang of a large input": (replace(DONE, stop=Stop.TIME, input_values=2 * LARGE_INPUT), "it hangs"),
     "output": (replace(DONE, output_faults=("no out with status 0",)), "no out with status 0"),
 }
+
+
+def test_memory_that_a_large_input_explains_is_no_fault() -> None:
+    observed = replace(DONE, stop=Stop.MEMORY, status=-signal.SIGKILL, input_values=LARGE_INPUT + 1)
+    assert faults(observed, STATUSES) == []
 
 
 @pytest.mark.parametrize("kind", BROKEN)

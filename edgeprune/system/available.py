@@ -1,0 +1,33 @@
+"""How much memory this process may use: that of the machine, or what its container or user may have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeprune.system.host import physical_memory_bytes
+
+CONTAINER_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Version 2 and version 1 of Linux's control groups, as a container sees its own."""
+
+
+def memory_limit_bytes() -> int | None:
+    """The lowest of the limits that the system tells; ``None`` where it tells none."""
+    limits = [physical_memory_bytes(), *map(_of_container, CONTAINER_FILES), _of_process()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _of_container(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdigit() else None  # "max" where there is none
+
+
+def _of_process() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
