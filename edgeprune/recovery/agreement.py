@@ -87,7 +87,7 @@ def _divergence(original: Tensor, found: Tensor) -> Tensor:
     """Kullback-Leibler divergence (n,) of class scores, softened so that a few sure errors do not rule."""
     scores = (functional.log_softmax(x.double() / _TEMPERATURE, dim=1) for x in (original, found))
     wanted, told = scores
-    return _TEMPERATURE**2 * (wanted.exp() * (wanted - told)).sum(1)
+    return _TEMPERATURE**2 * (wanted.exp() * (wanted - told)).sum(1).clamp_min(0.0)  # below it by rounding
 
 
 def _relative_error(original: list[Tensor], found: list[Tensor]) -> Tensor:

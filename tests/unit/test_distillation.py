@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import networks as nets
 import pytest
 import torch
@@ -50,6 +52,25 @@ def test_the_same_seed_gives_the_same_weights():
     first, again, other = (taught(case, seed=seed)[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1e-7, 1e-4, 1.0, 100.0]))
+@settings(max_examples=6, deadline=None)
+def test_a_network_that_answers_as_the_original_does_has_nothing_to_learn(seed, scale):
+    """Rounding gave it a divergence below zero, and no trial came within two per cent of that."""
+    images = scale * torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    case = trial(nets.residual_add(), images)
+    same = copy.deepcopy(case.captured.graph_module)
+    with torch.no_grad():
+        for parameter in same.parameters():
+            parameter.mul_(1 + 1e-6)
+    few = DistillationOptions(steps=4, batch=8, learning_rates=(1e-9, 1e-10), checks=2)
+    network, report = distill(
+        case.captured.graph_module, same, case.coupling, (), nets.split(images),
+        generator=torch.Generator().manual_seed(seed), options=few,
+    )  # fmt: skip
+    assert 0.0 <= report.divergence_after <= report.divergence_before < 1e-5
+    assert all(torch.allclose(a, b) for a, b in zip(network.parameters(), same.parameters(), strict=True))
 
 
 def test_training_that_only_harms_is_thrown_away():

@@ -317,7 +317,8 @@ class _Pupil:
             weight = len(wanted[0][0])
             answers, features = answers + weight * float(parts[0]), features + weight * float(parts[1])
             count += weight
-        return answers / count, features / count
+        # Rounding takes it below zero for networks that answer alike, and no share of that makes sense.
+        return (0.0 if answers < 0.0 else answers / count), features / count
 
     def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How far the answers are off, and the features relative to their spread."""
