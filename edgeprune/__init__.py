@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     )
     from edgeprune.artifacts.budget import Budget, BudgetSection
     from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
-    from edgeprune.artifacts.choices import AttentionUnit, Effort, Finetune, RankedPlayers
+    from edgeprune.artifacts.choices import AttentionUnit, Effort, Finetune, JsonDocument, RankedPlayers
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
     from edgeprune.reporting.ranking.facts import RankingReport
+    from edgeprune.reporting.schemas import json_schema
     from edgeprune.results import (
         DryRun,
         Inspection,
@@ -43,6 +44,7 @@ __all__ = [
     "Effort",
     "Finetune",
     "Inspection",
+    "JsonDocument",
     "PickedCandidate",
     "Precision",
     "Preprocessing",
@@ -58,6 +60,7 @@ __all__ = [
     "compress",
     "compress_dry_run",
     "inspect",
+    "json_schema",
     "pick",
     "profile",
     "quantize",
@@ -68,10 +71,11 @@ __all__ = [
 _TYPES = {
     "artifacts.budget": ("Budget", "BudgetSection"),
     "artifacts.calibration": ("ChannelOrder", "Preprocessing"),
-    "artifacts.choices": ("AttentionUnit", "Effort", "Finetune", "RankedPlayers"),
+    "artifacts.choices": ("AttentionUnit", "Effort", "Finetune", "JsonDocument", "RankedPlayers"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
     "reporting.ranking.facts": ("RankingReport",),
+    "reporting.schemas": ("json_schema",),
     "results": (
         "DryRun",
         "Inspection",

@@ -34,6 +34,14 @@ class Effort(Enum):
     THOROUGH = "thorough"
 
 
+class JsonDocument(Enum):
+    """A file that edgeprune writes for other programs."""
+
+    REPORT = "report"
+    RANKING = "ranking"
+    MANIFEST = "manifest"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CouplingOptions:
     """Choices of the analysis.

@@ -16,6 +16,7 @@ from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
+from edgeprune.cli.schema import schema
 from edgeprune.cli.targets import targets_app
 from edgeprune.cli.verify import verify
 
@@ -59,6 +60,7 @@ app.command()(quantize)
 app.command()(profile)
 app.command()(inspect)
 app.command()(verify)
+app.command()(schema)
 app.command()(init)
 app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

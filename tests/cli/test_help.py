@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import metadata
@@ -48,6 +49,7 @@ def test_the_commands_are_those_documented() -> None:
         "",
         "compress",
         "pick",
+        "schema",
         "rank",
         "profile",
         "quantize",
@@ -191,3 +193,16 @@ def test_the_command_line_can_be_typed_again() -> None:
         Session(arguments=("compress", "a b.pt", "-o", "x")).command_line
         == "edgeprune compress 'a b.pt' -o x"
     )
+
+
+def test_schemas_are_printed_and_written_but_replace_nothing(tmp_path: Any) -> None:
+    printed = run("schema", "report")
+    assert json.loads(printed.stdout)["$id"].startswith("urn:edgeprune:report:")
+    path = tmp_path / "report.schema.json"
+    assert run("schema", "report", "-o", str(path)).returncode == 0
+    assert path.read_text(encoding="utf-8") == printed.stdout
+    again = run("schema", "manifest", "-o", str(path))
+    assert (again.returncode, again.stderr.count("\n")) == (7, 1)
+    assert path.read_text(encoding="utf-8") == printed.stdout
+    assert run("schema", "manifest", "-o", str(path), "--overwrite").returncode == 0
+    assert run("schema", "reports").returncode == 2

@@ -1,0 +1,50 @@
+"""``edgeprune schema``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.artifacts.choices import JsonDocument
+from edgeprune.cli import options as opt
+from edgeprune.cli.process.session import begin
+from edgeprune.errors import OutputError
+from edgeprune.storage.files import atomic_write_bytes
+
+Document = Annotated[
+    JsonDocument,
+    typer.Argument(metavar="DOCUMENT", help=f"Which file: {', '.join(d.value for d in JsonDocument)}."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write it there. Default: print it."),
+]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace an existing file.")]
+
+
+def schema(
+    context: typer.Context,
+    document: Document,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Print the JSON Schema of report.json, ranking.json or manifest.json, to check or read them by."""
+    session = begin(context, verbose, quiet)
+    from edgeprune.reporting.schemas import json_schema
+
+    if output is not None and output.exists() and not overwrite:
+        raise OutputError(
+            f"{str(output)!r} is there already, and stays; name another file, or add --overwrite"
+        )
+    text = json.dumps(json_schema(document), indent=2) + "\n"
+    if output is None:
+        print(text, end="")
+        return
+    atomic_write_bytes(output, text.encode(), overwrite=overwrite)
+    session.say_written(output)
