@@ -162,7 +162,7 @@ def _say_usage(error: BaseException) -> int:
     path = context.command_path if context is not None else _PROGRAM
     # Without any argument the parser has shown the help already and has no message.
     if message := error.format_message():  # type: ignore[attr-defined]
-        _say(f"error: {message}")
+        _say(f"error: {message.replace('Value error, ', '')}")  # what the parser's checks put before a reason
         _say(f"try: {path} --help")
     return int(error.exit_code)  # type: ignore[attr-defined]
 

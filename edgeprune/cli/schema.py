@@ -10,7 +10,7 @@ import typer
 
 from edgeprune.artifacts.choices import JsonDocument
 from edgeprune.cli import options as opt
-from edgeprune.cli.process.session import begin
+from edgeprune.cli.process.session import begin, show_json
 from edgeprune.errors import OutputError
 from edgeprune.storage.files import atomic_write_bytes
 
@@ -31,6 +31,7 @@ def schema(
     document: Document,
     output: Output = None,
     overwrite: Overwrite = False,
+    as_json: opt.AsJson = False,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -48,3 +49,5 @@ def schema(
         return
     atomic_write_bytes(output, text.encode(), overwrite=overwrite)
     session.say_written(output)
+    if as_json:
+        show_json({"path": str(output)})
