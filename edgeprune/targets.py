@@ -8,27 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, IsFinite, Le, MultipleOf, Predicate
 
 from edgeprune.artifacts.choices import HOST
 from edgeprune.errors import TargetError
-from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
+from edgeprune.storage.tables import Expected, TableError, from_table
 from edgeprune.system.data import data_dir
 from edgeprune.system.host import read_host
 
 _FLOPS_PER_FMA = 2
 _FP32_BITS = 32
 _SOURCE_GROUPS = ("cpu", "memory", "width_quantum", "roofline", "error_band")
-_MAY_BE_ZERO = frozenset({"l2_cache_bytes", "l3_cache_bytes", "dispatch_overhead_us"})
-_SHARES = frozenset({"conv_efficiency", "depthwise_efficiency", "gemm_efficiency", "parallel_efficiency"})
 
 T = TypeVar("T")
+
+Text = Annotated[str, Predicate(str.strip), Expected("a text in quotes that is not empty")]
+Count = Annotated[int, Gt(0), Expected("a positive whole number")]
+Bytes = Annotated[int, Ge(0), Expected("a whole number of bytes, or 0 for none,")]
+Positive = Annotated[float, Gt(0), IsFinite, Expected("a positive number")]
+NotNegative = Annotated[float, Ge(0), IsFinite, Expected("a number of at least 0")]
+Share = Annotated[float, Gt(0), Le(1), Expected("a share, above 0 and at most 1,")]
+LowFactor = Annotated[
+    float, Gt(0), Le(1), Expected("a factor, above 0 and at most 1 since the band holds 1,")
+]
+HighFactor = Annotated[float, Ge(1), IsFinite, Expected("a factor of at least 1, since the band holds 1,")]
+Lanes = Annotated[int, Gt(0), MultipleOf(_FP32_BITS), Expected("a multiple of 32")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +51,18 @@ class Roofline:
     ``error_high_factor`` (at least 1) times it.
     """
 
-    clock_ghz: float
-    fma_pipes: int
-    memory_bandwidth_gb_per_s: float
-    conv_efficiency: float
-    depthwise_efficiency: float
-    gemm_efficiency: float
-    parallel_efficiency: float
-    dispatch_overhead_us: float
+    clock_ghz: Positive
+    fma_pipes: Count
+    memory_bandwidth_gb_per_s: Positive
+    conv_efficiency: Share
+    depthwise_efficiency: Share
+    gemm_efficiency: Share
+    parallel_efficiency: Share
+    dispatch_overhead_us: NotNegative
     calibrated_on_device: bool
-    error_low_factor: float
-    error_high_factor: float
-    error_reason: str
+    error_low_factor: LowFactor
+    error_high_factor: HighFactor
+    error_reason: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +75,24 @@ class TargetProfile:
     ``sources`` says for each group of fields where its figures come from.
     """
 
-    name: str
-    display_name: str
-    aliases: tuple[str, ...] = ()
-    cpu_name: str | None
-    cores: int | None
-    default_threads: int
-    isa: str | None
+    name: Text
+    display_name: Text
+    aliases: tuple[Text, ...] = ()
+    cpu_name: Text | None
+    cores: Count | None
+    default_threads: Count
+    isa: Text | None
     dot_product: bool | None
     fp16_arithmetic: bool | None
-    simd_width_bits: int | None
-    l2_cache_bytes: int | None
-    l3_cache_bytes: int | None
-    memory_bytes: int | None
-    width_quantum: int
-    width_quantum_reason: str
+    simd_width_bits: Lanes | None
+    l2_cache_bytes: Bytes | None
+    l3_cache_bytes: Bytes | None
+    memory_bytes: Count | None
+    width_quantum: Count
+    width_quantum_reason: Text
     roofline: Roofline | None = None
     note: str = ""
-    sources: dict[str, str]
+    sources: dict[str, Text]
 
     @property
     def is_host(self) -> bool:
@@ -165,10 +174,10 @@ def describe_host() -> TargetProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class _HostFile:
-    name: str
-    display_name: str
+    name: Text
+    display_name: Text
     detected_at_run_time: bool
-    sources: dict[str, str]
+    sources: dict[str, Text]
 
 
 def _aliases(shipped: dict[str, Path]) -> dict[str, str]:
@@ -212,57 +221,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path)
     except UnreadableError as error:
-        raise TargetError(f"{path.name}: {error}; give a readable TOML file in UTF-8") from error
+        raise TargetError(f"{path.name} {error}; give a readable TOML file in UTF-8") from error
 
 
 def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(table) - set(fields))
-    if unknown:
-        raise TargetError(f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(fields))}")
-    missing = [n for n, f in fields.items() if n not in table and f.default is dataclasses.MISSING]
-    if missing:
-        raise TargetError(f"{where}: the key {missing[0]!r} is missing; add it")
-    return kind(**{name: _value(hints[name], table[name], f"{where}: {name}") for name in table})
-
-
-def _value(kind: Any, given: Any, where: str) -> Any:
-    if typing.get_origin(kind) is types.UnionType:
-        kind = next(member for member in typing.get_args(kind) if member is not type(None))
-    if kind is Roofline:
-        if not isinstance(given, dict):
-            raise TargetError(f"{where} must be a table, not {in_short(given)}")
-        return _build(Roofline, given, where)
-    if typing.get_origin(kind) is tuple:
-        if not (isinstance(given, list) and all(isinstance(item, str) for item in given)):
-            raise TargetError(f"{where} must be a list of strings, not {in_short(given)}")
-        return tuple(given)
-    if typing.get_origin(kind) is dict:
-        if not (isinstance(given, dict) and all(isinstance(v, str) and v.strip() for v in given.values())):
-            raise TargetError(f"{where} must be a table of non-empty strings, not {in_short(given)}")
-        return given
-    return _scalar(kind, given, where)
-
-
-def _scalar(kind: Any, given: Any, where: str) -> Any:
-    if kind is float and type(given) is int:
-        given = float(given)
-    if type(given) is not kind:
-        raise TargetError(f"{where} must be of type {kind.__name__}, not {in_short(given)}")
-    if kind in (int, float):
-        _check_number(given, where)
-    if kind is str and not given.strip():
-        raise TargetError(f"{where} must not be empty")
-    return given
-
-
-def _check_number(given: float, where: str) -> None:
-    name = where.rsplit(": ", 1)[-1]
-    if not math.isfinite(given) or given < 0 or (given == 0 and name not in _MAY_BE_ZERO):
-        raise TargetError(f"{where} must be a positive number, not {in_short(given)}")
-    if name in _SHARES and given > 1:
-        raise TargetError(f"{where} is a share in (0, 1], not {in_short(given)}")
+    try:
+        return from_table(kind, table)
+    except TableError as error:
+        raise TargetError(f"{where} {error}") from error
 
 
 def _check_profile(profile: TargetProfile, where: str) -> None:
@@ -276,8 +242,3 @@ def _check_profile(profile: TargetProfile, where: str) -> None:
             f"{where}: default_threads is {profile.default_threads} on {profile.cores} cores; "
             "give at most one thread a core"
         )
-    if profile.simd_width_bits is not None and profile.simd_width_bits % _FP32_BITS:
-        raise TargetError(f"{where}: simd_width_bits must be a multiple of 32, not {profile.simd_width_bits}")
-    low, high = profile.roofline.error_low_factor, profile.roofline.error_high_factor
-    if not low <= 1.0 <= high:
-        raise TargetError(f"{where}: the error band must hold 1, not {low} to {high}")

@@ -18,7 +18,7 @@ from typer.models import ArgumentInfo, OptionInfo
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin
 from edgeprune.cli.process.sources import environment_name, take_file
 from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig, parse_input_shape

@@ -11,7 +11,6 @@ import typer
 from edgeprune import limits
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
 from edgeprune.cli.arguments import (
     BudgetArguments,
     DataArguments,
@@ -23,6 +22,7 @@ from edgeprune.cli.arguments import (
     SpokenArguments,
     command,
 )
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.project_file import check_ratio, read_ratio
 from edgeprune.options.quantities import parse_finetune

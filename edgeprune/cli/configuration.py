@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin, show, show_json
 from edgeprune.cli.process.sources import environment_name, is_settable, settings_of
 from edgeprune.errors import OutputError, UsageError

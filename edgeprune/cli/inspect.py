@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
 from edgeprune.cli.arguments import ModelArguments, PlayerArguments, SpokenArguments, command
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.errors import UsageError
 from edgeprune.options.project_file import parse_input_shapes

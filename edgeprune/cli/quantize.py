@@ -10,7 +10,6 @@ import typer
 
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
 from edgeprune.cli.arguments import (
     DataArguments,
     MachineArguments,
@@ -19,6 +18,7 @@ from edgeprune.cli.arguments import (
     TimeoutArguments,
     command,
 )
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.quantities import parse_points
 from edgeprune.options.runs import QuantizeOptions

@@ -15,7 +15,6 @@ from edgeprune.artifacts.choices import (
     RankedPlayers,
 )
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
 from edgeprune.cli.arguments import (
     DataArguments,
     EffortArguments,
@@ -26,6 +25,7 @@ from edgeprune.cli.arguments import (
     SpokenArguments,
     command,
 )
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.project_file import (
     check_players,

@@ -9,7 +9,6 @@ import typer
 
 from edgeprune import limits
 from edgeprune.cli import options as opt
-from edgeprune.cli import settings
 from edgeprune.cli.arguments import (
     DataArguments,
     MachineArguments,
@@ -17,6 +16,7 @@ from edgeprune.cli.arguments import (
     TimeoutArguments,
     command,
 )
+from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.showing import for_people
 

@@ -12,13 +12,28 @@ from typing import Any
 from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.options.accepted import Deviations, Means, Pixels, per_channel
 from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
+from edgeprune.storage.tables import TableError, from_table
 from edgeprune.system.data import data_dir
 
 FOLDER_CARD_NAME = "card.toml"
-_TEXTS = ("name", "description", "source", "licence")
-_KEYS = (*_TEXTS, "resize", "crop", "mean", "std", "channel_order")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CardTable:
+    """A card file as it is."""
+
+    name: str | None = None
+    description: str = ""
+    source: str = ""
+    licence: str = ""
+    resize: Pixels | None = None
+    crop: Pixels | None = None
+    mean: Means | None = None
+    std: Deviations | None = None
+    channel_order: ChannelOrder = ChannelOrder.RGB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,56 +109,19 @@ def read_card(path: str | Path) -> Card:
         raise CalibrationError(
             f"the card {str(file)!r} {error}; correct the file, or name another with --card"
         ) from error
-    for key in table:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise CalibrationError(
-                f"the card {str(file)!r} has the unknown key {key!r}; {hint}accepted: {', '.join(_KEYS)}"
-            )
-    texts = {key: _text(file, key, table[key]) for key in _TEXTS if key in table}
+    try:
+        found = from_table(_CardTable, table)
+    except TableError as error:
+        raise CalibrationError(f"the card {str(file)!r} {error}") from error
     preprocessing = Preprocessing(
-        resize=_pixels(file, "resize", table.get("resize")),
-        crop=_pixels(file, "crop", table.get("crop")),
-        mean=_numbers(file, "mean", table.get("mean"), limits.MEANS),
-        std=_numbers(file, "std", table.get("std"), limits.DEVIATIONS),
-        channel_order=_order(file, table.get("channel_order", ChannelOrder.RGB.value)),
+        resize=found.resize,
+        crop=found.crop,
+        mean=per_channel(found.mean),
+        std=per_channel(found.std),
+        channel_order=found.channel_order,
     )
-    return Card(path=file, preprocessing=preprocessing, **{"name": file.stem, **texts})
-
-
-def _refused(file: Path, key: str, value: Any, expected: str) -> CalibrationError:
-    return CalibrationError(
-        f"the card {str(file)!r}: {key!r} is {in_short(value)}, but {expected} is expected"
-    )
-
-
-def _text(file: Path, key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _refused(file, key, value, "a text in quotes")
-    return value
-
-
-def _pixels(file: Path, key: str, value: Any) -> int | None:
-    if value is None or limits.PIXELS.holds(value):
-        return value
-    raise _refused(file, key, value, f"{limits.PIXELS.accepted} of pixels")
-
-
-def _numbers(file: Path, key: str, value: Any, numbers: limits.ChannelNumbers) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    items = value if isinstance(value, list) else [value]
-    if not numbers.hold(items):
-        raise _refused(file, key, value, f"a list of finite numbers ({numbers.accepted})")
-    return tuple(float(item) for item in items)
-
-
-def _order(file: Path, value: Any) -> ChannelOrder:
-    for order in ChannelOrder:
-        if value == order.value:
-            return order
-    raise _refused(file, "channel_order", value, " or ".join(repr(order.value) for order in ChannelOrder))
+    texts = {"description": found.description, "source": found.source, "licence": found.licence}
+    return Card(path=file, preprocessing=preprocessing, name=found.name or file.stem, **texts)
 
 
 def merge_preprocessing(

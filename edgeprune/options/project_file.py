@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Predicate
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.errors import UsageError
+from edgeprune.options.accepted import Deviations, Means, Pixels, Seed, Text, Threads, as_list, per_channel
 from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
+from edgeprune.storage.tables import Expected, TableError, from_table
 
 CONFIG_NAME = "edgeprune.toml"
 COMMAND_TABLES = ("compress", "rank", "quantize", "profile", "inspect", "verify")
@@ -35,6 +38,7 @@ SHARED_KEYS = {
     "preprocessing.channel-order": '"rgb"',
 }
 """Keys for every command, with an example."""
+T = TypeVar("T")
 _SHARED_NAMES = frozenset(key.replace("-", "_") for key in SHARED_KEYS if "." not in key)
 
 
@@ -76,6 +80,60 @@ class ProjectConfig:
         return getattr(self.preprocessing, name, None)
 
 
+def _is_ratio(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < 1.0
+
+
+def _shape_of(value: object) -> tuple[int, ...] | None:
+    """Three sizes from ``3x32x32``, ``3,32,32`` or a list; ``None`` where they are not accepted."""
+    parts: list[Any] = value.replace("x", ",").split(",") if isinstance(value, str) else as_list(value)
+    shape = tuple(number for number in map(_positive_int, parts) if number is not None)
+    fits = len(shape) == len(parts) == 3 and math.prod(shape) <= limits.MOST_INPUT_VALUES
+    return shape if fits else None
+
+
+_SIZES = f"each at most {limits.SIZE.most} and at most {limits.MOST_INPUT_VALUES} together"
+_A_SHAPE = f"channels, height and width of one image without the batch, such as 3x224x224, {_SIZES},"
+Ratio = Annotated[
+    float,
+    Predicate(_is_ratio),
+    Expected("the share of the MACs to cut, between 0 and 1 (0.25 cuts a quarter),"),
+]
+InputShape = Annotated[Any, Predicate(lambda value: _shape_of(value) is not None), Expected(_A_SHAPE)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreprocessingTable:
+    """``[preprocessing]`` as it is in the file."""
+
+    card: Text | None = None
+    resize: Pixels | None = None
+    crop: Pixels | None = None
+    mean: Means | None = None
+    std: Deviations | None = None
+    channel_order: ChannelOrder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TopTable:
+    """The keys for every command as they are in the file; the tables are read apart, and named here."""
+
+    calibration: Text | None = None
+    target: Text | None = None
+    ratio: Ratio | None = None
+    arch: Text | None = None
+    input_shape: InputShape | None = None
+    seed: Seed | None = None
+    threads: Threads | None = None
+    preprocessing: None = None
+    compress: None = None
+    rank: None = None
+    quantize: None = None
+    profile: None = None
+    inspect: None = None
+    verify: None = None
+
+
 def find_config(start_dir: str | Path) -> Path | None:
     """``edgeprune.toml`` in a folder (its parents are not searched), or ``None``."""
     candidate = Path(start_dir) / CONFIG_NAME
@@ -98,15 +156,27 @@ def load_config(path: str | Path) -> ProjectConfig:
         if not isinstance(found, dict):
             raise UsageError(f"project file {str(source)!r}: {name!r} has to be a [{name}] table")
     preprocessing = tables.pop("preprocessing", {})
-    values = _read_table(source, table, _TOP_LEVEL_KEYS, where="")
-    options = _read_table(source, preprocessing, _PREPROCESSING_KEYS, where="preprocessing.")
-    for key in ("calibration", "arch"):
-        if key in values:
-            values[key] = beside(source, values[key])
-    if options.get("card", "").endswith(".toml"):
-        options["card"] = beside(source, options["card"])
+    top = _read_table(_TopTable, source, table)
+    options = _read_table(_PreprocessingTable, source, preprocessing, inside="preprocessing.")
+    card = options.card
     return ProjectConfig(
-        source=source, preprocessing=PreprocessingOptions(**options), commands=tables, **values
+        source=source,
+        calibration=None if top.calibration is None else beside(source, top.calibration),
+        target=top.target,
+        ratio=top.ratio,
+        arch=None if top.arch is None else beside(source, top.arch),
+        input_shape=None if top.input_shape is None else parse_input_shape(top.input_shape),
+        seed=top.seed,
+        threads=top.threads,
+        preprocessing=PreprocessingOptions(
+            card=beside(source, card) if card is not None and card.endswith(".toml") else card,
+            resize=options.resize,
+            crop=options.crop,
+            mean=per_channel(options.mean),
+            std=per_channel(options.std),
+            channel_order=options.channel_order,
+        ),
+        commands=tables,
     )
 
 
@@ -116,8 +186,8 @@ def check_ratio(value: object) -> float:
     Raises:
         UsageError: not a number between 0 and 1, both excluded.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < 1.0:
-        return float(value)
+    if _is_ratio(value):
+        return float(value)  # type: ignore[arg-type]
     given = f"{value:g}" if isinstance(value, float) else in_short(value)
     raise UsageError(
         f"ratio {given} is not accepted: it is the share of the MACs to cut, "
@@ -161,19 +231,13 @@ def parse_input_shape(value: object) -> tuple[int, ...]:
     Raises:
         UsageError: not three positive whole numbers.
     """
-    parts: list[Any] = value.replace("x", ",").split(",") if isinstance(value, str) else _as_list(value)
-    numbers = [_positive_int(part) for part in parts]
-    shape = tuple(number for number in numbers if number is not None)
-    if len(shape) != 3 or len(parts) != 3 or math.prod(shape) > limits.MOST_INPUT_VALUES:
-        raise UsageError(
-            f"input shape {in_short(value)} is not accepted: give channels, height and width of one image "
-            f"without the batch, such as 3x224x224, {_SIZES}"
-        )
+    shape = _shape_of(value)
+    if shape is None:
+        raise UsageError(f"input shape {in_short(value)} is not accepted: give {_A_SHAPE.rstrip(',')}")
     return shape
 
 
 _MOST_DIGITS = 20
-_SIZES = f"each at most {limits.SIZE.most} and at most {limits.MOST_INPUT_VALUES} together"
 
 
 def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
@@ -226,88 +290,17 @@ def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[i
     return tuple(shapes)
 
 
-def _as_list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
 def _positive_int(value: object) -> int | None:
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
         value = int(value) if len(value) <= _MOST_DIGITS else None
     return value if limits.SIZE.holds(value) else None
 
 
-def _text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    raise UsageError("a text in quotes is expected")
-
-
-def _one_of(numbers: limits.WholeNumbers) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if numbers.holds(value):
-            return value
-        raise UsageError(f"{numbers.accepted} is expected")
-
-    return read
-
-
-def _floats(numbers: limits.ChannelNumbers) -> Callable[[object], tuple[float, ...]]:
-    def read(value: object) -> tuple[float, ...]:
-        items = _as_list(value)
-        if numbers.hold(items):
-            return tuple(float(item) for item in items)
-        raise UsageError(f"{numbers.accepted}, is expected")
-
-    return read
-
-
-def _channel_order(value: object) -> ChannelOrder:
-    for order in ChannelOrder:
-        if value == order.value:
-            return order
-    accepted = " or ".join(repr(order.value) for order in ChannelOrder)
-    raise UsageError(f"{accepted} is expected")
-
-
-_TOP_LEVEL_KEYS: dict[str, Callable[[object], Any]] = {
-    "calibration": _text,
-    "target": _text,
-    "ratio": check_ratio,
-    "arch": _text,
-    "input-shape": parse_input_shape,
-    "seed": _one_of(limits.SEED),
-    "threads": _one_of(limits.THREADS),
-}
-_PREPROCESSING_KEYS: dict[str, Callable[[object], Any]] = {
-    "card": _text,
-    "resize": _one_of(limits.PIXELS),
-    "crop": _one_of(limits.PIXELS),
-    "mean": _floats(limits.MEANS),
-    "std": _floats(limits.DEVIATIONS),
-    "channel-order": _channel_order,
-}
-
-
-def _read_table(
-    source: Path, table: dict[str, Any], readers: dict[str, Callable[[object], Any]], *, where: str
-) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    known = [*readers, "preprocessing", *COMMAND_TABLES] if not where else list(readers)
-    for key, value in table.items():
-        if key not in readers:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UsageError(
-                f"project file {str(source)!r} has the unknown key '{where}{key}'; {hint}"
-                f"accepted: {', '.join(known)}"
-            )
-        try:
-            values[key.replace("-", "_")] = readers[key](value)
-        except UsageError as error:
-            raise UsageError(
-                f"project file {str(source)!r}: '{where}{key}' is {in_short(value)}, but {error}"
-            ) from None
-    return values
+def _read_table(kind: type[T], source: Path, table: dict[str, Any], *, inside: str = "") -> T:
+    try:
+        return from_table(kind, table, inside=inside, hyphens=True)
+    except TableError as error:
+        raise UsageError(f"project file {str(source)!r} {error}") from error
 
 
 def beside(source: Path, value: str) -> str:

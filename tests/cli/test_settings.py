@@ -8,7 +8,12 @@ import pytest
 
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.cli.process.session import Session
-from edgeprune.cli.settings import choose_calibration, choose_preprocessing, default_output, project_config
+from edgeprune.cli.process.settings import (
+    choose_calibration,
+    choose_preprocessing,
+    default_output,
+    project_config,
+)
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
 

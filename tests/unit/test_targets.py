@@ -89,24 +89,32 @@ def test_a_users_own_profile_loads_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("cores = 4", "", "the key 'cores' is missing"),
+        ("cores = 4", "", "lacks the key 'cores'"),
         ("cores = 4", "cores = 4\ncolour = 1", "unknown key 'colour'"),
-        ("cores = 4", 'cores = "four"', "cores must be of type int"),
-        ("cores = 4", "cores = true", "cores must be of type int"),
+        ("cores = 4", 'cores = "four"', "'cores' is .*, but a positive whole number is expected"),
+        ("cores = 4", "cores = true", "'cores' is .*, but a positive whole number is expected"),
         ("cores = 4", "cores = 2", "default_threads is 4 on 2 cores"),
-        ("cores = 4", "cores = 0", "cores must be a positive number"),
-        ("clock_ghz = 1.8", "clock_ghz = -1.8", "clock_ghz must be a positive number"),
-        ("clock_ghz = 1.8", "clock_ghz = nan", "clock_ghz must be a positive number"),
-        ("clock_ghz = 1.8", "clock_hz = 1.8", "unknown key 'clock_hz'"),
-        ("parallel_efficiency = 0", "parallel_efficiency = 9", "is a share in"),
-        ("error_high_factor = 2.6", "error_high_factor = 0.9", "the error band must hold 1"),
+        ("cores = 4", "cores = 0", "'cores' is 0, but a positive whole number"),
+        ("clock_ghz = 1.8", "clock_ghz = -1.8", "'roofline.clock_ghz' is .*, but a positive number"),
+        ("clock_ghz = 1.8", "clock_ghz = nan", "'roofline.clock_ghz' is .*, but a positive number"),
+        ("clock_ghz = 1.8", "clock_hz = 1.8", "unknown key 'roofline.clock_hz'; did you mean 'clock_ghz'"),
+        (
+            "parallel_efficiency = 0",
+            "parallel_efficiency = 9",
+            "'roofline.parallel_efficiency' is 9.*, but a share, above 0",
+        ),
+        (
+            "error_high_factor = 2.6",
+            "error_high_factor = 0.9",
+            "'roofline.error_high_factor' is 0.9, but a factor of at least 1, since the band holds 1",
+        ),
         ("[sources]\ncpu = ", "[sources]\ncpux = ", r"\[sources\] has no 'cpu'"),
-        ('aliases = ["rpi"]', "aliases = [1]", "aliases must be a list of strings"),
+        ('aliases = ["rpi"]', "aliases = [1]", "'aliases.0' is 1, but a text in quotes"),
         ("simd_width_bits = 128", "simd_width_bits = 100", "multiple of 32"),
         ("[roofline]", "[roof]", "unknown key 'roof'"),
         ('name = "rpi4"', 'name = "host"', "the name 'host' is kept"),
         ('name = "rpi4"', "name = ", "not valid TOML"),
-        ('name = "rpi4"', 'name = ""', "name must not be empty"),
+        ('name = "rpi4"', 'name = ""', "'name' is '', but a text in quotes that is not empty"),
     ],
 )
 def test_a_malformed_profile_is_named_with_what_is_wrong(
@@ -134,7 +142,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
 def test_binary_instead_of_toml_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TargetError, match=r"mine\.toml: is not valid TOML .*utf-8"):
+    with pytest.raises(TargetError, match=r"mine\.toml is not valid TOML .*utf-8"):
         load_target(str(path))
 
 
@@ -158,7 +166,7 @@ def test_host_file_stores_no_figures() -> None:
 
 
 def test_unknown_facts_of_the_host_are_none_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.system.host._memory_bytes", lambda: None)
+    monkeypatch.setattr("edgeprune.system.host.physical_memory_bytes", lambda: None)
     monkeypatch.setattr("edgeprune.system.host._cpu_flags", lambda: None)
     host = describe_host()
     assert host.memory_bytes is None

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from edgeprune.cli import settings
+from edgeprune.cli.process import settings
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.options.project_file import ProjectConfig, beside, find_config, load_config
 from edgeprune.showing import in_short
