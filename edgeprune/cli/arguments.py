@@ -166,6 +166,23 @@ class TimeoutArguments:
         return parse_duration(self.timeout, option="--timeout")
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
+    """The network and its calibration images."""
+
+    def settled(self, session: Session, config: ProjectConfig) -> dict[str, Any]:
+        """Options for which the project file, or the data themselves, have a say, too; by name."""
+        shape = self.shape_or(config)
+        data = settings.choose_calibration(self.calibration, self.model, config, session)
+        return {
+            "architecture": settings.first_given(self.arch, config.arch),
+            "input_shape": shape,
+            "calibration": data,
+            "preprocessing": self.preprocessing(data, config),
+            "held_out_fraction": self.held_out,
+        }
+
+
 Arguments = TypeVar("Arguments", bound=SpokenArguments)
 _MODELS = frozenset({"model", "first"})
 """Arguments beside whose file a project file may lie."""
@@ -188,6 +205,22 @@ def _settable(name: str, hint: Any) -> Any:
             info.is_eager, info.callback = True, take_file
         made.append(info)
     return Annotated[(kind, *made)]
+
+
+Options = TypeVar("Options")
+
+
+def joined(kind: type[Options], given: object, *positional: object, **settled: Any) -> Options:
+    """Options of a run: what was settled, and everything else as it was given under the same name.
+
+    Raises:
+        TypeError: an option is neither, which would leave it to its default in silence.
+    """
+    names = {field.name for field in fields(kind) if field.kw_only}  # type: ignore[arg-type]
+    own = {name: getattr(given, name) for name in names - settled.keys() if hasattr(given, name)}
+    if missing := sorted(names - own.keys() - settled.keys()):
+        raise TypeError(f"{kind.__name__}: nobody gives {', '.join(missing)}")
+    return kind(*positional, **own, **settled)
 
 
 def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:

@@ -13,14 +13,13 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli import options as opt
 from edgeprune.cli.arguments import (
     BudgetArguments,
-    DataArguments,
     EffortArguments,
     MachineArguments,
+    NetworkArguments,
     PlayerArguments,
-    ShapeArguments,
-    SplitArguments,
     SpokenArguments,
     command,
+    joined,
 )
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
@@ -194,9 +193,7 @@ class CompressArguments(
     OutputArguments,
     GoalArguments,
     TargetArguments,
-    SplitArguments,
-    DataArguments,
-    ShapeArguments,
+    NetworkArguments,
 ):
     """All of ``compress``."""
 
@@ -224,43 +221,20 @@ def _options(session: Session, given: CompressArguments) -> CompressOptions:
     model = given.model
     config = settings.project_config(model, session)
     share = check_ratio(given.ratio) if given.ratio is not None else config.ratio
-    shape = given.shape_or(config)
-    budget, max_time_s = given.budget, given.max_time_s
     training = None if given.finetune is None else parse_finetune(given.finetune, option="--finetune")
     device = settings.first_given(given.target, config.target or "host")
     folder = given.output or settings.default_output(model)
     written = None if given.dry_run else folder
     _check_early(device, written, given.overwrite, {"model": model, "card": given.card})
-    data = settings.choose_calibration(given.calibration, model, config, session)
-    return CompressOptions(
+    return joined(
+        CompressOptions,
+        given,
         model,
-        architecture=settings.first_given(given.arch, config.arch),
-        weights=given.weights,
-        trust_pickle=given.trust_pickle,
-        input_shape=shape,
-        calibration=data,
-        preprocessing=given.preprocessing(data, config),
-        max_images=given.max_images,
-        held_out_fraction=given.held_out,
+        **given.settled(session, config),
         target=device,
         ratio=share,
-        budget=budget,
         finetune=training,
-        recipe=given.recipe,
-        drop_blocks=given.drop_blocks,
-        rounds=given.rounds,
-        ranking=given.ranking,
-        criterion=given.criterion,
-        effort=given.effort,
-        max_time_s=max_time_s,
-        precision=given.precision,
-        width_quantum=given.width_quantum,
-        attention_unit=given.attention_unit,
-        prune_normalized=given.prune_normalized,
-        batch_size=given.batch_size,
         output=folder,
-        overwrite=given.overwrite,
-        resume=given.resume,
         seed=given.seed_or(config),
         threads=given.threads_or(config),
         command=session.command_line,

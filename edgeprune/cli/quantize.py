@@ -17,6 +17,7 @@ from edgeprune.cli.arguments import (
     SpokenArguments,
     TimeoutArguments,
     command,
+    joined,
 )
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
@@ -114,7 +115,6 @@ class QuantizeArguments(
 @command(QuantizeArguments)
 def quantize(session: Session, given: QuantizeArguments) -> None:
     """Write an ONNX file in 8 or 16 bits, and judge it on images that are kept back."""
-    timeout_s = given.timeout_s
     config = settings.project_config(str(given.model), session)
     limit = None if given.max_drop is None else parse_points(given.max_drop, option="--max-drop")
     device = settings.first_given(given.target, config.target or "host")
@@ -122,22 +122,20 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
 
     load_target(device)
     data = settings.choose_calibration(given.calibration, str(given.model), config, session)
-    options = QuantizeOptions(
+    options = joined(
+        QuantizeOptions,
+        given,
         given.model,
         calibration=data,
         preprocessing=given.preprocessing(data, config),
-        max_images=given.max_images,
         held_out_fraction=given.held_out,
         output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),
-        precision=given.precision,
         target=device,
         method=given.ranges,
         max_drop_points=limit,
         kept_float=tuple(given.keep_float or ()),
-        timeout_s=timeout_s,
         threads=given.threads_or(config),
         seed=given.seed_or(config),
-        overwrite=given.overwrite,
     )
     from edgeprune.api import files
 

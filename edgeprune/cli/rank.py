@@ -16,14 +16,13 @@ from edgeprune.artifacts.choices import (
 )
 from edgeprune.cli import options as opt
 from edgeprune.cli.arguments import (
-    DataArguments,
     EffortArguments,
     MachineArguments,
+    NetworkArguments,
     PlayerArguments,
-    ShapeArguments,
-    SplitArguments,
     SpokenArguments,
     command,
+    joined,
 )
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
@@ -158,9 +157,7 @@ class RankArguments(
     EffortArguments,
     OutputArguments,
     GoalArguments,
-    SplitArguments,
-    DataArguments,
-    ShapeArguments,
+    NetworkArguments,
 ):
     """All of ``rank``."""
 
@@ -188,38 +185,23 @@ def _options(session: Session, given: RankArguments) -> RankOptions:
     memory_limit_bytes = GAME_MEMORY_BYTES
     if given.memory_limit is not None:
         memory_limit_bytes = parse_bytes(given.memory_limit, option="--memory-limit")
-    shape = given.shape_or(config)
     criteria, layers = tuple(given.criterion or ()), tuple(given.layer or ())
     recover_at = tuple(dict.fromkeys(given.recover_at or ()))
     check_players(given.players, criteria, layers)
     check_recover_at(recover_at, given.players)
     folder = given.output or settings.default_output(model, kind="ranking")
     _check_early(criteria, folder, given.overwrite, {"model": model, "card": given.card})
-    data = settings.choose_calibration(given.calibration, model, config, session)
-    return RankOptions(
+    return joined(
+        RankOptions,
+        given,
         model,
-        architecture=settings.first_given(given.arch, config.arch),
-        weights=given.weights,
-        trust_pickle=given.trust_pickle,
-        input_shape=shape,
-        calibration=data,
-        preprocessing=given.preprocessing(data, config),
-        max_images=given.max_images,
-        held_out_fraction=given.held_out,
+        **given.settled(session, config),
         criteria=criteria or (DEFAULT_CRITERION,),
         layers=layers,
         ratio=share,
-        max_evaluations=given.max_evaluations,
-        players=given.players,
         memory_limit_bytes=memory_limit_bytes,
         recover_at=recover_at,
-        effort=given.effort,
-        max_time_s=given.max_time_s,
-        attention_unit=given.attention_unit,
-        prune_normalized=given.prune_normalized,
         output=folder,
-        overwrite=given.overwrite,
-        resume=given.resume,
         seed=given.seed_or(config),
         threads=given.threads_or(config),
         command=session.command_line,
