@@ -8,6 +8,12 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
+TRANSPOSED_CONVOLUTIONS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm")
+WEIGHTED = frozenset((*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *PRODUCTS, "scaled_dot_product_attention"))
+"""Ops that take most of the time, whether or not their operands are stored."""
+
 
 def op_name(node: Node) -> str:
     """Name of the op without overload: ``conv2d`` for ``aten.conv2d.default``.

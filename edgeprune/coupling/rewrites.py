@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
-from edgeprune.fx import op_name
+from edgeprune.fx import CONVOLUTIONS, op_name
 
 
 class Sizes:
@@ -166,7 +166,7 @@ def rewrite_split(sizes: Sizes, node: Node) -> None:
         node.kwargs = {}
 
 
-@rewrite("conv1d", "conv2d", "conv3d", "convolution")
+@rewrite(*CONVOLUTIONS)
 def rewrite_convolution(sizes: Sizes, node: Node) -> None:
     """A depthwise convolution has as many groups as channels enter it."""
     place = 8 if op_name(node) == "convolution" else 6

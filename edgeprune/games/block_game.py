@@ -18,12 +18,9 @@ from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.context import Context
 from edgeprune.coupling.layout import image_layout, trace_images
 from edgeprune.errors import NothingToPruneError
-from edgeprune.fx import op_name
+from edgeprune.fx import WEIGHTED, op_name
 from edgeprune.games.layer_game import SuffixGame
 from edgeprune.pruning.masking import ChannelMask, add_mask_input
-
-_WEIGHTED = ("conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "bmm", "addmm")
-_WEIGHTED_TOO = ("scaled_dot_product_attention", "conv_transpose2d", "conv_transpose3d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +81,7 @@ def _block_at(context: Context, add: Node, ancestors: dict[Node, dict[Node, None
     order = {n: place for place, n in enumerate(add.graph.nodes)}
     start = max(common, key=order.__getitem__)
     parts = {o: [n for n in ancestors[o] if start in ancestors[n] and n is not start] for o in (left, right)}
-    layers = {o: sum(op_name(n) in _WEIGHTED + _WEIGHTED_TOO for n in part) for o, part in parts.items()}
+    layers = {o: sum(op_name(n) in WEIGHTED for n in part) for o, part in parts.items()}
     if layers[left] == layers[right]:
         return None
     branch, shortcut = (left, right) if layers[left] > layers[right] else (right, left)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.coupling.movement import MOVEMENT
-from edgeprune.fx import op_name
+from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, op_name
 from edgeprune.games.suffix import masks_of
 from edgeprune.pruning.masking import ChannelMask
 
@@ -25,8 +25,9 @@ _AFFINE_IN_FIRST = frozenset(
         *("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d"),
         *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
         *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d"),
-        *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d"),
-        *("conv_transpose3d", "linear", "div", "batch_norm", "dropout"),
+        *CONVOLUTIONS,
+        *TRANSPOSED_CONVOLUTIONS,
+        *("linear", "div", "batch_norm", "dropout"),
         *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"),
     )
 )

@@ -13,10 +13,10 @@ from edgeprune.coupling.labels import FROZEN, Atoms
 from edgeprune.coupling.layout import mask
 from edgeprune.coupling.rewrites import int_argument, rewrite, rewrite_convolution
 from edgeprune.coupling.rules.table import freeze_all, rule
-from edgeprune.fx import op_name
+from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, op_name
 
 
-@rule("conv1d", "conv2d", "conv3d", "convolution")
+@rule(*CONVOLUTIONS)
 def convolution(context: Context, node: Node) -> Labelling:
     """Output channels are the weight's; input channels enter at a mask point (or pass, if depthwise)."""
     if op_name(node) == "convolution" and bool(node.args[6]):
@@ -50,7 +50,7 @@ def convolution(context: Context, node: Node) -> Labelling:
     return {1: out_atoms}
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(*TRANSPOSED_CONVOLUTIONS)
 def transposed_convolution(context: Context, node: Node) -> Labelling:
     """The same with a weight of (in, out / groups, *kernel): all groups share the atoms of dimension 1."""
     source, weight = _operands(node)
@@ -79,7 +79,7 @@ def transposed_convolution(context: Context, node: Node) -> Labelling:
     return {1: out_atoms}
 
 
-rewrite("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")(rewrite_convolution)
+rewrite(*TRANSPOSED_CONVOLUTIONS)(rewrite_convolution)
 
 
 def _operands(node: Node) -> tuple[Node, Node]:
