@@ -22,7 +22,7 @@ _HEAD = """\
 Written by `EDGEPRUNE_UPDATE_GOLDEN=1 pytest tests/unit/test_python_api_page.py`; do not edit by hand.
 
 Everything here can be had from `edgeprune` itself. Functions call what the command line calls, with the same
-names where Python allows it; failures are the classes of `edgeprune.errors` ([exit statuses](exit-statuses.md)).
+names where Python allows it. Failures are the classes of `edgeprune.errors` ([statuses](exit-statuses.md)).
 Fields of reports are described in [report.json](report-schema.md) and [ranking.json](ranking-schema.md).
 """
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
