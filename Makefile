@@ -15,10 +15,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BASE := $(VENV)/.stamp-base
 DEV := $(VENV)/.stamp-dev
 BENCH := $(VENV)/.stamp-bench
+DOCS := $(VENV)/.stamp-docs
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format bench bench-large clean
+.PHONY: help demo test fuzz lint format docs bench bench-large clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -58,14 +59,19 @@ format: $(DEV) ## format the code and correct what can be corrected
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Without --quiet, with which --strict would count no warning.
+docs: $(DOCS) ## build the pages of docs/ into site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "== the pages: site/index.html"
+
 bench: $(BENCH) ## run all benchmarks (half a day on two idle cores; each script alone can be stopped and goes on)
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-large: $(BENCH) ## the coupling benchmark with models above 600 MB, too (16 GB of memory, an hour more)
 	$(BIN)/python tests/benchmarks/bench_coupling.py --large --timeout 1200
 
-clean: ## remove the virtual environment, caches and the demo's output
-	rm -rf "$(VENV)" "$(DEMO_OUT)" build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove the virtual environment, caches, the demo's output and the pages
+	rm -rf "$(VENV)" "$(DEMO_OUT)" site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BASE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -86,4 +92,9 @@ $(DEV): $(BASE)
 $(BENCH): $(DEV)
 	@echo "== installing the networks that only the benchmarks use"
 	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable ".[bench]"
+	@touch $@
+
+$(DOCS): $(BASE)
+	@echo "== installing what makes pages of the documentation"
+	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable ".[docs]"
 	@touch $@

@@ -177,7 +177,7 @@ def rank(options: RankOptions) -> RankingReport:
         effort: how many passes ``hybrid`` makes and how many images count; see ``docs/effort.md``.
         max_time_s: passes are cut to what the measured speed allows, and the notes say so.
         players: channels, or residual blocks; then neither ``criteria`` nor ``layers``.
-        memory_limit_bytes: of activations of games of single layers and of blocks; 1 GiB where ``None``.
+        memory_limit_bytes: of activations of games of single layers and of blocks.
         recover_at: shares of the MACs; the network of each criterion is recovered there and judged, too.
         resume: go on with the coalition values that a stopped run left beside ``output``.
         output: folder for the files of ``docs/ranking.md``, whole or not at all; nothing is written where

@@ -53,7 +53,7 @@ from edgeprune.selection import select
 from edgeprune.system import progress
 
 MOST_AT_ONCE = 0.3
-"""Share of the MACs up to which one round is made; two did not pay at 25% (``docs/architecture.md``)."""
+"""Share of the MACs up to which one round is made; two did not pay at 25% (``docs/decisions``, 7)."""
 ROUND_STEP = 0.15
 """Share of the MACs that a round takes."""
 

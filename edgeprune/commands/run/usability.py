@@ -41,7 +41,7 @@ do better. Three in a hundred for sure are more than people give for speed (one 
 Usable is said only where more than one in ten can be excluded, which takes 35 images without a loss."""
 AGREEMENT_LIMITS = Limits(not_usable=0.25, degraded=0.05, usable=0.10)
 """Shares of answers where nobody knows which are right. Some that change were wrong: ResNet-20 without a
-quarter of its MACs changes 4.1 of 100 and loses .9 of the right ones (docs/architecture.md)."""
+quarter of its MACs changes 4.1 of 100 and loses .9 of the right ones (decision 13 in docs/decisions)."""
 ERROR_LIMITS = Limits(not_usable=0.50, degraded=0.05, usable=0.10)
 """Relative squared errors of outputs that are no class scores. At 1 an output of zeros would do as well, and
 a half is not far from it; a twentieth is a signal-to-noise ratio of 13 dB."""

@@ -29,7 +29,7 @@ def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Variant
     Cheapest is what loses least per cost saved.
 
     What is lost is v(N) - v(S) of the blocks' game for the very set S that would stay. Shapley values, which
-    reckon with sets of all sizes, chose worse on ResNet-20 (``docs/architecture.md``).
+    reckon with sets of all sizes, chose worse on ResNet-20 (decision 5 in ``docs/decisions``).
     A block that saves nothing is no candidate.
     """
     blocks = find_blocks(prepared.captured)

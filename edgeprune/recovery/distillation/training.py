@@ -218,7 +218,7 @@ class _Course:
 
 
 def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Gradient descent with momentum: Adam overfits the few images sooner (``docs/architecture.md``)."""
+    """Gradient descent with momentum: Adam overfits the few images sooner (``docs/decisions``, 4)."""
     return torch.optim.SGD(parameters, lr=0.0, momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY)
 
 
