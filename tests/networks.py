@@ -510,3 +510,10 @@ PLAYERS: dict[Callable[[], nn.Module], tuple[int, int]] = {
     volumes: (14, 2),
 }
 """Every toy network with the number of players and of groups that a person counts by hand."""
+
+
+def digits_like(images: int = 24) -> tuple[Case, Tensor, Tensor]:
+    """A chain of layers with images of noise and labels."""
+    case = toy(chain)
+    pixels = torch.randn(images, *IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return case, pixels, torch.arange(images) % 5

@@ -36,6 +36,6 @@ for name in ("edgeprune.api", "edgeprune.cli"):
 warm()
 # No test asks how exact latencies of forked commands are, and samples as long as a user's took a fifth of a
 # command's time. Commands in a process of their own have those.
-timing._MIN_SAMPLE_NS = 200_000
+timing.MIN_SAMPLE_NS = 200_000
 gc.collect()
 gc.freeze()  # or every collection in a forked process would copy all of this

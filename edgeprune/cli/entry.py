@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(prog_name=_PROGRAM)
     streams.prepare()
     session = Session(arguments=tuple(arguments))
-    status = _guarded(lambda: _invoke(arguments, session), session)
+    status = guarded(lambda: _invoke(arguments, session), session)
     if streams.is_stuck(sys.stderr):
         streams.silence(sys.stderr)
     return status
@@ -85,7 +85,8 @@ def _invoke(arguments: list[str], session: Session) -> int:
     return status
 
 
-def _guarded(action: Callable[[], int], session: Session) -> int:
+def guarded(action: Callable[[], int], session: Session) -> int:
+    """The status of an action; whatever it raises has become its sentence."""
     interrupts = Interrupts()
     try:
         with interrupts.heeded():

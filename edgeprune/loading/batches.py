@@ -42,7 +42,7 @@ def free_batch(module: nn.Module, batch: int, shape: tuple[int, ...], source: st
             found = _tensors(module(images[:count]))
     except Exception as error:
         raise _refused(source, batch, first_line(error)) from error
-    if len(found) != len(expected) or not all(map(_agree, expected, found)):
+    if len(found) != len(expected) or not all(map(agree, expected, found)):
         raise _refused(source, batch, "other batches give other results")
 
 
@@ -72,7 +72,8 @@ def _tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
-def _agree(expected: Tensor, found: Tensor) -> bool:
+def agree(expected: Tensor, found: Tensor) -> bool:
+    """Whether two tensors have the same shape and, to rounding, the same values."""
     if expected.shape != found.shape:
         return False
     finite = expected[expected.isfinite()]  # no tolerance follows from NaN, and any from infinity

@@ -28,7 +28,7 @@ _SLOW_S = 1.0
 MIN_WARMUP = 3
 MIN_PAIRS = 100
 # CPU clocks may tick as coarsely as 1 ms or be read late; a sample must dwarf that.
-_MIN_SAMPLE_NS = 2_000_000
+MIN_SAMPLE_NS = 2_000_000
 _MAX_INNER = 1000
 _BOOTSTRAP_DRAWS = 2000
 _ANGLES = 20_001
@@ -297,7 +297,7 @@ def _shape(name: str, dims: list[Any], where: str, batch_size: int) -> tuple[int
 def warm_up(run: Callable[[], object], warmup: int) -> int:
     """Run ``warmup`` times; how many runs make a sample of at least 2 ms CPU time, from the fastest."""
     fastest_ns = min(cpu_ns(run, 1) for _ in range(warmup))
-    return int(min(_MAX_INNER, max(1, -(-_MIN_SAMPLE_NS // max(1, int(fastest_ns))))))
+    return int(min(_MAX_INNER, max(1, -(-MIN_SAMPLE_NS // max(1, int(fastest_ns))))))
 
 
 def cpu_ns(run: Callable[[], object], inner: int) -> float:

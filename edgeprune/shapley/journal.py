@@ -124,7 +124,7 @@ class JournaledGame:
             # New, or its first write was cut short.
             self.lost_bytes = len(start)
             self._cut(0)
-            _write(self._file, header)
+            write_all(self._file, header)
             return
         if start != header:
             raise UsageError(self._refusal(start))
@@ -195,7 +195,7 @@ class JournaledGame:
         count = struct.pack("<I", len(keys))
         record = count + _SUM.pack(zlib.crc32(count)) + body + _SUM.pack(zlib.crc32(body))
         try:
-            _write(self._file, record)
+            write_all(self._file, record)
         except BaseException:
             # A full disk or Ctrl-C: whoever catches it can go on, as the file is as it was.
             self._cut(place)
@@ -211,7 +211,7 @@ class JournaledGame:
         return np.frombuffer(self._file.read(self._row_bytes), dtype="<f8").astype(np.float64)
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes) -> None:
     """All of ``data``: an unbuffered file may take only a part of it at a time."""
     left = memoryview(data)
     while left:

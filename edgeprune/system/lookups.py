@@ -22,8 +22,8 @@ def operators_listed_once() -> Iterator[None]:
     it is there; results are the same with and without.
     """
     with (
-        _replaced("torch._export.utils", None, "_materialize_cpp_cia_ops", functools.cache),
-        _replaced("torch._ops", "OperatorBase", "py_impl", _plain_registration),
+        replaced("torch._export.utils", None, "_materialize_cpp_cia_ops", functools.cache),
+        replaced("torch._ops", "OperatorBase", "py_impl", _plain_registration),
     ):
         yield
 
@@ -35,12 +35,12 @@ def onnx_forms_kept() -> Iterator[None]:
     onnxscript parses the source of 500 functions for each file, .4 of .75 s of CPU time for three residual
     blocks. Another version of PyTorch that does it otherwise is left to that; the files are the same.
     """
-    with _replaced("torch.onnx._internal.exporter._registration", "ONNXRegistry", "from_torchlib", _kept):
+    with replaced("torch.onnx._internal.exporter._registration", "ONNXRegistry", "from_torchlib", _kept):
         yield
 
 
 @contextlib.contextmanager
-def _replaced(module: str, owner: str | None, name: str, changed: Callable[[Any], Any]) -> Iterator[None]:
+def replaced(module: str, owner: str | None, name: str, changed: Callable[[Any], Any]) -> Iterator[None]:
     """``module.owner.name`` is what ``changed`` makes of it meanwhile, where there is such a thing."""
     try:
         place: Any = importlib.import_module(module)

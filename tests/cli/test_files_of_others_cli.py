@@ -17,7 +17,7 @@ from small_project import CHECKOUT, run_forked, sentence
 from edgeprune.cli import main
 from edgeprune.storage.records import read_record, write_record
 
-sys.path.insert(0, str(CHECKOUT / "tests" / "unit"))
+sys.path.insert(0, str(CHECKOUT / "tests" / "unit" / "commands"))
 
 SMALL = ("small.pt", "--arch", "nets.py:small")
 DATA = ("--calibration", "grey.npz", "--threads", "1")

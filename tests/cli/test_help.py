@@ -172,7 +172,7 @@ def fail_with(error: BaseException) -> Any:
 def test_every_outcome_has_its_status_and_sentence(
     error: BaseException, status: int, sentence: str, verbosity: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert entry._guarded(fail_with(error), Session(verbosity=verbosity)) == status
+    assert entry.guarded(fail_with(error), Session(verbosity=verbosity)) == status
     shown = capsys.readouterr()
     assert shown.out == ""
     assert ("Traceback" in shown.err) == (verbosity == 2)

@@ -30,7 +30,7 @@ def action():
         time.sleep(0.05)
     return 0
 
-sys.exit(entry._guarded(action, Session()))
+sys.exit(entry.guarded(action, Session()))
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from small_project import CHECKOUT, leftovers, run_in_turn, sentence
 
-sys.path.insert(0, str(CHECKOUT / "tests" / "unit"))
+sys.path.insert(0, str(CHECKOUT / "tests" / "unit" / "loading"))
 
 import test_hostile_files as hostile  # its tables of files
 import test_program_security as programs

@@ -88,7 +88,7 @@ def action():
         print("cleaned up")
     return 0
 
-sys.exit(entry._guarded(action, Session()))
+sys.exit(entry.guarded(action, Session()))
 """
 
 

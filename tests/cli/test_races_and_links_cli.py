@@ -176,7 +176,7 @@ def test_what_a_library_makes_of_an_interrupt_is_an_interrupt(capsys: Any) -> No
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert entry._guarded(loading, Session()) == 130
+        assert entry.guarded(loading, Session()) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "interrupted: nothing was written\n"

@@ -34,4 +34,4 @@ def apply(arguments: Sequence[str]) -> int:
         apply_surgery(module, recipe, weights, check_against=check[0] if check else None)
         return 0
 
-    return entry._guarded(action, Session())
+    return entry.guarded(action, Session())

@@ -59,7 +59,7 @@ def write_mixed(
     """
     measures = runner_for(target, threads=threads).measures
     with scratch_folder() as scratch:
-        work = _Mixing.of(source, images, target, threads, method, scratch, timeout_s)
+        work = Mixing.of(source, images, target, threads, method, scratch, timeout_s)
         chosen = work.fastest() if measures else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
@@ -78,7 +78,7 @@ def write_mixed(
 
 
 @dataclass
-class _Mixing:
+class Mixing:
     """One choice: the pieces, what was measured, and files of mixtures as they are asked for."""
 
     source: Path
@@ -105,7 +105,7 @@ class _Mixing:
         method: RangeMethod,
         folder: Path,
         timeout_s: float | None,
-    ) -> _Mixing:
+    ) -> Mixing:
         """Calibrate and cut."""
         found = calibrate(
             source, images.images,

@@ -54,7 +54,7 @@ def rank_blocks(
             "add a branch to a shortcut around it: leave --players out to rank channels"
         )
     fitting = prepared.calibration.fitting
-    images, coalitions = _effort(len(blocks), prepared, max_evaluations)
+    images, coalitions = block_effort(len(blocks), prepared, max_evaluations)
     if images < len(fitting):
         run.note(f"block values are means over the first {images} of {len(fitting)} images")
     with run.stage("rank blocks"):
@@ -75,7 +75,7 @@ def rank_blocks(
     return _judged(run, prepared, blocks, found, images, passes), game.loss_description
 
 
-def _effort(blocks: int, prepared: Prepared, max_evaluations: int | None) -> tuple[int, int]:
+def block_effort(blocks: int, prepared: Prepared, max_evaluations: int | None) -> tuple[int, int]:
     """Images, and most coalitions."""
     every = len(prepared.calibration.fitting)
     wanted = 2**blocks if blocks <= MOST_EXACT else _EVALUATIONS_PER_BLOCK * blocks

@@ -243,7 +243,7 @@ class _Pupil:
         self._images = images
         self._options = options
         self._teacher, self._student = fast_graph(original), fast_graph(network)
-        self.feature, self._kept = _last_features(original, coupling, removed)
+        self.feature, self._kept = last_features(original, coupling, removed)
         self._feature_weight = 0.0
         for parameter in network.parameters():
             parameter.requires_grad_(True)
@@ -346,7 +346,7 @@ def _difference(found: list[Tensor], wanted: list[Tensor], temperature: float) -
     return torch.stack(errors).mean()
 
 
-def _last_features(
+def last_features(
     original: GraphModule, coupling: CouplingGraph, removed: tuple[int, ...]
 ) -> tuple[str | None, Tensor]:
     """Node whose channels the last layer reads, before pooling, and those of its channels that stay."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from synthetic_ranking import made_up
 from synthetic_report import ruined_report, synthetic_default, synthetic_report
-from test_ranking_report import made_up
 
 from edgeprune import JsonDocument, json_schema
 from edgeprune.artifacts.codec import to_jsonable
@@ -22,7 +22,7 @@ from edgeprune.reporting.ranking.files import ranking_to_json
 from edgeprune.reporting.schemas import schema_version
 from edgeprune.storage.outputs import Manifest, OutputFile
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+SCHEMAS = Path(__file__).resolve().parents[3] / "docs" / "schemas"
 MANIFEST = Manifest(
     schema_version=schema_version(JsonDocument.MANIFEST),
     created_by="edgeprune",

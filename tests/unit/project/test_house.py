@@ -13,12 +13,18 @@ def test_a_bound_holds(count: house.Count) -> None:
     assert count.holds, (count.number, count.places)
 
 
+def test_no_test_reaches_private_names() -> None:
+    count = house.private_in_tests()
+    assert count.holds, count.places
+
+
 WRONG = """
 from typing import Literal
 from edgeprune.games import losses, _hidden
 
 def wide(a, b, c, d, e, f, /, g, h, i, *, j, k, l, m):
-    return dict(a=a, b=c, d=d) or losses._private or losses.__doc__
+    n = 1
+    return dict(a=a, b=c, d=d) or Made(e=e, n=n) or losses._private or losses.__doc__
 
 def choose(way: Literal["x", "y"]):
     pass
@@ -39,5 +45,6 @@ def test_what_is_wrong_is_counted(tmp_path: Path) -> None:
         "private names of other modules": 2,
         "choices given as texts": 1,
         "functions above 12 parameters": 1,
-        "keywords x=x": 2,
+        "keywords x=x": 4,
+        "parameters passed through": 2,
     }

@@ -46,7 +46,7 @@ from edgeprune.reporting.formatting import (
 from edgeprune.reporting.headline import Tone
 from edgeprune.reporting.markdown import escape
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 

@@ -145,6 +145,6 @@ def test_onnx_forms_are_read_again_where_operators_were_added(registry: Any) -> 
 )
 def test_what_another_version_lacks_is_left_alone(place: tuple[str, str | None, str]) -> None:
     made = []
-    with lookups._replaced(*place, made.append):
+    with lookups.replaced(*place, made.append):
         pass
     assert made == []

@@ -17,7 +17,7 @@ from edgeprune.artifacts.choices import Finetune
 from edgeprune.errors import UsageError
 from edgeprune.options.quantities import parse_finetune
 from edgeprune.recovery.distillation.augmentation import pasted, varied
-from edgeprune.recovery.distillation.training import DistillationOptions, _last_features, distill
+from edgeprune.recovery.distillation.training import DistillationOptions, distill, last_features
 
 IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SHORT = DistillationOptions(steps=40, batch=32, learning_rates=(3e-3, 3e-4), checks=5)
@@ -38,7 +38,7 @@ def test_a_pruned_network_comes_nearer_on_images_that_it_never_saw(factory):
     network, report = taught(case)
     assert report.divergence_after < 0.8 * report.divergence_before
     assert report.kept_step > 0
-    assert report.feature == _last_features(case.captured.graph_module, case.coupling, case.removed)[0]
+    assert report.feature == last_features(case.captured.graph_module, case.coupling, case.removed)[0]
     assert (report.steps, report.images, report.validation_images) == (40, 160, 40)
     assert report.learning_rate in SHORT.learning_rates
     assert report.decision is not None
@@ -90,7 +90,7 @@ def test_a_time_limit_ends_training():
 
 def test_features_are_those_before_pooling_and_only_the_channels_that_stay():
     case = trial(nets.residual_add(), IMAGES)
-    name, kept = _last_features(case.captured.graph_module, case.coupling, case.removed)
+    name, kept = last_features(case.captured.graph_module, case.coupling, case.removed)
     assert name is not None
     value = next(n for n in case.captured.graph_module.graph.nodes if n.name == name).meta["val"]
     assert value.dim() == 4
@@ -102,7 +102,7 @@ def test_features_are_those_before_pooling_and_only_the_channels_that_stay():
 def test_without_a_last_layer_of_channels_only_answers_are_learnt():
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4))
     case = trial(network, IMAGES)
-    name, _ = _last_features(case.captured.graph_module, case.coupling, case.removed)
+    name, _ = last_features(case.captured.graph_module, case.coupling, case.removed)
     assert name is None or case.coupling.layers[-1].in_players.size == 216
     _, report = taught(case)
     assert report.divergence_after <= report.divergence_before

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from test_ranking_report import made_up
+from synthetic_ranking import made_up
 
 from edgeprune.artifacts.report import AccuracyKind
-from edgeprune.commands.rank.ranked_blocks import _effort
+from edgeprune.commands.rank.ranked_blocks import block_effort
 from edgeprune.errors import UsageError
 from edgeprune.options.quantities import parse_bytes
 from edgeprune.reporting.ranking.blocks import blocks_figure, blocks_to_csv
@@ -48,14 +48,14 @@ def prepared(images: int, macs: int) -> Any:
 def test_all_coalitions_up_to_14_blocks_on_what_is_affordable(
     blocks: int, macs: int, limit: int | None, expected: tuple[int, int]
 ) -> None:
-    assert _effort(blocks, prepared(1000, macs), limit) == expected
+    assert block_effort(blocks, prepared(1000, macs), limit) == expected
 
 
 @pytest.mark.parametrize(("blocks", "least"), [(1, 2), (2, 4), (5, 7), (20, 22)])
 def test_fewer_than_leave_one_out_is_refused(blocks: int, least: int) -> None:
-    _effort(blocks, prepared(10, 1), least)
+    block_effort(blocks, prepared(10, 1), least)
     with pytest.raises(UsageError, match=rf"--max-evaluations {least - 1} is too few: .* at least {least}"):
-        _effort(blocks, prepared(10, 1), least - 1)
+        block_effort(blocks, prepared(10, 1), least - 1)
 
 
 def ranking(*, rated: bool) -> BlockRanking:

@@ -182,7 +182,7 @@ def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
     assert all(piece.integer and piece.alone is None for piece in free.pieces)
     before, after = (parity.run_onnx(p, images.images, threads=1)[0] for p in (path, done))
     assert np.square(before - after).sum() < 0.01 * np.square(before).sum()
-    monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
+    monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     held = write_mixed(path, done, images, target=load_target("rpi4"), threads=1, max_drop_points=6.0)
     assert sum(piece.integer for piece in held.pieces) == 1
     assert held.harm is not None
@@ -199,7 +199,7 @@ def test_what_the_drop_leaves_is_measured_and_not_taken_where_it_is_slower_than_
         return 0.7 if "-" not in second.stem else 1.1
 
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
-    monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
+    monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
     report = write_mixed(path, done, images, target=load_target("host"), threads=1, max_drop_points=6.0)
     assert not any(piece.integer for piece in report.pieces)
@@ -218,7 +218,7 @@ def test_what_the_drop_leaves_is_taken_where_it_is_faster(
     monkeypatch.setattr(
         mixed_precision, "quick_ratio", lambda _a, b, *, threads, timeout_s: 1.0 - 0.1 * b.stem.count("8")
     )
-    monkeypatch.setattr(mixed_precision._Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
+    monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
     report = write_mixed(path, done, images, target=load_target("host"), threads=1, max_drop_points=6.0)
     assert sum(piece.integer for piece in report.pieces) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import edgeprune.shapley
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "shapley.md"
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "shapley.md"
 
 
 def test_the_programs_print_what_their_comments_say(capsys):

@@ -9,7 +9,7 @@ from generate_python_api import page
 
 import edgeprune
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python-api.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "python-api.md"
 UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeprune import errors
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "exit-statuses.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "exit-statuses.md"
 
 
 def every_class(

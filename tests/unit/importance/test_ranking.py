@@ -93,15 +93,9 @@ class PolynomialGame:
         return result
 
 
-def digits_like(images: int = 24) -> tuple[nets.Case, torch.Tensor, torch.Tensor]:
-    case = nets.toy(nets.chain)
-    pixels = torch.randn(images, *nets.IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    return case, pixels, torch.arange(images) % 5
-
-
 def network_game(*, labelled: bool, factory=nets.chain, images: int = 24) -> MaskedGame:
     case = nets.toy(factory)
-    _, pixels, labels = digits_like(images)
+    _, pixels, labels = nets.digits_like(images)
     with torch.no_grad():
         reference = tensor_leaves(case.captured.graph_module(pixels))
     batch = ImageBatch(images=pixels, labels=labels if labelled else None)
@@ -216,7 +210,7 @@ def test_rising_costs_keep_their_order_when_sorted():
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_network_game_is_minus_cross_entropy(labelled):
-    case, pixels, labels = digits_like()
+    case, pixels, labels = nets.digits_like()
     game = network_game(labelled=labelled)
     assert game.loss_kind is (LossKind.LABELS if labelled else LossKind.PSEUDO_LABELS)
     with torch.no_grad():
@@ -228,7 +222,7 @@ def test_network_game_is_minus_cross_entropy(labelled):
 
 
 def test_a_coalition_is_worth_what_the_pruned_network_is():
-    case, pixels, _ = digits_like()
+    case, pixels, _ = nets.digits_like()
     game = network_game(labelled=False)
     removed = (0, 3, 5, 9, 13)
     with torch.no_grad():
@@ -303,7 +297,7 @@ def test_a_channel_that_is_multiplied_by_zero_is_worth_least():
     case = nets.make_case(nets.chain())
     weight = case.captured.graph_module.get_parameter("1.0.weight")
     weight.data[:, 2] = 0.0
-    _, pixels, _ = digits_like()
+    _, pixels, _ = nets.digits_like()
     with torch.no_grad():
         reference = tensor_leaves(case.captured.graph_module(pixels))
     batch = ImageBatch(images=pixels, labels=None)
@@ -321,7 +315,7 @@ def test_a_reconstructing_game_shares_a_coalition_and_values_what_others_cannot_
     for name in ("0.0.weight", "0.1.weight", "0.1.bias", "0.1.running_mean", "0.1.running_var"):
         value = module.state_dict()[name]
         value[5] = value[4]
-    _, pixels, _ = digits_like(96)
+    _, pixels, _ = nets.digits_like(96)
     pixels = pixels.float()
     statistics = channel_statistics(case.captured, case.coupling, pixels)
     with torch.no_grad():

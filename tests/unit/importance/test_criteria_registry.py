@@ -18,15 +18,15 @@ from edgeprune.errors import UsageError
 from edgeprune.importance import registry
 from edgeprune.importance.registry import criterion, criterion_names
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "criteria.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "criteria.md"
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No plug-in of a test outlives it."""
-    registry._plugins.cache_clear()
+    registry.plugins.cache_clear()
     yield
-    registry._plugins.cache_clear()
+    registry.plugins.cache_clear()
 
 
 @pytest.fixture

@@ -169,16 +169,16 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 
     table = written(tmp_path / "v")
     content = (tmp_path / "v").read_bytes()
-    whole = journal._write
+    whole = journal.write_all
 
     def fail(file, data):
         whole(file, data[:17])
         raise OSError(28, "No space left on device")
 
     with JournaledGame(Recorded(table), tmp_path / "v", fingerprint="one") as kept:
-        monkeypatch.setattr(journal, "_write", fail)
+        monkeypatch.setattr(journal, "write_all", fail)
         with pytest.raises(OSError, match="No space left"):
             kept.values(all_coalitions(6))
         assert (tmp_path / "v").read_bytes() == content
-        monkeypatch.setattr(journal, "_write", whole)
+        monkeypatch.setattr(journal, "write_all", whole)
         np.testing.assert_array_equal(kept.values(all_coalitions(6)), table)

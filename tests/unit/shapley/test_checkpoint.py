@@ -10,7 +10,6 @@ import networks as nets
 import numpy as np
 import pytest
 import torch
-from test_ranking import digits_like
 
 from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.calibration import ImageBatch
@@ -136,7 +135,7 @@ class StopsAfter(EveryStep):
 def reconstructing_game() -> tuple[MaskedGame, tuple[CoupledGroup, ...]]:
     case = nets.make_case(nets.chain())
     case.captured.graph_module.float()
-    _, pixels, labels = digits_like()
+    _, pixels, labels = nets.digits_like()
     pixels = pixels.float()
     masked = mask_module(
         case.captured, case.coupling, channel_statistics(case.captured, case.coupling, pixels)
