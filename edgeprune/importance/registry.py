@@ -42,7 +42,7 @@ def criterion_names() -> tuple[str, ...]:
     Raises:
         UsageError: two plug-ins, or a plug-in and one of ours, have the same name.
     """
-    return (*_BUILT_IN, *plugins())
+    return (*_BUILT_IN, *plug_ins())
 
 
 def criterion(name: str) -> Criterion:
@@ -53,7 +53,7 @@ def criterion(name: str) -> Criterion:
     """
     if ":" in name:
         return _of_a_file(name)
-    plugins = plugins()
+    plugins = plug_ins()
     if name in _BUILT_IN:
         module, kind = _BUILT_IN[name]
         found: Criterion = getattr(importlib.import_module(f"edgeprune.importance.criteria.{module}"), kind)()
@@ -69,7 +69,7 @@ def criterion(name: str) -> Criterion:
 
 
 @functools.cache
-def plugins() -> dict[str, metadata.EntryPoint]:
+def plug_ins() -> dict[str, metadata.EntryPoint]:
     """Entry points by name, none imported yet."""
     found: dict[str, metadata.EntryPoint] = {}
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):

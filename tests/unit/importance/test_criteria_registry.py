@@ -24,9 +24,9 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "criteria.md"
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No plug-in of a test outlives it."""
-    registry.plugins.cache_clear()
+    registry.plug_ins.cache_clear()
     yield
-    registry.plugins.cache_clear()
+    registry.plug_ins.cache_clear()
 
 
 @pytest.fixture
