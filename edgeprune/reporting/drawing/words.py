@@ -17,7 +17,12 @@ _NAMES_IN_TOOLTIP = 12
 
 def escape(text: str) -> str:
     """Text for XML and HTML, attribute values included, as it can be shown."""
-    return html.escape(_NOT_XML.sub("\ufffd", shown(text)))
+    return html.escape(visible(text))
+
+
+def visible(text: str) -> str:
+    """Text as it can be shown in XML and HTML, not escaped yet."""
+    return _NOT_XML.sub("\ufffd", shown(text))
 
 
 def keep_end(text: str, length: int) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from edgeprune.reporting.drawing.words import escape
 from edgeprune.reporting.formatting import count_words, format_macs
+from edgeprune.reporting.pages import render
 from edgeprune.reporting.ranking.facts import AbsentChannels, RankingReport
 from edgeprune.reporting.ranking.figures import REMOVAL_FILES, values_name
 from edgeprune.reporting.ranking.words import (
@@ -18,38 +19,31 @@ from edgeprune.reporting.ranking.words import (
 )
 from edgeprune.reporting.table import Table
 
-_STYLE = """\
-:root{color-scheme:light}
-body{margin:0 auto;max-width:1180px;padding:0 20px 40px;background:#fff;color:#1f2328;
-font:14px/1.5 system-ui,'Segoe UI','DejaVu Sans',sans-serif}
-h1{font-size:21px;margin:20px 0 2px;overflow-wrap:anywhere}h2{font-size:17px;margin:30px 0 4px}
-p{margin:2px 0 10px;max-width:82ch}.soft{color:#59636e}
-figure{margin:10px 0;overflow-x:auto}figure svg{max-width:100%;height:auto}
-table{display:block;overflow-x:auto;border-collapse:collapse;margin:6px 0 12px}
-th,td{text-align:left;vertical-align:top;padding:3px 18px 3px 0;border-bottom:1px solid #d1d9e0}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-@media (max-width:700px){figure svg{max-width:none}}
-code{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace}
-"""
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Words, which may begin with a name, a figure below them and a table below that."""
+
+    name: str = ""
+    words: str = ""
+    svg: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    title: str
+    parts: tuple[_Part, ...]
 
 
 def render_page(report: RankingReport, figures: Mapping[str, str]) -> str:
     """The page; it asks nothing of the network, and its policy forbids it to. ``figures``: SVG by name."""
-    title = escape(f"Ranking of {report.model.source}")
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>{title}</title>",
-            f"<style>{_STYLE}</style></head><body>",
-            f'<h1>{title}</h1><p class="soft">{escape(_head(report))}</p>',
-            *_body(report, figures),
-            *_notes(report.notes),
-            "</body></html>\n",
-        ]
+    return render(
+        "ranking.html.j2",
+        title=f"Ranking of {report.model.source}",
+        head=_head(report),
+        sections=_sections(report, figures),
+        remarks=report.notes,
     )
 
 
@@ -72,26 +66,22 @@ def _head(report: RankingReport) -> str:
     )
 
 
-def _body(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
+def _sections(report: RankingReport, figures: Mapping[str, str]) -> tuple[_Section, ...]:
     if report.blocks is not None:
         told = (
             "Each block's branch is a player; without it only the shortcut is left. A value is the block's "
             "mean share in what all blocks together gain, over all orders in which they could be added."
         )
-        return [
-            "<h2>Residual blocks</h2>",
-            f"<p>{escape(told)} {escape(blocks_words(report, report.blocks))}.</p>",
-            _figure(figures["blocks.svg"]),
-            *_table(blocks_table(report.blocks)),
-        ]
-    return [
-        *_removal(report, figures),
-        *_sizes(figures["coalition-sizes.svg"]),
-        *_values(report, figures),
-    ]
+        blocks = _Part(
+            words=f"{told} {blocks_words(report, report.blocks)}.",
+            svg=figures["blocks.svg"],
+            table=blocks_table(report.blocks),
+        )
+        return (_Section(title="Residual blocks", parts=(blocks,)),)
+    return (_removal(report, figures), _sizes(figures["coalition-sizes.svg"]), _values(report, figures))
 
 
-def _removal(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
+def _removal(report: RankingReport, figures: Mapping[str, str]) -> _Section:
     removal = report.removal
     places = ""
     if removal.reconstructing_points < removal.mask_points:
@@ -111,48 +101,25 @@ def _removal(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
             "The same orders with absent channels at zero: the pruned networks as they are before recovery."
         ),
     }
-    lines = ["<h2>What is lost while filters go</h2>"]
-    if removal.recovered:
-        lines += _table(recovered_table(report))
-    for absent, name in REMOVAL_FILES.items():
-        lines += [f"<p>{told[absent]}</p>", _figure(figures[name]), *_table(areas_table(report, absent))]
-    return lines
+    parts = [_Part(table=recovered_table(report))] if removal.recovered else []
+    parts += [
+        _Part(words=told[absent], svg=figures[name], table=areas_table(report, absent))
+        for absent, name in REMOVAL_FILES.items()
+    ]
+    return _Section(title="What is lost while filters go", parts=tuple(parts))
 
 
-def _sizes(svg: str) -> list[str]:
+def _sizes(svg: str) -> _Section:
     told = (
         "What random sets of channels are worth. Where the curve is flat, channels stand in for each other; "
         "where it is steep, every one counts. Wide bands say that it matters which ones are present."
     )
-    return ["<h2>Coalition size against value</h2>", f"<p>{escape(told)}</p>", _figure(svg)]
+    return _Section(title="Coalition size against value", parts=(_Part(words=told, svg=svg),))
 
 
-def _values(report: RankingReport, figures: Mapping[str, str]) -> list[str]:
-    lines = ["<h2>Values by layer</h2>"]
-    for found in report.criteria:
-        lines += [
-            f"<p><strong>{escape(found.name)}</strong>: {escape(criterion_words(found))}</p>",
-            _figure(figures[values_name(found.name)]),
-        ]
-    return [*lines, *_table(channels_table(report))]
-
-
-def _figure(svg: str) -> str:
-    return f"<figure>{svg}</figure>"
-
-
-def _table(table: Table) -> list[str]:
-    def cells(tag: str, row: Sequence[str]) -> str:
-        kinds = (' class="n"' if i in table.numeric_columns else "" for i in range(len(row)))
-        return "".join(f"<{tag}{kind}>{escape(c)}</{tag}>" for kind, c in zip(kinds, row, strict=True))
-
-    rows = [f"<tr>{cells('td', row)}</tr>" for row in table.rows]
-    caption = f'<p class="soft">{escape(table.title)}</p>'
-    remark = [f'<p class="soft">{escape(table.remark)}</p>'] if table.remark else []
-    return [caption, f"<table><tr>{cells('th', table.columns)}</tr>", *rows, "</table>", *remark]
-
-
-def _notes(notes: Sequence[str]) -> list[str]:
-    if not notes:
-        return []
-    return ["<h2>Notes</h2><ul>", *(f"<li>{escape(n)}</li>" for n in notes), "</ul>"]
+def _values(report: RankingReport, figures: Mapping[str, str]) -> _Section:
+    parts = [
+        _Part(name=found.name, words=criterion_words(found), svg=figures[values_name(found.name)])
+        for found in report.criteria
+    ]
+    return _Section(title="Values by layer", parts=(*parts, _Part(table=channels_table(report))))
