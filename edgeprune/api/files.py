@@ -81,5 +81,5 @@ def quantize_onnx(options: QuantizeOptions) -> QuantizationResult:
     limits.TIME_S.check("timeout_s", options.timeout_s)
     limits.SEED.check("--seed", options.seed)
     limits.IMAGES.check("--max-images", options.max_images)
-    limits.HELD_OUT.check("--held-out", options.held_out_fraction)
+    limits.HELD_OUT.check("--held-out", options.held_out)
     return quantize_file(replace(options, threads=options.threads or torch.get_num_threads()))

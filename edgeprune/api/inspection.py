@@ -19,7 +19,7 @@ from edgeprune.results import Inspection
 def inspect(
     model: str | Path | nn.Module,
     *,
-    architecture: str | None = None,
+    arch: str | None = None,
     weights: str | None = None,
     trust_pickle: bool = False,
     input_shape: InputShape | InputShapes | None = None,
@@ -43,7 +43,7 @@ def inspect(
     drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
     loaded = load_model(
         model,
-        architecture=architecture,
+        architecture=arch,
         weights=weights,
         trust_pickle=trust_pickle,
         input_shape=None

@@ -60,7 +60,7 @@ def compress(options: CompressOptions) -> RunReport:
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         max_images: at most so many calibration images are used.
-        held_out_fraction: share of them that only judges the result.
+        held_out: share of them that only judges the result.
         attention_unit: what leaves an attention layer: channels of all its heads in step, or whole heads.
         prune_normalized: let channels go that a layer norm takes its statistics over; it then does so over
             those that stay, and masks, ranking and recovery all reckon with that.

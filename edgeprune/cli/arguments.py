@@ -21,7 +21,8 @@ from edgeprune.cli import options as opt
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin
 from edgeprune.cli.process.sources import environment_name, take_file
-from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig, parse_input_shape
+from edgeprune.options.cards import PreprocessingOptions
+from edgeprune.options.project_file import ProjectConfig, parse_input_shape
 from edgeprune.options.quantities import parse_budget, parse_duration
 
 if TYPE_CHECKING:
@@ -175,11 +176,10 @@ class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
         shape = self.shape_or(config)
         data = settings.choose_calibration(self.calibration, self.model, config, session)
         return {
-            "architecture": settings.first_given(self.arch, config.arch),
+            "arch": settings.first_given(self.arch, config.arch),
             "input_shape": shape,
             "calibration": data,
             "preprocessing": self.preprocessing(data, config),
-            "held_out_fraction": self.held_out,
         }
 
 

@@ -83,7 +83,7 @@ def inspect(session: Session, given: InspectArguments) -> None:
     quiet_libraries(session)
     result = api.inspect(
         given.model,
-        architecture=settings.first_given(given.arch, config.arch),
+        arch=settings.first_given(given.arch, config.arch),
         weights=given.weights,
         trust_pickle=given.trust_pickle,
         input_shape=shape,

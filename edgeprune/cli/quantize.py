@@ -128,7 +128,6 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
         given.model,
         calibration=data,
         preprocessing=given.preprocessing(data, config),
-        held_out_fraction=given.held_out,
         output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),
         target=device,
         method=given.ranges,

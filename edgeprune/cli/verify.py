@@ -89,7 +89,7 @@ def verify(session: Session, given: VerifyArguments) -> None:
         given.second,
         calibration=data,
         preprocessing=preprocessing,
-        architecture=settings.first_given(given.arch, config.arch),
+        arch=settings.first_given(given.arch, config.arch),
         weights=given.weights,
         trust_pickle=given.trust_pickle,
         max_images=given.max_images,

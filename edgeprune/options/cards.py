@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
@@ -34,6 +32,18 @@ class _CardTable:
     mean: Means | None = None
     std: Deviations | None = None
     channel_order: ChannelOrder = ChannelOrder.RGB
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingOptions:
+    """Preprocessing as asked for; ``None`` leaves a value to the card, or to the card beside the data."""
+
+    card: str | None = None
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channel_order: ChannelOrder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,37 +134,13 @@ def read_card(path: str | Path) -> Card:
     return Card(path=file, preprocessing=preprocessing, name=found.name or file.stem, **texts)
 
 
-def merge_preprocessing(
-    card: Preprocessing | None,
-    *,
-    resize: int | None = None,
-    crop: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    channel_order: ChannelOrder | None = None,
-) -> Preprocessing:
-    """Options laid over a card: every option that is not ``None`` replaces the card's value."""
-    given: dict[str, Any] = {
-        "resize": resize,
-        "crop": crop,
-        "mean": None if mean is None else tuple(mean),
-        "std": None if std is None else tuple(std),
-        "channel_order": channel_order,
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(card or Preprocessing(), **changes)
+def merge_preprocessing(card: Preprocessing | None, asked: PreprocessingOptions) -> Preprocessing:
+    """Options laid over a card: every one that is not ``None`` replaces the card's value."""
+    changes = {field.name: getattr(asked, field.name) for field in fields(Preprocessing)}
+    return replace(card or Preprocessing(), **{k: v for k, v in changes.items() if v is not None})
 
 
-def resolve_preprocessing(
-    source: str | Path,
-    *,
-    card: str | Path | None = None,
-    resize: int | None = None,
-    crop: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    channel_order: ChannelOrder | None = None,
-) -> Preprocessing | None:
+def resolve_preprocessing(source: str | Path, asked: PreprocessingOptions) -> Preprocessing | None:
     """What to do with the images of ``source``: options over the named card over the card beside the data.
 
     ``None`` where nothing of it is given, so that the data can be taken as they are.
@@ -163,14 +149,12 @@ def resolve_preprocessing(
         UsageError: there is no such card.
         CalibrationError: a card is malformed.
     """
-    beside = find_card(source) if card is None else None
-    base = load_card(card) if card is not None else read_card(beside).preprocessing if beside else None
-    options = (resize, crop, mean, std, channel_order)
-    if base is None and all(option is None for option in options):
+    beside = find_card(source) if asked.card is None else None
+    base = load_card(asked.card) if asked.card is not None else None
+    base = read_card(beside).preprocessing if beside is not None else base
+    if base is None and asked == PreprocessingOptions():
         return None
-    return merge_preprocessing(
-        base, resize=resize, crop=crop, mean=mean, std=std, channel_order=channel_order
-    )
+    return merge_preprocessing(base, asked)
 
 
 def parse_floats(text: str, *, option: str, numbers: limits.ChannelNumbers) -> tuple[float, ...]:

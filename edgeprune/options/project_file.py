@@ -15,6 +15,7 @@ from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.errors import UsageError
 from edgeprune.options.accepted import Deviations, Means, Pixels, Seed, Text, Threads, as_list, per_channel
+from edgeprune.options.cards import PreprocessingOptions
 from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import Expected, TableError, from_table
@@ -40,18 +41,6 @@ SHARED_KEYS = {
 """Keys for every command, with an example."""
 T = TypeVar("T")
 _SHARED_NAMES = frozenset(key.replace("-", "_") for key in SHARED_KEYS if "." not in key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessingOptions:
-    """Preprocessing as asked for; ``None`` leaves a value to the card, or to the card beside the data."""
-
-    card: str | None = None
-    resize: int | None = None
-    crop: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    channel_order: ChannelOrder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class ModelOptions:
     """The network: a file, ``torchvision:NAME`` or a module, and how it is read."""
 
     model: str | Path | nn.Module = field(kw_only=False)
-    architecture: str | None = None
+    arch: str | None = None
     weights: str | None = None
     trust_pickle: bool = False
     input_shape: tuple[int, ...] | None = None
@@ -51,7 +51,7 @@ class CalibrationOptions:
     calibration: str | Path | None
     preprocessing: Preprocessing | None = None
     max_images: int | None = None
-    held_out_fraction: float = 0.25
+    held_out: float = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class VerifyOptions:
     second: str | Path = field(kw_only=False)
     calibration: str | Path
     preprocessing: Preprocessing | None = None
-    architecture: str | None = None
+    arch: str | None = None
     weights: str | None = None
     trust_pickle: bool = False
     max_images: int = 64

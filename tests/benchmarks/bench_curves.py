@@ -39,10 +39,10 @@ class Example:
     """A network with its images, as users name them."""
 
     model: str
-    architecture: str
+    arch: str
     calibration: Path
     preprocessing: Preprocessing | None = None
-    held_out_fraction: float = 0.25
+    held_out: float = 0.25
 
 
 def digits(_work: Path) -> Example:
@@ -50,7 +50,7 @@ def digits(_work: Path) -> Example:
     folder = REPOSITORY / "examples" / "digits"
     return Example(
         model=str(folder / "digits_net.safetensors"),
-        architecture=f"{folder / 'model.py'}:digits_net",
+        arch=f"{folder / 'model.py'}:digits_net",
         calibration=REPOSITORY / "calibration" / "digits.npz",
     )
 
@@ -63,10 +63,10 @@ def resnet20(work: Path) -> Example:
         np.savez(path, images=train["images"][:IMAGES])
     return Example(
         model=str(data / "resnet20_cifar10.safetensors"),
-        architecture=f"{Path(__file__).parent / 'resnet20.py'}:resnet20",
+        arch=f"{Path(__file__).parent / 'resnet20.py'}:resnet20",
         calibration=path,
         preprocessing=load_card("cifar10"),
-        held_out_fraction=0.5,
+        held_out=0.5,
     )
 
 
@@ -75,9 +75,9 @@ def measure(example: Example, cuts: tuple[float, ...], seed: int, threads: int) 
     report = edgeprune.rank(
         example.model,
         calibration=example.calibration,
-        architecture=example.architecture,
+        arch=example.arch,
         preprocessing=example.preprocessing,
-        held_out_fraction=example.held_out_fraction,
+        held_out=example.held_out,
         criteria=CRITERIA,
         seed=seed,
         threads=threads,
@@ -85,9 +85,9 @@ def measure(example: Example, cuts: tuple[float, ...], seed: int, threads: int) 
     options = CompressOptions(
         model=example.model,
         calibration=example.calibration,
-        architecture=example.architecture,
+        arch=example.arch,
         preprocessing=example.preprocessing,
-        held_out_fraction=example.held_out_fraction,
+        held_out=example.held_out,
         seed=seed,
         threads=threads,
     )

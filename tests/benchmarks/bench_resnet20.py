@@ -58,10 +58,10 @@ def main() -> None:
                 output = Path(scratch) / f"out-{number}-{seed}"
                 report = edgeprune.compress(
                     data / "resnet20_cifar10.safetensors",
-                    architecture=f"{HERE / 'resnet20.py'}:resnet20",
+                    arch=f"{HERE / 'resnet20.py'}:resnet20",
                     calibration=calibration,
                     preprocessing=load_card("cifar10"),
-                    held_out_fraction=0.0625,
+                    held_out=0.0625,
                     output=output,
                     seed=seed,
                     threads=options.threads,

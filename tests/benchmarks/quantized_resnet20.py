@@ -140,7 +140,7 @@ def _small(bench: TrainedNetwork, seed: int, size_bytes: int, work: Path) -> Pat
         bench.module, calibration=work / "images.npz", output=work / "small", input_shape=(3, 32, 32),
         preprocessing=load_card("cifar10"), ratio=0.25, precision=Precision.INT8, drop_blocks=False,
         width_quantum=1,
-        budget=Budget(max_size_bytes=int(SIZE_SHARE * size_bytes)), held_out_fraction=0.1, seed=seed,
+        budget=Budget(max_size_bytes=int(SIZE_SHARE * size_bytes)), held_out=0.1, seed=seed,
         threads=torch.get_num_threads(),
     )  # fmt: skip
     return work / "small" / "model-fp32.onnx"

@@ -165,7 +165,7 @@ def test_a_search_of_a_budget_goes_by_it_too(ranking: Path, project: Path, tmp_p
 
     found = edgeprune.compress(
         project / "small.pt",
-        architecture=f"{project / 'nets.py'}:small",
+        arch=f"{project / 'nets.py'}:small",
         calibration=project / "grey.npz",
         budget=Budget(max_drop_points=60.0),
         target="rpi4",

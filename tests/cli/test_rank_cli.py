@@ -211,7 +211,7 @@ def test_hybrid_ranks_as_compress_does(report: Any) -> None:
     from edgeprune.options.runs import CompressOptions
 
     path, _, architecture = DIGITS_MODEL
-    options = CompressOptions(model=path, calibration=DIGITS_DATA, architecture=architecture)
+    options = CompressOptions(model=path, calibration=DIGITS_DATA, arch=architecture)
     started = Run(options=options)
     prepared = stages.prepare(started)
     costs = stages.plan(started, prepared).ranking.removal_costs
@@ -340,7 +340,7 @@ def test_the_python_api_writes_only_where_it_is_told(project: Path, monkeypatch:
     before = snapshot(project)
     given: dict[str, Any] = {
         "calibration": project / "grey.npz",
-        "architecture": "nets.py:small",
+        "arch": "nets.py:small",
     }
     found = edgeprune.rank(project / "small.pt", criteria=("l1",), **given)
     assert [c.name for c in found.criteria] == ["l1"]

@@ -249,4 +249,4 @@ def test_the_python_api_resumes_only_beside_an_output(project: Path, monkeypatch
 
     monkeypatch.chdir(project)
     with pytest.raises(UsageError, match="resume was asked for without an output folder"):
-        edgeprune.rank("small.pt", calibration="grey.npz", architecture="nets.py:small", resume=True)
+        edgeprune.rank("small.pt", calibration="grey.npz", arch="nets.py:small", resume=True)

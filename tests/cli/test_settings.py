@@ -15,7 +15,8 @@ from edgeprune.cli.process.settings import (
     project_config,
 )
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
-from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig
+from edgeprune.options.cards import PreprocessingOptions
+from edgeprune.options.project_file import ProjectConfig
 
 
 @pytest.fixture

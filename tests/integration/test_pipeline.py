@@ -169,7 +169,7 @@ def test_fixed_batch(project: Path, tmp_path: Path) -> None:
 def test_several_outputs_and_images_without_labels(project: Path, tmp_path: Path) -> None:
     report = api.compress(
         project / "named.pt",
-        architecture=f"{project / 'nets.py'}:named",
+        arch=f"{project / 'nets.py'}:named",
         calibration=project / "flat",
         output=tmp_path / "out",
         ratio=0.25,
@@ -273,7 +273,7 @@ def test_a_wrong_conversion_is_refused_and_its_place_named(
     monkeypatch.setattr(exporting, name, wrong)
     with pytest.raises(ParityError, match="differs from") as error:
         api.compress(
-            project / "small.pt", architecture=f"{project / 'nets.py'}:small",
+            project / "small.pt", arch=f"{project / 'nets.py'}:small",
             calibration=project / "grey.npz", output=tmp_path / "out", ratio=0.25, threads=1,
         )  # fmt: skip
     assert re.search(r"first in \w*(conv|relu)\w*", str(error.value))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, overload
 
 from edgeprune.cli.process.session import Session
 from edgeprune.errors import CalibrationError, ModelLoadError
-from edgeprune.options.project_file import PreprocessingOptions, ProjectConfig, find_config, load_config
+from edgeprune.options.cards import PreprocessingOptions
+from edgeprune.options.project_file import ProjectConfig, find_config, load_config
 
 if TYPE_CHECKING:
     from edgeprune.artifacts.calibration import Preprocessing
@@ -122,8 +123,7 @@ def choose_preprocessing(
     defaults = config.preprocessing
     means = None if mean is None else parse_floats(mean, option="--mean", numbers=limits.MEANS)
     deviations = None if std is None else parse_floats(std, option="--std", numbers=limits.DEVIATIONS)
-    found = resolve_preprocessing(
-        data,
+    asked = PreprocessingOptions(
         card=first_given(options.card, defaults.card),
         resize=options.resize or defaults.resize,
         crop=options.crop or defaults.crop,
@@ -131,6 +131,7 @@ def choose_preprocessing(
         std=deviations or defaults.std,
         channel_order=options.channel_order or defaults.channel_order,
     )
+    found = resolve_preprocessing(data, asked)
     if found is not None:
         limits.check_counts(found.mean, found.std)
     return found

@@ -40,7 +40,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
     calibration = load_calibration(
         options.calibration,
         preprocessing=options.preprocessing,
-        held_out_fraction=options.held_out_fraction,
+        held_out_fraction=options.held_out,
         max_images=options.max_images,
         seed=options.seed,
         input_shape=input_shape if len(input_shape) == 3 else None,

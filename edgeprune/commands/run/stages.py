@@ -66,7 +66,7 @@ def check_options(options: CompressOptions) -> None:
     """
     if options.ratio is not None:
         check_ratio(options.ratio)
-    limits.HELD_OUT.check("--held-out", options.held_out_fraction)
+    limits.HELD_OUT.check("--held-out", options.held_out)
     limits.WIDTH_QUANTUM.check("--width-quantum", options.width_quantum)
     limits.BATCH_SIZE.check("--batch-size", options.batch_size)
     limits.THREADS.check("--threads", options.threads)
@@ -100,7 +100,7 @@ def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
         "model": None if isinstance(options.model, nn.Module) else options.model,
         "calibration data": options.calibration,
         "weights": options.weights,
-        "file of --arch": options.architecture,
+        "file of --arch": options.arch,
         "recipe": options.recipe,
         "ranking": options.ranking,
         "target profile": options.target,
@@ -128,7 +128,7 @@ def prepare(run: Run) -> Prepared:
     with run.stage("load"):
         loaded = load_model(
             options.model,
-            architecture=options.architecture,
+            architecture=options.arch,
             weights=options.weights,
             trust_pickle=options.trust_pickle,
             input_shape=options.input_shape,
@@ -140,7 +140,7 @@ def prepare(run: Run) -> Prepared:
             options.calibration,
             preprocessing=options.preprocessing,
             max_images=options.max_images,
-            held_out_fraction=options.held_out_fraction,
+            held_out_fraction=options.held_out,
             seed=options.seed,
             input_shape=options.input_shape or loaded.input_shape,
         )

@@ -84,7 +84,7 @@ def _open(name: str, options: VerifyOptions, shape: tuple[int, ...], threads: in
         return traced_onnx(Path(name), threads, timeout_s=options.timeout_s)
     loaded = load_model(
         name,
-        architecture=options.architecture,
+        architecture=options.arch,
         weights=options.weights,
         trust_pickle=options.trust_pickle,
         input_shape=shape,

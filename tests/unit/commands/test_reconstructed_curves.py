@@ -156,7 +156,7 @@ def test_the_reconstructed_curve_stands_for_recovery_from_below() -> None:
     report = edgeprune.rank(
         path,
         calibration=DIGITS_DATA,
-        architecture=architecture,
+        arch=architecture,
         criteria=("hybrid", "l1", "random"),
         recover_at=(0.8,),
     )

@@ -64,7 +64,7 @@ def started(*, rounds: bool) -> tuple[Run, Prepared]:
     options = CompressOptions(
         model=path,
         calibration=DIGITS_DATA,
-        architecture=architecture,
+        arch=architecture,
         max_images=160,
         ratio=0.5,
         rounds=rounds,

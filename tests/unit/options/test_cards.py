@@ -12,6 +12,7 @@ from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.limits import DEVIATIONS, MEANS, ChannelNumbers
 from edgeprune.options.cards import (
+    PreprocessingOptions,
     find_card,
     list_cards,
     load_card,
@@ -133,24 +134,26 @@ def test_the_card_beside_data(tmp_path: Path) -> None:
 
 def test_options_lie_over_the_named_card_over_the_card_beside(tmp_path: Path) -> None:
     data = write(tmp_path / "data.npz", "")
-    assert resolve_preprocessing(data) is None
+    assert resolve_preprocessing(data, PreprocessingOptions()) is None
     write(tmp_path / "data.toml", "mean = 0.2\nstd = 0.3\n")
-    assert resolve_preprocessing(data) == Preprocessing(mean=(0.2,), std=(0.3,))
-    assert resolve_preprocessing(data, mean=[0.5]) == Preprocessing(mean=(0.5,), std=(0.3,))
-    assert resolve_preprocessing(data, card="mnist", crop=20) == Preprocessing(
+    assert resolve_preprocessing(data, PreprocessingOptions()) == Preprocessing(mean=(0.2,), std=(0.3,))
+    assert resolve_preprocessing(data, PreprocessingOptions(mean=(0.5,))) == Preprocessing(
+        mean=(0.5,), std=(0.3,)
+    )
+    assert resolve_preprocessing(data, PreprocessingOptions(card="mnist", crop=20)) == Preprocessing(
         crop=20, mean=(0.1307,), std=(0.3081,)
     )
-    assert resolve_preprocessing("a.b:c", resize=9) == Preprocessing(resize=9)
+    assert resolve_preprocessing("a.b:c", PreprocessingOptions(resize=9)) == Preprocessing(resize=9)
     with pytest.raises(UsageError, match="there is no card"):
-        resolve_preprocessing(data, card="zzz")
+        resolve_preprocessing(data, PreprocessingOptions(card="zzz"))
 
 
 def test_merging_replaces_only_what_is_given() -> None:
     card = Preprocessing(resize=9, mean=(0.5,), channel_order=ChannelOrder.BGR)
-    assert merge_preprocessing(card) == card
-    merged = merge_preprocessing(card, crop=8, channel_order=ChannelOrder.RGB)
+    assert merge_preprocessing(card, PreprocessingOptions()) == card
+    merged = merge_preprocessing(card, PreprocessingOptions(crop=8, channel_order=ChannelOrder.RGB))
     assert merged == Preprocessing(resize=9, crop=8, mean=(0.5,))
-    assert merge_preprocessing(None, std=[2]) == Preprocessing(std=(2,))
+    assert merge_preprocessing(None, PreprocessingOptions(std=(2,))) == Preprocessing(std=(2,))
 
 
 def test_numbers_of_an_option() -> None:

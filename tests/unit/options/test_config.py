@@ -9,8 +9,8 @@ import pytest
 
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.errors import UsageError
+from edgeprune.options.cards import PreprocessingOptions
 from edgeprune.options.project_file import (
-    PreprocessingOptions,
     ProjectConfig,
     check_ratio,
     find_config,
