@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet
+from edgeprune.artifacts.quantization import QuantizationDetails
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
@@ -19,7 +20,7 @@ from edgeprune.results import QuantizationResult
 from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder
 from edgeprune.storage.ownership import remove_abandoned
 from edgeprune.system.garbage import give_back_memory
-from edgeprune.targets import load_target
+from edgeprune.targets import TargetProfile, load_target
 
 
 def quantize_file(options: QuantizeOptions) -> QuantizationResult:
@@ -60,32 +61,47 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             seed=options.seed,
             timeout_s=options.timeout_s,
         )
-        kind, figures, deviation = _judge(options, calibration, made)
-        _check_drop(options, kind, figures)
-        ratio = compare(
-            options.source, made,
-            threads=options.threads or 1, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
-        )  # fmt: skip
-        result = QuantizationResult(
-            source=str(options.source),
-            path=str(options.file),
-            target=target.name,
-            precision=options.precision,
-            details=details,
-            size_bytes=size_bytes(made),
-            source_size_bytes=size_bytes(options.source),
-            accuracy_kind=kind,
-            accuracy=figures,
-            deviation=deviation,
-            latency_ratio=ratio,
-            notes=(
-                *calibration.warnings,
-                *notes_of(details, target),
-                *notes_of_speed(options.precision, target, ratio),
-            ),
-        )
+        result = _result(options, target, calibration, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
+
+
+def _result(
+    options: QuantizeOptions,
+    target: TargetProfile,
+    calibration: CalibrationSet,
+    made: Path,
+    details: QuantizationDetails,
+) -> QuantizationResult:
+    """What the file that was made costs and gains.
+
+    Raises:
+        BudgetError: more is lost than ``max_drop_points``.
+    """
+    kind, figures, deviation = _judge(options, calibration, made)
+    _check_drop(options, kind, figures)
+    ratio = compare(
+        options.source, made,
+        threads=options.threads or 1, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
+    )  # fmt: skip
+    return QuantizationResult(
+        source=str(options.source),
+        path=str(options.file),
+        target=target.name,
+        precision=options.precision,
+        details=details,
+        size_bytes=size_bytes(made),
+        source_size_bytes=size_bytes(options.source),
+        accuracy_kind=kind,
+        accuracy=figures,
+        deviation=deviation,
+        latency_ratio=ratio,
+        notes=(
+            *calibration.warnings,
+            *notes_of(details, target),
+            *notes_of_speed(options.precision, target, ratio),
+        ),
+    )
 
 
 def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
