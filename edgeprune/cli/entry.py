@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from edgeprune.cli.app import app
-from edgeprune.cli.process import streams
+from edgeprune.cli.process import sources, streams
 from edgeprune.cli.process.interrupts import Interrupts
 from edgeprune.cli.process.session import Session
 from edgeprune.errors import (
@@ -163,7 +163,7 @@ def _say_usage(error: BaseException) -> int:
     path = context.command_path if context is not None else _PROGRAM
     # Without any argument the parser has shown the help already and has no message.
     if message := error.format_message():  # type: ignore[attr-defined]
-        _say(f"error: {message.replace('Value error, ', '')}")  # what the parser's checks put before a reason
+        _say(f"error: {sources.plain_reason(message)}")
         _say(f"try: {path} --help")
     return int(error.exit_code)  # type: ignore[attr-defined]
 

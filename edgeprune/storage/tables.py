@@ -97,7 +97,7 @@ def _unknown(name: str, key: str, accepted: list[str]) -> TableError:
 
 
 def _refused(name: str, value: Any, words: str) -> TableError:
-    return TableError(f"{name!r} is {in_short(value)}, but {words} is expected")
+    return TableError(f"has {name!r} = {in_short(value)}, but {words} is expected")
 
 
 def _is_plain(value: Any) -> bool:

@@ -81,9 +81,15 @@ def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
-            raise UsageError(f"{where} {key} is {in_short(value)}: {error.format_message()}") from error
+            reason = plain_reason(error.format_message())
+            raise UsageError(f"{where} {key} is {in_short(value)}: {reason}") from error
         found[param.name] = text
     return found
+
+
+def plain_reason(message: str) -> str:
+    """A message of the parser without what its checks put before a reason."""
+    return message.replace("Value error, ", "")
 
 
 def is_settable(param: Any) -> bool:
