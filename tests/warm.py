@@ -15,11 +15,14 @@ from torch import nn
 
 from edgeprune.capture.capture import capture, export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
+from edgeprune.options.cards import list_cards
+from edgeprune.options.project_file import load_config
 from edgeprune.profiling import timing
+from edgeprune.targets import list_targets, load_target
 
 
 def warm() -> None:
-    """Capture and export a small network."""
+    """Capture and export a small network; read a file of each kind, whose checks are made on first use."""
     torch.set_num_threads(1)
     network = nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2)
@@ -29,6 +32,12 @@ def warm() -> None:
         raw = Path(folder) / "raw.onnx"
         export_onnx(export_program(captured.graph_module, torch.zeros(2, 1, 8, 8)), raw)
         simplify_onnx(raw, Path(folder) / "simplified.onnx")
+        config = Path(folder) / "edgeprune.toml"
+        config.write_text("[preprocessing]\n")
+        load_config(config)
+    for target in list_targets():
+        load_target(target)
+    list_cards()
 
 
 for name in ("edgeprune.api", "edgeprune.cli"):
