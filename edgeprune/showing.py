@@ -7,8 +7,9 @@ escapes of JSON itself, which stand for the very characters.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -22,6 +23,12 @@ _UNSEEN = re.compile(
 )
 _LONG = re.compile(r"\S{201,}")
 _LONG_IN_CELL = re.compile(r"\S{81,}")
+
+
+def did_you_mean(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The question after the nearest known name, with a space behind it; empty where none is near."""
+    near = difflib.get_close_matches(given, list(known), 1, cutoff)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def plain(text: str) -> str:

@@ -7,7 +7,6 @@ A profile is data (``targets/*.toml``): every number has its unit in its name an
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,6 +15,7 @@ from annotated_types import Ge, Gt, IsFinite, Le, MultipleOf, Predicate
 
 from edgeprune.artifacts.choices import HOST
 from edgeprune.errors import TargetError
+from edgeprune.showing import did_you_mean
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import Expected, TableError, from_table
 from edgeprune.system.data import data_dir
@@ -187,8 +187,7 @@ def _aliases(shipped: dict[str, Path]) -> dict[str, str]:
 
 
 def _unknown_name(given: str, names: tuple[str, ...], aliases: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(given.lower(), (*names, *aliases), n=1, cutoff=0.5)
-    suggestion = f"did you mean {near[0]!r}? " if near else ""
+    suggestion = did_you_mean(given.lower(), (*names, *aliases), cutoff=0.5)
     kind = "alias" if len(aliases) == 1 else "aliases"
     return (
         f"unknown target {given!r}; {suggestion}accepted are {', '.join(names)}, "

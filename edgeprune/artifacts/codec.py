@@ -16,13 +16,13 @@ from edgeprune.showing import in_short
 
 T = TypeVar("T")
 
-_NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def to_jsonable(value: Any) -> Any:
     """Turn dataclasses, enums, tuples, paths and numpy values into plain JSON values.
 
-    JSON has no NaN and no infinity: those floats become the strings of ``_NON_FINITE``.
+    JSON has no NaN and no infinity: those floats become the strings of ``NON_FINITE``.
 
     Raises:
         TypeError: a value has no JSON form.
@@ -42,7 +42,7 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_jsonable(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return _NON_FINITE[str(value)]
+        return NON_FINITE[str(value)]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -102,7 +102,7 @@ def _decode_array(data: Any) -> np.ndarray[Any, Any]:
 
 
 def _decode_scalar(kind: Any, data: Any) -> Any:
-    if kind is float and isinstance(data, str) and data in _NON_FINITE.values():
+    if kind is float and isinstance(data, str) and data in NON_FINITE.values():
         return float(data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)

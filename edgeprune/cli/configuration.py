@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +21,7 @@ from edgeprune.options.project_file import (
     find_config,
     load_config,
 )
-from edgeprune.showing import for_people
+from edgeprune.showing import did_you_mean, for_people
 from edgeprune.storage.files import atomic_write_bytes
 
 config_app = typer.Typer(no_args_is_help=True, help="What a command would run with, and where that is from.")
@@ -47,8 +46,7 @@ def show_command(
     session = begin(context, verbose, quiet)
     chosen = _commands().get(command)
     if chosen is None:
-        near = difflib.get_close_matches(command, COMMAND_TABLES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(command, COMMAND_TABLES)
         raise UsageError(
             f"there is no command {command!r} with options to configure; {hint}accepted are "
             f"{', '.join(COMMAND_TABLES)}"

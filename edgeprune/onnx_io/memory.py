@@ -54,14 +54,17 @@ def _of_node(node: NodeProto, sizes: dict[str, int]) -> int:
 
 def _bytes(value: ValueInfoProto) -> int:
     kind = value.type.tensor_type
-    if not kind.HasField("shape") or kind.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+    if not kind.HasField("shape"):
         return 0
     known = (dim.dim_value if dim.HasField("dim_value") else 1 for dim in kind.shape.dim)
-    try:
-        item = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
-    except KeyError:
+    return math.prod(max(size, 0) for size in known) * bytes_of_value(kind.elem_type)
+
+
+def bytes_of_value(elem_type: int) -> int:
+    """Bytes of a value of an ONNX type; 0 for texts and where no type is given."""
+    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return 0
-    return math.prod(max(size, 0) for size in known) * item
+    return int(helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
 
 
 def _outline(model: ModelProto) -> ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.options.accepted import Deviations, Means, Pixels, per_channel
-from edgeprune.showing import in_short
+from edgeprune.showing import did_you_mean, in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import TableError, from_table
 from edgeprune.system.data import data_dir
@@ -83,8 +82,7 @@ def load_card(name_or_path: str | Path) -> Preprocessing:
         return read_card(path).preprocessing
     shipped = data_dir("calibration") / f"{name_or_path}.toml"
     if str(name_or_path) not in _names():
-        near = difflib.get_close_matches(str(name_or_path), _names(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(str(name_or_path), _names())
         raise UsageError(
             f"there is no card {str(name_or_path)!r}; {hint}give {_known_names()} or a .toml file"
         )
@@ -149,9 +147,11 @@ def resolve_preprocessing(source: str | Path, asked: PreprocessingOptions) -> Pr
         UsageError: there is no such card.
         CalibrationError: a card is malformed.
     """
-    beside = find_card(source) if asked.card is None else None
-    base = load_card(asked.card) if asked.card is not None else None
-    base = read_card(beside).preprocessing if beside is not None else base
+    base = None
+    if asked.card is not None:
+        base = load_card(asked.card)
+    elif (beside := find_card(source)) is not None:
+        base = read_card(beside).preprocessing
     if base is None and asked == PreprocessingOptions():
         return None
     return merge_preprocessing(base, asked)

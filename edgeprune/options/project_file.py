@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from annotated_types import Predicate
 
@@ -39,7 +40,6 @@ SHARED_KEYS = {
     "preprocessing.channel-order": '"rgb"',
 }
 """Keys for every command, with an example."""
-T = TypeVar("T")
 _SHARED_NAMES = frozenset(key.replace("-", "_") for key in SHARED_KEYS if "." not in key)
 
 
@@ -105,7 +105,7 @@ class _PreprocessingTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _TopTable:
-    """The keys for every command as they are in the file; the tables are read apart, and named here."""
+    """The keys for every command as they are in the file, without its tables."""
 
     calibration: Text | None = None
     target: Text | None = None
@@ -114,13 +114,6 @@ class _TopTable:
     input_shape: InputShape | None = None
     seed: Seed | None = None
     threads: Threads | None = None
-    preprocessing: None = None
-    compress: None = None
-    rank: None = None
-    quantize: None = None
-    profile: None = None
-    inspect: None = None
-    verify: None = None
 
 
 def find_config(start_dir: str | Path) -> Path | None:
@@ -140,13 +133,15 @@ def load_config(path: str | Path) -> ProjectConfig:
         table = read_toml(source)
     except UnreadableError as error:
         raise UsageError(f"project file {str(source)!r} {error}; correct the file, or remove it") from error
-    tables = {name: table.pop(name) for name in ("preprocessing", *COMMAND_TABLES) if name in table}
+    apart = ("preprocessing", *COMMAND_TABLES)
+    tables = {name: table.pop(name) for name in apart if name in table}
     for name, found in tables.items():
         if not isinstance(found, dict):
             raise UsageError(f"project file {str(source)!r}: {name!r} has to be a [{name}] table")
     preprocessing = tables.pop("preprocessing", {})
-    top = _read_table(_TopTable, source, table)
-    options = _read_table(_PreprocessingTable, source, preprocessing, inside="preprocessing.")
+    with _told_with(source):
+        top = from_table(_TopTable, table, hyphens=True, apart=apart)
+        options = from_table(_PreprocessingTable, preprocessing, inside="preprocessing.", hyphens=True)
     card = options.card
     return ProjectConfig(
         source=source,
@@ -285,9 +280,11 @@ def _positive_int(value: object) -> int | None:
     return value if limits.SIZE.holds(value) else None
 
 
-def _read_table(kind: type[T], source: Path, table: dict[str, Any], *, inside: str = "") -> T:
+@contextlib.contextmanager
+def _told_with(source: Path) -> Iterator[None]:
+    """A fault of a table becomes the sentence on its file."""
     try:
-        return from_table(kind, table, inside=inside, hyphens=True)
+        yield
     except TableError as error:
         raise UsageError(f"project file {str(source)!r} {error}") from error
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 import onnxsim
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgeprune.errors import ProfileError
 from edgeprune.onnx_io.check import tensors_of
+from edgeprune.onnx_io.memory import bytes_of_value
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.system.imports import first_line
 
@@ -235,25 +236,19 @@ def _constant_tensors(graph: GraphProto) -> dict[str, TensorProto]:
 def _tensors(graph: GraphProto) -> _Tensors:
     constant = _constant_tensors(graph)
     shapes: dict[str, Shape] = {name: tuple(tensor.dims) for name, tensor in constant.items()}
-    item_bytes = {name: _item_bytes(tensor.data_type) for name, tensor in constant.items()}
+    item_bytes = {name: bytes_of_value(tensor.data_type) for name, tensor in constant.items()}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         dims = kind.shape.dim
         known = kind.HasField("shape") and all(d.HasField("dim_value") for d in dims)
         if known and value.name not in shapes:
             shapes[value.name] = tuple(d.dim_value for d in dims)
-            item_bytes[value.name] = _item_bytes(kind.elem_type)
+            item_bytes[value.name] = bytes_of_value(kind.elem_type)
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
     return _Tensors(shapes=shapes, item_bytes=item_bytes, constants=frozenset(constants))
-
-
-def _item_bytes(elem_type: int) -> int:
-    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
-        return 0
-    return int(helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
 
 
 def _fused_nodes(graph: GraphProto) -> frozenset[int]:

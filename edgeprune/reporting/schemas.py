@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.artifacts.choices import JsonDocument
+from edgeprune.artifacts.codec import NON_FINITE
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, RankingReport
 from edgeprune.storage.outputs import MANIFEST_SCHEMA_VERSION, Manifest
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 _KINDS: dict[JsonDocument, tuple[type[Any], str]] = {
@@ -49,7 +49,7 @@ def _generator() -> type[Any]:
 
         def float_schema(self, schema: Any) -> JsonSchemaValue:
             number = super().float_schema(schema)
-            return {"anyOf": [number, {"enum": list(_NON_FINITE)}]}
+            return {"anyOf": [number, {"enum": list(NON_FINITE.values())}]}
 
         def dataclass_schema(self, schema: Any) -> JsonSchemaValue:
             found = super().dataclass_schema(schema)

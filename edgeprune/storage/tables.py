@@ -7,17 +7,16 @@ pydantic checks. Types are strict, but a whole number may stand for a float.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import types
 import typing
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from edgeprune.showing import in_short
+from edgeprune.showing import did_you_mean, in_short
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -36,11 +35,18 @@ class TableError(ValueError):
     """What is wrong with a table, as the end of a sentence that begins with the name of its file."""
 
 
-def from_table(kind: type[T], table: dict[str, Any], *, inside: str = "", hyphens: bool = False) -> T:
+def from_table(
+    kind: type[T],
+    table: dict[str, Any],
+    *,
+    inside: str = "",
+    hyphens: bool = False,
+    apart: Sequence[str] = (),
+) -> T:
     """An instance of a dataclass from a table, which may lack what has a default.
 
     ``inside`` comes before the names of keys in sentences; ``hyphens``: keys have them where fields have
-    underscores.
+    underscores; ``apart``: keys that are accepted beside these, and read by others.
 
     Raises:
         TableError: a key is unknown or missing, or a value is not accepted.
@@ -48,7 +54,7 @@ def from_table(kind: type[T], table: dict[str, Any], *, inside: str = "", hyphen
     fields = {(name.replace("_", "-") if hyphens else name): name for name in _hints(kind)}
     for key in table:
         if key not in fields:
-            raise _unknown(f"{inside}{key}", key, list(fields))
+            raise unknown_key(f"{inside}{key}", key, [*fields, *apart])
     given = {fields[key]: value for key, value in table.items()}
     shown = {name: key for key, name in fields.items()}
     from pydantic import ValidationError  # only those who read such a file wait for it
@@ -84,15 +90,15 @@ def _told(kind: type[Any], error: ValidationError, inside: str, shown: dict[str,
         hint = _inner(hint, str(part))
     name = f"{inside}{'.'.join(path)}"
     if first["type"] == "unexpected_keyword_argument":
-        return _unknown(name, path[-1], list(_hints(_core(hint))))
+        return unknown_key(name, path[-1], list(_hints(_core(hint))))
     if first["type"] == "missing":
         return TableError(f"lacks the key {name!r}; add it")
     return _refused(name, first["input"], _words(hint))
 
 
-def _unknown(name: str, key: str, accepted: list[str]) -> TableError:
-    near = difflib.get_close_matches(key, accepted, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+def unknown_key(name: str, key: str, accepted: Sequence[str]) -> TableError:
+    """The fault of a key that nobody knows; ``name`` is where it stands, such as ``roofline.clock_hz``."""
+    hint = did_you_mean(key, accepted)
     return TableError(f"has the unknown key {name!r}; {hint}accepted: {', '.join(accepted)}")
 
 
@@ -126,9 +132,14 @@ def _core(hint: Any) -> Any:
     """An annotation without ``Annotated`` and ``| None``."""
     if typing.get_origin(hint) is typing.Annotated:
         return _core(typing.get_args(hint)[0])
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return _core(next(member for member in typing.get_args(hint) if member is not type(None)))
-    return hint
+    given = _not_none(hint)
+    return hint if given is hint else _core(given)
+
+
+def _not_none(hint: Any) -> Any:
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    return next(member for member in typing.get_args(hint) if member is not type(None))
 
 
 _OF_TYPES = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
@@ -136,11 +147,10 @@ _OF_TYPES = {int: "a whole number", float: "a number", str: "a text in quotes", 
 
 def _words(hint: Any) -> str:
     """What an annotation accepts."""
+    hint = _not_none(hint)
     if typing.get_origin(hint) is typing.Annotated:
         own = [extra.words for extra in typing.get_args(hint)[1:] if isinstance(extra, Expected)]
         return own[0] if own else _words(typing.get_args(hint)[0])
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return _words(next(member for member in typing.get_args(hint) if member is not type(None)))
     if typing.get_origin(hint) is tuple:
         return f"a list, each {_words(typing.get_args(hint)[0])},"
     if isinstance(hint, type) and issubclass(hint, Enum):

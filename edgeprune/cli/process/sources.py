@@ -6,7 +6,6 @@ value. Options that decide what is trusted, replaced or only shown are taken fro
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edgeprune.cli.process import settings
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.options.project_file import ProjectConfig, beside, find_config, load_config
 from edgeprune.showing import in_short
+from edgeprune.storage.tables import unknown_key
 
 PREFIX = "EDGEPRUNE_"
 ONLY_ON_THE_COMMAND_LINE = frozenset(
@@ -65,11 +65,7 @@ def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict
     found: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UsageError(
-                f"{where} has the unknown key {key!r}; {hint}accepted: {', '.join(sorted(known))}"
-            )
+            raise UsageError(f"{where} {unknown_key(key, key, sorted(known))}")
         param: Any = known[key]
         text = _text(value, path, is_path=param.name in _PATHS)
         if isinstance(text, list) and not param.multiple:
