@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -22,8 +23,10 @@ from edgeprune.errors import QuantizationError
 from edgeprune.quantization.bias_correction import add_biases, correct_biases
 from edgeprune.quantization.calibration import ChannelValues, channel_values, histograms
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
-from edgeprune.quantization.passes.decomposition import hard_activations, is_hard, pool_means, read_by_a_sixth
-from edgeprune.quantization.passes.space_to_depth import image_over_blocks
+from edgeprune.quantization.passes.base import rewritten
+from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
+from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
+from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
 from edgeprune.quantization.preparation import FloatModel, load_float
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
 from edgeprune.quantization.scales import fault_of_range, unscaled
@@ -115,7 +118,7 @@ def calibrate(
     timeout_s: float | None = None,
 ) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    model = pool_means(load_float(source, timeout_s=timeout_s))
+    model = load_float(source, timeout_s=timeout_s).rewritten(SpatialMeansToPooling())
     _check_images(images, model)
     give_back_memory(source.stat().st_size)
     passes = 1 if method is RangeMethod.MINMAX else 2
@@ -151,14 +154,15 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
     quantizable = _quantizable(found.model)
     without = {name: why for name, why in served.nodes.items() if name in quantizable}
     asked, kept_float = kept_float, kept_float | served.nodes.keys()
-    model, ranges, layers = found.model.replaced(served.cleared), found.ranges, 0
+    model, layers = found.model.replaced(served.cleared), 0
     if found.corrected:
         model, layers = correct_biases(model, found.values, found.form, kept_float)
-    model, ranges, clipped = hard_activations(model, ranges, kept_float)
-    quantized = _quantized(model, ranges, found.form, kept_float)
-    read_by_a_sixth(quantized, clipped)
+    sums = HardActivationsToSums(dict(found.ranges), kept_float)
+    quantized = _quantized(model.rewritten(sums), sums.ranges, found.form, kept_float)
+    blocks = ImageOverBlocks()
+    passes = [ReadByASixth(sums.clipped), *([blocks] if found.form.pixel_blocks else [])]
+    quantized = rewritten(quantized, *passes)
     note_equalized(quantized, found.scaled)
-    over_blocks = image_over_blocks(quantized) if found.form.pixel_blocks else ()
     _lighten(quantized)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
@@ -169,14 +173,15 @@ def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[s
         equalized=found.pairs,
         corrected=layers,
         kept_float=tuple(sorted(asked | without.keys())),
-        over_blocks=over_blocks,
+        over_blocks=tuple(blocks.done),
         unscaled=without,
     )
 
 
 def _quantizable(model: FloatModel) -> frozenset[str]:
     """Names of the nodes that have an 8-bit form."""
-    return frozenset(n.name for n in model.proto.graph.node if n.op_type in OPS or is_hard(n))
+    graph = ir.from_proto(model.proto).graph
+    return frozenset(str(n.name) for n in graph if n.op_type in OPS or is_hard(n))
 
 
 def _lighten(quantized: ModelProto) -> None:

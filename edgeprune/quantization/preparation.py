@@ -17,6 +17,7 @@ from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import in_a_sentence, within
+from edgeprune.quantization.passes.base import GraphPass, rewritten
 
 MIN_OPSET = 13
 """From here on QuantizeLinear takes a scale for each channel."""
@@ -71,6 +72,11 @@ class FloatModel:
     def uses(self) -> dict[str, int]:
         """How many nodes read each constant or activation: a shared constant cannot be changed for one."""
         return dict(Counter(name for node in self.proto.graph.node for name in node.input))
+
+    def rewritten(self, *passes: GraphPass) -> FloatModel:
+        """The model after these passes, its shapes inferred again."""
+        proto = onnx.shape_inference.infer_shapes(rewritten(self.proto, *passes), data_prop=True)
+        return FloatModel(proto=proto, input_name=self.input_name, input_shape=self.input_shape)
 
     def replaced(self, constants: dict[str, Float32Array]) -> FloatModel:
         """The same model with other values of some constants."""

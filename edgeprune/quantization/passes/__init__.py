@@ -1,1 +1,1 @@
-"""Rewrites of an ONNX graph that leave its function alone, before it is quantized."""
+"""Rewrites of an ONNX graph, one a file, as passes on onnx-ir that keep its inputs and outputs."""

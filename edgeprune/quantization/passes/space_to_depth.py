@@ -11,8 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx_ir.passes import PassResult
+
+from edgeprune.quantization.passes.base import GraphPass, constant_of
 
 _MOST_CHANNELS = 4
 _LARGEST_GROWTH = 2.0
@@ -31,79 +34,80 @@ class _Axis:
     first: int
 
 
-def image_over_blocks(quantized: ModelProto) -> tuple[str, ...]:
-    """Rewrite, in place, the convolutions of the image that gain by it; their names.
+class ImageOverBlocks(GraphPass):
+    """Rewrite the 8-bit convolutions of the image that gain by it; ``done`` names them afterwards.
 
     Only a convolution that alone reads the quantized image, whose size is known and a multiple of the stride.
     """
-    graph = quantized.graph
-    given = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
-    done = []
-    for node in graph.node:
-        if node.op_type != "Conv":
-            continue
-        chain = _chain(quantized, node)
-        if chain is None or len(given.get(chain[0].input[0], ())) != 4:
-            continue
-        if _rewrite(quantized, node, *chain, given[chain[0].input[0]]):
-            done.append(node.name)
-    return tuple(done)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite those that gain."""
+        for node in [n for n in model.graph if n.op_type == "Conv"]:
+            chain = _chain(model.graph, node)
+            if chain is not None and _rewrite(model.graph, node, chain):
+                self.done.append(str(node.name))
+        return PassResult(model, modified=bool(self.done))
 
 
-def _chain(quantized: ModelProto, node: NodeProto) -> tuple[NodeProto, NodeProto, NodeProto] | None:
-    """What quantizes the image and what reads it and the weights, where nobody else does."""
-    made = {output: n for n in quantized.graph.node for output in n.output}
-    image, weight = (made.get(name) for name in node.input[:2])
-    quantize = made.get(image.input[0]) if image is not None else None
+@dataclass(frozen=True, kw_only=True)
+class _Chain:
+    """The nodes that quantize the image, and that read it and the weights for one convolution alone."""
+
+    quantize: ir.Node
+    image: ir.Node
+    weight: ir.Node
+
+
+def _chain(graph: ir.Graph, node: ir.Node) -> _Chain | None:
+    image, weight = (None if value is None else value.producer() for value in node.inputs[:2])
+    quantize = image.inputs[0].producer() if image is not None and image.inputs[0] is not None else None
     if image is None or weight is None or quantize is None:
         return None
-    kinds = [n.op_type for n in (quantize, image, weight)]
-    constants = {i.name for i in quantized.graph.initializer}
-    if (
-        kinds != ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear"]
-        or weight.input[0] not in constants
-    ):
+    if [n.op_type for n in (quantize, image, weight)] != ["QuantizeLinear", *["DequantizeLinear"] * 2]:
         return None
-    read = [name for n in quantized.graph.node for name in n.input]
-    alone = (*quantize.output, *image.output, *weight.output, weight.input[0])
-    shown = {output.name for output in quantized.graph.output}
-    if any(read.count(name) != 1 or name in shown for name in alone):
+    kernel, given = weight.inputs[0], quantize.inputs[0]
+    if constant_of(kernel) is None or given not in graph.inputs or given is None or kernel is None:
         return None
-    return quantize, image, weight
+    alone = (*quantize.outputs, *image.outputs, *weight.outputs, kernel)
+    if any(len(value.uses()) != 1 or value.is_graph_output() for value in alone):
+        return None
+    return _Chain(quantize=quantize, image=image, weight=weight)
 
 
-def _rewrite(
-    quantized: ModelProto,
-    node: NodeProto,
-    quantize: NodeProto,
-    image: NodeProto,
-    weight: NodeProto,
-    shape: list[int],
-) -> bool:
+def _rewrite(graph: ir.Graph, node: ir.Node, chain: _Chain) -> bool:
     """Put one convolution over blocks; whether that was done."""
-    constants = {i.name: i for i in quantized.graph.initializer}
-    kernel = numpy_helper.to_array(constants[weight.input[0]])
-    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    strides, pads = found.get("strides", [1, 1]), found.get("pads", [0, 0, 0, 0])
-    plain = found.get("group", 1) == 1 and set(found.get("dilations", [1])) == {1}
-    plain = plain and found.get("auto_pad", b"NOTSET") == b"NOTSET" and kernel.ndim == 4
-    if not plain or len(set(strides)) != 1 or strides[0] < 2 or not 0 < shape[1] <= _MOST_CHANNELS:
+    given, constant = chain.quantize.inputs[0], chain.weight.inputs[0]
+    assert given is not None
+    assert constant is not None
+    sizes = [size if isinstance(size, int) else 0 for size in given.shape or ()]
+    kernel = np.asarray(constant_of(constant))
+    strides = node.attributes.get_ints("strides", [1, 1])
+    pads = node.attributes.get_ints("pads", [0, 0, 0, 0])
+    plain = node.attributes.get_int("group", 1) == 1 and set(node.attributes.get_ints("dilations", [1])) == {
+        1
+    }
+    plain = plain and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET" and kernel.ndim == 4
+    if not plain or len(sizes) != 4 or len(set(strides)) != 1 or strides[0] < 2:
         return False
     stride = int(strides[0])
-    if any(size < stride or size % stride for size in shape[2:]):
+    if not 0 < sizes[1] <= _MOST_CHANNELS or any(size < stride or size % stride for size in sizes[2:]):
         return False
-    rows, columns = (_axis(shape[2 + d], kernel.shape[2 + d], stride, pads[d], pads[2 + d]) for d in range(2))
+    rows, columns = (_axis(sizes[2 + d], kernel.shape[2 + d], stride, pads[d], pads[2 + d]) for d in range(2))
     growth = stride**2 * rows.span * columns.span / (kernel.shape[2] * kernel.shape[3])
     if min(rows.behind, columns.behind) < 0 or growth > _LARGEST_GROWTH:
         return False
-    blocks = _over_blocks(kernel, stride, rows, columns)
-    constants[weight.input[0]].CopyFrom(numpy_helper.from_array(blocks, weight.input[0]))
-    for attribute in [a for a in node.attribute if a.name in ("strides", "pads", "kernel_shape")]:
-        node.attribute.remove(attribute)
+    constant.const_value = ir.tensor(_over_blocks(kernel, stride, rows, columns), name=constant.name)
+    constant.shape = ir.Shape(constant.const_value.shape.numpy())
+    for name in ("strides", "pads", "kernel_shape"):
+        node.attributes.pop(name, None)
     around = [rows.before, columns.before, rows.behind, columns.behind]
     for name, value in (("strides", [1, 1]), ("pads", around), ("kernel_shape", [rows.span, columns.span])):
-        node.attribute.append(helper.make_attribute(name, value))
-    _insert(quantized, node, quantize, image, stride)
+        node.attributes.add(ir.AttrInt64s(name, value))
+    _insert(graph, node, chain, stride)
     return True
 
 
@@ -126,14 +130,14 @@ def _over_blocks(kernel: NDArray[np.int8], stride: int, rows: _Axis, columns: _A
     return np.ascontiguousarray(moved.reshape(outs, -1, rows.span, columns.span))
 
 
-def _insert(
-    quantized: ModelProto, node: NodeProto, quantize: NodeProto, image: NodeProto, stride: int
-) -> None:
+def _insert(graph: ir.Graph, node: ir.Node, chain: _Chain, stride: int) -> None:
     """Blocks before the image is quantized: onnxruntime before 1.27 has no SpaceToDepth of 8-bit values."""
-    blocks = f"{quantize.input[0]}{_BLOCKS}"
-    name = f"{node.name}{_BLOCKS}"
-    made = helper.make_node("SpaceToDepth", [quantize.input[0]], [blocks], name=name, blocksize=stride)
-    quantize.input[0] = blocks
-    quantize.output[0] = image.input[0] = f"{blocks}{_QUANTIZED}"
-    image.output[0] = node.input[0] = f"{blocks}{_DEQUANTIZED}"
-    quantized.graph.node.insert(list(quantized.graph.node).index(quantize), made)
+    given = chain.quantize.inputs[0]
+    assert given is not None
+    blocks = f"{given.name}{_BLOCKS}"
+    made = ir.node("SpaceToDepth", [given], {"blocksize": stride}, name=f"{node.name}{_BLOCKS}")
+    made.outputs[0].name = blocks
+    graph.insert_before(chain.quantize, made)
+    chain.quantize.replace_input_with(0, made.outputs[0])
+    chain.quantize.outputs[0].name = f"{blocks}{_QUANTIZED}"
+    chain.image.outputs[0].name = f"{blocks}{_DEQUANTIZED}"

@@ -1,0 +1,64 @@
+"""What all rewrites share: passes on onnx-ir that keep the names of inputs and outputs, checked each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnx_ir.passes import InPlacePass, PostconditionError, Sequential
+
+
+class GraphPass(InPlacePass):
+    """A rewrite in place; its postcondition is that inputs and outputs keep their names and order.
+
+    Subclasses add what else holds before and after (``requires``, ``ensures``, with ``super()`` first).
+    """
+
+    def __init__(self) -> None:
+        self._interface: tuple[tuple[str | None, ...], ...] = ()
+
+    def requires(self, model: ir.Model) -> None:
+        """Remember the names of inputs and outputs."""
+        self._interface = _interface(model)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Compare them.
+
+        Raises:
+            PostconditionError: they are others.
+        """
+        if _interface(model) != self._interface:
+            raise PostconditionError(f"{type(self).__name__} changed the model's inputs or outputs")
+
+
+def rewritten(proto: ModelProto, *passes: GraphPass) -> ModelProto:
+    """A copy of the model after these passes, in order.
+
+    Raises:
+        InvariantError, PassError: a pass did not keep what it declares; a fault of ours.
+    """
+    return ir.to_proto(Sequential(*passes)(ir.from_proto(proto)).model)
+
+
+def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
+    """The values of a constant; ``None`` where a value is none."""
+    tensor = None if value is None else value.const_value
+    return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
+    """The initializer of this name, made where there is none."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    tensor = ir.tensor(np.asarray(value, order="C"), name=name)
+    shape = ir.Shape(tensor.shape.numpy())
+    constant = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
+    graph.register_initializer(constant)
+    return constant
+
+
+def _interface(model: ir.Model) -> tuple[tuple[str | None, ...], ...]:
+    return tuple(tuple(v.name for v in values) for values in (model.graph.inputs, model.graph.outputs))
