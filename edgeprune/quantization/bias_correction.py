@@ -20,7 +20,7 @@ from edgeprune.quantization.preparation import FloatModel, is_weighted
 
 
 def correct_biases(
-    model: FloatModel, values: dict[str, ChannelValues], form: IntegerFormat, kept_float: frozenset[str]
+    model: FloatModel, values: dict[str, ChannelValues], form: IntegerFormat, nodes_to_exclude: frozenset[str]
 ) -> tuple[FloatModel, int]:
     """The model with corrected biases, and of how many layers."""
     used = model.uses()
@@ -28,7 +28,7 @@ def correct_biases(
     for node in model.proto.graph.node:
         bias = node.input[2] if len(node.input) > 2 else ""
         correctable = node.op_type in ("Conv", "Gemm") and is_weighted(node, model) and bias in model.weights
-        if not correctable or node.name in kept_float or used[bias] > 1 or node.input[0] not in values:
+        if not correctable or node.name in nodes_to_exclude or used[bias] > 1 or node.input[0] not in values:
             continue
         means = values[node.input[0]].mean
         error = _mean_error(node, model.weights[node.input[1]].astype(np.float64), means, form)

@@ -16,6 +16,7 @@ from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.intermediate_outputs import tapped_session
 from edgeprune.onnx_io.session import in_a_sentence, run_session
 from edgeprune.quantization.preparation import FloatModel, bytes_per_image
+from edgeprune.quantization.settings import IntegerSettings
 
 BINS = 2048
 MEMORY_LIMIT_BYTES = 64 * 2**20
@@ -88,64 +89,56 @@ def activations(model: FloatModel) -> list[str]:
 
 
 def channel_values(
-    model: FloatModel,
-    images: Tensor,
-    *,
-    threads: int,
-    advance: Advance = lambda _images: None,
-    timeout_s: float | None = None,
+    model: FloatModel, images: Tensor, settings: IntegerSettings, advance: Advance = lambda _images: None
 ) -> dict[str, ChannelValues]:
     """Range and mean by channel (first dimension after the batch) of every activation, in one pass."""
     names = activations(model)
-    found: dict[str, ChannelValues] = {}
-    for values in _streamed(model, names, images, threads, advance, timeout_s):
+    channels: dict[str, ChannelValues] = {}
+    for values in _streamed(model, names, images, settings, advance):
         for name, value in zip(names, values, strict=True):
             by_channel = value.reshape(len(value), value.shape[1], -1)
             low, high = by_channel.min(axis=(0, 2)), by_channel.max(axis=(0, 2))
             total = by_channel.sum(axis=(0, 2), dtype=np.float64)
             count = by_channel.shape[0] * by_channel.shape[2]
-            known = found.setdefault(
+            known = channels.setdefault(
                 name,
                 ChannelValues(low=low.astype(float), high=high.astype(float), total=np.zeros(len(low))),
             )
             known.low, known.high = np.minimum(known.low, low), np.maximum(known.high, high)
             known.total = known.total + total
             known.count += count
-    _check_finite(found)
-    return found
+    _check_finite(channels)
+    return channels
 
 
 def histograms(
     model: FloatModel,
     ranges: dict[str, tuple[float, float]],
     images: Tensor,
-    *,
-    threads: int,
+    settings: IntegerSettings,
     advance: Advance = lambda _images: None,
-    timeout_s: float | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of the activations over their known ranges, in one more pass."""
     names = list(ranges)
-    found = {name: Histogram(low=low, high=high) for name, (low, high) in ranges.items()}
-    for values in _streamed(model, names, images, threads, advance, timeout_s):
+    counted = {name: Histogram(low=low, high=high) for name, (low, high) in ranges.items()}
+    for values in _streamed(model, names, images, settings, advance):
         for name, value in zip(names, values, strict=True):
             if not np.isfinite(value).all():
                 raise _not_finite(name)
-            found[name].add(value)
-    return found
+            counted[name].add(value)
+    return counted
 
 
 def _streamed(
     model: FloatModel,
     names: list[str],
     images: Tensor,
-    threads: int,
+    settings: IntegerSettings,
     advance: Advance,
-    timeout_s: float | None,
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Values of the activations, a few images at a time: as many as the memory allows."""
     wanted = [name for name in names if name != model.input_name]
-    session = _session(model, wanted, threads, timeout_s)
+    session = _session(model, wanted, settings)
     room = MEMORY_LIMIT_BYTES // max(1, bytes_per_image(model.shapes, names))
     at_once = int(min(_MOST_AT_ONCE, max(1, room)))
     size = session.get_inputs()[0].shape[0]
@@ -161,7 +154,7 @@ def _streamed(
         batch = images[start : start + at_once].numpy()
         if fixed is not None and len(batch) < fixed:
             return  # what does not fill a batch is left out, since made-up images would count
-        given = _given(session, model, names, wanted, batch, timeout_s)
+        given = _given(session, model, names, wanted, batch, settings.timeout_s)
         yield given
         given.clear()  # or what was seen would stay while the next is calculated
         advance(len(batch))
@@ -188,12 +181,10 @@ def _given(
     return given
 
 
-def _session(
-    model: FloatModel, names: list[str], threads: int, timeout_s: float | None
-) -> onnxruntime.InferenceSession:
+def _session(model: FloatModel, names: list[str], settings: IntegerSettings) -> onnxruntime.InferenceSession:
     """Of the model with these activations as outputs."""
     with _told("load"):
-        return tapped_session(model.proto, names, threads, timeout_s=timeout_s)
+        return tapped_session(model.proto, names, settings.threads, timeout_s=settings.timeout_s)
 
 
 def _told(doing: str) -> AbstractContextManager[None]:
@@ -203,8 +194,8 @@ def _told(doing: str) -> AbstractContextManager[None]:
     return in_a_sentence(QuantizationError, sentence)
 
 
-def _check_finite(found: dict[str, ChannelValues]) -> None:
-    for name, values in found.items():
+def _check_finite(channels: dict[str, ChannelValues]) -> None:
+    for name, values in channels.items():
         if not (np.isfinite(values.low).all() and np.isfinite(values.high).all()):
             raise _not_finite(name)
 

@@ -52,7 +52,7 @@ def equalize(
             scaled = _scaled(constants, pair, factors)
             passed = {name: values[name].scaled(1 / factors) for name in pair.between}
             held = all(_stays_held(constants[name], value) for name, value in scaled.items())
-            if held and all(max(map(abs, found.range)) <= LARGEST for found in passed.values()):
+            if held and all(max(map(abs, channels.range)) <= LARGEST for channels in passed.values()):
                 constants.update(scaled)
                 values.update(passed)
     changed = {n for p in pairs for n in (*p.first.input[1:3], p.second.input[1])}
@@ -69,14 +69,14 @@ def note_equalized(proto: ModelProto, tensors: Iterable[str]) -> None:
 
 def equalized_tensors(proto: ModelProto) -> frozenset[str]:
     """Names of the tensors of a file whose channels :func:`equalize` has scaled."""
-    found = next((p.value for p in proto.metadata_props if p.key == _NOTE), "")
-    return frozenset(name for name in found.split("\n") if name)
+    note = next((p.value for p in proto.metadata_props if p.key == _NOTE), "")
+    return frozenset(name for name in note.split("\n") if name)
 
 
 def find_pairs(model: FloatModel) -> list[Pair]:
     """Convolutions (or products) whose output only another one reads, through ops that let scales pass."""
     readers, used = model.readers(), model.uses()
-    found = []
+    pairs = []
     for node in model.proto.graph.node:
         if not _scalable_output(node, model, used):
             continue
@@ -87,12 +87,12 @@ def find_pairs(model: FloatModel) -> list[Pair]:
                 break
             at = following[0]
             if _scalable_input(at, between[-1], model, used):
-                found.append(Pair(first=node, between=tuple(between), second=at))
+                pairs.append(Pair(first=node, between=tuple(between), second=at))
                 break
             if at.op_type not in _SCALES_THROUGH or not _keeps_channels(at, model):
                 break
             between.append(at.output[0])
-    return found
+    return pairs
 
 
 def _scalable_output(node: NodeProto, model: FloatModel, used: dict[str, int]) -> bool:
@@ -165,20 +165,20 @@ def _scaled(constants: dict[str, FloatArray], pair: Pair, factors: FloatArray) -
     """What the first layer gives is divided by the factors, what the second reads multiplied."""
     first, second = pair.first.input[1], pair.second.input[1]
     weight, read = constants[first], constants[second]
-    found = {}
+    scaled = {}
     if pair.first.op_type == "Gemm" and not transposed(pair.first):
-        found[first] = weight / factors[None, :]
+        scaled[first] = weight / factors[None, :]
     else:
-        found[first] = weight / factors.reshape(-1, *[1] * (weight.ndim - 1))
+        scaled[first] = weight / factors.reshape(-1, *[1] * (weight.ndim - 1))
     if len(pair.first.input) > 2 and pair.first.input[2]:
-        found[pair.first.input[2]] = constants[pair.first.input[2]] / factors
+        scaled[pair.first.input[2]] = constants[pair.first.input[2]] / factors
     if pair.second.op_type == "Gemm":
-        found[second] = read * (factors[None, :] if transposed(pair.second) else factors[:, None])
+        scaled[second] = read * (factors[None, :] if transposed(pair.second) else factors[:, None])
     elif groups_of(pair.second) > 1:
-        found[second] = read * factors.reshape(-1, *[1] * (read.ndim - 1))
+        scaled[second] = read * factors.reshape(-1, *[1] * (read.ndim - 1))
     else:
-        found[second] = read * factors.reshape(1, -1, *[1] * (read.ndim - 2))
-    return found
+        scaled[second] = read * factors.reshape(1, -1, *[1] * (read.ndim - 2))
+    return scaled
 
 
 def _stays_held(before: FloatArray, after: FloatArray) -> bool:

@@ -30,6 +30,7 @@ from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
 from edgeprune.quantization.preparation import FloatModel, load_float
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
 from edgeprune.quantization.scales import fault_of_range, unscaled
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.system import progress
 from edgeprune.system.garbage import give_back_memory
 from edgeprune.system.imports import first_line
@@ -58,30 +59,18 @@ def quantize_integers(
     source: Path,
     destination: Path,
     images: Tensor,
-    *,
-    form: IntegerFormat,
-    method: RangeMethod = RangeMethod.MSE,
-    threads: int = 1,
-    kept_float: frozenset[str] = frozenset(),
-    equalized: bool = True,
-    corrected: bool = True,
-    timeout_s: float | None = None,
+    settings: IntegerSettings,
+    nodes_to_exclude: frozenset[str] = frozenset(),
 ) -> IntegerReport:
     """Write ``source`` in 8 bits to ``destination``, its activations' ranges from ``images``.
 
     Images pass in batches of bounded memory: once for ranges and means by channel, once more for histograms
-    where ``method`` needs them. ``kept_float`` names nodes that stay in 32 bits. One run of the model takes
-    ``timeout_s`` seconds at most.
+    where the method needs them. ``nodes_to_exclude`` stay in 32 bits.
 
     Raises:
         QuantizationError: the file cannot be quantized; says why.
     """
-    found = calibrate(
-        source, images,
-        form=form, method=method, threads=threads, equalized=equalized, corrected=corrected,
-        timeout_s=timeout_s,
-    )  # fmt: skip
-    report = write_integers(found, destination, kept_float)
+    report = write_integers(calibrate(source, images, settings), destination, nodes_to_exclude)
     if report.unscaled and not report.nodes:
         node, reason = next(iter(report.unscaled.items()))
         raise QuantizationError(
@@ -98,79 +87,67 @@ class Calibrated:
     model: FloatModel
     values: dict[str, ChannelValues]
     ranges: dict[str, Range]
-    form: IntegerFormat
-    method: RangeMethod
+    settings: IntegerSettings
     images: int
     pairs: int
     scaled: frozenset[str]
-    corrected: bool
 
 
-def calibrate(
-    source: Path,
-    images: Tensor,
-    *,
-    form: IntegerFormat,
-    method: RangeMethod = RangeMethod.MSE,
-    threads: int = 1,
-    equalized: bool = True,
-    corrected: bool = True,
-    timeout_s: float | None = None,
-) -> Calibrated:
+def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    model = load_float(source, timeout_s=timeout_s).rewritten(SpatialMeansToPooling())
+    model = load_float(source, timeout_s=settings.timeout_s).rewritten(SpatialMeansToPooling())
     _check_images(images, model)
     give_back_memory(source.stat().st_size)
-    passes = 1 if method is RangeMethod.MINMAX else 2
+    passes = 1 if settings.method is RangeMethod.MINMAX else 2
     with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
-        values = channel_values(model, images, threads=threads, advance=advance, timeout_s=timeout_s)
-        pairs = find_pairs(model) if equalized else []
-        if equalized:
+        values = channel_values(model, images, settings, advance)
+        pairs = find_pairs(model) if settings.equalized else []
+        if settings.equalized:
             model, values, _ = equalize(model, values)
-        if corrected:
+        if settings.corrected:
             model = add_biases(model)
         give_back_memory(source.stat().st_size)
-        ranges = _ranges(model, values, images, method, threads, advance, timeout_s)
+        ranges = _ranges(model, values, images, settings, advance)
     return Calibrated(
         model=model,
         values=values,
         ranges=ranges,
-        form=form,
-        method=method,
+        settings=settings,
         images=len(images),
         pairs=len(pairs),
         scaled=frozenset(name for pair in pairs for name in pair.between),
-        corrected=corrected,
     )
 
 
-def write_integers(found: Calibrated, destination: Path, kept_float: frozenset[str]) -> IntegerReport:
+def write_integers(
+    calibrated: Calibrated, destination: Path, nodes_to_exclude: frozenset[str]
+) -> IntegerReport:
     """Write the model in 8 bits but for the nodes of these names, and those that no scale serves.
 
     Raises:
         QuantizationError: onnxruntime cannot quantize it.
     """
-    served = unscaled(found.model, found.ranges, found.form, kept_float)
-    quantizable = _quantizable(found.model)
+    served = unscaled(calibrated.model, calibrated.ranges, calibrated.settings.form, nodes_to_exclude)
+    quantizable = _quantizable(calibrated.model)
     without = {name: why for name, why in served.nodes.items() if name in quantizable}
-    asked, kept_float = kept_float, kept_float | served.nodes.keys()
-    model, layers = found.model.replaced(served.cleared), 0
-    if found.corrected:
-        model, layers = correct_biases(model, found.values, found.form, kept_float)
-    sums = HardActivationsToSums(dict(found.ranges), kept_float)
-    quantized = _quantized(model.rewritten(sums), sums.ranges, found.form, kept_float)
+    asked, nodes_to_exclude = nodes_to_exclude, nodes_to_exclude | served.nodes.keys()
+    model, layers = calibrated.model.replaced(served.cleared), 0
+    if calibrated.settings.corrected:
+        model, layers = correct_biases(model, calibrated.values, calibrated.settings.form, nodes_to_exclude)
+    sums = HardActivationsToSums(dict(calibrated.ranges), nodes_to_exclude)
+    quantized = _quantized(model.rewritten(sums), sums.ranges, calibrated.settings.form, nodes_to_exclude)
     blocks = ImageOverBlocks()
-    passes = [ReadByASixth(sums.clipped), *([blocks] if found.form.pixel_blocks else [])]
+    passes = [ReadByASixth(sums.clipped), *([blocks] if calibrated.settings.form.pixel_blocks else [])]
     quantized = rewritten(quantized, *passes)
-    note_equalized(quantized, found.scaled)
+    note_equalized(quantized, calibrated.scaled)
     _lighten(quantized)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
-        format=found.form,
-        method=found.method,
-        images=found.images,
+        format=calibrated.settings.form,
+        method=calibrated.settings.method,
+        images=calibrated.images,
         nodes=dict(Counter(_quantized_ops(quantized))),
-        equalized=found.pairs,
+        equalized=calibrated.pairs,
         corrected=layers,
         kept_float=tuple(sorted(asked | without.keys())),
         over_blocks=tuple(blocks.done),
@@ -196,20 +173,18 @@ def _ranges(
     model: FloatModel,
     values: dict[str, ChannelValues],
     images: Tensor,
-    method: RangeMethod,
-    threads: int,
+    settings: IntegerSettings,
     advance: Advance,
-    timeout_s: float | None,
 ) -> dict[str, Range]:
-    seen = {name: found.range for name, found in values.items()}
-    if method is RangeMethod.MINMAX:
-        return {name: with_zero(found) for name, found in seen.items()}
-    found = histograms(model, seen, images, threads=threads, advance=advance, timeout_s=timeout_s)
-    return {name: chosen_range(histogram, method) for name, histogram in found.items()}
+    seen = {name: channels.range for name, channels in values.items()}
+    if settings.method is RangeMethod.MINMAX:
+        return {name: with_zero(ends) for name, ends in seen.items()}
+    counted = histograms(model, seen, images, settings, advance)
+    return {name: chosen_range(histogram, settings.method) for name, histogram in counted.items()}
 
 
 def _quantized(
-    model: FloatModel, ranges: dict[str, Range], form: IntegerFormat, kept_float: frozenset[str]
+    model: FloatModel, ranges: dict[str, Range], form: IntegerFormat, nodes_to_exclude: frozenset[str]
 ) -> ModelProto:
     tensors = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
@@ -228,7 +203,7 @@ def _quantized(
                 QuantType.QInt8 if form.signed_activations else QuantType.QUInt8,
                 TensorsData(CalibrationMethod.MinMax, tensors),
                 [],
-                sorted(kept_float),
+                sorted(nodes_to_exclude),
                 list(OPS),
                 {"ActivationSymmetric": False, "WeightSymmetric": True},
             )
@@ -239,9 +214,9 @@ def _quantized(
             f"onnxruntime could not quantize the model ({first_line(error, _REASON_LENGTH)}); keep the node "
             "that it names in 32 bits, or report it with the model's architecture"
         ) from error
-    found = quantizer.model.model
-    assert isinstance(found, ModelProto)
-    return found
+    model_proto = quantizer.model.model
+    assert isinstance(model_proto, ModelProto)
+    return model_proto
 
 
 def _quantized_ops(model: ModelProto) -> Iterator[str]:

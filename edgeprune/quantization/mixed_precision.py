@@ -118,13 +118,13 @@ class FidelityGame:
 
     def values(self, coalitions: BoolArray) -> FloatArray:
         """v(S) (m, 1) of coalitions (m, n)."""
-        found = np.empty((len(coalitions), 1))
+        kept = np.empty((len(coalitions), 1))
         for row, coalition in enumerate(coalitions):
             mixture = tuple(bool(state) for state in coalition)
             if mixture not in self._known:
                 self._known[mixture] = self._kept(mixture)
-            found[row] = self._known[mixture]
-        return found
+            kept[row] = self._known[mixture]
+        return kept
 
 
 def sensitivities(game: FidelityGame, rng: np.random.Generator) -> FloatArray:
@@ -132,8 +132,8 @@ def sensitivities(game: FidelityGame, rng: np.random.Generator) -> FloatArray:
     count = game.num_players
     if count <= _EXACT_PIECES:
         return np.asarray(-exact(game).mean(axis=1))
-    found = permutation(game, max_evaluations=2 + _ORDERS * (count - 1), rng=rng)
-    return np.asarray(-found.values)
+    estimate = permutation(game, max_evaluations=2 + _ORDERS * (count - 1), rng=rng)
+    return np.asarray(-estimate.values)
 
 
 def hold(mixture: Mixture, lost: Callable[[Mixture], float], limit: float, harm: FloatArray) -> Mixture:

@@ -49,25 +49,25 @@ class FloatModel:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every float32 activation without its batch, where shape inference tells it."""
-        graph, found = self.proto.graph, {}
+        graph, shapes = self.proto.graph, {}
         for value in (*graph.input, *graph.value_info, *graph.output):
             tensor = value.type.tensor_type
             if tensor.elem_type != TensorProto.FLOAT or value.name in self.weights:
                 continue
             dims = [dim.dim_value for dim in tensor.shape.dim]
             if len(dims) > 1 and all(d > 0 for d in dims[1:]):
-                found[value.name] = tuple(dims[1:])
-        return found
+                shapes[value.name] = tuple(dims[1:])
+        return shapes
 
     def readers(self) -> dict[str, list[NodeProto]]:
         """Nodes that read each tensor; a graph output counts as read by an empty node."""
-        found: dict[str, list[NodeProto]] = {}
+        readers: dict[str, list[NodeProto]] = {}
         for node in self.proto.graph.node:
             for name in node.input:
-                found.setdefault(name, []).append(node)
+                readers.setdefault(name, []).append(node)
         for value in self.proto.graph.output:
-            found.setdefault(value.name, []).append(NodeProto())
-        return found
+            readers.setdefault(value.name, []).append(NodeProto())
+        return readers
 
     def uses(self) -> dict[str, int]:
         """How many nodes read each constant or activation: a shared constant cannot be changed for one."""
@@ -108,13 +108,13 @@ def load_float(path: Path, *, timeout_s: float | None = None) -> FloatModel:
         simplified, _ = within(lambda: onnxsim.simplify(proto), timeout_s, what="calculating its constants")
         inferred = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
     _name_nodes(inferred)
-    found = FloatModel(proto=inferred, input_name=name, input_shape=shape)
-    if not any(is_weighted(node, found) for node in inferred.graph.node):
+    model = FloatModel(proto=inferred, input_name=name, input_shape=shape)
+    if not any(is_weighted(node, model) for node in inferred.graph.node):
         raise QuantizationError(
             f"{path.name} has no convolution or matrix product with constant weights, so there is nothing to "
             f"quantize; accepted are networks with {', '.join(sorted(WEIGHTED_OPS))}"
         )
-    return found
+    return model
 
 
 def is_weighted(node: NodeProto, model: FloatModel) -> bool:

@@ -38,9 +38,9 @@ def chosen_range(histogram: Histogram, method: RangeMethod) -> Range:
     return _least_squares(histogram)
 
 
-def with_zero(found: Range) -> Range:
+def with_zero(ends: Range) -> Range:
     """A range that holds 0, which padding and ReLU need exactly."""
-    return min(0.0, found[0]), max(0.0, found[1])
+    return min(0.0, ends[0]), max(0.0, ends[1])
 
 
 def _percentile(histogram: Histogram) -> Range:

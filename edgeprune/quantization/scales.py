@@ -37,9 +37,9 @@ class Unscaled:
     cleared: dict[str, NDArray[np.float32]]
 
 
-def fault_of_range(found: Range) -> str | None:
+def fault_of_range(ends: Range) -> str | None:
     """Why 8 bits cannot hold such a range; ``None`` where they can. Where all is 0 any scale will do."""
-    low, high = with_zero(found)
+    low, high = with_zero(ends)
     span = high - low
     if not span < LARGEST_SPAN:
         return f"values from {low:.1e} to {high:.1e}, whose rounding leaves the range of 32-bit numbers"
@@ -49,14 +49,14 @@ def fault_of_range(found: Range) -> str | None:
 
 
 def unscaled(
-    model: FloatModel, ranges: Mapping[str, Range], form: IntegerFormat, kept_float: frozenset[str]
+    model: FloatModel, ranges: Mapping[str, Range], form: IntegerFormat, nodes_to_exclude: frozenset[str]
 ) -> Unscaled:
     """Nodes, other than those that stay in 32 bits anyway, without scales for what they read and give."""
     nodes: dict[str, str] = {}
     cleared: dict[str, NDArray[np.float32]] = {}
     used = model.uses()
     for node in model.proto.graph.node:
-        if node.name in kept_float:
+        if node.name in nodes_to_exclude:
             continue
         reason = next(_faults(node, model, ranges), None)
         if reason is None and is_weighted(node, model):
@@ -75,17 +75,17 @@ def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> 
     """What is wrong with the ranges of tensors that a node reads and gives, and with products of scales."""
     scales = []
     for position, name in enumerate((*node.input, *node.output)):
-        found = ranges.get(name)
-        if found is None and _is_data(node, position) and name in model.weights:
+        ends = ranges.get(name)
+        if ends is None and _is_data(node, position) and name in model.weights:
             values = model.weights[name]
-            found = (float(values.min()), float(values.max())) if values.size else None
-        if found is None:
+            ends = (float(values.min()), float(values.max())) if values.size else None
+        if ends is None:
             continue
-        reason = fault_of_range(found)
+        reason = fault_of_range(ends)
         if reason is not None:
             yield f"{name} has {reason}"
         if position < min(2, len(node.input)):
-            scales.append(_scale(found))
+            scales.append(_scale(ends))
     if node.op_type in _MULTIPLIES and len(scales) == 2 and not _fits(scales[0] * scales[1]):
         yield (
             f"the steps of {node.input[0]} and {node.input[1]} have the product {scales[0] * scales[1]:.1e}, "
@@ -137,9 +137,9 @@ def _axis(node: NodeProto, model: FloatModel) -> int:
     return 0
 
 
-def _scale(found: Range) -> float:
+def _scale(ends: Range) -> float:
     """Of a range; 1 as onnxruntime takes it where all is 0."""
-    low, high = with_zero(found)
+    low, high = with_zero(ends)
     return (high - low) / (LEVELS - 1) if high > low else 1.0
 
 

@@ -29,18 +29,18 @@ def segments(model: FloatModel, most: int = MOST_SEGMENTS) -> tuple[Segment, ...
 
     Pieces without weights join the one before, or the first one after.
     """
-    found: list[Segment] = []
+    pieces: list[Segment] = []
     for nodes in _pieces(model):
         piece = _segment(model, nodes)
-        idle = not piece.weighted or (found and not found[-1].weighted)
-        if found and idle:
-            found[-1] = _joined(found[-1], piece)
+        idle = not piece.weighted or (pieces and not pieces[-1].weighted)
+        if pieces and idle:
+            pieces[-1] = _joined(pieces[-1], piece)
         else:
-            found.append(piece)
-    while len(found) > most:
-        place = min(range(len(found) - 1), key=lambda i: found[i].work + found[i + 1].work)
-        found[place : place + 2] = [_joined(found[place], found[place + 1])]
-    return tuple(found)
+            pieces.append(piece)
+    while len(pieces) > most:
+        place = min(range(len(pieces) - 1), key=lambda i: pieces[i].work + pieces[i + 1].work)
+        pieces[place : place + 2] = [_joined(pieces[place], pieces[place + 1])]
+    return tuple(pieces)
 
 
 def _pieces(model: FloatModel) -> list[list[NodeProto]]:

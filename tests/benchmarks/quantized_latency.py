@@ -24,6 +24,7 @@ from edgeprune.options.cards import load_card
 from edgeprune.profiling.timing import compare
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import load_target
 
 Row = dict[str, Any]
@@ -47,10 +48,10 @@ def network(name: str, work: Path, *, threads: int) -> Row:
     plain(source, work / "plain.onnx", images)
     by_nncf(source, work / "nncf.onnx", images)
     form = integer_format(load_target(HOST))
-    quantize_integers(source, work / "ours.onnx", images, form=form, threads=threads)
+    quantize_integers(source, work / "ours.onnx", images, IntegerSettings(form=form, threads=threads))
     mixed = write_mixed(
         source, work / "mixed.onnx", ImageBatch(images=images, labels=None),
-        target=load_target(HOST), threads=threads,
+        IntegerSettings(form=form, threads=threads), target=load_target(HOST),
     )  # fmt: skip
     files = {
         "onnxruntime static": "plain",

@@ -24,6 +24,7 @@ from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.options.cards import load_card
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import load_target
 
 Row = dict[str, Any]
@@ -114,7 +115,7 @@ def measure(bench: TrainedNetwork, case: str, seed: int, work: Path) -> Row:
         ours = source.with_name("model.onnx")
     else:
         form = integer_format(load_target(HOST))
-        quantize_integers(source, ours, images, form=form, threads=torch.get_num_threads())
+        quantize_integers(source, ours, images, IntegerSettings(form=form, threads=torch.get_num_threads()))
     return {
         "case": case,
         "seed": seed,

@@ -19,6 +19,7 @@ from edgeprune.quantization.calibration import BINS, Histogram
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.ranges import chosen_range
 from edgeprune.quantization.scales import fault_of_range
+from edgeprune.quantization.settings import IntegerSettings
 
 LARGEST = float(np.finfo(np.float32).max)
 SIZES = st.floats(1e-44, 1e38)
@@ -112,7 +113,9 @@ def test_a_layer_of_any_size_is_in_8_bits_or_stays_with_its_reason(
     tmp_path: Path, size: float, equalized: bool
 ) -> None:
     path, images = branches(tmp_path / "net.onnx", {"scaled": size}), torch.rand(16, *IMAGE)
-    report = quantize_integers(path, tmp_path / "q.onnx", images, form=FORMAT, equalized=equalized)
+    report = quantize_integers(
+        path, tmp_path / "q.onnx", images, IntegerSettings(form=FORMAT, equalized=equalized)
+    )
     exact, found = (parity.run_onnx(p, images, threads=1)[0] for p in (path, tmp_path / "q.onnx"))
     assert np.abs(found - exact).max() <= 0.05 * np.abs(exact).max()
     if 1e-30 <= size <= 1e30:

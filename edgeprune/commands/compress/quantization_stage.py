@@ -16,7 +16,6 @@ from edgeprune.artifacts.quantization import (
     MixedReport,
     Precision,
     QuantizationDetails,
-    RangeMethod,
 )
 from edgeprune.artifacts.report import InnerParity, QuantizationSection
 from edgeprune.commands.quantize.mixed_precision import write_mixed
@@ -28,6 +27,7 @@ from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.fp16 import quantize_halves
 from edgeprune.quantization.int8 import quantize_integers
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.showing import first_few
 from edgeprune.targets import TargetProfile
 
@@ -60,10 +60,15 @@ def put_in_fewer_bits(
     delivered.rename(exact)
     images = prepared.calibration.fitting
     details = write_quantized(
-        exact, delivered, images,
-        precision=precision, target=prepared.target, threads=run.threads,
-        max_drop_points=max_drop_points, seed=run.options.seed,
-    )  # fmt: skip
+        exact,
+        delivered,
+        images,
+        IntegerSettings(form=integer_format(prepared.target), threads=run.threads),
+        precision=precision,
+        target=prepared.target,
+        max_drop_points=max_drop_points,
+        seed=run.options.seed,
+    )
     before, after = (
         parity.run_onnx(p, images.images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
     )
@@ -82,50 +87,37 @@ def write_quantized(
     source: Path,
     destination: Path,
     images: ImageBatch,
+    settings: IntegerSettings,
     *,
     precision: Precision,
     target: TargetProfile,
-    threads: int,
-    method: RangeMethod = RangeMethod.MSE,
-    kept_float: frozenset[str] = frozenset(),
+    nodes_to_exclude: frozenset[str] = frozenset(),
     max_drop_points: float | None = None,
     seed: int = 0,
-    timeout_s: float | None = None,
 ) -> QuantizationDetails:
-    """``source`` in the form that ``target`` runs fastest; one run of it takes ``timeout_s`` seconds at most.
+    """``source`` in a precision; the 8-bit form of ``settings`` should be what ``target`` runs fastest.
 
     Raises:
         QuantizationError: the file cannot be quantized.
         UsageError: the precision is that of the file.
     """
     if precision is Precision.FP16:
-        return quantize_halves(source, destination, timeout_s=timeout_s)
+        return quantize_halves(source, destination, timeout_s=settings.timeout_s)
     if precision is Precision.AUTO:
-        if kept_float:
+        if nodes_to_exclude:
             raise UsageError(
                 "nodes to keep in 32 bits were named with --precision auto, which chooses them itself; "
                 "accepted is --keep-float with int8"
             )
         return write_mixed(
-            source, destination, images,
-            target=target, threads=threads, method=method, max_drop_points=max_drop_points, seed=seed,
-            timeout_s=timeout_s,
-        )  # fmt: skip
+            source, destination, images, settings, target=target, max_drop_points=max_drop_points, seed=seed
+        )
     if precision is not Precision.INT8:
         raise UsageError(
             f"precision {precision.value} was asked for; accepted are int8, auto and fp16, since the file is "
             "in fp32 already"
         )
-    report = quantize_integers(
-        source,
-        destination,
-        images.images,
-        form=integer_format(target),
-        method=method,
-        threads=threads,
-        kept_float=kept_float,
-        timeout_s=timeout_s,
-    )
+    report = quantize_integers(source, destination, images.images, settings, nodes_to_exclude)
     for note in _notes_of_scales(report):
         _LOG.info("%s: %s", source.name, note)
     return report

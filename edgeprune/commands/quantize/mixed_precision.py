@@ -11,11 +11,10 @@ from torch import Tensor
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, RangeMethod
+from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow
 from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.timing import quick_ratio
 from edgeprune.profiling.work import size_bytes
-from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers
 from edgeprune.quantization.mixed_precision import (
     WORTH,
@@ -29,6 +28,7 @@ from edgeprune.quantization.mixed_precision import (
     sensitivities,
 )
 from edgeprune.quantization.segments import Segment, segments
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 from edgeprune.targets import TargetProfile
@@ -41,13 +41,11 @@ def write_mixed(
     source: Path,
     destination: Path,
     images: ImageBatch,
+    settings: IntegerSettings,
     *,
     target: TargetProfile,
-    threads: int,
-    method: RangeMethod = RangeMethod.MSE,
     max_drop_points: float | None = None,
     seed: int = 0,
-    timeout_s: float | None = None,
 ) -> MixedReport:
     """The fastest mixture of 8 and 32 bits on this host that loses no more than allowed on ``images``.
 
@@ -57,9 +55,9 @@ def write_mixed(
     Raises:
         QuantizationError: the file cannot be quantized.
     """
-    measures = runner_for(target, threads=threads).measures
+    measures = runner_for(target, threads=settings.threads).measures
     with scratch_folder() as scratch:
-        work = Mixing.of(source, images, target, threads, method, scratch, timeout_s)
+        work = Mixing.of(source, images, settings, scratch)
         chosen = work.fastest() if measures else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
@@ -87,41 +85,25 @@ class Mixing:
     images: Tensor
     labels: np.ndarray[tuple[int], np.dtype[np.int64]] | None
     original: parity.Outputs
-    threads: int
     folder: Path
-    timeout_s: float | None
     times: dict[Mixture, float] = field(default_factory=dict)
     losses: dict[Mixture, float] = field(default_factory=dict)
     costs: ChainCosts | None = None
     put_back: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(
-        cls,
-        source: Path,
-        images: ImageBatch,
-        target: TargetProfile,
-        threads: int,
-        method: RangeMethod,
-        folder: Path,
-        timeout_s: float | None,
-    ) -> Mixing:
+    def of(cls, source: Path, images: ImageBatch, settings: IntegerSettings, folder: Path) -> Mixing:
         """Calibrate and cut."""
-        found = calibrate(
-            source, images.images,
-            form=integer_format(target), method=method, threads=threads, timeout_s=timeout_s,
-        )  # fmt: skip
+        calibrated = calibrate(source, images.images, settings)
         judged = images.images[:_JUDGED_IMAGES]
         return cls(
             source=source,
-            calibrated=found,
-            pieces=segments(found.model),
+            calibrated=calibrated,
+            pieces=segments(calibrated.model),
             images=judged,
             labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES].numpy(),
-            original=parity.run_onnx(source, judged, threads=threads, timeout_s=timeout_s),
-            threads=threads,
+            original=parity.run_onnx(source, judged, threads=settings.threads, timeout_s=settings.timeout_s),
             folder=folder,
-            timeout_s=timeout_s,
         )
 
     @property
@@ -162,11 +144,7 @@ class Mixing:
         if mixture == together or not any(mixture) or self.times[together] > 1.0 - WORTH:
             return mixture
         files = (self._file(together), self._file(mixture))
-        return (
-            mixture
-            if quick_ratio(*files, threads=self.threads, timeout_s=self.timeout_s) <= 1.0 - WORTH
-            else together
-        )
+        return mixture if self._quick_ratio(*files) <= 1.0 - WORTH else together
 
     def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
         """The mixture where it is faster than 32 bits, or what of it is and holds the drop, measured anew.
@@ -227,7 +205,11 @@ class Mixing:
         )
 
     def _ratio(self, mixture: Mixture) -> float:
-        return quick_ratio(self.source, self._file(mixture), threads=self.threads, timeout_s=self.timeout_s)
+        return self._quick_ratio(self.source, self._file(mixture))
+
+    def _quick_ratio(self, first: Path, second: Path) -> float:
+        settings = self.calibrated.settings
+        return quick_ratio(first, second, threads=settings.threads, timeout_s=settings.timeout_s)
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Minus the relative squared error of the outputs."""
@@ -238,8 +220,9 @@ class Mixing:
     def _outputs(self, mixture: Mixture) -> parity.Outputs:
         if not any(mixture):
             return self.original
+        settings = self.calibrated.settings
         return parity.run_onnx(
-            self._file(mixture), self.images, threads=self.threads, timeout_s=self.timeout_s
+            self._file(mixture), self.images, threads=settings.threads, timeout_s=settings.timeout_s
         )
 
     def _file(self, mixture: Mixture) -> Path:

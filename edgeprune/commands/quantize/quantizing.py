@@ -15,7 +15,9 @@ from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.runner import LATENCY_PAIRS
 from edgeprune.profiling.timing import compare
 from edgeprune.profiling.work import size_bytes
+from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.preparation import FloatModel, load_float
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.results import QuantizationResult
 from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder
 from edgeprune.storage.ownership import remove_abandoned
@@ -52,14 +54,17 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             options.source,
             made,
             calibration.fitting,
+            IntegerSettings(
+                form=integer_format(target),
+                method=options.method,
+                threads=options.threads or 1,
+                timeout_s=options.timeout_s,
+            ),
             precision=options.precision,
             target=target,
-            threads=options.threads or 1,
-            method=options.method,
-            kept_float=frozenset(options.kept_float),
+            nodes_to_exclude=frozenset(options.kept_float),
             max_drop_points=options.max_drop_points,
             seed=options.seed,
-            timeout_s=options.timeout_s,
         )
         result = _result(options, target, calibration, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)

@@ -19,6 +19,7 @@ from edgeprune.artifacts.quantization import IntegerReport, Precision
 from edgeprune.commands.compress.quantization_stage import notes_of, write_quantized
 from edgeprune.commands.quantize import mixed_precision
 from edgeprune.commands.quantize.mixed_precision import write_mixed
+from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.mixed_precision import (
     ChainCosts,
     FidelityGame,
@@ -30,9 +31,14 @@ from edgeprune.quantization.mixed_precision import (
 )
 from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.segments import segments
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import load_target
 
 SHARES = st.floats(-0.3, 0.3)
+
+
+def settings_for(target: str) -> IntegerSettings:
+    return IntegerSettings(form=integer_format(load_target(target)))
 
 
 @st.composite
@@ -143,7 +149,7 @@ def test_what_is_measured_decides(
 
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
     path, images = chain
-    report = write_mixed(path, tmp_path / "q.onnx", images, target=load_target("host"), threads=1)
+    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), target=load_target("host"))
     assert {piece.integer for piece in report.pieces} == {faster}
     assert (report.integer is None) is not faster
     assert all(piece.alone == pytest.approx(0.9 if faster else 1.1) for piece in report.pieces)
@@ -168,7 +174,7 @@ def test_a_mixture_that_is_not_faster_than_all_in_8_bits_side_by_side_is_not_tak
         return 0.7 if second.stem.count("8") == 1 else 0.8
 
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
-    report = write_mixed(path, tmp_path / "q.onnx", images, target=load_target("host"), threads=1)
+    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), target=load_target("host"))
     expected = len(report.pieces) if pieces is None else pieces
     assert sum(piece.integer for piece in report.pieces) == expected
 
@@ -178,12 +184,14 @@ def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
 ) -> None:
     path, images = chain
     done = tmp_path / "q.onnx"
-    free = write_mixed(path, done, images, target=load_target("rpi4"), threads=1)
+    free = write_mixed(path, done, images, settings_for("rpi4"), target=load_target("rpi4"))
     assert all(piece.integer and piece.alone is None for piece in free.pieces)
     before, after = (parity.run_onnx(p, images.images, threads=1)[0] for p in (path, done))
     assert np.square(before - after).sum() < 0.01 * np.square(before).sum()
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
-    held = write_mixed(path, done, images, target=load_target("rpi4"), threads=1, max_drop_points=6.0)
+    held = write_mixed(
+        path, done, images, settings_for("rpi4"), target=load_target("rpi4"), max_drop_points=6.0
+    )
     assert sum(piece.integer for piece in held.pieces) == 1
     assert held.harm is not None
     assert any("among the most harmful" in piece.why for piece in held.pieces)
@@ -201,7 +209,9 @@ def test_what_the_drop_leaves_is_measured_and_not_taken_where_it_is_slower_than_
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
-    report = write_mixed(path, done, images, target=load_target("host"), threads=1, max_drop_points=6.0)
+    report = write_mixed(
+        path, done, images, settings_for("host"), target=load_target("host"), max_drop_points=6.0
+    )
     assert not any(piece.integer for piece in report.pieces)
     assert report.integer is None
     assert report.harm is not None
@@ -220,7 +230,9 @@ def test_what_the_drop_leaves_is_taken_where_it_is_faster(
     )
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
-    report = write_mixed(path, done, images, target=load_target("host"), threads=1, max_drop_points=6.0)
+    report = write_mixed(
+        path, done, images, settings_for("host"), target=load_target("host"), max_drop_points=6.0
+    )
     assert sum(piece.integer for piece in report.pieces) == 1
 
 
@@ -235,7 +247,7 @@ def test_the_best_of_many_short_measurements_is_measured_again(
         return 0.97 if seen.count(second.stem) == 1 else 1.01
 
     monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
-    report = write_mixed(path, tmp_path / "q.onnx", images, target=load_target("host"), threads=1)
+    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), target=load_target("host"))
     assert report.integer is None
     assert not any(piece.integer for piece in report.pieces)
 
@@ -246,10 +258,11 @@ def test_a_network_that_8_bits_make_larger_stays_as_it_is(tmp_path: Path) -> Non
     path = written(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)), tmp_path / "tiny.onnx")
     images = ImageBatch(images=torch.randn(8, *IMAGE), labels=None)
     done, target = tmp_path / "q.onnx", load_target("rpi4")
-    larger = write_quantized(path, done, images, precision=Precision.INT8, target=target, threads=1)
+    settings = settings_for("rpi4")
+    larger = write_quantized(path, done, images, settings, precision=Precision.INT8, target=target)
     assert isinstance(larger, IntegerReport)
     assert done.stat().st_size > path.stat().st_size
-    report = write_mixed(path, done, images, target=target, threads=1)
+    report = write_mixed(path, done, images, settings, target=target)
     assert report.integer is None
     assert done.read_bytes() == path.read_bytes()
     assert notes_of(report, target)[-1] == (

@@ -26,6 +26,7 @@ from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.ranges import chosen_range, squared_error
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import list_targets, load_target
 
 FORMAT = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
@@ -98,7 +99,7 @@ def test_what_is_seen_is_what_flows(
 ) -> None:
     monkeypatch.setattr(calibration, "MEMORY_LIMIT_BYTES", room)
     model = load_float(chain)
-    values = channel_values(model, images, threads=1)
+    values = channel_values(model, images, IntegerSettings(form=FORMAT))
     entering = values[model.input_name]
     np.testing.assert_allclose(entering.low, images.amin((0, 2, 3)).double(), rtol=1e-6)
     np.testing.assert_allclose(entering.high, images.amax((0, 2, 3)).double(), rtol=1e-6)
@@ -106,7 +107,7 @@ def test_what_is_seen_is_what_flows(
     final = outputs(chain, images)
     (name,) = (value.name for value in model.proto.graph.output)
     np.testing.assert_allclose(values[name].mean, final.mean(0), rtol=1e-4, atol=1e-5)
-    found = histograms(model, {name: values[name].range}, images, threads=1)[name]
+    found = histograms(model, {name: values[name].range}, images, IntegerSettings(form=FORMAT))[name]
     assert found.counts.sum() == final.size
 
 
@@ -119,12 +120,12 @@ def test_equalizing_changes_no_output(
     torch.manual_seed(0)
     path = written(badly_scaled(Chain(activation)), tmp_path / "chain.onnx")
     model = load_float(path)
-    values = channel_values(model, images, threads=1)
+    values = channel_values(model, images, IntegerSettings(form=FORMAT))
     equal, predicted, count = equalize(model, values)
     assert count == pairs == len(find_pairs(model))
     onnx.save(equal.proto, str(tmp_path / "equal.onnx"))
     assert error(path, tmp_path / "equal.onnx", images) < 1e-10
-    seen = channel_values(equal, images, threads=1)
+    seen = channel_values(equal, images, IntegerSettings(form=FORMAT))
     for name, found in seen.items():
         np.testing.assert_allclose(predicted[name].high, found.high, rtol=1e-3, atol=1e-4)
     if pairs:
@@ -151,7 +152,7 @@ def test_eight_bits_say_what_32_bits_say(
 ) -> None:
     form = integer_format(load_target(target))
     path = tmp_path / "q.onnx"
-    report = quantize_integers(chain, path, images, form=form, method=method)
+    report = quantize_integers(chain, path, images, IntegerSettings(form=form, method=method))
     assert error(chain, path, images) < 0.01
     assert report.nodes["Conv"] == 3
     assert (report.equalized, report.corrected, report.images) == (2, 4, 40)
@@ -166,7 +167,10 @@ def test_badly_scaled_channels_are_what_equalizing_is_for(images: torch.Tensor, 
     errors = {}
     for equalized in (False, True):
         quantize_integers(
-            path, tmp_path / "q.onnx", images, form=FORMAT, equalized=equalized, corrected=False
+            path,
+            tmp_path / "q.onnx",
+            images,
+            IntegerSettings(form=FORMAT, equalized=equalized, corrected=False),
         )
         errors[equalized] = error(path, tmp_path / "q.onnx", images)
     assert errors[True] < 0.01
@@ -184,7 +188,10 @@ def test_corrected_biases_take_the_mean_error_away(images: torch.Tensor, tmp_pat
     means = {}
     for corrected in (False, True):
         quantize_integers(
-            path, tmp_path / "q.onnx", shifted, form=reduced, method=RangeMethod.MINMAX, corrected=corrected
+            path,
+            tmp_path / "q.onnx",
+            shifted,
+            IntegerSettings(form=reduced, method=RangeMethod.MINMAX, corrected=corrected),
         )
         difference = outputs(tmp_path / "q.onnx", shifted) - outputs(path, shifted)
         means[corrected] = np.abs(difference.reshape(40, 6, -1).mean((0, 2))).mean()
@@ -195,7 +202,9 @@ def test_corrected_biases_take_the_mean_error_away(images: torch.Tensor, tmp_pat
 def test_weights_are_rounded_as_onnxruntime_does(chain: Path, tmp_path: Path, reduced: bool) -> None:
     form = IntegerFormat(signed_activations=False, reduce_range=reduced, reason="a test")
     images = torch.randn(8, *IMAGE)
-    quantize_integers(chain, tmp_path / "q.onnx", images, form=form, equalized=False, corrected=False)
+    quantize_integers(
+        chain, tmp_path / "q.onnx", images, IntegerSettings(form=form, equalized=False, corrected=False)
+    )
     model, proto = load_float(chain), onnx.load(str(tmp_path / "q.onnx"))
     found = {i.name: onnx.numpy_helper.to_array(i) for i in proto.graph.initializer}
     checked = 0
@@ -212,7 +221,7 @@ def test_weights_are_rounded_as_onnxruntime_does(chain: Path, tmp_path: Path, re
 def test_nodes_that_stay_in_32_bits(chain: Path, images: torch.Tensor, tmp_path: Path) -> None:
     names = [n.name for n in load_float(chain).proto.graph.node if n.op_type == "Conv"]
     report = quantize_integers(
-        chain, tmp_path / "q.onnx", images, form=FORMAT, kept_float=frozenset(names[:2])
+        chain, tmp_path / "q.onnx", images, IntegerSettings(form=FORMAT), frozenset(names[:2])
     )
     assert report.nodes["Conv"] == 1
     assert report.kept_float == tuple(sorted(names[:2]))
@@ -225,7 +234,7 @@ def test_a_fixed_batch_is_kept_and_what_does_not_fill_one_is_left_out(tmp_path: 
 
     path = tmp_path / "fixed.onnx"
     export_onnx(export_program(module, torch.zeros(4, *IMAGE), dynamic_batch=False), path)
-    quantize_integers(path, tmp_path / "q.onnx", torch.randn(10, *IMAGE), form=FORMAT)
+    quantize_integers(path, tmp_path / "q.onnx", torch.randn(10, *IMAGE), IntegerSettings(form=FORMAT))
     session = onnxruntime.InferenceSession(str(tmp_path / "q.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[0] == 4
 
@@ -240,7 +249,7 @@ def test_every_target_has_a_form_and_says_why() -> None:
 
 def test_what_cannot_be_quantized_is_refused(chain: Path, images: torch.Tensor, tmp_path: Path) -> None:
     done = tmp_path / "q.onnx"
-    quantize_integers(chain, done, images, form=FORMAT)
+    quantize_integers(chain, done, images, IntegerSettings(form=FORMAT))
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "report.json").write_text('{"schema_version": "1.1"}')
     for path, said in (
@@ -255,9 +264,9 @@ def test_what_cannot_be_quantized_is_refused(chain: Path, images: torch.Tensor, 
         with pytest.raises(QuantizationError, match=re.escape(said)):
             load_float(path)
     with pytest.raises(QuantizationError, match="no calibration images were given"):
-        quantize_integers(chain, tmp_path / "r.onnx", images[:0], form=FORMAT)
+        quantize_integers(chain, tmp_path / "r.onnx", images[:0], IntegerSettings(form=FORMAT))
     with pytest.raises(QuantizationError, match="images are 3x4x4 and the model takes 3x8x8"):
-        quantize_integers(chain, tmp_path / "r.onnx", images[:, :, :4, :4], form=FORMAT)
+        quantize_integers(chain, tmp_path / "r.onnx", images[:, :, :4, :4], IntegerSettings(form=FORMAT))
     assert not (tmp_path / "r.onnx").exists()
 
 
@@ -267,7 +276,7 @@ def test_activations_that_are_no_numbers_are_refused(tmp_path: Path, images: tor
         module.first.weight.fill_(float("nan"))
     path = written(module, tmp_path / "nan.onnx")
     with pytest.raises(QuantizationError, match="has NaN or infinite values on the calibration images"):
-        quantize_integers(path, tmp_path / "q.onnx", images, form=FORMAT)
+        quantize_integers(path, tmp_path / "q.onnx", images, IntegerSettings(form=FORMAT))
 
 
 class Squeezed(nn.Module):
@@ -302,7 +311,7 @@ def test_hard_activations_and_means_have_8_bit_forms(
 ) -> None:
     path, done = squeezed, tmp_path / "q.onnx"
     form = IntegerFormat(signed_activations=signed, reduce_range=False, reason="a test")
-    report = quantize_integers(path, done, images, form=form)
+    report = quantize_integers(path, done, images, IntegerSettings(form=form))
     assert error(path, done, images) < 0.01
     kinds = {node.op_type for node in onnx.load(str(done)).graph.node}
     assert kinds.isdisjoint({"HardSwish", "HardSigmoid", "ReduceMean", "Clip"})
@@ -319,6 +328,6 @@ def test_hard_activations_that_stay_in_32_bits_stay_as_they_are(images: torch.Te
     path, done = written(Squeezed(), tmp_path / "squeezed.onnx"), tmp_path / "q.onnx"
     kept = frozenset(n.name for n in load_float(path).proto.graph.node if n.op_type.startswith("Hard"))
     assert len(kept) == 2
-    quantize_integers(path, done, images, form=FORMAT, kept_float=kept)
+    quantize_integers(path, done, images, IntegerSettings(form=FORMAT), kept)
     kinds = [node.op_type for node in onnx.load(str(done)).graph.node]
     assert {"HardSwish", "HardSigmoid"} <= set(kinds)

@@ -146,7 +146,7 @@ def test_a_pass_that_renames_an_output_is_found_out() -> None:
             model.graph.outputs[0].name = "z"
             return PassResult(model, modified=True)
 
-    with pytest.raises(Exception, match="pass|Renames") as raised:
+    with pytest.raises(Exception, match=r"pass|Renames") as raised:
         rewritten(graph([helper.make_node("Relu", ["x"], ["y"])], {}, (1, 2)), Renames())
     causes = [raised.value, raised.value.__cause__]
     assert any(isinstance(cause, PostconditionError) for cause in causes)

@@ -19,6 +19,7 @@ from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
+from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import list_targets, load_target
 
 PLAIN = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
@@ -29,8 +30,10 @@ def both(module: nn.Module, folder: Path, shape: tuple[int, ...]) -> tuple[Integ
     source = written(module, folder / "source.onnx", shape)
     images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
     plain, blocks = folder / "plain.onnx", folder / "blocks.onnx"
-    quantize_integers(source, plain, images, form=PLAIN)
-    report = quantize_integers(source, blocks, images, form=replace(PLAIN, pixel_blocks=True))
+    quantize_integers(source, plain, images, IntegerSettings(form=PLAIN))
+    report = quantize_integers(
+        source, blocks, images, IntegerSettings(form=replace(PLAIN, pixel_blocks=True))
+    )
     return report, plain, blocks
 
 
@@ -110,9 +113,12 @@ def test_a_first_convolution_in_32_bits_stays_as_it_is(tmp_path: Path) -> None:
     source = written(module, tmp_path / "source.onnx", (3, 32, 32))
     first = next(n.name for n in onnx.load(str(source)).graph.node if n.op_type == "Conv")
     report = quantize_integers(
-        source, tmp_path / "q.onnx", torch.randn(4, 3, 32, 32),
-        form=replace(PLAIN, pixel_blocks=True), kept_float=frozenset({first}),
-    )  # fmt: skip
+        source,
+        tmp_path / "q.onnx",
+        torch.randn(4, 3, 32, 32),
+        IntegerSettings(form=replace(PLAIN, pixel_blocks=True)),
+        frozenset({first}),
+    )
     assert report.over_blocks == ()
     assert "SpaceToDepth" not in ops(tmp_path / "q.onnx")
 
