@@ -201,7 +201,7 @@ def rank_channels(options: RankOptions) -> RankingReport:
 
 def _start(options: CompressOptions) -> Run:
     stages.check_options(options)
-    # What is wrong with a name must not show after minutes.
+    # Report wrong names at once, not after minutes of work.
     read_given(options)
     check_max_time(options.max_time_s)
     if options.recipe is not None:

@@ -1,4 +1,4 @@
-"""Replay a pruning on the user's own module, to train it on."""
+"""Replay a pruning on the user's own module, for further training."""
 
 from edgeprune.applying.replay import apply_surgery
 

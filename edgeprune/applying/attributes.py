@@ -1,7 +1,6 @@
 """Attributes of the user's own modules that repeat a pruned size, such as the width of an attention head.
 
-Which they are is not known: they are proposed here, and taken only if the model then computes what the
-rewritten graph does.
+Candidates are proposed here and accepted only if the model then gives the outputs of the rewritten graph.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ class Change:
 
 
 class _Take(Enum):
-    """Which value of a size that has become several."""
+    """Which new value to use for a size that has several."""
 
     LARGEST = "largest"
     SMALLEST = "smallest"
     OLD = "old"
 
     def of(self, old: int, new: Sequence[int]) -> int:
-        """The value; a size that has become one only is never in doubt."""
+        """The selected new value of the size ``old``."""
         changed = [size for size in new if size != old] or [old]
         if self is _Take.OLD and old in new:
             return old
@@ -56,8 +55,8 @@ class _Take(Enum):
 
 
 def attempts(model: nn.Module, sizes: Sizes) -> Iterator[tuple[Change, ...]]:
-    """Sets of changes to try, the likeliest first; an attribute is read alike in all modules of a class."""
-    found = [
+    """Sets of changes to try, likeliest first; an attribute is treated alike in all modules of a class."""
+    candidates = [
         (path, module, attribute, old)
         for path, module in model.named_modules()
         if path in sizes and not isinstance(module, _LAYERS)
@@ -65,7 +64,7 @@ def attempts(model: nn.Module, sizes: Sizes) -> Iterator[tuple[Change, ...]]:
         if not attribute.startswith("_") and set(_numbers(old)) & sizes[path].keys()
     ]
     doubtful: dict[tuple[type, str], list[_Take]] = {}
-    for path, module, attribute, old in found:
+    for path, module, attribute, old in candidates:
         options = doubtful.setdefault((type(module), attribute), [])
         for size in set(_numbers(old)) & sizes[path].keys():
             options += [take for take in _options(size, sizes[path][size]) if take not in options]
@@ -83,7 +82,7 @@ def attempts(model: nn.Module, sizes: Sizes) -> Iterator[tuple[Change, ...]]:
                 attribute=attribute,
                 value=_renewed(old, sizes[path], takes[type(module), attribute]),
             )
-            for path, module, attribute, old in found
+            for path, module, attribute, old in candidates
         )
         if changes:
             yield changes
@@ -92,7 +91,7 @@ def attempts(model: nn.Module, sizes: Sizes) -> Iterator[tuple[Change, ...]]:
 
 
 def put(model: nn.Module, changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Make the changes; returns those that undo them."""
+    """Apply the changes; returns those that undo them."""
     undo = []
     for change in changes:
         module = model.get_submodule(change.module)
@@ -115,7 +114,7 @@ def _options(old: int, new: Sequence[int]) -> list[_Take]:
 
 
 def _numbers(value: object) -> tuple[int, ...]:
-    """An attribute's sizes: of a whole number itself, of ``nn.Unflatten`` and the like all of them."""
+    """An attribute's sizes: an integer itself, or all integers of a tuple or list (``nn.Unflatten``)."""
     if type(value) is int:
         return (value,)
     plain = isinstance(value, tuple | list) and all(type(v) is int for v in value)

@@ -66,8 +66,8 @@ def check_replay(
 ) -> None:
     """Run ``pruned`` once, on a float32 copy in evaluation mode; ``weights`` is the file it was given.
 
-    Norms without parameters, whose sizes the recipe cannot tell, get theirs from what enters them. Where
-    the outputs are not the program's, attributes that repeat a pruned size are set if that makes them so.
+    Norms without parameters, whose sizes are not in the recipe, take them from their inputs. If the outputs
+    differ from the program's, attributes that repeat a pruned size are set if that makes them equal.
 
     Raises:
         SurgeryError: it does not run, or its outputs are not those of the program.
@@ -122,7 +122,7 @@ def _run_and_compare(
 def _settle_attributes(
     pruned: nn.Module, plan: Recipe, inputs: Sequence[Tensor], reference: _Reference
 ) -> bool:
-    """Set attributes with which the outputs are those of the program; leaves ``pruned`` alone otherwise."""
+    """Set attributes so that the outputs are those of the program; otherwise ``pruned`` is unchanged."""
     expected = reference.outputs(inputs)
     trial = _trial(pruned)
     _take_weights(trial, reference.program)
@@ -147,7 +147,7 @@ def _computes(trial: nn.Module, inputs: Sequence[Tensor], expected: list[Tensor]
 
 
 def _trial(pruned: nn.Module) -> nn.Module:
-    """A copy to run, whose norms without parameters take their sizes from what enters them."""
+    """A copy to run, whose norms without parameters take their sizes from their inputs."""
     trial = _plain_copy(pruned)
     for module in trial.modules():
         if isinstance(module, _BARE_NORMS) and not _has_tensors(module):
@@ -160,7 +160,7 @@ def _plain_copy(module: nn.Module) -> nn.Module:
 
 
 def _take_weights(trial: nn.Module, program: ExportedProgram) -> None:
-    """The program's own weights, so that what is compared is the structure alone."""
+    """Load the program's weights, so that only the structure is compared."""
     tensors = {**program.state_dict, **program.constants}
     own = (trial.named_parameters(remove_duplicate=False), trial.named_buffers(remove_duplicate=False))
     with torch.no_grad():
@@ -261,12 +261,12 @@ def _compare(
 
 
 def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
-    """Largest difference over all outputs, relative to each output's largest; infinite for other shapes."""
+    """Largest difference over all outputs, relative to each output's largest; infinite if shapes differ."""
     if [t.shape for t in expected] != [t.shape for t in got]:
         return float("inf")
-    found = [0.0]
+    differences = [0.0]
     for one, two in zip(expected, got, strict=True):
         scale = float(one.abs().max()) or 1.0
         value = float((one - two).abs().max()) / scale
-        found.append(float("inf") if math.isnan(value) else value)
-    return max(found)
+        differences.append(float("inf") if math.isnan(value) else value)
+    return max(differences)

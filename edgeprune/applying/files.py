@@ -29,7 +29,7 @@ class Recipe:
     """A recipe as read: kept positions by parameter and dimension; the rest is empty in older versions.
 
     ``shapes`` are the original shapes of all tensors of the graph; ``input_shapes`` are without the batch;
-    ``module_sizes`` tell by module what each size in its own forward pass has become, wherever it occurs.
+    ``module_sizes`` gives, by module, all new sizes of each size in its own forward pass.
     """
 
     path: Path
@@ -140,11 +140,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         SurgeryError: missing, not a safetensors file, or one of other tensors.
     """
-    found = read_safetensors(
+    weights = read_safetensors(
         path,
         error=SurgeryError,
         remedy="accepted is the path of the weights.safetensors that edgeprune compress wrote",
     )
-    check_tensors(found.items(), str(path), error=SurgeryError)
-    check_finite(found.items(), str(path), error=SurgeryError, remedy="compress again, or train anew")
-    return found
+    check_tensors(weights.items(), str(path), error=SurgeryError)
+    check_finite(weights.items(), str(path), error=SurgeryError, remedy="compress again, or train anew")
+    return weights

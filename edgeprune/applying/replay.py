@@ -44,7 +44,7 @@ PROGRAM_NAME = "model.pt2"
 
 @dataclass(frozen=True, kw_only=True)
 class Sliced:
-    """What was done to a tensor: its shape before, and kept positions by dimension."""
+    """How a tensor was sliced: its shape before, and kept positions by dimension."""
 
     before: torch.Size
     kept: Mapping[int, Tensor]
@@ -103,7 +103,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _for_names_of(model: nn.Module, plan: Recipe) -> Recipe:
-    """The recipe for the model's own names, where it was made from a program, whose names are plain."""
+    """The recipe under the model's own names; one made from a program has plain names."""
     own = _own_names(model)
     return dataclasses.replace(
         plan,
@@ -114,7 +114,7 @@ def _for_names_of(model: nn.Module, plan: Recipe) -> Recipe:
 
 
 def _own_names(model: nn.Module) -> dict[str, str]:
-    """Plain name -> own name of tensors and modules whose names are others."""
+    """Map from plain to own names of tensors and modules whose plain names differ."""
     names = dict.fromkeys((*named_tensors(model), *dict(model.named_modules())))
     for path, module in model.named_modules():
         attributes = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
@@ -134,7 +134,7 @@ def _attribute(model: nn.Module, name: str) -> Tensor | None:
 
 
 def _is_made(name: str) -> bool:
-    """Whether the class makes it in its forward pass; a submodule's name comes before."""
+    """Whether the class creates the tensor in its forward pass; its name may follow a submodule's."""
     return name.rpartition(".")[2].startswith(LIFTED) or FOLDED.fullmatch(name) is not None
 
 
@@ -164,14 +164,14 @@ def _require_same_model(model: nn.Module, plan: Recipe) -> None:
         )
     wrong = []
     for name in names:
-        found = _find(model, name, tensors)
-        assert found is not None
+        tensor = _find(model, name, tensors)
+        assert tensor is not None
         shape = plan.shapes.get(name)
-        if shape is not None and tuple(found.shape) != shape:
-            wrong.append(f"{name} is {tuple(found.shape)} where the recipe says {shape}")
+        if shape is not None and tuple(tensor.shape) != shape:
+            wrong.append(f"{name} is {tuple(tensor.shape)} where the recipe says {shape}")
         for dim, keep in plan.kept.get(name, {}).items():
-            if dim >= found.dim() or keep[-1] >= found.shape[dim]:
-                wrong.append(f"{name} is {tuple(found.shape)}, too small for dimension {dim} of the recipe")
+            if dim >= tensor.dim() or keep[-1] >= tensor.shape[dim]:
+                wrong.append(f"{name} is {tuple(tensor.shape)}, too small for dimension {dim} of the recipe")
     if wrong:
         raise SurgeryError(
             f"{str(plan.path)!r} is the recipe of another model: {listed(wrong, quoted=False)}; give the "
@@ -192,7 +192,7 @@ def _copy(model: nn.Module) -> nn.Module:
 
 
 def _slice(model: nn.Module, plan: Recipe) -> dict[int, Sliced]:
-    """Slice in place; returns what was done, by the identity of the new tensor."""
+    """Slice in place; returns how, by the identity of the new tensor."""
     tensors = named_tensors(model)
     jobs: dict[int, tuple[str, Tensor]] = {}
     for name, dims in plan.kept.items():
@@ -241,7 +241,7 @@ def _sliced(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
 
 
 def _follow(name: str, before: nn.Module, after: nn.Module, sliced: Mapping[int, Sliced]) -> None:
-    """Bring a layer's own record of its sizes in line with its tensors."""
+    """Update a layer's size attributes to match its tensors."""
     own = [sliced[id(p)] for p in (*after.parameters(), *after.buffers()) if id(p) in sliced]
     if not own:
         return
@@ -299,22 +299,22 @@ def layer_sizes(module: nn.Module, shape: torch.Size, groups: int) -> dict[str, 
 
 
 def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
-    """Every tensor of the file into the model; all names and shapes are compared first."""
+    """Load every tensor of the file into the model, after comparing all names and shapes."""
     own = _own_names(model)
-    found = {own.get(name, name): value for name, value in read_weights(path).items()}
+    weights = {own.get(name, name): value for name, value in read_weights(path).items()}
     tensors = named_tensors(model)
     targets: dict[int, str] = {}
     names = sorted(tensors, key=lambda n: (n not in plan.kept, n not in plan.shapes))
     for name in names:
-        if name in found:
+        if name in weights:
             targets.setdefault(id(tensors[name]), name)
     needed = {**dict(model.state_dict(keep_vars=True))}
     missing = [n for n, t in needed.items() if isinstance(t, Tensor) and id(t) not in targets]
-    extra = [n for n in found if n not in tensors and not _of_the_graph(model, n)]
+    extra = [n for n in weights if n not in tensors and not _of_the_graph(model, n)]
     wrong = [
-        f"{n} is {tuple(found[n].shape)} in the file and {tuple(tensors[n].shape)} in the pruned model"
+        f"{n} is {tuple(weights[n].shape)} in the file and {tuple(tensors[n].shape)} in the pruned model"
         for n in sorted(targets.values())
-        if found[n].shape != tensors[n].shape
+        if weights[n].shape != tensors[n].shape
     ]
     faults = [f"{listed(missing)} not in the file"] * bool(missing)
     faults += [f"{listed(extra)} not in the model"] * bool(extra)
@@ -326,10 +326,10 @@ def _load(model: nn.Module, plan: Recipe, path: Path) -> None:
         )
     with torch.no_grad():
         for name in targets.values():
-            check_conversion(name, found[name], tensors[name], str(path), error=SurgeryError)
-            tensors[name].copy_(found[name])
+            check_conversion(name, weights[name], tensors[name], str(path), error=SurgeryError)
+            tensors[name].copy_(weights[name])
 
 
 def _of_the_graph(model: nn.Module, name: str) -> bool:
-    """Constants of the rewritten graph, which the class makes itself: they are checked by running it."""
+    """Whether it is a constant of the rewritten graph that the class creates itself (checked by running)."""
     return _is_made(name) or name.startswith("_kept_of_") or _attribute(model, name) is not None

@@ -1,4 +1,4 @@
-"""Read calibration images from a folder, an ``.npz`` file or a Dataset, and keep a part back to judge."""
+"""Read calibration images from a folder, an ``.npz`` file or a Dataset, and hold a part out to evaluate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a careful colleague would remark about a set of calibration images."""
+"""Warnings about a set of calibration images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNBALANCED_RATIO = 10
 def advice(digests: Sequence[bytes], labels: Sequence[int] | None, constant: Sequence[str]) -> list[str]:
     """Remarks on the number of images, their classes, copies, and images of a single value.
 
-    ``constant`` are the names of the images whose pixels are all alike.
+    ``constant`` are the names of the images whose pixels all have one value.
     """
     remarks = []
     if len(digests) < FEW_IMAGES:

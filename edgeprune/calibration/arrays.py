@@ -1,4 +1,4 @@
-"""Images in an ``.npz`` file: ``images`` and, where there are any, ``labels``."""
+"""Images in an ``.npz`` file: ``images`` and, optionally, ``labels``."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def _read(path: Path) -> tuple[Array, Array | None]:
         check_zip(path, IMAGE_LIMITS)
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as data:
             if IMAGES not in data.files:
-                found = ", ".join(repr(name) for name in data.files)
+                names = ", ".join(repr(name) for name in data.files)
                 raise CalibrationError(
-                    f"{str(path)!r} has no array {IMAGES!r}; it has {found}: save it with "
+                    f"{str(path)!r} has no array {IMAGES!r}; it has {names}: save it with "
                     "numpy.savez(path, images=..., labels=...)"
                 )
             _check_sizes(archive, path, data.files)
@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[Array, Array | None]:
 
 
 def _check_sizes(archive: zipfile.ZipFile, path: Path, names: list[str]) -> None:
-    """What the arrays would take, as their headers and the archive's directory say."""
+    """Check the memory that the arrays need, from their headers and the archive's directory."""
     for name in {IMAGES, LABELS} & set(names):
         shape, dtype = _header(archive, f"{name}.npy")
         if dtype.hasobject:

@@ -1,4 +1,4 @@
-"""From a source of images to a :class:`~edgeprune.artifacts.calibration.CalibrationSet`."""
+"""Build a :class:`~edgeprune.artifacts.calibration.CalibrationSet` from a source of images."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def load_calibration(
     seed: int = 0,
     input_shape: tuple[int, ...] | None = None,
 ) -> CalibrationSet:
-    """Read images, preprocess them and keep a part back; the same arguments give the same set.
+    """Read images, preprocess them and hold a part out; the same arguments give the same set.
 
     Args:
         source: folder of images (sub-folders are classes, numbered in alphabetical order), ``.npz`` with
             ``images`` and optionally ``labels``, ``package.module:function`` or a torch Dataset.
         preprocessing: ``None`` takes the card beside the data, else leaves the images as they are: float
             tensors of a Dataset unchanged, pixels scaled to [0, 1].
-        held_out_fraction: share of the images kept back, each class in proportion.
-        max_images: at most so many images are used, drawn by ``seed``.
+        held_out_fraction: share of the images held out, stratified by class.
+        max_images: largest number of images used, sampled with ``seed``.
         input_shape: the model's (channels, height, width), where known.
 
     Raises:
@@ -113,7 +113,7 @@ def _wanted_channels(options: Preprocessing | None, input_shape: tuple[int, ...]
 
 @dataclass(kw_only=True)
 class _Reading:
-    """Images read so far; the pixels before preprocessing survive as digests only."""
+    """Images read so far; of the pixels before preprocessing only digests are kept."""
 
     source: ImageSource
     options: Preprocessing | None
@@ -184,17 +184,17 @@ class _Reading:
         )
 
 
-def _remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if found[0] != wanted[0]:
+def _remedy(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if shape[0] != wanted[0]:
         return f"give images with {wanted[0]} channels"
     if wanted[1] == wanted[2]:
         return (
-            f"give --resize {wanted[1]} --crop {wanted[1]}, or --input-shape {','.join(map(str, found))} if "
+            f"give --resize {wanted[1]} --crop {wanted[1]}, or --input-shape {','.join(map(str, shape))} if "
             "the model takes that size too"
         )
     return (
         "--resize and --crop make square images only: resize the images beforehand, or give "
-        f"--input-shape {','.join(map(str, found))} if the model takes that size too"
+        f"--input-shape {','.join(map(str, shape))} if the model takes that size too"
     )
 
 
@@ -223,7 +223,7 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
             f"{len(copies)} held-out images are copies of others and do not count: {len(kept_back)} judge"
         )
         _log.warning("%s", notes[-1])
-    # Any first few images of a part stand for all classes.
+    # Shuffled, so that the first few images of a part represent all classes.
     parts = [[part[int(i)] for i in rng.permutation(len(part))] for part in (rest, kept_back)]
     reading.images.clear()
     put_in_order(reading.store, [index for part in (*parts, copies) for index in part])
@@ -287,7 +287,7 @@ def _value_notes(reading: _Reading) -> list[str]:
 def put_in_order(store: Tensor, order: list[int]) -> None:
     """Permute images (n, ...) in place: afterwards ``store[k]`` is what ``store[order[k]]`` was.
 
-    In place, since images are what takes the memory, and one copy of them is enough.
+    In place, since images dominate the memory use and a second copy would double it.
     """
     done = [False] * len(order)
     for start in range(len(order)):

@@ -1,4 +1,4 @@
-"""What identifies calibration data: their pixels, labels and preprocessing."""
+"""Fingerprint of calibration data: their pixels, labels and preprocessing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _NAMES_SHOWN = 3
 
 
 def open_folder(folder: Path) -> ImageSource:
-    """Images of a folder, sorted by name; the label is the place of the sub-folder's name in the alphabet.
+    """Images of a folder, sorted by name; labels number the sub-folders in alphabetical order.
 
     Hidden files are ignored. A sub-folder without images keeps its label, so that the others keep theirs.
 
@@ -61,11 +61,11 @@ def open_folder(folder: Path) -> ImageSource:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    found: list[Path] = []
+    paths: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = [n for n in folders if not n.startswith(".") and n not in _IGNORED_FOLDERS]
-        found += [Path(place) / n for n in files if not n.startswith(".")]
-    return sorted(found)
+        paths += [Path(place) / n for n in files if not n.startswith(".")]
+    return sorted(paths)
 
 
 def _images(files: Iterable[Path]) -> list[Path]:
@@ -130,7 +130,7 @@ def _source(
 
 def _read_file(path: Path, label: int | None) -> RawImage:
     if not path.is_file():
-        # Opening a named pipe would wait for whoever writes into it.
+        # Opening a named pipe would block until something is written to it.
         raise CalibrationError(
             f"the image {str(path)!r} is no regular file (a pipe, a socket, a device or a link to nothing); "
             "replace or remove it"

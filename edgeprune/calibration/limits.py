@@ -1,4 +1,4 @@
-"""How much memory calibration images may take."""
+"""Memory limits of calibration images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RATIO = 200
 
 
 def check_growth(float_bytes: int, file_bytes: int, *, len_text: str) -> None:
-    """Refuse images that take much more memory, as float32, than their file has bytes.
+    """Reject images that need much more memory, as float32, than their file has bytes.
 
     Raises:
         CalibrationError: names both sizes and what is accepted.
@@ -29,7 +29,7 @@ def check_growth(float_bytes: int, file_bytes: int, *, len_text: str) -> None:
 
 
 def check_memory(needed_bytes: int, *, len_text: str) -> None:
-    """Refuse images that would take more than the limit.
+    """Reject images that need more memory than the limit.
 
     Raises:
         CalibrationError: names the estimate, the limit and the option that helps.

@@ -1,4 +1,4 @@
-"""Find out what the user gave as calibration data, and open it."""
+"""Detect the kind of the given calibration data and open them."""
 
 from __future__ import annotations
 

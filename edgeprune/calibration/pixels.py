@@ -1,4 +1,4 @@
-"""Turn what people store images as into tensors (channels, height, width), uint8 or float32."""
+"""Convert stored images to tensors (channels, height, width), uint8 or float32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_UINT16 = 65535
 def channels_first(shape: Sequence[int], wanted: int | None) -> bool | None:
     """Whether the first of three axes is the channels (else the last is); ``None`` where neither can be.
 
-    ``wanted`` is the model's number of channels, which decides where both axes could be.
+    ``wanted`` is the model's number of channels, which decides where both axes are possible.
     """
     first, last = shape[0], shape[-1]
     if wanted is not None and (first == wanted) != (last == wanted):

@@ -1,4 +1,4 @@
-"""From pixels to the model's input, as :class:`~edgeprune.artifacts.calibration.Preprocessing` says."""
+"""Convert pixels to the model's input by :class:`~edgeprune.artifacts.calibration.Preprocessing`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANGE_SLACK = 0.05
 
 
 def check_preprocessing(options: Preprocessing) -> None:
-    """Refuse values that cannot be applied to any image.
+    """Reject values that cannot be applied to any image.
 
     Raises:
         UsageError: names the option, its value and what is accepted.
@@ -32,7 +32,7 @@ def check_preprocessing(options: Preprocessing) -> None:
 def preprocess(pixels: Tensor, options: Preprocessing, *, channels: int | None, where: str) -> Tensor:
     """The model's input (channels, h, w) float32 of an image (channels, h, w), uint8 or float32.
 
-    ``channels`` are those wanted: grey is repeated, colour becomes grey, transparency is dropped.
+    ``channels`` is the wanted number: grey is repeated, colour becomes grey, transparency is dropped.
 
     Raises:
         CalibrationError: the image is smaller than the crop, or its values are no pixels.

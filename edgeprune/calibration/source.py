@@ -1,4 +1,4 @@
-"""What every source of images offers: how many there are, and one at a time."""
+"""Interface of all image sources: the number of images, and access to one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RawImage:
     """One image before preprocessing.
 
     ``pixels`` is (channels, height, width), uint8 0..255 or float32. ``label`` is the class, or ``None``.
-    ``transformed`` says that the transforms of a Dataset made it: nothing is to be added unless asked for.
+    ``transformed``: made by the transforms of a Dataset, so no default preprocessing is added.
     """
 
     pixels: Tensor
@@ -31,7 +31,7 @@ class RawImage:
 class ImageSource:
     """Images that are read one at a time, always in the same order.
 
-    ``labels`` are those known before an image is read; a Dataset tells them with each image only.
+    ``labels`` are those known before an image is read; a Dataset gives them only with each image.
     ``name_of`` names an image in a message.
     """
 

@@ -1,4 +1,4 @@
-"""Draw some of the images, each class in proportion."""
+"""Sample images, stratified by class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def draw(count: int, total: int, labels: Sequence[int] | None, rng: np.random.Generator) -> list[int]:
-    """``count`` of ``total`` images, in ascending order; with labels, each class in proportion.
+    """``count`` of ``total`` images, in ascending order; with labels, stratified by class.
 
     Shares are rounded by largest remainder; a class gives its last image only when no other can give one.
     """
@@ -32,10 +32,10 @@ def draw(count: int, total: int, labels: Sequence[int] | None, rng: np.random.Ge
 def without_copies(
     kept_back: Sequence[int], rest: Sequence[int], digests: Sequence[bytes]
 ) -> tuple[list[int], list[int]]:
-    """Images of ``kept_back`` that are not in ``rest`` and not twice among them, and the others.
+    """Split ``kept_back`` into unique images that are not in ``rest``, and copies.
 
-    A copy of an image that a network was fitted to tells nothing of images that it has not seen, and two of
-    one image no more than one. One image stays in any case.
+    A copy of an image used for fitting gives no information about unseen images, and a duplicate none beyond
+    the first. One image stays in any case.
     """
     seen = {digests[i] for i in rest}
     judging: list[int] = []
@@ -49,5 +49,5 @@ def without_copies(
 
 
 def held_out_count(total: int, fraction: float) -> int:
-    """How many of ``total`` images are kept back: at least one, and at least one is left."""
+    """Number of held-out images of ``total``: at least one, leaving at least one."""
     return min(max(round(total * fraction), 1), total - 1)

@@ -1,1 +1,1 @@
-"""From a module to a functional graph whose batch is dynamic, and what is written of it."""
+"""Capture a module as a functional graph with a dynamic batch, in canonical form."""

@@ -1,4 +1,4 @@
-"""Equal but plainer ways to write what a captured graph does, for all that read it later."""
+"""Rewrite a captured graph into an equivalent canonical form for all later consumers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from edgeprune.fx import op_name
 
 
 def unfold_heads(graph_module: GraphModule) -> None:
-    """Write heads that pass through the batch, as in ``nn.MultiheadAttention``, without that detour.
+    """Rewrite attention heads folded into the batch, as in ``nn.MultiheadAttention``, without the folding.
 
     ``view(L, B h, d).transpose(0, 1).view(B, h, L, d)`` is ``view(L, B, h, d).permute(1, 2, 0, 3)``.
     ``graph_module`` is changed in place; its values are not.
     """
     for last in list(graph_module.graph.nodes):
-        if (found := _detour(last)) is None:
+        if (detour := _detour(last)) is None:
             continue
-        first, middle = found
+        first, middle = detour
         source = first.args[0]
         assert isinstance(source, Node)
         batch, heads, length, width = last.args[1]
@@ -40,7 +40,7 @@ def unfold_heads(graph_module: GraphModule) -> None:
 
 
 def _detour(last: Node) -> tuple[Node, Node] | None:
-    """The view and the transposition before ``last`` that fold heads into the batch, if it unfolds them."""
+    """The view and the transpose before ``last`` that fold heads into the batch, if ``last`` unfolds them."""
     middle = last.args[0] if last.args else None
     if not _is(last, "view") or not isinstance(middle, Node) or not _is(middle, "transpose"):
         return None
@@ -68,10 +68,10 @@ def _is(node: Node, name: str) -> bool:
 
 
 def four_dimensional_attention(graph_module: GraphModule) -> None:
-    """Write fused attention over other than four dimensions (windows, one head) as one over four.
+    """Rewrite fused attention on inputs that are not 4-D (windows, one head) as 4-D attention.
 
-    Not every consumer of a graph, the ONNX exporter among them, takes others. ``graph_module`` is changed
-    in place; its values are not.
+    Some consumers of a graph, such as the ONNX exporter, accept only 4-D. ``graph_module`` is changed in
+    place; its values are not.
     """
     graph = graph_module.graph
     for node in list(graph.nodes):
@@ -95,7 +95,7 @@ def four_dimensional_attention(graph_module: GraphModule) -> None:
 
 
 def _to_four(operand: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The movement that gives an operand four dimensions."""
+    """The operator and arguments that give an operand four dimensions."""
     shape = operand.meta["val"].shape
     if len(shape) == 3:
         return torch.ops.aten.unsqueeze.default, (operand, 1)
@@ -109,14 +109,14 @@ def _call(graph: Graph, target: Any, args: tuple[Any, ...]) -> Node:
 
 
 def _value(node: Node) -> Any:
-    """Shape and type of a node's value, from those of its operands."""
+    """Shape and type of a node's value, inferred from its operands."""
     assert callable(node.target)
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     return node.target(*args, **kwargs)
 
 
 def drop_assertions(graph_module: GraphModule) -> None:
-    """Erase checks of number formats, which hold for the format of the capture alone."""
+    """Erase data type assertions, which hold only for the data type of the capture."""
     for node in list(graph_module.graph.nodes):
         if _is(node, "_assert_tensor_metadata"):
             graph_module.graph.erase_node(node)

@@ -51,8 +51,8 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     Several inputs are given by one shape each, ``((3, 32, 32), (5,))``, in the order of the forward method;
     they share their batch. The graph is functional (no in-place op), keeps the user's parameter names,
     returns one tensor or a tuple of tensors (those of nested tuples, lists, dicts and dataclasses, in order),
-    and is checked against the module on a batch size that the export did not see. Where the images of a
-    batch see each other, the logger ``edgeprune.capture.capture`` warns and ``notes`` say so.
+    and is checked against the module on a batch size not used in the export. If the images of a
+    batch affect each other, the logger ``edgeprune.capture.capture`` warns and ``notes`` say so.
 
     Raises:
         CaptureError: the shapes are malformed, the export fails, the batch cannot be dynamic, or the captured
@@ -108,7 +108,7 @@ def export_program(
 def _exported(
     module: nn.Module, examples: tuple[Tensor, ...], *, dynamic_batch: bool
 ) -> tuple[Any, dict[str, str]]:
-    """The program, and plain name -> own name of the tensors whose names are others."""
+    """The program, and a map from plain to own names of the renamed tensors."""
     try:
         with (
             quiet_logging(),
@@ -119,8 +119,8 @@ def _exported(
         ):
             dynamic = _dynamic_batch(examples) if dynamic_batch else None
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
-            changed = make_names_plain(program)  # before torch makes code of them
-            with operators_listed_once():  # the model's own code, which may define some, has run
+            changed = make_names_plain(program)  # before torch generates code from them
+            with operators_listed_once():  # the model's code, which may define some, has run
                 return program.run_decompositions({}), changed
     except NameFaultError as fault:
         raise CaptureError(f"names of the model's tensors or modules cannot be written: {fault}") from fault
@@ -136,7 +136,7 @@ def _exported(
 
 
 def _dynamic_batch(examples: tuple[Tensor, ...]) -> Any:
-    """One dynamic batch for all inputs; by tensor and not by parameter of forward, which may be ``*args``."""
+    """One dynamic batch for all inputs, set by tensor since parameters of forward may be ``*args``."""
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     for tensor in examples:
         shapes[tensor] = {0: torch.export.Dim("batch")}
@@ -144,7 +144,7 @@ def _dynamic_batch(examples: tuple[Tensor, ...]) -> Any:
 
 
 def _export_reason(error: Exception) -> str:
-    """First line of the reason; where torch.export says only that a constraint is violated, which one."""
+    """First line of the reason; for a violated constraint of torch.export, the constraint."""
     reason = first_line(error, _REASON_LENGTH)
     if reason.startswith("Constraints violated"):
         fixed = _FIXED_BATCH.search(str(error))
@@ -157,7 +157,7 @@ def _shapes_of(examples: tuple[Tensor, ...]) -> str:
 
 
 def _place(error: Exception) -> str:
-    """The innermost line of the user's own code in a traceback, to find it again."""
+    """The innermost line of the user's own code in a traceback."""
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), sys.prefix, "<")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
     return f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
@@ -170,7 +170,7 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 
 
 def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
-    """Outputs of the model; tells a wrong number or shape of inputs from a model that resists the export."""
+    """Outputs of the model; reports a wrong number or shape of inputs before the export is tried."""
     _check_arguments(module, examples)
     try:
         return _run(module, examples)
@@ -202,7 +202,7 @@ def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
     try:
         signature = inspect.signature(module.forward)
     except (TypeError, ValueError):
-        return  # not written in Python: running it tells
+        return  # not written in Python: running it will show
     try:
         signature.bind(*examples)
     except TypeError as error:
@@ -218,7 +218,7 @@ def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
 
 
 def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
-    """The module, or one beside it that returns the tensors of a dataclass that torch.export rejects."""
+    """The module, or a copy that returns the tensors of a dataclass, which torch.export rejects."""
     if all(not dataclasses.is_dataclass(leaf) for leaf in tree_leaves(outputs)):
         return module
     flat = copy.copy(module)
@@ -234,7 +234,7 @@ def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
 def _flatten_signature(program: Any, names: Mapping[str, str]) -> GraphModule:
     """A plain GraphModule: positional inputs, bare outputs, no guards and no dead code.
 
-    ``names`` are those of its tensors that are not called as in the program.
+    ``names`` maps tensor names of the program to new ones where they differ.
     """
     with quiet_streams():
         source = program.module(check_guards=False)
@@ -245,7 +245,7 @@ def _flatten_signature(program: Any, names: Mapping[str, str]) -> GraphModule:
     graph.output(flat[0] if len(flat) == 1 else tuple(flat))
     graph.set_codegen(CodeGen())
     for node in list(graph.nodes):
-        # Writes back into buffers or inputs do not count: a captured graph has no state.
+        # Writes to buffers or inputs are dropped: a captured graph has no state.
         if node.op == "call_module" or (op_name(node) == "copy_" and not node.users):
             graph.erase_node(node)
     graph.eliminate_dead_code()
@@ -292,7 +292,7 @@ def _check_inputs(graph_module: GraphModule, shapes: InputShapes) -> None:
 
 
 def _run_other_batch(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Outputs for a batch size that the export did not see."""
+    """Outputs for a batch size not used in the export."""
     try:
         return tensor_leaves(_run(module, inputs))
     except Exception as error:
@@ -330,7 +330,7 @@ def _check_agreement(expected: list[Tensor], got: list[Tensor]) -> None:
 
 
 def _first_difference(expected: list[Tensor], got: list[Tensor]) -> str | None:
-    """What differs beyond rounding, in words."""
+    """Describe the first difference beyond rounding; ``None`` if there is none."""
     if len(expected) != len(got):
         return f"number of outputs ({len(got)} for {len(expected)})"
     for index, (a, b) in enumerate(zip(expected, got, strict=True)):
@@ -350,7 +350,7 @@ def _relative_difference(a: Tensor, b: Tensor) -> float:
 def _batch_notes(
     graph_module: GraphModule, inputs: tuple[Tensor, ...], outputs: list[Tensor]
 ) -> tuple[str, ...]:
-    """A note where the first images give other outputs once the last one of the batch is left out."""
+    """A note if the outputs of the first images change when the batch's last image is left out."""
     fewer = tensor_leaves(_run(graph_module, tuple(i[:-1] for i in inputs)))
     change = max(_relative_difference(a[:-1], b) for a, b in zip(outputs, fewer, strict=True))
     if change <= _TOLERANCE:
@@ -362,7 +362,7 @@ def _batch_notes(
 
 
 def _check_outputs(outputs: list[Tensor], smaller: Any, batch: int) -> None:
-    """Every output is floating point, (batch, ...), of else the same sizes as for the ``smaller`` batch."""
+    """Require floating-point outputs (batch, ...) with the same other sizes as for the ``smaller`` batch."""
     kinds = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in outputs]
     carry = outputs and all(t.is_floating_point() and t.dim() and len(t) == batch for t in outputs)
     if not carry or [t.shape[1:] for t in outputs] != [t.shape[1:] for t in tensor_leaves(smaller)]:

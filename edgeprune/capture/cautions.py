@@ -1,4 +1,4 @@
-"""What a captured graph does that a reader of its figures must know: mixing images, drawing numbers."""
+"""Graph behaviour that affects figures per image: mixing the images of a batch, drawing random numbers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def batch_statistics_notes(graph_module: GraphModule) -> tuple[str, ...]:
 
     Such a norm stores no statistics (``track_running_stats=False``) or ignores them (``training=True``).
     """
-    found = [n for n in graph_module.graph.nodes if n.op == "call_function" and _normalises_the_batch(n)]
-    if not found:
+    norms = [n for n in graph_module.graph.nodes if n.op == "call_function" and _normalises_the_batch(n)]
+    if not norms:
         return ()
     return (
-        f"batch norm without stored statistics at {_names(found)}: in evaluation mode, too, it normalises "
+        f"batch norm without stored statistics at {_names(norms)}: in evaluation mode, too, it normalises "
         "with the statistics of the batch, so the images of a batch see each other and figures per image "
         "depend on which images share a batch",
     )
@@ -31,8 +31,8 @@ def batch_statistics_notes(graph_module: GraphModule) -> tuple[str, ...]:
 
 def active_random_ops(graph_module: GraphModule) -> str | None:
     """Nodes that draw random numbers, in words; ``None`` where there are none."""
-    found = [n for n in graph_module.graph.nodes if n.op == "call_function" and _draws(n)]
-    return _names(found) if found else None
+    nodes = [n for n in graph_module.graph.nodes if n.op == "call_function" and _draws(n)]
+    return _names(nodes) if nodes else None
 
 
 def _normalises_the_batch(node: Node) -> bool:
@@ -43,7 +43,7 @@ def _normalises_the_batch(node: Node) -> bool:
 
 
 def _carries_batch_first(value: Any) -> bool:
-    """Instance norm may be a batch norm over one image of many channels, which mixes no images."""
+    """Whether dimension 0 is the batch; instance norm may be a batch norm over one image, mixing none."""
     shape = list(value.meta["val"].shape) if isinstance(value, Node) else []
     return bool(shape) and not isinstance(shape[0], int)
 

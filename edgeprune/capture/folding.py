@@ -1,8 +1,8 @@
-"""Compute once what a captured graph computes anew for every image from its weights alone.
+"""Constant folding: compute once what a captured graph computes for every image from its weights alone.
 
-Weight standardisation, weight normalisation and other parametrisations leave a layer whose weight is the
-result of ops; a position bias may come out of a small network of its own. In a trained network these are
-constants. Folded, such a layer is one like any other, and so can be pruned.
+Weight standardisation, weight normalisation and other parametrisations give a layer a weight that is the
+result of ops; a position bias may come from a small network of its own. In a trained network these are
+constants. After folding, such a layer is an ordinary one and can be pruned.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PARAMETRISED = re.compile(r"\.parametrizations\..*$")
 
 
 def fold_computed_weights(graph_module: GraphModule) -> tuple[str, ...]:
-    """Replace computed weights, and the results of layers that see no image, by stored tensors.
+    """Replace computed weights, and outputs of layers without image input, by stored tensors.
 
-    The stored tensor's name is the layer's with ``folded`` in it; what only the computation needed is
-    dropped. Returns the new names. ``graph_module`` is changed in place; its outputs are not.
+    A stored tensor has the layer's name with ``folded`` in it; what only the computation used is dropped.
+    Returns the new names. ``graph_module`` is changed in place; its outputs are not.
     """
     constant = _constant_nodes(graph_module)
     wanted = [n for n in constant if n.op == "call_function" and _worth_folding(n, constant)]
@@ -45,21 +45,21 @@ def fold_computed_weights(graph_module: GraphModule) -> tuple[str, ...]:
 
 
 def _constant_nodes(graph_module: GraphModule) -> dict[Node, bool]:
-    """Nodes that depend on stored tensors only, with whether a weighted layer is among what they need."""
-    found: dict[Node, bool] = {}
+    """Nodes that depend only on stored tensors; true where a weighted layer is among their ancestors."""
+    constant: dict[Node, bool] = {}
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
-            found[node] = False
-        elif node.op == "call_function" and all(i in found for i in node.all_input_nodes):
+            constant[node] = False
+        elif node.op == "call_function" and all(i in constant for i in node.all_input_nodes):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 continue
             layered = bool(_LAYERS.fullmatch(op_name(node)))
-            found[node] = layered or any(found[i] for i in node.all_input_nodes)
-    return found
+            constant[node] = layered or any(constant[i] for i in node.all_input_nodes)
+    return constant
 
 
 def _worth_folding(node: Node, constant: dict[Node, bool]) -> bool:
-    """A layer's weight, or the last constant behind a layer that sees no image."""
+    """Whether a node is a layer's weight, or the last constant after a layer without image input."""
     as_weight = any(
         _LAYERS.fullmatch(op_name(user)) and len(user.args) > 1 and user.args[1] is node
         for user in node.users
@@ -70,7 +70,7 @@ def _worth_folding(node: Node, constant: dict[Node, bool]) -> bool:
 
 @torch.no_grad()
 def _evaluate(graph_module: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
-    """Value of a constant node; ``values`` keeps what was computed on the way."""
+    """Value of a constant node; ``values`` caches intermediate results."""
     pending = [node]
     while pending:
         current = pending[-1]
@@ -102,7 +102,7 @@ def _store(graph_module: GraphModule, node: Node, value: Tensor) -> str:
 
 
 def _free_name(graph_module: GraphModule, node: Node) -> str:
-    """``LAYER.folded.weight`` after the module that holds the first stored tensor it is made of."""
+    """Unused name ``LAYER.folded.weight``; LAYER is the module of the first stored tensor it depends on."""
     origin = next((n for n in _ancestors(node) if n.op == "get_attr"), None)
     base = "" if origin is None else _PARAMETRISED.sub(".weight", str(origin.target))
     owner = base.rpartition(".")[0]
@@ -115,18 +115,18 @@ def _free_name(graph_module: GraphModule, node: Node) -> str:
 
 
 def _ancestors(node: Node) -> list[Node]:
-    """All that a node depends on, in the order of the graph."""
-    found, pending = {node}, [node]
+    """A node and all nodes that it depends on, in graph order."""
+    ancestors, pending = {node}, [node]
     while pending:
         for source in pending.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
+            if source not in ancestors:
+                ancestors.add(source)
                 pending.append(source)
-    return [n for n in node.graph.nodes if n in found]
+    return [n for n in node.graph.nodes if n in ancestors]
 
 
 def _drop_unused(graph_module: GraphModule, constant: dict[Node, bool]) -> None:
-    """Erase the computations that nobody reads any more, and the stored tensors behind them."""
+    """Erase unused computations, and the stored tensors that only they read."""
     before = {str(n.target) for n in constant if n.op == "get_attr"}
     graph_module.graph.eliminate_dead_code()
     after = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}

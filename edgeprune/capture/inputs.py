@@ -1,4 +1,4 @@
-"""The inputs of a model: their shapes as a caller gives them, and random examples of them."""
+"""Model inputs: shapes as given by a caller, and random examples."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edgeprune.errors import CaptureError
 
 
 def input_shapes(given: InputShape | InputShapes) -> InputShapes:
-    """One shape an input, from one shape or a tuple of shapes.
+    """One shape per input, from one shape or a tuple of shapes.
 
     Raises:
-        CaptureError: neither of them, or a size that is no whole number from 1 on.
+        CaptureError: neither of them, or a size that is not a positive integer.
     """
     several = takes_several(given)
     shapes = given if several else (given,)
@@ -30,5 +30,5 @@ def _is_shape(shape: object) -> bool:
 
 
 def random_inputs(shapes: InputShapes, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Uniform values in [0, 1) of shape (batch, *shape), one tensor an input."""
+    """Uniform values in [0, 1) of shape (batch, *shape), one tensor per input."""
     return tuple(torch.rand((batch, *shape), generator=generator) for shape in shapes)

@@ -1,4 +1,4 @@
-"""Whether a network computes numbers that anything can be told from."""
+"""Check that a network's outputs and weights are finite, not too large, and depend on the image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MOST = 1e18
 
 
 def check_values(module: nn.Module, outputs: Sequence[Tensor]) -> None:
-    """Refuse a network whose ``outputs`` for random images in [0, 1), or whose weights, are of no use.
+    """Reject a network with unusable weights or ``outputs`` for random images in [0, 1).
 
     Raises:
-        CaptureError: an output has no values, or some that are not finite or too large; or weights are.
+        CaptureError: an output is empty, not finite or too large; or weights are too large.
     """
     for index, output in enumerate(outputs):
         if not output.numel():
@@ -43,7 +43,7 @@ def check_values(module: nn.Module, outputs: Sequence[Tensor]) -> None:
 
 
 def constant_notes(outputs: Sequence[Tensor]) -> tuple[str, ...]:
-    """A note where outputs do not depend on the image at all, as those of a network of zeros."""
+    """A note if the outputs do not depend on the image, as with all-zero weights."""
     if len(outputs[0]) < 2 or any(not torch.equal(o, o[:1].expand_as(o)) for o in outputs):
         return ()
     return (
@@ -70,8 +70,8 @@ def _largest(module: nn.Module) -> str:
 
 
 def _largest_weight(module: nn.Module) -> tuple[str, float]:
-    """Name and size of the largest parameter; buffers may hold huge numbers on purpose, as masks do."""
+    """Name and magnitude of the largest parameter; buffers such as masks may hold huge values on purpose."""
     named = module.named_parameters()
-    found = [(float(t.detach().abs().max()), n) for n, t in named if t.is_floating_point() and t.numel()]
-    largest, name = max(found, default=(0.0, ""))
+    magnitudes = [(float(t.detach().abs().max()), n) for n, t in named if t.is_floating_point() and t.numel()]
+    largest, name = max(magnitudes, default=(0.0, ""))
     return name, largest

@@ -21,9 +21,9 @@ TORCHVISION_PREFIX = "torchvision:"
 
 
 def build(architecture: str, state: dict[str, Tensor] | None = None) -> tuple[nn.Module, tuple[str, ...]]:
-    """Module of an architecture, its weights arbitrary but always the same, and notes.
+    """Build the module of an architecture with arbitrary but reproducible weights; returns it and notes.
 
-    ``state`` are the weights to come: a torchvision model gets their number of classes.
+    ``state`` holds the weights to load later: a torchvision model gets their number of classes.
 
     Raises:
         ModelLoadError: the architecture is unknown, fails to build, or is no ``nn.Module``.
@@ -95,7 +95,7 @@ def check_torchvision_name(name: str) -> None:
     """Check that torchvision has a model of this name.
 
     Raises:
-        ModelLoadError: it has not; the nearest names are suggested.
+        ModelLoadError: it has none; the nearest names are suggested.
     """
     known = import_torchvision().models.list_models()
     if name not in known:

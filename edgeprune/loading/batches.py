@@ -1,4 +1,4 @@
-"""Make the batch of an exported program free where torch.export fixed it."""
+"""Make the batch of an exported program dynamic where torch.export fixed it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SIZED = {"aten.view.default", "aten.reshape.default", "aten.expand.default", "a
 
 
 def free_batch(module: nn.Module, batch: int, shape: tuple[int, ...], source: str) -> None:
-    """Let a program exported for ``batch`` images of ``shape`` take any number of them (in place).
+    """Make a program exported for ``batch`` images of ``shape`` accept any batch size (in place).
 
-    Its outputs for another number are compared with those that it gave for ``batch``.
+    Its outputs for another batch size are compared with those for ``batch``.
 
     Raises:
         ModelLoadError: the graph depends on its batch size.
@@ -28,21 +28,21 @@ def free_batch(module: nn.Module, batch: int, shape: tuple[int, ...], source: st
     count = 2 if batch == 3 else 3
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((math.ceil(count / batch) * batch, *shape), generator=generator)
-    # Images of unlike brightness: whatever mixes them shows.
+    # Images of different brightness, so that mixing them changes outputs.
     images *= torch.linspace(0.5, 1.5, len(images)).view(-1, *[1] * len(shape))
     given = [_run(module, part, source, batch) for part in torch.split(images, batch)]
     expected = [torch.cat(parts)[:count] for parts in zip(*given, strict=True) if parts[0].dim()]
-    # What is left of the checks of the example's sizes.
+    # Remaining checks of the example's sizes.
     module._forward_pre_hooks.clear()
     module._forward_pre_hooks_with_kwargs.clear()
     if isinstance(module, GraphModule):
         _free_sizes(module, batch)
     try:
         with torch.no_grad(), ended_in_the_open():
-            found = _tensors(module(images[:count]))
+            outputs = _tensors(module(images[:count]))
     except Exception as error:
         raise _refused(source, batch, first_line(error)) from error
-    if len(found) != len(expected) or not all(map(agree, expected, found)):
+    if len(outputs) != len(expected) or not all(map(agree, expected, outputs)):
         raise _refused(source, batch, "other batches give other results")
 
 
@@ -53,7 +53,7 @@ def _run(module: nn.Module, images: Tensor, source: str, batch: int) -> list[Ten
 
 
 def _free_sizes(module: GraphModule, batch: int) -> None:
-    """Infer the leading size of every ``view`` and the like that keeps a leading size of ``batch``."""
+    """Infer the leading size of every ``view`` or similar operator that keeps a leading size of ``batch``."""
     for node in module.graph.nodes:
         if str(node.target) not in _SIZED or not isinstance(node.args[0], Node):
             continue
@@ -72,13 +72,13 @@ def _tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
-def agree(expected: Tensor, found: Tensor) -> bool:
+def agree(expected: Tensor, actual: Tensor) -> bool:
     """Whether two tensors have the same shape and, to rounding, the same values."""
-    if expected.shape != found.shape:
+    if expected.shape != actual.shape:
         return False
-    finite = expected[expected.isfinite()]  # no tolerance follows from NaN, and any from infinity
+    finite = expected[expected.isfinite()]  # NaN and infinity give no usable tolerance
     scale = float(finite.abs().max()) if finite.numel() else 0.0
-    return torch.allclose(expected, found, rtol=0.0, atol=_TOLERANCE * (scale or 1.0), equal_nan=True)
+    return torch.allclose(expected, actual, rtol=0.0, atol=_TOLERANCE * (scale or 1.0), equal_nan=True)
 
 
 def _refused(source: str, batch: int, reason: str) -> ModelLoadError:

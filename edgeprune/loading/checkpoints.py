@@ -1,4 +1,4 @@
-"""Read checkpoints without running them, find the weights in them and put them into a module."""
+"""Read checkpoints without running code from them, find their weights and load them into a module."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
     if not trust_pickle:
         _check_pickle(path)
     try:
-        # Modules of the current folder are for classes in pickles, and nothing else looks for one there.
+        # The current folder is importable only for the classes of a trusted pickle.
         classes = importable(Path.cwd()) if trust_pickle else contextlib.nullcontext()
         with classes, warnings.catch_warnings(), ended_in_the_open():
             warnings.simplefilter("ignore")
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
             "save model.state_dict() and give it with --arch, or pass --trust-pickle if you trust its maker"
         ) from error
     except (AttributeError, ModuleNotFoundError) as error:
-        if not trust_pickle:  # no class is looked up then
+        if not trust_pickle:  # no classes are imported then
             raise _damaged(name, error) from error
         raise ModelLoadError(
             f"{name!r} needs a class that cannot be imported here ({first_line(error)}); run where that "
@@ -83,7 +83,7 @@ def unwrap_checkpoint(content: Any, source: str) -> tuple[nn.Module | dict[str, 
     """The module or the state_dict inside a checkpoint, and notes on where it was.
 
     Raises:
-        ModelLoadError: neither is in there.
+        ModelLoadError: it contains neither.
     """
     notes: list[str] = []
     place = "the file"
@@ -124,7 +124,7 @@ def _is_state_dict(content: Mapping[Any, Any]) -> bool:
 
 
 def _key(key: Any) -> str:
-    """A key as text; of what is neither text nor a number (it may be nested without end) only the type."""
+    """A key as text; of a key that is neither text nor a number (it may be nested deeply) only the type."""
     return str(key) if isinstance(key, (str, int, float)) else f"a key of type {type(key).__name__}"
 
 
@@ -136,7 +136,7 @@ def _describe(content: Any) -> str:
 
 
 def fit_state(module: nn.Module, state: dict[str, Tensor], source: str, architecture: str) -> list[str]:
-    """Load ``state`` into ``module`` (changed in place), every tensor of it, and return notes.
+    """Load every tensor of ``state`` into ``module`` (changed in place) and return notes.
 
     Raises:
         ModelLoadError: keys are missing or unexpected, sizes differ, or types that cannot be converted.
@@ -172,7 +172,7 @@ def fit_state(module: nn.Module, state: dict[str, Tensor], source: str, architec
 
 
 def strip_prefixes(state: dict[str, Tensor], keys: set[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """Remove the prefixes that wrappers put before every key, unless ``keys`` of the model have them."""
+    """Remove prefixes that wrappers add to every key, unless the model's ``keys`` have them."""
     notes: list[str] = []
     if "n_averaged" in state and "n_averaged" not in keys:
         state = {k: v for k, v in state.items() if k != "n_averaged"}
@@ -187,10 +187,10 @@ def strip_prefixes(state: dict[str, Tensor], keys: set[str]) -> tuple[dict[str, 
 def _missing_and_unexpected(
     module: nn.Module, expected: Mapping[str, Any], state: dict[str, Tensor]
 ) -> list[str]:
-    # A tensor that serves under two names is saved once by safetensors.
+    # safetensors saves a tensor with two names once.
     loaded = {id(t) for name, t in _all_tensors(module) if name in state}
     tied = {name for name, t in _all_tensors(module) if id(t) in loaded}
-    # Older files lack the counters of batch normalisation, which do nothing in evaluation.
+    # Older files lack the counters of batch normalisation, which evaluation does not use.
     missing = [
         key
         for key in expected

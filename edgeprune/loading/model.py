@@ -1,4 +1,4 @@
-"""``load_model``: every way in which a model is given, and one sentence for every other one."""
+"""``load_model``: load a model from any accepted source, and reject others with one sentence."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def load_model(
 
     ``source`` is a module (copied, never changed), ``torchvision:NAME`` or a file: a torch.export
     archive, a state_dict of ``architecture`` (``torchvision:NAME``, ``package.module:function`` or
-    ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled module. Kinds of file are
-    told by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none`` for random ones, or the
+    ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled module. File kinds are
+    detected by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none`` for random ones, or the
     name of weights to download (``default`` where it is ``None``). ``input_shape`` is (channels, height,
     width); where it is ``None`` that of the program or of torchvision's own weights is taken, if any.
     ``operators`` (``namespace::op``) are those of other packages that an archive may call.
@@ -172,7 +172,7 @@ def _from_file(
 
 
 def _check_archive(path: Path) -> None:
-    """torch does not compare checksums, and unpacks whatever size an archive tells."""
+    """Check what torch does not: checksums, and the unpacked sizes that an archive declares."""
     try:
         with path.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
@@ -203,7 +203,7 @@ def _check_path(path: Path, source: str) -> None:
 
 
 def _nearest(path: Path) -> str:
-    """The file of the most similar name, as the user could have typed it."""
+    """Suggest the file with the most similar name, as the user could have typed it."""
     with contextlib.suppress(OSError):
         files = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
         near = difflib.get_close_matches(path.name, files, n=1, cutoff=0.75)
@@ -274,7 +274,7 @@ def _from_state(
 
 
 def _checked(loaded: LoadedModel, input_shape: tuple[int, ...] | None) -> LoadedModel:
-    """Last steps that all sources share: wrappers off, CPU, float32, finite, evaluation mode, input shape."""
+    """Final steps for all sources: unwrap, CPU, float32, finite values, evaluation mode, input shape."""
     module, notes = loaded.module, list(loaded.notes)
     while isinstance(inner := getattr(module, "_orig_mod", None) or _parallel(module), nn.Module):
         notes.append(f"the model was taken out of its wrapper {type(module).__name__}")

@@ -1,4 +1,4 @@
-"""Decide whether a torch.export archive may be handed to torch, which evaluates names and sizes in it."""
+"""Check that a torch.export archive is safe to pass to torch, which evaluates names and sizes in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OLD_PROGRAM, _OLD_PICKLES = "serialized_exported_program.json", "serialized_"
 
 
 def unsafe_part(path: Path, operators: Collection[str]) -> str | None:
-    """What in an archive of checked structure could run code or fill the memory on loading, or ``None``.
+    """The part of a checked archive that could run code or exhaust memory on loading, or ``None``.
 
     Raises:
         ModelLoadError: the archive is damaged.
@@ -64,12 +64,12 @@ def _check_member(archive: zipfile.ZipFile, name: str, operators: Collection[str
 def _json(archive: zipfile.ZipFile, name: str) -> Any:
     if archive.getinfo(name).file_size > _LARGEST_JSON_BYTES:
         raise UnsafePartError(f"a description of more than {_LARGEST_JSON_BYTES >> 20} MiB")
-    # json.loads would guess another encoding from bytes than torch, which reads UTF-8.
+    # torch reads UTF-8; json.loads might detect another encoding from bytes.
     return json.loads(archive.read(name).decode("utf-8"))
 
 
 def _check_pickle(data: bytes) -> None:
-    """An archive inside the archive; torch unpickles only tensors from it, and fails on anything else."""
+    """Check a nested archive; torch unpickles only tensors from it and rejects anything else."""
     stream = io.BytesIO(data)
     if zipfile.is_zipfile(stream):
         check_zip_stream(stream, MODEL_LIMITS)
@@ -78,7 +78,7 @@ def _check_pickle(data: bytes) -> None:
 
 
 def _check_extent(content: dict[str, Any], stored_bytes: int) -> None:
-    """Tensors may repeat what is stored (a stride of 0), but not without measure."""
+    """Limit how much tensors may repeat stored values (by a stride of 0)."""
     elements = 0
     for payload in content["config"].values():
         sizes = [size.get("as_int", -1) for size in (payload.get("tensor_meta") or {}).get("sizes", [])]

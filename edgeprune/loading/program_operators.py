@@ -43,7 +43,7 @@ def is_accepted(target: str, extra: Collection[str]) -> bool:
     namespace, name, overload = parts.groups()
     full = f"{namespace}::{name}"
     if namespace == "torchvision" and name in _TORCHVISION:
-        import_torchvision()  # which registers them
+        import_torchvision()  # registers them
     elif (namespace not in _WHOLE_NAMESPACES or full in _REFUSED) and full not in extra:
         return False
     try:
@@ -54,9 +54,9 @@ def is_accepted(target: str, extra: Collection[str]) -> bool:
 
 
 def is_origin(text: str) -> bool:
-    """Whether the name of the function or class that a node came from leads nowhere but into torch.
+    """Whether a node's origin, the name of a function or class, cannot resolve outside torch.
 
-    torch looks it up, without calling it.
+    torch looks the name up without calling it.
     """
     first, *rest = text.split(".")
     if not _QUALIFIED_NAME.fullmatch(text) or any(name.startswith("__") for name in rest):

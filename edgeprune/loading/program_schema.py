@@ -1,8 +1,8 @@
 """Check the JSON of a torch.export archive, field by field, before torch evaluates any of it.
 
-The walk follows torch's own description of the format, so that no field is forgotten: every text has a rule,
-by the field that it stands in, and a field that is not listed here gets the strictest one. What is not in the
-description is refused.
+The check follows torch's own schema of the format, so that no field is missed: every string is checked by the
+rule of its field, and fields not listed here get the strictest rule. Anything that is not in the schema is
+rejected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Rule = Callable[[str], bool]
 
 
 class UnsafePartError(Exception):
-    """What a field holds that is not accepted."""
+    """A field holds a value that is not accepted."""
 
 
 def _is_symbol(text: str) -> bool:
@@ -80,7 +80,7 @@ def check_program(content: Any, operators: Collection[str]) -> None:
     """Check the content of ``models/*.json``; ``operators`` (``space::op``) are accepted beside torch's.
 
     Raises:
-        UnsafePartError: names the field and what is in it.
+        UnsafePartError: names the field and its value.
     """
     _Walk(operators).check(schema.ExportedProgram, content, "ExportedProgram")
 
@@ -104,7 +104,7 @@ class _Walk:
         self.operators = operators
 
     def check(self, kind: Any, value: Any, field: str) -> None:
-        """Compare a value with the type that its field is declared to have."""
+        """Check a value against the declared type of its field."""
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in {typing.Union, types.UnionType}:
             if value is not None:
@@ -179,7 +179,7 @@ def _typed(kind: type, value: Any, field: str) -> Any:
 def _check_text(value: Any, rule: Rule, field: str) -> None:
     try:
         fits = isinstance(value, str) and rule(value)
-    except ValueError:  # JSON inside of JSON
+    except ValueError:  # malformed JSON inside JSON
         fits = False
     if not fits:
         what = "the size" if rule is is_size else "the text"
@@ -191,7 +191,7 @@ def _is_pickled(payload: dict[str, Any]) -> bool:
 
 
 def _check_power(node: dict[str, Any]) -> None:
-    """Powers of sizes are computed in Python, whose whole numbers have no end."""
+    """Limit powers of sizes: they are computed in Python, whose integers are unbounded."""
     if node.get("target") != "_operator.pow":
         return
     exponent = node["inputs"][-1]["arg"].get("as_int") if node.get("inputs") else None

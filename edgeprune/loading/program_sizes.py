@@ -82,7 +82,7 @@ def is_guard(text: str) -> bool:
 
 
 class _Checker:
-    """Walks the syntax tree of a text, and knows only what is listed above."""
+    """Checks the syntax tree of a text against the lists above; everything else is rejected."""
 
     def __init__(self, functions: set[str]) -> None:
         self.functions = _FUNCTIONS | functions
@@ -138,7 +138,7 @@ class _Checker:
         return name in self.functions and self._all(arguments, depth)
 
     def _power(self, arguments: list[ast.expr], depth: int) -> bool:
-        """A small whole exponent, and few powers of powers: the result has a few thousand digits at most."""
+        """Accept small integer exponents and few powers, so results have a few thousand digits at most."""
         self.powers += 1
         if len(arguments) != 2 or self.powers > _MOST_POWERS:
             return False

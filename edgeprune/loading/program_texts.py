@@ -1,9 +1,9 @@
-"""Texts of a torch.export archive, one rule for each use that torch makes of them.
+"""Rules for the strings of a torch.export archive, one for each use that torch makes of them.
 
-Names of nodes stand unquoted in the Python that torch generates; names of parameters stand there as
-attributes, in quotes where they are no identifiers. Python takes full-width and other letters for ASCII
-(NFKC), so only ASCII counts. Remarks (stack traces, modules, origins) are kept as they are and become at most
-comments of that Python, which only a line break could end: they may be any printable lines.
+Node names appear unquoted in the Python code that torch generates; parameter names appear as attributes,
+quoted if they are not identifiers. Python normalises full-width and other letters to ASCII (NFKC), so only
+ASCII is accepted. Remarks (stack traces, modules, origins) are kept unchanged and become at most comments of
+that code, which only a line break could end: any printable lines are accepted.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _SEPARATOR = ";"
 
 
 def is_identifier(text: str) -> bool:
-    """A name that torch writes into Python as it is."""
+    """A name that torch writes into Python code unquoted."""
     return (
         len(text) <= _LONGEST_NAME and _IDENTIFIER.fullmatch(text) is not None and not _DUNDER.fullmatch(text)
     )
 
 
 def is_identifier_or_empty(text: str) -> bool:
-    """The same where there may be no name."""
+    """An identifier, or an empty string where there may be no name."""
     return not text or is_identifier(text)
 
 
@@ -81,7 +81,7 @@ def is_input_constant(text: str) -> bool:
 
 
 def is_remark(text: str) -> bool:
-    """A stack trace and the like: printable lines."""
+    """Printable lines, such as a stack trace."""
     lines = text.split("\n")
     return len(text) <= _LONGEST_REMARK and all(line.replace("\t", " ").isprintable() for line in lines)
 
@@ -92,26 +92,26 @@ def is_line(text: str) -> bool:
 
 
 def is_json_remark(text: str) -> bool:
-    """JSON of which torch only keeps the content."""
+    """JSON whose content torch only stores."""
     return is_line(text) and all(map(is_remark, _texts(json.loads(text))))
 
 
 def _texts(value: Any) -> list[str]:
-    found: list[str] = []
+    texts: list[str] = []
     pending = [value]
     while pending:
         item = pending.pop()
         if isinstance(item, str):
-            found.append(item)
+            texts.append(item)
         elif isinstance(item, list):
             pending.extend(item)
         elif isinstance(item, dict):
             pending.extend([*item, *item.values()])
-    return found
+    return texts
 
 
 def is_origins(text: str) -> bool:
-    """``name,function`` of what a node was traced from, once or several times."""
+    """One or more pairs ``name,function`` that a node was traced from."""
     pairs = [pair.split(",") for pair in text.split(_SEPARATOR)]
     return all(len(pair) == 2 and is_line(pair[0]) and is_origin(pair[1]) for pair in pairs)
 
@@ -128,12 +128,12 @@ METADATA = {
 
 
 def is_input_structure(text: str) -> bool:
-    """How the inputs are nested; the keys of a dictionary are names of arguments."""
+    """Nesting of the inputs; dictionary keys are argument names."""
     return _is_structure(text, _IDENTIFIER)
 
 
 def is_output_structure(text: str) -> bool:
-    """How the outputs are nested."""
+    """Nesting of the outputs."""
     return _is_structure(text, _KEY)
 
 
@@ -156,7 +156,7 @@ def _is_structure(text: str, key: re.Pattern[str]) -> bool:
 
 
 def _is_container(kind: Any, context: Any, key: re.Pattern[str]) -> bool:
-    """Plain containers only: torch imports modules for others. ``context`` are keys, as JSON."""
+    """Accept only plain containers: torch imports modules for others. ``context`` holds keys as JSON."""
     if kind is None:
         return context is None
     if not isinstance(kind, str) or kind not in _CONTAINERS or not isinstance(context, str):

@@ -60,7 +60,7 @@ def read_program(path: Path, *, trust_pickle: bool, operators: Collection[str] =
             f"{name!r} is a torch.export archive that torch {torch.__version__} cannot load "
             f"({first_line(causes[0] if causes else error)}); export it again with this version of torch"
         ) from error
-    # Conditions on the inputs are Python source; they were checked, and nothing here evaluates them.
+    # Input guards are Python source; they were checked, and nothing here evaluates them.
     program._guards_code = []
     return program
 
@@ -74,9 +74,9 @@ def _refused(name: str, reason: str) -> ModelLoadError:
 
 @contextlib.contextmanager
 def _weights_only(force: bool) -> Iterator[None]:
-    """torch.export.load falls back to unrestricted pickles; this variable of torch forbids it.
+    """Forbid, by a variable of torch, that torch.export.load falls back to unrestricted pickles.
 
-    torch takes it and its opposite for a contradiction, so that one, if the user has set it, rests meanwhile.
+    torch rejects this variable together with its opposite, so the opposite is unset meanwhile.
     """
     before = {name: os.environ.get(name) for name in (_FORCE_WEIGHTS_ONLY, _FORCE_NO_WEIGHTS_ONLY)}
     if force:
@@ -94,7 +94,7 @@ def _weights_only(force: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _logged_causes(causes: list[BaseException]) -> Iterator[None]:
-    """Gather what torch.export only logs, and then asks to look up in warnings that are silenced."""
+    """Collect exceptions that torch.export only logs, in warnings that are silenced here."""
 
     def gather(record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1] is not None:
@@ -129,7 +129,7 @@ def program_module(program: ExportedProgram, source: str) -> nn.Module:
 
 
 def evaluation_mode(module: nn.Module, source: str) -> nn.Module:
-    """Put a module into evaluation mode (in place), also one that comes from ``torch.export``.
+    """Put a module into evaluation mode (in place), including one from ``torch.export``.
 
     Raises:
         ModelLoadError: a captured graph holds operators in training mode.
@@ -153,7 +153,7 @@ def _training_operator(module: GraphModule) -> str | None:
         if node.op != "call_function" or schema is None:
             continue
         given = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
-        keeps_none = "running_mean" in given and given["running_mean"] is None  # so in evaluation, too
+        keeps_none = "running_mean" in given and given["running_mean"] is None  # in evaluation, too
         if (given.get("training") is True or given.get("train") is True) and not keeps_none:
             return str(node.target)
     return None
@@ -161,9 +161,9 @@ def _training_operator(module: GraphModule) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramInput:
-    """The only tensor input of a program; sizes are ``None`` where dynamic or not told.
+    """The only tensor input of a program; sizes are ``None`` if dynamic or unknown.
 
-    ``shape`` is without the batch: ``fixed`` or, with dynamic image sizes, that of the stored example.
+    ``shape`` excludes the batch: ``fixed`` or, with dynamic image sizes, that of the stored example.
     """
 
     shape: tuple[int, ...] | None = None
@@ -173,7 +173,7 @@ class ProgramInput:
 
 
 def program_input(program: ExportedProgram) -> ProgramInput:
-    """What the program takes; all ``None`` where that is not one batch of images."""
+    """Input of the program; all fields are ``None`` if it is not one batch of images."""
     names = set(program.graph_signature.user_inputs)
     values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
     if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].dim() < 2:

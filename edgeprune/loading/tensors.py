@@ -1,4 +1,4 @@
-"""Which tensors may be weights: dense real numbers that are there, and not many times what a file holds."""
+"""Checks of tensors used as weights: dense, real, with values, and not much larger than their storage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARED = 4
 def check_tensors(
     tensors: Iterable[tuple[str, Tensor]], source: str, *, error: type[EdgepruneError] = ModelLoadError
 ) -> None:
-    """Refuse weights that cannot be worked on.
+    """Reject tensors that cannot be used as weights.
 
     Raises:
         EdgepruneError: of class ``error``; names the tensor, what it is and what is accepted.
@@ -70,7 +70,7 @@ def check_finite(
     error: type[EdgepruneError] = ModelLoadError,
     remedy: str = "give a checkpoint from before the training diverged",
 ) -> None:
-    """Refuse weights that are no numbers.
+    """Reject weights with NaN or infinite values.
 
     Raises:
         EdgepruneError: of class ``error``; names the first tensor and how many more there are.
@@ -84,9 +84,9 @@ def check_finite(
 def check_conversion(
     name: str, given: Tensor, expected: Tensor, source: str, *, error: type[EdgepruneError] = ModelLoadError
 ) -> None:
-    """Refuse weights of a type that the architecture's own cannot take without loss or by mistake.
+    """Reject weights whose type cannot be converted to the architecture's without loss or error.
 
-    Floating-point types are converted to each other; flags and whole numbers are no weights.
+    Floating-point types are converted to each other; booleans and integers are not accepted as weights.
 
     Raises:
         EdgepruneError: of class ``error``; names the tensor, its type and the one that is accepted.

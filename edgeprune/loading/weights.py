@@ -1,4 +1,4 @@
-"""Read safetensors files, and put what is in them into a module that has just such tensors."""
+"""Read safetensors files and load them into a module with exactly the same tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_safetensors(
     """Tensors of a file by name.
 
     Raises:
-        EdgepruneError: of class ``error``; no such file, or one whose header and content do not fit.
+        EdgepruneError: of class ``error``; the file is missing, or its header and content do not fit.
     """
     try:
         check_regular(path)
@@ -37,13 +37,13 @@ def put_weights(module: nn.Module, path: Path) -> None:
     Raises:
         ModelLoadError: the file is damaged, or holds other tensors than the module has.
     """
-    found, expected = read_safetensors(path), module.state_dict()
-    check_tensors(found.items(), str(path))
-    check_finite(found.items(), str(path))
-    same = found.keys() == expected.keys() and all(
-        (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype)
+    weights, expected = read_safetensors(path), module.state_dict()
+    check_tensors(weights.items(), str(path))
+    check_finite(weights.items(), str(path))
+    same = weights.keys() == expected.keys() and all(
+        (weights[name].shape, weights[name].dtype) == (tensor.shape, tensor.dtype)
         for name, tensor in expected.items()
     )
     if not same:
         raise ModelLoadError(f"{str(path)!r} holds other tensors than were written there")
-    module.load_state_dict(found)
+    module.load_state_dict(weights)

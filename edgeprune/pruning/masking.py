@@ -1,7 +1,7 @@
-"""The original network with a switch on every player: reversible, and equal to physical removal.
+"""The original network with a mask on every player: reversible, and equivalent to physical removal.
 
 A *plain* mask point multiplies channels by 0 or 1. A *reconstructing* one replaces absent channels by
-their best linear estimate from the present ones, which is what recovery will make of them.
+their best linear estimate from the present ones, which anticipates recovery.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgeprune.coupling.rules.norm_masking import masked_statistics
 
 
 class ChannelMask(Membership):
-    """Multiply one dimension by each image's membership of the player found there."""
+    """Multiply each position of one dimension by the image's mask of the player there."""
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
         """Masked ``value``."""
@@ -31,9 +31,9 @@ class ChannelMask(Membership):
 class ChannelReconstruction(nn.Module):
     """Replace absent channels by their linear estimate from those present (one coalition per batch).
 
-    ``value -> mean + (R + diag(m) D) (value - mean)``: R estimates, and the derivative by m at 0 is what
-    the true channel would add (absent), or what only this channel can tell (present: its leave-one-out
-    residual, K o / diag K with K the inverse covariance of the present ones).
+    ``value -> mean + (R + diag(m) D) (value - mean)``: R is the estimate. The derivative with respect to m
+    at 0 is the estimation residual of an absent channel, or the leave-one-out residual of a present one
+    (K o / diag K with K the inverse covariance of the present channels).
     """
 
     players: Tensor
@@ -66,10 +66,10 @@ class ChannelReconstruction(nn.Module):
         self.own_part = torch.empty(0)
 
     def set_coalition(self, present: Tensor) -> None:
-        """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
+        """Set the coalition: boolean (players + 1,), the last entry for positions without a player."""
         member = present[self.players]
         if torch.equal(member, self._member):
-            return  # in the game of one group, all other places stay as they are
+            return  # in the game of one group, all other mask points stay unchanged
         self._member = member
         inside, outside = torch.where(member)[0], torch.where(~member)[0]
         mapped, inverse = self._conditional(inside, outside)
@@ -84,10 +84,10 @@ class ChannelReconstruction(nn.Module):
         self._direction = direction.float()
 
     def _conditional(self, inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-        """The map (outside, inside) that estimates absent channels, and the inverse covariance of the others.
+        """The map (outside, inside) estimating absent channels, and the inverse covariance of present ones.
 
-        With P the inverse covariance of all, they are -P_oo^-1 P_os and P_ss - P_so P_oo^-1 P_os, which takes
-        little where few channels are absent.
+        With P the inverse covariance of all, they are -P_oo^-1 P_os and P_ss - P_so P_oo^-1 P_os, which is
+        cheap if few channels are absent.
         """
         if 2 * len(outside) <= len(self.covariance):
             across = self._precision[outside][:, inside]
@@ -98,15 +98,15 @@ class ChannelReconstruction(nn.Module):
         return self.covariance[outside][:, inside] @ inverse, inverse
 
     def _inverse(self, covariance: Tensor) -> Tensor:
-        """Of a covariance (n, n) with the ridge."""
+        """Inverse of a covariance (n, n) with the ridge added."""
         system = covariance + self._lifted * torch.eye(len(covariance), dtype=covariance.dtype)
         return torch.cholesky_inverse(torch.linalg.cholesky(system))
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
-        """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only there to be derived by.
+        """Reconstructed ``value``; ``masks`` (batch, players + 1) is zero and only serves to take gradients.
 
-        Where gradients and ``keeps_own_part`` are wanted, ``own_part`` then is what each channel alone can
-        tell (rows, channels, positions).
+        With gradients enabled and ``keeps_own_part``, ``own_part`` is set to the residual of each channel
+        (rows, channels, positions).
         """
         places = (self.batch.dim, self.dim)
         shape = value.movedim(places, (0, 1)).shape
@@ -136,7 +136,7 @@ POINTS = (Membership, ChannelReconstruction)
 def mask_sources(coupling: CouplingGraph) -> list[tuple[str, int, list[MaskPoint]]]:
     """Distinct (node, dimension) at which players enter consumers, with their mask points.
 
-    Norms, which have statistics to take instead, are not among them.
+    Norms are excluded, since their statistics are masked instead.
     """
 
     def key(point: MaskPoint) -> tuple[str, int]:
@@ -158,7 +158,7 @@ def mask_module(
     *,
     ridge: float = 1e-3,
 ) -> GraphModule:
-    """The captured network with one more input, the last, ``masks`` (batch, players + 1), weights shared.
+    """The captured network with an additional last input ``masks`` (batch, players + 1) and shared weights.
 
     With ``statistics`` (mean and covariance by mask source) the points listed there reconstruct instead
     of masking.
@@ -173,12 +173,12 @@ def mask_module(
     masks = add_mask_input(graph)
     for number, (source, dim, points) in enumerate(mask_sources(coupling)):
         columns = player_columns(points[0], coupling.num_players)
-        found = (statistics or {}).get((source, dim))
+        moments = (statistics or {}).get((source, dim))
         batch = points[0].batch
         point_module: nn.Module = (
             ChannelMask(columns, dim, batch)
-            if found is None
-            else ChannelReconstruction(columns, dim, batch, found, ridge)
+            if moments is None
+            else ChannelReconstruction(columns, dim, batch, moments, ridge)
         )
         name = f"_mask_point_{number}"
         root.add_module(name, point_module)
@@ -191,7 +191,7 @@ def mask_module(
 
 
 def _mask_norms(coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Node], masks: Node) -> None:
-    """Statistics over present channels instead of all."""
+    """Compute norm statistics over present channels instead of all."""
     for number, point in enumerate(p for p in coupling.mask_points if p.renormalises):
         node = by_name[point.consumer]
         columns = player_columns(point, coupling.num_players)
@@ -205,7 +205,7 @@ def _mask_norms(coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Nod
 
 
 def add_mask_input(graph: Graph) -> Node:
-    """One more input of a graph, the last, of a name that none of the network's own has."""
+    """Add a last input to a graph, under a name that the network does not use."""
     last = [n for n in graph.nodes if n.op == "placeholder"][-1]
     with graph.inserting_after(last):
         masks = graph.placeholder("masks")

@@ -31,20 +31,20 @@ def prune(
 ) -> GraphModule:
     """A new, physically smaller graph without the ``removed`` players; the captured one is not changed.
 
-    This needs memory for the new weights and, for a moment, for one layer cut along one dimension only.
-    No tensor is shared with the captured graph: either may be changed in place. With ``share_unchanged``
-    tensors that lose nothing are shared, which is quicker where the new graph is only run.
+    Peak memory is that of the new weights plus one layer cut along one dimension only. No tensor is shared
+    with the captured graph: either may be changed in place. With ``share_unchanged``, uncut tensors are
+    shared, which is faster if the new graph is only run.
     """
     gone = coupling.removed_mask(removed)
-    # Compiling the new code takes memory of its own for a moment; the new weights are made after it.
+    # Compiling the new code needs temporary memory, so the new weights are made after it.
     pruned = _rewritten(captured.graph_module, Sizes(coupling, gone))
     _cut_tensors(pruned, coupling, gone, share_unchanged=share_unchanged)
     return pruned
 
 
 def _rewritten(source: GraphModule, sizes: Sizes) -> GraphModule:
-    """The graph with the sizes that remain, still on the tensors of ``source``."""
-    # Rewrites may add stored numbers to the graph's owner; this one costs no compiling of the old code.
+    """The graph with its sizes rewritten, still on the tensors of ``source``."""
+    # Rewrites may add stored tensors to the graph's owner; this one avoids compiling the old code.
     owner = GraphModule(nn.Module(), Graph())
     for name, tensor in _tensors_by_name(source):
         set_attribute(owner, name, tensor)
@@ -65,7 +65,7 @@ def _rewritten(source: GraphModule, sizes: Sizes) -> GraphModule:
 def _cut_tensors(
     module: nn.Module, coupling: CouplingGraph, gone: NDArray[np.bool_], *, share_unchanged: bool
 ) -> None:
-    """Put in place of every tensor its kept positions, or a copy; what is used twice stays one tensor."""
+    """Replace every tensor by its kept positions, or a copy; shared tensors stay shared."""
     keeps: dict[str, dict[int, torch.Tensor]] = {}
     for (name, dim), players in coupling.parameter_players.items():
         keep = kept_positions(players, gone)
@@ -84,7 +84,7 @@ def _cut_tensors(
 
 
 def _tensors_by_name(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Parameters and buffers; one that has several names is there once for each."""
+    """Parameters and buffers; a tensor with several names is listed under each."""
     return [
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),
@@ -92,7 +92,7 @@ def _tensors_by_name(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def _sliced(tensor: torch.Tensor, keeps: dict[int, torch.Tensor]) -> torch.Tensor:
-    """A copy of what is kept along each dimension; the one that loses most first, as each makes a tensor."""
+    """A copy of the kept positions; the most reduced dimension is cut first, to keep temporaries small."""
     value = tensor.detach() if keeps else tensor.detach().clone()
     for dim, keep in sorted(keeps.items(), key=lambda item: len(item[1]) / tensor.shape[item[0]]):
         value = value.index_select(dim, keep)
@@ -102,11 +102,11 @@ def _sliced(tensor: torch.Tensor, keeps: dict[int, torch.Tensor]) -> torch.Tenso
 def surgery_recipe(
     coupling: CouplingGraph, removed: tuple[int, ...], captured: CapturedModel | None = None
 ) -> dict[str, Any]:
-    """What was kept of each parameter: name -> dimension -> kept indices; replays on the user's own class.
+    """Kept indices by parameter name and dimension, to replay the pruning on the user's own class.
 
-    With ``captured``, the network before pruning, it also tells the input shape without the batch, the
-    original shape of every tensor of the graph, to recognise the model, and what has become of the sizes
-    that each module's own code handles, to set its attributes (``docs/surgery-format.md``).
+    With ``captured``, the network before pruning, it also holds the input shape without the batch, the
+    original shape of every tensor of the graph, to recognise the model, and the new sizes in each module's
+    own forward pass, to set its attributes (``docs/surgery-format.md``).
     """
     gone = coupling.removed_mask(removed)
     parameters: dict[str, dict[str, list[int]]] = {}
@@ -132,28 +132,28 @@ def own_state(captured: CapturedModel, state: Mapping[str, torch.Tensor]) -> dic
 
 
 def _module_sizes(graph_module: GraphModule, sizes: Sizes) -> dict[str, dict[str, list[int]]]:
-    """Module -> size of some dimension in its own forward pass -> what it has become, wherever it occurs."""
-    found: dict[str, dict[int, set[int]]] = {}
+    """Module -> size of some dimension in its own forward pass -> all sizes that it is reduced to."""
+    by_module: dict[str, dict[int, set[int]]] = {}
     for node in graph_module.graph.nodes:
         if node.op != "call_function":
             continue
         stack = [str(path).partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        # The export may move a view into the module that reads it, so the one around that counts as well.
+        # The export may move a view into the module that reads it, so the enclosing one counts as well.
         moves = op_name(node) in MOVEMENT
         for path in stack[-2:] if moves else stack[-1:]:
-            module = found.setdefault(path, {})
+            module = by_module.setdefault(path, {})
             for each in (node, *node.all_input_nodes) if moves else (node,):
                 for old, new in _sizes_of(each, sizes):
                     module.setdefault(old, set()).add(new)
     return {
         path: {str(old): sorted(new) for old, new in sorted(module.items()) if new != {old}}
-        for path, module in sorted(found.items())
+        for path, module in sorted(by_module.items())
         if any(new != {old} for old, new in module.items())
     }
 
 
 def _sizes_of(node: Node, sizes: Sizes) -> Iterator[tuple[int, int]]:
-    """Size before and after of every dimension of a node's value or values, but for the batch's."""
+    """Sizes before and after of every dimension, except the batch, of a node's value or values."""
     value = node.meta.get("val")
     several = isinstance(value, (list, tuple))
     parts: list[Any] = list(value) if several else [value]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where activations wait for their next reader: in memory, large ones in half precision, then on disk."""
+"""Activation cache: in memory, large activations in half precision, the overflow on disk."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _PRIVATE: dict[str, int] = (
 
 
 def _apart(value: Tensor) -> Tensor:
-    """A value that keeps no memory of another's; a large one in pages of its own.
+    """Return the tensor without memory shared with others; a large one is copied into its own pages.
 
-    What stays for long between what goes at once would leave holes in the heap: on EfficientNet-Lite0, 500
-    images, half a GiB of activations made the process grow by 1.9 GB instead of 1.0.
+    Long-lived blocks between short-lived ones would fragment the heap: on EfficientNet-Lite0, 500 images,
+    half a GiB of activations made the process grow by 1.9 GB instead of 1.0.
     """
     size = value.numel() * value.element_size()
     if size < _LEAST_APART_BYTES:
@@ -54,10 +54,10 @@ class _Spilled:
 
 
 class ActivationStore:
-    """Tensors by (network, node, chunk); beyond ``memory_limit_bytes`` they go to files of their own.
+    """Tensors by (network, node, chunk); beyond ``memory_limit_bytes`` each is spilled to its own file.
 
-    Use it as a context manager: files go with it. Where the disk does not take them they stay in memory,
-    and ``notes`` says so.
+    Use it as a context manager, which deletes the files on exit. Tensors that cannot be written to disk stay
+    in memory; ``notes`` records that.
     """
 
     def __init__(self, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
@@ -79,7 +79,7 @@ class ActivationStore:
             self._folder.cleanup()
 
     def put(self, key: Key, value: Any, *, half: bool = False) -> None:
-        """Keep a value; ``half``: in half precision where its range allows it."""
+        """Store a value; with ``half``, in half precision where its range allows it."""
         if not isinstance(value, Tensor):
             self._held[key] = value
             return
@@ -95,14 +95,14 @@ class ActivationStore:
         self._used += size
 
     def get(self, key: Key) -> Any:
-        """A value as it was put, in single precision."""
+        """Return a stored value; half-precision tensors are converted to float32."""
         value = self._held[key]
         if isinstance(value, _Spilled):
             value = torch.from_numpy(np.fromfile(value.path, dtype=value.dtype).reshape(value.shape))
         return value.float() if isinstance(value, Tensor) and value.dtype is torch.float16 else value
 
     def drop(self, key: Key) -> None:
-        """Forget a value, if it is there."""
+        """Remove a value if it is stored."""
         value = self._held.pop(key, None)
         if isinstance(value, _Spilled):
             value.path.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ class ActivationStore:
             self._used -= value.numel() * value.element_size()
 
     def _spill(self, value: Tensor) -> _Spilled | None:
-        """Write a tensor to a file; ``None``, said once, where the disk does not take it."""
+        """Write a tensor to a file; ``None``, noted once, if the disk cannot take it."""
         try:
             if self._folder is None:
                 self._folder = scratch_directory("activations-")
@@ -119,7 +119,7 @@ class ActivationStore:
             try:
                 array.tofile(path)
             except OSError:
-                path.unlink(missing_ok=True)  # a part of it takes room that others need
+                path.unlink(missing_ok=True)  # free the space of the partial file
                 raise
         except OSError as error:
             self._disk_is_full = True

@@ -1,4 +1,4 @@
-"""Whether a step brought a network nearer to the original, on images that nothing was fitted to."""
+"""Test whether a step brought a network closer to the original, on images not used for fitting."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def is_classifier(outputs: list[Tensor]) -> bool:
 
 @torch.no_grad()
 def outputs_on(network: nn.Module, images: Tensor, places: Tensor) -> list[Tensor]:
-    """Outputs (k, ...) of a network on the images at ``places`` (k,)."""
+    """Outputs (k, ...) of a network on the images at the indices ``places`` (k,)."""
     parts = [tensor_leaves(network(images[part])) for part in torch.split(places, _AT_ONCE)]
-    return [torch.cat(found) for found in zip(*parts, strict=True)]
+    return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def decide_between(
     step: str, original: list[Tensor], before: list[Tensor], after: list[Tensor]
 ) -> NetworkDecision:
-    """Whether the network ``after`` a step goes on, by outputs on deciding images, image by image.
+    """Decide whether to keep the network ``after`` a step, from per-image outputs on deciding images.
 
-    Class scores are judged by their answers first, then, where chance could explain the difference, by the
-    divergence (Kullback-Leibler); other outputs by their squared error relative to the spread over images.
-    What is not better by more than chance (95%, Student's t) is taken where it is the better one on
-    average, and by more than a standard error where few images decide, so that two or three do not by
-    themselves.
+    Classifiers are compared by changed top-1 predictions first and, if that difference is not significant,
+    by Kullback-Leibler divergence; other outputs by squared error relative to the variance over images.
+    A network without a significant improvement (95%, Student's t) is kept if it is better on average; with
+    few deciding images the mean gain must exceed one standard error, so that two or three images do not
+    decide alone.
     """
     if is_classifier(original):
-        answers = [(found[0].argmax(1) != original[0].argmax(1)).double() for found in (before, after)]
-        found = _decision(step, DecisionMeasure.CHANGED_ANSWERS, *answers)
-        if found.beyond_chance:
-            return found
+        answers = [(outputs[0].argmax(1) != original[0].argmax(1)).double() for outputs in (before, after)]
+        decision = _decision(step, DecisionMeasure.CHANGED_ANSWERS, *answers)
+        if decision.beyond_chance:
+            return decision
         divergences = [_divergence(original[0], outputs[0]) for outputs in (before, after)]
         return _decision(step, DecisionMeasure.DIVERGENCE, *divergences)
     errors = [_relative_error(original, outputs) for outputs in (before, after)]
@@ -56,7 +56,7 @@ def decide_between(
 
 
 def _decision(step: str, measure: DecisionMeasure, before: Tensor, after: Tensor) -> NetworkDecision:
-    """From what each image (n,) loses; a network with outputs that are no numbers is never taken."""
+    """Decision from per-image losses (n,); a network with NaN outputs is never taken."""
     after = torch.nan_to_num(after, nan=math.inf)
     difference = float((after - before).mean())
     count = len(before)
@@ -83,24 +83,24 @@ def _quantile(degrees: float) -> float:
     return _QUANTILES[int(degrees) - 1] if degrees <= len(_QUANTILES) else 1.96 + 2.5 / degrees
 
 
-def _divergence(original: Tensor, found: Tensor) -> Tensor:
-    """Kullback-Leibler divergence (n,) of class scores, softened so that a few sure errors do not rule."""
-    scores = (functional.log_softmax(x.double() / _TEMPERATURE, dim=1) for x in (original, found))
+def _divergence(original: Tensor, outputs: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (n,) of softened class scores, so confident errors do not dominate."""
+    scores = (functional.log_softmax(x.double() / _TEMPERATURE, dim=1) for x in (original, outputs))
     wanted, told = scores
-    return _TEMPERATURE**2 * (wanted.exp() * (wanted - told)).sum(1).clamp_min(0.0)  # below it by rounding
+    return _TEMPERATURE**2 * (wanted.exp() * (wanted - told)).sum(1).clamp_min(0.0)  # negative by rounding
 
 
-def _relative_error(original: list[Tensor], found: list[Tensor]) -> Tensor:
-    """Squared error (n,) over the mean spread of each output channel, mean over outputs."""
+def _relative_error(original: list[Tensor], outputs: list[Tensor]) -> Tensor:
+    """Squared error (n,) relative to the mean variance of each output, averaged over outputs."""
     errors = []
-    for wanted, told in zip(original, found, strict=True):
+    for wanted, told in zip(original, outputs, strict=True):
         spread = (wanted - wanted.mean(0)).double().square().mean().clamp_min(1e-12)
         errors.append((told - wanted).double().square().flatten(1).mean(1) / spread)
     return torch.stack(errors).mean(0)
 
 
 def in_words(decision: NetworkDecision) -> str:
-    """What was decided, and by what."""
+    """Describe a decision and the figures behind it."""
     sure = "by more than chance" if decision.beyond_chance else "which chance could explain"
     figures = f"{decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}, {sure}"
     if decision.taken:

@@ -1,11 +1,11 @@
-"""Least squares through an activation: what it hides of a layer's output need not be right.
+"""Least squares behind an activation: errors that the activation hides do not count.
 
-After a ReLU nobody sees how negative a sum was. So a layer need not say what the original said there, only
-something that is cut off as well, and its freedom goes to the rest (cf. the asymmetric reconstruction of
-Zhang et al., arXiv 1505.06798). Each round is plain least squares for targets that are nearer to the
-prediction wherever the activation hides the difference. For a cut that majorises the true error wherever
-the prediction is not cut off alone, and pulls on predictions that are; so the error may rise in a round,
-and every round is judged on images that it was not fitted to.
+A ReLU hides how negative its input is. Where the original output is clipped, the layer only has to produce a
+value that is clipped too, which leaves more freedom for the rest (cf. the asymmetric reconstruction of
+Zhang et al., arXiv 1505.06798). Each round is plain least squares with targets moved towards the prediction
+wherever the activation hides the difference. For a clipping activation this majorises the true error except
+where only the prediction is clipped (there it pulls the prediction back); so the error may rise in a round,
+and every round is evaluated on images that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _CLOSE = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Inputs (rows, groups, d) and targets (rows, groups, o) of a layer, and what a shortcut adds to it.
+    """Inputs (rows, groups, d) and targets (rows, groups, o) of a layer, and the shortcut added to it.
 
-    ``target`` is that of the sum where there is a ``shortcut``; ``own_target`` is then what the original's
-    layer says alone.
+    With a ``shortcut``, ``target`` is the residual sum and ``own_target`` the output of the original layer
+    alone.
     """
 
     inputs: Tensor
@@ -53,7 +53,7 @@ class Rows:
     own_target: Tensor | None = None
 
     def summed(self, output: Tensor) -> Tensor:
-        """The layer's ``output`` with the shortcut."""
+        """The layer's ``output`` plus the shortcut."""
         return output if self.shortcut is None else output + self.shortcut
 
     def own(self, total: Tensor) -> Tensor:
@@ -62,48 +62,48 @@ class Rows:
 
 
 class Activation(Protocol):
-    """A function of single numbers that all readers of a layer's output apply."""
+    """Elementwise activation that all readers of a layer's output apply."""
 
     def cut(self, x: Tensor) -> Tensor:
-        """What comes after the activation."""
+        """Apply the activation."""
         ...
 
     def reachable(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Targets for least squares whose distance to ``prediction`` is what the activation shows of it."""
+        """Least-squares targets whose distance to ``prediction`` reflects the error after the activation."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """An activation that leaves values between its bounds as they are and cuts off the others."""
+    """Clipping activation: identity between its bounds, constant outside."""
 
     low: float
     high: float
 
     def cut(self, x: Tensor) -> Tensor:
-        """What comes after the activation."""
+        """Apply the activation."""
         return x.clamp(self.low, self.high)
 
     def reachable(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The value nearest to ``prediction`` that the activation maps to what it maps ``target`` to."""
+        """The value closest to ``prediction`` with the same activation output as ``target``."""
         below = torch.where(target <= self.low, prediction.clamp(max=self.low), target)
         return torch.where(target >= self.high, prediction.clamp(min=self.high), below)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Smooth:
-    """An activation without hard bounds (SiLU, hard swish, GELU), which hides what falls where it is flat."""
+    """Activation without hard bounds (SiLU, hard swish, GELU), which hides errors where it is flat."""
 
     name: str
 
     def cut(self, x: Tensor) -> Tensor:
-        """What comes after the activation."""
+        """Apply the activation."""
         return _SMOOTH[self.name](x)
 
     def reachable(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Between both, by the square of the slope from one to the other (weights of at most 1, majorised).
+        """Interpolate from prediction to target by the squared secant slope, at most 1 (majorisation).
 
-        ``w (p - t)^2`` with ``w <= 1`` has ``(p - (p_k + w (t - p_k)))^2`` above it, up to a constant.
+        ``w (p - t)^2`` with ``w <= 1`` is majorised by ``(p - (p_k + w (t - p_k)))^2`` up to a constant.
         """
         apart = target - prediction
         rise = self.cut(target) - self.cut(prediction)
@@ -112,15 +112,15 @@ class Smooth:
 
 
 def following_activation(node: Node) -> Activation | None:
-    """The one activation that all readers of ``node`` apply; ``None`` where any reads another way."""
-    found = {_activation_of(user) for user in node.users}
-    if len(found) == 1:
-        return found.pop()
+    """The activation that all users of ``node`` apply; ``None`` if any user does anything else."""
+    activations = {_activation_of(user) for user in node.users}
+    if len(activations) == 1:
+        return activations.pop()
     return Smooth(name="silu") if _is_written_out_silu(node) else None
 
 
 def _is_written_out_silu(node: Node) -> bool:
-    """Whether all that reads ``node`` is ``x * sigmoid(x)``."""
+    """Whether the only users of ``node`` form ``x * sigmoid(x)``."""
     gates = [u for u in node.users if op_name(u) == "sigmoid"]
     products = [u for u in node.users if op_name(u) == "mul"]
     if len(gates) != 1 or len(products) != 1 or len(node.users) != 2:
@@ -153,9 +153,9 @@ def refitted(
     solve: Callable[[NormalEquations], tuple[Tensor, Tensor]],
     rounds: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Weights and bias of each round behind the activation, from a solution of plain least squares on.
+    """Yield weights and bias of each round behind the activation, starting from plain least squares.
 
-    ``rows`` are those of ``equations``.
+    ``rows`` must be those added to ``equations``.
     """
     for _ in range(rounds):
         again = equations.with_same_inputs()

@@ -1,8 +1,8 @@
-"""Which solution of a layer is taken: the one with the least error on images that none was fitted to.
+"""Select a layer's solution: the candidate with the least error on images not used for fitting.
 
-Strength of the ridge and of the merge, rounds behind an activation, repair of a residual sum, and whether the
-layer is touched at all are all decided so. Where unknowns outnumber evidence, strong ridges win, which draw
-towards the merged weights; where those are worse than what was there, nothing changes.
+This selects the ridge strength, the merge strength, the rounds behind an activation, the repair of a residual
+sum, and whether the layer changes at all. With fewer rows than unknowns, strong ridges win, which pull
+towards the merged weights; if those are worse than the weights before, the layer stays unchanged.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NUMBERS_AT_ONCE = 2**23
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Weights (groups, d, o) and bias (groups, o), how they came about, and their error on deciding images.
+    """Weights (groups, d, o) and bias (groups, o), their hyperparameters, and their error on deciding images.
 
-    Weights have the precision of the network: of 4,000 inputs and 512 outputs there may be thirty candidates.
+    Weights keep the network's precision: a layer with 4,000 inputs and 512 outputs may have 30 candidates.
 
-    ``ridge`` is ``None`` for what was not solved for, ``changed`` false for the layer as it was. The error is
-    squared and relative to the target's power, behind the activation where there is one.
+    ``ridge`` is ``None`` for weights that were not solved for, ``changed`` false for the layer before. The
+    error is squared, relative to the target's variance, and taken after the activation if there is one.
     """
 
     weights: Tensor
@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was taken, and the error of the layer as it was."""
+    """The selected candidate, and the error of the unchanged layer."""
 
     taken: Candidate
     error_before: float
@@ -53,11 +53,11 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProblem:
-    """One layer to solve: rows that are fitted to, rows that decide, and where to start from.
+    """One layer to solve: rows for fitting, rows for deciding, and the starting weights.
 
-    ``merged``: weights that absorb the map from kept to all channels, one for each strength of that map.
-    ``metrics``: what a distance from them costs by direction, tried beside the plain distance. ``stored``
-    gives weights as they will be stored, which is how they are judged.
+    ``merged``: weights that absorb the map from kept to all channels, one per ridge of that map.
+    ``metrics``: penalty matrices for the distance from them, tried beside the plain distance. ``stored``
+    converts weights to the stored format, in which candidates are evaluated.
     """
 
     fitting: RowReader
@@ -74,7 +74,7 @@ class LayerProblem:
 
 
 def decide(problem: LayerProblem, equations: NormalEquations) -> Choice:
-    """Solve in every way and take what is best on the deciding rows; fills the empty ``equations``."""
+    """Solve with all settings and take the best on the deciding rows; fills the empty ``equations``."""
     others = _gather(problem, equations)
     before = Candidate(weights=problem.before[0], bias=problem.before[1], changed=False)
     starts = [
@@ -100,7 +100,7 @@ def _error(candidate: Candidate) -> float:
 
 
 def _gather(problem: LayerProblem, equations: NormalEquations) -> NormalEquations | None:
-    """All fitting rows; where a residual could be repaired also with what the layer itself said before."""
+    """Add all fitting rows; where a residual can be repaired, also to a system of the layer's own targets."""
     others: NormalEquations | None = None
     for rows in problem.fitting():
         equations.add(rows.inputs, rows.own(rows.target))
@@ -116,7 +116,7 @@ def _gather(problem: LayerProblem, equations: NormalEquations) -> NormalEquation
 def _solved(
     problem: LayerProblem, start: Candidate, equations: NormalEquations, others: NormalEquations | None
 ) -> list[Candidate]:
-    found = []
+    candidates = []
     for system, repaired in ((equations, problem.repairable), (others, False)):
         if system is None:
             continue
@@ -125,14 +125,16 @@ def _solved(
                 start.weights, ridge=ridge, intercept=problem.intercept, metric=metric
             )
             weights = weights.to(start.weights.dtype)
-            found.append(Candidate(weights=weights, bias=bias, ridge=ridge, metric=metric, repaired=repaired))
-    return found
+            candidates.append(
+                Candidate(weights=weights, bias=bias, ridge=ridge, metric=metric, repaired=repaired)
+            )
+    return candidates
 
 
 def _rounds(
     problem: LayerProblem, start: Candidate, best: Candidate, system: NormalEquations
 ) -> list[Candidate]:
-    """Solutions behind the activation, with the ridge that is best before it."""
+    """Candidates behind the activation, with the best ridge of plain least squares."""
     assert problem.activation is not None
     ridge = max(problem.ridges) if best.ridge is None else best.ridge
 
@@ -143,11 +145,11 @@ def _rounds(
         system, problem.fitting, problem.activation, best.weights, best.bias,
         solve=solve, rounds=problem.rounds,
     )  # fmt: skip
-    found = [
+    candidates = [
         replace(best, weights=weights, bias=bias, ridge=ridge, rounds=number)
         for number, (weights, bias) in enumerate(fits, 1)
     ]
-    return _judged(problem, found)
+    return _judged(problem, candidates)
 
 
 def _judged(problem: LayerProblem, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -172,7 +174,7 @@ def _judged(problem: LayerProblem, candidates: Sequence[Candidate]) -> list[Cand
 
 @dataclass(frozen=True, kw_only=True)
 class _Stack:
-    """Weights of some candidates side by side, as they will be stored, from the number ``first`` on."""
+    """Weights of ``count`` candidates side by side, in the stored format, starting at index ``first``."""
 
     first: int
     count: int
@@ -181,7 +183,7 @@ class _Stack:
 
 
 def _stacks(problem: LayerProblem, candidates: Sequence[Candidate], dtype: torch.dtype) -> list[_Stack]:
-    """All candidates: many small ones in a stack, large ones alone, so that nothing large is copied."""
+    """Group candidates: many small ones per stack, large ones alone, so that nothing large is copied."""
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, candidates[0].weights.numel()))
     return [
         _Stack(
@@ -200,7 +202,7 @@ def _identity(x: Tensor) -> Tensor:
 
 
 class _Power:
-    """Squares about the mean of each channel, over all rows."""
+    """Sum of squares about the mean of each channel, over all rows."""
 
     def __init__(self) -> None:
         self._rows = 0

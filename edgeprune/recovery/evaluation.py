@@ -1,4 +1,4 @@
-"""Evaluate a graph on demand, a chunk of images at a time, keeping only what is read again."""
+"""Evaluate a graph lazily, one chunk of images at a time, keeping only values that are read again."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FLOAT_BYTES = 4
 class LazyGraph:
     """Values of a graph's nodes on chunks of images, each computed once and dropped after its last reader.
 
-    Between two calls the store holds what later nodes read, nothing else: what lies between is computed and
+    Between calls the store holds only values that later nodes read; intermediate values are computed and
     dropped within a chunk. ``pinned`` counts extra readers of a node: call :meth:`release` once for each.
 
     Args:
-        chunks: places of the images of each chunk.
-        name: of the network in the ``store``, which several may share.
+        chunks: image indices of each chunk.
+        name: the network's name in the ``store``, which several networks may share.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LazyGraph:
         return self._by_name[name]
 
     def chunk(self, name: str, index: int) -> Any:
-        """Value of a node on one chunk; it and its ancestors are evaluated on all of them as far as needed.
+        """Value of a node on one chunk; evaluates it and missing ancestors on all chunks if needed.
 
         Raises:
             RuntimeError: the value was dropped after its last reader.
@@ -68,7 +68,7 @@ class LazyGraph:
         return self._store.get(self._key(node, index))
 
     def release(self, name: str) -> None:
-        """One pinned reader of the node is done with it."""
+        """Release one pin of the node."""
         node = self._by_name[name]
         self._readers[node] -= 1
         self._forget([node])
@@ -89,7 +89,7 @@ class LazyGraph:
 
     @torch.no_grad()
     def _evaluate(self, pending: list[Node]) -> None:
-        """Compute nodes on every chunk; what is read later is stored, what nobody reads any more dropped."""
+        """Compute nodes on every chunk; store values read later, drop those without further readers."""
         for node in pending:
             for operand in node.all_input_nodes:
                 self._readers[operand] -= 1

@@ -23,7 +23,7 @@ class NormalEquations:
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int, *, solvable: bool = True) -> None:
-        """``solvable``: false where only biases are asked for, so that no products are kept."""
+        """``solvable``: false if only biases are needed, so that no products are accumulated."""
         self._solvable = solvable
         kept = inputs if solvable else 0
         self._xx = torch.zeros(groups, kept, kept, dtype=torch.float64)
@@ -47,20 +47,20 @@ class NormalEquations:
         self.add_targets(x, t)
 
     def add_targets(self, x: Tensor, t: Tensor) -> None:
-        """Add targets alone, for inputs that were added before (see :meth:`with_same_inputs`)."""
+        """Add targets only, for inputs already added (see :meth:`with_same_inputs`)."""
         x, t = x - self._x_origin, t - self._t_origin
         if self._solvable:
             self._xt += _across(x, t).double()
         self._t += t.sum(0).double()
 
     def with_same_inputs(self) -> NormalEquations:
-        """Equations of the same inputs whose targets are still to be added, all of them."""
+        """Equations with the same inputs and no targets yet."""
         again = copy.copy(self)
         again._xt, again._t = torch.zeros_like(self._xt), torch.zeros_like(self._t)
         return again
 
     def share_inputs(self, other: NormalEquations) -> None:
-        """Take the sums over inputs of equations that all the same rows were added to."""
+        """Take the input sums of ``other``, to which the same rows were added."""
         self._xx, self._x, self.rows = other._xx, other._x, other.rows
 
     def _moments(self, intercept: bool) -> tuple[Tensor, Tensor]:
@@ -80,10 +80,10 @@ class NormalEquations:
     ) -> tuple[Tensor, Tensor]:
         """Weights (groups, d, o) and bias (groups, o); ``ridge`` is relative to the mean diagonal of X'X.
 
-        ``metric`` (d, d): what a distance from ``start`` costs by direction, of any scale; all alike without.
+        ``metric`` (d, d): penalty matrix of the distance to ``start``, of any scale; default: identity.
 
         Raises:
-            ArithmeticError: values that are no numbers.
+            ArithmeticError: the sums contain NaN or infinite values.
         """
         # In place: with 4,000 unknowns, such as of 3x3 kernels over 450 channels, each matrix is 128 MB.
         xx, xt = self._moments(intercept)
@@ -103,7 +103,7 @@ class NormalEquations:
         return solved, self.bias(solved, intercept)
 
     def bias(self, weights: Tensor, intercept: bool) -> Tensor:
-        """The bias (groups, o) that fits best with these weights; zero without an intercept."""
+        """Optimal bias (groups, o) for these weights; zero without an intercept."""
         if not intercept:
             return torch.zeros_like(self._t)
         mean_x = self._x_origin.double() + self._x / self.rows
@@ -111,10 +111,10 @@ class NormalEquations:
 
 
 def _factor(system: Tensor) -> Tensor:
-    """Cholesky factors (groups, d, d), the diagonal lifted where rounding left a system indefinite.
+    """Cholesky factors (groups, d, d), the diagonal increased where rounding left a system indefinite.
 
-    Single precision leaves noise of the size of the largest eigenvalue, far above the smallest of many
-    correlated unknowns. What a lift makes of a solution is judged like everything else.
+    Single-precision noise is relative to the largest eigenvalue, far above the smallest one of many
+    correlated unknowns. Solutions of such systems are evaluated like all others.
     """
     lift = _ROUNDING
     while True:
@@ -146,13 +146,13 @@ def predicted(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 
 def _across(x: Tensor, t: Tensor) -> Tensor:
     """Products (groups, d, o) of rows (rows, groups, d) and (rows, groups, o), summed."""
-    if t.shape[2] == 1:  # products of many matrices with one vector each take longer than their elements
+    if t.shape[2] == 1:  # with a single output, bmm is slower than an elementwise product
         return (x * t).sum(0).unsqueeze(2)
     return torch.bmm(x.permute(1, 2, 0), t.permute(1, 0, 2))
 
 
 class ChannelMoments:
-    """Moments of kept and of all channels, from rows (rows, channels) of a network and the original.
+    """Moments of kept and of all channels, from rows (rows, channels) of the pruned and the original network.
 
     Products are taken in single precision about the means of the first rows; sums are float64.
     """
@@ -165,7 +165,7 @@ class ChannelMoments:
         self._rows = 0
 
     def add(self, kept: Tensor, wanted: Tensor) -> None:
-        """Add rows of both."""
+        """Add rows of both networks."""
         if self._origins is None:
             self._origins = kept.mean(0), wanted.mean(0)
         x, y = kept - self._origins[0], wanted - self._origins[1]
@@ -176,14 +176,14 @@ class ChannelMoments:
         self._rows += len(x)
 
     def covariance(self) -> Tensor:
-        """Of the kept channels (kept, kept)."""
+        """Covariance (kept, kept) of the kept channels."""
         mean = self._sums[0] / max(1, self._rows)
         return self._square / max(1, self._rows) - mean[:, None] * mean
 
     def maps(self, ridges: Sequence[float]) -> list[Tensor]:
-        """Linear maps (wanted, kept) that best express all channels by those that stay, one a ridge.
+        """Linear maps (wanted, kept) that best predict all channels from the kept ones, one per ridge.
 
-        Ridge on channel Gram matrices, cf. GRAIL, arXiv 2602.23795.
+        Ridge regression on channel Gram matrices, cf. GRAIL, arXiv 2602.23795.
         """
         rows = max(1, self._rows)
         gram = self.covariance()

@@ -1,4 +1,4 @@
-"""Channel merge: a layer's weights absorb the linear map from channels that stay to all there were."""
+"""Channel merge: a layer's weights absorb the linear map from the kept channels to all channels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MOST_CHANNELS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class MergePlace:
-    """A node at which the map between channels can be told.
+    """A node at which the map between channels can be estimated.
 
-    ``averaged``: the layer reads averages of the node's maps; ``flattened``: it reads all their positions.
+    ``averaged``: the layer reads the node's maps after average pooling; ``flattened``: all their positions.
     """
 
     node: str
@@ -31,10 +31,10 @@ class MergePlace:
 
 
 def merge_places(source: Node, channels: int) -> tuple[MergePlace, ...]:
-    """Where the map from kept to all ``channels`` that a layer reads from ``source`` can be told.
+    """Nodes at which the map from kept to all ``channels`` read from ``source`` can be estimated.
 
-    What is linear between channels is so at every position: where a layer reads averages of maps or flattened
-    maps, there is far more to tell it by at the maps, and flattened ones have fewer channels than positions.
+    A linear relation between channels holds at every position: if a layer reads pooled or flattened maps, the
+    maps themselves give far more rows to estimate it from and, if flattened, far fewer unknowns.
     """
     places = [MergePlace(node=source.name)] if channels <= MOST_CHANNELS else []
     behind = maps_behind(source)
@@ -46,7 +46,7 @@ def merge_places(source: Node, channels: int) -> tuple[MergePlace, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """Weights (o, d) for each place and strength of the map, and metrics (d, d) for ``LayerProblem``."""
+    """Weights (o, d) for each place and ridge of the map, and metrics (d, d) for ``LayerProblem``."""
 
     weights: Sequence[Tensor]
     metrics: Sequence[Tensor]
@@ -63,7 +63,7 @@ def merge(
 ) -> Merged:
     """Merge the original's weight ``full`` (o, i, ...) at the ``places``.
 
-    How channels vary at averaged maps also tells in which directions the few averages say little.
+    The channel covariance before pooling also shows which directions the few pooled rows determine poorly.
     """
     weights, metrics = [], []
     for place in places:
@@ -74,6 +74,6 @@ def merge(
             by_channel = full.reshape(len(full), len(mapping), -1) if place.flattened else full
             merged = torch.einsum("oi...,ik->ok...", by_channel.double(), mapping)
             weights.append(merged.flatten(1).float())
-        if place.averaged and math.prod(shape.kernel) == 1:  # one unknown a channel, as the metric has
+        if place.averaged and math.prod(shape.kernel) == 1:  # one unknown per channel, as in the metric
             metrics.append(moments.covariance())
     return Merged(weights=weights, metrics=metrics)

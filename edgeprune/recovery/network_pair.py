@@ -1,4 +1,4 @@
-"""The original and the pruned network side by side on chunks of images, and rows of a layer out of both."""
+"""Evaluate the original and the pruned network on the same image chunks and extract a layer's rows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class RowRequest:
-    """What to read of a layer: its site, its geometry, channels that stay, and the nodes of its targets.
+    """Rows to read for a layer: its site, its geometry, its kept output channels and its target node.
 
-    ``target`` is a residual sum where the layer ``repairs`` one.
+    ``target`` is a residual sum if the layer ``repairs`` one.
     """
 
     site: LayerSite
@@ -37,7 +37,7 @@ class RowRequest:
 
 
 class NetworkPair:
-    """Both networks on the same chunks, each of which is fitted to or decides."""
+    """Both networks on the same chunks, each of which is used for fitting or for deciding."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class NetworkPair:
         self.pruned = LazyGraph(pruned, images.images, places, pins[1], store, "pruned")
 
     def pick(self, request: RowRequest, rows: int) -> list[Tensor]:
-        """Output positions of each chunk that give a row: ``rows`` in all chunks that are fitted to."""
-        # Only the first chunk is looked at: to load all for their sizes would leave holes in the heap.
+        """Sample output positions of each chunk to read rows at: ``rows`` in all fitting chunks together."""
+        # Only the first chunk is read: loading all for their sizes would fragment the heap.
         target = self.original.chunk(request.target, 0)
         by_image = target.numel() // target.shape[request.shape.channel_dim] // self._sizes[0]
         picked = []
@@ -72,7 +72,7 @@ class NetworkPair:
         return picked
 
     def reader(self, request: RowRequest, picked: list[Tensor], *, fits: bool, limit_bytes: int) -> RowReader:
-        """Gives all rows of either kind each time, unfolded once where they fit into memory, else anew."""
+        """Reader of all fitting or deciding rows: cached if they fit into memory, else unfolded each time."""
         count = sum(len(p) for p, kind in zip(picked, self._fits, strict=True) if kind == fits)
         if count * request.unknowns * request.shape.groups * _FLOAT_BYTES > limit_bytes:
             return lambda: self._rows(request, picked, fits=fits)
@@ -86,7 +86,7 @@ class NetworkPair:
         return read
 
     def _rows(self, request: RowRequest, picked: list[Tensor], *, fits: bool) -> Iterator[Rows]:
-        """Rows of the chunks of one kind at the picked positions."""
+        """Rows of the fitting or deciding chunks at the picked positions."""
         site, shape = request.site, request.shape
         for index, places in enumerate(picked):
             if self._fits[index] != fits:
@@ -107,7 +107,7 @@ class NetworkPair:
             )
 
     def channel_moments(self, name: str, rows: int, *, is_linear: bool) -> ChannelMoments:
-        """Of a node in the pruned and in the original network, at ``rows`` places of fitting images."""
+        """Moments of a node in both networks, at ``rows`` positions of fitting images."""
         moments: ChannelMoments | None = None
         for index, size in enumerate(self._sizes):
             if not self._fits[index]:
@@ -126,13 +126,13 @@ class NetworkPair:
 
 
 def _held_together(parts: Iterator[Rows], count: int) -> list[Rows]:
-    """All ``count`` rows in one block of memory a kind, cut as they came.
+    """Copy all ``count`` rows into one memory block per field, split as they came.
 
-    A few rows kept out of every chunk lie where the chunk was, so that the next one does not fit there any
-    more: on EfficientNet-Lite0 the process grew by up to 1.9 GB in a layer with 4 MB of rows.
+    Rows kept from every chunk would fragment the heap, so that the next chunk does not fit into the freed
+    memory: on EfficientNet-Lite0 the process grew by up to 1.9 GB in a layer with 4 MB of rows.
     """
     blocks: dict[str, Tensor] = {}
-    found: list[Rows] = []
+    rows: list[Rows] = []
     start = 0
 
     def held(kind: str, value: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def _held_together(parts: Iterator[Rows], count: int) -> list[Rows]:
         return blocks[kind][start : start + len(value)].copy_(value)
 
     for part in parts:
-        found.append(
+        rows.append(
             Rows(
                 inputs=held("inputs", part.inputs),
                 target=held("target", part.target),
@@ -150,4 +150,4 @@ def _held_together(parts: Iterator[Rows], count: int) -> list[Rows]:
             )
         )
         start += len(part.inputs)
-    return found
+    return rows

@@ -1,4 +1,4 @@
-"""The batch norm behind a layer, folded into what is solved for and unfolded again."""
+"""Fold the batch norm after a layer into its least-squares problem, and write the solution back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SMALLEST_SCALE = 1e-6
 
 
 def tensor(module: nn.Module, path: str) -> Tensor:
-    """A parameter or buffer, without its gradient's history."""
+    """A parameter or buffer, detached."""
     value = get_attribute(module, path)
     assert isinstance(value, Tensor)
     return value.detach()
@@ -34,9 +34,9 @@ def norm_affine(module: GraphModule, node: Node | None, width: int) -> tuple[Ten
 def write_solution(
     module: GraphModule, site: LayerSite, norm: Node | None, weights: Tensor, bias: Tensor, scale: Tensor
 ) -> None:
-    """Undo the norm's scale and put the bias into the norm (or the layer's own).
+    """Write weights divided by the norm's scale, and the bias into the norm (or else the layer).
 
-    Channels that the norm multiplies by zero stay as they are.
+    Channels that the norm scales by zero stay unchanged.
     """
     weight = tensor(module, site.weight)
     alive = scale.abs() > _SMALLEST_SCALE

@@ -1,15 +1,15 @@
-"""Closed-form recovery: each layer in order learns to say what the original said, from what is left.
+"""Closed-form recovery: each layer in order is refitted to the original's output on its pruned input.
 
 For every layer whose input changed, in graph order and on the pruned network's own activations:
 
 1. channel merge: the weights absorb the linear map from kept to all input channels;
-2. patch-level least squares on the whole kernel and a bias, ridge towards 1;
-3. where an activation hides part of what follows (ReLU, SiLU), it is solved again for what is left behind it
+2. patch-level ridge regression of the whole kernel and a bias, regularised towards the result of 1;
+3. where an activation hides part of the output (ReLU, SiLU), it is solved again for the error after it
    (``clipping``);
-4. the target of a layer that feeds a residual add is the original sum minus what the pruned shortcut
-   delivers, so that errors gathered in the stream are repaired where they can be.
+4. the target of a layer that feeds a residual add is the original sum minus the pruned shortcut, so that
+   errors accumulated in the residual stream are repaired where possible.
 
-How much of that is done is decided, layer by layer, on images that nothing was fitted to (``deciding``).
+How much of that a layer keeps is selected on images not used for fitting (``deciding``).
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ _CHUNK_BYTES = 3 * 2**23
 class RecoveryOptions:
     """``ridges`` are relative to the mean diagonal of the Gram matrix; each layer takes one of them.
 
-    A layer has ``rows_per_unknown`` rows, ``min_rows`` at least, which depthwise kernels need not reach.
-    ``clip_rounds`` more solutions follow where an activation hides something; 0 leaves the plain one. Rows
-    of a layer are kept between passes over them up to ``rows_limit_bytes``, activations of all images up to
-    ``memory_limit_bytes``, the rest in temporary files.
+    A layer has ``rows_per_unknown`` rows per unknown, at least ``min_rows`` (fewer for depthwise kernels).
+    ``clip_rounds`` refits follow behind an activation; 0 keeps plain least squares. Rows of a layer are
+    cached up to ``rows_limit_bytes``; activations of all images are in memory up to ``memory_limit_bytes``,
+    the rest in temporary files.
     """
 
     ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -91,12 +91,12 @@ def reconstruct(
     stored_as: IntegerFormat | None = None,
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, RecoveryReport]:
-    """Recover a pruned graph on unlabelled images (n, *input shape): a new graph and what was done.
+    """Recover a pruned graph on unlabelled images (n, *input shape); returns a new graph and a report.
 
     ``original`` must still carry the shapes of its capture; node names of both graphs correspond. Nodes in
-    ``changed`` have another value in ``pruned`` even where no player goes (the sums of dropped blocks).
-    With ``stored_as`` every layer is solved behind weights that are rounded to that form, so that it makes up
-    for what those lose, too; the graph that is given back has its weights unrounded.
+    ``changed`` have other values in ``pruned`` though no player is removed (the sums of dropped blocks).
+    With ``stored_as`` every layer is solved with the preceding weights rounded to that format, so that it
+    also compensates for their rounding errors; the returned graph has unrounded weights.
     """
     options = options or RecoveryOptions()
     started = time.perf_counter()
@@ -132,22 +132,22 @@ def reconstruct(
 def _decide(
     original: GraphModule, pruned: GraphModule, recovered: GraphModule, images: SplitImages
 ) -> NetworkDecision:
-    """Whether recovery brought the network nearer to the original on the deciding images."""
+    """Whether recovery brought the network closer to the original on the deciding images."""
     outputs = [outputs_on(m, images.images, images.deciding) for m in (original, pruned, recovered)]
     return decide_between("recovery", *outputs)
 
 
 def _stored(network: GraphModule, coupling: CouplingGraph, form: IntegerFormat | None) -> GraphModule:
-    """A network with its weights as they will be stored; itself where that changes nothing."""
+    """A copy of the network with its weights rounded to the stored format; itself without a ``form``."""
     if form is None:
         return network
-    found = copy.deepcopy(network)
-    round_layers(found, coupling, form)
-    return found
+    rounded_copy = copy.deepcopy(network)
+    round_layers(rounded_copy, coupling, form)
+    return rounded_copy
 
 
 def _images_at_once(original: GraphModule, options: RecoveryOptions) -> int:
-    """As many images as leave the largest activation within what the allocator reuses."""
+    """Images per chunk, so that the largest activation stays within ``_CHUNK_BYTES``."""
     largest = 1
     for node in original.graph.nodes:
         value = node.meta.get("val")
@@ -191,15 +191,15 @@ class _Reconstruction:
         self._exact = {} if stored_as is None else round_layers(pruned, coupling, stored_as)
 
     def _affected(self, coupling: CouplingGraph, changed: frozenset[str]) -> list[WeightedLayer]:
-        """Layers whose input is not what it was, in graph order."""
+        """Solvable layers whose input changed, in graph order."""
         seeds = {
             x.node
             for x in coupling.layers
             if len(kept_positions(x.in_players, self._gone)) < x.in_players.size
         } | changed
-        found = [x for x in coupling.layers if depends_on(self._nodes[x.node], seeds)]
+        affected = [x for x in coupling.layers if depends_on(self._nodes[x.node], seeds)]
         solvable = []
-        for layer in found:
+        for layer in affected:
             weight = tensor(self.pruned, layer.weight)
             if geometry(self._nodes[layer.node], weight) is None:
                 self.notes.append(f"{layer.name} ({layer.op}) is of a kind that recovery leaves as it is")
@@ -210,7 +210,7 @@ class _Reconstruction:
         return solvable
 
     def _choose_repairs(self) -> dict[str, bool]:
-        """A layer may repair its residual sum when everything else in the sum has been solved before it."""
+        """By layer: whether it repairs its residual sum, which needs the shortcut to be solved before it."""
         unsolved = {x.node for x in self._layers}
         chosen = {}
         for layer in self._layers:
@@ -240,7 +240,7 @@ class _Reconstruction:
         return name
 
     def _merge_places(self, layer: WeightedLayer) -> tuple[MergePlace, ...]:
-        """Where kept channels' share in absent ones can be told, if some are absent and outputs read all."""
+        """Nodes for the channel merge; none if all input channels are kept or the convolution is grouped."""
         full = tensor(self._original, layer.weight)
         shape = geometry(self._nodes[layer.node], full)
         kept = len(kept_positions(layer.in_players, self._gone))
@@ -249,7 +249,7 @@ class _Reconstruction:
         return merge_places(self._nodes[self._sites[layer.name].source], full.shape[1])
 
     def _is_solvable(self, layer: WeightedLayer) -> bool:
-        """Whether the moments of all pairs of unknowns fit into memory; wider layers are merged alone."""
+        """Whether the Gram matrix of the unknowns fits into memory; wider layers are only merged."""
         return tensor(self.pruned, layer.weight)[0].numel() <= self._options.most_unknowns
 
     def _read_original(self, layer: WeightedLayer) -> list[str]:
@@ -274,7 +274,7 @@ class _Reconstruction:
         return Counter(name for x in self._layers for name in self._read_pruned(x))
 
     def stored(self) -> GraphModule:
-        """The recovered network with its weights as they will be stored."""
+        """The recovered network with its weights in the stored format."""
         return _stored(self.pruned, self._coupling, self._stored_as)
 
     def run(self, advance: Callable[[int], None]) -> list[RecoveryStep]:
@@ -367,7 +367,7 @@ class _Reconstruction:
         )
 
     def _as_stored(self, layer: WeightedLayer, shape: Geometry) -> Callable[[Tensor], Tensor]:
-        """Of weights (groups, d, o); a norm behind scales whole channels, which rounding does not see."""
+        """Rounding of weights (groups, d, o); the norm's per-channel scale does not change it."""
         form = self._stored_as
         if form is None or layer.weight not in self._exact:
             return lambda weights: weights

@@ -1,4 +1,4 @@
-"""Images that recovery fits to, and images that decide what of it is kept: split once, by image."""
+"""Split calibration images once, by image, into those for fitting and those for deciding."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LEAST_DECIDING = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SplitImages:
-    """Calibration images (n, *input shape), ``fitting`` and ``deciding`` the places of either kind.
+    """Calibration images (n, *input shape); ``fitting`` and ``deciding`` are the indices of each part.
 
-    Rows of one image are not independent, so that an image is of one kind with all its rows. Holds no copy of
-    the images. With a single image none decides.
+    Rows of one image are not independent, so all rows of an image belong to one part. Holds no copy of the
+    images. With a single image, none decides.
     """
 
     images: Tensor
@@ -29,9 +29,9 @@ class SplitImages:
     deciding: Tensor
 
     def without_deciding(self, generator: torch.Generator) -> SplitImages:
-        """Those that are fitted to, split once more, for a step whose result the deciding images judge.
+        """Split the fitting images again, for a step whose result the deciding images judge.
 
-        What was chosen by an image looks better on it than it is, and would be preferred to what follows.
+        A result selected on an image looks too good on it and would be preferred over later results.
         """
         again = split_images(self.fitting, generator)
         return SplitImages(
@@ -41,7 +41,7 @@ class SplitImages:
         )
 
     def chunks(self, at_once: int) -> Iterator[tuple[Tensor, bool]]:
-        """Places of at most ``at_once`` images of one kind, and whether they are fitted to."""
+        """Yield indices of at most ``at_once`` images of one part, and whether they are for fitting."""
         for places, fits in ((self.fitting, True), (self.deciding, False)):
             for part in torch.split(places, at_once):
                 if len(part):
@@ -49,7 +49,7 @@ class SplitImages:
 
 
 def split_images(images: Tensor, generator: torch.Generator) -> SplitImages:
-    """Keep a fifth of the images to decide, a tenth of many, at least eight or half of fewer."""
+    """Reserve a fifth of the images for deciding, a tenth of many, at least eight or half of fewer."""
     count = len(images)
     enough = max(min(DECIDING_SHARE * count, ENOUGH_DECIDING), LEAST_SHARE * count)
     held = max(round(enough), min(LEAST_DECIDING, count // 2))

@@ -1,4 +1,4 @@
-"""What least squares needs to know about a layer: its normalisation, its residual add, its unfolding."""
+"""Graph structure around a layer for least squares: its normalisation, residual add and unfolding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _BATCH_NORMS = ("_native_batch_norm_legit_no_training", "batch_norm", "native_ba
 class LayerSite:
     """Names of the nodes around one weighted layer.
 
-    ``linear_output`` is the layer's output after its batch norm; ``residual`` the add that it alone
-    feeds, with ``shortcut`` the other operand.
+    ``linear_output`` is the layer's output after its batch norm; ``residual`` is the add that is its only
+    user, and ``shortcut`` the add's other operand.
     """
 
     node: str
@@ -59,14 +59,14 @@ _MOVES = frozenset({"flatten", "reshape", "view", "squeeze", "dropout", "contigu
 
 @dataclass(frozen=True)
 class MapsBehind:
-    """Maps (images, channels, height, width) behind what a layer reads: averaged, or else flattened."""
+    """Feature maps (images, channels, height, width) that a layer reads averaged or flattened."""
 
     node: Node
     averaged: bool
 
 
 def maps_behind(node: Node) -> MapsBehind | None:
-    """The maps whose averages ``node`` holds, by channel, or which it flattens; ``None`` for others."""
+    """The feature maps that ``node`` averages by channel or flattens; ``None`` for other nodes."""
     current, averaged = node, False
     while op_name(current) in _AVERAGES or op_name(current) in _MOVES:
         averaged = averaged or op_name(current) in _AVERAGES
@@ -90,7 +90,7 @@ def _is(size: object, number: int) -> bool:
 
 
 def has_computed_bias(node: Node) -> bool:
-    """Whether the bias of a weighted layer is the result of an op, so that no other could be stored."""
+    """Whether a weighted layer's bias is the result of an op, so that no new bias can be stored."""
     bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
     return isinstance(bias, Node) and bias.op != "get_attr"
 
@@ -100,7 +100,7 @@ def _only_user(node: Node) -> Node | None:
 
 
 def find_norm(node: Node) -> tuple[Node | None, Node]:
-    """The batch norm with stored scale and shift that alone reads a layer, and the node of its result."""
+    """The batch norm with stored scale and shift that is a layer's only user, and its output node."""
     user = _only_user(node)
     if user is None or op_name(user) not in _BATCH_NORMS or user.args[0] is not node:
         return None, node
@@ -151,7 +151,7 @@ class Geometry:
 
     @property
     def channel_dim(self) -> int:
-        """Where a layer's output has its channels."""
+        """Channel dimension of the layer's output."""
         return -1 if self.is_linear else 1
 
 
@@ -206,11 +206,11 @@ def rows_of(x: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     corner = (image * height + top) * width + left
     below = shape.dilation[0] * width * torch.arange(high)
     beside = shape.dilation[1] * torch.arange(wide)
-    # Only the picked patches are gathered: to unfold everything first takes up to fifty times as long.
+    # Only the picked patches are gathered: unfolding everything takes up to fifty times as long.
     patches = last.view(-1, channels)[corner[:, None] + (below[:, None] + beside).flatten()]
     if shape.groups == 1:
         return patches.transpose(1, 2).reshape(len(picked), 1, -1)
-    # Rows of one unknown of one group lie together: sums over rows take a tenth of the time.
+    # Rows of one unknown of one group are contiguous: sums over rows take a tenth of the time.
     by_group = patches.view(len(picked), high * wide, shape.groups, -1).permute(2, 3, 1, 0)
     return by_group.reshape(shape.groups, -1, len(picked)).permute(2, 0, 1)
 
@@ -220,8 +220,8 @@ def targets_of(t: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     if shape.is_linear:
         return t.reshape(-1, t.shape[-1])[picked].unsqueeze(1)
     flat = t.flatten(2)
-    found = flat[picked // flat.shape[2], :, picked % flat.shape[2]].view(len(picked), shape.groups, -1)
-    return found.permute(1, 2, 0).contiguous().permute(2, 0, 1) if shape.groups > 1 else found
+    rows = flat[picked // flat.shape[2], :, picked % flat.shape[2]].view(len(picked), shape.groups, -1)
+    return rows.permute(1, 2, 0).contiguous().permute(2, 0, 1) if shape.groups > 1 else rows
 
 
 def channels_last(x: Tensor, *, is_linear: bool) -> Tensor:

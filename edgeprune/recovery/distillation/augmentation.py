@@ -1,4 +1,4 @@
-"""Other images out of those at hand: mirrored, shifted, mixed, with pieces of each other."""
+"""Augment calibration images: mirroring, shifting, mixup and CutMix."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional
 
 
 def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Tensor:
-    """Each image mirrored half of the time and shifted by up to a share of its size, edges repeated."""
+    """Mirror each image with probability 0.5 and shift it by up to a share of its size, edges replicated."""
     if images.dim() != 4:
         return images
     mirrored = torch.rand(len(images), generator=generator) < 0.5
-    found = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    flipped = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     reach = [max(0, round(shift_share * size)) for size in images.shape[-2:]]
     if max(reach) == 0:
-        return found
-    padded = functional.pad(found, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
+        return flipped
+    padded = functional.pad(flipped, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
     tops = torch.randint(0, 2 * reach[0] + 1, (len(images),), generator=generator)
     lefts = torch.randint(0, 2 * reach[1] + 1, (len(images),), generator=generator)
     rows = tops[:, None] + torch.arange(images.shape[-2])
@@ -27,10 +27,10 @@ def varied(images: Tensor, shift_share: float, generator: torch.Generator) -> Te
 
 
 def mixed(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the images, each with up to half of another one on top (cf. mixup, arXiv 1710.09412).
+    """Blend a share of the images with up to half of another image (cf. mixup, arXiv 1710.09412).
 
-    The original answers for what is shown, so there is no label to mix; between two images it is less sure
-    than on images that it was trained on, and tells more.
+    The teacher labels the mixed images, so there are no labels to mix; on them it is less confident than on
+    its training images, which is more informative.
     """
     count = round(share * len(images))
     if count < 2:
@@ -41,9 +41,9 @@ def mixed(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def pasted(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the images, each with a rectangle of another one in the same place (CutMix, 1905.04899).
+    """Paste a rectangle of another image in the same place into a share of the images (CutMix, 1905.04899).
 
-    Its sides are a quarter to three quarters of the image's. The original answers for what is shown.
+    Its sides are a quarter to three quarters of the image's. The teacher labels the result.
     """
     count = round(share * len(images))
     if count < 1 or len(images) < 2 or images.dim() != 4:

@@ -1,12 +1,11 @@
-"""A graph that computes the same on the same parameters in less time, for training on a processor.
+"""A faster graph with the same outputs and the same parameters, for training on a CPU.
 
-Norms keep their statistics here, so that each is a scale and a shift of its layer's output: taken on the
-weights instead of on the activations it has the same result, to rounding, and the same gradients. Pointwise
-convolutions are matrix products of activations that have their channels last. EfficientNet-Lite0 at 224
-pixels, one thread, milliseconds of CPU time an image, forward and with gradients: 51 and 139; channels last
-39 and 102, norms fused 33 and 94, pointwise convolutions as products 25 and 84. With bfloat16 on a
-processor with AMX it takes 26 and 84, since changes of precision take what the products gain, and all in
-bfloat16 20 and 132.
+Norm statistics are fixed here, so each norm is a scale and a shift of its layer's output: applied to the
+weights instead of the activations it gives the same result, to rounding, and the same gradients. Pointwise
+convolutions are matrix products on channels-last activations. EfficientNet-Lite0 at 224 pixels, one thread,
+CPU milliseconds per image, forward and with gradients: 51 and 139; channels last 39 and 102, norms fused 33
+and 94, pointwise convolutions as products 25 and 84. With bfloat16 on a CPU with AMX it takes 26 and 84,
+since precision conversions cost what the products gain, and all in bfloat16 20 and 132.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _LAYERS = frozenset({"conv2d", "conv1d", "conv3d", "linear"})
 
 
 def fast_graph(module: GraphModule) -> GraphModule:
-    """The same function of the same parameters, which are shared; give it images with their channels last.
+    """An equivalent faster graph with shared parameters; pass it channels-last images.
 
-    The node of a layer has the result of the norm behind it; other names are kept.
+    A layer's node holds the output of the norm after it; other names are kept.
     """
     graph = Graph()
     mapping: dict[Node, Node] = {}
@@ -44,7 +43,7 @@ def fast_graph(module: GraphModule) -> GraphModule:
         node.target = pointwise
         node.args, node.kwargs = (*node.args[:2], _bias(node)), {}
     for node in graph.nodes:
-        if node.target is torch.ops.aten.view.default:  # needs positions last, which need not be so here
+        if node.target is torch.ops.aten.view.default:  # view needs contiguous positions
             node.target = torch.ops.aten.reshape.default
     graph.eliminate_dead_code()
     return GraphModule(copy.copy(module), graph, class_name="FusedGraph")
@@ -70,7 +69,7 @@ def _bias(layer: Node) -> Argument:
 
 
 def _is_pointwise(module: GraphModule, node: Node) -> bool:
-    """Whether a convolution is a matrix product at every position: by its weight's shape and its settings."""
+    """Whether a convolution is a matrix product at every position, by its weight's shape and settings."""
     if op_name(node) != "conv2d" or not isinstance(node.args[1], Node) or node.args[1].op != "get_attr":
         return False
     shape = geometry(node, tensor(module, str(node.args[1].target)))
@@ -100,7 +99,7 @@ def fused_parameters(
     variance: Tensor,
     epsilon: float,
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer (output channels first) and the norm behind it as one layer."""
+    """Weight and bias of a layer (output channels first) with the norm after it folded in."""
     scale = gamma * torch.rsqrt(variance + epsilon)
     shift = beta - mean * scale
     if bias is not None:

@@ -1,10 +1,10 @@
-"""Distillation: the pruned network learns from the original on the calibration images, without labels.
+"""Distillation: train the pruned network to match the original on the calibration images, without labels.
 
-The student is taught the original's softened answers (Hinton et al., arXiv 1503.02531) and the activations
-that the last layer reads, before they are pooled, which count most: an image has thousands of those and few
-answers. Images are mirrored, shifted, mixed and pasted into each other, and the original answers for each
-as it is shown. Norms keep the statistics that recovery left them. What is best on images that
-training never saw is kept, so that the result is never worse there than what it began with.
+The student matches the teacher's softened outputs (Hinton et al., arXiv 1503.02531) and the features that
+the last layer reads, before pooling. Features count most: an image has thousands of them and few outputs.
+Images are augmented by mirroring, shifting, mixup and CutMix; the teacher's targets are computed on the
+augmented images. Norms keep the statistics that recovery left. The best weights on validation images that
+training never saw are kept, so that the result is never worse there than the starting network.
 """
 
 from __future__ import annotations
@@ -50,15 +50,14 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationOptions:
-    """How long and how fast; training ends with the steps or with the time, whichever comes first.
+    """Schedule and augmentation; training ends after ``steps`` or the time limit, whichever is first.
 
-    The ``learning_rates``, highest first, are tried for ``trial_share`` of it each, and training goes on with
-    the highest of those that come nearest to the original; it falls to zero along a cosine after a short
-    rise. At a high ``temperature`` all class scores count alike,
-    not only those of the likely classes. ``checks`` is how often the network is judged on the validation
-    images. Features count ``feature_weight`` times as much as the answers do before training, however far
-    each is off. ``shift_share`` of an image's size is the most that it is shifted, ``mixed_share`` of a
-    batch is mixed with other images, into ``pasted_share`` pieces of others are pasted.
+    The ``learning_rates``, highest first, are each tried for ``trial_share`` of the training, which continues
+    with the highest rate of about the least divergence. The schedule is a short warm-up, then a cosine decay
+    to zero. At a high ``temperature`` all class scores count alike, not only those of likely classes.
+    ``checks`` is the number of validations. The feature loss is scaled to ``feature_weight`` times the output
+    loss before training. ``shift_share`` is the largest shift relative to the image size; ``mixed_share`` and
+    ``pasted_share`` are the shares of a batch that mixup and CutMix change.
     """
 
     steps: int = 500
@@ -86,10 +85,10 @@ def distill(
     options: DistillationOptions | None = None,
     advance: Callable[[int], None] = lambda _units: None,
 ) -> tuple[GraphModule, DistillationReport]:
-    """Train ``recovered`` to answer like ``original`` on images (n, c, h, w): a new graph, and what was done.
+    """Train ``recovered`` to match ``original`` on images (n, c, h, w); returns a new graph and a report.
 
-    The deciding images, new to the recovery, too, tell which learning rate and which step is best, and
-    whether the network is nearer to the original than it was; otherwise it is given back as it was.
+    The deciding images, not used by recovery either, select the learning rate and the best step, and decide
+    whether the network is closer to the original than before; otherwise an unchanged copy is returned.
     """
     options = options or DistillationOptions()
     started = time.perf_counter()
@@ -119,7 +118,7 @@ def distill(
 
 @dataclass(frozen=True, kw_only=True)
 class _Reached:
-    """Weights after a step, and how far their answers are from the original's on the deciding images."""
+    """Weights after a step, and their divergence from the original on the deciding images."""
 
     step: int
     divergence: float
@@ -127,7 +126,7 @@ class _Reached:
 
 
 class _Course:
-    """One training: trials of learning rates, then the rest with the best of them."""
+    """One training run: trials of learning rates, then the rest with the best rate."""
 
     def __init__(
         self,
@@ -148,7 +147,7 @@ class _Course:
         self.taken = 0
 
     def run(self) -> float:
-        """Train; gives the learning rate that was gone on with: the highest of those alike goes farthest."""
+        """Train; returns the selected learning rate: the highest whose trial is about as good as the best."""
         rates, share = self._options.learning_rates, self._options.trial_share
         start, trials = self.best.state, []
         for number, rate in enumerate(rates):
@@ -162,9 +161,9 @@ class _Course:
         return rate
 
     def _train(self, rate: float, begin: float, end: float) -> float:
-        """A whole schedule, from the share ``begin`` of the course to ``end``; the divergence at its end.
+        """Run a full schedule from share ``begin`` to ``end`` of the training; returns its last divergence.
 
-        A trial, too, cools down: a rate that is best in the end looks worst as long as it is high.
+        Trials decay the rate, too: the rate that is best in the end looks worst while it is high.
         """
         options, optimizer = self._options, _optimizer(self._pupil.parameters())
         checks = max(1, round(options.checks * (end - begin)))
@@ -192,21 +191,21 @@ class _Course:
         self._advance(1)
 
     def _found(self) -> float:
-        """The divergence now; the best is kept."""
-        found = self._pupil.divergence()
-        if found < self.best.divergence:
-            self.best = _Reached(step=self.taken, divergence=found, state=self._pupil.state())
-        return found if math.isfinite(found) else math.inf
+        """Current divergence; ``best`` is updated."""
+        divergence = self._pupil.divergence()
+        if divergence < self.best.divergence:
+            self.best = _Reached(step=self.taken, divergence=divergence, state=self._pupil.state())
+        return divergence if math.isfinite(divergence) else math.inf
 
     def _done(self) -> float:
-        """Share of the steps or of the time that is gone."""
+        """Share of the steps or of the time limit that is used up."""
         share = self.taken / self._options.steps
         if math.isinf(self._options.time_limit_s):
             return share
         return max(share, (time.perf_counter() - self._started) / self._options.time_limit_s)
 
     def _batch(self) -> Tensor:
-        """Images in an order drawn anew for every pass over them, changed in many ways."""
+        """Next batch of augmented images, reshuffled for every epoch."""
         options, generator = self._options, self._generator
         if len(self._order) < options.batch:
             again = torch.randperm(self._pupil.num_images, generator=generator)
@@ -218,17 +217,17 @@ class _Course:
 
 
 def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Gradient descent with momentum: Adam overfits the few images sooner (``docs/decisions``, 4)."""
+    """SGD with momentum: Adam overfits the few images sooner (``docs/decisions``, 4)."""
     return torch.optim.SGD(parameters, lr=0.0, momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY)
 
 
 def _rate(done: float) -> float:
-    """Share of the learning rate: a short rise, then half a cosine."""
+    """Learning-rate factor: a short warm-up, then a cosine decay."""
     return min(1.0, done / _RISE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class _Pupil:
-    """The network in training, beside the original that it learns from."""
+    """The student in training, with the teacher that it learns from."""
 
     def __init__(
         self,
@@ -251,11 +250,11 @@ class _Pupil:
 
     @property
     def num_images(self) -> int:
-        """Images to learn from."""
+        """Number of training images."""
         return len(self._images.fitting)
 
     def images(self, chosen: Tensor) -> Tensor:
-        """Those of them at places (k,)."""
+        """Training images at the indices (k,)."""
         return self._images.images[self._images.fitting[chosen]]
 
     def _deciding(self) -> Iterator[Tensor]:
@@ -264,11 +263,11 @@ class _Pupil:
 
     @torch.no_grad()
     def _run(self, network: GraphModule, parts: Iterable[Tensor]) -> list[_Answers]:
-        """Answers, and features that are compared, of every part."""
+        """Outputs and compared features of every part."""
         return [_run(network, part, self.feature) for part in parts]
 
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained."""
+        """Trained parameters."""
         return [p for p in self._network.parameters() if p.is_floating_point()]
 
     def state(self) -> dict[str, Tensor]:
@@ -276,7 +275,7 @@ class _Pupil:
         return {k: v.detach().clone() for k, v in self._network.state_dict().items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go back to these weights."""
+        """Restore these weights."""
         self._network.load_state_dict(state)
 
     def with_state(self, state: dict[str, Tensor]) -> GraphModule:
@@ -289,39 +288,39 @@ class _Pupil:
 
     @torch.enable_grad()
     def loss(self, images: Tensor) -> Tensor:
-        """What is left to learn on these images."""
+        """Distillation loss on these images."""
         answers, features = self._errors(images)
         return answers + self._feature_weight * features
 
     @torch.no_grad()
     def balance(self) -> float:
-        """Weigh features against answers by how far both are off on deciding images; gives the answers'."""
-        found = self._run(self._student, self._deciding())
-        answers, features = self._mean_errors(found, self._options.temperature)
+        """Set the feature weight from both errors on the deciding images; returns the output divergence."""
+        outputs = self._run(self._student, self._deciding())
+        answers, features = self._mean_errors(outputs, self._options.temperature)
         self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
-        return self._mean_errors(found, self._options.judging_temperature)[0]
+        return self._mean_errors(outputs, self._options.judging_temperature)[0]
 
     def divergence(self) -> float:
-        """Mean difference of the answers on deciding images as they are, at the temperature of judging.
+        """Mean divergence of the outputs on unaugmented deciding images, at ``judging_temperature``.
 
-        At a temperature of 1 a few images on which the network is surely wrong outweigh all others; at that
-        of training scores of classes that nobody would choose do.
+        At temperature 1 a few images with confident errors outweigh all others; at the training temperature
+        scores of unlikely classes do.
         """
-        found = self._run(self._student, self._deciding())
-        return self._mean_errors(found, self._options.judging_temperature)[0]
+        outputs = self._run(self._student, self._deciding())
+        return self._mean_errors(outputs, self._options.judging_temperature)[0]
 
-    def _mean_errors(self, found: list[_Answers], temperature: float) -> tuple[float, float]:
+    def _mean_errors(self, outputs: list[_Answers], temperature: float) -> tuple[float, float]:
         answers = features = count = 0.0
-        for told, wanted in zip(found, self._wanted, strict=True):
+        for told, wanted in zip(outputs, self._wanted, strict=True):
             parts = self._compared(told, wanted, temperature)
             weight = len(wanted[0][0])
             answers, features = answers + weight * float(parts[0]), features + weight * float(parts[1])
             count += weight
-        # Rounding takes it below zero for networks that answer alike, and no share of that makes sense.
+        # Rounding can make it negative for equal networks, and a ratio of that is meaningless.
         return (0.0 if answers < 0.0 else answers / count), features / count
 
     def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the answers are off, and the features relative to their spread."""
+        """Output error, and feature error relative to the features' variance."""
         images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
         (wanted,) = self._run(self._teacher, [images])
         return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)
@@ -334,22 +333,24 @@ class _Pupil:
         return answers, (told[1] - target).square().mean() / target.var().clamp_min(1e-12)
 
 
-def _difference(found: list[Tensor], wanted: list[Tensor], temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of class scores; squared error relative to its spread of anything else."""
-    if is_classifier(found):
-        log_found = functional.log_softmax(found[0] / temperature, dim=1)
+def _difference(outputs: list[Tensor], wanted: list[Tensor], temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of class scores; of other outputs, squared error relative to variance."""
+    if is_classifier(outputs):
+        log_outputs = functional.log_softmax(outputs[0] / temperature, dim=1)
         log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
         return temperature**2 * functional.kl_div(
-            log_found, log_wanted, reduction="batchmean", log_target=True
+            log_outputs, log_wanted, reduction="batchmean", log_target=True
         )
-    errors = [(f - w).square().mean() / w.var().clamp_min(1e-12) for f, w in zip(found, wanted, strict=True)]
+    errors = [
+        (f - w).square().mean() / w.var().clamp_min(1e-12) for f, w in zip(outputs, wanted, strict=True)
+    ]
     return torch.stack(errors).mean()
 
 
 def last_features(
     original: GraphModule, coupling: CouplingGraph, removed: tuple[int, ...]
 ) -> tuple[str | None, Tensor]:
-    """Node whose channels the last layer reads, before pooling, and those of its channels that stay."""
+    """Node that the last layer reads, before pooling, and the indices of its kept channels."""
     nodes = {n.name: n for n in original.graph.nodes}
     last = coupling.layers[-1]
     node = nodes[last.node].args[0]
@@ -377,7 +378,7 @@ def _run(network: GraphModule, images: Tensor, feature: str | None) -> _Answers:
 
 
 class _Tap(Interpreter):
-    """Runs a graph and remembers one node's value."""
+    """Interpreter that records the value of one node."""
 
     def __init__(self, network: GraphModule, name: str) -> None:
         super().__init__(network)
@@ -385,7 +386,7 @@ class _Tap(Interpreter):
         self.seen: Tensor | None = None
 
     def run_node(self, n: Node) -> object:
-        """As the interpreter does."""
+        """Run a node and record its value if it is the tapped one."""
         value: object = super().run_node(n)
         if n.name == self._name:
             assert isinstance(value, Tensor)
