@@ -1,1 +1,1 @@
-"""What each command does, stage by stage."""
+"""Implementation of the commands, stage by stage."""

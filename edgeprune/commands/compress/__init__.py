@@ -1,1 +1,1 @@
-"""``compress`` from a plan to the delivered folder."""
+"""The ``compress`` command, from a plan to the delivered folder."""

@@ -1,4 +1,4 @@
-"""Export, verify, judge, profile and report: everything that writes, at once or not at all."""
+"""Export, verify, judge, profile and report: all output is written atomically."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def deliver(
     *,
     candidates: CandidateStore | None = None,
 ) -> RunReport:
-    """Export, verify, profile, report, with all ``candidates``; everything appears at once or not at all."""
+    """Export, verify, profile and report, with all ``candidates``; the output appears atomically."""
     options = run.options
     assert options.folder is not None
     with (
@@ -121,7 +121,7 @@ def _export(
         in_torch = parity.run_torch(pruned.final, sample)
         exported = parity.run_onnx(raw, sample, threads=threads)
         simplified = parity.run_onnx(delivered, sample, threads=threads)
-        found = (
+        comparisons = (
             compare_outputs(in_torch, exported, "recovered", "ONNX"),
             compare_outputs(exported, simplified, "ONNX", "ONNX simplified"),
         )
@@ -129,25 +129,25 @@ def _export(
         def where(figure: ParityFigure) -> str:
             pair = (
                 (traced_torch(pruned.final), traced_onnx(raw, threads))
-                if figure is found[0]
+                if figure is comparisons[0]
                 else (traced_onnx(raw, threads), traced_onnx(delivered, threads))
             )
             parted = first_apart(inner_deviations(*pair, sample), PARITY_TOLERANCE)
             return "no common inner tensor does" if parted is None else f"first in {parted.name}"
 
-        parity.require(found, where)
-    return found
+        parity.require(comparisons, where)
+    return comparisons
 
 
 def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -> QuantizationSection | None:
-    """The file in fewer bits: that of the candidate which a search has ``chosen``, or one made now."""
+    """Quantize the model, or take over the file of the candidate ``chosen`` by a search."""
     if run.options.precision is Precision.FP32:
         return None
     if chosen is None:
         with run.stage("quantize"):
             section = put_in_fewer_bits(run, prepared, folder, run.options.precision)
     else:
-        # Made anew, another mixture might be the fastest by a hair, and not what was measured and judged.
+        # A new run could choose another, slightly faster mixture than the one measured and judged.
         section = read_record(chosen / RECORD_NAME).quantization
         (folder / "model.onnx").rename(folder / FLOAT_FILE)
         shutil.copyfile(chosen / "model.onnx", folder / "model.onnx")
@@ -196,7 +196,7 @@ def _usability(
     by_stage: dict[str, parity.Outputs],
     calibration: CalibrationSet,
 ) -> Usability:
-    """Grade the last stage against the first, in the light of what was asked for."""
+    """Grade the last stage against the first, given the options of the run."""
     original, labels = by_stage["original"], calibration.held_out.labels
 
     def counts(outputs: parity.Outputs) -> AnswerCounts | None:
@@ -213,8 +213,8 @@ def _usability(
         float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
     )
     delivered = figures_found[-1]
-    found = judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
-    return found if planned.search is None else usability_of_original(planned.search, found)
+    usability = judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
+    return usability if planned.search is None else usability_of_original(planned.search, usability)
 
 
 def _profile(
@@ -238,7 +238,7 @@ def _profile(
             )
         runner = runner_of(run, target)
         if quantized is not None and ratio is not None:
-            # Stored in fewer bits, they are still the numbers and products of the 32-bit file.
+            # Quantization keeps the numbers of parameters and MACs of the 32-bit file.
             exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
             after = replace(after, parameters=exact.parameters, macs=exact.macs)
             run.notes.extend(notes_of_speed(quantized.precision, target, ratio))
@@ -256,7 +256,7 @@ def _profile(
 def _compare_with_search(
     run: Run, target: TargetProfile, planned: Planned, deployment: DeploymentSection
 ) -> None:
-    """Say so where a limit on latency that held in the search does not hold on the delivered file."""
+    """Note if the delivered file exceeds a latency limit that held in the search."""
     if planned.search is None or deployment.latency_ratio is None or not runner_of(run, target).measures:
         return
     slower = slower_again(planned.search, deployment.latency_ratio)
@@ -267,14 +267,14 @@ def _compare_with_search(
 def _predicted(
     folder: Path, runner: Runner, quantized: QuantizationSection | None
 ) -> LatencyPrediction | None:
-    """For the target; none of a form that is not known there."""
+    """Latency prediction for the target; ``None`` if it is unknown for the precision."""
     if quantized is None:
         return runner.prediction(folder / "model.onnx")
     return runner.prediction(folder / FLOAT_FILE) if runner.knows(quantized.precision) else None
 
 
 def input_hashes(prepared: Prepared) -> dict[str, str]:
-    """SHA-256 of the model file and fingerprint of the calibration data, by where they came from."""
+    """SHA-256 of the model file and fingerprint of the calibration data, by their source."""
     hashes = {prepared.calibration.source: prepared.calibration.fingerprint_sha256}
     if prepared.loaded.sha256 is not None:
         hashes[prepared.loaded.source] = prepared.loaded.sha256

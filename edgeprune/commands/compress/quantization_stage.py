@@ -1,4 +1,4 @@
-"""Write a 32-bit ONNX file in fewer bits, and what a user must know of it."""
+"""Write a 32-bit ONNX file in fewer bits, with notes for the user."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def put_in_fewer_bits(
     *,
     max_drop_points: float | None = None,
 ) -> QuantizationSection | None:
-    """Put a file of fewer bits in the place of ``model.onnx``, which is kept beside it; ``None`` in 32 bits.
+    """Quantize ``model.onnx`` in place and keep the 32-bit file beside it; ``None`` in 32 bits.
 
     Raises:
         QuantizationError: the file cannot be quantized.
@@ -95,7 +95,7 @@ def write_quantized(
     max_drop_points: float | None = None,
     seed: int = 0,
 ) -> QuantizationDetails:
-    """``source`` in a precision; the 8-bit form of ``settings`` should be what ``target`` runs fastest.
+    """Write ``source`` in the given precision, in 8 bits as ``settings`` say.
 
     Raises:
         QuantizationError: the file cannot be quantized.
@@ -124,53 +124,53 @@ def write_quantized(
 
 
 def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerParity:
-    """Where inside the delivered file tensors part from those of the 32-bit one."""
+    """Deviations of inner tensors between the delivered and the 32-bit file."""
     first, second = (traced_onnx(path, threads) for path in (exact, delivered))
-    found = tuple(inner_deviations(first, second, images))
+    deviations = tuple(inner_deviations(first, second, images))
     return InnerParity(
-        compared=len(found),
+        compared=len(deviations),
         tolerance=APART,
-        first_apart=first_apart(found, APART),
-        farthest=max(found, key=lambda t: t.error, default=None),
+        first_apart=first_apart(deviations, APART),
+        farthest=max(deviations, key=lambda t: t.error, default=None),
     )
 
 
 def details_of(section: QuantizationSection) -> QuantizationDetails:
-    """What the writer of the precision reported."""
-    found = section.integer or section.mixed or section.halves
-    assert found is not None
-    return found
+    """The report of the precision's writer."""
+    details = section.integer or section.mixed or section.halves
+    assert details is not None
+    return details
 
 
 def stores_fewer_bits(section: QuantizationSection) -> bool:
-    """Whether anything is; a mixture may have found no piece that pays."""
+    """Whether anything is stored in fewer bits; a mixture may have no piece that pays."""
     return section.mixed is None or section.mixed.integer is not None
 
 
 def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, ...]:
-    """What was done otherwise than asked for, or gains less than one might think."""
+    """Notes on what differs from the request or gains less than expected."""
     if isinstance(details, IntegerReport):
         return _notes_of_scales(details)
     if isinstance(details, MixedReport):
         stays = () if details.integer is None else _notes_of_scales(details.integer)
         return (*_notes_of_mixture(details, target), *stays)
-    found = [
+    notes = [
         "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
         "nothing from 16-bit arithmetic, so only the file is smaller"
     ]
     if details.kept_float:
-        found.append(f"beyond the range of 16 bits and stored in 32: {first_few(details.kept_float, _SHOWN)}")
-    return tuple(found)
+        notes.append(f"beyond the range of 16 bits and stored in 32: {first_few(details.kept_float, _SHOWN)}")
+    return tuple(notes)
 
 
 def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
-    """Nodes by the reason for which they stay in 32 bits, since all that touch a tensor share it."""
+    """Nodes that stay in 32 bits, by reason, since all nodes of a tensor share it."""
     names: dict[str, list[str]] = {}
     for node, reason in details.unscaled.items():
         names.setdefault(reason, []).append(node)
-    found = [f"{first_few(nodes, _SHOWN)} in 32 bits: {reason}" for reason, nodes in names.items()]
-    more = len(found) - _SHOWN
-    return (*found[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
+    notes = [f"{first_few(nodes, _SHOWN)} in 32 bits: {reason}" for reason, nodes in names.items()]
+    more = len(notes) - _SHOWN
+    return (*notes[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
 
 
 def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:
@@ -190,19 +190,19 @@ def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str,
 
 
 def notes_of_speed(precision: Precision, target: TargetProfile, ratio: LatencyRatio) -> tuple[str, ...]:
-    """Where fewer bits are slower, and where that was not measured."""
-    found = []
+    """Notes if fewer bits are slower, or their speed is unknown on the target."""
+    notes = []
     integers = precision in (Precision.INT8, Precision.AUTO)
     if integers and ratio.low > 1.0:
-        found.append(
+        notes.append(
             f"8 bits are slower than the original in 32 on this host ({ratio.ratio:.2f} of the CPU "
             "time): ops "
             "between the quantized ones run in 32 bits, and each change costs more than it gains"
         )
     if not runner_for(target, threads=1).knows(precision):
-        found.append(
+        notes.append(
             f"CPU time was measured on this host, whose 8-bit kernels are not those of {target.name}, "
             "and for "
             "those no prediction is known; measure there"
         )
-    return tuple(found)
+    return tuple(notes)

@@ -1,1 +1,1 @@
-"""``inspect``."""
+"""The ``inspect`` command."""

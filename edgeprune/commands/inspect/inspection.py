@@ -1,4 +1,4 @@
-"""Look at a model or a file without changing it: ``inspect`` and ``profile``."""
+"""Analyse a model or a file without changing it: ``inspect`` and ``profile``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def inspect_loaded(
     drawing: Path | None,
     told: str | None,
 ) -> Inspection:
-    """Couple a loaded model and list what was found; ``drawing`` is where to draw it, ``told`` that as given.
+    """Couple a loaded model and list its groups; ``drawing`` is the path of the drawing, ``told`` as given.
 
     Raises:
-        UsageError: neither the model, ``input_shape`` nor ``calibration`` tells the input's shape.
+        UsageError: neither the model, ``input_shape`` nor ``calibration`` gives the input shape.
         OutputError: the drawing cannot be written.
     """
     shape = input_shape or loaded.input_shape
@@ -68,7 +68,7 @@ def inspect_loaded(
 
 
 class _How(TypedDict):
-    """How a model is run."""
+    """Settings for running a model."""
 
     threads: int
     batch_size: int
@@ -77,7 +77,7 @@ class _How(TypedDict):
 
 
 def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
-    """Size, work and latency of an ONNX file, and of another beside it, on so many threads.
+    """Size, work and latency of an ONNX file, and of an optional baseline, with ``threads`` threads.
 
     Raises:
         ProfileError: a file is missing, or cannot be loaded or run by onnxruntime, or one run takes longer
@@ -89,9 +89,9 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     how = _How(threads=threads, batch_size=options.batch_size, seed=options.seed, timeout_s=options.timeout_s)
     for each in paths:
         read_onnx(each, ProfileError, external_data=False)
-        # Whether it runs at all, before anything is told of it.
+        # Check that it runs before any figure is computed.
         open_runner(each, **how)
-    found = [figures(p, **how) for p in paths]
+    measured = [figures(p, **how) for p in paths]
     runner = runner_for(described, threads=threads, batch_size=options.batch_size, seed=options.seed)
     predictions = [runner.prediction(p) for p in paths]
     ratio = None
@@ -100,9 +100,9 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     return ProfileResult(
         path=str(path),
         target=described.name,
-        figures=found[0],
+        figures=measured[0],
         baseline_path=None if baseline is None else str(baseline),
-        baseline=found[1] if baseline is not None else None,
+        baseline=measured[1] if baseline is not None else None,
         latency_ratio=ratio,
         prediction=predictions[0],
         baseline_prediction=predictions[1] if baseline is not None else None,

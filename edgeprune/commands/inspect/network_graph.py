@@ -1,4 +1,4 @@
-"""The drawing of ``inspect``: its destination, the data's way through the network, and its file."""
+"""The drawing of ``inspect``: its path, the data flow through the network, and its file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MARK_WITHIN_BYTES = 512
 
 
 def check_graph_path(path: str | Path, *, overwrite: bool = False) -> Path:
-    """The absolute path of a drawing that may be written; nothing is created.
+    """Check the path of a drawing and return it as absolute; nothing is created.
 
     Raises:
-        UsageError: the suffix is of no format.
-        OutputError: there is something already, or the folder is missing or not writable.
+        UsageError: the suffix is of no known format.
+        OutputError: the path exists already, or the folder is missing or not writable.
     """
     GraphFormat.of(path)
     shown = repr(str(path))
@@ -102,9 +102,9 @@ def write_graph(
 
 
 def network_flow(captured: CapturedModel, coupling: CouplingGraph) -> tuple[FlowStep, ...]:
-    """Which weighted layer feeds which, in graph order, and where branches meet on the way.
+    """Data flow between weighted layers in graph order, with the joins of branches.
 
-    A concatenation that only adds to an earlier one is fed by that one, so that a densely connected block
+    A concatenation that only extends an earlier one is fed by that one, so that a densely connected block
     is a chain and not a mesh.
     """
     walk = _Walk(coupling)
@@ -148,13 +148,13 @@ class _Walk:
             where = (str(node.args[1:]), str(node.kwargs.get("dim")))
             known = range(len(fed_by), 1, -1)
             earlier = ((self._concatenated.get((*where, *fed_by[:n])), n) for n in known)
-            found = next(((name, n) for name, n in earlier if name is not None), None)
+            prefix = next(((name, n) for name, n in earlier if name is not None), None)
             self._concatenated.setdefault((*where, *fed_by), node.name)
-            if found is not None and found[1] == len(fed_by):
-                self._origin[node] = found[0]
+            if prefix is not None and prefix[1] == len(fed_by):
+                self._origin[node] = prefix[0]
                 return
-            if found is not None:
-                fed_by = tuple(dict.fromkeys((found[0], *fed_by[found[1] :])))
+            if prefix is not None:
+                fed_by = tuple(dict.fromkeys((prefix[0], *fed_by[prefix[1] :])))
         self._add(node, StepKind.JOIN, kind, fed_by, self._along.get(node.name))
 
     def _add(
@@ -170,7 +170,7 @@ class _Walk:
 
 
 def _only_shape(node: Node) -> bool:
-    """Whether an op takes nothing but its shape from its operand, as ``new_zeros`` does."""
+    """Whether an op uses only the shape of its operand, as ``new_zeros`` does."""
     name = op_name(node)
     return name.startswith("new_") or name.endswith("_like")
 
@@ -184,7 +184,7 @@ def _is_tensor(node: Node) -> bool:
 
 
 def _leading_somewhere(steps: list[FlowStep]) -> tuple[FlowStep, ...]:
-    """Without joins that nothing uses."""
+    """The steps without unused joins."""
     used: set[str] = set()
     kept = []
     for step in reversed(steps):

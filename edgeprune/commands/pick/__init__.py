@@ -1,1 +1,1 @@
-"""``pick``."""
+"""The ``pick`` command."""

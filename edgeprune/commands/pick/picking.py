@@ -32,13 +32,13 @@ from edgeprune.storage.records import check_files
 def pick_candidate(
     folder: Path, budget: Budget, *, output: Path | None, overwrite: bool, command: str
 ) -> PickedCandidate:
-    """The candidate of a finished search that holds ``budget`` and loses least, with what it is good for.
+    """The candidate of a finished search within ``budget`` that loses least, with its usability.
 
     Its files are copied to ``output``, with a ``report.md``.
 
     Raises:
         UsageError: ``folder`` is no output of a search, or is damaged.
-        BudgetError: no candidate holds the budget; names the nearest.
+        BudgetError: no candidate is within the budget; names the nearest.
         OutputError: ``output`` cannot be written.
     """
     report_path = folder / "report.json"
@@ -71,11 +71,11 @@ def pick_candidate(
         binding=binding_limit(chosen, original, budget),
         by_default=False,
     )
-    found = _picked(report, section, chosen)
+    picked = _picked(report, section, chosen)
     if output is not None:
-        words = render_markdown(found.document)
+        words = render_markdown(picked.document)
         _copy(folder, _place(folder, chosen), output, words, overwrite=overwrite, command=command)
-    return found
+    return picked
 
 
 def _picked(report: RunReport, section: BudgetSection, chosen: Candidate) -> PickedCandidate:
@@ -108,7 +108,7 @@ def _picked(report: RunReport, section: BudgetSection, chosen: Candidate) -> Pic
 
 
 def _check_figures(section: BudgetSection, report: Path) -> None:
-    """Refuse candidates that nobody can have measured."""
+    """Check that the candidates' figures are possible measurements."""
     figures = [
         value
         for c in (section.original, *section.candidates)
@@ -125,17 +125,17 @@ def _check_figures(section: BudgetSection, report: Path) -> None:
 
 
 def _nearest(judged: tuple[Candidate, ...], original: Candidate, budget: Budget) -> str:
-    def short(found: Candidate) -> float:
-        drop = found.drop_points or 0.0
+    def short(candidate: Candidate) -> float:
+        drop = candidate.drop_points or 0.0
         by_drop = 0.0 if budget.max_drop_points is None else drop / max(budget.max_drop_points, 1e-9)
-        return max(budget_used(found, original, budget), by_drop)
+        return max(budget_used(candidate, original, budget), by_drop)
 
-    found = min(judged, key=short)
-    loses = "" if found.drop_points is None else f" and loses {found.drop_points:.2f} points"
+    nearest = min(judged, key=short)
+    loses = "" if nearest.drop_points is None else f" and loses {nearest.drop_points:.2f} points"
     return (
-        f"none of the {len(judged)} candidates holds the budget: the nearest, {found.name}, has "
-        f"{in_words(found)}{loses}, which exceeds {' and '.join(found.exceeded)}; ask for less, or search "
-        "again with compress"
+        f"none of the {len(judged)} candidates holds the budget: the nearest, {nearest.name}, has "
+        f"{in_words(nearest)}{loses}, which exceeds {' and '.join(nearest.exceeded)}; ask for less, or "
+        "search again with compress"
     )
 
 

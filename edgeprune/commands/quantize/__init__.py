@@ -1,1 +1,1 @@
-"""``quantize``."""
+"""The ``quantize`` command."""

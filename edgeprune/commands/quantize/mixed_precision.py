@@ -1,4 +1,4 @@
-"""``--precision auto``: measure pieces of a network in 8 bits, choose the fastest mixture, hold the drop."""
+"""``--precision auto``: time pieces in 8 bits and choose the fastest mixture within the drop limit."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def write_mixed(
     max_drop_points: float | None = None,
     seed: int = 0,
 ) -> MixedReport:
-    """The fastest mixture of 8 and 32 bits on this host that loses no more than allowed on ``images``.
+    """Write the fastest mixture of 8 and 32 bits on this host within the drop limit on ``images``.
 
-    The file as it is where no mixture is faster, by a last measurement of its own, and smaller.
-    For a target elsewhere nothing can be measured: all is in 8 bits but what the drop forbids.
+    Copies the file unchanged if no mixture is faster, by a separate last measurement, and smaller.
+    Other targets cannot be measured here: all pieces are in 8 bits except those excluded by the drop limit.
 
     Raises:
         QuantizationError: the file cannot be quantized.
@@ -77,7 +77,7 @@ def write_mixed(
 
 @dataclass
 class Mixing:
-    """One choice: the pieces, what was measured, and files of mixtures as they are asked for."""
+    """State of one selection: the pieces, their measurements, and files of mixtures, written on demand."""
 
     source: Path
     calibrated: Calibrated
@@ -93,7 +93,7 @@ class Mixing:
 
     @classmethod
     def of(cls, source: Path, images: ImageBatch, settings: IntegerSettings, folder: Path) -> Mixing:
-        """Calibrate and cut."""
+        """Calibrate the model and split it into pieces."""
         calibrated = calibrate(source, images.images, settings)
         judged = images.images[:_JUDGED_IMAGES]
         return cls(
@@ -121,16 +121,16 @@ class Mixing:
         )
 
     def fastest(self) -> Mixture:
-        """Measure every piece alone and all together, then the best of the model and its neighbours."""
+        """Time each piece alone and all together, then the cost model's best mixture and its neighbours."""
         count = len(self.pieces)
         alone = [tuple(place == piece for place in range(count)) for piece in range(count)]
         together = (True,) * count
         with progress.task("measuring pieces in 8 bits", count + _TRIES) as advance:
 
             def time(mixture: Mixture) -> float:
-                found = self._ratio(mixture)
+                ratio = self._ratio(mixture)
                 advance(1)
-                return found
+                return ratio
 
             for mixture in {*alone, together}:
                 self.times[mixture] = time(mixture)
@@ -139,7 +139,7 @@ class Mixing:
             return self._worth_it(improve(self.costs, self.times, time))
 
     def _worth_it(self, mixture: Mixture) -> Mixture:
-        """All in 8 bits, which is smaller, where the mixture is not faster than that side by side."""
+        """The mixture, or all pieces in 8 bits (smaller) if it is no faster in a direct comparison."""
         together = (True,) * len(self.pieces)
         if mixture == together or not any(mixture) or self.times[together] > 1.0 - WORTH:
             return mixture
@@ -147,10 +147,10 @@ class Mixing:
         return mixture if self._quick_ratio(*files) <= 1.0 - WORTH else together
 
     def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
-        """The mixture where it is faster than 32 bits, or what of it is and holds the drop, measured anew.
+        """The mixture, or its fastest part within the drop limit, if a new measurement beats 32 bits.
 
-        The best of many short measurements looks better than it is, and pieces that the drop put back in 32
-        bits leave changes of precision behind, which cost time.
+        The best of many short measurements is biased, and pieces returned to 32 bits by the drop limit leave
+        precision changes behind, which cost time.
         """
         assert self.costs is not None
         for tried in dict.fromkeys((mixture, fastest(self.costs, mixture))):
@@ -160,7 +160,7 @@ class Mixing:
         return self.nothing
 
     def write_smaller(self, mixture: Mixture, destination: Path) -> IntegerReport | None:
-        """Write a mixture; the 32-bit file, and ``None``, where nothing is in 8 bits or it is no smaller."""
+        """Write a mixture; if all in 32 bits or no smaller, copy the 32-bit file and return ``None``."""
         if any(mixture):
             report = write_integers(self.calibrated, destination, self.kept_float(mixture))
             if size_bytes(destination) < size_bytes(self.source):
@@ -169,24 +169,24 @@ class Mixing:
         return None
 
     def lost(self, mixture: Mixture) -> float:
-        """Points of accuracy, or of agreement without labels; relative error in percent without classes."""
+        """Lost points of accuracy (agreement without labels); relative error in percent without classes."""
         if mixture not in self.losses:
             self.losses[mixture] = parity.points_lost(self.original, self._outputs(mixture), self.labels)
         return self.losses[mixture]
 
     def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:
-        """The mixture with its most harmful pieces in 32 bits, and how their harm was found."""
+        """The mixture with its most harmful pieces in 32 bits, and how their harm was measured."""
         game = FidelityGame(len(self.pieces), self._fidelity)
         harm = sensitivities(game, rng)
-        found = hold(mixture, self.lost, limit, harm)
+        accepted = hold(mixture, self.lost, limit, harm)
         self.put_back = {
-            i for i, (old, new) in enumerate(zip(mixture, found, strict=True)) if old and not new
+            i for i, (old, new) in enumerate(zip(mixture, accepted, strict=True)) if old and not new
         }
         shown = ", ".join(f"{self.pieces[i].ends_with} {harm[i]:.2e}" for i in np.argsort(-harm)[:5])
-        return found, f"Shapley values of the outputs' relative squared error, greatest first: {shown}"
+        return accepted, f"Shapley values of the outputs' relative squared error, greatest first: {shown}"
 
     def row(self, place: int, chosen: Mixture) -> PieceRow:
-        """What became of a piece, and why."""
+        """Report row of a piece: its precision and the reason."""
         piece = self.pieces[place]
         alone = self.times.get(tuple(i == place for i in range(len(self.pieces))))
         timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time"
@@ -212,9 +212,9 @@ class Mixing:
         return quick_ratio(first, second, threads=settings.threads, timeout_s=settings.timeout_s)
 
     def _fidelity(self, mixture: Mixture) -> float:
-        """Minus the relative squared error of the outputs."""
-        found = (b.astype(np.float64) for b in self._outputs(mixture))
-        error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, found, strict=True))
+        """Negative relative squared error of the outputs."""
+        outputs = (b.astype(np.float64) for b in self._outputs(mixture))
+        error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, outputs, strict=True))
         return -error / (sum(float(np.square(a.astype(np.float64)).sum()) for a in self.original) or 1.0)
 
     def _outputs(self, mixture: Mixture) -> parity.Outputs:

@@ -1,4 +1,4 @@
-"""Quantize one ONNX file: check, calibrate, write, judge on kept-back images, compare, put in place."""
+"""Quantize one ONNX file: check, calibrate, write, evaluate on held-out images, compare, deliver."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from edgeprune.targets import TargetProfile, load_target
 
 
 def quantize_file(options: QuantizeOptions) -> QuantizationResult:
-    """Write the quantized file whole or not at all, and say what it costs and gains.
+    """Write the quantized file atomically and report its size, accuracy and latency.
 
     Raises:
         QuantizationError, CalibrationError, TargetError, OutputError: see their classes.
-        BudgetError: more is lost than ``max_drop_points``; nothing is written.
+        BudgetError: the drop exceeds ``max_drop_points``; nothing is written.
         UsageError: a node to keep is not in the file, or images do not fit.
     """
     if options.calibration is None:
@@ -78,10 +78,10 @@ def _result(
     made: Path,
     details: QuantizationDetails,
 ) -> QuantizationResult:
-    """What the file that was made costs and gains.
+    """Size, accuracy and latency of the quantized file.
 
     Raises:
-        BudgetError: more is lost than ``max_drop_points``.
+        BudgetError: the drop exceeds ``max_drop_points``.
     """
     kind, figures, deviation = _judge(options, calibration, made)
     _check_drop(options, kind, figures)
@@ -110,7 +110,7 @@ def _result(
 
 
 def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
-    """Shape of an image for the file, once all that can be wrong with it is checked; nothing of it stays."""
+    """Check the file and return its image shape; the memory of the loaded model is freed."""
     model = load_float(options.source, timeout_s=options.timeout_s)
     _check_names(options.kept_float, model)
     shape = model.input_shape
@@ -122,7 +122,7 @@ def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
 def _judge(
     options: QuantizeOptions, calibration: CalibrationSet, made: Path
 ) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...], Deviation]:
-    """Both files on the images that were kept back."""
+    """Accuracy and deviation of both files on the held-out images."""
     held = calibration.held_out
     before, after = (
         parity.run_onnx(path, held.images, threads=options.threads or 1, timeout_s=options.timeout_s)
@@ -133,11 +133,10 @@ def _judge(
 
 
 def _check_output(options: QuantizeOptions) -> None:
-    """Refuse early what could not be written.
+    """Check the output path before any work.
 
     Raises:
-        OutputError: the file is there already, is no .onnx, is the source, has no folder to go into or no
-            room there.
+        OutputError: the file exists, is no .onnx or is the source, or its folder is missing or out of space.
     """
     output = options.file
     if output.suffix != ".onnx":

@@ -1,1 +1,1 @@
-"""``rank``."""
+"""The ``rank`` command."""

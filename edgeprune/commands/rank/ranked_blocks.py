@@ -1,4 +1,4 @@
-"""Residual blocks as players: their Shapley values, and what the network is without each."""
+"""Residual blocks as players: their Shapley values, and the quality of the network without each."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def rank_blocks(
     memory_limit_bytes: int,
     journals: Journals | None,
 ) -> tuple[BlockRanking, str]:
-    """Value the blocks of a network and judge it without each; also what v(S) is minus of.
+    """Shapley values of the blocks and the quality without each; also the loss of which v(S) is the negative.
 
-    All coalitions of up to 14 blocks, where ``max_evaluations`` (batch passes) allows; else whatever
-    ``shapley.hybrid`` chooses.
+    Evaluates all coalitions of up to 14 blocks if ``max_evaluations`` (batch passes) allows; otherwise those
+    that ``shapley.hybrid`` chooses.
 
     Raises:
         UsageError: there are no residual blocks, or the limit is below leave-one-out.
@@ -70,13 +70,13 @@ def rank_blocks(
         )
         kept = None if journals is None else journals.open(game, f"blocks-of-{images}-images")
         with kept or contextlib.nullcontext(game) as asked:
-            found = _values(run, asked, coalitions)
+            estimate = _values(run, asked, coalitions)
     passes = math.ceil(images / _IMAGES_AT_ONCE)
-    return _judged(run, prepared, blocks, found, images, passes), game.loss_description
+    return _judged(run, prepared, blocks, estimate, images, passes), game.loss_description
 
 
 def block_effort(blocks: int, prepared: Prepared, max_evaluations: int | None) -> tuple[int, int]:
-    """Images, and most coalitions."""
+    """Number of images, and maximum number of coalitions."""
     every = len(prepared.calibration.fitting)
     wanted = 2**blocks if blocks <= MOST_EXACT else _EVALUATIONS_PER_BLOCK * blocks
     if max_evaluations is None:
@@ -105,31 +105,31 @@ def _judged(
     run: Run,
     prepared: Prepared,
     blocks: tuple[ResidualBlock, ...],
-    found: Estimate,
+    estimate: Estimate,
     images: int,
     passes: int,
 ) -> BlockRanking:
-    assert found.empty_value is not None
-    assert found.grand_value is not None
+    assert estimate.empty_value is not None
+    assert estimate.grand_value is not None
     with (
         run.stage("networks without a block"),
         progress.task("leaving out blocks on held-out images", len(blocks) + 1) as advance,
     ):
         judge = _Judge(prepared, blocks)
         ranks = np.empty(len(blocks), dtype=np.int64)
-        ranks[np.argsort(-found.values, kind="stable")] = np.arange(1, len(blocks) + 1)
+        ranks[np.argsort(-estimate.values, kind="stable")] = np.arange(1, len(blocks) + 1)
         advance(1)
         scores = []
         for index in range(len(blocks)):
-            scores.append(judge.score(index, found, int(ranks[index])))
+            scores.append(judge.score(index, estimate, int(ranks[index])))
             advance(1)
     quality, losses = judge.whole
     return BlockRanking(
-        choice=found.choice,
-        evaluations=found.evaluations * passes,
+        choice=estimate.choice,
+        evaluations=estimate.evaluations * passes,
         images=images,
-        empty_value=found.empty_value,
-        whole_value=found.grand_value,
+        empty_value=estimate.empty_value,
+        whole_value=estimate.grand_value,
         quality_kind=judge.kind,
         held_out_images=len(prepared.calibration.held_out),
         quality=None if quality is None else float(quality.mean()),
@@ -154,8 +154,8 @@ class _Judge:
             self._classes = labels if labels is not None else outputs[0].argmax(1)
         self.whole = self._hits(outputs), -values
 
-    def score(self, index: int, found: Estimate, rank: int) -> BlockScore:
-        """The block of this number: its value, and the network without it."""
+    def score(self, index: int, estimate: Estimate, rank: int) -> BlockScore:
+        """Value of the block ``index``, and quality and loss of the network without it."""
         outputs, values = self._game.outcome(np.arange(len(self._blocks)) != index)
         hits = self._hits(outputs)
         low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
@@ -163,8 +163,8 @@ class _Judge:
         return BlockScore(
             name=self._blocks[index].name,
             addition=self._blocks[index].add,
-            value=float(found.values[index]),
-            standard_error=float(found.standard_errors[index]),
+            value=float(estimate.values[index]),
+            standard_error=float(estimate.standard_errors[index]),
             rank=rank,
             quality=None if hits is None else float(hits.mean()),
             quality_low=low,

@@ -1,4 +1,4 @@
-"""Which groups the layers asked for belong to, and under which channel numbers people know the players."""
+"""Groups of the requested layers, and the channel indices of their players."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeprune.errors import NothingToPruneError, UsageError
 
 
 def groups_of_layers(coupling: CouplingGraph, layers: Sequence[str]) -> tuple[CoupledGroup, ...]:
-    """Groups that hold output channels of any of ``layers`` (all groups where none is named), in graph order.
+    """Groups with output channels of any of ``layers`` (all groups if none is named), in graph order.
 
     Raises:
         NothingToPruneError: the network has no players.
@@ -25,10 +25,10 @@ def groups_of_layers(coupling: CouplingGraph, layers: Sequence[str]) -> tuple[Co
         return coupling.groups
     wanted: set[str] = set()
     for layer in layers:
-        found = {g.name for g in coupling.groups if layer == g.name or layer in g.layers}
-        if not found:
+        names = {g.name for g in coupling.groups if layer == g.name or layer in g.layers}
+        if not names:
             raise UsageError(_no_group(coupling, layer))
-        wanted |= found
+        wanted |= names
     return tuple(g for g in coupling.groups if g.name in wanted)
 
 
@@ -54,10 +54,10 @@ def _listed(names: Sequence[str], limit: int = 12) -> str:
 def channel_numbers(coupling: CouplingGraph, group: CoupledGroup) -> tuple[int, ...]:
     """Index of every player of a group in the outputs of the group's first layer.
 
-    A player of several channels (an attention head) has the first of them; a group without a layer counts
+    A player of several channels (an attention head) gets the first of them; a group without a layer numbers
     its players.
     """
-    layer = next((found for found in coupling.layers if found.name in group.layers[:1]), None)
+    layer = next((each for each in coupling.layers if each.name in group.layers[:1]), None)
     if layer is None:
         return tuple(range(len(group.players)))
     first = {

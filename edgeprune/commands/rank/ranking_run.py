@@ -1,4 +1,4 @@
-"""Rank a network by several criteria side by side and judge each by what its removals cost."""
+"""Rank a network by several criteria and evaluate each by the loss that its removals cause."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ _PACKAGES = ("edgeprune", "torch", "numpy")
 
 
 def find_criteria(choices: RankOptions) -> tuple[Criterion, ...]:
-    """The criteria asked for, each once.
+    """The requested criteria, without duplicates.
 
     Raises:
-        UsageError: there is none of that name, none was asked for, ``max_evaluations`` is below 1, a
-            share is none, or layers, criteria or shares were named although blocks are ranked.
+        UsageError: a name is unknown, none was given, ``max_evaluations`` is below 1, a share is invalid,
+            or layers, criteria or shares were given although blocks are ranked.
     """
     check_recover_at(choices.recover_at, choices.players)
     limits.EVALUATIONS.check("--max-evaluations", choices.max_evaluations)
@@ -85,7 +85,7 @@ def find_criteria(choices: RankOptions) -> tuple[Criterion, ...]:
 
 
 def rank_network(run: Run, choices: RankOptions) -> RankingReport:
-    """Rank, judge and, where the options name an output folder, write it whole or not at all."""
+    """Rank, evaluate and, if the options name an output folder, write it atomically."""
     criteria = find_criteria(choices)
     check_journal(run.options.folder, resume=choices.resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=False)
@@ -195,7 +195,7 @@ def _ranked_by(
     criteria_left: int,
 ) -> Ranking:
     context = within_time_by(run, criterion, context, criteria_left=criteria_left)
-    # The state that ``compress`` starts from, so that both rank alike.
+    # The random state of ``compress``, so that both give the same ranking.
     rng = np.random.default_rng([run.options.seed, 1])
     with run.stage(f"rank by {criterion.name}"):
         return ranked_by(criterion, context, rng=rng, asked=[p for g in groups for p in g.players])
@@ -204,7 +204,7 @@ def _ranked_by(
 def _sizes(
     run: Run, context: ScoringContext, groups: Sequence[CoupledGroup], *, separate: bool
 ) -> tuple[SizeCurve, ...]:
-    """One curve for the whole network, or one for each group where layers were asked for."""
+    """One curve for the whole network, or one per group if layers were requested."""
     everyone = [p for g in groups for p in g.players]
     names = tuple(g.name for g in groups)
     scopes = [("network", names, everyone)]
@@ -229,7 +229,7 @@ def _removal(
     scores: Sequence[Ranking],
     recover_at: Sequence[float],
 ) -> RemovalCurves:
-    """Curves on held-out images; what estimates absent channels was found on the fitting ones."""
+    """Curves on held-out images; estimators of absent channels were fitted on the fitting images."""
     held = prepared.calibration.held_out
     coupling = prepared.coupling
     filters = sum(len(g.players) for g in groups)
@@ -281,14 +281,14 @@ def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:
 
 
 def _scores_of(
-    found: Criterion, scores: Ranking, coupling: CouplingGraph, groups: Sequence[CoupledGroup]
+    criterion: Criterion, scores: Ranking, coupling: CouplingGraph, groups: Sequence[CoupledGroup]
 ) -> CriterionScores:
     everyone = np.array(sorted(p for g in groups for p in g.players), dtype=np.int64)
     prices = cost_per_mac(scores.removal_costs, coupling, groups)
     network = dict(zip(everyone.tolist(), _ranks(prices[everyone]), strict=True))
     return CriterionScores(
         name=scores.criterion,
-        summary=found.summary,
+        summary=criterion.summary,
         choice=scores.choice,
         evaluations=scores.evaluations,
         images=scores.images,
@@ -311,7 +311,7 @@ def _group_scores(group: CoupledGroup, scores: Ranking, network: dict[int, int])
 
 
 def _ranks(costs: NDArray[np.float64]) -> tuple[int, ...]:
-    """1 for the dearest; of equals the later one, which goes later, too."""
+    """Ranks from 1 for the highest cost; of equal costs the later player, removed later, ranks first."""
     ranks = np.empty(len(costs), dtype=np.int64)
     ranks[np.argsort(costs, kind="stable")[::-1]] = np.arange(1, len(costs) + 1)
     return tuple(ranks.tolist())
@@ -333,8 +333,8 @@ def _settings(run: Run, criteria: Sequence[Criterion], choices: RankOptions, rat
 
 
 def _versions() -> dict[str, str]:
-    found = package_versions()
-    return {**{name: found[name] for name in _PACKAGES}, "python": platform.python_version()}
+    versions = package_versions()
+    return {**{name: versions[name] for name in _PACKAGES}, "python": platform.python_version()}
 
 
 def _write(run: Run, prepared: Prepared, report: RankingReport, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""Networks without a share of the MACs, in a criterion's order, recovered and judged on held-out images."""
+"""Networks cut by a share of the MACs in a criterion's order, recovered and judged on held-out images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from edgeprune.system import progress
 
 
 def check_reachable(cuts: Sequence[float], coupling: CouplingGraph, groups: Sequence[CoupledGroup]) -> None:
-    """Refuse shares of the MACs that are not gone with all but one channel of each group.
+    """Check that removing all but one channel of each group reaches every share of the MACs.
 
     Raises:
-        UsageError: there is one.
+        UsageError: a share is out of reach.
     """
     leaving = np.array([p for g in groups for p in sorted(g.players)[:-1]], dtype=np.int64)
     for cut in cuts:
@@ -32,10 +32,10 @@ def check_reachable(cuts: Sequence[float], coupling: CouplingGraph, groups: Sequ
 
 
 def removed_at(cut: float, order: IndexArray, coupling: CouplingGraph) -> int:
-    """How many players of ``order`` have to go to save a share ``cut`` of the MACs.
+    """Number of players of ``order`` to remove to save a share ``cut`` of the MACs.
 
     Raises:
-        UsageError: all of them are too few.
+        UsageError: removing all of them saves less.
     """
     whole = coupling.total_macs()
 
@@ -58,7 +58,7 @@ def recovered_networks(
     players: int,
     cuts: Sequence[float],
 ) -> tuple[RecoveredNetworks, ...]:
-    """The networks at the ``cuts`` of every named order, of ``players`` in question; nothing without cuts."""
+    """The networks at the ``cuts`` of each named order, out of ``players`` in total; empty without cuts."""
     if not cuts:
         return ()
     total = len(cuts) * len(orders)
@@ -84,7 +84,7 @@ def _recovered(
     *,
     advance: Advance,
 ) -> RemovalPoint:
-    """One network, recovered on the fitting images and judged on the others."""
+    """One network, recovered on the fitting images and judged on the held-out images."""
     captured, coupling = prepared.captured, prepared.coupling
     count = removed_at(cut, order, coupling)
     removed = tuple(sorted(order[:count].tolist()))

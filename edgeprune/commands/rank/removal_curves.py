@@ -1,4 +1,4 @@
-"""What the network loses while filters go: least cost per MAC first, and in random coalitions."""
+"""Loss of the network as filters are removed: by least cost per MAC, and in random coalitions."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _SIZES_MACS = 1e12
 
 
 def macs_of_one(coupling: CouplingGraph, group: CoupledGroup) -> int:
-    """MACs saved by the removal of one player of a group while all others are there."""
+    """MACs saved by removing one player of a group while all others are present."""
     return coupling.total_macs() - coupling.total_macs(coupling.removed_mask(group.players[:1]))
 
 
 def cost_per_mac(costs: FloatArray, coupling: CouplingGraph, groups: Sequence[CoupledGroup]) -> FloatArray:
-    """Removal cost of every player over the MACs that its removal saves; infinite outside ``groups``."""
+    """Removal cost of each player divided by the MACs that it saves; infinite outside ``groups``."""
     prices = np.full(coupling.num_players, np.inf)
     for group in groups:
         players = list(group.players)
@@ -46,7 +46,7 @@ def cost_per_mac(costs: FloatArray, coupling: CouplingGraph, groups: Sequence[Co
 
 
 def removal_order(prices: FloatArray, groups: Sequence[CoupledGroup]) -> IndexArray:
-    """Players in the order in which they go, least price first; the dearest of each group stays."""
+    """Players in order of removal, lowest price first; the most expensive of each group stays."""
     leaving: list[int] = []
     for group in groups:
         players = np.sort(group.players)
@@ -72,11 +72,11 @@ def removal_counts(
 
 
 class RemovalJudge:
-    """Follows removals on held-out images.
+    """Evaluates removals on held-out images.
 
     Args:
         game: masks or reconstructs absent players, over the held-out images.
-        labels: of these images; without them agreement with the original is the quality.
+        labels: of these images; without them, quality is agreement with the original.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class RemovalJudge:
     def curve(
         self, criterion: str, order: IndexArray, players: int, *, advance: Advance = lambda _units: None
     ) -> RemovalCurve:
-        """Quality and loss while the players of ``order`` go, out of ``players`` in question."""
+        """Quality and loss as the players of ``order`` are removed, out of ``players`` in total."""
         counts = removal_counts(order, self._coupling, self._axis)
         points, hits, losses = [], [], []
         for count in counts:
@@ -123,7 +123,7 @@ class RemovalJudge:
     def judged(
         self, order: IndexArray, count: int, players: int, outputs: list[NDArray[np.float32]]
     ) -> RemovalPoint:
-        """The point of a network without the first ``count`` of ``order`` by its outputs on the images."""
+        """The curve point of a network without the first ``count`` of ``order``, from its outputs."""
         gone = np.zeros(self._coupling.num_players, dtype=bool)
         gone[order[:count]] = True
         return self._point(count, players, gone, self._hits(outputs), -self._game.values_of(outputs))
@@ -132,7 +132,7 @@ class RemovalJudge:
         return None if self._classes is None else outputs[0].argmax(1) == self._classes
 
     def _outcome(self, present: NDArray[np.bool_]) -> tuple[NDArray[np.bool_] | None, FloatArray]:
-        """Which images are right, and the loss of each."""
+        """Which images are classified correctly, and the loss of each."""
         if present.all():
             outputs, values = self._original, self._base_values
         else:
@@ -164,7 +164,7 @@ class RemovalJudge:
 def area(shares: FloatArray, curves: FloatArray) -> tuple[float, float]:
     """Mean height under curves (points, images) over ``shares`` (points,), and its standard error.
 
-    The area is linear in the points, so each image has an area of its own and their spread tells the error.
+    The area is linear in the points, so each image has its own area, and their spread gives the error.
     """
     reach = shares[-1] - shares[0]
     if reach == 0.0:
@@ -180,7 +180,7 @@ def _error_of_mean(values: FloatArray) -> float:
 
 
 def size_effort(macs_per_image: int, images: int) -> tuple[int, int]:
-    """Coalitions of each size and images of each, within 1e12 multiply-adds where that leaves enough."""
+    """Coalitions per size and images per coalition, within 1e12 multiply-adds down to a minimum of each."""
     coalitions, most = _COALITIONS[0], min(images, _IMAGES[0])
     sizes = len(_SHARES)
 
@@ -200,7 +200,7 @@ def coalition_sizes(players: int) -> tuple[int, ...]:
 
 
 def passes_by_size(players: int, coalitions: int) -> int:
-    """Coalitions that :func:`size_curve` values."""
+    """Number of coalitions that :func:`size_curve` evaluates."""
     return sum(1 if size in (0, players) else coalitions for size in coalition_sizes(players))
 
 
@@ -214,7 +214,7 @@ def size_curve(
     rng: np.random.Generator,
     advance: Advance = lambda _units: None,
 ) -> SizeCurve:
-    """v(S) of random coalitions of ``members`` at every size, everyone else present."""
+    """v(S) of random coalitions of ``members`` at every size, all other players present."""
     inside = np.array(members, dtype=np.int64)
     points = []
     for size in coalition_sizes(len(inside)):
@@ -222,19 +222,19 @@ def size_curve(
         table = np.ones((drawn, game.num_players), dtype=bool)
         for row in table:
             row[rng.permutation(inside)[size:]] = False
-        found = np.empty(drawn)
+        values = np.empty(drawn)
         for index in range(drawn):
-            found[index] = game.values(table[index : index + 1]).mean()
+            values[index] = game.values(table[index : index + 1]).mean()
             advance(1)
         points.append(
             SizePoint(
                 present=size,
                 share=size / len(inside),
                 coalitions=drawn,
-                mean=float(found.mean()),
-                standard_deviation=float(found.std(ddof=1)) if drawn > 1 else 0.0,
-                lowest=float(found.min()),
-                highest=float(found.max()),
+                mean=float(values.mean()),
+                standard_deviation=float(values.std(ddof=1)) if drawn > 1 else 0.0,
+                lowest=float(values.min()),
+                highest=float(values.max()),
             )
         )
     return SizeCurve(

@@ -1,1 +1,1 @@
-"""What the commands on networks share: options, stages, time limits, resuming, the report."""
+"""Shared parts of the network commands: options, stages, time limits, resuming, the report."""

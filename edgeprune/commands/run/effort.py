@@ -1,4 +1,4 @@
-"""What ``--effort`` means for images, passes, rounds and training, and what it says of it."""
+"""Effect of ``--effort`` on images, passes, rounds and training, and its note."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _RANKING_WORK = {Effort.QUICK: 0.25, Effort.NORMAL: 1.0, Effort.THOROUGH: 4.0}
 
 
 def ranking_work(run: Run) -> float:
-    """How many times the usual passes a ranking makes."""
+    """Passes of a ranking as a multiple of the default."""
     return _RANKING_WORK[run.options.effort]
 
 
 def with_effort(run: Run, prepared: Prepared, *, trains: bool) -> Prepared:
-    """Images, rounds and training as the effort of the options has them; what differs is noted.
+    """Set images, rounds and training by the effort of the options; differences are noted.
 
     ``trains``: whether the command trains networks at all.
     """
@@ -55,7 +55,7 @@ def _fewer_images(prepared: Prepared, said: list[str]) -> Prepared:
     calibration, fitting = prepared.calibration, prepared.calibration.fitting
     if len(fitting) <= QUICK_IMAGES:
         return prepared
-    # They come in a random order.
+    # The images are in random order.
     fewer = ImageBatch(
         images=fitting.images[:QUICK_IMAGES],
         labels=None if fitting.labels is None else fitting.labels[:QUICK_IMAGES],
@@ -65,7 +65,7 @@ def _fewer_images(prepared: Prepared, said: list[str]) -> Prepared:
 
 
 def _train(run: Run, prepared: Prepared) -> str:
-    """Ask for training, as long as is reasonable for the network; what was asked for, in words."""
+    """Enable training with a number of steps suited to the network; returns it as text."""
     if len(prepared.calibration.fitting) < _FEWEST_TRAINING_IMAGES:
         return f"no fine-tuning, which needs {_FEWEST_TRAINING_IMAGES} images to fit"
     of_step = _PASSES_OF_STEP * _TRAINING_BATCH * max(1, prepared.coupling.total_macs())

@@ -1,4 +1,4 @@
-"""From a graph to a simplified ONNX file, as every stage that needs one makes it."""
+"""Export of a graph to a simplified ONNX file, shared by all stages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def exported_path(path: Path, work: Path) -> Path:
 def write_onnx(
     run: Run, prepared: Prepared, module: GraphModule, path: Path, work: Path
 ) -> tuple[ExportedProgram, str | None]:
-    """Export to ``path`` by way of the folder ``work``; the program, and what the simplifier had to say."""
+    """Export to ``path`` via the folder ``work``; returns the program and the simplifier's note, if any."""
     size = run.options.batch_size
     example = torch.zeros((size or 2, *prepared.captured.input_shape))
     program = export_program(module, example, dynamic_batch=size is None)
@@ -34,7 +34,7 @@ def write_onnx(
 
 
 def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path) -> None:
-    """The recipe of a pruning and the final weights under the user's own names."""
+    """Write the recipe of a pruning, and the final weights under the user's own names."""
     variant = planned.variant
     recipe = surgery_recipe(variant.coupling, planned.plan.removed, variant.captured)
     if variant.dropped:

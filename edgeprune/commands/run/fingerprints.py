@@ -1,4 +1,4 @@
-"""Hashes of a network and of images: what was found out about the same ones can be used again."""
+"""Hashes of a network and of images, to reuse results for the same inputs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from edgeprune.attributes import get_attribute
 
 
 def network_sha256(captured: CapturedModel) -> str:
-    """Of the captured graph and every tensor in it."""
+    """Hash of the captured graph and every tensor in it."""
     module = captured.graph_module
     digest = hashlib.sha256(module.code.encode())
     for name in sorted({str(n.target) for n in module.graph.nodes if n.op == "get_attr"}):
-        found = get_attribute(module, name)
-        if isinstance(found, Tensor):
-            _add(digest, name, found)
+        value = get_attribute(module, name)
+        if isinstance(value, Tensor):
+            _add(digest, name, value)
     return digest.hexdigest()
 
 
 def images_sha256(batch: ImageBatch) -> str:
-    """Of pixels as the network gets them, and labels, in order."""
+    """Hash of the pixels as fed to the network, and the labels, in order."""
     digest = hashlib.sha256()
     _add(digest, "images", batch.images)
     if batch.labels is not None:

@@ -1,4 +1,4 @@
-"""The result of ``edgeprune rank`` in place of a ranking made now: read, and held against model and data."""
+"""Rankings given as files of ``edgeprune rank``: read, and checked against model and data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RANKING_FILE = "ranking.json"
 
 @dataclass(frozen=True, kw_only=True)
 class GivenRanking:
-    """A ranking on file and the criterion of it that counts."""
+    """A ranking from a file and the criterion chosen from it."""
 
     path: Path
     report: RankingReport
@@ -31,7 +31,7 @@ class GivenRanking:
 
 
 def inputs_of(prepared: Prepared) -> RankingInputs:
-    """Hashes of what a ranking follows from."""
+    """Hashes of the inputs of a ranking."""
     return RankingInputs(
         network_sha256=network_sha256(prepared.captured),
         fitting_images_sha256=images_sha256(prepared.calibration.fitting),
@@ -39,15 +39,15 @@ def inputs_of(prepared: Prepared) -> RankingInputs:
 
 
 def read_given(options: CompressOptions) -> GivenRanking | None:
-    """What ``--ranking`` names, before a model is loaded; ``None`` where it names nothing.
+    """Read the ranking of ``--ranking``, before a model is loaded; ``None`` if none is given.
 
     Raises:
-        UsageError: it is no ranking of all channels, or has not the criterion asked for.
+        UsageError: it does not rank all channels, or lacks the requested criterion.
     """
     path = options.ranking_path
     if path is None:
         if options.criterion is not None:
-            criterion(options.criterion)  # an unknown name is told at once
+            criterion(options.criterion)  # fail early on an unknown name
         return None
     report = read_ranking(path / RANKING_FILE if path.is_dir() else path)
     shown = f"the ranking {str(path)!r}"
@@ -63,14 +63,14 @@ def read_given(options: CompressOptions) -> GivenRanking | None:
 
 
 def _check_whole(report: RankingReport, shown: str) -> None:
-    """Refuse a ranking in which a figure of a channel is missing, or is one too many."""
+    """Check that a ranking has exactly one figure of each kind per channel."""
     wanted = [(group.name, len(group.channels)) for group in report.groups]
     for scores in report.criteria:
-        found = [(group.group, len(group.values)) for group in scores.groups]
+        counts = [(group.group, len(group.values)) for group in scores.groups]
         lengths = [
             {len(g.values), len(g.removal_costs), len(g.standard_errors or g.values)} for g in scores.groups
         ]
-        if found != wanted or any(len(each) > 1 for each in lengths):
+        if counts != wanted or any(len(each) > 1 for each in lengths):
             raise UsageError(
                 f"{shown} is damaged: {scores.name} has not one figure for each channel of each group; "
                 "rank again"
@@ -78,7 +78,7 @@ def _check_whole(report: RankingReport, shown: str) -> None:
 
 
 def _chosen(report: RankingReport, name: str | None, shown: str) -> CriterionScores:
-    by_name = {found.name: found for found in report.criteria}
+    by_name = {scores.name: scores for scores in report.criteria}
     if not by_name:
         raise UsageError(f"{shown} has no criterion; accepted is one that 'edgeprune rank' wrote")
     if name is None:
@@ -92,7 +92,7 @@ def _chosen(report: RankingReport, name: str | None, shown: str) -> CriterionSco
 
 
 def fitted(given: GivenRanking, run: Run, prepared: Prepared) -> Ranking:
-    """The ranking that was given, for the channels of this network.
+    """The given ranking for the channels of this network.
 
     Raises:
         UsageError: it was made from another network, other images or other choices; says which.
@@ -100,11 +100,11 @@ def fitted(given: GivenRanking, run: Run, prepared: Prepared) -> Ranking:
     _check_fits(given, run, prepared)
     coupling, scores = prepared.coupling, given.scores
     values, costs, errors = (np.full(coupling.num_players, np.nan) for _ in range(3))
-    for group, found in zip(coupling.groups, scores.groups, strict=True):
+    for group, group_scores in zip(coupling.groups, scores.groups, strict=True):
         players = list(group.players)
-        values[players], costs[players] = found.values, found.removal_costs
-        if found.standard_errors is not None:
-            errors[players] = found.standard_errors
+        values[players], costs[players] = group_scores.values, group_scores.removal_costs
+        if group_scores.standard_errors is not None:
+            errors[players] = group_scores.standard_errors
     if not (np.isfinite(values).all() and np.isfinite(costs).all()):
         raise UsageError(
             f"the ranking {str(given.path)!r} has no finite figures of {scores.name} for some channels; "
@@ -125,10 +125,10 @@ def fitted(given: GivenRanking, run: Run, prepared: Prepared) -> Ranking:
 
 
 def _check_fits(given: GivenRanking, run: Run, prepared: Prepared) -> None:
-    """Refuse a ranking of something else, the likeliest reason first."""
+    """Check that the ranking is of this network and data, most likely mismatch first."""
     report, options, shown = given.report, run.options, f"the ranking {str(given.path)!r}"
-    found = inputs_of(prepared)
-    if report.inputs.network_sha256 != found.network_sha256:
+    inputs = inputs_of(prepared)
+    if report.inputs.network_sha256 != inputs.network_sha256:
         raise UsageError(
             f"{shown} was made of another network or other weights ({report.model.source}); accepted is one "
             "of this model: rank it again"
@@ -138,7 +138,7 @@ def _check_fits(given: GivenRanking, run: Run, prepared: Prepared) -> None:
             f"{shown} was made with other calibration data or preprocessing ({report.calibration.source}); "
             "accepted is one made with these: give the same, or rank again"
         )
-    if report.inputs.fitting_images_sha256 != found.fitting_images_sha256:
+    if report.inputs.fitting_images_sha256 != inputs.fitting_images_sha256:
         raise UsageError(
             f"{shown} was made from other images of the same data: {_other_images(report, run, prepared)}; "
             "give the same, or rank again"
@@ -159,35 +159,35 @@ def _check_fits(given: GivenRanking, run: Run, prepared: Prepared) -> None:
 
 
 def _other_images(report: RankingReport, run: Run, prepared: Prepared) -> str:
-    """Which options chose them, as far as figures tell."""
-    found = []
+    """Which options differ, as far as the figures tell."""
+    reasons = []
     if report.settings.seed != run.options.seed:
-        found.append(f"its --seed was {report.settings.seed}, here it is {run.options.seed}")
+        reasons.append(f"its --seed was {report.settings.seed}, here it is {run.options.seed}")
     there = (report.calibration.fitting_images, report.calibration.held_out_images)
     here = (len(prepared.calibration.fitting), len(prepared.calibration.held_out))
     if there != here:
-        found.append(
+        reasons.append(
             f"it ranked with {there[0]} images and held out {there[1]}, here they are {here[0]} and "
             f"{here[1]} (--held-out, --max-images, --effort)"
         )
-    return "; ".join(found) or "--held-out, --max-images or --effort was another"
+    return "; ".join(reasons) or "--held-out, --max-images or --effort was another"
 
 
 def differences(given: GivenRanking, prepared: Prepared, ratio: float, *, in_rounds: bool) -> list[str]:
-    """What a ranking made now, for a cut of ``ratio``, would have done otherwise, in sentences."""
-    found, shown = [], f"the ranking {str(given.path)!r}"
+    """Sentences on how a new ranking for a cut of ``ratio`` would differ."""
+    notes, shown = [], f"the ranking {str(given.path)!r}"
     made_for = given.report.settings.ratio
     laws_differ = (inclusion_law(made_for), cost_law(made_for)) != (inclusion_law(ratio), cost_law(ratio))
     if given.scores.name == DEFAULT_CRITERION and laws_differ:
-        found.append(
+        notes.append(
             f"{shown} was made for a cut of {made_for:.0%}, which its coalition sizes follow; for other cuts "
             "'edgeprune rank --ratio' makes one that fits better"
         )
     if in_rounds:
-        found.append(
+        notes.append(
             f"{shown} was made in one round; for cuts as deep as this one compress ranks anew in between, "
             "which loses less: leave --ranking out for that"
         )
     if prepared.stored_as is not None:
-        found.append(f"{shown} was made with weights in 32 bits, not rounded to 8 as they will be delivered")
-    return found
+        notes.append(f"{shown} was made with weights in 32 bits, not rounded to 8 as they will be delivered")
+    return notes

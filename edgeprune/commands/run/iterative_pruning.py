@@ -1,9 +1,9 @@
-"""Rank for deep cuts in rounds: a part goes and is recovered, and what is left is ranked anew.
+"""Rank for deep cuts in rounds: prune and recover a part, then rank the remaining channels again.
 
-Removal costs are estimated around coalitions of the whole network, and the more of it goes, the less they
-tell: weights that took over from absent channels are other weights. So beyond ``MOST_AT_ONCE`` of the MACs
-the costs of those that stay come from the recovered network of a milder cut. Only the ranking is made in
-rounds: whatever plan follows from it is pruned out of the original and recovered from it at once.
+Removal costs are estimated around coalitions of the whole network, and the more of it is removed, the less
+accurate they are, since recovery changes the weights. So beyond ``MOST_AT_ONCE`` of the MACs the costs of
+the remaining channels come from the recovered network of a milder cut. Only the ranking is made in rounds:
+the resulting plan is pruned from the original and recovered in one step.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ROUND_STEP = 0.15
 
 
 class RoundsRanker:
-    """Rankings of the whole network by the share of its MACs that is to go, each made once."""
+    """Rankings of the whole network by the share of its MACs to remove, each computed once."""
 
     def __init__(self, run: Run, prepared: Prepared, journals: Journals | None = None) -> None:
         self._run = run
@@ -74,10 +74,10 @@ class RoundsRanker:
         self._deepest = 0.0
 
     def at(self, ratio: float) -> Ranking:
-        """The ranking for a cut of ``ratio`` of the MACs; the one that was given, where one was.
+        """The ranking for a cut of ``ratio`` of the MACs; the given one, if any.
 
         Raises:
-            UsageError: the ranking that was given does not fit.
+            UsageError: the given ranking does not fit.
         """
         if self._given is not None:
             return self._taken(self._given, ratio)
@@ -88,15 +88,15 @@ class RoundsRanker:
                     self._run, self._journals, ratio, self._prepared.coupling.num_players,
                     lambda: self._ranked(ratio),
                 )  # fmt: skip
-            gc.collect()  # graphs refer to themselves, and those of a game hold covariances of all channels
+            gc.collect()  # graphs hold reference cycles, and those of a game covariances of all channels
         return self._known[ratio]
 
     def _rounds_from(self, ratio: float) -> int:
-        """Rankings that are to come for the deepest cut asked for, that of ``ratio`` included."""
+        """Number of rankings left for the deepest requested cut, including that of ``ratio``."""
         return 1 + round((self._deepest - ratio) / ROUND_STEP)
 
     def _taken(self, given: GivenRanking, ratio: float) -> Ranking:
-        """The ranking that was given, checked once; what it lacks for this cut is noted."""
+        """The given ranking, checked once; its shortcomings for this cut are noted."""
         if self._fitted is None:
             self._fitted = fitted(given, self._run, self._prepared)
         in_rounds = ratio > MOST_AT_ONCE and self._run.options.rounds
@@ -122,7 +122,7 @@ class RoundsRanker:
             return before
 
     def _whole(self, ratio: float) -> Ranking:
-        """In one round."""
+        """The ranking in one round."""
         coupling = self._prepared.coupling
         if (chosen := self._other) is not None:
             with self._run.stage("rank"):
@@ -163,7 +163,7 @@ class RoundsRanker:
         return replace(ranking, loss=ranking.loss or context.game.loss_description)
 
     def _continued(self, before: Ranking, gone: float, ratio: float) -> Ranking:
-        """What is left by ``before`` after a cut of ``gone``, ranked anew for one of ``ratio``."""
+        """Ranking for a cut of ``ratio``: the channels left after a cut of ``gone`` are ranked again."""
         whole, images = self._prepared.coupling, self._prepared.calibration.fitting
         removed = select(before.removal_costs, whole, ratio=gone).removed
         captured = self._recovered(removed, gone)
@@ -175,7 +175,7 @@ class RoundsRanker:
             context = context_of_network(stored, coupling, images, reference, ratio=left)
             stream = 2 + len(before.rounds)
             if (chosen := self._other) is not None:
-                # Without a journal: its games are of another network than those of the same name before.
+                # Without a journal: its games of the same name belong to another network.
                 anew = self._by(chosen, replace(context, work=ranking_work(self._run)), ratio, stream=stream)
                 costs, evaluations = anew.removal_costs, anew.evaluations
             else:
@@ -200,7 +200,7 @@ class RoundsRanker:
         removed: tuple[int, ...],
         stream: int,
     ) -> tuple[FloatArray, int]:
-        """Removal costs of ours, for a cut of the share ``left`` of what is left, and the passes it took."""
+        """Default removal costs for a cut of ``left`` of the remaining network, and the passes made."""
         settings = options_for(coupling, left, work=ranking_work(self._run))
         settings = within_time(
             self._run, self._journals, f"hybrid-{ratio:g}-round", game, settings,
@@ -219,10 +219,10 @@ class RoundsRanker:
         return costs, cost_passes(settings)
 
     def _recovered(self, removed: tuple[int, ...], gone: float) -> CapturedModel:
-        """The network without ``removed``, recovered; captured anew, since its shapes are others.
+        """The recovered network without ``removed``, captured again since its shapes changed.
 
         Raises:
-            CaptureError: that failed.
+            CaptureError: the capture failed.
         """
         whole = self._prepared.captured
         with self._run.stage("recover for another round"):
@@ -252,12 +252,12 @@ def _in_turn(
     removed: tuple[int, ...],
     whole: CouplingGraph,
 ) -> FloatArray:
-    """Costs of all players: in each group first those ``removed`` before, then others by their new costs."""
-    found, left = before.copy(), ~whole.removed_mask(removed)
+    """Costs of all players: in each group those ``removed`` before are lowest, then others by new costs."""
+    merged, left = before.copy(), ~whole.removed_mask(removed)
     known = origins != NO_PLAYER
-    found[origins[known]] = costs[known]
+    merged[origins[known]] = costs[known]
     for group in whole.groups:
         players = np.array(group.players)
-        order = players[np.lexsort((found[players], left[players]))]
-        found[order] = rising(found[order])
-    return found
+        order = players[np.lexsort((merged[players], left[players]))]
+        merged[order] = rising(merged[order])
+    return merged

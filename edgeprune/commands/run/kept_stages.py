@@ -1,4 +1,4 @@
-"""What finished stages gave, on file, so that a run that was stopped goes on behind them."""
+"""Results of finished stages on disk, so that an interrupted run resumes after them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, kw_only=True)
 class NoReport:
-    """Of a stage that only gives a network."""
+    """Report of a stage that returns only a network."""
 
 
 def kept_ranking(
     run: Run, journals: Journals | None, ratio: float, players: int, make: Callable[[], Ranking]
 ) -> Ranking:
-    """The ranking for a cut of ``ratio`` of the MACs: that on file, or one made now and kept, with its notes.
+    """The ranking for a cut of ``ratio`` of the MACs and its notes: stored, or computed now and stored.
 
-    ``players``: how many it ranks.
+    ``players``: number of ranked players.
 
     Raises:
         UsageError: the file is damaged.
@@ -53,15 +53,15 @@ def kept_ranking(
         record = _read(path)
         _log.info("the ranking for a cut of %.0f%% is on file", 100 * ratio)
         try:
-            # Figures that are not finite are words in JSON.
+            # Non-finite figures are strings in JSON.
             arrays = {n: np.array([float(v) for v in record["ranking"][n]]) for n in _ARRAYS}
             if any(len(array) != players for array in arrays.values()):
                 raise ValueError("figures of another number of channels")
-            found = from_jsonable(Ranking, {**record["ranking"], **arrays})
+            ranking = from_jsonable(Ranking, {**record["ranking"], **arrays})
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(path) from error
         run.notes.extend(record["notes"])
-        return found
+        return ranking
     made, notes = _noted(run, make)
     write_record(path, {"ranking": to_jsonable(made), "notes": notes})
     return made
@@ -76,10 +76,10 @@ def kept_network(
     kind: type[Report],
     make: Callable[[], tuple[GraphModule, Report]],
 ) -> tuple[GraphModule, Report]:
-    """A network that is ``bare`` with other weights, and what its stage says of it: on file, or made now.
+    """The network ``bare`` with the weights of a stage, and the stage's report: stored, or computed now.
 
-    ``key``, the channels that went, and the options of the run decide the weights; a file of others is
-    written anew.
+    ``key``, the removed channels, and the options of the run determine the weights; a file with another key
+    is overwritten.
 
     Raises:
         UsageError: a file is damaged.
@@ -104,20 +104,20 @@ def kept_network(
 
 
 def _noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
-    """What ``make`` gives, and the notes that it added to the run."""
+    """The result of ``make``, and the notes that it added to the run."""
     before = len(run.notes)
     made = make()
     return made, run.notes[before:]
 
 
 def _with_weights(bare: GraphModule, path: Path, record: Path) -> GraphModule:
-    found = copy.deepcopy(bare)
+    network = copy.deepcopy(bare)
     try:
         check_files(record)
-        put_weights(found, path)
+        put_weights(network, path)
     except (ModelLoadError, UnreadableError) as error:
         raise _damaged(path) from error
-    return found
+    return network
 
 
 def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
@@ -129,13 +129,13 @@ def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = read_record(path)
+        record: dict[str, Any] = read_record(path)
     except UnreadableError as error:
         raise _damaged(path) from error
-    notes = found.get("notes") if isinstance(found, dict) else None
+    notes = record.get("notes") if isinstance(record, dict) else None
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise _damaged(path)
-    return found
+    return record
 
 
 def _damaged(path: Path) -> UsageError:

@@ -1,4 +1,4 @@
-"""Hand the pruned network to the user's own training function, and take back what it learnt."""
+"""Train the pruned network with the user's own function, and take over the trained weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgeprune.system.imports import UserFunction, user_code
 
 
 def build(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
-    """Prune, recover, and train in the way that was asked for, if any.
+    """Prune, recover, and train as requested, if at all.
 
     Raises:
         UsageError: see :func:`train_with_recipe`.
@@ -41,14 +41,14 @@ def find_recipe(spec: str) -> UserFunction:
 
 
 def train_with_recipe(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> Pruned:
-    """Let the function of ``--recipe`` train the recovered network.
+    """Train the recovered network with the function of ``--recipe``.
 
-    It is called with the network, of the user's own class where that can have the new sizes, in evaluation
-    mode and with gradients allowed; it trains in place or returns a network with the same tensors. PyTorch's
-    random numbers start from the run's seed.
+    It is called with the network, of the user's own class if that can have the new sizes, in evaluation mode
+    and with gradients enabled; it trains in place or returns a network with the same tensors. PyTorch's
+    random number generator is seeded with the run's seed.
 
     Raises:
-        UsageError: the function fails, or what comes back is another network, has NaN in it, or computes
+        UsageError: the function fails, or the result is another network, has NaN in it, or computes
             something else with its weights than the pruned graph does.
     """
     spec = run.options.recipe
@@ -57,12 +57,12 @@ def train_with_recipe(run: Run, prepared: Prepared, planned: Planned, pruned: Pr
     def train() -> tuple[GraphModule, NoReport]:
         return _trained(run, prepared, planned, pruned, spec), NoReport()
 
-    found, _ = kept_network(run, run.journals, "trained", pruned.bare, planned.plan.removed, NoReport, train)
-    return replace(pruned, finetuned=found)
+    graph, _ = kept_network(run, run.journals, "trained", pruned.bare, planned.plan.removed, NoReport, train)
+    return replace(pruned, finetuned=graph)
 
 
 def _trained(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, spec: str) -> GraphModule:
-    """The recovered network with what the function ``spec`` taught it."""
+    """The recovered network with the weights trained by the function ``spec``."""
     function = find_recipe(spec)
     with run.stage("train with the recipe"), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         network = _handed_over(run, prepared, planned, pruned)
@@ -77,9 +77,9 @@ def _trained(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, spe
     remedy = "return the network as it was handed over, trained"
     with user_code(f"the network that recipe {spec!r} returned", UsageError, remedy):
         trained.eval()
-    found = _taken_back(spec, trained, pruned.recovered)
-    _require_same_function(spec, trained, found, prepared.calibration.fitting.images[:PARITY_IMAGES])
-    return found
+    graph = _taken_back(spec, trained, pruned.recovered)
+    _require_same_function(spec, trained, graph, prepared.calibration.fitting.images[:PARITY_IMAGES])
+    return graph
 
 
 def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> nn.Module:
@@ -108,21 +108,21 @@ def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned)
 
 
 def _taken_back(spec: str, trained: nn.Module, recovered: GraphModule) -> GraphModule:
-    """The pruned graph with what was learnt."""
+    """The pruned graph with the trained weights."""
     learnt = named_tensors(trained)
-    found = copy.deepcopy(recovered)
+    graph = copy.deepcopy(recovered)
     with torch.no_grad():
-        for name, tensor in named_tensors(found).items():
+        for name, tensor in named_tensors(graph).items():
             new = learnt.get(name)
             if new is None:
-                continue  # a constant of the graph, which the class makes itself
+                continue  # a constant of the graph, which the class computes itself
             _check_tensor(spec, name, new, tensor)
             tensor.copy_(new.detach())
-    if not any(name in learnt for name in named_tensors(found)):
+    if not any(name in learnt for name in named_tensors(graph)):
         raise UsageError(f"recipe {spec!r} returned another network: none of its tensors is known here")
-    for parameter in found.parameters():
+    for parameter in graph.parameters():
         parameter.requires_grad_(False)
-    return found
+    return graph
 
 
 def _check_tensor(spec: str, name: str, new: Tensor, old: Tensor) -> None:
@@ -137,15 +137,15 @@ def _check_tensor(spec: str, name: str, new: Tensor, old: Tensor) -> None:
         )
 
 
-def _require_same_function(spec: str, trained: nn.Module, found: GraphModule, sample: Tensor) -> None:
-    """Refuse a network whose weights do something else in the graph that is delivered."""
+def _require_same_function(spec: str, trained: nn.Module, graph: GraphModule, sample: Tensor) -> None:
+    """Check that the delivered graph computes the same as the trained network."""
     remedy = "return the network as it was handed over, trained"
     with user_code(f"the network that recipe {spec!r} returned, run on images,", UsageError, remedy):
         answers = parity.run_torch(trained.cpu(), sample)
     try:
         figure = parity.compare(
             answers,
-            parity.run_torch(found, sample),
+            parity.run_torch(graph, sample),
             names=("trained network", "pruned graph with its weights"),
             tolerance=PARITY_TOLERANCE,
         )

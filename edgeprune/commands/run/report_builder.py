@@ -33,17 +33,17 @@ _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnxs
 
 def package_versions() -> dict[str, str]:
     """Versions of edgeprune and of the packages that decide its results."""
-    found = {}
+    versions = {}
     for name in ("edgeprune", *_PACKAGES):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def layer_rows(coupling: CouplingGraph, removed: tuple[int, ...]) -> tuple[LayerRow, ...]:
-    """Every weighted layer before and after."""
+    """Every weighted layer before and after pruning."""
     gone = coupling.removed_mask(removed)
     nothing = np.zeros_like(gone)
     owner = coupling.group_of_player()
@@ -106,7 +106,7 @@ def assemble_report(
 
 
 def model_section(prepared: Prepared) -> ModelSection:
-    """What was given."""
+    """The given model."""
     loaded = prepared.loaded
     return ModelSection(
         source=loaded.source,
@@ -118,15 +118,15 @@ def model_section(prepared: Prepared) -> ModelSection:
 
 
 def calibration_section(prepared: Prepared) -> CalibrationSection:
-    """The images behind every figure."""
-    found = prepared.calibration
+    """The calibration images of the run."""
+    calibration = prepared.calibration
     return CalibrationSection(
-        source=found.source,
-        fingerprint_sha256=found.fingerprint_sha256,
-        fitting_images=len(found.fitting),
-        held_out_images=len(found.held_out),
-        labelled=found.labelled,
-        warnings=found.warnings,
+        source=calibration.source,
+        fingerprint_sha256=calibration.fingerprint_sha256,
+        fitting_images=len(calibration.fitting),
+        held_out_images=len(calibration.held_out),
+        labelled=calibration.labelled,
+        warnings=calibration.warnings,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where runs keep what they found until they have ended, and what they say of it."""
+"""Journals of intermediate results that a run keeps until it ends, and their messages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def journal_folder(output: Path) -> Path:
 
 
 def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | None = None) -> None:
-    """Refuse early what could not go on, or would go on without having been asked to.
+    """Check before any work that the journal on disk and ``resume`` agree.
 
     Raises:
-        UsageError: ``resume`` without an output folder, a journal is there without ``resume``, or what is
-            there is none.
-        OutputError: the journal, which goes when the run has ended, holds what the run ``reads``, or cannot
-            be written.
+        UsageError: ``resume`` without an output folder, a journal exists without ``resume``, or the folder
+            is no journal.
+        OutputError: the journal, which is deleted at the end of the run, holds what the run ``reads``, or
+            cannot be written.
     """
     if output is None:
         if resume:
@@ -61,14 +61,14 @@ def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | N
 def kept_values(
     run: Run, prepared: Prepared, more: Mapping[str, str] | None = None
 ) -> Iterator[Journals | None]:
-    """The journal of a run that writes an output folder; deleted when the block ends well.
+    """The journal of a run that writes an output folder; deleted when the block succeeds.
 
-    ``more`` names what else decides what is kept.
+    ``more`` names further inputs that determine the kept results.
 
     Raises:
-        UsageError: the journal there belongs to another model, other data or options.
+        UsageError: the existing journal belongs to another model, other data or options.
         OutputError: the disk is full.
-        KeyboardInterrupt: that of the block, with what was kept and how to go on.
+        KeyboardInterrupt: that of the block, with what was kept and how to resume.
     """
     if run.options.folder is None:
         yield None
@@ -86,7 +86,7 @@ def kept_values(
             f"{kept} in {journals.folder}; run the same command with --resume to go on"
         ) from stopped
     except BudgetError:
-        journals.remove()  # the search has ended, and another budget begins anew
+        journals.remove()  # the search has ended; another budget starts a new one
         raise
     except OSError as error:
         if error.errno not in NO_ROOM or not journals.folder.exists():
@@ -96,7 +96,7 @@ def kept_values(
             "that are there stay: make room, and run the same command with --resume to go on"
         ) from error
     except Exception as error:
-        if isinstance(error, UsageError):  # which says itself what to do
+        if isinstance(error, UsageError):  # its message says what to do
             run.sessions.forget()
         elif journals.kept:
             _log.warning("%s in %s; --resume goes on from there", _are_kept(journals.kept), journals.folder)
@@ -111,7 +111,7 @@ def _are_kept(kept: str) -> str:
 
 
 def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
-    """Whatever else decides which network a compression ends with."""
+    """Further inputs that determine the result of a compression."""
     options = run.options
     return {
         "budget": f"{options.budget}",
@@ -131,7 +131,7 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
 
 
 def _about(run: Run, prepared: Prepared) -> dict[str, str]:
-    """Whatever decides coalition values and which are asked for."""
+    """Inputs that determine the coalition values and which of them are needed."""
     return {
         "model": network_sha256(prepared.captured),
         "calibration set": images_sha256(prepared.calibration.fitting),

@@ -1,4 +1,4 @@
-"""What criteria look at, and rankings by them."""
+"""Inputs of criteria, and rankings by them."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def scoring_context(
     groups: tuple[str, ...] | None = None,
     memory_limit_bytes: int = GAME_MEMORY_BYTES,
 ) -> ScoringContext:
-    """What criteria look at: network and fitting images, for a cut of the share ``ratio`` of the MACs."""
+    """Inputs of criteria: network and fitting images, for a cut of the share ``ratio`` of the MACs."""
     keep_freed_memory()
     captured, images = prepared.captured, prepared.calibration.fitting
     reference = original_outputs(captured, images)
-    found = context_of_network(
+    context = context_of_network(
         as_stored(captured, prepared), prepared.coupling, images, reference, ratio=ratio
     )
     return replace(
-        found, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
+        context, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
     )
 
 
 def as_stored(
     captured: CapturedModel, prepared: Prepared, coupling: CouplingGraph | None = None
 ) -> CapturedModel:
-    """A network with its weights as they will be stored; itself where that changes nothing."""
+    """A network with its weights rounded as stored; unchanged in 32 bits."""
     if prepared.stored_as is None:
         return captured
     module = copy.deepcopy(captured.graph_module)
@@ -71,7 +71,7 @@ def context_of_network(
     *,
     ratio: float,
 ) -> ScoringContext:
-    """What criteria look at in one network, judged by ``reference``, outputs on ``images``."""
+    """Inputs of criteria for one network, compared with the outputs ``reference`` on ``images``."""
     maps = at_maps(captured, coupling)
     statistics = channel_statistics(captured, maps, images.images)
     plain, reconstructing = (
@@ -91,9 +91,9 @@ def context_of_network(
 def within_time_by(
     run: Run, criterion: Criterion, context: ScoringContext, *, criteria_left: int
 ) -> ScoringContext:
-    """The context with a limit on the passes where those of the criterion would take too long.
+    """The context with a limit on the passes if those of the criterion would take too long.
 
-    ``criteria_left``: how many rankings the time is for, this one included.
+    ``criteria_left``: number of rankings that share the time, including this one.
     """
     if context.max_evaluations is not None:
         return context
@@ -114,26 +114,26 @@ def ranked_by(
     rng: np.random.Generator,
     asked: Sequence[int] | None = None,
 ) -> Ranking:
-    """The ranking by a criterion; players ``asked`` for (``None``: all) have finite figures.
+    """The ranking by a criterion; the players ``asked`` (``None``: all) have finite figures.
 
     Raises:
-        UsageError: they have not, or code of somebody else's criterion raises.
+        UsageError: a figure is not finite, or the code of an external criterion raises.
     """
     what, remedy = f"the criterion {criterion.name!r}", "correct it, or choose another with --criterion"
     with (
         contextlib.nullcontext() if is_ours(criterion) else user_code(what, UsageError, remedy),
         progress.task(f"ranking by {criterion.name}", criterion.passes(context)) as advance,
     ):
-        found = criterion.score(context, rng=rng, advance=advance)
+        ranking = criterion.score(context, rng=rng, advance=advance)
     players = slice(None) if asked is None else list(asked)
-    for values in (found.values, found.removal_costs):
+    for values in (ranking.values, ranking.removal_costs):
         if values.shape != (context.coupling.num_players,) or not np.isfinite(values[players]).all():
             raise UsageError(
                 f"criterion {criterion.name!r} did not give a finite value for each of the "
                 f"{context.coupling.num_players} channels; its plug-in has to be corrected, or choose "
                 "another with --criterion"
             )
-    return found
+    return ranking
 
 
 def original_outputs(captured: CapturedModel, images: ImageBatch) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Load to recover: everything that happens before a file is written."""
+"""Stages from loading to recovery: everything before a file is written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PARITY_TOLERANCE = 1e-4
 
 
 def check_options(options: CompressOptions) -> None:
-    """Refuse values that no stage could work with.
+    """Check the option values before any stage.
 
     Raises:
         UsageError: names the option, its value and what is accepted.
@@ -95,7 +95,7 @@ def check_options(options: CompressOptions) -> None:
 
 
 def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
-    """What a run reads, by what it is; a module in memory is nowhere."""
+    """Paths that a run reads, by role; ``None`` for a module in memory."""
     return {
         "model": None if isinstance(options.model, nn.Module) else options.model,
         "calibration data": options.calibration,
@@ -108,7 +108,7 @@ def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
 
 
 def _check_precision(options: CompressOptions) -> None:
-    """Refuse a limit that nothing could be held against."""
+    """Check that a limited latency is known for the precision."""
     budget = options.budget
     limited = budget.max_latency_ms is not None or budget.max_latency_share is not None
     runner = runner_for(load_target(options.target), threads=1)
@@ -166,7 +166,7 @@ def prepare(run: Run) -> Prepared:
 
 
 def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:
-    """How weights will be rounded, where they will be."""
+    """Integer format of the stored weights, if they are rounded."""
     if run.options.precision not in (Precision.INT8, Precision.AUTO):
         return None
     run.notes.append("channels are ranked and recovered with their weights rounded to 8 bits")
@@ -174,17 +174,17 @@ def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:
 
 
 def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None:
-    """Refuse a model that gives no numbers, and labels that it has no class for."""
+    """Check that the model's outputs are finite and that every label has a class."""
     with torch.no_grad():
-        found = tensor_leaves(captured.graph_module(calibration.fitting.images[:8]))
-    if not all(bool(torch.isfinite(t).all()) for t in found):
+        model_outputs = tensor_leaves(captured.graph_module(calibration.fitting.images[:8]))
+    if not all(bool(torch.isfinite(t).all()) for t in model_outputs):
         raise ModelLoadError(
             "the model gives NaN or infinite outputs on the calibration images; accepted is a trained "
             "model with finite outputs: check the weights and the preprocessing (--mean, --std)."
         )
     labels = calibration.fitting.labels
-    if labels is not None and found[0].dim() == 2:
-        classes, highest = int(found[0].shape[1]), int(labels.max())
+    if labels is not None and model_outputs[0].dim() == 2:
+        classes, highest = int(model_outputs[0].shape[1]), int(labels.max())
         if classes == 1:
             raise CalibrationError(
                 "the calibration data have labels, but the model has a single output and no classes; "
@@ -199,7 +199,7 @@ def _check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None
 
 
 def plan(run: Run, prepared: Prepared) -> Planned:
-    """Rank every player and select which ones go."""
+    """Rank all players and select those to remove."""
     options = run.options
     ratio = options.ratio if options.ratio is not None else DEFAULT_RATIO
     coupling = prepared.coupling
@@ -271,15 +271,15 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
                 ),
             )  # fmt: skip
     run.notes.extend(report.notes)
-    found = Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
-    return found if run.options.finetune is None else _finetune(run, prepared, planned, found, images)
+    pruned = Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
+    return pruned if run.options.finetune is None else _finetune(run, prepared, planned, pruned, images)
 
 
 def check_training(run: Run, prepared: Prepared) -> None:
-    """Refuse training that nobody could tell when to stop, before anything is ranked.
+    """Check before ranking that enough images are left to decide when training stops.
 
     Raises:
-        CalibrationError: too few images to keep some back.
+        CalibrationError: too few images to hold some out.
     """
     if run.options.finetune is None:
         return
@@ -326,12 +326,12 @@ def _finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, im
 
 
 def _units(options: DistillationOptions) -> int:
-    """What a progress display counts: seconds where the time is limited, else steps."""
+    """Total of the progress display: seconds if the time is limited, else steps."""
     return options.steps if math.isinf(options.time_limit_s) else math.ceil(options.time_limit_s)
 
 
 def _by_second(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """Of steps, a display that counts whole seconds."""
+    """Progress callback that reports elapsed whole seconds."""
     started, shown = time.monotonic(), 0
 
     def step(_units: int) -> None:
@@ -344,7 +344,7 @@ def _by_second(advance: Callable[[int], None]) -> Callable[[int], None]:
 
 
 def _without_blocks(whole: CapturedModel, variant: Variant, images: Tensor) -> tuple[ParityFigure, ...]:
-    """Dropped blocks against the whole network with their branches masked."""
+    """Compare dropped blocks with the whole network with their branches masked."""
     if not variant.dropped:
         return ()
     module = block_module(whole, variant.dropped)
@@ -372,5 +372,5 @@ def _run_masked(
 
 
 def compare_outputs(a: parity.Outputs, b: parity.Outputs, first: str, second: str) -> ParityFigure:
-    """Compare two neighbours of the chain at the tolerance of every conversion."""
+    """Compare the outputs of two consecutive stages at the conversion tolerance."""
     return parity.compare(a, b, names=(first, second), tolerance=PARITY_TOLERANCE)

@@ -1,4 +1,4 @@
-"""What a run carries through the stages: its options, notes and times, and the artifacts of each part."""
+"""State of a run across its stages: options, notes and times, and the artifacts of each part."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ they computed until then, 1.1 GB behind a ranking of a ResNet-50 at 224 pixels."
 
 @dataclass
 class Run:
-    """Notes and stage times gathered on the way; the artifacts themselves are handed on, not stored.
+    """Options, notes and stage times of a run; artifacts are passed between stages, not stored here.
 
-    ``journals``: where the stages of a run for one plan keep what they gave; ``None`` where they do not.
-    ``limits_by_default``: nobody asked for the budget, it is that of the default.
-    ``sessions``: how long those took that were stopped; ``None`` before that is known.
+    ``journals``: storage of stage results in a run for one plan; ``None`` if they are not stored.
+    ``limits_by_default``: the budget is the default, not requested by the user.
+    ``sessions``: stage times of earlier interrupted sessions; ``None`` until known.
     """
 
     options: CompressOptions
@@ -59,7 +59,7 @@ class Run:
     began_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """A run begins when it is made."""
+        """Start the clock of the run."""
         self.began_s = self.clock()
 
     @property
@@ -69,7 +69,7 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage and say that it runs."""
+        """Time one stage, and log and display that it runs."""
         _log.info("%s", name)
         started = time.perf_counter()
         try:
@@ -78,14 +78,14 @@ class Run:
                 if time.perf_counter() - started > _LONG_STAGE_S:
                     gc.collect()
                 give_back_freed_memory()
-        finally:  # what a run that is stopped has taken counts, too
+        finally:  # the time of an interrupted stage counts, too
             self.times.append(StageTime(stage=name, duration_s=time.perf_counter() - started))
             if self.sessions is not None:
                 self.sessions.keep(tuple(self.times))
 
     @property
     def times_of_all_sessions(self) -> tuple[StageTime, ...]:
-        """Stage times, a sum for each stage, of this session and of those before it that were stopped."""
+        """Stage times, summed per stage over this session and earlier interrupted ones."""
         times = tuple(self.times)
         return times if self.sessions is None else self.sessions.with_earlier(times)
 
@@ -108,9 +108,9 @@ def runner_of(run: Run, target: TargetProfile) -> Runner:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """The network whose channels are pruned: the given one, or what it is without some residual blocks.
+    """The network whose channels are pruned: the original, or the original without some residual blocks.
 
-    Names of nodes are those of the given network.
+    Node names are those of the original.
     """
 
     captured: CapturedModel
@@ -120,9 +120,9 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A model that is ready to be pruned, and what to prune it with.
+    """A model ready to be pruned, with its calibration data and target.
 
-    ``stored_as``: how weights will be rounded, which ranking and recovery reckon with; ``None`` in 32 bits.
+    ``stored_as``: integer format of the weights, simulated in ranking and recovery; ``None`` in 32 bits.
     """
 
     loaded: LoadedModel
@@ -134,19 +134,19 @@ class Prepared:
 
     @property
     def variant(self) -> Variant:
-        """The network as it was given."""
+        """The original network, with all blocks."""
         return Variant(captured=self.captured, coupling=self.coupling)
 
 
 def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
-    """Images that recovery and training fit to, and those that decide: the same all through a run."""
+    """Images for fitting and for deciding in recovery and training: the same throughout a run."""
     generator = torch.Generator().manual_seed(run.options.seed)
     return split_images(prepared.calibration.fitting.images, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """The ranking and the plan that follows from it, for the channels of ``variant``."""
+    """The ranking and the resulting plan for the channels of ``variant``."""
 
     variant: Variant
     ranking: Ranking
@@ -168,13 +168,13 @@ class Pruned:
 
     @property
     def final(self) -> GraphModule:
-        """What is exported."""
+        """The network to export."""
         return self.recovered if self.finetuned is None else self.finetuned
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Quality by stage on the held-out images, and what that makes of the delivered network."""
+    """Quality by stage on the held-out images, and the usability of the delivered network."""
 
     kind: AccuracyKind
     figures: tuple[AccuracyFigure, ...]

@@ -1,8 +1,8 @@
-"""Keep a run within ``--max-time``: what is left of it, and what is cut so that it suffices.
+"""Keep a run within ``--max-time``: the time left, and the work that is reduced to fit.
 
-Speed is measured, not guessed: a few passes of the game are timed before it is decided how many are made. A
-ranking gets a share of the time that is left, training what is left but for a reserve; below what a stage
-needs at least nothing is cut, and the report says so where the time was exceeded.
+Speed is measured, not guessed: a few passes of the game are timed before their number is chosen. A ranking
+gets a share of the time left, training the rest except a reserve; no stage is cut below its minimum, and the
+report says if the time was exceeded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TIMED_PASSES = 2
 
 
 def check_max_time(max_time_s: float | None) -> None:
-    """Refuse what is no time.
+    """Check the time limit.
 
     Raises:
         UsageError: not a positive, finite number of seconds.
@@ -76,10 +76,10 @@ def within_time(
     rounds: int = 1,
     values: bool = True,
 ) -> RankingOptions:
-    """``settings``, or fewer samples of both estimates where those of ``name`` would take too long.
+    """``settings``, or fewer samples of both estimates if those of ``name`` would take too long.
 
-    ``rounds``: how many rankings the time is for, this one included; ``values``: whether values are
-    estimated, too. A run that goes on has the samples that it began with.
+    ``rounds``: number of rankings that share the time, including this one; ``values``: whether values are
+    estimated, too. A resumed run keeps the samples that it began with.
     """
     if run.options.max_time_s is None:
         return settings
@@ -89,70 +89,70 @@ def within_time(
         allowed_s = RANKING_SHARE * max(0.0, time_left_s(run)) / rounds
         return _cut(game, settings, pass_s, allowed_s, values=values)
 
-    found = _kept_choice(run, journals, f"{name}-samples.json", choose)
-    if found.counts is None:
+    choice = _kept_choice(run, journals, f"{name}-samples.json", choose)
+    if choice.counts is None:
         return settings
-    samples, cost_samples, exact = found.counts
+    samples, cost_samples, exact = choice.counts
     return replace(settings, samples=samples, cost_samples=cost_samples, exact_image_evaluations=exact)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """What is made within the time, and what is said of it; both ``None`` where nothing is cut."""
+    """Numbers of samples or passes within the time, and a note; both ``None`` if nothing is cut."""
 
     counts: tuple[int, ...] | None = None
     note: str | None = None
 
 
 def _kept_choice(run: Run, journals: Journals | None, name: str, choose: Callable[[], _Choice]) -> _Choice:
-    """The choice on file, since a run that goes on cannot change its estimates, or one made now; noted."""
+    """The stored choice, since a resumed run cannot change its estimates, or a new one; noted."""
     path = None if journals is None else journals.place(name, "the measured speed")
     if path is not None and path.exists():
         try:
-            found = from_jsonable(_Choice, read_json(path))
+            choice = from_jsonable(_Choice, read_json(path))
         except (UnreadableError, ValueError) as error:
             raise UsageError(
                 f"{str(path)!r} is damaged, so the run cannot go on with it: delete its folder to begin anew"
             ) from error
     else:
-        found = choose()
+        choice = choose()
         if path is not None:
-            atomic_write_text(path, json.dumps(to_jsonable(found)) + "\n")
-    if found.note is not None:
-        run.note(found.note)
-    return found
+            atomic_write_text(path, json.dumps(to_jsonable(choice)) + "\n")
+    if choice.note is not None:
+        run.note(choice.note)
+    return choice
 
 
 def _cut(
     game: NetworkGame, settings: RankingOptions, pass_s: float, allowed_s: float, *, values: bool
 ) -> _Choice:
-    """As many samples as the time allows, in proportion; the least that removal costs need comes first."""
+    """As many samples as the time allows, in proportion; the minimum of the removal costs comes first."""
     wanted = total_passes(game, settings) if values else cost_passes(settings)
     factor = allowed_s / max(1e-9, wanted * pass_s)
     if factor >= 1.0:
         return _Choice()
     least_for_costs = min(settings.cost_samples, FEWEST_COST_PASSES * settings.batch)
     for_costs = int(factor * cost_passes(settings)) * settings.batch
-    found = replace(settings, cost_samples=max(least_for_costs, for_costs))
+    reduced = replace(settings, cost_samples=max(least_for_costs, for_costs))
     of_round = math.ceil(game.num_images / settings.batch)
-    rounds = int((allowed_s / max(1e-9, pass_s) - cost_passes(found)) // of_round)
-    found = replace(
-        found,
+    rounds = int((allowed_s / max(1e-9, pass_s) - cost_passes(reduced)) // of_round)
+    reduced = replace(
+        reduced,
         samples=min(settings.samples, max(1, rounds) * game.num_images),
         exact_image_evaluations=int(factor * settings.exact_image_evaluations),
     )
-    made = total_passes(game, found) if values else cost_passes(found)
+    made = total_passes(game, reduced) if values else cost_passes(reduced)
     if made >= wanted:
         return _Choice()
     return _Choice(
-        counts=(found.samples, found.cost_samples, found.exact_image_evaluations),
+        counts=(reduced.samples, reduced.cost_samples, reduced.exact_image_evaluations),
         note=f"--max-time: a ranking makes {made} of {wanted} passes over a batch, "
         f"{_time_of(made, pass_s, allowed_s)}; another run may make more or fewer",
     )
 
 
 def _time_of(passes: int, pass_s: float, allowed_s: float) -> str:
-    """How long passes take, and whether that is more than there is time for."""
+    """Duration of the passes as text, and whether it exceeds the allowed time."""
     takes = f"take {significant(passes * pass_s)} s"
     if passes * pass_s <= allowed_s + pass_s:
         return f"which {takes} of the {significant(allowed_s)} s that it may"
@@ -167,7 +167,7 @@ def another_round_fits(run: Run) -> bool:
 
 
 def training_limit_s(run: Run) -> float:
-    """Most seconds of training of one network; a search trains several."""
+    """Maximum seconds of training of one network; a search trains several."""
     limit = run.options.max_time_s
     if limit is None:
         return math.inf
@@ -176,7 +176,7 @@ def training_limit_s(run: Run) -> float:
 
 
 def note_training_cut(run: Run, steps: int, made: int, asked_s: float | None, limit_s: float) -> None:
-    """Say so where training took fewer than its ``steps``, or a shorter time than was asked for."""
+    """Note if training made fewer than its ``steps``, or took less time than requested."""
     if asked_s is not None and limit_s < asked_s:
         run.note(f"--max-time: {limit_s:.0f} s of fine-tuning instead of {asked_s:.0f} s")
     elif asked_s is None and made < steps and math.isfinite(limit_s):
@@ -200,9 +200,9 @@ def affordable_evaluations(
     passes: Callable[[int | None], int],
     criteria_left: int,
 ) -> int | None:
-    """Most batch passes for the criterion ``name``, one of ``criteria_left``; ``None`` where nothing is cut.
+    """Maximum batch passes of criterion ``name``, one of ``criteria_left``; ``None`` if nothing is cut.
 
-    ``passes``: how many it makes where so many are allowed; it raises UsageError where those are too few.
+    ``passes``: number of passes made within a given maximum; raises UsageError if that is too low.
     """
     if run.options.max_time_s is None or (wanted := passes(None)) == 0:
         return None
@@ -225,7 +225,7 @@ def affordable_evaluations(
 
 
 def _accepted(allowed: int, wanted: int, passes: Callable[[int | None], int]) -> int | None:
-    """``allowed``, or as many times two of it as the criterion takes; ``None`` from ``wanted`` on."""
+    """``allowed``, doubled until the criterion accepts it; ``None`` from ``wanted`` on."""
     while allowed < wanted:
         try:
             passes(allowed)
@@ -237,7 +237,7 @@ def _accepted(allowed: int, wanted: int, passes: Callable[[int | None], int]) ->
 
 
 def note_if_exceeded(run: Run) -> None:
-    """Say so where the run took longer than it was to; what comes behind is writing the report."""
+    """Note if the run exceeded its time; only writing the report follows."""
     limit = run.options.max_time_s
     if limit is not None and run.elapsed_s > limit:
         run.note(

@@ -1,4 +1,4 @@
-"""Grade what is delivered by what it keeps of the original, and say what to do where that is too little."""
+"""Grade the delivered network by its loss against the original, and advise if the loss is too high."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FEWEST_FOR_USABLE = 35
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Losses that divide the grades: the first two against the sure (low) end of the interval, the last
-    against its high end."""
+    """Loss thresholds of the grades: the first two apply to the lower end of the interval, the last to its
+    upper end."""
 
     not_usable: float
     degraded: float
@@ -52,7 +52,7 @@ _CHECK_DATA = "check the labels and the preprocessing (--card, --mean, --std)"
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What is lost with its 95% interval: a share of the original's answers, or a relative squared error."""
+    """A loss with its 95% interval: a share of the original's answers, or a relative squared error."""
 
     value: float
     low: float
@@ -62,7 +62,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """What the advice follows from; ``float_loss`` is that of the 32-bit file beside one in fewer bits."""
+    """Inputs of the advice; ``float_loss`` is the loss of the 32-bit file beside a quantized one."""
 
     macs_removed_share: float
     in_budget: bool
@@ -74,10 +74,10 @@ class Circumstances:
 
 
 def loss_of_answers(counts: AnswerCounts) -> Loss | None:
-    """Share of the original's answers lost, less those gained; ``None`` where it has none.
+    """Share of the original's right answers lost, minus those gained; ``None`` if it has none.
 
-    The images that the original has right, and the others, are two independent samples: the interval of the
-    difference squares and adds the distances of their Wilson intervals (Newcombe 1998; Zou and Donner 2008).
+    The images that the original has right and the others are independent samples: the difference's interval
+    adds the distances of their Wilson intervals in quadrature (Newcombe 1998; Zou and Donner 2008).
     """
     kept_from, others = counts.kept_from, counts.images - counts.kept_from
     if kept_from == 0:
@@ -104,13 +104,13 @@ def loss_of_outputs(figure: AccuracyFigure) -> Loss:
 
 
 def loss_value(figure: AccuracyFigure, counts: AnswerCounts | None) -> float | None:
-    """What a stage loses, of answers where there are counts."""
+    """Loss of a stage: of answers if there are counts, else of outputs."""
     loss = loss_of_outputs(figure) if counts is None else loss_of_answers(counts)
     return None if loss is None else loss.value
 
 
 def grade(loss: Loss, limits: Limits) -> Grade:
-    """The worst that the low end of the interval proves, or usable if the high end excludes what is not."""
+    """The worst grade that the interval's lower end proves; else usable by its upper end, or inconclusive."""
     if not math.isfinite(loss.value):
         return Grade.NOT_USABLE
     if loss.images < FEWEST_IMAGES:
@@ -123,7 +123,7 @@ def grade(loss: Loss, limits: Limits) -> Grade:
 
 
 def grade_answers(counts: AnswerCounts, kind: AccuracyKind) -> Grade:
-    """The same of answers; none where the original has too few right to tell."""
+    """Grade of answers; inconclusive if the original has too few right."""
     loss = loss_of_answers(counts)
     if loss is None or counts.kept_from < FEWEST_IMAGES:
         return Grade.INCONCLUSIVE
@@ -140,13 +140,13 @@ def judge_usability(
     if counts is not None:
         return judge_answers(kind, counts, circumstances)
     loss = loss_of_outputs(delivered)
-    found = grade(loss, ERROR_LIMITS)
-    advice = _advice(kind, found, loss, None, circumstances)
-    return _graded(found, _words_of_error(found, loss), advice, loss, None)
+    verdict = grade(loss, ERROR_LIMITS)
+    advice = _advice(kind, verdict, loss, None, circumstances)
+    return _graded(verdict, _words_of_error(verdict, loss), advice, loss, None)
 
 
 def with_speed(judged: Usability, deployment: DeploymentSection) -> Usability:
-    """The same with a word where the network is slower than the original on what it is meant for."""
+    """Add a warning if the network is slower than the original on its target."""
     slower = _slower(deployment)
     if slower is None:
         return judged
@@ -170,16 +170,16 @@ def judge_answers(kind: AccuracyKind, counts: AnswerCounts, circumstances: Circu
     loss = loss_of_answers(counts)
     if loss is None or counts.images >= FEWEST_IMAGES > counts.kept_from:
         return _nothing_to_lose(loss, counts)
-    found = grade_answers(counts, kind)
-    advice = _advice(kind, found, loss, counts, circumstances)
-    return _graded(found, _words_of_answers(found, loss), advice, loss, counts)
+    verdict = grade_answers(counts, kind)
+    advice = _advice(kind, verdict, loss, counts, circumstances)
+    return _graded(verdict, _words_of_answers(verdict, loss), advice, loss, counts)
 
 
 def _graded(
-    found: Grade, headline: str, what_to_do: tuple[str, ...], loss: Loss, counts: AnswerCounts | None
+    verdict: Grade, headline: str, what_to_do: tuple[str, ...], loss: Loss, counts: AnswerCounts | None
 ) -> Usability:
     return Usability(
-        grade=found,
+        grade=verdict,
         headline=headline,
         what_to_do=what_to_do,
         loss=loss.value,
@@ -191,7 +191,7 @@ def _graded(
 
 
 def _nothing_to_lose(loss: Loss | None, counts: AnswerCounts) -> Usability:
-    """The original is right so seldom that its answers tell nothing."""
+    """Verdict if the original has too few right answers to judge by."""
     return Usability(
         grade=Grade.INCONCLUSIVE,
         headline=(
@@ -207,9 +207,9 @@ def _nothing_to_lose(loss: Loss | None, counts: AnswerCounts) -> Usability:
     )
 
 
-def _words_of_answers(found: Grade, loss: Loss) -> str:
+def _words_of_answers(verdict: Grade, loss: Loss) -> str:
     low, high = _hundredths(loss.low), _hundredths(loss.high)
-    if found is Grade.INCONCLUSIVE:
+    if verdict is Grade.INCONCLUSIVE:
         low, high = (_hundredths(max(0.0, end)) for end in (loss.low, loss.high))
         return (
             f"cannot be judged by {_images(loss.images)}: loses between {low} and {high} of 100 answers "
@@ -218,15 +218,15 @@ def _words_of_answers(found: Grade, loss: Loss) -> str:
     lost = f"loses {_hundredths(loss.value)} of 100 answers"
     if loss.value <= 0:
         lost = "no measurable loss of answers"
-    return f"{lost}: {found.value} (95% interval {low} to {high}; {_images(loss.images)})"
+    return f"{lost}: {verdict.value} (95% interval {low} to {high}; {_images(loss.images)})"
 
 
-def _words_of_error(found: Grade, loss: Loss) -> str:
+def _words_of_error(verdict: Grade, loss: Loss) -> str:
     interval = f"95% interval {loss.low:.2g} to {loss.high:.2g}"
     error = f"relative squared error of {loss.value:.2g} against the original"
-    if found is Grade.INCONCLUSIVE:
+    if verdict is Grade.INCONCLUSIVE:
         return f"cannot be judged by {_images(loss.images)}: {error} ({interval})"
-    return f"{error}: {found.value} ({interval}; {_images(loss.images)})"
+    return f"{error}: {verdict.value} ({interval}; {_images(loss.images)})"
 
 
 def _images(count: int) -> str:
@@ -234,21 +234,21 @@ def _images(count: int) -> str:
 
 
 def _hundredths(share: float) -> str:
-    """Of 100, without decimals from ten on."""
+    """Percent as text, without decimals from 10 on."""
     percent = 100 * share
     return f"{round(percent, 0 if abs(percent) >= 10 else 1) + 0.0:g}"
 
 
 def _advice(
     kind: AccuracyKind,
-    found: Grade,
+    verdict: Grade,
     loss: Loss,
     counts: AnswerCounts | None,
     circumstances: Circumstances,
 ) -> tuple[str, ...]:
-    if found is Grade.USABLE:
+    if verdict is Grade.USABLE:
         return ()
-    if found is Grade.INCONCLUSIVE:
+    if verdict is Grade.INCONCLUSIVE:
         doubted = counts is not None and 2 * counts.kept_from < counts.images
         return (_more_to_judge(counts, kind), *((_CHECK_DATA,) if doubted else ()))
     by_bits = _lost_by_bits(loss, circumstances)
@@ -262,7 +262,7 @@ def _advice(
 
 
 def _lost_by_bits(loss: Loss, circumstances: Circumstances) -> str | None:
-    """What to do where most of the loss comes from storing the network in fewer bits."""
+    """Advice if most of the loss comes from storing the network in fewer bits."""
     before = circumstances.float_loss
     if before is None or loss.value - before <= 0.5 * loss.value:
         return None
@@ -288,7 +288,7 @@ def _train(circumstances: Circumstances) -> str:
 
 
 def _more_to_judge(counts: AnswerCounts | None, kind: AccuracyKind) -> str:
-    """How many held-out images would decide if the shares stayed as they are."""
+    """Advice on how many held-out images would decide at unchanged shares."""
     options = "(--calibration, --held-out)"
     times = 2
     while counts is not None and times <= _MOST_TIMES_MORE:

@@ -1,1 +1,1 @@
-"""The search for a network within a budget, or within one point where nobody asked for more."""
+"""Search for a network within a budget, or by default within a drop of one point."""

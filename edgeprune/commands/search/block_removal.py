@@ -1,4 +1,4 @@
-"""Networks without some residual blocks, as where a budget search prunes channels next."""
+"""Networks without some residual blocks, whose channels a budget search prunes next."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _FEWEST_IMAGES = 32
 
 
 def shallower(run: Run, prepared: Prepared, cost: CostModel) -> Iterator[Variant]:
-    """The network without one block, two and so on to half of them: each time the cheapest one more.
+    """The network without one block, two and so on, up to half of them: each step drops the cheapest one.
 
-    Cheapest is what loses least per cost saved.
+    The cheapest block has the least loss per saved cost.
 
-    What is lost is v(N) - v(S) of the blocks' game for the very set S that would stay. Shapley values, which
-    reckon with sets of all sizes, chose worse on ResNet-20 (decision 5 in ``docs/decisions``).
-    A block that saves nothing is no candidate.
+    The loss is v(N) - v(S) of the blocks' game for the set S that would stay. Shapley values, which average
+    over sets of all sizes, chose worse on ResNet-20 (decision 5 in ``docs/decisions``).
+    Blocks that save nothing are not considered.
     """
     blocks = find_blocks(prepared.captured)
     savings = np.array([_saving(prepared, block, cost) for block in blocks])
@@ -48,16 +48,16 @@ def without(run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...]) -> 
 
 
 def restricted(cost: CostModel, whole: CouplingGraph, variant: CouplingGraph) -> CostModel:
-    """A cost model of the whole network for what is left of it; what no layer costs stays as it is."""
+    """A cost model of the whole network restricted to the layers of ``variant``; fixed costs stay."""
     left = {layer.node for layer in variant.layers}
     layers = zip(whole.layers, cost.layers, strict=True)
     return replace(cost, layers=tuple(model for layer, model in layers if layer.node in left))
 
 
 def projected(ranking: Ranking, whole: CouplingGraph, variant: CouplingGraph) -> Ranking:
-    """The ranking of the whole network's players for those that are left.
+    """The ranking of the whole network's players for those of ``variant``.
 
-    A channel that only the missing block had kept from leaving was never valued and counts as the dearest.
+    A channel that only a dropped block had frozen was never valued and gets the highest figures.
     """
     origin = player_origins(whole, variant)
     known = origin != NO_PLAYER
@@ -81,7 +81,7 @@ def projected(ranking: Ranking, whole: CouplingGraph, variant: CouplingGraph) ->
 
 
 def _saving(prepared: Prepared, block: ResidualBlock, cost: CostModel) -> float:
-    """Cost of the layers that go with a block."""
+    """Cost of the layers removed with a block."""
     left = {node.name for node in drop_blocks(prepared.captured, (block,)).graph_module.graph.nodes}
     return sum(
         model.at(int(layer.out_players.size), int(layer.in_players.size))
@@ -93,7 +93,7 @@ def _saving(prepared: Prepared, block: ResidualBlock, cost: CostModel) -> float:
 def _greedy(
     run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...], savings: FloatArray
 ) -> Iterator[list[int]]:
-    """Ever more blocks to drop, by their number."""
+    """Growing lists of block indices to drop."""
     fitting = prepared.calibration.fitting
     most = min(MOST_DROPPED, len(blocks) // 2)
     passes = most * len(blocks)

@@ -1,4 +1,4 @@
-"""Plans of a budget search: what is selected where every limit is aimed at by the same factor."""
+"""Plans of a budget search: channels selected with all limits scaled by one factor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Rounding(TypedDict):
 
 
 class BudgetPlanner:
-    """Ranks at the level that fits a cut and selects within cost models, each with the share it may keep."""
+    """Ranks at the level nearest to a cut and selects within cost models, each with the share it may keep."""
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class BudgetPlanner:
         )
 
     def plan(self, aim: float, variant: Variant | None = None) -> Planned:
-        """The plan for ``variant`` that loses least with all costs within ``aim`` times their limits.
+        """The least-loss plan for ``variant`` with all costs within ``aim`` times their limits.
 
-        Channels are ranked in the whole network, at a level that fits the share of all MACs that goes.
+        Channels are ranked in the whole network, at the level nearest to the removed share of all MACs.
 
         Raises:
-            NothingToPruneError: no plan goes as low.
+            NothingToPruneError: no plan reaches the limits.
         """
         variant = variant or self._prepared.variant
         whole, coupling = self._prepared.coupling, variant.coupling
@@ -70,8 +70,8 @@ class BudgetPlanner:
             limits.append(Limit(model=macs_model(coupling), most=(1 - ratio) * whole.total_macs()))
 
         def select(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PruningPlan:
-            found = within_limits(values, coupling, limits=limits, **self._rounding())
-            return replace(found, macs_before=whole.total_macs())
+            selected = within_limits(values, coupling, limits=limits, **self._rounding())
+            return replace(selected, macs_before=whole.total_macs())
 
         level = _level(select(np.ones(coupling.num_players)).macs_removed_share)
         ranking = projected(self._ranker.at(level), whole, coupling)
@@ -83,7 +83,7 @@ class BudgetPlanner:
         return Planned(variant=variant, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by)
 
     def predicted(self, plan: PruningPlan) -> dict[str, tuple[float, float]]:
-        """By the name of each cost model: the share of the whole that a plan keeps, and the limit's."""
+        """By name of cost model: the share of the total that a plan keeps, and the share allowed."""
         coupling = self._prepared.coupling
         widths = Widths(coupling, [model for model, _ in self._models])
         before = widths.totals()
@@ -91,10 +91,10 @@ class BudgetPlanner:
         for group, count in zip(groups.tolist(), counts.tolist(), strict=True):
             widths.remove(group, count)
         kept = [after / whole for after, whole in zip(widths.totals(), before, strict=True)]
-        return {m.name: (found, share) for (m, share), found in zip(self._models, kept, strict=True)}
+        return {m.name: (ratio, share) for (m, share), ratio in zip(self._models, kept, strict=True)}
 
     def most_saved(self) -> float:
-        """Share of the first cost that the narrowest network saves."""
+        """Share of the first cost saved by the narrowest network."""
         model = self._models[0][0]
         return 1.0 - self._least(model) / self._total(model)
 
@@ -103,8 +103,8 @@ class BudgetPlanner:
         return least
 
     def _aimed(self, aim: float, model: CostModel, share: float) -> float:
-        """The limit of a model: a multiple of its share of the whole; without limits on costs the aim is the
-        way from the narrowest network to the whole one."""
+        """The limit of a model: ``aim`` times its share of the total; without cost limits ``aim``
+        interpolates from the narrowest network (0) to the whole one (1)."""
         if self._run.options.budget.limits_costs:
             return aim * share * self._total(model)
         least = self._least(model)
@@ -123,9 +123,9 @@ class BudgetPlanner:
     def _has_steps(self, quantum: int) -> bool:
         """Whether any group is wide enough for a step of the quantum.
 
-        Kernels are made for multiples of it, and a width below it can cost more than the quantum itself: on
+        Kernels are optimized for its multiples, and a smaller width can cost more than the quantum itself: on
         x86 a convolution of 8 channels took longer than one of 16, and ResNet-20 with 58% of its MACs in such
-        widths 126% of its time. So where milliseconds count, the quantum is not halved in narrow groups.
+        widths 126% of its time. So if latency is limited, the quantum is not halved in narrow groups.
         """
         coupling = self._prepared.coupling
         widths = Widths(coupling, [])
@@ -137,7 +137,7 @@ class BudgetPlanner:
 
 
 def empty_plan(coupling: CouplingGraph) -> PruningPlan:
-    """Nothing goes."""
+    """The plan that removes nothing."""
     limit = Limit(model=macs_model(coupling), most=coupling.total_macs())
     return within_limits(np.ones(coupling.num_players), coupling, limits=[limit])
 

@@ -1,4 +1,4 @@
-"""What a budget search would build first, and what the cost models say of it; nothing is built or judged."""
+"""Dry run of a budget search: its first plan and the predicted costs; nothing is built or evaluated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from edgeprune.storage.files import scratch_folder
 
 
 def check_preview(budget: Budget) -> None:
-    """Refuse what only a search can tell.
+    """Check that the limits can be predicted without a search.
 
     Raises:
-        UsageError: nothing but the drop is limited.
+        UsageError: only the drop is limited.
     """
     if not budget.is_empty and not budget.limits_costs:
         raise UsageError(
@@ -33,7 +33,7 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
     """The first plan of a search, and its predicted costs beside the limits.
 
     Raises:
-        NothingToPruneError: the cost models know no plan within the limits.
+        NothingToPruneError: no plan is within the limits by the cost models.
     """
     budget, by_default = run.options.budget, run.limits_by_default
     if by_default:
@@ -62,7 +62,7 @@ def preview(run: Run, prepared: Prepared) -> tuple[PruningPlan, tuple[PredictedC
 
 
 def _first_of_default(planner: BudgetPlanner) -> tuple[PruningPlan, tuple[PredictedCost, ...]]:
-    """The first cut of a search by default, which its predicted costs are held against."""
+    """The first plan of a default search, and its predicted costs beside the share of its cut."""
     most = planner.most_saved()
     cut = Gallop(most).next
     if cut <= 0.0:

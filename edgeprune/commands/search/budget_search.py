@@ -1,9 +1,8 @@
-"""Find the compressed model that loses least within a budget: build candidates, measure them, correct.
+"""Find the compressed model with the least loss within a budget: build candidates, measure, correct.
 
-Costs fall together as a network is cut, so one number is searched: the share of every limit that a plan
-aims at by the cost models. A candidate is pruned, exported and measured (or predicted for a device
-elsewhere); what is found tells where to aim next, until the budget holds on the artefact itself and is nearly
-used up.
+All costs fall as a network is cut, so the search has one variable: the aim, the share of every limit that a
+plan has to meet by the cost models. A candidate is pruned, exported and measured (or predicted for another
+device); the result sets the next aim, until the exported model is within the budget and nearly uses it up.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ _DROP_CANDIDATES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A candidate with what it takes to deliver it."""
+    """A candidate with everything needed to deliver it."""
 
     figures: Candidate
     planned: Planned
@@ -67,7 +66,7 @@ class Built:
 
 
 class BudgetSearch:
-    """One search; :meth:`run` does it. What it looks for is :meth:`_find`'s."""
+    """One search, started by :meth:`run`; :meth:`_find` defines its goal."""
 
     def __init__(self, run: Run, prepared: Prepared, journals: Journals, work: Path) -> None:
         self._run = run
@@ -98,36 +97,36 @@ class BudgetSearch:
         self._planner = BudgetPlanner(run, prepared, self._models, journals)
 
     def run(self) -> tuple[Planned, Pruned]:
-        """The model to deliver and all that was tried.
+        """The model to deliver, with the figures of all candidates.
 
         Raises:
-            BudgetError: nothing that was reached holds the budget; names what binds and the nearest.
+            BudgetError: no candidate is within the budget; names the binding limit and the nearest one.
         """
-        found = self._find()
+        chosen = self._find()
         section = BudgetSection(
             budget=self._budget,
             original=self._original,
             candidates=tuple(b.figures for b in self._tried),
-            chosen=found.figures.name,
-            binding=binding_limit(found.figures, self._original, self._budget),
+            chosen=chosen.figures.name,
+            binding=binding_limit(chosen.figures, self._original, self._budget),
             drop_of=self._kind.value,
             by_default=self._run.limits_by_default,
             ended_early=self._ended_early,
         )
-        return replace(found.planned, search=section), found.pruned
+        return replace(chosen.planned, search=section), chosen.pruned
 
     def _find(self) -> Built:
-        """What is delivered."""
+        """The candidate to deliver."""
         if not self._budget.limits_costs:
             return self._deepest_within_drop()
-        found = self._best_within_costs()
+        best = self._best_within_costs()
         limit = self._budget.max_drop_points
-        if limit is not None and _lost(found) > limit:
-            self._refuse_drop(found)
-        return found
+        if limit is not None and _lost(best) > limit:
+            self._refuse_drop(best)
+        return best
 
     def _best_within_costs(self) -> Built:
-        """The best with all blocks and, where that loses less, with fewer."""
+        """The best candidate with all blocks, or with fewer if that loses less."""
         if self._run.options.ratio is None and not exceeded_limits(self._costs.stored, self._budget):
             self._run.note("the original already holds the budget, so nothing is removed")
             return self._build(1.0, self._prepared.variant, nothing=True)
@@ -141,23 +140,23 @@ class BudgetSearch:
         return best
 
     def _best_shallower(self, best: Built | None) -> Built | None:
-        """The best with ever fewer blocks, until that pays no longer twice in a row or no channel need go."""
+        """The best with successively fewer blocks, until two in a row do not pay or no channel has to go."""
         in_vain = 0
         for variant in shallower(self._run, self._prepared, self._models[0][0]):
             if best is not None and self._time_is_up():
                 break
-            found, _ = self._within_costs(variant, _MAX_SHALLOWER)
-            if found is not None and (best is None or _lost(found) < _lost(best)):
-                best, in_vain = found, 0
+            candidate, _ = self._within_costs(variant, _MAX_SHALLOWER)
+            if candidate is not None and (best is None or _lost(candidate) < _lost(best)):
+                best, in_vain = candidate, 0
             elif best is not None:
                 in_vain += 1
-            whole_fits = found is not None and not found.planned.plan.removed
+            whole_fits = candidate is not None and not candidate.planned.plan.removed
             if in_vain == _MOST_IN_VAIN or whole_fits:
                 break
         return best
 
     def _within_costs(self, variant: Variant, most: int) -> tuple[Built | None, str]:
-        """The candidate of ``variant`` that uses the limits best, by aiming and correcting, or why none."""
+        """The best candidate of ``variant`` within the limits, by corrected aims, or why there is none."""
         aims, built_before = Aims(), len(self._tried)
         best: Built | None = None
         for _ in range(_MAX_AIMS):
@@ -178,7 +177,7 @@ class BudgetSearch:
         return best, "no plan came within the limits"
 
     def _deepest_within_drop(self) -> Built:
-        """Without limits on costs: the fastest candidate whose drop is accepted, with all blocks or fewer."""
+        """Without cost limits: the fastest candidate within the drop limit, with all blocks or fewer."""
         best = self._deepest(self._prepared.variant, _DROP_CANDIDATES)
         if best is None:
             nearest = min(self._tried, key=_lost)
@@ -187,14 +186,14 @@ class BudgetSearch:
         return self._deepest_shallower(best) if self._run.options.drop_blocks else best
 
     def _deepest_shallower(self, best: Built) -> Built:
-        """The fastest with ever fewer blocks, until that is no faster twice in a row."""
+        """The fastest with successively fewer blocks, until two in a row are no faster."""
         in_vain = 0
         for variant in shallower(self._run, self._prepared, self._models[0][0]):
             if self._time_is_up():
                 break
-            found = self._deepest(variant, _MAX_SHALLOWER, within=best.aim)
-            if found is not None and found.figures.latency_share < best.figures.latency_share:
-                best, in_vain = found, 0
+            candidate = self._deepest(variant, _MAX_SHALLOWER, within=best.aim)
+            if candidate is not None and candidate.figures.latency_share < best.figures.latency_share:
+                best, in_vain = candidate, 0
             else:
                 in_vain += 1
             if in_vain == _MOST_IN_VAIN:
@@ -202,9 +201,9 @@ class BudgetSearch:
         return best
 
     def _deepest(self, variant: Variant, most: int, within: float | None = None) -> Built | None:
-        """Bisect how deep ``variant`` can be cut before the drop is not accepted any more.
+        """Bisect for the deepest cut of ``variant`` within the drop limit.
 
-        ``within``: what another variant has reached; where ``variant`` loses too much there, it is given up.
+        ``within``: the aim that another variant reached; ``variant`` is given up if it loses too much there.
         """
         limit = self._budget.max_drop_points
         assert limit is not None
@@ -233,7 +232,7 @@ class BudgetSearch:
         return True
 
     def _build(self, aim: float, variant: Variant, *, nothing: bool = False) -> Built:
-        """Select for ``aim`` times the limits, prune, recover, export, measure, judge; or what is there."""
+        """Select for ``aim`` times the limits, prune, recover, export, measure; reuses an equal one."""
         planned = self._planner.nothing() if nothing else self._planner.plan(aim, variant)
         for known in self._tried:
             if _same(known.planned, planned) and known.figures.precision is self._run.options.precision:
@@ -243,7 +242,7 @@ class BudgetSearch:
     def _stored_or_made(
         self, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None = None
     ) -> Built:
-        """One more candidate; ``pruned`` is its network where that is there already."""
+        """The next candidate, stored or built now; ``pruned`` is its network if that exists already."""
         number = len(self._tried) + 1
         stored = self.store.find(number)
         wanted = (planned.plan.removed, _names(planned), precision)
@@ -286,23 +285,23 @@ class BudgetSearch:
                 quantization=quantization,
             )
             write_record(record, pruned, folder)
-        gc.collect()  # graphs refer to themselves and would stay
+        gc.collect()  # graphs hold reference cycles
         self._last_s = self._run.elapsed_s - began_s
         return Built(figures=figures, planned=planned, pruned=pruned, aim=aim)
 
     def _restore(self, number: int, stored: StoredCandidate, planned: Planned, aim: float) -> Built:
-        """A candidate of the run that was stopped."""
+        """A stored candidate of an interrupted run."""
         _log.info("%s is on file", stored.figures.name)
         bare = prune(planned.variant.captured, planned.variant.coupling, stored.plan.removed)
         pruned = self.store.restored(number, bare, stored)
         return Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
     def _counts(self, outputs: parity.Outputs) -> AnswerCounts | None:
-        """Answers that are lost on the images kept back; ``None`` without class scores."""
+        """Answers lost and gained on the held-out images; ``None`` without class scores."""
         return parity.answer_counts(self._original_outputs, outputs, self._labels)
 
     def _left_to_lose(self, counts: AnswerCounts | None) -> float | None:
-        """What fewer bits may lose of what is allowed; no limit where that is gone already."""
+        """Points left for quantization to lose; ``None`` (no limit) if the drop exceeds the limit already."""
         limit = self._budget.max_drop_points
         if limit is None or counts is None or points_of(counts) > limit:
             return None
@@ -325,11 +324,11 @@ class BudgetSearch:
             f"{in_words(nearest)}; give more, or another target"
         )
 
-    def _refuse_drop(self, found: Built) -> None:
-        limit, drop = self._budget.max_drop_points, found.figures.drop_points
+    def _refuse_drop(self, best: Built) -> None:
+        limit, drop = self._budget.max_drop_points, best.figures.drop_points
         raise BudgetError(
             f"the budget is out of reach, the drop binds: within the other limits the best candidate has "
-            f"{in_words(found.figures)} and loses {drop:.2f} points where {limit:g} were allowed; allow more "
+            f"{in_words(best.figures)} and loses {drop:.2f} points where {limit:g} were allowed; allow more "
             "loss or cost, or give more calibration images"
         )
 
@@ -338,11 +337,11 @@ class BudgetSearch:
 def search(
     run: Run, prepared: Prepared, kind: type[BudgetSearch] = BudgetSearch
 ) -> Iterator[tuple[Planned, Pruned, CandidateStore]]:
-    """Search for the budget of the options; candidates are kept until the block has ended well.
+    """Search within the budget of the options; candidates are stored until the block succeeds.
 
     Raises:
         BudgetError: see :class:`BudgetSearch`.
-        UsageError: the journal there belongs to another model, other data, budget or options.
+        UsageError: the existing journal belongs to another model, other data, budget or options.
     """
     with (
         kept_values(run, prepared, decisions(run, prepared)) as journals,
@@ -350,13 +349,13 @@ def search(
     ):
         assert journals is not None
         with torch.no_grad():
-            found = kind(run, prepared, journals, scratch)
-            planned, pruned = found.run()
-        yield planned, pruned, found.store
+            budget_search = kind(run, prepared, journals, scratch)
+            planned, pruned = budget_search.run()
+        yield planned, pruned, budget_search.store
 
 
 def _merit(built: Built) -> tuple[float, float]:
-    """Least loss on the images that are kept back, then the milder cut."""
+    """Sort key: least loss on the held-out images, then the milder cut."""
     return -_lost(built), built.aim
 
 
@@ -365,7 +364,7 @@ def _lost(built: Built) -> float:
 
 
 def _names(planned: Planned) -> tuple[str, ...]:
-    """Names of the blocks that are dropped."""
+    """Names of the dropped blocks."""
     return tuple(block.name for block in planned.variant.dropped)
 
 

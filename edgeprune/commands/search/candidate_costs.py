@@ -1,4 +1,4 @@
-"""What the original and every candidate of a budget search cost: exported, then measured or predicted."""
+"""Costs of the original and the candidates of a budget search: exported, then measured or predicted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeprune.selection import CostModel, macs_model
 
 
 class CandidateCosts:
-    """Costs on one target beside those of the original, which is exported into the folder ``work``."""
+    """Costs on one target relative to the original, which is exported to the folder ``work``."""
 
     def __init__(self, run: Run, prepared: Prepared, work: Path, baseline: Baseline | None = None) -> None:
         self._run = run
@@ -34,26 +34,26 @@ class CandidateCosts:
         self.stored = self.baseline.stored or self.original
 
     def models(self) -> list[tuple[CostModel, float]]:
-        """A model for every limited cost (latency where only the drop is limited), and its share of now.
+        """A model of each limited cost (latency if only the drop is limited), and the share it may keep.
 
-        The models are of 32 bits: where fewer are stored, so much more of the network may stay.
+        The models are of 32 bits; if fewer bits are stored, the shares are larger accordingly.
         """
         budget, original, stored = self._run.options.budget, self.original, self.stored
         captured, coupling = self._prepared.captured, self._prepared.coupling
-        found = []
+        models = []
         share = latency_share(budget, original)
         if share is not None or not budget.limits_costs:
-            found.append((self._latency_model(), 1.0 if share is None else share / stored.latency_share))
+            models.append((self._latency_model(), 1.0 if share is None else share / stored.latency_share))
         if budget.max_size_bytes is not None:
             model = size_model(captured, coupling, original.size_bytes)
-            found.append((model, budget.max_size_bytes / stored.size_bytes))
+            models.append((model, budget.max_size_bytes / stored.size_bytes))
         if budget.max_memory_bytes is not None and stored.memory_bytes:
             # Weights and activations shrink with the widths; multiply-accumulates with their product.
-            found.append((macs_model(coupling), budget.max_memory_bytes / stored.memory_bytes))
-        return found
+            models.append((macs_model(coupling), budget.max_memory_bytes / stored.memory_bytes))
+        return models
 
     def measure(self, name: str, plan: PruningPlan, folder: Path) -> Candidate:
-        """What the exported candidate in ``folder`` costs; it is not judged yet."""
+        """Costs of the exported candidate in ``folder``, without its drop."""
         return self._measure(name, 1.0 - plan.macs_removed_share, folder, self.original)
 
     def _measure(self, name: str, macs_share: float, folder: Path, original: Candidate) -> Candidate:
@@ -108,7 +108,7 @@ class CandidateCosts:
         )
 
     def _measure_stored(self, original: Candidate) -> Candidate | None:
-        """The original in the precision that is asked for."""
+        """Costs of the original in the requested precision."""
         run, folder = self._run, self._onnx.parent / "stored"
         if run.options.precision is Precision.FP32:
             return None

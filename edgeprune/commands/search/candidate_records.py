@@ -1,4 +1,4 @@
-"""What is written down of candidates; readable without torch."""
+"""Stored records of candidates; readable without torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Record = TypeVar("_Record", "StoredCandidate", "Baseline")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCandidate:
-    """All that is known of a candidate but its weights."""
+    """Everything stored about a candidate except its weights."""
 
     figures: Candidate
     plan: PruningPlan
@@ -39,9 +39,9 @@ class StoredCandidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What was measured before the first candidate: a search that goes on must reckon with the same.
+    """Measurements made before the first candidate; a resumed search must use the same ones.
 
-    ``stored`` is the original in the precision that is asked for; ``None`` where that is 32 bits.
+    ``stored`` is the original in the requested precision; ``None`` for 32 bits.
     """
 
     original: Candidate
@@ -51,7 +51,7 @@ class Baseline:
 
 
 def read_record(path: Path) -> StoredCandidate:
-    """What :func:`write_record` wrote.
+    """Read the record of a candidate.
 
     Raises:
         UsageError: it is no record, or a damaged one.
@@ -60,7 +60,7 @@ def read_record(path: Path) -> StoredCandidate:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """What was measured of the original.
+    """Read the measurements of the original.
 
     Raises:
         UsageError: it is no record, or a damaged one.
@@ -76,7 +76,7 @@ def _read(kind: type[_Record], path: Path) -> _Record:
 
 
 def damaged(path: Path, error: Exception) -> UsageError:
-    """What a user is told of a record that is none."""
+    """The error for a file that is no valid record."""
     return UsageError(
         f"{str(path)!r} is no record of a search, or damaged ({error}); delete its folder to begin anew"
     )

@@ -1,4 +1,4 @@
-"""Candidates of a budget search on disk: whole or not there, to resume a search and to pick from it later."""
+"""Candidates of a budget search on disk, written atomically, to resume the search or pick from it later."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _BASELINE_NAME = "original.json"
 
 
 class CandidateStore:
-    """One folder a candidate, ``candidate-1`` and on, below ``folder``."""
+    """One folder per candidate below ``folder``, from ``candidate-1`` on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def baseline(self) -> Baseline | None:
-        """What an earlier run measured of the original.
+        """Measurements of the original by an earlier run, if any.
 
         Raises:
             UsageError: the record is damaged.
@@ -50,13 +50,13 @@ class CandidateStore:
         path = self.folder / _BASELINE_NAME
         return read_baseline(path) if path.exists() else None
 
-    def keep_baseline(self, found: Baseline) -> None:
-        """Write it down."""
+    def keep_baseline(self, baseline: Baseline) -> None:
+        """Store the baseline."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        records.write_record(self.folder / _BASELINE_NAME, to_jsonable(found), indent=1)
+        records.write_record(self.folder / _BASELINE_NAME, to_jsonable(baseline), indent=1)
 
     def find(self, number: int) -> StoredCandidate | None:
-        """The candidate of that number, if it is there.
+        """The stored candidate of that number, if any.
 
         Raises:
             UsageError: its record or another of its files is damaged.
@@ -64,16 +64,16 @@ class CandidateStore:
         path = self._place(number) / RECORD_NAME
         if not path.exists():
             return None
-        found = read_record(path)
+        candidate = read_record(path)
         try:
             records.check_files(path)
         except UnreadableError as error:
             raise damaged(path, error) from error
-        return found
+        return candidate
 
     @contextmanager
     def building(self, number: int) -> Iterator[Path]:
-        """A hidden folder to fill; it becomes the candidate's when the block succeeds."""
+        """A hidden folder to fill; renamed to the candidate's folder when the block succeeds."""
         self.folder.mkdir(parents=True, exist_ok=True)
         staging = self.folder / f".{secrets.token_hex(6)}.tmp"
         staging.mkdir()
@@ -87,15 +87,15 @@ class CandidateStore:
             shutil.rmtree(staging, ignore_errors=True)
 
     def restored(self, number: int, bare: GraphModule, stored: StoredCandidate) -> Pruned:
-        """The candidate with its weights, from the pruned graph as it was before recovery."""
+        """The candidate's networks: the pruned graph before recovery, with the stored weights."""
 
         def with_weights(name: str) -> GraphModule:
-            found = copy.deepcopy(bare)
+            network = copy.deepcopy(bare)
             try:
-                put_weights(found, self._place(number) / name)
+                put_weights(network, self._place(number) / name)
             except ModelLoadError as error:
                 raise UsageError(f"{error}; delete its folder to begin anew") from error
-            return found
+            return network
 
         trained = (self._place(number) / FINETUNED_NAME).exists()
         return Pruned(
@@ -108,7 +108,7 @@ class CandidateStore:
         )
 
     def deliver(self, folder: Path) -> None:
-        """Copy every candidate below ``folder``, without what only resuming needs."""
+        """Copy every candidate below ``folder``, without the files needed only to resume."""
         for place in sorted(self.folder.glob("candidate-*")):
             left_out = shutil.ignore_patterns(*ONLY_TO_RESUME)
             shutil.copytree(place, folder / CANDIDATES_FOLDER / place.name, ignore=left_out)
@@ -122,15 +122,15 @@ class CandidateStore:
 
 
 def candidate_name(number: int) -> str:
-    """What the candidate of that number is called."""
+    """Name of the candidate of that number."""
     return f"candidate {number}"
 
 
-def write_record(found: StoredCandidate, pruned: Pruned, folder: Path) -> None:
-    """The weights of one candidate, before and after training, and the record of all in ``folder``."""
+def write_record(candidate: StoredCandidate, pruned: Pruned, folder: Path) -> None:
+    """Write a candidate's weights before and after training, and the record of all files in ``folder``."""
     for name, module in ((RECOVERED_NAME, pruned.recovered), (FINETUNED_NAME, pruned.finetuned)):
         if module is not None:
             state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
             atomic_write_bytes(folder / name, safetensors.torch.save(state))
     files = tuple(sorted(path for path in folder.iterdir() if path.is_file()))
-    records.write_record(folder / RECORD_NAME, to_jsonable(found), files=files, indent=1)
+    records.write_record(folder / RECORD_NAME, to_jsonable(candidate), files=files, indent=1)

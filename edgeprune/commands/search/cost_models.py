@@ -1,7 +1,7 @@
-"""What a network costs on a target as a function of its widths: where a budget search begins.
+"""Cost models of a network on a target as a function of its widths: the start of a budget search.
 
-The models only have to rank plans and come near: every candidate is exported and measured or predicted as a
-whole, and the search corrects itself by that.
+The models only have to rank plans and be roughly right: every candidate is exported and measured or
+predicted as a whole, and the search corrects itself with the result.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class _Site:
-    """A layer's sizes: positions of its input and output, elements of a weight between two channels."""
+    """Sizes of a layer: input and output positions, weight elements per pair of channels."""
 
     layer: WeightedLayer
     geometry: LayerGeometry | None
@@ -52,7 +52,7 @@ class _Site:
 
 
 def size_model(captured: CapturedModel, coupling: CouplingGraph, total_bytes: int) -> CostModel:
-    """Bytes of an fp32 file: weights and a bias each layer; what else ``total_bytes`` holds is fixed."""
+    """Bytes of an fp32 file: weights and biases of the layers; the rest of ``total_bytes`` is fixed."""
     layers = [
         Product(per_weight=_ITEM_BYTES * s.area, per_output=_ITEM_BYTES) for s in _sites(captured, coupling)
     ]
@@ -62,7 +62,7 @@ def size_model(captured: CapturedModel, coupling: CouplingGraph, total_bytes: in
 def roofline_model(
     captured: CapturedModel, coupling: CouplingGraph, target: TargetProfile, total_ms: float
 ) -> CostModel:
-    """Milliseconds by the target's roofline; nodes without weights are fixed at what is left of the total."""
+    """Milliseconds by the target's roofline; nodes without weights are the fixed rest of ``total_ms``."""
     roofline = target.roofline
     assert roofline is not None
     cores = 1 + (target.default_threads - 1) * roofline.parallel_efficiency
@@ -101,21 +101,21 @@ def measure_tables(
     """
     overhead_ms = measure_overhead(threads=threads)
     kinds = {_kind(s): s for s in _sites(captured, coupling) if s.geometry is not None}
-    found: LayerTables = {}
+    tables: LayerTables = {}
     with progress.task("measuring layers at other widths", len(kinds)) as advance:
         for kind, site in sorted(kinds.items()):
             outs, ins = _grids(site, step)
             shape = site.geometry
             assert shape is not None
             try:
-                found[kind] = tuple(
+                tables[kind] = tuple(
                     tuple(max(0.0, measure_layer(shape, o, i, threads=threads) - overhead_ms) for i in ins)
                     for o in outs
                 )
             except ProfileError as error:
                 _log.info("%s is not measured alone: %s", site.layer.name, error)
             advance(1)
-    return found
+    return tables
 
 
 def measured_model(
@@ -127,10 +127,10 @@ def measured_model(
     total_ms: float,
     note: Note,
 ) -> CostModel:
-    """CPU milliseconds on this host by measured ``tables``; ``total_ms`` is what the whole network takes.
+    """CPU milliseconds on this host from measured ``tables``; ``total_ms`` is the time of the whole network.
 
-    Layers that take longer one by one than together are scaled to the whole. A layer of a kind that is not
-    there costs what its share of the multiply-accumulates does.
+    Layers that take longer separately than together are scaled to the total. A layer of an unmeasured kind
+    costs its share of the multiply-accumulates.
     """
     layers: list[LayerCost] = []
     by_macs = total_ms / max(1, coupling.total_macs())
@@ -172,13 +172,13 @@ def _grids(site: _Site, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _grid(width: int, step: int) -> tuple[int, ...]:
-    """Widths to measure: shares of the layer's own, rounded up to the step, its own included."""
-    found = {min(width, math.ceil(share * width / step) * step) for share in _SHARES}
-    return tuple(sorted(found))
+    """Widths to measure: shares of the layer's width, rounded up to the step, and the width itself."""
+    widths = {min(width, math.ceil(share * width / step) * step) for share in _SHARES}
+    return tuple(sorted(widths))
 
 
 def _with_rest(name: str, coupling: CouplingGraph, layers: Sequence[LayerCost], total: float) -> CostModel:
-    """The layers, and what they leave of the whole as fixed."""
+    """Cost model of the layers, with the rest of ``total`` as fixed cost."""
     alone = CostModel(name=name, layers=tuple(layers))
     return replace(alone, fixed=max(0.0, total - Widths(coupling, [alone]).totals()[0]))
 
@@ -208,23 +208,23 @@ def _site(captured: CapturedModel, node: Node, layer: WeightedLayer) -> _Site:
 def _shape(node: object) -> tuple[int, ...]:
     value = node.meta.get("val") if isinstance(node, Node) else None
     assert isinstance(value, Tensor)
-    # The batch may be symbolic; one image is what counts.
+    # The batch size may be symbolic; costs are per image.
     return (1, *(int(d) for d in value.shape[1:]))
 
 
 def _geometry(node: Node, given: tuple[int, ...], weight: Tensor) -> LayerGeometry | None:
-    found = geometry(node, weight)
-    if found is None:
+    layer_geometry = geometry(node, weight)
+    if layer_geometry is None:
         return None
-    if found.is_linear:
+    if layer_geometry.is_linear:
         return LayerGeometry(size=(math.prod(given[1:-1]),))
-    depthwise = found.groups > 1 and weight.shape[1] == 1
+    depthwise = layer_geometry.groups > 1 and weight.shape[1] == 1
     return LayerGeometry(
         size=given[2:],
-        kernel=found.kernel,
-        stride=found.stride,
-        padding=found.padding,
-        dilation=found.dilation,
-        groups=1 if depthwise else found.groups,
+        kernel=layer_geometry.kernel,
+        stride=layer_geometry.stride,
+        padding=layer_geometry.padding,
+        dilation=layer_geometry.dilation,
+        groups=1 if depthwise else layer_geometry.groups,
         depthwise=depthwise,
     )

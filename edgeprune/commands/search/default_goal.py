@@ -1,4 +1,4 @@
-"""What compress aims at where nobody said: one point at most, or a share of the MACs if none can be told."""
+"""Default goal of compress: a drop of at most one point, or a share of the MACs if none can be counted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_DROP_POINTS = 1.0
 
 
 def with_default_goal(run: Run, prepared: Prepared) -> None:
-    """Limit the drop where neither a ratio nor a limit was given and points can be counted; else say why not.
+    """Limit the drop if no ratio or limit was given; note the reason if points cannot be counted.
 
     Raises:
-        NothingToPruneError: no channel of the model can go at all.
+        NothingToPruneError: no channel of the model can be removed.
     """
     options = run.options
     if options.ratio is not None or not options.budget.is_empty:
@@ -42,7 +42,7 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
 
 
 def caution_about_judging(run: Run, prepared: Prepared) -> None:
-    """Say before minutes of work that a result cannot be called usable by so few images."""
+    """Note before minutes of work that the images are too few to call a result usable."""
     held_out = len(prepared.calibration.held_out)
     if held_out < FEWEST_FOR_USABLE and not run.limits_by_default:
         run.note(
@@ -52,7 +52,7 @@ def caution_about_judging(run: Run, prepared: Prepared) -> None:
 
 
 def _caution(run: Run, held_out: int) -> None:
-    """Say at once, not behind minutes of work, that so few images can hardly tell one point."""
+    """Note before minutes of work that the images are too few to resolve one point."""
     of_one = 100 / held_out
     if of_one > MAX_DROP_POINTS:
         run.note(
@@ -63,7 +63,7 @@ def _caution(run: Run, held_out: int) -> None:
 
 
 def _nothing_to_count(prepared: Prepared) -> str | None:
-    """Why the held-out images tell no points; ``None`` where they do."""
+    """Why points cannot be counted on the held-out images; ``None`` if they can."""
     held = prepared.calibration.held_out
     outputs = parity.run_torch(prepared.captured.graph_module, held.images)
     counts = parity.answer_counts(outputs, outputs, held.labels)
@@ -87,45 +87,45 @@ def delivered(section: BudgetSection) -> Candidate:
     return next(c for c in section.candidates if c.name == section.chosen)
 
 
-def is_original(found: Candidate) -> bool:
+def is_original(candidate: Candidate) -> bool:
     """Whether nothing was removed and nothing stored in fewer bits."""
-    return found.macs_share == 1.0 and not found.dropped and found.precision is Precision.FP32
+    return candidate.macs_share == 1.0 and not candidate.dropped and candidate.precision is Precision.FP32
 
 
-def holds(found: Candidate) -> bool:
+def holds(candidate: Candidate) -> bool:
     """Whether no limit is exceeded."""
-    return not found.exceeded
+    return not candidate.exceeded
 
 
-def is_faster(found: Candidate) -> bool:
-    """Than the original, by what is worth a file, and surely so where it was measured."""
-    high = found.latency_share_high
-    return found.latency_share <= 1.0 - LEAST_CUT and (high is None or high < 1.0)
+def is_faster(candidate: Candidate) -> bool:
+    """Whether it is faster than the original by at least ``LEAST_CUT``, significantly so if measured."""
+    high = candidate.latency_share_high
+    return candidate.latency_share <= 1.0 - LEAST_CUT and (high is None or high < 1.0)
 
 
 def nearest(candidates: tuple[Candidate, ...]) -> Candidate | None:
-    """Of those that are faster and lose too much, the one that loses least."""
+    """Of the candidates that are faster but exceed a limit, the one with the least loss."""
     beyond = [c for c in candidates if not holds(c) and is_faster(c)]
     return min(beyond, key=lambda c: (c.drop_points or 0.0, c.latency_share), default=None)
 
 
 def usability_of_original(section: BudgetSection, judged: Usability) -> Usability:
-    """Where a search by default ended with the original: that nothing was gained, and how to ask for more."""
+    """The verdict if a default search ended with the original: nothing gained, and options to try."""
     if not section.by_default or not is_original(delivered(section)):
         return judged
-    limit, found = section.budget.max_drop_points, nearest(section.candidates)
-    if found is None:
+    limit, closest = section.budget.max_drop_points, nearest(section.candidates)
+    if closest is None:
         what = "the original: no candidate was faster"
         ways: tuple[str, ...] = ("cut without regard to the speed predicted or measured (--ratio 0.25)",)
     else:
         what = (
             f"the original: nothing faster within {limit:g} point was found (nearest: "
-            f"{found.latency_share:.1%} of the latency, {_loss(found)})"
+            f"{closest.latency_share:.1%} of the latency, {_loss(closest)})"
         )
-        ways = (f"accept its loss ({_asking_for(found)})",)
-        if found.precision is Precision.FP32:
+        ways = (f"accept its loss ({_asking_for(closest)})",)
+        if closest.precision is Precision.FP32:
             ways = (*ways, "train after recovery (--finetune 2min)")
-        if found.paired is not None and found.paired.low_points <= (limit or 0.0):
+        if closest.paired is not None and closest.paired.low_points <= (limit or 0.0):
             ways = (
                 *ways,
                 "judge by more images, which may find it within the point (--calibration, --held-out)",
@@ -136,18 +136,18 @@ def usability_of_original(section: BudgetSection, judged: Usability) -> Usabilit
     return replace(judged, grade=Grade.USABLE, headline=what, what_to_do=ways)
 
 
-def _loss(found: Candidate) -> str:
+def _loss(candidate: Candidate) -> str:
     """Points lost with their interval."""
-    paired, lost = found.paired, f"{found.drop_points or 0.0:.2f}"
+    paired, lost = candidate.paired, f"{candidate.drop_points or 0.0:.2f}"
     if paired is not None:
         lost = f"{lost} ({paired.low_points:.1f} to {paired.high_points:.1f})"
     return f"{lost} points lost"
 
 
-def _asking_for(found: Candidate) -> str:
-    """Options that lead to such a network."""
-    drop = f"--max-drop {-(-(found.drop_points or 0.0) // 0.1) / 10:.1f}"
-    removed = round(1.0 - found.macs_share, 2)
-    if found.precision is not Precision.FP32:
-        return f"--precision {found.precision.value} {drop}"
+def _asking_for(candidate: Candidate) -> str:
+    """Options that request such a network."""
+    drop = f"--max-drop {-(-(candidate.drop_points or 0.0) // 0.1) / 10:.1f}"
+    removed = round(1.0 - candidate.macs_share, 2)
+    if candidate.precision is not Precision.FP32:
+        return f"--precision {candidate.precision.value} {drop}"
     return drop if removed <= 0.0 else f"{drop} or --ratio {removed:g}"

@@ -1,4 +1,4 @@
-"""The search that nobody has to ask for: the fastest network within a point, in 32 bits and in 8."""
+"""Default search without limits: the fastest network within a drop of one point, in 32 and 8 bits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DEEPER = 0.05
 
 
 class DefaultSearch(BudgetSearch):
-    """Few candidates, mild ones first, since a point is lost soon; the original where none is faster."""
+    """Few candidates, mild cuts first, since one point is lost early; the original if none is faster."""
 
     def _find(self) -> Built:
-        """The fastest of all ways within the limit, or the original."""
+        """The fastest candidate within the limit, or the original."""
         asked, other = self._run.options.precision, self._other_precision()
         for precision in (asked, other):
             if precision is not None and precision is not Precision.FP32:
@@ -37,12 +37,12 @@ class DefaultSearch(BudgetSearch):
         # A mixture without any piece in 8 bits is the 32-bit file measured once more.
         ways = [b for b in self._tried if b.figures.precision is asked or b.figures.fewer_bits]
         within = [b for b in ways if holds(b.figures) and is_faster(b.figures)]
-        found = min(within, key=_speed_then_loss, default=None)
-        self._say(found)
-        return self._to_deliver(found or self._without_cut(asked))
+        fastest = min(within, key=_speed_then_loss, default=None)
+        self._say(fastest)
+        return self._to_deliver(fastest or self._without_cut(asked))
 
     def _other_precision(self) -> Precision | None:
-        """8 bits where they pay: only where their latency is known, and nobody asked for a precision."""
+        """8 bits as a second precision, if their latency is known and no precision was requested."""
         run, target = self._run, self._prepared.target
         if run.options.precision is not Precision.FP32:
             return None
@@ -55,7 +55,7 @@ class DefaultSearch(BudgetSearch):
         return None
 
     def _without_cut(self, precision: Precision) -> Built:
-        """The network as it was given, in that precision; built once."""
+        """The original network in that precision; built once."""
         for known in self._tried:
             if not _is_cut(known) and known.figures.precision is precision:
                 return known
@@ -64,7 +64,7 @@ class DefaultSearch(BudgetSearch):
 
     @cached_property
     def _untouched(self) -> tuple[Planned, Pruned]:
-        """The network as it was given: nothing removed, nothing trained."""
+        """The original network: nothing removed, nothing trained."""
         run, planned = self._run, self._planner.nothing()
         plain = Run(
             options=replace(run.options, finetune=None, recipe=None),
@@ -73,7 +73,7 @@ class DefaultSearch(BudgetSearch):
         return planned, build(plain, self._prepared, planned)
 
     def _cut_channels(self) -> None:
-        """Gallop."""
+        """Galloping search over channel cuts."""
         before, most = len(self._tried), self._planner.most_saved()
 
         def attempt(cut: float) -> bool | None:
@@ -83,7 +83,7 @@ class DefaultSearch(BudgetSearch):
         gallop(most, attempt, lambda: len(self._tried) - before < _MOST_PRUNED and not self._no_time())
 
     def _no_time(self) -> bool:
-        """Whether --max-time forbids one more; something is tried in any case."""
+        """Whether --max-time forbids another candidate; the first is always tried."""
         return bool(self._tried) and self._time_is_up()
 
     def _cut(self, cut: float, most: float) -> Built | None:
@@ -93,9 +93,9 @@ class DefaultSearch(BudgetSearch):
             return None
 
     def _drop_blocks(self) -> None:
-        """Ever fewer blocks for as long as that is faster.
+        """Drop more blocks as long as the network gets faster.
 
-        Only where the first cut of channels held: a network that can spare less can spare no block, and each
+        Only if the first cut of channels held: a network that can spare less can spare no block, and each
         try costs as much as a cut.
         """
         most, best = self._planner.most_saved(), self._deepest_cut()
@@ -106,21 +106,21 @@ class DefaultSearch(BudgetSearch):
                 return
             aim = best.aim - min(_DEEPER / most, best.aim / 2)
             try:
-                found = self._build(aim, variant)
+                built = self._build(aim, variant)
             except NothingToPruneError:
                 return
-            if not holds(found.figures) or found.figures.latency_share >= best.figures.latency_share:
+            if not holds(built.figures) or built.figures.latency_share >= best.figures.latency_share:
                 return
-            best = found
+            best = built
 
     def _deepest_cut(self) -> Built | None:
-        """The fastest within the limit of those that something was removed from."""
+        """The fastest candidate within the limit that has something removed."""
         within = [b for b in self._tried if holds(b.figures) and _is_cut(b)]
         return min(within, key=_speed_then_loss, default=None)
 
-    def _say(self, found: Built | None) -> None:
+    def _say(self, fastest: Built | None) -> None:
         device, limit = self._prepared.target.name, self._budget.max_drop_points
-        if found is None:
+        if fastest is None:
             self._run.note(
                 f"no limit was given, and nothing faster for {device} that loses at most {limit:g} "
                 "point on the held-out images was found, so nothing was removed"
@@ -131,11 +131,11 @@ class DefaultSearch(BudgetSearch):
                 f"most {limit:g} point on the held-out images"
             )
 
-    def _to_deliver(self, found: Built) -> Built:
-        """The rest of the run goes by the candidate: its precision, and no training of the original."""
-        options = replace(self._run.options, precision=found.figures.precision)
-        self._run.options = options if _is_cut(found) else replace(options, finetune=None, recipe=None)
-        return found
+    def _to_deliver(self, chosen: Built) -> Built:
+        """Set the options of the run to the candidate: its precision, and no training of the original."""
+        options = replace(self._run.options, precision=chosen.figures.precision)
+        self._run.options = options if _is_cut(chosen) else replace(options, finetune=None, recipe=None)
+        return chosen
 
 
 def _is_cut(built: Built) -> bool:

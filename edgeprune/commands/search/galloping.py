@@ -1,4 +1,4 @@
-"""How deep to cut next where only the outcome tells: mild first, on while it holds, back while not."""
+"""Galloping search for the deepest acceptable cut: double it while candidates hold, then bisect."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ LEAST_CUT = 0.01
 
 
 class Gallop:
-    """Cuts to try, between nothing and ``most``: doubled while they hold, halved between then.
+    """Cuts to try between 0 and ``most``: doubled while they hold, then bisected.
 
-    Where none held, the least cut that is worth a file comes last: most networks have channels that nothing
-    depends on.
+    If none held, the least worthwhile cut comes last: most networks have channels that nothing depends on.
     """
 
     def __init__(self, most: float) -> None:
@@ -26,13 +25,13 @@ class Gallop:
 
     @property
     def settled(self) -> bool:
-        """Whether what is left to find out is too little to build for."""
+        """Whether the remaining interval is too small for another candidate."""
         if self._failed and self._good == 0.0 and self.next == LEAST_CUT:
             return self._bad <= LEAST_CUT
         return min(self.next - self._good, self._bad - self.next) < LEAST_CUT
 
     def found(self, holds: bool) -> None:
-        """What came of ``next``."""
+        """Record whether the cut ``next`` held."""
         if holds:
             self._good = self.next
         else:
@@ -44,10 +43,9 @@ class Gallop:
 
 
 def gallop(most: float, attempt: Callable[[float], bool | None], go_on: Callable[[], bool]) -> None:
-    """Try cuts for as long as ``go_on`` says so.
+    """Try cuts while ``go_on`` returns true.
 
-    ``attempt`` tells whether the network without that share holds; ``None`` where there is no such network,
-    which is as if it did not.
+    ``attempt`` returns whether the network with that cut holds; ``None`` (no such network) counts as false.
     """
     cuts = Gallop(most)
     while not cuts.settled and go_on():

@@ -1,7 +1,7 @@
-"""How sure it is that a network loses no more than so many points, by the images that are kept back.
+"""Confidence that a network loses at most a given number of points, from the held-out images.
 
-Answers are compared image by image: only those that one network has and the other has not tell anything of
-the difference, so that it is known far better than either accuracy.
+Answers are paired by image: only images that one network has right and the other wrong contribute to the
+difference, so it has a far smaller error than either accuracy.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _GRID_DEVIATIONS = 10.0
 
 
 def paired_drop(counts: AnswerCounts, limit_points: float | None) -> PairedDrop:
-    """The drop with its 95% interval, and how sure it is that the true one is within the limit.
+    """The drop with its 95% interval, and the confidence that the true drop is within the limit.
 
-    The interval squares and adds the distances of two Wilson intervals, of answers lost among those that the
-    original has and of answers gained among the others, both as shares of all images (Newcombe 1998; Zou and
-    Donner 2008).
+    The interval adds the distances of two Wilson intervals in quadrature: answers lost among those that the
+    original has right and answers gained among the others, both as shares of all images (Newcombe 1998; Zou
+    and Donner 2008).
     """
     lost, lost_low, lost_high = _points(counts.lost, counts.kept_from, counts.images)
     gained, gained_low, gained_high = _points(counts.gained, counts.images - counts.kept_from, counts.images)
@@ -46,16 +46,16 @@ def paired_drop(counts: AnswerCounts, limit_points: float | None) -> PairedDrop:
 
 
 def points_of(counts: AnswerCounts) -> float:
-    """The drop on these very images in percentage points; exact where it is a whole number of them."""
+    """The drop on these images in percentage points; exact if it is a whole number of points."""
     return 100 * (counts.lost - counts.gained) / counts.images
 
 
 def confidence_within(counts: AnswerCounts, limit_points: float) -> float:
     """Confidence that the true drop is at most the limit.
 
-    Without answers gained it is the exact one-sided confidence of Clopper and Pearson: the chance to see more
-    answers lost than were seen if the true drop were the limit. Answers gained count by the distribution of
-    the lower end of theirs, so that it errs to the safe side in both.
+    Without gained answers it is the exact one-sided Clopper-Pearson confidence: the probability of more
+    lost answers than observed if the true drop were the limit. Gained answers enter through the distribution
+    of their lower bound, so both errors are on the safe side.
     """
     others = counts.images - counts.kept_from
     gained, weights = _gained(counts.gained, others)
@@ -71,7 +71,7 @@ def _points(hits: int, count: int, images: int) -> tuple[float, float, float]:
 
 
 def _gained(hits: int, count: int) -> tuple[FloatArray, FloatArray]:
-    """True shares of answers gained and their weights: Beta(hits, count - hits + 1), or none for sure."""
+    """True shares of gained answers and their weights: Beta(hits, count - hits + 1), or 0 without hits."""
     if hits == 0:
         return np.zeros(1), np.ones(1)
     mean = hits / (count + 1)
@@ -84,15 +84,15 @@ def _gained(hits: int, count: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _share_at_most(hits: int, count: int, shares: FloatArray) -> FloatArray:
-    """Chance of at most ``hits`` of ``count`` for each true share; 0 from a share of 1 on."""
+    """Probability of at most ``hits`` of ``count`` for each true share; 0 for shares of 1 or more."""
     inside = np.clip(shares, 1e-300, 1.0 - 1e-15)
     numbers = np.arange(hits + 1)[:, None]
     choices = np.array(
         [math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) for i in range(hits + 1)]
     )
     logs = choices[:, None] + numbers * np.log(inside) + (count - numbers) * np.log1p(-inside)
-    found = np.clip(np.exp(logs).sum(axis=0), 0.0, 1.0)
-    return np.asarray(np.where(shares >= 1.0, 0.0, found))
+    chances = np.clip(np.exp(logs).sum(axis=0), 0.0, 1.0)
+    return np.asarray(np.where(shares >= 1.0, 0.0, chances))
 
 
 def _images_to_decide(counts: AnswerCounts, limit_points: float) -> int | None:
@@ -113,8 +113,8 @@ def _images_to_decide(counts: AnswerCounts, limit_points: float) -> int | None:
 
 
 def _decided(counts: AnswerCounts, limit_points: float) -> bool:
-    found = confidence_within(counts, limit_points)
-    return found >= DECIDED or found <= 1.0 - DECIDED
+    confidence = confidence_within(counts, limit_points)
+    return confidence >= DECIDED or confidence <= 1.0 - DECIDED
 
 
 def _two_digits(count: int) -> int:

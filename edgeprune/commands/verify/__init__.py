@@ -1,1 +1,1 @@
-"""``verify``."""
+"""The ``verify`` command."""

@@ -1,4 +1,4 @@
-"""Models that give their inner tensors, and how far those of two models are apart."""
+"""Models that return their inner tensors, and the deviations of these between two models."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _DEQUANTIZED = "_DequantizeLinear_Output"
 
 @dataclass(frozen=True, kw_only=True)
 class Traced:
-    """A model that gives its inner tensors (batch, ...) by name; ``names`` in the order of calculation.
+    """A model that returns its inner tensors (batch, ...) by name; ``names`` in execution order.
 
-    Channels of ``equalized`` tensors were scaled on purpose, which what reads them undoes.
+    Channels of ``equalized`` tensors were scaled on purpose; the nodes that read them undo it.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Traced:
 
 
 def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[TensorDeviation]:
-    """Relative error and cosine of every tensor that both have, over all images, in the second's order."""
+    """Relative error and cosine of every common tensor, over all images, in the second's order."""
     common = tuple(name for name in second.names if name in set(first.names))
     if not common:
         return
@@ -55,8 +55,8 @@ def inner_deviations(first: Traced, second: Traced, images: Tensor) -> Iterator[
                 if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
                     differing.add(name)
                     continue
-                found = _products(ours[name], theirs[name], by_channel=name in by_channel)
-                sums[name] = sums[name] + found if name in sums else found
+                products = _products(ours[name], theirs[name], by_channel=name in by_channel)
+                sums[name] = sums[name] + products if name in sums else products
             advance(len(batch))
     for name in common:
         if name not in differing:
@@ -68,7 +68,7 @@ def _products(a: Float32Array, b: Float32Array, *, by_channel: bool) -> NDArray[
     by_channel = by_channel and a.ndim > 1 and a.size > 0
     rows = a.shape[1] if by_channel else 1
     x, y = ((np.moveaxis(t, 1, 0) if by_channel else t).reshape(rows, -1).astype(np.float64) for t in (a, b))
-    with np.errstate(over="ignore", invalid="ignore"):  # a network may give what is not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # values may be non-finite
         return np.stack([np.square(x).sum(1), np.square(y).sum(1), (x * y).sum(1)])
 
 
@@ -99,15 +99,15 @@ def _deviation_of(
 
 
 def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> Traced:
-    """An ONNX file; one run of it takes ``timeout_s`` seconds at most.
+    """Trace an ONNX file; one run of it takes at most ``timeout_s`` seconds.
 
     Raises:
-        ProfileError: there is none, or it cannot be read; later, it cannot be run, or not in time.
+        ProfileError: the file is missing or unreadable; later, it cannot be run, or not in time.
     """
     proto = read_onnx(path, ProfileError)
     made = {output for node in proto.graph.node for output in node.output}
     rounded = {name.removesuffix(_DEQUANTIZED): name for name in made if name.endswith(_DEQUANTIZED)}
-    # A tensor in 8 bits counts as what is read of it, under the name that it had in 32.
+    # An 8-bit tensor is compared after dequantization, under its name in the 32-bit model.
     order = [o for node in proto.graph.node for o in node.output if o in made and "QuantizeLinear" not in o]
     outside = {value.name for value in (*proto.graph.initializer, *proto.graph.output)}
     names = tuple(dict.fromkeys(name for name in order if name and name not in outside))
@@ -127,10 +127,10 @@ def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> 
                 sessions[wanted] = tapped_session(proto, taps, threads, timeout_s=timeout_s)
             session = sessions[wanted]
             feed = {session.get_inputs()[0].name: batch.numpy()}
-            found = run_session(
+            values = run_session(
                 session, [rounded.get(name, name) for name in wanted], feed, timeout_s=timeout_s
             )
-        return {name: value for name, value in zip(wanted, found, strict=True) if _is_numbers(value)}
+        return {name: value for name, value in zip(wanted, values, strict=True) if _is_numbers(value)}
 
     return Traced(
         names=names,
@@ -154,7 +154,7 @@ class _Recorder(Interpreter):
         self.seen: dict[str, Float32Array] = {}
 
     def run_node(self, n: Node) -> object:
-        """The node's value, kept where it is wanted."""
+        """The node's value, recorded if it is wanted."""
         value = super().run_node(n)
         if n.name in self.wanted and isinstance(value, Tensor):
             self.seen[n.name] = value.detach().numpy()
@@ -162,7 +162,7 @@ class _Recorder(Interpreter):
 
 
 def traced_torch(module: GraphModule) -> Traced:
-    """A captured graph."""
+    """Trace a captured graph."""
     names = tuple(n.name for n in module.graph.nodes if n.op == "call_function" and _is_tensor(n))
 
     def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, Float32Array]:
@@ -175,10 +175,10 @@ def traced_torch(module: GraphModule) -> Traced:
 
 
 def _is_tensor(node: Node) -> bool:
-    """Whether a node gives a single tensor, as far as its graph still tells."""
+    """Whether a node returns a single tensor, as far as its metadata tells."""
     return isinstance(node.meta.get("val", torch.empty(0)), Tensor)
 
 
 def first_apart(tensors: Iterable[TensorDeviation], tolerance: float) -> TensorDeviation | None:
-    """The first inner tensor, in order of calculation, that differs by more than ``tolerance``."""
+    """The first inner tensor, in execution order, that differs by more than ``tolerance``."""
     return next((tensor for tensor in tensors if tensor.error > tolerance), None)

@@ -1,4 +1,4 @@
-"""Hold two models against each other: their outputs, and the first tensor inside where they part."""
+"""Compare two models: their outputs, and the first inner tensor that diverges."""
 
 from __future__ import annotations
 
@@ -46,36 +46,36 @@ def verify_models(options: VerifyOptions, threads: int) -> Verification:
     images = torch.cat([calibration.fitting.images, calibration.held_out.images])
     first, second = (_open(name, options, calibration.input_shape, threads) for name in pair)
     before, after = first.outputs(images), second.outputs(images)
-    found = parity.deviation(before, after, names=pair)
+    deviation = parity.deviation(before, after, names=pair)
     tensors = tuple(inner_deviations(first, second, images))
     apart = first_apart(tensors, options.tolerance)
     return Verification(
-        deviation=found,
+        deviation=deviation,
         tolerance=options.tolerance,
-        passed=found.relative_error <= options.tolerance,
+        passed=deviation.relative_error <= options.tolerance,
         tensors=tensors,
         first_diverging=None if apart is None else apart.name,
     )
 
 
-def require(found: Verification) -> None:
-    """Raise where the outputs differ by more than the tolerance.
+def require(verification: Verification) -> None:
+    """Raise if the outputs differ by more than the tolerance.
 
     Raises:
-        ParityError: says by how much, and where it begins.
+        ParityError: states by how much they differ, and where that begins.
     """
-    if found.passed:
+    if verification.passed:
         return
     begins = "no inner tensor has the same name and shape in both"
-    if found.tensors:
+    if verification.tensors:
         begins = "no common inner tensor differs by as much"
-    if found.first_diverging is not None:
-        begins = f"the first inner tensor beyond it is {found.first_diverging}"
-    shown = found.deviation
+    if verification.first_diverging is not None:
+        begins = f"the first inner tensor beyond it is {verification.first_diverging}"
+    shown = verification.deviation
     raise ParityError(
         f"{shown.candidate} differs from {shown.reference} by {shown.relative_error:.2e} of the largest "
         "output, "
-        f"accepted is {found.tolerance:.0e}; {begins}"
+        f"accepted is {verification.tolerance:.0e}; {begins}"
     )
 
 
@@ -98,7 +98,7 @@ def _is_onnx(name: str) -> bool:
 
 
 def _onnx_shape(name: str) -> tuple[int, ...] | None:
-    """Shape of an image that an ONNX file tells of itself."""
+    """Image shape that an ONNX file declares, if any."""
     if not _is_onnx(name):
         return None
     graph = read_onnx(Path(name), ProfileError).graph
