@@ -97,5 +97,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What can be had from here, loaded or not."""
+    """Names of all attributes, loaded or not."""
     return sorted({*globals(), *__all__})

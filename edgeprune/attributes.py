@@ -25,7 +25,7 @@ def has_attribute(root: nn.Module, path: str) -> bool:
 
 
 def set_attribute(root: nn.Module, path: str, value: Any) -> None:
-    """Register a parameter or buffer under a dotted path, making the modules between."""
+    """Register a parameter or buffer under a dotted path; missing parent modules are created."""
     *parents, leaf = path.split(".")
     owner = root
     for part in parents:

@@ -32,9 +32,9 @@ BATCH_SYMBOL = "batch"
 
 
 def export_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write the program as ONNX (dynamo exporter, its optimizer on: batch norm folded where it can be).
+    """Write the program as ONNX (dynamo exporter with its optimizer: batch norm folded where possible).
 
-    Inputs are called ``input``, outputs ``output`` (``output_0`` ... where there are several).
+    Inputs are named ``input``, outputs ``output`` (``output_0`` ... for several).
 
     Raises:
         CaptureError: an op of the program has no ONNX form.
@@ -72,10 +72,10 @@ _UNFUSED = 1e-30
 
 
 def _guard_padded_pooling(graph_module: GraphModule) -> None:
-    """Pad with a number that is not quite zero before max pooling.
+    """Replace zero padding before max pooling by a tiny nonzero value.
 
-    onnxruntime (1.31) moves a padding with zeros into the pooling that follows, whose own padding counts as
-    minus infinity: where all values of a window are negative the result is wrong. It leaves others alone.
+    onnxruntime (1.31) fuses zero padding into the pooling that follows, whose own padding counts as minus
+    infinity: the result is wrong if all values of a window are negative. It does not fuse other values.
     """
     for node in graph_module.graph.nodes:
         if op_name(node) not in ("pad", "constant_pad_nd") or not node.users:
@@ -90,7 +90,7 @@ def _guard_padded_pooling(graph_module: GraphModule) -> None:
 
 
 def _innermost(error: BaseException) -> str:
-    """First line of the first cause, which names the op; the exporter wraps it in its own instructions."""
+    """First line of the root cause, which names the op; the exporter wraps it in its own instructions."""
     while error.__cause__ is not None:
         error = error.__cause__
     line = next((x.strip() for x in str(error).splitlines() if x.strip()), type(error).__name__)
@@ -98,7 +98,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def simplify_onnx(source: Path, destination: Path) -> str | None:
-    """Simplify with onnxsim; returns a note where the file had to be taken over unsimplified."""
+    """Simplify with onnxsim; return a note if the model is saved unsimplified."""
     model = onnx.load_model(str(source))
     try:
         with _no_chatter():
@@ -117,7 +117,7 @@ def simplify_onnx(source: Path, destination: Path) -> str | None:
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:
-    """Drop source paths and stack traces, which are private and differ from run to run."""
+    """Drop source paths and stack traces, which are private and differ between runs."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
@@ -130,10 +130,10 @@ def _strip_metadata(model: onnx.ModelProto) -> None:
 
 
 def _name_batch(model: onnx.ModelProto) -> None:
-    """Call the batch by its name wherever a size is the batch; other unknown sizes lose theirs.
+    """Name dimensions that equal the batch size consistently; drop the names of other dynamic dimensions.
 
-    A size such as heads times batch must not be called like the batch: onnxruntime takes sizes of one name
-    to be equal and lets such tensors share memory.
+    A dimension such as heads times batch must not share the batch's name: onnxruntime assumes dimensions of
+    the same name to be equal and lets such tensors share memory.
     """
     symbols = {
         d.dim_param for item in model.graph.input for d in item.type.tensor_type.shape.dim if d.dim_param
@@ -147,11 +147,11 @@ def _name_batch(model: onnx.ModelProto) -> None:
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write the program as ``.pt2``; the same program gives the same bytes: its nodes forget their origins.
+    """Write the program as ``.pt2``; origins of nodes are dropped, so the same program gives the same bytes.
 
-    Names in it are plain (:mod:`edgeprune.plain_names`), as its reader and torch itself need them.
+    Its names are plain (:mod:`edgeprune.plain_names`), as its reader and torch itself require.
 
-    It is put together in memory: torch's own writer ends the process where the disk is full.
+    It is serialized in memory: torch's own writer terminates the process if the disk is full.
 
     Raises:
         OutputError: the file cannot be written.
@@ -164,7 +164,7 @@ def save_program(program: ExportedProgram, path: Path) -> None:
 
 
 def _forget_origins(graph_module: GraphModule) -> None:
-    """Drop source paths, which are private, and addresses in memory, which differ from run to run."""
+    """Drop source paths, which are private, and memory addresses, which differ between runs."""
     for module in graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             for told in _ORIGINS:
@@ -185,6 +185,6 @@ def save_surgery(recipe: Mapping[str, Any], state: Mapping[str, Tensor], folder:
 
 @contextlib.contextmanager
 def _no_chatter() -> Iterator[None]:
-    """Keep what the exporters print off the user's terminal; what matters is raised."""
+    """Suppress the exporters' terminal output; errors are raised."""
     with quiet_loggers("torch.onnx", least=logging.ERROR), quiet_streams(stdout=True):
         yield

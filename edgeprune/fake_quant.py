@@ -1,4 +1,4 @@
-"""Weights as they will be after they have been stored in 8 bits: rounded, in floating point."""
+"""Fake quantization: weights rounded to their 8-bit values, in floating point."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def steps_of(form: IntegerFormat) -> int:
 
 
 def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
-    """A weight (output channels, ...) as 8 bits with a symmetric scale for each output channel hold it.
+    """Round a weight (output channels, ...) to 8 bits with a symmetric scale per output channel.
 
-    A norm that follows scales whole channels, so that it makes no difference whether it is folded in before.
+    A following norm scales whole channels, so folding it in first makes no difference.
     """
     scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / steps_of(form)
     scale = np.where(scale >= SMALLEST_SCALE, scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
@@ -36,16 +36,16 @@ def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
 
 
 def round_weight(weight: Tensor, form: IntegerFormat) -> None:
-    """The same in place."""
+    """Round a weight in place, as :func:`rounded` does."""
     exact = weight.detach().double().numpy()
     with torch.no_grad():
         weight.copy_(torch.from_numpy(rounded(exact, form)))
 
 
 def round_layers(module: nn.Module, coupling: CouplingGraph, form: IntegerFormat) -> dict[str, Tensor]:
-    """Round the weights of all layers of ``module`` in place; the exact ones by their paths.
+    """Round the weights of all layers of ``module`` in place; return the exact ones by path.
 
-    Transposed convolutions, whose output channels come second, are left as they are.
+    Transposed convolutions, whose output channels come second, stay unchanged.
     """
     exact: dict[str, Tensor] = {}
     for layer in coupling.layers:

@@ -1,4 +1,4 @@
-"""What several stages read off a captured graph and its outputs."""
+"""Helpers to read captured graphs and their outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTED = frozenset((*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *PRODUCTS, "scale
 def op_name(node: Node) -> str:
     """Name of the op without overload: ``conv2d`` for ``aten.conv2d.default``.
 
-    Ops of other namespaces keep theirs: ``mylib::blur`` for ``mylib.blur.default``.
+    Ops of other namespaces keep the prefix: ``mylib::blur`` for ``mylib.blur.default``.
     """
     packet = getattr(node.target, "overloadpacket", None)
     if packet is not None:

@@ -1,4 +1,4 @@
-"""Intervals of shares; needs no framework."""
+"""Confidence intervals of proportions; needs no framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """95% score interval of a share (Wilson 1927)."""
+    """95% score interval of a proportion (Wilson 1927)."""
     share = hits / count
     denominator = 1 + Z_95**2 / count
     centre = (share + Z_95**2 / (2 * count)) / denominator

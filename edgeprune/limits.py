@@ -1,4 +1,4 @@
-"""Which numbers are accepted, wherever they are given: on the command line, in a file or in Python."""
+"""Accepted ranges of numbers given on the command line, in a file or in Python."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class WholeNumbers:
 
     @property
     def accepted(self) -> str:
-        """What is accepted, in words."""
+        """Description of the accepted values."""
         return f"a whole number from {self.least} to {self.most}"
 
     def holds(self, value: object) -> TypeGuard[int]:
-        """Whether a value is one of them."""
+        """Whether a value is in the range."""
         return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most
 
     def check(self, option: str, value: int | None) -> None:
-        """Refuse another value than ``None``.
+        """Reject a value outside the range; ``None`` passes.
 
         Raises:
             UsageError: names ``option``, the value and what is accepted.
@@ -38,10 +38,10 @@ class WholeNumbers:
             raise _refused(option, value, self.accepted)
 
     def reader(self, option: str) -> Callable[[str | int], int]:
-        """What turns the text of an option into such a number.
+        """Parser from the text of an option to such a number.
 
         Raises:
-            UsageError: when called with another text.
+            UsageError: when called with text that is not accepted.
         """
 
         def whole_number(value: str | int) -> int:
@@ -66,12 +66,12 @@ class Shares:
 
     @property
     def accepted(self) -> str:
-        """What is accepted, in words."""
+        """Description of the accepted values."""
         ends = "above {} and below {}" if self.open else "from {} to {}"
         return f"{self.what}, {ends.format(f'{self.least:g}', f'{self.most:g}')}"
 
     def check(self, option: str, value: float) -> None:
-        """Refuse other numbers.
+        """Reject a number outside the range.
 
         Raises:
             UsageError: names ``option``, the value and what is accepted.
@@ -81,18 +81,18 @@ class Shares:
             raise _refused(option, value, self.accepted)
 
     def reader(self, option: str) -> Callable[[str | float], float]:
-        """What turns the text of an option into such a number.
+        """Parser from the text of an option to such a number.
 
         Raises:
-            UsageError: when called with another text.
+            UsageError: when called with text that is not accepted.
         """
 
         def number(value: str | float) -> float:
-            found = read_number(value) if isinstance(value, str) else float(value)
-            if found is None:
+            parsed = read_number(value) if isinstance(value, str) else float(value)
+            if parsed is None:
                 raise _refused(option, value, self.accepted)
-            self.check(option, found)
-            return found
+            self.check(option, parsed)
+            return parsed
 
         return number
 
@@ -107,19 +107,19 @@ class ChannelNumbers:
 
     @property
     def accepted(self) -> str:
-        """What is accepted, in words."""
+        """Description of the accepted values."""
         ends = f"each from {self.least:g} to {self.most:g} ({self.remark})"
         return f"one number, or one per channel separated by commas (at most {MOST_CHANNELS}), {ends}"
 
     def hold(self, values: Sequence[object]) -> bool:
-        """Whether values are such numbers."""
+        """Whether all values are accepted."""
         return 0 < len(values) <= MOST_CHANNELS and all(
             is_finite(value) and self.least <= float(value) <= self.most  # type: ignore[arg-type]
             for value in values
         )
 
     def check(self, option: str, values: Sequence[float] | None) -> None:
-        """Refuse other values than ``None``.
+        """Reject values that are not accepted; ``None`` passes.
 
         Raises:
             UsageError: names ``option``, the values and what is accepted.
@@ -129,7 +129,7 @@ class ChannelNumbers:
 
 
 def check_counts(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Refuse means and deviations of different numbers of channels.
+    """Reject means and deviations with different channel counts.
 
     Raises:
         UsageError: names both numbers.
@@ -143,12 +143,12 @@ def check_counts(mean: Sequence[float] | None, std: Sequence[float] | None) -> N
 
 
 def read_number(text: str) -> float | None:
-    """A number in ASCII digits, ``nan`` and ``inf`` included; ``None`` where it is none."""
+    """Parse a number in ASCII digits, ``nan`` and ``inf`` included; ``None`` if it is not a number."""
     return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def read_fraction(text: str) -> float | None:
-    """A number, or a quotient of two such as ``127/255``; ``None`` where it is neither."""
+    """Parse a number, or a quotient of two such as ``127/255``; ``None`` if it is neither."""
     above, slash, below = text.partition("/")
     dividend, divisor = read_number(above), read_number(below) if slash else 1.0
     if dividend is None or not divisor:
@@ -157,7 +157,7 @@ def read_fraction(text: str) -> float | None:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a number that a float holds."""
+    """Whether a value is a finite number that fits in a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

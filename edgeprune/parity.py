@@ -1,4 +1,4 @@
-"""Verify neighbours in the chain of models against each other, and judge quality with intervals."""
+"""Compare neighbours in the chain of models, and measure quality with intervals."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_onnx(
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what goes wrong is raised and told
+    options.log_severity_level = 4  # failures are raised and reported
 
     def failed(reason: str) -> str:
         return (
@@ -85,10 +85,10 @@ def run_onnx(
 
 
 def _only_input(session: onnxruntime.InferenceSession) -> onnxruntime.NodeArg:
-    """The input of a session with outputs that are numbers.
+    """The only input of a session with numeric outputs.
 
     Raises:
-        ValueError: there are several, or outputs of another type.
+        ValueError: there are several inputs, or outputs of another type.
     """
     given = session.get_inputs()
     if len(given) != 1:
@@ -111,7 +111,7 @@ def _run_padded(
     fixed: int | None,
     timeout_s: float | None,
 ) -> Outputs:
-    """Run one chunk; the last one is filled up where the batch size is fixed."""
+    """Run one chunk; pad the last one if the batch size is fixed."""
     count = len(chunk)
     if fixed is not None and count < fixed:
         chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - count, axis=0)])
@@ -122,21 +122,21 @@ def _run_padded(
 def compare(
     reference: Outputs, candidate: Outputs, *, names: tuple[str, str], tolerance: float
 ) -> ParityFigure:
-    """How far two models are apart on the same images; judged on max |a - b| / max |a|.
+    """Deviation of two models on the same images, judged by max |a - b| / max |a|.
 
     Raises:
         ParityError: the outputs differ in number or shape.
     """
-    found = deviation(reference, candidate, names=names)
+    measured = deviation(reference, candidate, names=names)
     return ParityFigure(
-        **vars(found),
+        **vars(measured),
         tolerance=tolerance,
-        verdict=Verdict.PASSED if found.relative_error <= tolerance else Verdict.FAILED,
+        verdict=Verdict.PASSED if measured.relative_error <= tolerance else Verdict.FAILED,
     )
 
 
 def deviation(reference: Outputs, candidate: Outputs, *, names: tuple[str, str]) -> Deviation:
-    """How far two models are apart on the same images, not judged.
+    """Deviation of two models on the same images, without a verdict.
 
     Raises:
         ParityError: the outputs differ in number or shape.
@@ -180,7 +180,7 @@ def _agreement(reference: Outputs, candidate: Outputs) -> float | None:
 def require(figures: tuple[ParityFigure, ...], where: Callable[[ParityFigure], str] | None = None) -> None:
     """Raise for the first pair of neighbours that disagrees.
 
-    ``where`` tells of such a pair what is known of the place where it parts.
+    ``where`` describes where the models of a failed pair diverge.
 
     Raises:
         ParityError: names the pair, the difference and the tolerance.
@@ -196,7 +196,7 @@ def require(figures: tuple[ParityFigure, ...], where: Callable[[ParityFigure], s
 
 
 def accuracy_kind(outputs: Outputs, labelled: bool) -> AccuracyKind:
-    """What quality can be measured for these outputs."""
+    """Quality measure that applies to these outputs."""
     if not is_classifier(outputs):
         return AccuracyKind.RELATIVE_ERROR
     return AccuracyKind.TOP1 if labelled else AccuracyKind.AGREEMENT
@@ -220,22 +220,22 @@ def accuracy(
 
 
 def _relative(output: Float32Array, reference: Float32Array) -> NDArray[np.float64]:
-    """Squared error of every image over its squared reference, whatever their unit is."""
-    found, exact = (x.reshape(len(x), -1).astype(np.float64) for x in (output, reference))
+    """Squared error of every image relative to its squared reference, independent of scale."""
+    actual, exact = (x.reshape(len(x), -1).astype(np.float64) for x in (output, reference))
     whole = np.square(exact).sum(1)
     least = 1e-12 * float(whole.max()) or 1.0
-    return np.asarray(np.square(found - exact).sum(1) / np.maximum(whole, least))
+    return np.asarray(np.square(actual - exact).sum(1) / np.maximum(whole, least))
 
 
 def points_lost(original: Outputs, outputs: Outputs, labels: NDArray[np.int64] | None) -> float:
-    """Points of accuracy, or of agreement without labels, that outputs lose against the original's.
+    """Percentage points of accuracy, or of agreement without labels, lost against the original.
 
-    For outputs that are no class scores it is their relative error in percent.
+    For outputs other than class scores, their relative error in percent.
     """
     kind = accuracy_kind(original, labels is not None)
     before, after = (
-        accuracy("", found, original=original, labels=labels, kind=kind).value
-        for found in (original, outputs)
+        accuracy("", candidate, original=original, labels=labels, kind=kind).value
+        for candidate in (original, outputs)
     )
     return 100 * (after if kind is AccuracyKind.RELATIVE_ERROR else before - after)
 
@@ -257,11 +257,12 @@ def answer_counts(original: Outputs, delivered: Outputs, labels: Tensor | None) 
 def accuracies(
     stages: Mapping[str, Outputs], labels: Tensor | None
 ) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...]]:
-    """What quality is measured, and that of every stage; the first of them is the original."""
+    """Quality measure, and the figure of every stage; the first stage is the original."""
     original = next(iter(stages.values()))
     truth = None if labels is None else labels.numpy()
     kind = accuracy_kind(original, truth is not None)
     figures = tuple(
-        accuracy(stage, found, original=original, labels=truth, kind=kind) for stage, found in stages.items()
+        accuracy(stage, outputs, original=original, labels=truth, kind=kind)
+        for stage, outputs in stages.items()
     )
     return kind, figures

@@ -1,7 +1,7 @@
-"""Names of tensors in a form that torch can write into Python code, and a reader can accept from strangers.
+"""Tensor names that torch can write into Python code and that a reader can accept from untrusted files.
 
-torch writes names of parameters into code as they are, so that words of Python, quotes and what Python
-normalises make code that does not run, and names of its own attributes take their places.
+torch writes parameter names into code verbatim: Python keywords, quotes and characters that Python
+normalises give code that does not run, and names of its own attributes overwrite them.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ _OF_INPUTS = (InputKind.USER_INPUT, OutputKind.USER_INPUT_MUTATION)
 
 
 class NameFaultError(ValueError):
-    """Why names cannot be written."""
+    """Names cannot be written; the message says why."""
 
 
 def plain_name(name: str) -> str:
-    """A dotted name in ASCII letters, digits, ``_`` and ``-``, as files hold it; plain ones stay as they are.
+    """Encode a dotted name in ASCII letters, digits, ``_`` and ``-``, as stored; plain names stay unchanged.
 
-    Other characters become their code points (``layer-x20-2`` for ``layer 2``); words of Python and names of
-    torch's own attributes get a hyphen (``class-``).
+    Other characters become their code points (``layer-x20-2`` for ``layer 2``); Python keywords and names of
+    torch's own attributes get a trailing hyphen (``class-``).
     """
     return ".".join(map(_plain_part, name.split(".")))
 
 
 def code_name(name: str) -> str:
-    """The name itself as far as torch writes right code with it, and plain where not."""
+    """Encode only the parts of a name from which torch would write wrong code."""
     return ".".join(part if _is_written_right(part) else _plain_part(part) for part in name.split("."))
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Name -> plain name, of those that change.
+    """Map each name that changes to its plain name.
 
     Raises:
-        NameFaultError: two become the same, one is too long, or no text.
+        NameFaultError: two names become equal, one is too long, or is not valid text.
     """
     own = list(dict.fromkeys(names))
     for name in own:
-        if any("\ud800" <= c <= "\udfff" for c in name):  # half a character, which no encoding has
+        if any("\ud800" <= c <= "\udfff" for c in name):  # a lone surrogate, which cannot be encoded
             raise NameFaultError(f"the name {name!r} is no text that a file can hold: rename it")
     plain = {name: plain_name(name) for name in own}
     longest = max(plain.values(), key=len, default="")
@@ -73,7 +73,7 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def make_names_plain(program: ExportedProgram) -> dict[str, str]:
-    """Give all tensors and modules of a program plain names (in place); the new name -> the former one.
+    """Give all tensors and modules of a program plain names (in place); return new name -> former name.
 
     Raises:
         NameFaultError: see :func:`plain_names`.
@@ -100,7 +100,7 @@ def make_names_plain(program: ExportedProgram) -> dict[str, str]:
 
 
 def plain_module_name(name: str) -> str:
-    """The same for a module, whose repeated calls torch numbers (``relu@1``)."""
+    """Plain name of a module, whose repeated calls torch numbers (``relu@1``)."""
     called = _CALL_NUMBER.search(name)
     return plain_name(name) if called is None else plain_name(name[: called.start()]) + called[0]
 
@@ -117,7 +117,7 @@ def _is_taken(part: str) -> bool:
 
 
 def _is_written_right(part: str) -> bool:
-    """Whether ``self.part`` or, of what is no identifier, ``getattr(self, "part")`` finds it."""
+    """Whether ``self.part`` or, for a non-identifier, ``getattr(self, "part")`` finds it."""
     if part.isidentifier():
         return not _is_taken(part) and unicodedata.normalize("NFKC", part) == part
     try:

@@ -1,4 +1,4 @@
-"""What the public functions besides ``compress`` return, and how a person sees it."""
+"""Results of the public functions other than ``compress``, and their rendering."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class Inspection:
                 row.frozen_by or "",
             )
         groups = TerminalTable("group", "channels", "produced by", "enter", title="Coupled groups")
-        for found in self.groups:
+        for group in self.groups:
             groups.add_row(
-                found.group,
-                str(found.channels),
-                first_few(found.layers, _NAMES_IN_CELL),
-                first_few(found.consumers, _NAMES_IN_CELL),
+                group.group,
+                str(group.channels),
+                first_few(group.layers, _NAMES_IN_CELL),
+                first_few(group.consumers, _NAMES_IN_CELL),
             )
         parts: list[RenderableType] = [head, layers, groups]
         if self.unruled_ops:
@@ -106,7 +106,7 @@ class Inspection:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedCost:
-    """What a plan keeps of one limited cost by its model, and what the limit allows, as shares of now."""
+    """Predicted cost of a plan and its limit, as shares of the original's."""
 
     cost: str
     share: float
@@ -130,7 +130,7 @@ class DryRun:
 
     @property
     def _meant(self) -> str:
-        """What the shares of costs beside the predicted ones are."""
+        """Meaning of the share shown beside each predicted cost."""
         return "tried first" if self.by_default else "allowed"
 
     def render(self) -> RenderableType:
@@ -226,11 +226,13 @@ class QuantizationResult:
         table.add_row(
             "CPU time, measured on this host", "1", f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         )
-        found = self.deviation
-        agreement = "" if found.top1_agreement is None else f", top-1 agreement {found.top1_agreement:.2%}"
+        deviation = self.deviation
+        agreement = (
+            "" if deviation.top1_agreement is None else f", top-1 agreement {deviation.top1_agreement:.2%}"
+        )
         words = Text(
-            f"outputs on {found.images} images kept back: cosine {found.cosine:.5f}, largest error "
-            f"{found.relative_error:.2%} of the largest output{agreement}"
+            f"outputs on {deviation.images} images kept back: cosine {deviation.cosine:.5f}, largest error "
+            f"{deviation.relative_error:.2%} of the largest output{agreement}"
         )
         return Group(table, words, *self._how(), *(Text(f"note: {note}") for note in self.notes))
 
@@ -248,16 +250,16 @@ class QuantizationResult:
         return _integers(self.details)
 
 
-def _integers(found: IntegerReport) -> list[Text]:
-    nodes = ", ".join(f"{count} {op}" for op, count in sorted(found.nodes.items()))
+def _integers(report: IntegerReport) -> list[Text]:
+    nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
     return [
-        Text(f"in 8 bits: {nodes}; kept in 32: {len(found.kept_float)} nodes"),
-        Text(f"form: {found.format.reason}"),
+        Text(f"in 8 bits: {nodes}; kept in 32: {len(report.kept_float)} nodes"),
+        Text(f"form: {report.format.reason}"),
         Text(
-            f"ranges by {found.method.value} over {found.images} images; {found.equalized} pairs of "
-            f"layers equalized, biases of {found.corrected} layers corrected"
+            f"ranges by {report.method.value} over {report.images} images; {report.equalized} pairs of "
+            f"layers equalized, biases of {report.corrected} layers corrected"
         ),
-        *(Text(f"{name} runs over blocks of pixels: the same result, sooner") for name in found.over_blocks),
+        *(Text(f"{name} runs over blocks of pixels: the same result, sooner") for name in report.over_blocks),
     ]
 
 
@@ -277,16 +279,16 @@ class Verification:
 
     def render(self) -> RenderableType:
         """Tables for the terminal: the outputs, and where inside the error grows most."""
-        found = self.deviation
-        outputs = TerminalTable("", f"{found.candidate} against {found.reference}", title="Outputs")
+        deviation = self.deviation
+        outputs = TerminalTable("", f"{deviation.candidate} against {deviation.reference}", title="Outputs")
         outputs.add_row(
-            "largest error", f"{found.max_abs_error:.3e} ({found.relative_error:.2e} of the largest)"
+            "largest error", f"{deviation.max_abs_error:.3e} ({deviation.relative_error:.2e} of the largest)"
         )
-        outputs.add_row("mean error", f"{found.mean_abs_error:.3e}")
-        outputs.add_row("cosine", f"{found.cosine:.6f}")
-        if found.top1_agreement is not None:
-            outputs.add_row("same top-1", f"{found.top1_agreement:.2%}")
-        outputs.add_row("images", str(found.images))
+        outputs.add_row("mean error", f"{deviation.mean_abs_error:.3e}")
+        outputs.add_row("cosine", f"{deviation.cosine:.6f}")
+        if deviation.top1_agreement is not None:
+            outputs.add_row("same top-1", f"{deviation.top1_agreement:.2%}")
+        outputs.add_row("images", str(deviation.images))
         verdict = "passed" if self.passed else "FAILED"
         parts: list[RenderableType] = [outputs, Text(f"{verdict} at a tolerance of {self.tolerance:g}")]
         if not self.tensors:
@@ -304,7 +306,7 @@ class Verification:
         return Group(*parts, Text(f"first inner tensor beyond the tolerance: {first}"), inside)
 
     def _steepest(self, most: int = 8) -> list[tuple[TensorDeviation, float]]:
-        """Where the error grows most over all tensors before, in order of calculation."""
+        """Tensors where the error grows most over all earlier ones, in order of calculation."""
         grown, worst = [], 0.0
         for tensor in self.tensors:
             grown.append(tensor.error - worst)
@@ -328,13 +330,19 @@ def _memory(figures: ModelFigures) -> str:
 
 
 def _latency(figures: ModelFigures) -> str:
-    found = figures.latency
-    if found is None:
+    latency = figures.latency
+    if latency is None:
         return "not measured"
-    return f"p50 {found.latency_p50_ms:.3f} ms, p90 {found.latency_p90_ms:.3f} ms ({found.provenance.value})"
+    return (
+        f"p50 {latency.latency_p50_ms:.3f} ms, p90 {latency.latency_p90_ms:.3f} ms "
+        f"({latency.provenance.value})"
+    )
 
 
-def _prediction(found: LatencyPrediction | None) -> str:
-    if found is None:
+def _prediction(prediction: LatencyPrediction | None) -> str:
+    if prediction is None:
         return "-"
-    return f"{found.latency_ms:.2f} ms [{found.low_ms:.2f}, {found.high_ms:.2f}] ({found.provenance.value})"
+    return (
+        f"{prediction.latency_ms:.2f} ms [{prediction.low_ms:.2f}, {prediction.high_ms:.2f}] "
+        f"({prediction.provenance.value})"
+    )

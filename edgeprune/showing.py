@@ -1,7 +1,7 @@
-"""Words of others, such as names of layers and files, as they can be shown: harmless and not too long.
+"""Display of untrusted text, such as layer and file names: escaped and of bounded length.
 
-People read them escaped and shortened. Programs read names whole: JSON that a later run reads back has the
-escapes of JSON itself, which stand for the very characters.
+People see it escaped and shortened. Programs read names whole: JSON that a later run reads back uses JSON's
+own escapes, which preserve the characters.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 _UNSEEN = re.compile(
-    # Control characters but tabs and ends of lines; lone halves of characters, as of file names in no known
-    # encoding; what turns the writing, and all else that Unicode calls format characters or ignorable.
+    # Control characters except tabs and line ends; lone surrogates, as in file names of unknown encoding;
+    # bidirectional controls, and all other Unicode format and ignorable characters.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
     "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -26,51 +26,51 @@ _LONG_IN_CELL = re.compile(r"\S{81,}")
 
 
 def did_you_mean(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """The question after the nearest known name, with a space behind it; empty where none is near."""
+    """Question suggesting the nearest known name, with a trailing space; empty if none is near."""
     near = difflib.get_close_matches(given, list(known), 1, cutoff)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def plain(text: str) -> str:
-    r"""Text whose control characters show as ``\x1b``, so that a terminal takes none of it for a command."""
+    r"""Escape control characters, as in ``\x1b``, so that a terminal executes none of them."""
     return _UNSEEN.sub(_escaped, text)
 
 
 def shown(text: str) -> str:
-    """The same with very long words shortened in the middle."""
-    return _LONG.sub(lambda found: without_middle(found[0], head=110, tail=60), plain(text))
+    """Escaped text with very long words shortened in the middle."""
+    return _LONG.sub(lambda match: without_middle(match[0], head=110, tail=60), plain(text))
 
 
 def shown_in_cell(text: str) -> str:
-    """The same for a cell of a table, which would fold long words over many lines."""
-    return _LONG_IN_CELL.sub(lambda found: without_middle(found[0], head=50, tail=27), plain(text))
+    """Escaped text for a table cell, shorter still: a cell folds long words over many lines."""
+    return _LONG_IN_CELL.sub(lambda match: without_middle(match[0], head=50, tail=27), plain(text))
 
 
 def shown_sentence(text: str) -> str:
-    """One sentence on a failure; where many words make it very long, without its middle."""
-    found = shown(text)
-    return found if len(found) <= 690 else without_middle(found, head=440, tail=220)
+    """Escaped error message; the middle is left out if it is very long."""
+    sentence = shown(text)
+    return sentence if len(sentence) <= 690 else without_middle(sentence, head=440, tail=220)
 
 
 def without_middle(text: str, *, head: int, tail: int) -> str:
-    """The first and the last characters of a text, with dots for what is between."""
+    """First and last characters of a text, with dots in between."""
     return f"{text[:head]}...{text[-tail:]}"
 
 
 def first_few(names: Sequence[str], most: int) -> str:
-    """``a, b and 3 more``; all of them where there are no more than ``most``."""
+    """``a, b and 3 more``; all names if there are at most ``most``."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def in_short(value: Any, limit: int = 60) -> str:
-    """A value as Python writes it, its middle left out where that is long."""
+    """``repr`` of a value, with its middle left out if it is long."""
     text = repr(value)
     return text if len(text) <= limit else without_middle(text, head=limit * 2 // 3, tail=limit // 4)
 
 
 def plain_values(value: Any) -> Any:
-    """JSON values with plain text in all places."""
+    """JSON values with all texts escaped."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, list):
@@ -81,7 +81,7 @@ def plain_values(value: Any) -> Any:
 
 
 def for_people(value: _T) -> _T:
-    """A result with its texts as they are shown, in nested dataclasses, tuples and dictionaries, too."""
+    """A result with all texts as displayed, including nested dataclasses, tuples and dictionaries."""
     return _for_people(value)  # type: ignore[no-any-return]
 
 
@@ -99,17 +99,17 @@ def _for_people(value: Any) -> Any:
 
 
 def escaped_json(text: str) -> str:
-    r"""JSON with ``\u001b`` for what cannot be seen: programs read the same, terminals obey none of it."""
+    r"""Escape invisible characters of JSON as ``\u001b``: the same to programs, harmless to terminals."""
     return _UNSEEN.sub(_escaped_in_json, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _escaped_in_json(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escaped_in_json(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code < 0x10000:
         return f"\\u{code:04x}"
     high, low = divmod(code - 0x10000, 0x400)

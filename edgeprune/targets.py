@@ -1,4 +1,4 @@
-"""Device profiles: shipped ones by name, a user's own by path, and this host as it is.
+"""Device profiles: shipped ones by name, a user's own by path, and this host as detected.
 
 A profile is data (``targets/*.toml``): every number has its unit in its name and its source in
 ``[sources]``. Peak arithmetic is derived here, never stored.
@@ -42,7 +42,7 @@ Lanes = Annotated[int, Gt(0), MultipleOf(_FP32_BITS), Expected("a multiple of 32
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """What a latency prediction needs to know about a processor.
+    """Processor parameters of the latency prediction.
 
     Efficiencies are shares in (0, 1] of the peak that onnxruntime-like kernels reach.
     ``parallel_efficiency`` is what every thread after the first adds, as a share of a core.
@@ -96,7 +96,7 @@ class TargetProfile:
 
     @property
     def is_host(self) -> bool:
-        """Whether this is the machine that we run on."""
+        """Whether this is the local machine."""
         return self.name == HOST
 
     @property
@@ -140,9 +140,9 @@ def load_target(name_or_path: str) -> TargetProfile:
 
 
 def describe_host() -> TargetProfile:
-    """The machine that we run on: cores, instruction set, caches and memory as its OS tells them.
+    """Profile of the local machine: cores, instruction set, caches and memory as reported by its OS.
 
-    What the OS does not tell is ``None``, and ``note`` names it.
+    What the OS does not report is ``None``, and ``note`` names it.
 
     Raises:
         TargetError: the shipped ``host.toml`` is missing or malformed.

@@ -1,4 +1,4 @@
-"""Types of arrays and of callbacks that every part uses."""
+"""Shared types of arrays and callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a compressed model may cost and lose, and what the search for it tried."""
+"""Limits on cost and loss of a compressed model, and the candidates of the search for it."""
 
 from __future__ import annotations
 

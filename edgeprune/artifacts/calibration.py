@@ -1,4 +1,4 @@
-"""What calibration hands on."""
+"""Data types that calibration produces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user chooses about which channels may leave; light to import."""
+"""Choices of the user; light to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON for frozen dataclasses: what is written reads back equal."""
+"""JSON codec of frozen dataclasses: what is written reads back equal."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def _decode_enum(kind: type[Enum], data: Any) -> Enum:
 def _decode_array(data: Any) -> np.ndarray[Any, Any]:
     if isinstance(data, np.ndarray):
         return data
-    found = np.asarray(data) if isinstance(data, list) else np.asarray(None)
-    if found.dtype.kind not in "biuf":
+    array = np.asarray(data) if isinstance(data, list) else np.asarray(None)
+    if array.dtype.kind not in "biuf":
         raise ValueError(f"expected numbers in lists of one length, got {in_short(data)}")
-    return found
+    return array
 
 
 def _decode_scalar(kind: Any, data: Any) -> Any:

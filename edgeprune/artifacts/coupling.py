@@ -1,4 +1,4 @@
-"""Which channels leave together, where to mask them, and what they cost."""
+"""Coupled channels: which are removed together, where to mask them, and their cost."""
 
 from __future__ import annotations
 
@@ -139,13 +139,13 @@ def kept_count(players: IndexArray, removed: NDArray[np.bool_]) -> int:
 
 
 def player_origins(whole: CouplingGraph, part: CouplingGraph, removed: Sequence[int] = ()) -> IndexArray:
-    """The player of the whole network that each player (n,) of a part of it was; ``NO_PLAYER`` if none.
+    """Player of the whole network for each player (n,) of a part of it; ``NO_PLAYER`` if none.
 
     The part is what is left without the players ``removed`` or without some layers. Parameters keep their
-    names, so their kept positions tell who is who.
+    names, so their kept positions identify the players.
     """
     gone = whole.removed_mask(removed)
-    found = np.full(part.num_players, NO_PLAYER, dtype=np.int64)
+    origins = np.full(part.num_players, NO_PLAYER, dtype=np.int64)
     for key, players in part.parameter_players.items():
         before = whole.parameter_players.get(key)
         if before is None:
@@ -153,12 +153,12 @@ def player_origins(whole: CouplingGraph, part: CouplingGraph, removed: Sequence[
         stayed = before[kept_positions(before, gone)]
         if stayed.size == players.size:
             mine = players != NO_PLAYER
-            found[players[mine]] = stayed[mine]
-    return found
+            origins[players[mine]] = stayed[mine]
+    return origins
 
 
 def _gone(players: IndexArray, removed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Positions whose player leaves; works for networks without players, too."""
+    """Mask of positions whose player is removed; also works for networks without players."""
     gone: NDArray[np.bool_] = players != NO_PLAYER
     gone[gone] = removed[players[gone]]
     return gone

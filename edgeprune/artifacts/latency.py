@@ -1,4 +1,4 @@
-"""What profiling hands on. Every time says how it was obtained."""
+"""Data types that profiling produces; every time has its provenance."""
 
 from __future__ import annotations
 

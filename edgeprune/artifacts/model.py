@@ -1,4 +1,4 @@
-"""What loading and capturing hand on."""
+"""Data types that loading and capturing produce."""
 
 from __future__ import annotations
 
@@ -83,6 +83,6 @@ def takes_several(shape: InputShape | InputShapes | None) -> bool:
 
 
 def shape_words(shape: InputShape | InputShapes) -> str:
-    """``3x32x32``, or ``3x32x32 and 5`` for several inputs; ``scalar`` for one number an image."""
+    """``3x32x32``, or ``3x32x32 and 5`` for several inputs; ``scalar`` for one number per image."""
     shapes = shape if takes_several(shape) else (shape,)
     return " and ".join("x".join(str(s) for s in sizes) or "scalar" for sizes in shapes)  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What ranking, selection and recovery hand on."""
+"""Data types that ranking, selection and recovery produce."""
 
 from __future__ import annotations
 

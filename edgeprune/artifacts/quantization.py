@@ -1,4 +1,4 @@
-"""What quantization is asked for, and what it hands on."""
+"""Options and reports of quantization."""
 
 from __future__ import annotations
 

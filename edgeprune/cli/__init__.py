@@ -1,4 +1,4 @@
-"""The command line: thin over the public Python API."""
+"""The command line: a thin layer over the public Python API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> int:
-    """The same as a process of its own: once its status is known, no signal changes it any more."""
+    """Entry point of the process: signals are ignored once the exit status is known."""
     status = main()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):

@@ -1,7 +1,7 @@
-"""Arguments that commands share, a frozen dataclass a subject, and commands made of them.
+"""Shared arguments of commands, one frozen dataclass per subject, and commands built from them.
 
-A command's options are the fields of its arguments in their order, with what ``cli.options`` says of each; a
-subclass lists its bases from last to first, since fields of the last base come first.
+A command's options are the fields of its arguments in order, as declared in ``cli.options``; a subclass lists
+its bases from last to first, since fields of the last base come first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SpokenArguments:
-    """What a command says, and how."""
+    """Output format and verbosity of a command."""
 
     as_json: opt.AsJson = False
     verbose: opt.Verbose = 0
@@ -58,7 +58,7 @@ class ShapeArguments(ModelArguments):
         """The shape, or that of the project file.
 
         Raises:
-            UsageError: it is none of an image.
+            UsageError: it is not the shape of an image.
         """
         return config.input_shape if self.input_shape is None else parse_input_shape(self.input_shape)
 
@@ -76,7 +76,7 @@ class DataArguments:
     channel_order: opt.Order = None
 
     def preprocessing(self, data: str, config: ProjectConfig) -> Preprocessing | None:
-        """Of ``data``; see :func:`settings.choose_preprocessing`."""
+        """Preprocessing of ``data``; see :func:`settings.choose_preprocessing`."""
         asked = PreprocessingOptions(
             card=self.card, resize=self.resize, crop=self.crop, channel_order=self.channel_order
         )
@@ -85,7 +85,7 @@ class DataArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitArguments:
-    """How many of the images count, and how many of these only judge."""
+    """Number of images to use, and the share held out to judge."""
 
     max_images: opt.MaxImages = None
     held_out: opt.HeldOut = 0.25
@@ -102,17 +102,17 @@ class BudgetArguments:
 
     @property
     def budget(self) -> Budget:
-        """All of them; may be empty.
+        """All limits; may be empty.
 
         Raises:
-            UsageError: one is not understood.
+            UsageError: a limit cannot be parsed.
         """
         return parse_budget(self.max_latency, self.max_size, self.max_memory, self.max_drop)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayerArguments:
-    """Which channels may leave."""
+    """Which channels may be removed."""
 
     attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS
     prune_normalized: opt.PruneNormalized = False
@@ -130,14 +130,14 @@ class EffortArguments:
         """Seconds of ``--max-time``.
 
         Raises:
-            UsageError: it is no time.
+            UsageError: it is not a time.
         """
         return None if self.max_time is None else parse_duration(self.max_time, option="--max-time")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineArguments:
-    """From which random state, on how many threads."""
+    """Random seed and number of threads."""
 
     seed: opt.Seed = None
     threads: opt.Threads = None
@@ -153,7 +153,7 @@ class MachineArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeoutArguments:
-    """How long a single run of somebody else's model may take."""
+    """Time limit of a single run of an untrusted model."""
 
     timeout: opt.Timeout = opt.RUN_TIMEOUT
 
@@ -162,7 +162,7 @@ class TimeoutArguments:
         """Seconds of ``--timeout``.
 
         Raises:
-            UsageError: it is no time.
+            UsageError: it is not a time.
         """
         return parse_duration(self.timeout, option="--timeout")
 
@@ -172,7 +172,7 @@ class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
     """The network and its calibration images."""
 
     def settled(self, session: Session, config: ProjectConfig) -> dict[str, Any]:
-        """Options for which the project file, or the data themselves, have a say, too; by name."""
+        """Options, by name, that also depend on the project file or the data."""
         shape = self.shape_or(config)
         data = settings.choose_calibration(self.calibration, self.model, config, session)
         return {
@@ -194,11 +194,11 @@ def _hints(kind: type[Any]) -> list[tuple[Field[Any], Any]]:
 
 
 def _settable(name: str, hint: Any) -> Any:
-    """The same annotation, with the environment and the project file as further sources."""
+    """The annotation with the environment and the project file as further sources."""
     kind, *told = get_args(hint)
     made = []
-    for found in told:
-        info = copy.copy(found)
+    for declared in told:
+        info = copy.copy(declared)
         if isinstance(info, OptionInfo) and (variable := environment_name(name)) is not None:
             info.envvar, info.show_envvar = variable, False
         elif isinstance(info, ArgumentInfo) and name in _MODELS:
@@ -211,10 +211,10 @@ Options = TypeVar("Options")
 
 
 def joined(kind: type[Options], given: object, *positional: object, **settled: Any) -> Options:
-    """Options of a run: what was settled, and everything else as it was given under the same name.
+    """Options of a run: those in ``settled``, and all others from ``given`` under the same name.
 
     Raises:
-        TypeError: an option is neither, which would leave it to its default in silence.
+        TypeError: an option is in neither, and would silently have its default.
     """
     names = {field.name for field in fields(kind) if field.kw_only}  # type: ignore[arg-type]
     own = {name: getattr(given, name) for name in names - settled.keys() if hasattr(given, name)}
@@ -224,7 +224,7 @@ def joined(kind: type[Options], given: object, *positional: object, **settled: A
 
 
 def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:
-    """Make a Typer command of a function that is called with the session and the arguments in one."""
+    """Turn a function of the session and one arguments object into a Typer command."""
 
     def decorate(function: Callable[[Session, Arguments], None]) -> Callable[..., None]:
         def run(context: typer.Context, **given: Any) -> None:

@@ -154,7 +154,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class GoalArguments(PlayerArguments, BudgetArguments):
-    """What to end with."""
+    """Goal of the compression."""
 
     finetune: Finetuning = None
     recipe: Recipe = None
@@ -169,7 +169,7 @@ class GoalArguments(PlayerArguments, BudgetArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetArguments:
-    """What for, and how much."""
+    """Target device, and share of the MACs to cut."""
 
     target: opt.Target = None
     ratio: Ratio = None
@@ -177,7 +177,7 @@ class TargetArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputArguments:
-    """Where to, and whether at all."""
+    """Output folder, and whether to write it."""
 
     output: Output = None
     overwrite: opt.Overwrite = False
@@ -195,7 +195,7 @@ class CompressArguments(
     TargetArguments,
     NetworkArguments,
 ):
-    """All of ``compress``."""
+    """All arguments of ``compress``."""
 
 
 @command(CompressArguments)
@@ -217,7 +217,7 @@ def compress(session: Session, given: CompressArguments) -> None:
 
 
 def _options(session: Session, given: CompressArguments) -> CompressOptions:
-    """Command line, project file and defaults joined; what is wrong with any of them is told at once."""
+    """Join command line, project file and defaults; errors in any of them are raised at once."""
     model = given.model
     config = settings.project_config(model, session)
     share = check_ratio(given.ratio) if given.ratio is not None else config.ratio
@@ -244,7 +244,7 @@ def _options(session: Session, given: CompressArguments) -> CompressOptions:
 def _check_early(
     target: str, folder: Path | None, overwrite: bool, reads: dict[str, str | Path | None]
 ) -> None:
-    """Refuse in a blink what would otherwise fail after the libraries are loaded."""
+    """Reject early what would otherwise fail after the libraries are loaded."""
     from edgeprune.storage.outputs import check_destination
     from edgeprune.targets import load_target
 

@@ -55,13 +55,13 @@ def show_command(
         model = parsed.params.get("model") or parsed.params.get("first")
         path = find_config(settings.project_folder(str(model)))
         config = ProjectConfig() if path is None else load_config(path)
-        found = for_people(settings_of(parsed, config))
+        rows = for_people(settings_of(parsed, config))
     if as_json:
-        return show_json(found)
+        return show_json(rows)
     from edgeprune.reporting.tables import TerminalTable
 
     table = TerminalTable("option", "value", "from", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for setting in found:
+    for setting in rows:
         table.add_row(Text(setting.option), Text(setting.value), Text(setting.source))
     return show(table)
 
@@ -87,7 +87,7 @@ def init(
 
 
 def _commands() -> dict[str, Any]:
-    """The commands with tables in the file, by name, as the parser has them."""
+    """Parser commands, by name, that have a table in the project file."""
     from edgeprune.cli.app import app
 
     group: Any = typer.main.get_command(app)
@@ -138,7 +138,7 @@ def _help(param: Any) -> str:
 
 
 def reference_page() -> str:
-    """``docs/configuration.md``: every option of every command that can be set elsewhere, too."""
+    """``docs/configuration.md``: every option of every command that can be set outside the command line."""
     alone = ", ".join(sorted(f"`--{name.replace('_', '-')}`" for name in _ALONE))
     lines = [
         "# Configuration",

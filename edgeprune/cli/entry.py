@@ -86,7 +86,7 @@ def _invoke(arguments: list[str], session: Session) -> int:
 
 
 def guarded(action: Callable[[], int], session: Session) -> int:
-    """The status of an action; whatever it raises has become its sentence."""
+    """Exit status of an action; any exception is reported in one sentence."""
     interrupts = Interrupts()
     try:
         with interrupts.heeded():
@@ -96,15 +96,15 @@ def guarded(action: Callable[[], int], session: Session) -> int:
         _say(f"interrupted{interrupts.by}: {str(stopped) or session.outcome}")
         return interrupts.exit_status
     except (BrokenPipeError, SystemExit) as error:
-        # What prints the help makes a SystemExit of a broken pipe.
+        # Printing the help turns a broken pipe into SystemExit.
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             return _failed(error, session)
-        # The reader of a pipe left; what stays in the buffer must not fail again at exit.
+        # The reader closed the pipe; buffered output must not fail again at exit.
         streams.silence(sys.stdout)
         return BROKEN_PIPE_EXIT_STATUS
     except BaseException as error:
         if interrupts.came and not isinstance(error, EdgepruneError):
-            # What a library that was being loaded made of the interrupt.
+            # An interrupt that a library converted while it was loading.
             _traceback_if_asked(session)
             _say(f"interrupted{interrupts.by}: {session.outcome}")
             return interrupts.exit_status
@@ -112,7 +112,7 @@ def guarded(action: Callable[[], int], session: Session) -> int:
 
 
 def _failed(error: BaseException, session: Session) -> int:
-    """The sentence and the status of whatever ended a run."""
+    """Report the exception that ended a run, and return its exit status."""
     if _is_usage_problem(error):
         return _say_usage(error)
     failure = _told(error)
@@ -130,7 +130,7 @@ def _failed(error: BaseException, session: Session) -> int:
 
 
 def _told(error: BaseException) -> EdgepruneError | None:
-    """What ended the run as a failure with a sentence of its own; ``None`` for a fault of edgeprune."""
+    """The exception as an error with a message of its own; ``None`` for a fault of edgeprune."""
     if isinstance(error, EdgepruneError):
         return error
     if isinstance(error, OSError) and error.errno in NO_ROOM:

@@ -57,7 +57,7 @@ class ShapeArguments(ModelArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingArguments:
-    """Where to draw it."""
+    """Output file of the drawing."""
 
     graph: GraphFile = None
     overwrite: Overwrite = False
@@ -65,7 +65,7 @@ class DrawingArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments(SpokenArguments, DrawingArguments, PlayerArguments, ShapeArguments):
-    """All of ``inspect``."""
+    """All arguments of ``inspect``."""
 
 
 @command(InspectArguments)

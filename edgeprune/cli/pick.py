@@ -52,11 +52,11 @@ def pick(
     from edgeprune.commands.pick.picking import pick_candidate
     from edgeprune.reporting.headline import advice_in_words
 
-    found = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
+    picked = pick_candidate(folder, budget, output=output, overwrite=overwrite, command=session.command_line)
     if output is not None:
-        session.say_written(output, what=found.budget.chosen)
-    if found.usability.grade is not Grade.USABLE:
-        session.say(f"warning: {found.usability.headline}; {advice_in_words(found.usability)}")
+        session.say_written(output, what=picked.budget.chosen)
+    if picked.usability.grade is not Grade.USABLE:
+        session.say(f"warning: {picked.usability.headline}; {advice_in_words(picked.usability)}")
     if as_json:
-        return show_json({"usability": found.usability, "budget": found.budget})
-    return show(for_people(found).render())
+        return show_json({"usability": picked.usability, "budget": picked.budget})
+    return show(for_people(picked).render())

@@ -38,7 +38,7 @@ BatchSize = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class FileArguments:
-    """The file, and what it is held against."""
+    """The file, its target and baseline, and how to measure."""
 
     model: OnnxModel
     target: opt.Target = None
@@ -49,7 +49,7 @@ class FileArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileArguments(SpokenArguments, TimeoutArguments, FileArguments):
-    """All of ``profile``."""
+    """All arguments of ``profile``."""
 
 
 @command(ProfileArguments)

@@ -74,7 +74,7 @@ Overwrite = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class GoalArguments:
-    """In which form, and at which loss at most."""
+    """Format, and maximum loss."""
 
     target: opt.Target = None
     precision: Bits = Precision.INT8
@@ -85,7 +85,7 @@ class GoalArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputArguments:
-    """Where to."""
+    """Output file."""
 
     output: OutputFile = None
     overwrite: Overwrite = False
@@ -109,7 +109,7 @@ class QuantizeArguments(
     DataArguments,
     FileArguments,
 ):
-    """All of ``quantize``."""
+    """All arguments of ``quantize``."""
 
 
 @command(QuantizeArguments)

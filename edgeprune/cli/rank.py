@@ -142,7 +142,7 @@ class GoalArguments(PlayerArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputArguments:
-    """Where to, and within which memory."""
+    """Output folder, and memory limit."""
 
     memory_limit: MemoryLimit = None
     output: Output = None
@@ -159,7 +159,7 @@ class RankArguments(
     GoalArguments,
     NetworkArguments,
 ):
-    """All of ``rank``."""
+    """All arguments of ``rank``."""
 
 
 @command(RankArguments)
@@ -178,7 +178,7 @@ def rank(session: Session, given: RankArguments) -> None:
 
 
 def _options(session: Session, given: RankArguments) -> RankOptions:
-    """Command line, project file and defaults joined; what is wrong with any of them is told at once."""
+    """Join command line, project file and defaults; errors in any of them are raised at once."""
     model = given.model
     config = settings.project_config(model, session)
     share = check_ratio(given.ratio) if given.ratio is not None else config.ratio
@@ -211,7 +211,7 @@ def _options(session: Session, given: RankArguments) -> RankOptions:
 def _check_early(
     criteria: tuple[str, ...], folder: Path, overwrite: bool, reads: dict[str, str | Path | None]
 ) -> None:
-    """Refuse in a blink what would otherwise fail after the libraries are loaded."""
+    """Reject early what would otherwise fail after the libraries are loaded."""
     from edgeprune.importance.registry import criterion, criterion_names
     from edgeprune.storage.outputs import check_destination
 

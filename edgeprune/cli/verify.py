@@ -59,7 +59,7 @@ class PairArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class GoalArguments:
-    """On how many images, and how far apart they may be."""
+    """Number of images, and tolerance."""
 
     max_images: Images = 64
     tolerance: Tolerance = 1e-3
@@ -69,7 +69,7 @@ class GoalArguments:
 class VerifyArguments(
     SpokenArguments, TimeoutArguments, MachineArguments, GoalArguments, DataArguments, PairArguments
 ):
-    """All of ``verify``."""
+    """All arguments of ``verify``."""
 
 
 @command(VerifyArguments)
@@ -84,7 +84,7 @@ def verify(session: Session, given: VerifyArguments) -> None:
     from edgeprune.commands.verify.verifying import require
 
     quiet_libraries(session)
-    found = api.verify(
+    result = api.verify(
         given.first,
         given.second,
         calibration=data,
@@ -99,7 +99,7 @@ def verify(session: Session, given: VerifyArguments) -> None:
         seed=given.seed_or(config),
     )
     if given.as_json:
-        show_json(found)
+        show_json(result)
     else:
-        show(for_people(found).render())
-    require(found)
+        show(for_people(result).render())
+    require(result)

@@ -1,4 +1,4 @@
-"""What values of project files and cards accept, as annotations (``storage/tables.py``)."""
+"""Accepted values of project files and cards, as annotations (``storage/tables.py``)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgeprune.storage.tables import Expected
 
 
 def as_list(value: object) -> list[Any]:
-    """A lone value is a list of one."""
+    """The value as a list; a single value becomes a list of one."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def per_channel(value: Any) -> tuple[float, ...] | None:
-    """Numbers of one for all channels or a list of one each."""
+    """Tuple from one number for all channels or a list of one per channel."""
     return None if value is None else tuple(float(item) for item in as_list(value))
 
 

@@ -118,30 +118,30 @@ def read_card(path: str | Path) -> Card:
             f"the card {str(file)!r} {error}; correct the file, or name another with --card"
         ) from error
     try:
-        found = from_table(_CardTable, table)
+        card = from_table(_CardTable, table)
     except TableError as error:
         raise CalibrationError(f"the card {str(file)!r} {error}") from error
     preprocessing = Preprocessing(
-        resize=found.resize,
-        crop=found.crop,
-        mean=per_channel(found.mean),
-        std=per_channel(found.std),
-        channel_order=found.channel_order,
+        resize=card.resize,
+        crop=card.crop,
+        mean=per_channel(card.mean),
+        std=per_channel(card.std),
+        channel_order=card.channel_order,
     )
-    texts = {"description": found.description, "source": found.source, "licence": found.licence}
-    return Card(path=file, preprocessing=preprocessing, name=found.name or file.stem, **texts)
+    texts = {"description": card.description, "source": card.source, "licence": card.licence}
+    return Card(path=file, preprocessing=preprocessing, name=card.name or file.stem, **texts)
 
 
 def merge_preprocessing(card: Preprocessing | None, asked: PreprocessingOptions) -> Preprocessing:
-    """Options laid over a card: every one that is not ``None`` replaces the card's value."""
+    """Merge options into a card: every option that is not ``None`` replaces the card's value."""
     changes = {field.name: getattr(asked, field.name) for field in fields(Preprocessing)}
     return replace(card or Preprocessing(), **{k: v for k, v in changes.items() if v is not None})
 
 
 def resolve_preprocessing(source: str | Path, asked: PreprocessingOptions) -> Preprocessing | None:
-    """What to do with the images of ``source``: options over the named card over the card beside the data.
+    """Preprocessing of ``source``: options override the named card, else the card beside the data.
 
-    ``None`` where nothing of it is given, so that the data can be taken as they are.
+    ``None`` if there is neither, so that the data can be used unchanged.
 
     Raises:
         UsageError: there is no such card.
@@ -158,13 +158,13 @@ def resolve_preprocessing(source: str | Path, asked: PreprocessingOptions) -> Pr
 
 
 def parse_floats(text: str, *, option: str, numbers: limits.ChannelNumbers) -> tuple[float, ...]:
-    """Numbers from ``0.485,0.456,0.406`` or ``127/255`` as given to ``option``.
+    """Parse numbers such as ``0.485,0.456,0.406`` or ``127/255``, given to ``option``.
 
     Raises:
-        UsageError: a part is no number, or none of ``numbers``.
+        UsageError: a part is not a number, or not accepted by ``numbers``.
     """
-    found = [limits.read_fraction(part) for part in text.split(",")]
-    values = tuple(math.nan if value is None else value for value in found)
+    fractions = [limits.read_fraction(part) for part in text.split(",")]
+    values = tuple(math.nan if value is None else value for value in fractions)
     if not numbers.hold(values):
         raise UsageError(
             f"{option} {in_short(text)} is not accepted; give {numbers.accepted}, such as 0.485,0.456,0.406"

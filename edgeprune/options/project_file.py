@@ -63,7 +63,7 @@ class ProjectConfig:
     commands: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def shared(self, name: str) -> Any:
-        """The value of a key for every command, or of preprocessing; ``None`` where there is none."""
+        """Value of a shared key or a preprocessing key; ``None`` if it is not set."""
         if name in _SHARED_NAMES:
             return getattr(self, name)
         return getattr(self.preprocessing, name, None)
@@ -74,7 +74,7 @@ def _is_ratio(value: object) -> bool:
 
 
 def _shape_of(value: object) -> tuple[int, ...] | None:
-    """Three sizes from ``3x32x32``, ``3,32,32`` or a list; ``None`` where they are not accepted."""
+    """Three sizes from ``3x32x32``, ``3,32,32`` or a list; ``None`` if they are not accepted."""
     parts: list[Any] = value.replace("x", ",").split(",") if isinstance(value, str) else as_list(value)
     shape = tuple(number for number in map(_positive_int, parts) if number is not None)
     fits = len(shape) == len(parts) == 3 and math.prod(shape) <= limits.MOST_INPUT_VALUES
@@ -126,7 +126,7 @@ def load_config(path: str | Path) -> ProjectConfig:
     """Read a project file.
 
     Raises:
-        UsageError: it is no TOML, or has an unknown key or a value that is not accepted.
+        UsageError: it is not TOML, or has an unknown key or a value that is not accepted.
     """
     source = Path(path)
     try:
@@ -135,8 +135,8 @@ def load_config(path: str | Path) -> ProjectConfig:
         raise UsageError(f"project file {str(source)!r} {error}; correct the file, or remove it") from error
     apart = ("preprocessing", *COMMAND_TABLES)
     tables = {name: table.pop(name) for name in apart if name in table}
-    for name, found in tables.items():
-        if not isinstance(found, dict):
+    for name, value in tables.items():
+        if not isinstance(value, dict):
             raise UsageError(f"project file {str(source)!r}: {name!r} has to be a [{name}] table")
     preprocessing = tables.pop("preprocessing", {})
     with _told_with(source):
@@ -165,7 +165,7 @@ def load_config(path: str | Path) -> ProjectConfig:
 
 
 def check_ratio(value: object) -> float:
-    """The share of the MACs to cut.
+    """Check the share of the MACs to cut.
 
     Raises:
         UsageError: not a number between 0 and 1, both excluded.
@@ -185,8 +185,8 @@ def read_ratio(value: str | float) -> float:
     Raises:
         UsageError: not a number between 0 and 1, both excluded.
     """
-    found = limits.read_number(value) if isinstance(value, str) else value
-    return check_ratio(value if found is None else found)
+    number = limits.read_number(value) if isinstance(value, str) else value
+    return check_ratio(value if number is None else number)
 
 
 def read_share(value: str | float) -> float:
@@ -195,11 +195,11 @@ def read_share(value: str | float) -> float:
     Raises:
         UsageError: not a number between 0 and 1, both excluded.
     """
-    found = limits.read_number(value) if isinstance(value, str) else value
-    if found is None:
+    number = limits.read_number(value) if isinstance(value, str) else value
+    if number is None:
         raise _no_share(in_short(value))
-    check_recover_at([found], RankedPlayers.CHANNELS)
-    return found
+    check_recover_at([number], RankedPlayers.CHANNELS)
+    return number
 
 
 def _no_share(given: str) -> UsageError:
@@ -225,10 +225,10 @@ _MOST_DIGITS = 20
 
 
 def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Sequence[str]) -> None:
-    """Refuse criteria and layers of channels where blocks are ranked.
+    """Reject criteria and layers, which apply to channels, if blocks are ranked.
 
     Raises:
-        UsageError: there are some.
+        UsageError: criteria or layers are given.
     """
     if players is RankedPlayers.BLOCKS and (criteria or layers):
         raise UsageError(
@@ -238,10 +238,10 @@ def check_players(players: RankedPlayers, criteria: Sequence[str], layers: Seque
 
 
 def check_recover_at(shares: Sequence[float], players: RankedPlayers) -> None:
-    """Refuse what is no share of the MACs, and shares where blocks are ranked.
+    """Reject values that are not shares of the MACs, and any shares if blocks are ranked.
 
     Raises:
-        UsageError: there is one.
+        UsageError: a share is rejected.
     """
     for share in shares:
         if not 0.0 < share < 1.0:
@@ -254,10 +254,10 @@ def check_recover_at(shares: Sequence[float], players: RankedPlayers) -> None:
 
 
 def parse_input_shapes(values: Sequence[str]) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
-    """Shape of an image, or one shape an input where several are given; those may have any rank.
+    """Shape of an image, or one shape per input if several are given; those may have any rank.
 
     Raises:
-        UsageError: a size is no positive whole number, or a lone shape does not have three.
+        UsageError: a size is not a positive whole number, or a single shape does not have three.
     """
     if len(values) == 1:
         return parse_input_shape(values[0])
@@ -282,7 +282,7 @@ def _positive_int(value: object) -> int | None:
 
 @contextlib.contextmanager
 def _told_with(source: Path) -> Iterator[None]:
-    """A fault of a table becomes the sentence on its file."""
+    """Turn the error of a table into a ``UsageError`` that names its file."""
     try:
         yield
     except TableError as error:
@@ -290,7 +290,7 @@ def _told_with(source: Path) -> Iterator[None]:
 
 
 def beside(source: Path, value: str) -> str:
-    """A path in a project file counts from its folder; ``package.module:name`` is no path."""
+    """Resolve a path of a project file against its folder; ``package.module:name`` is not a path."""
     if ".py:" in value:
         location, _, name = value.rpartition(":")
         return f"{source.parent / location}:{name}"

@@ -1,4 +1,4 @@
-"""What decides a run, a frozen dataclass a subject; signatures of the Python API follow from them."""
+"""Options of a run, one frozen dataclass per subject; they define the signatures of the Python API."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ class CalibrationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlayerOptions:
-    """Which channels may leave."""
+    """Which channels may be removed."""
 
     attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
     prune_normalized: bool = False
 
     @property
     def coupling(self) -> CouplingOptions:
-        """As the analysis takes them."""
+        """Options of the coupling analysis."""
         return CouplingOptions(attention=self.attention_unit, prune_normalized=self.prune_normalized)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOptions:
-    """How much work, on how many threads, from which random state."""
+    """Effort, time limit, random seed and number of threads."""
 
     effort: Effort = Effort.NORMAL
     max_time_s: float | None = None
@@ -79,7 +79,7 @@ class WorkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where results go; ``command`` is what a manifest says made them."""
+    """Where results go; ``command`` is the command line recorded in a manifest."""
 
     output: str | Path | None = None
     overwrite: bool = False
@@ -94,7 +94,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions):
-    """Everything that decides a compression; see :func:`edgeprune.compress`."""
+    """All options of a compression; see :func:`edgeprune.compress`."""
 
     target: str = HOST
     ratio: float | None = None
@@ -117,7 +117,7 @@ class CompressOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptio
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions):
-    """Everything that decides a ranking; see :func:`edgeprune.rank`."""
+    """All options of a ranking; see :func:`edgeprune.rank`."""
 
     criteria: tuple[str, ...] = (DEFAULT_CRITERION,)
     layers: tuple[str, ...] = ()
@@ -128,14 +128,14 @@ class RankOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, 
     recover_at: tuple[float, ...] = ()
 
     def of_run(self) -> CompressOptions:
-        """What a ranking and a compression have in common, for the stages that both go through."""
+        """Options shared with a compression, for the stages that both run."""
         both = {f.name for f in fields(self)} & {f.name for f in fields(CompressOptions)}
         return CompressOptions(**{name: getattr(self, name) for name in both})
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(CalibrationOptions):
-    """What decides how an ONNX file is stored in fewer bits; see :func:`edgeprune.quantize`."""
+    """Options of the quantization of an ONNX file; see :func:`edgeprune.quantize`."""
 
     onnx_path: str | Path = field(kw_only=False)
     output: str | Path
@@ -162,7 +162,7 @@ class QuantizeOptions(CalibrationOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """What two models are held against each other by; see :func:`edgeprune.verify`."""
+    """Options of the comparison of two models; see :func:`edgeprune.verify`."""
 
     first: str | Path = field(kw_only=False)
     second: str | Path = field(kw_only=False)
@@ -180,7 +180,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
-    """What an ONNX file is measured by; see :func:`edgeprune.profile`."""
+    """Options of profiling an ONNX file; see :func:`edgeprune.profile`."""
 
     onnx_path: str | Path = field(kw_only=False)
     target: str = HOST
@@ -194,7 +194,7 @@ class ProfileOptions:
 def called_with(
     kind: Callable[Parameters, Options],
 ) -> Callable[[Callable[[Options], Result]], Callable[Parameters, Result]]:
-    """Let a function of an options object be called with the options themselves, as ``kind`` takes them.
+    """Decorator that lets a function of an options object be called with the arguments of ``kind``.
 
     Type checkers and ``inspect.signature`` see the signature of ``kind``.
     """
@@ -205,7 +205,7 @@ def called_with(
             _check_names(function.__name__, kind, options)
             return function(kind(*arguments, **options))
 
-        from torch import nn  # only a name in annotations, and loaded already where functions are decorated
+        from torch import nn  # needed for annotations only, and already loaded when functions are decorated
 
         hints = get_type_hints(kind, localns={"nn": nn})
         hints |= {"return": get_type_hints(function)["return"]}

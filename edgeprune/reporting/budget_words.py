@@ -1,4 +1,4 @@
-"""What a report says about a budget: the limits in one line, the candidates in one table."""
+"""Report text of a budget: limits in one line, candidates in one table."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from edgeprune.reporting.tables import TerminalTable
 
 
 def budget_line(section: BudgetSection) -> str:
-    """The limits, the one that binds, and how many models were tried."""
+    """Limits, the binding one, and the number of models tried."""
     tried = len(section.candidates)
     binds = "" if section.binding is None else f"; {section.binding} binds"
     return f"{limits_in_words(section.budget)}{binds}; best of {tried} candidate{'s' if tried != 1 else ''}"
 
 
 def limits_in_words(budget: Budget) -> str:
-    """Every limit that was given."""
-    found = []
+    """All given limits."""
+    limits = []
     if budget.max_latency_ms is not None:
-        found.append(f"latency at most {significant(budget.max_latency_ms)} ms")
+        limits.append(f"latency at most {significant(budget.max_latency_ms)} ms")
     if budget.max_latency_share is not None:
-        found.append(f"latency at most {format_share(budget.max_latency_share)} of the original's")
+        limits.append(f"latency at most {format_share(budget.max_latency_share)} of the original's")
     if budget.max_size_bytes is not None:
-        found.append(f"size at most {format_bytes(budget.max_size_bytes)}")
+        limits.append(f"size at most {format_bytes(budget.max_size_bytes)}")
     if budget.max_memory_bytes is not None:
-        found.append(f"memory at most {format_bytes(budget.max_memory_bytes)}")
+        limits.append(f"memory at most {format_bytes(budget.max_memory_bytes)}")
     if budget.max_drop_points is not None:
         points = "point" if budget.max_drop_points == 1 else "points"
-        found.append(f"at most {budget.max_drop_points:g} {points} lost")
-    return ", ".join(found)
+        limits.append(f"at most {budget.max_drop_points:g} {points} lost")
+    return ", ".join(limits)
 
 
 def candidate_columns(section: BudgetSection) -> tuple[str, ...]:
-    """Titles of ``candidate_rows``; memory only where it was measured."""
+    """Column titles of ``candidate_rows``; memory only if it was measured."""
     memory = ("memory",) if _has_memory(section) else ()
     costs = ("MACs", "latency", "latency share", "ONNX file", *memory)
     return ("model", *costs, "points lost", "on the front", "verdict")
@@ -51,7 +51,7 @@ def candidate_rows(section: BudgetSection) -> tuple[tuple[str, ...], ...]:
 
 
 def candidates_remark(section: BudgetSection) -> str:
-    """Where the figures come from."""
+    """Remark on where the figures come from."""
     return (
         f"Points lost are of {section.drop_of} on held-out images. On the front: no other model has less "
         "latency, size and loss at once."
@@ -63,10 +63,10 @@ def _memory(candidate: Candidate) -> str:
 
 
 def on_front(candidate: Candidate, section: BudgetSection) -> bool:
-    """Whether no other model is at least as good in latency, size and loss, and better in one (Pareto)."""
+    """Whether the candidate is Pareto-optimal in latency, size and loss."""
     own = _aims(candidate)
     others = [_aims(c) for c in (section.original, *section.candidates) if c.name != candidate.name]
-    return not any(all(o <= w for o, w in zip(found, own, strict=True)) and found != own for found in others)
+    return not any(all(o <= w for o, w in zip(other, own, strict=True)) and other != own for other in others)
 
 
 def _aims(candidate: Candidate) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Original and compressed side by side: size, work, memory, and time with how it was obtained."""
+"""Original and compressed model side by side: size, work, memory, and time with its provenance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def comparison_table(report: RunReport) -> Table:
 
 
 def static_rows(before: ModelFigures, after: ModelFigures) -> list[tuple[str, str, str, str]]:
-    """What needs no clock: work, parameters, size."""
+    """Rows that need no timing: work, parameters, size."""
     figures = (
         ("MACs per image", format_macs, before.macs, after.macs),
         ("parameters", format_count, before.parameters, after.parameters),
@@ -58,7 +58,7 @@ def _memory_row(before: ModelFigures, after: ModelFigures) -> tuple[str, str, st
 def _latency_rows(
     before: LatencyMeasurement | None, after: LatencyMeasurement | None, ratio: LatencyRatio | None
 ) -> list[tuple[str, str, str, str]]:
-    """Both models' times; the change is that of interleaved pairs alone where there are such."""
+    """Times of both models; the change is that of interleaved pairs alone if there are any."""
     labels = {
         "latency p50": "latency_p50_ms",
         "latency p90": "latency_p90_ms",

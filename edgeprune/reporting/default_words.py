@@ -1,4 +1,4 @@
-"""What a report says of a search that nobody asked for: the ways side by side, which paid, and how sure."""
+"""Report text of the default search: candidates side by side, which one paid off, and the confidence."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _BITS = {
 
 
 def default_line(section: BudgetSection) -> str:
-    """What was looked for, though nobody asked, and among how many."""
+    """Goal of the default search, and the number of candidates."""
     tried = count_words(sum(not _is_original(c) for c in section.candidates), "candidate")
     return f"the fastest within {_limit(section)} of {section.drop_of}, since no limit was given; {tried}"
 
 
 def sure_line(section: BudgetSection) -> str:
-    """How sure it is that the delivered network loses no more than the limit; empty where nobody asked less
-    than that, or nothing was changed."""
-    found = next((c for c in section.candidates if c.name == section.chosen), None)
-    if not section.by_default or found is None or found.paired is None or _is_original(found):
+    """Confidence that the delivered loss is within the default limit; empty for a limit given by the user, or
+    if nothing was changed."""
+    chosen = next((c for c in section.candidates if c.name == section.chosen), None)
+    if not section.by_default or chosen is None or chosen.paired is None or _is_original(chosen):
         return ""
-    paired, confidence = found.paired, found.paired.confidence
+    paired, confidence = chosen.paired, chosen.paired.confidence
     if confidence is None:
         return ""
     lost = (
-        f"{found.drop_points:.2f} points lost (95% interval {paired.low_points:.1f} to "
+        f"{chosen.drop_points:.2f} points lost (95% interval {paired.low_points:.1f} to "
         f"{paired.high_points:.1f}) on {count_words(paired.images, 'held-out image')}"
     )
     if confidence >= _DECIDED:
@@ -43,25 +43,25 @@ def sure_line(section: BudgetSection) -> str:
 
 
 def way_columns() -> tuple[str, ...]:
-    """Titles of ``way_rows``."""
+    """Column titles of ``way_rows``."""
     return ("model", "way", "latency", "latency share", "ONNX file", "points lost", "sure", "verdict")
 
 
 def way_rows(section: BudgetSection) -> tuple[tuple[str, ...], ...]:
     """The original and every candidate, in the order in which they were tried.
 
-    The original built as a candidate, which is delivered where nothing else holds, is not told twice.
+    The original built as a candidate, delivered if nothing else is within the limit, is not repeated.
     """
     tried = (c for c in section.candidates if not _is_original(c))
     return tuple(_row(c, section) for c in (section.original, *tried))
 
 
 def ways_remark(section: BudgetSection) -> str:
-    """Which way paid, and where the figures come from."""
-    found = next((c for c in section.candidates if c.name == section.chosen), None)
+    """Remark on which candidate paid off, and where the figures come from."""
+    chosen = next((c for c in section.candidates if c.name == section.chosen), None)
     paid = "Nothing paid: the original is delivered."
-    if found is not None and not _is_original(found):
-        paid = f"What paid: {_way(found)}, {format_share(1 - found.latency_share)} off the latency."
+    if chosen is not None and not _is_original(chosen):
+        paid = f"What paid: {_way(chosen)}, {format_share(1 - chosen.latency_share)} off the latency."
     return (
         f"{paid} Points lost are of {section.drop_of} on held-out images with their 95% interval, image by "
         f"image against the original's answers; sure: the confidence that the true loss is at most "
@@ -70,53 +70,55 @@ def ways_remark(section: BudgetSection) -> str:
     )
 
 
-def _row(found: Candidate, section: BudgetSection) -> tuple[str, ...]:
-    paired = found.paired
-    lost = MISSING if found.drop_points is None else f"{found.drop_points:.2f}"
-    if paired is not None and not _is_original(found):
+def _row(candidate: Candidate, section: BudgetSection) -> tuple[str, ...]:
+    paired = candidate.paired
+    lost = MISSING if candidate.drop_points is None else f"{candidate.drop_points:.2f}"
+    if paired is not None and not _is_original(candidate):
         lost += f" ({paired.low_points:.1f} to {paired.high_points:.1f})"
-    known = paired is not None and paired.confidence is not None and not _is_original(found)
+    known = paired is not None and paired.confidence is not None and not _is_original(candidate)
     return (
-        found.name,
-        "as it was" if _is_original(found) else _way(found),
-        format_ms(found.latency_ms, found.latency_provenance),
-        format_share(found.latency_share),
-        format_bytes(found.size_bytes),
+        candidate.name,
+        "as it was" if _is_original(candidate) else _way(candidate),
+        format_ms(candidate.latency_ms, candidate.latency_provenance),
+        format_share(candidate.latency_share),
+        format_bytes(candidate.size_bytes),
         lost,
         f"{paired.confidence:.0%}" if known and paired is not None else "",
-        _verdict(found, section),
+        _verdict(candidate, section),
     )
 
 
-def _verdict(found: Candidate, section: BudgetSection) -> str:
+def _verdict(candidate: Candidate, section: BudgetSection) -> str:
     chosen = next((c for c in section.candidates if c.name == section.chosen), section.original)
-    if found.name == section.chosen or (_is_original(found) and _is_original(chosen)):
+    if candidate.name == section.chosen or (_is_original(candidate) and _is_original(chosen)):
         return "delivered"
-    if found.name == section.original.name:
+    if candidate.name == section.original.name:
         return ""
-    if found.exceeded:
+    if candidate.exceeded:
         return "loses too much"
-    if found.precision is not Precision.FP32 and not found.fewer_bits:
+    if candidate.precision is not Precision.FP32 and not candidate.fewer_bits:
         return "no gain: nothing is faster in 8 bits"
-    if found.latency_share <= chosen.latency_share:
+    if candidate.latency_share <= chosen.latency_share:
         return "not surely faster than the original"
     return "slower than the delivered one"
 
 
-def _is_original(found: Candidate) -> bool:
-    return not _is_cut(found) and found.precision is Precision.FP32
+def _is_original(candidate: Candidate) -> bool:
+    return not _is_cut(candidate) and candidate.precision is Precision.FP32
 
 
-def _is_cut(found: Candidate) -> bool:
-    return found.macs_share < 1.0 or bool(found.dropped)
+def _is_cut(candidate: Candidate) -> bool:
+    return candidate.macs_share < 1.0 or bool(candidate.dropped)
 
 
-def _way(found: Candidate) -> str:
+def _way(candidate: Candidate) -> str:
     """How the candidate was made."""
-    if not _is_cut(found):
-        return f"nothing pruned, {_BITS[found.precision]}"
-    blocks = f" without {', '.join(found.dropped)}" if found.dropped else ""
-    return f"{format_share(1 - found.macs_share)} of the MACs pruned{blocks}, {_BITS[found.precision]}"
+    if not _is_cut(candidate):
+        return f"nothing pruned, {_BITS[candidate.precision]}"
+    blocks = f" without {', '.join(candidate.dropped)}" if candidate.dropped else ""
+    return (
+        f"{format_share(1 - candidate.macs_share)} of the MACs pruned{blocks}, {_BITS[candidate.precision]}"
+    )
 
 
 def _limit(section: BudgetSection) -> str:

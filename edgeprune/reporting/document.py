@@ -1,4 +1,4 @@
-"""What a report says, in order and in words; the renderers only lay it out."""
+"""Content of a report as ordered text; the renderers only lay it out."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _LAYERS_ON_A_TERMINAL = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A whole report: the headline, the verdict as (label, sentence) pairs, what to be wary of, the tables.
+    """A whole report: headline, verdict as (label, sentence) pairs, alerts and tables.
 
-    ``headline`` is ``None`` in a report of a schema that had none.
+    ``headline`` is ``None`` in a report whose schema has none.
     """
 
     headline: Headline | None
@@ -57,7 +57,7 @@ class Document:
 
 
 def build_document(report: RunReport) -> Document:
-    """Arrange a run report for a reader."""
+    """Build the document of a run report."""
     tables = (
         comparison_table(report),
         *([] if report.budget is None else [candidates_table(report.budget)]),
@@ -127,7 +127,7 @@ def _predicted_line(report: RunReport) -> str:
 
 
 def _parity_line(report: RunReport) -> str:
-    """About the chain of conversions only, in words that nobody takes for the network's accuracy."""
+    """Result of the chain of conversions, worded so that it is not mistaken for accuracy."""
     steps = len(report.parity)
     failed = [f for f in report.parity if f.verdict is not Verdict.PASSED]
     if failed:
@@ -141,7 +141,7 @@ def _parity_line(report: RunReport) -> str:
 
 
 def candidates_table(section: BudgetSection) -> Table:
-    """All that a search has tried."""
+    """Table of all candidates of a search."""
     if section.by_default:
         return Table(
             title="Ways compared",
@@ -264,10 +264,10 @@ def _method(report: RunReport) -> Table:
 
 
 def _time_words(report: RunReport) -> str:
-    """The sum and its parts, a sum for each stage."""
+    """Total time, and the time of each stage."""
     parts: dict[str, float] = {}
-    for found in report.stage_times:
-        parts[found.stage] = parts.get(found.stage, 0.0) + found.duration_s
+    for stage_time in report.stage_times:
+        parts[stage_time.stage] = parts.get(stage_time.stage, 0.0) + stage_time.duration_s
     sessions = "" if report.sessions == 1 else f" in {report.sessions} sessions (--resume)"
     each = ", ".join(f"{stage} {significant(seconds)} s" for stage, seconds in parts.items())
     return f"{significant(sum(parts.values()))} s{sessions}: {each}"
@@ -284,14 +284,14 @@ def _decision_words(decision: NetworkDecision | None) -> str:
     )
 
 
-def _finetuning(found: DistillationReport) -> tuple[str, str]:
-    kept = f"step {found.kept_step} kept" if found.kept_step else "nothing better than the start"
-    learned = "answers alone" if found.feature is None else f"answers and activations of {found.feature}"
+def _finetuning(report: DistillationReport) -> tuple[str, str]:
+    kept = f"step {report.kept_step} kept" if report.kept_step else "nothing better than the start"
+    learned = "answers alone" if report.feature is None else f"answers and activations of {report.feature}"
     return (
         "fine-tuning",
-        f"{found.steps} steps of distillation on {found.images} images without labels, {learned}, {kept}; "
-        f"divergence from the original on {found.validation_images} others "
-        f"{significant(found.divergence_before)} -> {significant(found.divergence_after)}",
+        f"{report.steps} steps of distillation on {report.images} images without labels, {learned}, {kept}; "
+        f"divergence from the original on {report.validation_images} others "
+        f"{significant(report.divergence_before)} -> {significant(report.divergence_after)}",
     )
 
 

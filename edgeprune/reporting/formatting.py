@@ -1,4 +1,4 @@
-"""Figures as people read them. Exact values are in the JSON report."""
+"""Formatting of figures for people; exact values are in the JSON report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def format_macs(macs: int) -> str:
 
 
 def format_change(before: float, after: float) -> str:
-    """Relative change in percent with its sign; empty where there was nothing before."""
+    """Relative change in percent with its sign; empty if ``before`` is 0."""
     if before == 0:
         return ""
     change = after / before - 1.0
@@ -61,7 +61,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def format_ms(milliseconds: float, provenance: Provenance) -> str:
-    """A time and how it was obtained; every millisecond in a report goes through here."""
+    """A time with its provenance; formats every millisecond in a report."""
     return f"{significant(milliseconds)} ms ({provenance.value})"
 
 
@@ -84,7 +84,7 @@ def format_quality(figure: AccuracyFigure, kind: AccuracyKind, *, interval: bool
 
 
 def format_ratio(ratio: LatencyRatio) -> str:
-    """CPU time of the compressed model over the original's, and what that means."""
+    """CPU time of the compressed model over the original's, and its interpretation."""
     return (
         f"{ratio.ratio:.2f}x the original's CPU time on this host "
         f"({ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}, "
@@ -93,7 +93,7 @@ def format_ratio(ratio: LatencyRatio) -> str:
 
 
 def ratio_meaning(ratio: LatencyRatio) -> str:
-    """``faster`` or ``slower`` only where the whole interval is on that side of 1."""
+    """``faster`` or ``slower`` only if the whole interval is on that side of 1."""
     if ratio.high < 1.0:
         return "faster"
     if ratio.low > 1.0:

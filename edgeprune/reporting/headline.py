@@ -1,4 +1,4 @@
-"""The line that nobody may overlook: whether the delivered network is any good, and what to do."""
+"""Headline of a report: whether the delivered network is usable, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeprune.artifacts.report import AccuracyKind, Grade, RunReport, Usability
 
 
 class Tone(Enum):
-    """How a headline is to be taken."""
+    """Severity of a headline."""
 
     GOOD = "good"
     DOUBTFUL = "doubtful"
@@ -34,7 +34,7 @@ class Headline:
 
 
 def build_headline(report: RunReport) -> Headline | None:
-    """Of a report; ``None`` where its schema had none. A failed check comes before all else."""
+    """Headline of a report; ``None`` if its schema has none. A failed check takes precedence."""
     usability = report.usability
     if usability is None:
         return None
@@ -46,7 +46,7 @@ def build_headline(report: RunReport) -> Headline | None:
 
 
 def headline_of(usability: Usability) -> Headline:
-    """Of what a network keeps of the original's answers."""
+    """Headline for the usability of a network."""
     tone = _TONES[usability.grade]
     if usability.slower and tone is Tone.GOOD:
         tone = Tone.DOUBTFUL
@@ -54,7 +54,7 @@ def headline_of(usability: Usability) -> Headline:
 
 
 def advice_in_words(usability: Usability) -> str:
-    """What to do in one line; empty where nothing is to be done."""
+    """Advice in one line; empty if there is none."""
     if not usability.what_to_do:
         return ""
     *first, last = usability.what_to_do
@@ -62,7 +62,7 @@ def advice_in_words(usability: Usability) -> str:
 
 
 def answers_in_words(report: RunReport) -> str:
-    """What a headline's answers are of; empty where there are none."""
+    """Remark on the answers behind a headline; empty if there are none."""
     counts = None if report.usability is None else report.usability.answers
     if counts is None:
         return ""
@@ -74,5 +74,5 @@ def answers_in_words(report: RunReport) -> str:
 
 
 def as_sentence(text: str) -> str:
-    """The text with a capital letter."""
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]

@@ -20,7 +20,7 @@ decide."""
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
-    """A report of schema 1.1 with the fields of today: all solved layers were changed, nothing decided."""
+    """Upgrade a report of schema 1.1: all solved layers were changed, without a decision."""
     if not isinstance(data.get("recovery"), dict):
         raise ValueError("recovery: expected an object")
     recovery = {k: v for k, v in data["recovery"].items() if k != "ridge"}
@@ -29,7 +29,7 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(data: dict[str, Any]) -> dict[str, Any]:
-    """A report of schema 1.3 or before with the names of today."""
+    """Rename the fields of a report of schema 1.3 or earlier to the current names."""
     deployment = data.get("deployment")
     if not isinstance(deployment, dict):
         raise ValueError("deployment: expected an object")
@@ -38,7 +38,7 @@ def _renamed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def report_to_json(report: RunReport) -> str:
-    """The text of ``report.json``; control characters in names are spelled out."""
+    """The text of ``report.json``; control characters in names are escaped."""
     return json.dumps(plain_values(to_jsonable(report)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

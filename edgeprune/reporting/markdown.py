@@ -14,12 +14,12 @@ from edgeprune.storage.files import atomic_write_text
 
 
 def render_markdown(report: RunReport) -> str:
-    """The report for ``report.md``: whether it is any good, the verdict, then warnings, then the tables."""
+    """Text of ``report.md``: headline, verdict, warnings, tables."""
     return render_document(build_document(report))
 
 
 def render_document(document: Document) -> str:
-    """The same of a document."""
+    """Markdown of a document."""
     blocks = [
         *_headline(document),
         _verdict(document),
@@ -39,13 +39,13 @@ def write_markdown(report: RunReport, path: str | Path) -> None:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, also inside a table."""
+    """Escape text so that Markdown shows it verbatim, also inside a table."""
     joined = " ".join(shown(text).split())
     return re.sub(r"([\\`*\[\]|<]|(?<!\w)_|_(?!\w))", r"\\\1", joined)
 
 
 def _code(text: str) -> str:
-    """A code span inside a table, whatever backticks and pipes the text holds."""
+    """A code span for a table cell, safe for backticks and pipes in the text."""
     joined = " ".join(shown(text).split()).replace("|", "\\|")
     if not joined:
         return ""
@@ -54,12 +54,12 @@ def _code(text: str) -> str:
 
 
 def _headline(document: Document) -> list[str]:
-    """The headline is the title: what ``head -1`` and a list of files show."""
-    found = document.headline
-    if found is None:
+    """The headline as title, which ``head -1`` and a file listing show."""
+    headline = document.headline
+    if headline is None:
         return [f"# {escape(document.title)}"]
-    advice = [f"**{escape(as_sentence(found.what_to_do))}**"] if found.what_to_do else []
-    return [f"# {escape(as_sentence(found.text))}", *advice, escape(document.title)]
+    advice = [f"**{escape(as_sentence(headline.what_to_do))}**"] if headline.what_to_do else []
+    return [f"# {escape(as_sentence(headline.text))}", *advice, escape(document.title)]
 
 
 def _verdict(document: Document) -> str:

@@ -1,4 +1,4 @@
-"""What is said of a candidate that was picked later: whether it is any good first, then all of them."""
+"""Report of a candidate picked after a search: its usability first, then all candidates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeprune.reporting.headline import headline_of
 
 
 def build_picked_document(report: RunReport, section: BudgetSection, usability: Usability) -> Document:
-    """Of ``report`` of the search and the candidate that ``section`` has chosen."""
+    """Document from the search's ``report`` and the candidate that ``section`` has chosen."""
     chosen = next(c for c in section.candidates if c.name == section.chosen)
     latency = format_ms(chosen.latency_ms, chosen.latency_provenance)
     verdict = [

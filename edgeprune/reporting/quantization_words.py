@@ -1,4 +1,4 @@
-"""What a report says of a file in fewer bits."""
+"""Report text of a quantized file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Rows = tuple[tuple[str, str], ...]
 
 
 def quantization_rows(section: QuantizationSection) -> Rows:
-    """What was stored how, and how far that is from the 32-bit file."""
+    """How the file is stored, and its deviation from the 32-bit file."""
     rows: Rows = (
         ("outputs", _deviation(section.deviation)),
         ("inner tensors", _inner(section.inner)),
@@ -27,23 +27,25 @@ def quantization_rows(section: QuantizationSection) -> Rows:
     return rows
 
 
-def _deviation(found: Deviation) -> str:
+def _deviation(deviation: Deviation) -> str:
     agreement = (
-        "" if found.top1_agreement is None else f", same top-1 for {format_share(found.top1_agreement)}"
+        ""
+        if deviation.top1_agreement is None
+        else f", same top-1 for {format_share(deviation.top1_agreement)}"
     )
     return (
-        f"{found.candidate} against {found.reference} on {found.images} images: relative error "
-        f"{format_error(found.relative_error)}, cosine {found.cosine:.6f}{agreement}"
+        f"{deviation.candidate} against {deviation.reference} on {deviation.images} images: relative error "
+        f"{format_error(deviation.relative_error)}, cosine {deviation.cosine:.6f}{agreement}"
     )
 
 
-def _inner(found: InnerParity) -> str:
-    if found.farthest is None:
+def _inner(parity: InnerParity) -> str:
+    if parity.farthest is None:
         return "none has the same name and shape in both files"
-    first = "none is" if found.first_apart is None else f"{found.first_apart.name} is the first"
+    first = "none is" if parity.first_apart is None else f"{parity.first_apart.name} is the first"
     return (
-        f"of {found.compared} common ones {first} apart by more than {found.tolerance:g}; the farthest is "
-        f"{found.farthest.name} ({format_error(found.farthest.error)})"
+        f"of {parity.compared} common ones {first} apart by more than {parity.tolerance:g}; the farthest is "
+        f"{parity.farthest.name} ({format_error(parity.farthest.error)})"
     )
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of what is written for other programs, made from the dataclasses that are written."""
+"""JSON Schemas of the files written for other programs, derived from their dataclasses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: dict[JsonDocument, tuple[type[Any], str]] = {
 
 
 def schema_version(document: JsonDocument) -> str:
-    """The version that edgeprune writes."""
+    """Schema version that edgeprune writes."""
     return _KINDS[document][1]
 
 
@@ -33,7 +33,7 @@ def json_schema(document: JsonDocument) -> dict[str, Any]:
 
     Every field is there and no other; what has no finite value is one of three strings.
     """
-    from pydantic import TypeAdapter  # a twentieth of a second, and few need it
+    from pydantic import TypeAdapter  # takes 50 ms, and few callers need it
 
     kind, version = _KINDS[document]
     schema = TypeAdapter(kind).json_schema(mode="serialization", schema_generator=_generator())
@@ -45,21 +45,21 @@ def _generator() -> type[Any]:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Written(GenerateJsonSchema):
-        """As ``artifacts/codec.py`` writes: all fields, no others, three names of what is not finite."""
+        """As ``artifacts/codec.py`` writes: all fields, no others, three names of non-finite values."""
 
         def float_schema(self, schema: Any) -> JsonSchemaValue:
             number = super().float_schema(schema)
             return {"anyOf": [number, {"enum": list(NON_FINITE.values())}]}
 
         def dataclass_schema(self, schema: Any) -> JsonSchemaValue:
-            found = super().dataclass_schema(schema)
-            found = self.resolve_ref_schema(found)
-            found["additionalProperties"] = False
-            found["required"] = list(found.get("properties", {}))
-            found.pop("title", None)
-            for field in found.get("properties", {}).values():
+            definition = super().dataclass_schema(schema)
+            definition = self.resolve_ref_schema(definition)
+            definition["additionalProperties"] = False
+            definition["required"] = list(definition.get("properties", {}))
+            definition.pop("title", None)
+            for field in definition.get("properties", {}).values():
                 field.pop("title", None)
                 field.pop("default", None)
-            return found
+            return definition
 
     return Written

@@ -1,4 +1,4 @@
-"""Words in rows, as terminal, Markdown and HTML lay them out."""
+"""Table data that terminal, Markdown and HTML lay out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Table:
     """A titled table. ``code_columns`` hold names, paths or hashes, shown verbatim.
 
-    ``brief`` are the rows that a terminal has room for, ``brief_remark`` what they are; ``None``: all.
-    ``narrow_columns`` are those that come first where the terminal is too narrow for all; empty: all.
+    ``brief`` are the rows shown on a terminal (``None``: all), ``brief_remark`` describes them.
+    ``narrow_columns`` are the columns shown if the terminal is too narrow for all; empty: all.
     """
 
     title: str

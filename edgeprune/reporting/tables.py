@@ -1,4 +1,4 @@
-"""Tables for the terminal, with names as long as others made them."""
+"""Tables for the terminal, with overlong names shortened."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edgeprune.showing import shown_in_cell
 
 
 class TerminalTable(Table):
-    """A table that shortens very long words in the middle, where others fold them over many lines."""
+    """A table that shortens very long words in the middle instead of folding them over many lines."""
 
     def add_column(self, header: Any = "", *arguments: Any, **options: Any) -> None:
-        """As of any table."""
+        """Add a column, its header shortened."""
         super().add_column(_short(header), *arguments, **options)
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        """As of any table."""
+        """Add a row, its cells shortened."""
         super().add_row(*map(_short, cells), **options)
 
 

@@ -28,18 +28,18 @@ def render_terminal(report: RunReport) -> RenderableType:
 
 
 def render_document(document: Document) -> RenderableType:
-    """The same of a document."""
+    """Rich renderable of a document."""
     parts: list[RenderableType] = [*_headline(document), _verdict(document), *_alerts(document)]
     return Group(*parts, *map(_Grid, document.tables))
 
 
 def _headline(document: Document) -> list[RenderableType]:
-    found = document.headline
-    if found is None:
+    headline = document.headline
+    if headline is None:
         return []
-    style = f"bold {_COLOURS[found.tone]}"
-    advice = [Text(found.what_to_do, style=_COLOURS[found.tone])] if found.what_to_do else []
-    return [Text(found.text, style=style), *advice]
+    style = f"bold {_COLOURS[headline.tone]}"
+    advice = [Text(headline.what_to_do, style=_COLOURS[headline.tone])] if headline.what_to_do else []
+    return [Text(headline.text, style=style), *advice]
 
 
 def _verdict(document: Document) -> RenderableType:
@@ -63,7 +63,7 @@ def _alerts(document: Document) -> list[RenderableType]:
 
 @dataclass(frozen=True)
 class _Grid:
-    """A table on a terminal: its brief rows, and where that is narrow its narrow columns."""
+    """A table on a terminal: its brief rows, and its narrow columns if the terminal is narrow."""
 
     table: Table
 
@@ -107,7 +107,7 @@ class _Grid:
 
 
 def _width(table: Table, rows: tuple[tuple[str, ...], ...], index: int) -> int:
-    """Least width of a column in which no word is broken; names count up to a length that is usual."""
+    """Minimum width of a column that breaks no word; names count up to a usual length."""
     most = _USUAL_NAME if index in table.code_columns else _LONGEST_UNBROKEN
     words = (word for cell in (table.columns[index], *(row[index] for row in rows)) for word in cell.split())
     return max((min(len(word), most) for word in words), default=1)

@@ -1,1 +1,1 @@
-"""Files and folders that are whole or not there, whose they are, and reading those of others."""
+"""Atomic files and folders, their ownership, and reading of untrusted files."""

@@ -1,4 +1,4 @@
-"""What kind of file this is, told from its content; nothing in the file is executed."""
+"""Detect the kind of a file from its content; nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AGAIN = "copy or download it again, or export or save the model again"
 
 
 class FileKind(Enum):
-    """Kinds of file that people offer as a model."""
+    """Kinds of files that are given as a model."""
 
     EXPORTED_PROGRAM = "a torch.export archive"
     TORCHSCRIPT = "a TorchScript archive"
@@ -43,7 +43,7 @@ class FileKind(Enum):
 
 
 def detect_kind(path: Path) -> FileKind:
-    """Tell the kind of a file from its first bytes and, for an archive, its members.
+    """Detect the kind of a file from its first bytes and, for an archive, its members.
 
     Raises:
         ModelLoadError: the file cannot be read, or is a damaged archive.
@@ -111,7 +111,7 @@ def _zip_kind(path: Path) -> FileKind:
             raise _cut_short(path, path.stat().st_size) from error
         raise ModelLoadError(f"{str(path)!r} is a damaged archive ({error}); {_AGAIN}") from error
     if first > 0 and not _ends_with_directory(path):
-        # What was found is the directory of an archive inside, behind which this one was cut.
+        # This is the directory of a nested archive; the outer one was cut off behind it.
         raise _cut_short(path, path.stat().st_size)
     inner = {name.partition("/")[2] for name in names} | set(names)
     if "archive_format" in inner or "serialized_exported_program.json" in inner:
@@ -137,7 +137,7 @@ def pickled_globals(path: Path) -> tuple[str, ...]:
 
 
 def names_bytearray(stream: IO[bytes]) -> bool:
-    """Whether a pickle makes a ``bytearray``, which can be of any size: torch's restricted reader lets it."""
+    """Whether a pickle makes a ``bytearray``, of any size, which torch's restricted reader allows."""
     return any(name.rpartition(".")[2] == "bytearray" for name in _all_globals(stream))
 
 
@@ -156,7 +156,7 @@ def _all_globals(stream: IO[bytes]) -> tuple[str, ...]:
             while stream.tell() < size_bytes:
                 names.update(dict.fromkeys(_globals(stream)))
     except (*DAMAGE, OSError):
-        # The storages follow the pickles in the old format: what was read until there is the answer.
+        # In the old format, storages follow the pickles: keep the names read up to there.
         pass
     return tuple(names)
 

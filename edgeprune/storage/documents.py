@@ -1,4 +1,4 @@
-"""Read JSON, TOML and NumPy files that anyone may have written: of bounded size, depth and numbers."""
+"""Read untrusted JSON, TOML and NumPy files with bounded size, depth and numbers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SHOWN = 120
 
 
 class UnreadableError(Exception):
-    """What is wrong with a file, as the end of a sentence that begins with its name."""
+    """A file cannot be read; the message is the end of a sentence that begins with its name."""
 
 
 def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES) -> Any:
-    """Plain values of a JSON file; whole numbers have at most 64 bits, others are finite.
+    """Parse a JSON file; integers have at most 64 bits, floats are finite.
 
     Raises:
-        UnreadableError: no such file, too large, no JSON, nested too deep, or other numbers.
+        UnreadableError: no such file, too large, not JSON, nested too deep, or numbers out of range.
     """
     data = read_bytes(path, most_bytes=most_bytes)
 
@@ -44,10 +44,10 @@ def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES) -> Any:
 
 
 def read_toml(path: Path, *, most_bytes: int = LARGEST_TOML_BYTES) -> dict[str, Any]:
-    """The table of a TOML file; whole numbers have at most 64 bits.
+    """Parse a TOML file; integers have at most 64 bits.
 
     Raises:
-        UnreadableError: no such file, too large, no TOML, nested too deep, or other numbers.
+        UnreadableError: no such file, too large, not TOML, nested too deep, or numbers out of range.
     """
     data = read_bytes(path, most_bytes=most_bytes)
     table: dict[str, Any] = _parsed(lambda: tomllib.loads(data.decode("utf-8")), "is not valid TOML", "TOML")
@@ -55,7 +55,7 @@ def read_toml(path: Path, *, most_bytes: int = LARGEST_TOML_BYTES) -> dict[str, 
 
 
 def read_bytes(path: Path, *, most_bytes: int) -> bytes:
-    """Bytes of a regular file; a pipe or a device could give them without end.
+    """Bytes of a regular file; a pipe or a device could be endless.
 
     Raises:
         UnreadableError: no such file, a folder or a pipe, or too large.
@@ -75,7 +75,7 @@ def read_bytes(path: Path, *, most_bytes: int) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no file, before it is opened.
+    """Reject anything but a regular file, before it is opened.
 
     Raises:
         UnreadableError: no such file, a folder, a pipe or a device.
@@ -91,7 +91,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an ``.npz`` file; none of them is more than the archive holds.
+    """All arrays of an ``.npz`` file; none is larger than its content in the archive.
 
     Raises:
         UnreadableError: no such file, a damaged archive, or other content than plain arrays.
@@ -102,10 +102,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         check_zip(path, IMAGE_LIMITS)
         with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-        if not all(isinstance(array, np.ndarray) for array in found.values()):
-            raise ValueError("a member that is no array")  # NumPy hands it over as bytes
-        return found
+            arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member that is no array")  # NumPy returns it as bytes
+        return arrays
     except ZipFaultError as fault:
         raise UnreadableError(str(fault)) from fault
     except (*ARRAY_DAMAGE, OSError, MemoryError) as error:
@@ -124,7 +124,7 @@ def _parsed(parse: Callable[[], Any], fault: str, what: str) -> Any:
 
 
 def _check_values(value: Any) -> None:
-    """Refuse depth that a recursive reader does not survive, and whole numbers that no float holds."""
+    """Reject nesting too deep for a recursive reader, and integers of more than 64 bits."""
     level = [value]
     for _ in range(DEEPEST):
         inner: list[Any] = []

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and their hashes; shared by every stage that writes."""
+"""Atomic writing of files, and their hashes; shared by every stage that writes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sha256_file(path: str | Path) -> str:
 def atomic_write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> None:
     """Write a file so that a reader sees either the old content or the new, never a part.
 
-    Without ``overwrite`` a file that is there stays, though it came only just now.
+    Without ``overwrite`` an existing file stays, even one created a moment ago.
 
     Raises:
         OutputError: the folder does not exist or cannot be written, or the file must stay.
@@ -46,7 +46,7 @@ def atomic_write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True)
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], *, overwrite: bool = True) -> None:
-    """The same for content that ``write`` puts into a stream piece by piece.
+    """Write a file atomically; ``write`` puts its content into a stream piece by piece.
 
     Raises:
         OutputError: the folder does not exist or cannot be written, or the file must stay.
@@ -69,7 +69,7 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], *, overw
 
 
 def _put_anew(temporary: Path, destination: Path) -> None:
-    """Give a file its name where nobody has it: a link fails there, where a rename would replace."""
+    """Give a file its name if that is free: otherwise a link fails, while a rename would replace."""
     try:
         os.link(temporary, destination)
     except FileExistsError as error:
@@ -90,7 +90,7 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 
 
 def cannot_write(path: str | Path, error: OSError, *, what: str = "") -> str:
-    """The sentence on a file or folder that the system refuses."""
+    """Message for a file or folder that the system refuses to write."""
     reason = error.strerror or str(error)
     shown = f"{what} {str(path)!r}" if what else repr(str(path))
     if error.errno in NO_ROOM:
@@ -99,10 +99,10 @@ def cannot_write(path: str | Path, error: OSError, *, what: str = "") -> str:
 
 
 def check_room(folder: Path, shown: str) -> None:
-    """Write a little into ``folder`` and take it away again: what cannot be written shows before any work.
+    """Write and remove a probe file in ``folder``, so that a write failure shows before any work.
 
     Raises:
-        OutputError: the system refuses; ``shown`` is what was to be written.
+        OutputError: the system refuses; ``shown`` names the output.
     """
     probe = folder / hidden_name()
     try:
@@ -119,10 +119,10 @@ def check_room(folder: Path, shown: str) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(kind: str = "") -> Iterator[Path]:
-    """A temporary folder for the block, of a name that tells its process; those of dead ones are removed.
+    """A temporary folder for the block, named after its process; folders of dead processes are removed.
 
     Raises:
-        OutputError: it cannot be made, or the block finds the disk full.
+        OutputError: it cannot be created, or the disk is full in the block.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -137,10 +137,10 @@ def scratch_folder(kind: str = "") -> Iterator[Path]:
 
 
 def scratch_directory(kind: str = "") -> tempfile.TemporaryDirectory[str]:
-    """The same, to be cleaned up by its owner.
+    """A folder as in :func:`scratch_folder`, to be cleaned up by the caller.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     place = Path(tempfile.gettempdir())
     remove_abandoned(place, SCRATCH_PREFIX, "")
@@ -149,10 +149,10 @@ def scratch_directory(kind: str = "") -> tempfile.TemporaryDirectory[str]:
 
 @contextlib.contextmanager
 def full_disk_told() -> Iterator[None]:
-    """Turn what the system says of a full disk into the sentence of a failure.
+    """Turn the system's error on a full disk into an ``OutputError``.
 
     Raises:
-        OutputError: the block found no room for a file.
+        OutputError: the disk is full in the block.
     """
     try:
         yield
@@ -163,7 +163,7 @@ def full_disk_told() -> Iterator[None]:
 
 
 def no_room(error: OSError) -> str:
-    """The sentence on a file that the disk does not take."""
+    """Message for a file that does not fit on the disk."""
     where = f"of {error.filename!r} " if error.filename else f"in {tempfile.gettempdir()!r} or of the output "
     return (
         f"a file cannot be written ({error.strerror or error}): the disk {where}is full or a limit on the "

@@ -71,14 +71,14 @@ class Manifest:
 
 
 def check_destination(path: str | Path, *, overwrite: bool = False, reads: Given | None = None) -> Path:
-    """The absolute path of an output folder that may be written; it is not made yet.
+    """The absolute path of an output folder that may be written; it is not created yet.
 
     An existing empty folder is accepted; one with content only with ``overwrite``, and then only
-    where its manifest shows that edgeprune wrote it and nothing that the command ``reads`` is in it. What
-    a process that was killed left at this place is put in order first.
+    if its manifest shows that edgeprune wrote it and it holds nothing that the command ``reads``. Leftovers
+    of a killed process at this path are cleaned up first.
 
     Raises:
-        OutputError: the destination, or a part of the way to it, is not acceptable, or has no room.
+        OutputError: the destination, or one of its parents, is not acceptable, or has no room.
     """
     destination = Path(path).expanduser().resolve()
     try:
@@ -126,10 +126,10 @@ def _check_acceptable(destination: Path, shown: str, overwrite: bool, reads: Giv
 
 
 def check_apart(folder: Path, shown: str, reads: Given) -> None:
-    """Refuse to replace a folder that holds what the command reads.
+    """Refuse to replace a folder that holds an input of the command.
 
     Raises:
-        OutputError: names what is in it.
+        OutputError: names the input.
     """
     for what, given in reads.items():
         if given is not None and any(holds(folder, place) for place in _places(given)):
@@ -140,7 +140,7 @@ def check_apart(folder: Path, shown: str, reads: Given) -> None:
 
 
 def _places(given: str | Path) -> list[Path]:
-    """Where what is given may lie: its path, that before ``:NAME``, or the module's in the current folder."""
+    """Possible paths of an input: itself, the part before ``:NAME``, or a module in the current folder."""
     text = str(given)
     location, colon, _ = text.rpartition(":")
     places = [Path(text).expanduser()]
@@ -171,10 +171,10 @@ def _check_replaceable(destination: Path, shown: str, overwrite: bool) -> None:
 def staged_output(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A hidden folder beside ``path`` to write into; it becomes ``path`` when the block succeeds.
 
-    Of an old output only the files that its manifest lists are removed; others stay where they are.
+    Only the files that the manifest of an old output lists are removed; others stay where they are.
     On any exception, Ctrl-C included, the hidden folder and every parent folder made for it are
-    removed and what was at ``path`` stays as it was. What is left by a process that is killed goes with the
-    next call for the same place.
+    removed and what was at ``path`` stays unchanged. Leftovers of a killed process are removed by the next
+    call for the same path.
 
     Raises:
         OutputError: the destination is not acceptable (before the block), cannot be put in place, or the disk
@@ -220,7 +220,7 @@ def _cannot_write(path: str | Path, error: OSError) -> OutputError:
 
 
 def _listed(folder: Path) -> tuple[str, ...]:
-    """Paths of the files that edgeprune wrote into ``folder``; none where no manifest tells of them."""
+    """Paths of the files that edgeprune wrote into ``folder``; none without a manifest."""
     manifest = read_manifest(folder)
     return () if manifest is None else (*(f.path for f in manifest.outputs), MANIFEST_NAME)
 
@@ -265,7 +265,7 @@ def write_manifest(
 
 
 def read_manifest(folder: str | Path) -> Manifest | None:
-    """The manifest of an output folder; ``None`` where there is none that edgeprune wrote."""
+    """The manifest of an output folder; ``None`` if edgeprune wrote none."""
     try:
         manifest = from_jsonable(Manifest, read_json(Path(folder) / MANIFEST_NAME))
     except (UnreadableError, ValueError):

@@ -1,4 +1,4 @@
-"""Temporary names that tell who made them, so that what a killed process left can be removed."""
+"""Temporary names that identify their process, so that leftovers of killed ones can be removed."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def owned_token() -> str:
-    """A word that no other process makes: process id, when it started, where it runs, chance."""
+    """Token unique to this process: process id, start time, machine, random part."""
     pid = os.getpid()
     return f"{pid}-{_started(pid) or _NOT_TOLD}-{_place()}-{secrets.token_hex(6)}"
 
 
 def hidden_name() -> str:
-    """Name of a hidden file or folder that is being filled by this process."""
+    """Name of a hidden file or folder that this process is filling."""
     return f"{HIDDEN_PREFIX}{owned_token()}{TEMPORARY_SUFFIX}"
 
 
 def is_abandoned(name: str) -> bool:
-    """Whether the process that a name tells of is gone; not where it ran elsewhere or nothing is told.
+    """Whether the process that a name identifies has ended; false if it ran elsewhere or is unknown.
 
-    Elsewhere is another machine, another container, or this machine before it was started anew.
+    Elsewhere is another machine, another container, or this machine before a reboot.
     """
-    found = _OWNER.search(name)
-    if found is None or found[3] != _place():
+    match = _OWNER.search(name)
+    if match is None or match[3] != _place():
         return False
-    pid, started = int(found[1]), int(found[2])
+    pid, started = int(match[1]), int(match[2])
     if not _is_alive(pid):
         return True
-    # A later process may have got the same number.
+    # A later process may have got the same process id.
     now = _started(pid)
     return _NOT_TOLD not in (started, now or _NOT_TOLD) and now != started
 
 
 def abandoned(folder: Path, prefix: str, suffix: str = "") -> Iterator[Path]:
-    """What killed processes of the same user left in ``folder`` under such names."""
+    """Leftovers of killed processes of the same user in ``folder``, by prefix and suffix."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -60,7 +60,7 @@ def abandoned(folder: Path, prefix: str, suffix: str = "") -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, prefix: str = HIDDEN_PREFIX, suffix: str = TEMPORARY_SUFFIX) -> None:
-    """Delete what killed processes left in ``folder``; what cannot be deleted stays."""
+    """Delete leftovers of killed processes in ``folder``; what cannot be deleted stays."""
     for path in abandoned(folder, prefix, suffix):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -80,19 +80,19 @@ def _is_alive(pid: int) -> bool:
 
 
 def _is_finished(pid: int) -> bool:
-    """Whether only the entry of an ended process is left, which nobody has asked for yet."""
+    """Whether a process has ended but was not reaped yet."""
     fields = _stat(pid)
     return bool(fields) and fields[0] in ("Z", "X")
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since the system did; ``None`` where that is not told."""
+    """Start time of a process in clock ticks since boot; ``None`` if unknown."""
     fields = _stat(pid)
     return int(fields[19]) if len(fields) > 19 else None
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of Linux's ``/proc/PID/stat`` behind the name, which may hold anything."""
+    """The fields of Linux's ``/proc/PID/stat`` after the name, which may hold any characters."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -101,7 +101,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _place() -> str:
-    """This machine since it started, and the part of it whose processes are seen here."""
+    """Hash of this machine, its boot id and its process namespace."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))

@@ -1,4 +1,4 @@
-"""JSON records that a run leaves for a later one, with a checksum: what was changed meanwhile is noticed."""
+"""JSON records that a run leaves for a later one, with a checksum to detect changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHECKSUM, _CONTENT, _FILES = "sha256", "content", "files"
 def write_record(
     path: Path, content: Mapping[str, Any], *, files: tuple[Path, ...] = (), indent: int | None = None
 ) -> None:
-    """Write plain values and their SHA-256, and those of ``files`` beside the record that belong to it.
+    """Write plain values and their SHA-256, and the SHA-256 of the record's ``files`` beside it.
 
     Raises:
         OutputError: the file cannot be written.
@@ -31,13 +31,13 @@ def read_record(path: Path) -> Any:
     """The values that :func:`write_record` wrote.
 
     Raises:
-        UnreadableError: no such file, no record, or one that was changed.
+        UnreadableError: no such file, not a record, or one that was changed.
     """
     return _checked(path)[_CONTENT]
 
 
 def check_files(path: Path, *, left_out: frozenset[str] = frozenset()) -> None:
-    """Compare the files that belong to a record with what they were, but for those ``left_out``.
+    """Check the files that belong to a record for changes, except those ``left_out``.
 
     Raises:
         UnreadableError: see :func:`read_record`; or a file is missing or was changed.
@@ -46,10 +46,10 @@ def check_files(path: Path, *, left_out: frozenset[str] = frozenset()) -> None:
         if name in left_out:
             continue
         try:
-            found = sha256_file(path.with_name(name))
+            actual = sha256_file(path.with_name(name))
         except OSError as error:
             raise UnreadableError(f"belongs to {name!r}, which cannot be read ({error.strerror})") from error
-        if found != expected:
+        if actual != expected:
             raise UnreadableError(f"belongs to {name!r}, which was changed since")
 
 

@@ -1,8 +1,8 @@
-"""Put a finished folder where an older one is, without losing a file that is not the older one's own.
+"""Replace an older output folder by a finished one without losing files of the user.
 
 The old folder is moved aside, the new one takes its place, then the user's own files move into it and only
 files known to be edgeprune's are deleted. A process that is killed meanwhile leaves the old folder aside,
-under a name that tells whose place it had; ``restore`` finishes or undoes the exchange.
+under a name that identifies its destination; ``restore`` finishes or undoes the exchange.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def exchange(new: Path, destination: Path, listed: Listed) -> None:
     """Rename ``new`` to ``destination``; files there that are not ``listed`` stay where they are.
 
     Raises:
-        OSError: the system refuses; then what was there is there again.
+        OSError: the system refuses; the former state is restored.
     """
     aside = destination.parent / f"{HIDDEN_PREFIX}{owned_token()}{_ending(destination)}"
     try:
@@ -43,7 +43,7 @@ def exchange(new: Path, destination: Path, listed: Listed) -> None:
 
 
 def restore(destination: Path, listed: Listed) -> None:
-    """Finish, or undo, exchanges at ``destination`` of processes that were killed meanwhile."""
+    """Finish or undo exchanges at ``destination`` whose process was killed meanwhile."""
     for aside in abandoned(destination.parent, HIDDEN_PREFIX, _ending(destination)):
         if destination.is_dir():
             _empty(aside, destination, listed(aside))
@@ -57,9 +57,9 @@ def _ending(destination: Path) -> str:
 
 
 def _empty(aside: Path, destination: Path, listed: Sequence[str]) -> None:
-    """Move what is not ``listed`` back and delete the rest; what cannot be moved stays aside, and is told."""
+    """Move what is not ``listed`` back and delete the rest; what cannot be moved is left and logged."""
     try:
-        # Where this ends half-done, the list has to be there for the next to go on.
+        # If this is interrupted, the list must still exist for the next process to continue.
         _sort_out(aside, aside, destination, frozenset(listed), spared=listed[-1:])
         _sort_out(aside, aside, destination, frozenset(listed))
         aside.rmdir()
@@ -73,7 +73,7 @@ def _empty(aside: Path, destination: Path, listed: Sequence[str]) -> None:
 def _sort_out(
     folder: Path, top: Path, destination: Path, listed: frozenset[str], spared: Sequence[str] = ()
 ) -> None:
-    """Deal with the entries of ``folder`` but those ``spared``; links are never followed."""
+    """Move or delete the entries of ``folder`` except those ``spared``; links are never followed."""
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         path = Path(entry.path)
         relative = path.relative_to(top)
@@ -90,11 +90,11 @@ def _sort_out(
 
 
 def _move(path: Path, destination: Path, relative: Path) -> None:
-    """To the same place in ``destination``, or, where that is taken, beside it under a name of its own."""
+    """Move to the same place in ``destination`` or, if that is taken, beside it under a free name."""
     place = destination / relative
     place.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and not path.is_symlink() and place.is_dir():
-        path.rmdir()  # an empty folder that is there anyway
+        path.rmdir()  # an empty folder that exists there already
         return
     free, number = place, 1
     while os.path.lexists(free):
@@ -109,7 +109,7 @@ def _move(path: Path, destination: Path, relative: Path) -> None:
 
 
 def holds(folder: Path, path: Path) -> bool:
-    """Whether ``path`` is ``folder`` or lies in it, by its own way or behind links, whatever the spelling."""
+    """Whether ``path`` is ``folder`` or lies in it, directly or through links, whatever the spelling."""
     with contextlib.suppress(OSError, ValueError):
         own = folder.stat()
         given = path.absolute()

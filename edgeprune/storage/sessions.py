@@ -1,4 +1,4 @@
-"""How long the earlier sessions of a run took that was stopped and goes on."""
+"""Stage times of the earlier sessions of a resumed run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SESSIONS_NAME = "sessions.json"
 class Sessions:
     """Stage times of the run's earlier sessions, in ``SESSIONS_NAME`` of its journal.
 
-    A session that was killed outright leaves those of its finished stages.
+    A session that was killed leaves those of its finished stages.
 
     Raises:
         UsageError: the file is damaged.
@@ -42,14 +42,14 @@ class Sessions:
                 ) from error
 
     def keep(self, times: tuple[StageTime, ...]) -> None:
-        """Write down what this session took so far, once there is a journal."""
+        """Store the stage times of this session so far, once there is a journal."""
         if self._path.parent.is_dir():
             stages = [to_jsonable(stage) for stage in self.with_earlier(times)]
-            with contextlib.suppress(OutputError):  # what matters is written, or fails, elsewhere
+            with contextlib.suppress(OutputError):  # essential files are written, or fail, elsewhere
                 write_record(self._path, {"number": self.number, "stages": stages})
 
     def forget(self) -> None:
-        """Leave the file as it was found: a session that was refused is none."""
+        """Restore the file: a session that was refused does not count."""
         if not self._path.parent.is_dir():
             return
         with contextlib.suppress(OutputError, OSError):
@@ -59,8 +59,8 @@ class Sessions:
                 atomic_write_bytes(self._path, self._before)
 
     def with_earlier(self, times: tuple[StageTime, ...]) -> tuple[StageTime, ...]:
-        """``times`` of this session together with those of the earlier ones, a sum for each stage."""
+        """Sum of ``times`` of this session and those of the earlier ones for each stage."""
         sums: dict[str, float] = {}
-        for found in (*self.earlier, *times):
-            sums[found.stage] = sums.get(found.stage, 0.0) + found.duration_s
+        for stage_time in (*self.earlier, *times):
+            sums[stage_time.stage] = sums.get(stage_time.stage, 0.0) + stage_time.duration_s
         return tuple(StageTime(stage=name, duration_s=seconds) for name, seconds in sums.items())

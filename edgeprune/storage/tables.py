@@ -1,4 +1,4 @@
-"""Tables of TOML files into frozen dataclasses, whose annotations say what each key accepts.
+"""Parse TOML tables into frozen dataclasses, whose annotations say what each key accepts.
 
 ``Annotated[int, Gt(0), Expected("a positive whole number")]``: limits are those of ``annotated_types``, which
 pydantic checks. Types are strict, but a whole number may stand for a float.
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Expected:
-    """What a key accepts, in words, where its type does not tell."""
+    """Description of the values that a key accepts, if its type is not enough."""
 
     words: str
 
 
 class TableError(ValueError):
-    """What is wrong with a table, as the end of a sentence that begins with the name of its file."""
+    """Invalid table; the message is the end of a sentence that begins with the name of its file."""
 
 
 def from_table(
@@ -43,10 +43,10 @@ def from_table(
     hyphens: bool = False,
     apart: Sequence[str] = (),
 ) -> T:
-    """An instance of a dataclass from a table, which may lack what has a default.
+    """Build a dataclass from a table, which may lack keys with a default.
 
-    ``inside`` comes before the names of keys in sentences; ``hyphens``: keys have them where fields have
-    underscores; ``apart``: keys that are accepted beside these, and read by others.
+    ``inside`` prefixes names of keys in messages; ``hyphens``: keys have hyphens where fields have
+    underscores; ``apart``: further accepted keys, which others read.
 
     Raises:
         TableError: a key is unknown or missing, or a value is not accepted.
@@ -57,7 +57,7 @@ def from_table(
             raise unknown_key(f"{inside}{key}", key, [*fields, *apart])
     given = {fields[key]: value for key, value in table.items()}
     shown = {name: key for key, name in fields.items()}
-    from pydantic import ValidationError  # only those who read such a file wait for it
+    from pydantic import ValidationError  # slow import, needed only to read such a file
 
     try:
         (made,) = _adapter(cast(Hashable, kind)).validate_json(json.dumps([given]))
@@ -79,10 +79,10 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def _told(kind: type[Any], error: ValidationError, inside: str, shown: dict[str, str]) -> TableError:
-    """The sentence on the first fault; unknown keys come first, since they may be what is missing."""
-    found = error.errors(include_url=False, include_context=False)
+    """Error for the first fault; unknown keys come first, since they may be misspelt missing ones."""
+    faults = error.errors(include_url=False, include_context=False)
     order = {"unexpected_keyword_argument": 0, "missing": 1}
-    first = min(found, key=lambda fault: order.get(fault["type"], 2))
+    first = min(faults, key=lambda fault: order.get(fault["type"], 2))
     path = [shown.get(str(part), str(part)) for part in first["loc"][1:2]]
     path += [str(part) for part in first["loc"][2:]]
     hint: Any = kind
@@ -97,7 +97,7 @@ def _told(kind: type[Any], error: ValidationError, inside: str, shown: dict[str,
 
 
 def unknown_key(name: str, key: str, accepted: Sequence[str]) -> TableError:
-    """The fault of a key that nobody knows; ``name`` is where it stands, such as ``roofline.clock_hz``."""
+    """Error for an unknown key; ``name`` is its path in the table, such as ``roofline.clock_hz``."""
     hint = did_you_mean(key, accepted)
     return TableError(f"has the unknown key {name!r}; {hint}accepted: {', '.join(accepted)}")
 
@@ -120,7 +120,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _inner(hint: Any, part: str) -> Any:
-    """The annotation of a field of a dataclass, or of what a tuple or a dict contains."""
+    """Annotation of a field of a dataclass, or of the items of a tuple or a dict."""
     core = _core(hint)
     if dataclasses.is_dataclass(core):
         return _hints(core)[part]
@@ -146,7 +146,7 @@ _OF_TYPES = {int: "a whole number", float: "a number", str: "a text in quotes", 
 
 
 def _words(hint: Any) -> str:
-    """What an annotation accepts."""
+    """Description of the values that an annotation accepts."""
     hint = _not_none(hint)
     if typing.get_origin(hint) is typing.Annotated:
         own = [extra.words for extra in typing.get_args(hint)[1:] if isinstance(extra, Expected)]

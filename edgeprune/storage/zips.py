@@ -1,4 +1,4 @@
-"""Whether a zip archive is whole, means one thing only and unpacks to a size that fits it."""
+"""Check that a zip archive is intact, unambiguous and of plausible unpacked size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ZipLimits:
-    """How much an archive may unpack to: ``free_bytes`` and ``ratio`` times the size of the file."""
+    """Limit of the unpacked size: ``free_bytes`` plus ``ratio`` times the size of the file."""
 
     free_bytes: int
     ratio: int
@@ -49,14 +49,14 @@ IMAGE_LIMITS = ZipLimits(free_bytes=256 * _MIB, ratio=100)
 
 
 class ZipFaultError(Exception):
-    """What is wrong with an archive, as the end of a sentence that begins with its name."""
+    """Invalid archive; the message is the end of a sentence that begins with its name."""
 
 
 def check_zip(path: Path, limits: ZipLimits) -> None:
     """Read every byte of an archive once, in bounded memory, and compare it with its directory.
 
-    Different readers of one file find the same members: there is nothing before, between or behind them that
-    a reader could take for another directory.
+    Different readers of one file see the same members: nothing before, between or behind them could be taken
+    for another directory.
 
     Raises:
         ZipFaultError: a checksum or a size is wrong, members overlap, or it unpacks to too much.
@@ -67,7 +67,7 @@ def check_zip(path: Path, limits: ZipLimits) -> None:
 
 
 def check_zip_stream(stream: IO[bytes], limits: ZipLimits) -> None:
-    """The same for an archive inside another one.
+    """Check an archive inside another one, as :func:`check_zip` does.
 
     Raises:
         ZipFaultError: see :func:`check_zip`.
@@ -86,7 +86,7 @@ def check_zip_stream(stream: IO[bytes], limits: ZipLimits) -> None:
 
 
 def _check_end(stream: IO[bytes], size_bytes: int) -> None:
-    """The directory ends where its last record, at the very end of the file, says."""
+    """Check that the directory ends where its end record, at the end of the file, says."""
     place = size_bytes - _END_BYTES
     stream.seek(place)
     end = stream.read(_END_BYTES)
@@ -132,7 +132,7 @@ def _check_amounts(members: list[zipfile.ZipInfo], size_bytes: int, limits: ZipL
 
 
 def _check_places(stream: IO[bytes], members: list[zipfile.ZipInfo], directory: int) -> None:
-    """Members lie one behind the other from the start of the file, and their own headers agree."""
+    """Check that members do not overlap, start at offset 0 and agree with their local headers."""
     free = 0
     for member in sorted(members, key=lambda m: m.header_offset):
         if member.header_offset < free or (free == 0 and member.header_offset != 0):

@@ -1,1 +1,1 @@
-"""The machine, the process and the libraries around us."""
+"""The host machine, the process and its libraries."""

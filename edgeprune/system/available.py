@@ -1,4 +1,4 @@
-"""How much memory this process may use: that of the machine, or what its container or user may have."""
+"""Memory limit of this process: that of the machine, its container or its user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONTAINER_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memor
 
 
 def memory_limit_bytes() -> int | None:
-    """The lowest of the limits that the system tells; ``None`` where it tells none."""
+    """Lowest limit that the system reports; ``None`` if it reports none."""
     limits = [physical_memory_bytes(), *map(_of_container, CONTAINER_FILES), _of_process()]
     return min((limit for limit in limits if limit is not None), default=None)
 

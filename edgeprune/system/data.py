@@ -1,4 +1,4 @@
-"""Where the shipped data files are: device profiles and calibration sets."""
+"""Location of the shipped data files: device profiles and calibration sets."""
 
 from __future__ import annotations
 

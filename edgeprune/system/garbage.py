@@ -1,4 +1,4 @@
-"""The cyclic garbage collector rests while tracing; memory that was freed goes back to the system."""
+"""Pause the cyclic garbage collector while tracing; return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def collection_paused() -> Iterator[None]:
-    """Pause the cyclic garbage collector; on again afterwards, unless it was off before.
+    """Pause the cyclic garbage collector; enable it again afterwards, unless it was off before.
 
     Tracers make hundreds of thousands of objects that stay for as long as the trace, and each pass of the
     collector visits them all, with those of PyTorch itself. Twelve small networks took 5.8 s of CPU time to
@@ -30,10 +30,10 @@ _WORTH_COLLECTING_BYTES = 2**24
 
 
 def give_back_memory(copied_bytes: int) -> None:
-    """Collect garbage and give freed memory back, where copies of so many bytes came and went.
+    """Collect garbage and return freed memory to the system after copies of that many bytes.
 
-    Copies of a model's weights come and go while it is read and changed, and the GNU C library keeps what
-    they leave: 180 MB of 540 after ResNet-18 was read for quantization. Others keep less.
+    A model's weights are copied while it is read and changed, and the GNU C library keeps the freed memory:
+    180 MB of 540 after ResNet-18 was read for quantization. Others keep less.
     """
     if copied_bytes < _WORTH_COLLECTING_BYTES:
         return

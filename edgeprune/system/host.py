@@ -1,4 +1,4 @@
-"""What the operating system tells about the machine that we run on (Linux and macOS)."""
+"""Facts about the local machine from the operating system (Linux and macOS)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNKNOWN_REASON = (
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """This machine; ``None`` where the OS does not tell. Cache sizes are totals over the processor."""
+    """This machine; ``None`` if the OS does not report it. Cache sizes are totals over the processor."""
 
     cpu_name: str | None
     cores: int | None
@@ -104,10 +104,10 @@ def _cpuinfo() -> dict[str, str]:
     except OSError:
         return {}
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for key, value in pairs:
-        found.setdefault(key.strip().lower(), value.strip())
-    return found
+        entries.setdefault(key.strip().lower(), value.strip())
+    return entries
 
 
 def _sysctl(name: str) -> str | None:
@@ -148,7 +148,7 @@ def _cpu_flags() -> frozenset[str] | None:
 
 
 def physical_memory_bytes() -> int | None:
-    """Of the machine, whatever a container may have of it; ``None`` where the system does not tell."""
+    """Memory of the machine, whatever a container's limit; ``None`` if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

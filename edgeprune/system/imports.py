@@ -29,7 +29,7 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 class UserFunction:
-    """A function of the user, found by its name; modules beside it can be imported while it is called."""
+    """A user function given by name; modules beside it can be imported while it is called."""
 
     def __init__(self, spec: str, *, what: str, error: type[EdgepruneError]) -> None:
         """Import the function that ``spec`` names.
@@ -52,10 +52,10 @@ class UserFunction:
             self._function = _find_function(module, name, spec, what=what, error=error)
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns.
+        """Call the function and return its result.
 
         Raises:
-            EdgepruneError: it raises.
+            EdgepruneError: the function raises.
         """
         with self._importable():
             try:
@@ -133,7 +133,7 @@ def _find_function(
 
 @contextlib.contextmanager
 def ended_in_the_open() -> Iterator[None]:
-    """Turn what ends a process silently, such as ``sys.exit`` in code of the user, into an exception.
+    """Turn silent exits of the process, such as ``sys.exit`` in user code, into an exception.
 
     Raises:
         UserCodeEndedError: names what was raised, and where.
@@ -143,14 +143,14 @@ def ended_in_the_open() -> Iterator[None]:
     except Exception:
         raise
     except BaseException as reason:
-        if type(reason) is KeyboardInterrupt:  # Ctrl-C; a class of one's own that derives from it is none
+        if type(reason) is KeyboardInterrupt:  # Ctrl-C; a user's subclass of it is not
             raise
         raise UserCodeEndedError(ended_by(reason)) from reason
 
 
 @contextlib.contextmanager
 def user_code(what: str, error: type[EdgepruneError], remedy: str) -> Iterator[None]:
-    """Run code of the user: whatever it raises, ``what`` did, and ``remedy`` says what to do.
+    """Run user code; its exceptions become an ``error`` that names ``what`` and the ``remedy``.
 
     Raises:
         EdgepruneError: of class ``error``; names what was raised.
@@ -165,7 +165,7 @@ def user_code(what: str, error: type[EdgepruneError], remedy: str) -> Iterator[N
 
 
 def told(reason: BaseException) -> str:
-    """``ValueError (the width is missing)``; the class alone where nothing is said."""
+    """``ValueError (the width is missing)``; the class alone without a message."""
     raised = raised_in(reason)
     said = first_line(raised)
     name = type(raised).__name__
@@ -173,11 +173,11 @@ def told(reason: BaseException) -> str:
 
 
 class UserCodeEndedError(Exception):
-    """Code of the user raised what is no ordinary exception."""
+    """User code raised something other than an ordinary exception."""
 
 
 def raised_in(reason: BaseException) -> BaseException:
-    """What code of the user raised in a block of :func:`ended_in_the_open`."""
+    """Exception that user code raised in a block of :func:`ended_in_the_open`."""
     return (reason.__cause__ or reason) if isinstance(reason, UserCodeEndedError) else reason
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch looks up anew for every trace and every ONNX file is looked up once."""
+"""Cache what PyTorch looks up anew for every trace and every ONNX file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch._C import DispatchKey
 
 @contextlib.contextmanager
 def operators_listed_once() -> Iterator[None]:
-    """Let PyTorch list and register its operators with less work meanwhile; nothing may define others.
+    """Let PyTorch list and register operators with less work in the block, which may define no others.
 
     Each decomposition of a program lists all operators once for every namespace, 28 times, and registers
     11,000 kernels by a function whose annotations Python evaluates each time: 65 of the 290 ms of CPU time
-    that tracing three residual blocks took. Where another version of PyTorch has none of this, it stays as
-    it is there; results are the same with and without.
+    that tracing three residual blocks took. Other versions of PyTorch without these functions stay
+    unchanged; results are the same with and without.
     """
     with (
         replaced("torch._export.utils", None, "_materialize_cpp_cia_ops", functools.cache),
@@ -30,10 +30,10 @@ def operators_listed_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def onnx_forms_kept() -> Iterator[None]:
-    """Let the exporter keep the ONNX forms of PyTorch's operators for the next file; the caller adds none.
+    """Cache the ONNX forms of PyTorch's operators for the next export; the caller adds none.
 
     onnxscript parses the source of 500 functions for each file, .4 of .75 s of CPU time for three residual
-    blocks. Another version of PyTorch that does it otherwise is left to that; the files are the same.
+    blocks. Versions of PyTorch that do it differently stay unchanged; the files are the same.
     """
     with replaced("torch.onnx._internal.exporter._registration", "ONNXRegistry", "from_torchlib", _kept):
         yield
@@ -41,7 +41,7 @@ def onnx_forms_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(module: str, owner: str | None, name: str, changed: Callable[[Any], Any]) -> Iterator[None]:
-    """``module.owner.name`` is what ``changed`` makes of it meanwhile, where there is such a thing."""
+    """Replace ``module.owner.name`` by the result of ``changed`` in the block, if it exists."""
     try:
         place: Any = importlib.import_module(module)
         place = place if owner is None else getattr(place, owner)
@@ -57,7 +57,7 @@ def replaced(module: str, owner: str | None, name: str, changed: Callable[[Any],
 
 
 def _plain_registration(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A method ``py_impl`` without annotations; what is not the usual case is left to the original."""
+    """A method ``py_impl`` without annotations; unusual cases are left to the original."""
 
     def py_impl(self: Any, key: Any) -> Any:
         if type(key) is not DispatchKey or key == DispatchKey.Python or key in self.py_kernels:

@@ -39,9 +39,9 @@ class Display(Enum):
 
 @dataclass(eq=False)
 class _Job:
-    """A stage or a task that runs; a task counts units up to ``total``.
+    """A running stage or task; a task counts units up to ``total``.
 
-    ``first`` is when the first units came and how many: those of a run that goes on were done before.
+    ``first`` is the time and number of the first units: in a resumed run these were done earlier.
     """
 
     name: str
@@ -52,10 +52,10 @@ class _Job:
 
 
 class LineProgress:
-    """A line where a stage begins, and one every ``every_s`` within it, with the time since the start.
+    """Lines on progress: one when a stage begins, and one every ``every_s`` within it, with the elapsed time.
 
-    A helper thread writes the latter while a stage or task runs, and has ended when its block has ended,
-    well or not. ``write`` gets a line without its end; ``clock`` gives seconds.
+    A helper thread writes the latter while a stage or task runs, and ends with its block, even on an
+    exception. ``write`` gets a line without its newline; ``clock`` gives seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LineProgress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Say that a stage begins, then how far it is while the block runs."""
+        """Announce a stage, then report its progress while the block runs."""
         with self._lock:
             self._line(name)
         with self._running(self._stages, _Job(name=name, began_s=self._clock())):
@@ -83,7 +83,7 @@ class LineProgress:
 
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Advance]:
-        """Count units of work, which the lines of the stage then tell."""
+        """Count units of work, which the lines of the stage report."""
         job = _Job(name=description, began_s=self._clock(), total=total)
 
         def advance(units: int) -> None:
@@ -95,9 +95,9 @@ class LineProgress:
             yield advance
 
     def tick(self) -> None:
-        """Write how far the innermost stage and task are, if the last line is old enough."""
+        """Write the progress of the innermost stage and task, if the last line is old enough."""
         with self._lock:
-            jobs = [found[-1] for found in (self._stages, self._tasks) if found]
+            jobs = [running[-1] for running in (self._stages, self._tasks) if running]
             if jobs and self._clock() - self._line_s >= self._every_s:
                 self._line(f"{jobs[0].name}: {self._how_far(jobs[-1], alone=len(jobs) == 1)}")
 
@@ -153,7 +153,7 @@ _lines: LineProgress | None = None
 
 
 def show(display: Display) -> None:
-    """Show progress in this way from now on (the command line does; the Python API stays silent)."""
+    """Set how progress is shown from now on (the command line does; the Python API stays silent)."""
     global _display, _lines  # noqa: PLW0603 - one terminal, one switch
     _display = display
     _lines = LineProgress(_write_line) if display is Display.LINES else None
@@ -161,14 +161,14 @@ def show(display: Display) -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Tell that a stage of the run begins, where progress is shown as lines."""
+    """Announce a stage of the run, if progress is shown as lines."""
     with contextlib.nullcontext() if _lines is None else _lines.stage(name):
         yield
 
 
 @contextmanager
 def task(description: str, total: int) -> Iterator[Advance]:
-    """Progress with the time left for the duration of the block.
+    """Show progress with the time left while the block runs.
 
     Yields a function to call with the number of finished units.
     """
@@ -197,6 +197,6 @@ def _bar(description: str, total: int) -> Iterator[Advance]:
 
 
 def _write_line(line: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to end a run
+    with contextlib.suppress(OSError, ValueError):  # a closed stderr does not end a run
         sys.stderr.write(f"{shown(line)}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Keep libraries from writing over the terminal; what goes wrong is raised, and told in one sentence."""
+"""Keep libraries from writing on the terminal; failures are raised, and reported in one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOTHING = logging.CRITICAL + 1
 
 @contextlib.contextmanager
 def quiet_loggers(*names: str, least: int = _NOTHING) -> Iterator[None]:
-    """Let these loggers (the root logger: ``""``) say nothing below the level ``least`` meanwhile."""
+    """Silence these loggers (the root logger: ``""``) below the level ``least`` in the block."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -27,7 +27,7 @@ def quiet_loggers(*names: str, least: int = _NOTHING) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_streams(*, stdout: bool = False, stderr: bool = False) -> Iterator[None]:
-    """Drop warnings, and what is printed to the streams named, meanwhile."""
+    """Drop warnings, and what is printed to the named streams, in the block."""
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
         if stdout:
@@ -39,7 +39,7 @@ def quiet_streams(*, stdout: bool = False, stderr: bool = False) -> Iterator[Non
 
 @contextlib.contextmanager
 def quiet_logging() -> Iterator[None]:
-    """Let no logger say anything meanwhile."""
+    """Silence all loggers in the block."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,1 +1,1 @@
-"""The process around a command: streams, signals, what it says."""
+"""The process around a command: streams, signals, messages."""

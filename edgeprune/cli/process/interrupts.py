@@ -1,7 +1,7 @@
-"""Ctrl-C is not lost, and SIGTERM and SIGHUP end a run in the same way.
+"""Handling of Ctrl-C, SIGTERM and SIGHUP, which end a run in the same way.
 
-Python raises ``KeyboardInterrupt`` wherever the main thread is. In a callback of the garbage collector
-nobody can catch it, so that it is printed and forgotten, and large graphs spend seconds there.
+Python raises ``KeyboardInterrupt`` wherever the main thread is. In a callback of the garbage collector it
+cannot be caught: it is printed and dropped, and large graphs spend seconds there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMES = ("SIGTERM", "SIGHUP")
 
 
 class Interrupts:
-    """What ended a run: Ctrl-C, or another signal, which then raises ``KeyboardInterrupt``, too."""
+    """The signal that ended a run: Ctrl-C, or another one, which then also raises ``KeyboardInterrupt``."""
 
     def __init__(self) -> None:
         self._signal = signal.SIGINT
@@ -33,17 +33,17 @@ class Interrupts:
 
     @property
     def exit_status(self) -> int:
-        """128 and the number of the signal, as shells have it."""
+        """128 plus the number of the signal, as in shells."""
         return INTERRUPTED_EXIT_STATUS - signal.SIGINT + self._signal
 
     @property
     def by(self) -> str:
-        """``" by SIGTERM"``; nothing after Ctrl-C."""
+        """``" by SIGTERM"``; empty for Ctrl-C."""
         return "" if self._signal == signal.SIGINT else f" by {self._signal.name}"
 
     @contextlib.contextmanager
     def heeded(self) -> Iterator[None]:
-        """Take the signals meanwhile, and raise a ``KeyboardInterrupt`` that was lost in a callback again."""
+        """Handle signals in the block, and raise a ``KeyboardInterrupt`` lost in a callback again."""
         before = sys.unraisablehook
 
         def again(lost: sys.UnraisableHookArgs) -> None:
@@ -68,7 +68,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def _taken(self) -> Iterator[None]:
-        """Those signals that would end the process at once; ignored ones (``nohup``) stay ignored."""
+        """Handle signals that would end the process at once; ignored ones (``nohup``) stay ignored."""
         taken: list[int] = []
         defaults: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -89,7 +89,7 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
-        """Once: a terminal that closes sends its signal twice, and what ends is not to be ended again."""
+        """Interrupt once: a closing terminal sends its signal twice, and a run that is ending must finish."""
         if self._signal != signal.SIGINT and not self._lost:
             return
         self._lost, self.came = False, True

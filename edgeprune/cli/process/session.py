@@ -1,4 +1,4 @@
-"""What one invocation of the command line shares: how much it says, and where."""
+"""State of one invocation of the command line: verbosity and output."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class Session:
 
     @property
     def outcome(self) -> str:
-        """What an interrupt leaves, for its sentence."""
+        """What was written before an interrupt, for its message."""
         return f"{self.written} was written before" if self.written else "nothing was written"
 
     def say_written(self, path: object, *, what: str = "") -> None:
-        """Tell that the result is in place, which a signal from now on does not undo."""
+        """Report that the result is in place, which a later signal does not undo."""
         self.written = str(path)
         self.say(f"{what} written to {path}".strip())
 
     @property
     def command_line(self) -> str:
-        """The command as it could be typed again."""
+        """The command, quoted for a shell."""
         return shlex.join(["edgeprune", *self.arguments])
 
     def say(self, sentence: str) -> None:
-        """Tell the user something on stderr, unless ``-q``."""
+        """Print a message on stderr, unless ``-q``."""
         if not self.quiet:
             streams.say(sentence)
 
@@ -112,7 +112,7 @@ class _SentenceHandler(logging.Handler):
         text = Text(shown(f"{record.levelname.lower()}: {record.getMessage()}"))
         try:
             progress.console.print(text, soft_wrap=True)
-        except (OSError, ValueError):  # nobody can read it: no reason to end a run
+        except (OSError, ValueError):  # a closed stderr does not end a run
             streams.silence(sys.stderr)
 
 
@@ -128,7 +128,7 @@ def show(result: RenderableType) -> None:
 
 
 class _Harmless:
-    """A result whose own texts hold nothing that a terminal obeys."""
+    """A result whose own texts hold no terminal control characters."""
 
     def __init__(self, result: RenderableType) -> None:
         self._result = result

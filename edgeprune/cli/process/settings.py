@@ -1,4 +1,4 @@
-"""What a command works with once the command line, ``edgeprune.toml`` and the defaults are joined."""
+"""Settings of a command, joined from the command line, ``edgeprune.toml`` and the defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CALIBRATION_FOLDER = "calibration"
 
 
 def project_folder(model: str) -> Path:
-    """Folder to look for a project's files in: the model's, or the current one for a model given by name."""
+    """Folder of a project's files: the model's, or the current one for a model given by name."""
     return Path() if is_name(model) else Path(model).parent
 
 
@@ -27,16 +27,16 @@ def is_name(model: str) -> bool:
 
 
 def project_config(model: str, session: Session) -> ProjectConfig:
-    """The ``edgeprune.toml`` beside the model; all ``None`` where there is none.
+    """The ``edgeprune.toml`` beside the model; all ``None`` if there is none.
 
     Raises:
         UsageError: the file is malformed.
     """
-    found = find_config(project_folder(model))
-    if found is None:
+    path = find_config(project_folder(model))
+    if path is None:
         return ProjectConfig()
-    session.say(f"defaults from {found}")
-    return load_config(found)
+    session.say(f"defaults from {path}")
+    return load_config(path)
 
 
 def choose_calibration(option: str | None, model: str, config: ProjectConfig, session: Session) -> str:
@@ -44,7 +44,7 @@ def choose_calibration(option: str | None, model: str, config: ProjectConfig, se
 
     Raises:
         CalibrationError: there is none, or the folder holds several .npz files.
-        ModelLoadError: there is none and no such model file either, which is the first thing to correct.
+        ModelLoadError: there is none, and the model file does not exist either; reported first.
     """
     if option is not None:
         return option
@@ -73,7 +73,7 @@ def calibration_for_shape(
     model: str,
     config: ProjectConfig,
 ) -> str | None:
-    """Data that could tell the input's shape, where no shape is given: those that ``compress`` would take."""
+    """Data to infer the input's shape from if none is given: those that ``compress`` would use."""
     if option is not None or config.calibration is not None or given is not None:
         return option or config.calibration
     folder = project_folder(model) / _CALIBRATION_FOLDER
@@ -98,7 +98,7 @@ def first_given(option: str | None, default: str | None) -> str | None: ...
 
 
 def first_given(option: str | None, default: str | None) -> str | None:
-    """The option, where it was given; what is empty is refused by whoever reads it."""
+    """The option if it was given, else the default; its reader rejects empty values."""
     return default if option is None else option
 
 
@@ -131,7 +131,7 @@ def choose_preprocessing(
         std=deviations or defaults.std,
         channel_order=options.channel_order or defaults.channel_order,
     )
-    found = resolve_preprocessing(data, asked)
-    if found is not None:
-        limits.check_counts(found.mean, found.std)
-    return found
+    preprocessing = resolve_preprocessing(data, asked)
+    if preprocessing is not None:
+        limits.check_counts(preprocessing.mean, preprocessing.std)
+    return preprocessing

@@ -1,7 +1,7 @@
-"""Values of options from elsewhere than the command line: environment variables and ``edgeprune.toml``.
+"""Option values from environment variables and ``edgeprune.toml``.
 
-Command line over environment over file over default; the parser keeps that order and knows the source of each
-value. Options that decide what is trusted, replaced or only shown are taken from the command line alone.
+Precedence is command line, environment, file, default; the parser keeps that order and knows the source of
+each value. Options that decide what is trusted, replaced or only shown are taken from the command line alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CODE = ".py:"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """An option with its value in words, and where that is from."""
+    """An option with its value as text, and the source of the value."""
 
     option: str
     value: str
@@ -38,12 +38,12 @@ class Setting:
 
 
 def environment_name(field: str) -> str | None:
-    """The variable of an option; ``None`` where there is none."""
+    """Environment variable of an option; ``None`` if there is none."""
     return None if field in ONLY_ON_THE_COMMAND_LINE else f"{PREFIX}{field.upper()}"
 
 
 def take_file(context: typer.Context, model: Any) -> Any:
-    """Let the project file beside ``model`` stand in for options that are not given; returns ``model``.
+    """Take defaults of options from the project file beside ``model``; return ``model``.
 
     Called by the parser before it looks at any option.
 
@@ -62,7 +62,7 @@ def take_file(context: typer.Context, model: Any) -> Any:
 def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict[str, Any]:
     known = {p.name.replace("_", "-"): p for p in context.command.params if is_settable(p)}
     where = f"project file {str(path)!r}: [{context.info_name}]"
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{where} {unknown_key(key, key, sorted(known))}")
@@ -79,12 +79,12 @@ def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict
                 raise
             reason = plain_reason(error.format_message())
             raise UsageError(f"{where} {key} is {in_short(value)}: {reason}") from error
-        found[param.name] = text
-    return found
+        defaults[param.name] = text
+    return defaults
 
 
 def plain_reason(message: str) -> str:
-    """A message of the parser without what its checks put before a reason."""
+    """A message of the parser without the prefix that its checks add."""
     return message.replace("Value error, ", "")
 
 
@@ -94,7 +94,7 @@ def is_settable(param: Any) -> bool:
 
 
 def _text(value: Any, path: Path, *, is_path: bool) -> Any:
-    """A TOML value as the command line would have it."""
+    """A TOML value as text of the command line."""
     if isinstance(value, list):
         return [_text(item, path, is_path=is_path) for item in value]
     if isinstance(value, str):

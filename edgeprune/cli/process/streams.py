@@ -1,4 +1,4 @@
-"""The standard streams, whoever is at their other end: nobody, a full disk, or a reader that left."""
+"""Standard streams that may be closed, on a full disk, or left by their reader."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DESCRIPTORS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 def prepare() -> None:
-    """Let closed streams (``>&-``) take everything and show nothing, and others replace what they cannot say.
+    """Redirect closed streams (``>&-``) to the null device; let others replace unencodable characters.
 
-    A file opened later would otherwise get the number of a closed stream, and be written over by libraries
-    that print.
+    A file opened later would otherwise get the descriptor of a closed stream, and libraries that print would
+    overwrite it.
     """
     for name, descriptor in _DESCRIPTORS.items():
         try:
@@ -36,12 +36,12 @@ def prepare() -> None:
 
 
 class _WatchedFile(io.FileIO):
-    """A file that remembers why it could not be written, which the buffer above it forgets."""
+    """A file that records why a write failed, which the buffer above it forgets."""
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """As of any file."""
+        """Write, and record a failure."""
         try:
             return super().write(data)
         except OSError as error:
@@ -50,7 +50,7 @@ class _WatchedFile(io.FileIO):
 
 
 def _watched(stream: TextIO) -> TextIO:
-    """The same stream, of which ``is_stuck`` can tell that it failed."""
+    """The stream with failures recorded for ``is_stuck``."""
     try:
         raw = _WatchedFile(stream.fileno(), "w", closefd=False)
     except (OSError, ValueError):
@@ -64,7 +64,7 @@ def _watched(stream: TextIO) -> TextIO:
 
 
 def say(line: str) -> None:
-    """A line on stderr, harmless whatever is in it; where nobody reads it, that is no reason to end a run."""
+    """Print a line on stderr, escaped; a closed stderr does not end a run."""
     try:
         sys.stderr.write(f"{shown(line)}\n")
         sys.stderr.flush()
@@ -73,11 +73,11 @@ def say(line: str) -> None:
 
 
 def flush_result() -> None:
-    """Hand what was printed on stdout to its reader.
+    """Flush the result on stdout.
 
     Raises:
         BrokenPipeError: the reader left.
-        OutputError: stdout does not take it.
+        OutputError: stdout cannot be written.
     """
     try:
         sys.stdout.flush()
@@ -88,7 +88,7 @@ def flush_result() -> None:
 
 
 def result_lost(error: OSError) -> OutputError:
-    """The failure of a stdout that takes nothing."""
+    """Error for a stdout that cannot be written."""
     return OutputError(
         f"the result cannot be written to standard output ({error.strerror or error}); send it to a file on "
         "a disk with room, or to a reader that stays"
@@ -96,7 +96,7 @@ def result_lost(error: OSError) -> OutputError:
 
 
 def is_stuck(stream: TextIO) -> bool:
-    """Whether a stream failed to pass something on, or holds something that it cannot get rid of."""
+    """Whether a stream failed to write, or cannot flush its buffer."""
     if getattr(getattr(getattr(stream, "buffer", None), "raw", None), "failure", None) is not None:
         return True
     try:
@@ -109,7 +109,7 @@ def is_stuck(stream: TextIO) -> bool:
 
 
 def silence(stream: TextIO) -> None:
-    """Let a stream that failed drop the rest, which would fail again at exit and change the exit status."""
+    """Let a failed stream drop its buffer, which would fail again at exit and change the exit status."""
     with contextlib.suppress(OSError, ValueError):
         _to_nowhere(stream.fileno())
 

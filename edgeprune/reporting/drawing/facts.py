@@ -1,4 +1,4 @@
-"""What a drawing of a network says: numbered groups with their colours, layers, reasons to stay."""
+"""Content of a network drawing: numbered groups with colours, layers, reasons why channels stay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHROMA = 0.115
 
 
 class StepKind(Enum):
-    """What a step of the data's way through a network is."""
+    """Kind of a step in a network's data flow."""
 
     INPUT = "input"
     LAYER = "layer"
@@ -55,7 +55,7 @@ class NetworkDrawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """So many of a layer's channels belong to a group; ``group`` is ``None`` for those that stay."""
+    """Number of a layer's channels in one group; ``group`` is ``None`` for those that stay."""
 
     group: int | None
     channels: int
@@ -63,10 +63,10 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupFacts:
-    """A coupled group by its number (from 1 on); ``macs`` go when all of it goes.
+    """A coupled group by number (from 1); ``macs`` are those saved if the whole group is removed.
 
-    ``units`` can go one by one; ``channels`` are the fewest and most that it has in one of its layers, more
-    than the units where several leave at once, as those of a whole head do.
+    ``units`` can be removed one by one; ``channels`` are the minimum and maximum in one of its layers, more
+    than the units if several are removed together, such as those of a whole head.
     """
 
     number: int
@@ -121,7 +121,7 @@ class Facts:
 
 
 def gather(drawing: NetworkDrawing) -> Facts:
-    """Read the figures off a coupling analysis."""
+    """Collect the figures of a coupling analysis."""
     coupling = drawing.coupling
     owner = coupling.group_of_player()
     reasons = _reasons(coupling)
@@ -156,11 +156,11 @@ def gather(drawing: NetworkDrawing) -> Facts:
 
 
 def shares(players: IndexArray, owner: IndexArray) -> tuple[Share, ...]:
-    """How many positions belong to each group, in the groups' order; those that stay come last."""
+    """Number of positions of each group, in group order; those that stay come last."""
     groups, counts = np.unique(owner[players[players != NO_PLAYER]], return_counts=True)
-    found = [Share(group=g + 1, channels=c) for g, c in zip(groups.tolist(), counts.tolist(), strict=True)]
+    parts = [Share(group=g + 1, channels=c) for g, c in zip(groups.tolist(), counts.tolist(), strict=True)]
     stay = int(np.count_nonzero(players == NO_PLAYER))
-    return (*found, Share(group=None, channels=stay)) if stay else tuple(found)
+    return (*parts, Share(group=None, channels=stay)) if stay else tuple(parts)
 
 
 def group_colour(number: int) -> str:
@@ -171,7 +171,7 @@ def group_colour(number: int) -> str:
 
 
 def _oklch_to_hex(lightness: float, chroma: float, hue: float) -> str:
-    """Oklab to sRGB with the published matrices (Björn Ottosson, 2020), clipped to what a screen shows."""
+    """Oklab to sRGB with the published matrices (Björn Ottosson, 2020), clipped to the sRGB gamut."""
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
@@ -214,9 +214,9 @@ def _groups(coupling: CouplingGraph, owner: IndexArray) -> tuple[GroupFacts, ...
 
 def _reasons(coupling: CouplingGraph) -> tuple[ReasonFacts, ...]:
     """Distinct reasons in the order of the first layer that each holds."""
-    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    by_reason: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for row in coupling.frozen:
-        found.setdefault((row.op, row.reason), []).append((row.layer, row.channels))
+        by_reason.setdefault((row.op, row.reason), []).append((row.layer, row.channels))
     return tuple(
         ReasonFacts(
             letter=_letter(index),
@@ -225,7 +225,7 @@ def _reasons(coupling: CouplingGraph) -> tuple[ReasonFacts, ...]:
             channels=sum(count for _, count in held),
             layers=tuple(layer for layer, _ in held),
         )
-        for index, ((op, reason), held) in enumerate(found.items())
+        for index, ((op, reason), held) in enumerate(by_reason.items())
     )
 
 

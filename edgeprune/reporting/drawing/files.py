@@ -36,15 +36,15 @@ class GraphFormat(Enum):
 
     @classmethod
     def of(cls, path: str | Path) -> GraphFormat:
-        """The format that a file's name asks for.
+        """Format from the suffix of a file's name.
 
         Raises:
             UsageError: any other suffix.
         """
         suffix = Path(path).suffix
-        for found in cls:
-            if suffix.lower() == found.value:
-                return found
+        for member in cls:
+            if suffix.lower() == member.value:
+                return member
         given = f"the suffix {suffix!r}" if suffix else "no suffix"
         raise UsageError(
             f"--graph {str(path)!r} has {given}; accepted are .svg (a drawing) and .html (the drawing with "
@@ -84,7 +84,7 @@ def _headline(drawing: NetworkDrawing, facts: Facts) -> str:
 
 
 def _key(facts: Facts) -> tuple[list[str], float]:
-    """How to read the drawing."""
+    """Key of the drawing, with its height."""
     rows = [(text(42, 11.5, "12.3%", "right"), "share of the network's multiply-accumulates (MACs)")]
     if facts.groups:
         several = (swatch(22.0 * i, 0, 20, g.colour, str(g.number)) for i, g in enumerate(facts.groups[:2]))
@@ -121,7 +121,7 @@ def _tables(drawing: NetworkDrawing, facts: Facts, width: float) -> tuple[list[s
 
 
 def _wrapped(content: str, x: float, width: float) -> list[str]:
-    """Lines of text that fit."""
+    """Lines of text wrapped to the width."""
     return [text(x, 11.5, line) for line in textwrap.wrap(content, int((width - x) / _CHARACTER))]
 
 
@@ -146,7 +146,7 @@ def _group_rows(facts: Facts) -> list[str]:
 
 
 def _grid(rows: Sequence[str], columns: int, y: float) -> list[str]:
-    """Rows in columns, read downwards."""
+    """Rows laid out in columns, read downwards."""
     deep = -(-len(rows) // columns)
     lines = []
     for index, row in enumerate(rows):

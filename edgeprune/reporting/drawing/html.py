@@ -1,4 +1,4 @@
-"""The drawing as one self-contained HTML page: hovering or choosing a group shows all of it."""
+"""The drawing as one self-contained HTML page: hovering over or selecting a group shows all of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES_IN_CELL = 6
 
 
 def page(mark: str, drawing: NetworkDrawing, facts: Facts, head: str, svg: str) -> str:
-    """The page; it asks nothing of the network, and its policy forbids it to."""
+    """Render the page; it loads nothing from the network, and its policy forbids it."""
     return render(
         "network.html.j2",
         mark=mark,
@@ -32,7 +32,7 @@ def page(mark: str, drawing: NetworkDrawing, facts: Facts, head: str, svg: str) 
 
 
 def _names(groups: Sequence[GroupFacts]) -> str:
-    """What the bar says of each group; ``<`` is escaped so that no name ends the script element."""
+    """Bar text of each group as JSON; ``<`` is escaped so that no name ends the script element."""
     said = {
         str(
             g.number

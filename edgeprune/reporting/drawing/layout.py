@@ -33,7 +33,7 @@ class PlacedBox:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where every box is and the SVG path data of every edge, from (0, 0) on."""
+    """Position of every box and SVG path data of every edge, with origin (0, 0)."""
 
     width: float
     height: float
@@ -83,7 +83,7 @@ def _slot_top(slot: Slot, columns: _Columns) -> float:
 
 
 def _crossing_counts(ranked: Ranked) -> list[int]:
-    """Lines from each row to the next; edges from one box are one line."""
+    """Number of lines from each row to the next; edges from one box share a line."""
     return [sum(bool(ranked.slots[i].below) for i in row) for row in ranked.rows[:-1]]
 
 
@@ -96,12 +96,12 @@ def _row_gaps(ranked: Ranked) -> list[float]:
 
 
 def _extent(ranked: Ranked, first: int, last: int) -> tuple[float, float]:
-    found = [ranked.slots[i] for row in ranked.rows[first : last + 1] for i in row]
-    return min(s.x - s.width / 2 for s in found), max(s.x + s.width / 2 for s in found)
+    slots = [ranked.slots[i] for row in ranked.rows[first : last + 1] for i in row]
+    return min(s.x - s.width / 2 for s in slots), max(s.x + s.width / 2 for s in slots)
 
 
 def _columns(ranked: Ranked) -> _Columns:
-    """Cut the rows into columns of about equal height, where few edges are cut."""
+    """Split the rows into columns of about equal height, where few edges are cut."""
     heights = [max(ranked.slots[i].height for i in row) for row in ranked.rows]
     gaps = [*_row_gaps(ranked), 0.0]
     crossing = _crossing_counts(ranked)
@@ -159,14 +159,14 @@ def _breaks(
 
 
 def _tracks(ranked: Ranked, columns: _Columns) -> dict[int, int]:
-    """Track of every line that leaves a column, by its slot, counted from the rightmost: so none cross."""
-    found: dict[int, int] = {}
+    """Track of every line that leaves a column, by slot, counted from the rightmost so that none cross."""
+    tracks: dict[int, int] = {}
     for upper, lower in itertools.pairwise(ranked.rows):
         if columns.of_row[ranked.slots[upper[0]].rank] == columns.of_row[ranked.slots[lower[0]].rank]:
             continue
         leaving = [i for i in reversed(upper) if ranked.slots[i].below]
-        found.update({index: track for track, index in enumerate(leaving)})
-    return found
+        tracks.update({index: track for track, index in enumerate(leaving)})
+    return tracks
 
 
 def _path(ranked: Ranked, chain: tuple[int, ...], columns: _Columns, tracks: dict[int, int]) -> str:
@@ -192,7 +192,7 @@ def _path(ranked: Ranked, chain: tuple[int, ...], columns: _Columns, tracks: dic
 
 
 def _ports(one: Slot, other: Slot) -> tuple[float, float]:
-    """Where an edge leaves and enters: straight down where the two overlap."""
+    """x coordinates where an edge leaves and enters: straight down if the slots overlap."""
     half_one, half_other = (max(s.width / 2 - _PORT_INSET, 0.0) if s.is_box else 0.0 for s in (one, other))
     low = max(one.x - half_one, other.x - half_other)
     high = min(one.x + half_one, other.x + half_other)
@@ -214,7 +214,7 @@ def _curve(x_from: float, x_to: float, top: float, bottom: float) -> str:
 
 
 def _around(x_from: float, x_to: float, column: int, track: int, columns: _Columns) -> str:
-    """Down, through the gutter, and in again at the top of the next column."""
+    """Path down, through the gutter, and into the top of the next column."""
     down = columns.bottoms[column] + _TRACK * (track + 1)
     gutter = columns.rights[column] + _GUTTER / 2 + _TRACK * track
     up = _TRACK * (track + 1) - 4.0

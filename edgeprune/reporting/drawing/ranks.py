@@ -19,7 +19,7 @@ _LINE_GAP = 13.0
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """Something to place, with its size in pixels."""
+    """A box to place, with its size in pixels."""
 
     name: str
     width: float
@@ -80,7 +80,7 @@ def _make_slots(
     slots = [Slot(rank=rank[b.name], width=b.width, height=b.height, name=b.name) for b in boxes]
     number = {box.name: index for index, box in enumerate(boxes)}
     chains = {}
-    # Short edges first: what goes past other boxes starts out to the right of them.
+    # Short edges first, so that edges past other boxes start to the right of them.
     for source, target in sorted(edges, key=lambda e: rank[e[1]] - rank[e[0]]):
         chain = [number[source]]
         for crossed in range(rank[source] + 1, rank[target]):
@@ -143,7 +143,7 @@ def _crossings(slots: list[Slot], rows: list[list[int]]) -> int:
 
 
 def _spines(slots: list[Slot]) -> list[tuple[int, ...]]:
-    """Runs of boxes down the paths with most boxes; each is to be one vertical line."""
+    """Runs of boxes along the paths with most boxes; each becomes one vertical line."""
     below: dict[int, int] = {}
     left = [0] * len(slots)
     for upper in sorted(range(len(slots)), key=lambda i: -slots[i].rank):
@@ -152,29 +152,29 @@ def _spines(slots: list[Slot]) -> list[tuple[int, ...]]:
         longest = max(boxes, key=left.__getitem__, default=None)
         if longest is not None and left[longest] + 1 == left[upper] and longest not in below.values():
             below[upper] = longest
-    found = []
+    spines = []
     for start in sorted(set(below) - set(below.values())):
         run = [start]
         while run[-1] in below:
             run.append(below[run[-1]])
-        found.append(tuple(run))
-    return found
+        spines.append(tuple(run))
+    return spines
 
 
 def _pulls(slots: list[Slot], spines: list[tuple[int, ...]]) -> list[list[tuple[int, float]]]:
-    """Neighbours of every slot, and how strongly an edge draws its ends into one vertical line.
+    """Neighbours of every slot, and how strongly an edge aligns its ends vertically.
 
     Strongest along a spine, then inside long edges, then between other boxes.
     """
     on_spine = {pair for run in spines for pair in itertools.pairwise(run)}
-    found: list[list[tuple[int, float]]] = [[] for _ in slots]
+    pulls: list[list[tuple[int, float]]] = [[] for _ in slots]
     for upper, own in enumerate(slots):
         for lower in own.below:
             boxes = own.is_box + slots[lower].is_box
             weight = 20.0 if (upper, lower) in on_spine else (1.0, 0.1, 0.4)[boxes]
-            found[upper].append((lower, weight))
-            found[lower].append((upper, weight))
-    return found
+            pulls[upper].append((lower, weight))
+            pulls[lower].append((upper, weight))
+    return pulls
 
 
 def _place(slots: list[Slot], rows: list[list[int]]) -> None:
@@ -189,7 +189,7 @@ def _place(slots: list[Slot], rows: list[list[int]]) -> None:
 def _relax(
     slots: list[Slot], rows: list[list[int]], pulls: list[list[tuple[int, float]]], straight: dict[int, float]
 ) -> None:
-    """Improve the rows in turn, each alone by isotonic regression; slots in ``straight`` hold to their x."""
+    """Improve the rows in turn, each alone by isotonic regression; slots in ``straight`` keep their x."""
     for sweep in range(_PLACE_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
             wanted, weights = [], []

@@ -65,7 +65,7 @@ _HATCH = (
 
 
 def draw_network(drawing: NetworkDrawing, facts: Facts) -> tuple[list[str], float, float]:
-    """Elements of the network itself from (0, 0) on, with width and height in pixels."""
+    """Elements of the network with origin (0, 0), with width and height in pixels."""
     names = words.short_names({node: layer.name for node, layer in facts.layers.items()}, _NAME_LENGTH)
     sizes = [_box(step, facts, names) for step in drawing.flow]
     edges = [(source, step.name) for step in drawing.flow for source in step.fed_by]
@@ -88,7 +88,7 @@ def frame(lines: Sequence[str], width: float, height: float, label: str) -> str:
 
 
 def shifted(lines: Sequence[str], x: float, y: float) -> list[str]:
-    """The same elements elsewhere."""
+    """Elements translated by (x, y)."""
     return [f'<g transform="translate({number(x)} {number(y)})">', *lines, "</g>"]
 
 
@@ -99,7 +99,7 @@ def text(x: float, y: float, content: str, classes: str = "") -> str:
 
 
 def swatch(x: float, y: float, width: float, colour: str, label: str) -> str:
-    """A group's colour with its number."""
+    """Rectangle in a group's colour with its number."""
     return (
         f'<rect x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(_STRIP_HEIGHT)}" '
         f'fill="{colour}"/>{text(x + width / 2, y + 11.5, label, "num")}'
@@ -107,7 +107,7 @@ def swatch(x: float, y: float, width: float, colour: str, label: str) -> str:
 
 
 def stay_swatch(x: float, y: float, width: float, label: str) -> str:
-    """The hatching of channels that stay, with the letter of their reason."""
+    """Hatched rectangle of channels that stay, with the letter of their reason."""
     return (
         f'<rect class="stay" x="{number(x)}" y="{number(y)}" width="{number(width)}" '
         f'height="{number(_STRIP_HEIGHT)}"/>{text(x + width / 2, y + 11.5, label, "num stay-text")}'
@@ -219,7 +219,7 @@ def _strip(layer: LayerFacts, x: float, y: float, facts: Facts) -> list[str]:
 
 
 def _segment_label(share: Share, layer: LayerFacts, size: float) -> str:
-    """The longest of what names a segment that fits in it."""
+    """Longest label that fits in a segment."""
     if share.group is not None:
         choices = [f"group {share.group}", str(share.group)] if size > LAYER_WIDTH / 3 else [str(share.group)]
     else:
@@ -229,7 +229,7 @@ def _segment_label(share: Share, layer: LayerFacts, size: float) -> str:
 
 
 def _unwritten(layer: LayerFacts) -> list[int]:
-    """All groups of a layer where not every segment has room for its number."""
+    """All groups of a layer if any segment lacks room for its label, else none."""
     spans = _spans(layer.leaving, LAYER_WIDTH)
     fits = [_segment_label(s, layer, size) for s, (_, size) in zip(layer.leaving, spans, strict=True)]
     return [] if all(fits) else [s.group for s in layer.leaving if s.group is not None]

@@ -16,56 +16,56 @@ _NAMES_IN_TOOLTIP = 12
 
 
 def escape(text: str) -> str:
-    """Text for XML and HTML, attribute values included, as it can be shown."""
+    """Escape text for display in XML and HTML, attribute values included."""
     return html.escape(visible(text))
 
 
 def visible(text: str) -> str:
-    """Text as it can be shown in XML and HTML, not escaped yet."""
+    """Displayable text for XML and HTML, markup not escaped yet."""
     return _NOT_XML.sub("\ufffd", shown(text))
 
 
 def keep_end(text: str, length: int) -> str:
-    """A layer's path shortened in front, where it says least."""
+    """Shorten a layer's path at the front, where it is least specific."""
     return text if len(text) <= length else "…" + text[len(text) - length + 1 :]
 
 
 def short_names(names: Mapping[str, str], length: int) -> dict[str, tuple[str, ...]]:
-    """Layers' names by key in lines of ``length``: one, or two where the ends alone look alike."""
+    """Layer names by key in lines of ``length``: one, or two if the ends alone are ambiguous."""
     taken = Counter(keep_end(name, length) for name in names.values())
-    found: dict[str, tuple[str, ...]] = {}
+    lines: dict[str, tuple[str, ...]] = {}
     for key, name in names.items():
         end = keep_end(name, length)
         if end == name or taken[end] == 1:
-            found[key] = (end,)
+            lines[key] = (end,)
             continue
         cut = name.find(".", len(name) - length - 1) + 1 or len(name) - length
-        found[key] = (keep_end(name[:cut], length), name[cut:])
-    return found
+        lines[key] = (keep_end(name[:cut], length), name[cut:])
+    return lines
 
 
 def keep_start(text: str, length: int) -> str:
-    """Text shortened at its end."""
+    """Shorten a text at its end."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def listed(names: Sequence[str], limit: int = _NAMES_IN_TOOLTIP) -> str:
-    """Names with commas, the first few of many."""
+    """Comma-separated names, at most ``limit``."""
     return first_few(names, limit)
 
 
 def listed_within(names: Sequence[str], length: int) -> str:
-    """As many of the names as fit into one line, at least one, which is shortened in front."""
+    """As many names as fit into one line, but at least one, shortened at the front."""
     choices = (listed(names, limit) for limit in range(len(names), 0, -1))
     fallback = f" and {len(names) - 1} more" if len(names) > 1 else ""
     one = keep_end(names[0], max(8, length - len(fallback))) + fallback
     return next((c for c in choices if len(c) <= length), one)
 
 
-def numbers(found: Sequence[int]) -> str:
-    """Ascending numbers with runs drawn together: ``1, 4-7``."""
+def numbers(values: Sequence[int]) -> str:
+    """Ascending numbers with runs collapsed: ``1, 4-7``."""
     runs: list[list[int]] = []
-    for number in found:
+    for number in values:
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
@@ -74,7 +74,7 @@ def numbers(found: Sequence[int]) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share of the MACs."""
+    """A share in percent."""
     if not whole:
         return "0%"
     share = 100 * part / whole
@@ -82,13 +82,13 @@ def percent(part: int, whole: int) -> str:
 
 
 def channels(layer: LayerFacts) -> str:
-    """Width of a layer and how much of it can go."""
+    """Width of a layer, and how many channels can be removed."""
     can_go = {0: "none can go", layer.channels: "all can go"}
     return f"{layer.channels} ch, {can_go.get(layer.removable, f'{layer.removable} can go')}"
 
 
 def group_size(group: GroupFacts) -> str:
-    """Channels of a group; ``12 x 64`` where 64 leave at once, ``1 x 1-116`` where that differs by layer."""
+    """Channels of a group; ``12 x 64`` if 64 leave at once, ``1 x 1-116`` if that differs by layer."""
     fewest, most = (count // group.units for count in group.channels)
     if fewest == most:
         return f"{group.units}" if most == 1 else f"{group.units} x {most}"

@@ -1,4 +1,4 @@
-"""HTML pages from templates: one escape, one stylesheet, nothing asked of the network."""
+"""HTML pages from templates: one escaping, one stylesheet, no network access."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of a template in this folder. Texts are escaped, and what cannot be shown is spelled out.
+    """Render a template of this folder. Texts are escaped, undisplayable characters included.
 
-    Only what a template marks as ``safe`` goes in as it is: SVG and JSON of our own making.
+    Only values that a template marks as ``safe`` are inserted verbatim: our own SVG and JSON.
 
     Raises:
         jinja2.UndefinedError: the template needs a value that was not given.
@@ -37,5 +37,5 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Texts of others as they can be shown; markup of ours as it is."""
+    """Displayable form of untrusted text; our own markup stays unchanged."""
     return visible(value) if type(value) is str else value

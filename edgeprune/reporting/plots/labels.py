@@ -1,4 +1,4 @@
-"""Where names of lines have room beside them."""
+"""Placement of labels beside the lines of a plot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Box:
     bottom: float
 
     def distance(self, place: Place) -> float:
-        """How far a point is outside; 0 inside."""
+        """Distance of a point from the box; 0 inside."""
         dx = max(self.left - place[0], 0.0, place[0] - self.right)
         dy = max(self.top - place[1], 0.0, place[1] - self.bottom)
         return math.hypot(dx, dy)
@@ -44,14 +44,14 @@ class Box:
 
 
 def label_boxes(curves: Sequence[Sequence[Place]], labels: Sequence[str], frame: Box) -> list[Box | None]:
-    """For each curve, in pixels, the box of its label beside one of its points; ``None`` where none is free.
+    """For each curve, in pixels, the box of its label beside one of its points; ``None`` if none is free.
 
-    A box lies within ``frame``, touches no line and no other label, and is as far from other curves as it
-    can be.
+    A box lies within ``frame``, touches no line and no other label, and is as far from other curves as
+    possible.
     """
     dense = [_dense(curve) for curve in curves]
     taken: list[Box] = []
-    found: list[Box | None] = []
+    boxes: list[Box | None] = []
     for index, label in enumerate(labels):
         others = [p for i, curve in enumerate(dense) if i != index for p in curve]
         best, farthest = None, _LEAST_DISTANCE
@@ -63,9 +63,9 @@ def label_boxes(curves: Sequence[Sequence[Place]], labels: Sequence[str], frame:
             away = min((box.distance(p) for p in others), default=math.inf)
             if away > farthest:
                 best, farthest = box, away
-        found.append(best)
+        boxes.append(best)
         taken += [] if best is None else [best]
-    return found
+    return boxes
 
 
 def _candidates(curve: Sequence[Place], label: str) -> list[Box]:
@@ -80,7 +80,7 @@ def _candidates(curve: Sequence[Place], label: str) -> list[Box]:
 
 
 def _dense(curve: Sequence[Place]) -> list[Place]:
-    """The points of a curve with some on the lines between them."""
+    """The points of a curve with interpolated points between them."""
     between = [
         (a[0] + (b[0] - a[0]) * i / _SAMPLES, a[1] + (b[1] - a[1]) * i / _SAMPLES)
         for a, b in itertools.pairwise(curve)

@@ -53,7 +53,7 @@ class LineStyle:
 
 
 def line_style(index: int) -> LineStyle:
-    """The style of the series of this number."""
+    """Style of the series with this index."""
     turn = index // len(_COLOURS)
     return LineStyle(
         colour=_COLOURS[index % len(_COLOURS)],
@@ -64,7 +64,7 @@ def line_style(index: int) -> LineStyle:
 
 @dataclass(frozen=True, kw_only=True)
 class PlotPoint:
-    """A point with its error interval, where it has one; ``tooltip`` is what pointing at it says."""
+    """A point with its error interval, if it has one; ``tooltip`` is shown on hover."""
 
     x: float
     y: float
@@ -75,9 +75,9 @@ class PlotPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points in the order of x; intervals are drawn as bars, or as a band where ``band``.
+    """Points in the order of x; intervals are drawn as bars, or as a band if ``band``.
 
-    ``label`` is written beside the line where there is room.
+    ``label`` is written beside the line if there is room.
     """
 
     points: tuple[PlotPoint, ...]
@@ -99,7 +99,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What is plotted, in which unit; limits are round numbers around the data where ``None``."""
+    """Plotted quantity and unit; limits are round numbers around the data if ``None``."""
 
     label: str
     low: float | None = None
@@ -176,7 +176,7 @@ def draw(figure: Figure) -> str:
 
 
 class _Frame:
-    """One panel in a box of ``width`` x ``height`` from (0, 0) on."""
+    """One panel in a box of ``width`` x ``height`` with origin (0, 0)."""
 
     def __init__(self, panel: Panel, width: float, height: float) -> None:
         panel = replace(panel, series=tuple(_drawable(s) for s in panel.series))
@@ -258,7 +258,7 @@ class _Frame:
         return lines
 
     def _labels(self) -> list[str]:
-        """Names beside their lines, where there is room."""
+        """Labels beside their lines, if there is room."""
         series = self._panel.series
         curves = [[(self._x(p.x), self._y(p.y)) for p in s.points] for s in series]
         frame = Box(left=self._left + 2, top=self._top, right=self._right, bottom=self._bottom - 2)
@@ -274,11 +274,11 @@ class _Frame:
         return f"{number(self._x(x))} {number(self._y(y))}"
 
     def _band(self, series: Series) -> list[str]:
-        found = [(p.x, p.low, p.high) for p in series.points if p.low is not None and p.high is not None]
-        if len(found) < 2:
+        bounds = [(p.x, p.low, p.high) for p in series.points if p.low is not None and p.high is not None]
+        if len(bounds) < 2:
             return []
-        upper = [self._place(x, high) for x, _, high in found]
-        lower = [self._place(x, low) for x, low, _ in reversed(found)]
+        upper = [self._place(x, high) for x, _, high in bounds]
+        lower = [self._place(x, low) for x, low, _ in reversed(bounds)]
         outline = "L".join(upper + lower)
         return [f'<path class="band" fill="{series.style.colour}" d="M{outline}Z"/>']
 
@@ -298,7 +298,7 @@ class _Frame:
 
 
 def _drawable(series: Series) -> Series:
-    """A masked network may overflow: without points that are not finite, and intervals that are not."""
+    """Drop points and intervals that are not finite, since a masked network may overflow."""
 
     def finite(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None
@@ -307,10 +307,10 @@ def _drawable(series: Series) -> Series:
     return replace(series, points=tuple(p for p in points if math.isfinite(p.y)))
 
 
-def _scale(axis: Axis, found: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, float]]:
-    """Ticks and limits of an axis; limits that are given hold, others go to the next tick."""
-    low = min(found, default=0.0) if axis.low is None else axis.low
-    high = max(found, default=1.0) if axis.high is None else axis.high
+def _scale(axis: Axis, values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, float]]:
+    """Ticks and limits of an axis; given limits are kept, others extend to the next tick."""
+    low = min(values, default=0.0) if axis.low is None else axis.low
+    high = max(values, default=1.0) if axis.high is None else axis.high
     ticks = nice_ticks(low, max(low, high))
     if axis.whole:
         ticks = tuple(t for t in ticks if t == round(t))
@@ -337,7 +337,7 @@ def marker(x: float, y: float, style: LineStyle, size: float = 3.0) -> str:
 
 
 def _legend(legend: Legend | None) -> tuple[list[str], float, float]:
-    """Elements from (0, 0) on, width and height."""
+    """Elements with origin (0, 0), width and height."""
     if legend is None:
         return [], 0.0, 0.0
     table = [legend.columns, *(words for _, words in legend.entries)]

@@ -1,4 +1,4 @@
-"""Round numbers along an axis, and how they are written."""
+"""Round tick values of an axis, and their labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def nice_ticks(low: float, high: float, count: int = 6) -> tuple[float, ...]:
 
 
 def tick_labels(ticks: Sequence[float], *, percent: bool = False) -> tuple[tuple[str, ...], str]:
-    """Ticks as text, all with the same number of decimals, and the power of ten that is left out."""
+    """Tick labels with the same number of decimals, and the power of ten that is factored out."""
     if percent:
         ticks = [100 * t for t in ticks]
     largest = max(abs(t) for t in ticks)

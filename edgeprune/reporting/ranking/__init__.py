@@ -1,1 +1,1 @@
-"""What ``rank`` writes and shows."""
+"""Reports and files of ``rank``."""

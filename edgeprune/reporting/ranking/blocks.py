@@ -37,7 +37,7 @@ _GAP = 24.0
 
 
 def quality_words(blocks: BlockRanking) -> str:
-    """What is measured without a block, for a column's head."""
+    """Column title of the quality without a block."""
     return "loss" if blocks.quality is None else _rated(blocks.quality_kind)
 
 
@@ -67,7 +67,7 @@ def block_rows(blocks: BlockRanking) -> tuple[tuple[str, ...], ...]:
 
 
 def blocks_to_csv(blocks: BlockRanking) -> str:
-    """One row a block in graph order, numbers in full precision; what is not known is empty."""
+    """One row per block in graph order, numbers in full precision; unknown values are empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -112,7 +112,7 @@ def blocks_figure(report: RankingReport, blocks: BlockRanking) -> str:
 
 
 class _Scale:
-    """Places of values on the horizontal axis, 0 included."""
+    """Horizontal axis of the values, 0 included."""
 
     def __init__(self, blocks: BlockRanking, left: float) -> None:
         ends = [0.0, *(v for b in blocks.blocks for v in _interval(b))]
@@ -124,7 +124,7 @@ class _Scale:
         return self._left + (value - low) / (high - low) * _BARS
 
     def grid(self, top: float, bottom: float) -> list[str]:
-        """Vertical lines with their figures below."""
+        """Vertical grid lines with their labels below."""
         labels, power = tick_labels(self.ticks, percent=False)
         lines = []
         for tick, label in zip(self.ticks, labels, strict=True):

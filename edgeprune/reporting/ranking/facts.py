@@ -1,4 +1,4 @@
-"""What ``edgeprune rank`` found: one report for the JSON file, the table, the plots and the terminal."""
+"""Result of ``edgeprune rank``: one report for the JSON file, the table, the plots and the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RANKING_SCHEMA_VERSION = "2.0"
 
 
 def known(value: float | None) -> float | None:
-    """``None`` for NaN, too."""
+    """The value, with NaN as ``None``."""
     return None if value is None or math.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""The plots of a ranking: values by layer, coalition size against value, what is lost while filters go."""
+"""Plots of a ranking: values by layer, coalition size against value, removal curves."""
 
 from __future__ import annotations
 
@@ -64,16 +64,17 @@ def figure_files(report: RankingReport) -> dict[str, str]:
 
 
 def values_name(criterion: str) -> str:
-    """File name of a criterion's values; a plug-in may have called itself anything."""
+    """File name of a criterion's values; names of plug-ins are sanitized."""
     return f"values-{re.sub('[^A-Za-z0-9_-]+', '-', criterion)}.svg"
 
 
 def values_figure(report: RankingReport, scores: CriterionScores) -> Figure:
-    """One panel a group: values of its channels, highest first, with 95% intervals."""
+    """One panel per group: values of its channels, highest first, with 95% intervals."""
     panels = tuple(
-        _values_panel(group, found) for group, found in zip(report.groups, scores.groups, strict=True)
+        _values_panel(group, group_scores)
+        for group, group_scores in zip(report.groups, scores.groups, strict=True)
     )
-    errors = any(found.standard_errors is not None for found in scores.groups)
+    errors = any(group_scores.standard_errors is not None for group_scores in scores.groups)
     interval = "bars or band: 95% interval (1.96 standard errors)" if errors else "no standard errors"
     return Figure(
         title=f"Value of every channel by {scores.name}",
@@ -85,15 +86,15 @@ def values_figure(report: RankingReport, scores: CriterionScores) -> Figure:
     )
 
 
-def _values_panel(group: RankedGroup, found: GroupScores) -> Panel:
-    order = sorted(range(len(found.values)), key=lambda i: (-found.values[i], i))
+def _values_panel(group: RankedGroup, scores: GroupScores) -> Panel:
+    order = sorted(range(len(scores.values)), key=lambda i: (-scores.values[i], i))
     every = -(-len(order) // _MOST_POINTS)
     points = tuple(
         _point(
             float(place),
-            found.values[i],
-            None if found.standard_errors is None else found.standard_errors[i],
-            f"channel {group.channels[i]}: {significant(found.values[i])}",
+            scores.values[i],
+            None if scores.standard_errors is None else scores.standard_errors[i],
+            f"channel {group.channels[i]}: {significant(scores.values[i])}",
         )
         for place, i in list(enumerate(order, start=1))[::every]
     )
@@ -122,7 +123,7 @@ def _point(x: float, y: float, error: float | None, tooltip: str) -> PlotPoint:
 
 
 def _zero_or_none(points: Sequence[PlotPoint]) -> float | None:
-    """Axes of values without a negative one begin at 0."""
+    """Lower limit of an axis: 0 if no value is negative, else ``None``."""
     return 0.0 if min(p.y if p.low is None else p.low for p in points) >= 0 else None
 
 
@@ -175,7 +176,7 @@ def _sizes_panel(curve: SizeCurve) -> Panel:
 
 
 def removal_figure(report: RankingReport, absent: AbsentChannels) -> Figure:
-    """Quality and loss on held-out images against the share of filters removed, one line a criterion."""
+    """Quality and loss on held-out images against the share of filters removed, one line per criterion."""
     removal, curves = report.removal, report.removal.curves(absent)
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
     with_recovered = bool(removal.recovered) and absent is AbsentChannels.RECONSTRUCTED
@@ -218,7 +219,7 @@ def removal_figure(report: RankingReport, absent: AbsentChannels) -> Figure:
 
 
 def removed_share(report: RankingReport, point: RemovalPoint) -> float:
-    """The share that the axis of the removal curves shows."""
+    """Removed share on the axis of the removal curves."""
     on_macs = report.removal.axis is RemovedShare.MACS
     return point.macs_removed_share if on_macs else point.removed_share
 
@@ -260,7 +261,7 @@ def _recovered_series(report: RankingReport, absent: AbsentChannels, *, quality:
     """Single points with their intervals, in the styles of the criteria's curves."""
     if absent is AbsentChannels.MASKED:
         return []
-    found = []
+    series = []
     for index, networks in enumerate(report.removal.recovered):
         points = []
         for p in networks.points:
@@ -275,12 +276,12 @@ def _recovered_series(report: RankingReport, absent: AbsentChannels, *, quality:
                     PlotPoint(x=x, y=p.quality, low=p.quality_low, high=p.quality_high, tooltip=tooltip)
                 )
         if points:
-            found.append(Series(points=tuple(points), style=line_style(index), line=False))
-    return found
+            series.append(Series(points=tuple(points), style=line_style(index), line=False))
+    return series
 
 
 def _series(curves: tuple[RemovalCurve, ...], index: int, points: tuple[PlotPoint, ...]) -> Series:
-    """Intervals only where few curves leave room for them."""
+    """Series of one curve, with intervals only if few curves leave room for them."""
     few = len(curves) <= _BANDED_CURVES
     several = 1 < len(curves) <= _MOST_LABELS
     label = curves[index].criterion if several else ""

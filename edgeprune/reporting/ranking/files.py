@@ -33,7 +33,7 @@ CSV_COLUMNS = (
 def write_ranking(report: RankingReport, folder: str | Path) -> None:
     """Write ``ranking.json``, ``ranking.csv``, the plots and ``ranking.html`` into an existing folder.
 
-    Where blocks were ranked, ``blocks.csv`` takes the place of ``ranking.csv``.
+    If blocks were ranked, ``blocks.csv`` replaces ``ranking.csv``.
 
     Raises:
         OutputError: a file cannot be written.
@@ -56,19 +56,19 @@ def _tables(report: RankingReport) -> dict[str, str]:
 
 
 def ranking_to_json(report: RankingReport) -> str:
-    """The text of ``ranking.json``; names are whole, since a later run goes by them."""
+    """The text of ``ranking.json``; names are not shortened, since a later run matches them."""
     text = json.dumps(to_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False)
     return escaped_json(text) + "\n"
 
 
 def ranking_to_csv(report: RankingReport) -> str:
-    """One row a criterion and player; several layers are joined by spaces, unknown errors are empty."""
+    """One row per criterion and player; layers are joined by spaces, unknown errors are empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for criterion in report.criteria:
-        for group, found in zip(report.groups, criterion.groups, strict=True):
-            errors = found.standard_errors or (None,) * len(found.values)
+        for group, scores in zip(report.groups, criterion.groups, strict=True):
+            errors = scores.standard_errors or (None,) * len(scores.values)
             for i, channel in enumerate(group.channels):
                 writer.writerow(
                     (
@@ -76,11 +76,11 @@ def ranking_to_csv(report: RankingReport) -> str:
                         plain(group.name),
                         plain(" ".join(group.layers)),
                         channel,
-                        repr(found.values[i]),
+                        repr(scores.values[i]),
                         "" if known(errors[i]) is None else repr(errors[i]),
-                        repr(found.removal_costs[i]),
-                        found.ranks_in_group[i],
-                        found.ranks_in_network[i],
+                        repr(scores.removal_costs[i]),
+                        scores.ranks_in_group[i],
+                        scores.ranks_in_network[i],
                     )
                 )
     return stream.getvalue()

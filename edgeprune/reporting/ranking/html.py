@@ -1,4 +1,4 @@
-"""The plots of a ranking on one self-contained page, with short words."""
+"""The plots of a ranking on one self-contained page, with short explanations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgeprune.reporting.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Words, which may begin with a name, a figure below them and a table below that."""
+    """A text, optionally after a name, with a figure and a table below."""
 
     name: str = ""
     words: str = ""
@@ -37,7 +37,7 @@ class _Section:
 
 
 def render_page(report: RankingReport, figures: Mapping[str, str]) -> str:
-    """The page; it asks nothing of the network, and its policy forbids it to. ``figures``: SVG by name."""
+    """Render the page; it loads nothing from the network, by its policy. ``figures``: SVG by name."""
     return render(
         "ranking.html.j2",
         title=f"Ranking of {report.model.source}",
@@ -48,21 +48,21 @@ def render_page(report: RankingReport, figures: Mapping[str, str]) -> str:
 
 
 def _head(report: RankingReport) -> str:
-    found = report.calibration
+    calibration = report.calibration
     if report.blocks is not None:
         players = count_words(len(report.blocks.blocks), "residual block")
-        kind = "labelled image" if found.labelled else "unlabelled image"
+        kind = "labelled image" if calibration.labelled else "unlabelled image"
         return (
-            f"{players}, {format_macs(report.macs)} an image; {count_words(found.fitting_images, kind)} to "
-            f"rank with, {found.held_out_images} held out to judge; seed {report.settings.seed}"
+            f"{players}, {format_macs(report.macs)} an image; {count_words(calibration.fitting_images, kind)}"
+            f" to rank with, {calibration.held_out_images} held out to judge; seed {report.settings.seed}"
         )
     ranked = sum(len(g.channels) for g in report.groups)
-    labelled = "labelled image" if found.labelled else "unlabelled image"
+    labelled = "labelled image" if calibration.labelled else "unlabelled image"
     return (
         f"{ranked:,} of {report.players:,} prunable channels in {count_words(len(report.groups), 'group')}, "
-        f"{format_macs(report.macs)} an image; {count_words(found.fitting_images, labelled)} to rank with, "
-        f"{found.held_out_images} held out to judge; for a cut of {report.settings.ratio:.0%} of the MACs; "
-        f"seed {report.settings.seed}"
+        f"{format_macs(report.macs)} an image; {count_words(calibration.fitting_images, labelled)} "
+        f"to rank with, {calibration.held_out_images} held out to judge; for a cut of "
+        f"{report.settings.ratio:.0%} of the MACs; seed {report.settings.seed}"
     )
 
 
@@ -119,7 +119,7 @@ def _sizes(svg: str) -> _Section:
 
 def _values(report: RankingReport, figures: Mapping[str, str]) -> _Section:
     parts = [
-        _Part(name=found.name, words=criterion_words(found), svg=figures[values_name(found.name)])
-        for found in report.criteria
+        _Part(name=scores.name, words=criterion_words(scores), svg=figures[values_name(scores.name)])
+        for scores in report.criteria
     ]
     return _Section(title="Values by layer", parts=(*parts, _Part(table=channels_table(report))))

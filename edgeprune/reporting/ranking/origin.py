@@ -1,4 +1,4 @@
-"""What the report of a compression says of the ranking behind it."""
+"""Report text of the ranking behind a compression."""
 
 from __future__ import annotations
 

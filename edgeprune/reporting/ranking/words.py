@@ -1,4 +1,4 @@
-"""A ranking as tables for people: the criteria's areas, and the ends of every group's order."""
+"""Tables of a ranking for people: areas per criterion, and both ends of every group's order."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from edgeprune.reporting.tables import TerminalTable
 _NAMED_LAYERS = 2
 
 
-def criterion_words(found: CriterionScores) -> str:
-    """What a criterion measures, what was chosen and what it took."""
-    images = count_words(found.images, "image")
-    passes = count_words(found.evaluations, "batch pass", "batch passes")
-    effort = f"{passes} over {images}" if found.evaluations else images if found.images else "no images"
-    parts = [found.summary, found.choice, effort, *found.notes]
+def criterion_words(scores: CriterionScores) -> str:
+    """Measure, settings and effort of a criterion."""
+    images = count_words(scores.images, "image")
+    passes = count_words(scores.evaluations, "batch pass", "batch passes")
+    effort = f"{passes} over {images}" if scores.evaluations else images if scores.images else "no images"
+    parts = [scores.summary, scores.choice, effort, *scores.notes]
     return "; ".join(part for part in dict.fromkeys(parts) if part)
 
 
@@ -65,9 +65,9 @@ def recovered_table(report: RankingReport) -> Table:
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
     rows = []
     for place in range(len(removal.recovered[0].points)):
-        for found in sorted(removal.recovered, key=lambda r: r.points[place].loss):
-            p = found.points[place]
-            cells = [format_share(p.macs_removed_share), found.criterion]
+        for networks in sorted(removal.recovered, key=lambda r: r.points[place].loss):
+            p = networks.points[place]
+            cells = [format_share(p.macs_removed_share), networks.criterion]
             if p.quality is not None:
                 cells.append(f"{format_share(p.quality)} ({p.quality_low:.1%} to {p.quality_high:.1%})")
             error = known(p.loss_standard_error)
@@ -84,22 +84,22 @@ def recovered_table(report: RankingReport) -> Table:
 
 
 def removal_tables(report: RankingReport) -> tuple[Table, ...]:
-    """What is nearest to what is delivered first."""
+    """Tables of networks with channels removed, those nearest to the delivered one first."""
     recovered = (recovered_table(report),) if report.removal.recovered else ()
     return (*recovered, *(areas_table(report, absent) for absent in AbsentChannels))
 
 
 def channels_table(report: RankingReport) -> Table:
-    """Who leaves first and who stays longest of every group, by the first criterion."""
+    """Channels of every group that leave first and stay longest, by the first criterion."""
     first = report.criteria[0]
     rows = tuple(
         (
             listed(group.layers or (group.name,), _NAMED_LAYERS),
             str(len(group.channels)),
-            _channel(group, found, last=True),
-            _channel(group, found, last=False),
+            _channel(group, scores, last=True),
+            _channel(group, scores, last=False),
         )
-        for group, found in zip(report.groups, first.groups, strict=True)
+        for group, scores in zip(report.groups, first.groups, strict=True)
     )
     return Table(
         title=f"Channels by {first.name}",
@@ -111,16 +111,16 @@ def channels_table(report: RankingReport) -> Table:
     )
 
 
-def _channel(group: RankedGroup, found: GroupScores, *, last: bool) -> str:
+def _channel(group: RankedGroup, scores: GroupScores, *, last: bool) -> str:
     """The channel at an end of the order, with its value."""
-    place = found.ranks_in_group.index(len(found.ranks_in_group) if last else 1)
-    error = None if found.standard_errors is None else known(found.standard_errors[place])
+    place = scores.ranks_in_group.index(len(scores.ranks_in_group) if last else 1)
+    error = None if scores.standard_errors is None else known(scores.standard_errors[place])
     spread = "" if error is None else f" ± {significant(error, 2)}"
-    return f"{group.channels[place]} ({significant(found.values[place])}{spread})"
+    return f"{group.channels[place]} ({significant(scores.values[place])}{spread})"
 
 
 def blocks_table(blocks: BlockRanking) -> Table:
-    """Every block with its value and what the network is without it, in graph order."""
+    """Every block with its value and the network's quality without it, in graph order."""
     rated = blocks.quality is not None
     rows = tuple(row if rated else (*row[:3], row[4]) for row in block_rows(blocks))
     quality = (f"{quality_words(blocks)} without it",) if rated else ()
@@ -133,7 +133,7 @@ def blocks_table(blocks: BlockRanking) -> Table:
 
 
 def blocks_words(report: RankingReport, blocks: BlockRanking) -> str:
-    """What the values are, how they were found, and what the whole network reaches."""
+    """Meaning of the values, their estimation, and the quality of the whole network."""
     images = count_words(blocks.images, "image")
     passes = count_words(blocks.evaluations, "batch pass", "batch passes")
     gain = blocks.whole_value - blocks.empty_value
@@ -147,14 +147,14 @@ def blocks_words(report: RankingReport, blocks: BlockRanking) -> str:
 
 
 def _render_blocks(report: RankingReport, blocks: BlockRanking) -> RenderableType:
-    found = blocks_table(blocks)
+    table = blocks_table(blocks)
     head = f"{report.model.source}: {count_words(len(blocks.blocks), 'residual block')} ranked"
     return Group(
         Text(head),
         Text(blocks_words(report, blocks)),
         Text(),
-        Text(found.title, style="bold"),
-        _rich(found),
+        Text(table.title, style="bold"),
+        _rich(table),
         *(Text(f"note: {note}") for note in report.notes),
     )
 
