@@ -85,7 +85,7 @@ _TYPES = {
         "Verification",
     ),
 }
-"""Modules of what public functions take and return; the functions themselves are in ``edgeprune.api``."""
+"""Modules of the public argument and result types; the functions themselves are in ``edgeprune.api``."""
 
 
 def __getattr__(name: str) -> Any:

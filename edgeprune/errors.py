@@ -103,4 +103,4 @@ INTERNAL_EXIT_STATUS = 70
 """Exit status after a fault of edgeprune itself (EX_SOFTWARE of sysexits.h)."""
 
 BROKEN_PIPE_EXIT_STATUS = 141
-"""Exit status when the reader of a pipe left (128 + SIGPIPE, the shell's convention)."""
+"""Exit status when the reader closed the pipe (128 + SIGPIPE, the shell's convention)."""

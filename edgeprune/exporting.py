@@ -64,11 +64,11 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
 
 
 _ORIGINS = ("from_node", "stack_trace")
-"""Where torch keeps how a node came about."""
+"""Node metadata keys that hold the origin of a node."""
 _MODULES = "nn_module_stack"
-"""Where it keeps the modules that a node is from, inner ones last."""
+"""Node metadata key of the module stack, innermost last."""
 _UNFUSED = 1e-30
-"""Stands for the zero of a padding before max pooling."""
+"""Replaces a zero padding value before max pooling."""
 
 
 def _guard_padded_pooling(graph_module: GraphModule) -> None:

@@ -12,12 +12,12 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.attributes import get_attribute
 
 _STEPS, _REDUCED_STEPS = 127, 64
-"""Of a symmetric weight on either side, as onnxruntime rounds them."""
+"""Steps of a symmetric weight on either side of 0, as onnxruntime rounds."""
 
 LARGEST = float(np.finfo(np.float32).max)
-"""What a 32-bit number holds."""
+"""Largest finite float32."""
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
-"""The smallest normal number: for a scale below it onnxruntime takes 1, which makes zeros of the values."""
+"""Smallest normal float32: onnxruntime replaces smaller scales by 1, which rounds the values to zero."""
 
 
 def steps_of(form: IntegerFormat) -> int:

@@ -12,7 +12,7 @@ CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 TRANSPOSED_CONVOLUTIONS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm")
 WEIGHTED = frozenset((*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *PRODUCTS, "scaled_dot_product_attention"))
-"""Ops that take most of the time, whether or not their operands are stored."""
+"""Ops that take most of the run time, with or without stored operands."""
 
 
 def op_name(node: Node) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 Z_95 = 1.959963984540054
-"""Quantile of the normal distribution of a two-sided interval of 95%."""
+"""Normal quantile of a two-sided 95% interval."""
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:

@@ -179,22 +179,22 @@ _SHOWN = 60
 MOST_CHANNELS = 4096
 _OF_PIXELS = "of pixels scaled to 0..1, so divide what is for 0..255 by 255, as in 127/255"
 MEANS = ChannelNumbers(least=-8.0, most=8.0, remark=_OF_PIXELS)
-"""Of pixels from 0 to 1 they are between 0 and 1; 127 would make every image the same."""
+"""Means of pixels from 0 to 1 lie between 0 and 1; 127 would make all images the same."""
 DEVIATIONS = ChannelNumbers(least=1e-6, most=8.0, remark=_OF_PIXELS)
-"""Below that, single precision loses what is divided; 1/255 makes pixels from 0 to 255 of those."""
+"""Below the minimum, float32 loses precision; 1/255 rescales pixels to 0..255."""
 SEED = WholeNumbers(least=0, most=2**63 - 1)
-"""What torch and NumPy both take."""
+"""Seeds that both torch and NumPy accept."""
 THREADS = WholeNumbers(least=1, most=1024)
 PIXELS = WholeNumbers(least=1, most=8192)
-"""Sides of an image; one of three channels takes 800 MB at that."""
+"""Side of an image; at the maximum, three channels take 800 MB."""
 IMAGES = WholeNumbers(least=1, most=10**9)
 EVALUATIONS = WholeNumbers(least=1, most=10**12)
 WIDTH_QUANTUM = WholeNumbers(least=1, most=4096)
 BATCH_SIZE = WholeNumbers(least=1, most=4096)
 SIZE = WholeNumbers(least=1, most=2**16)
-"""One size of an input."""
+"""One dimension of an input."""
 MOST_INPUT_VALUES = 2**28
-"""Of one input without the batch: 1 GiB in single precision."""
+"""Values of one input without the batch: 1 GiB in single precision."""
 FINETUNE_STEPS = WholeNumbers(least=1, most=100_000)
 TIME_S = Shares(least=0.0, most=3.2e7, open=True, what="a number of seconds")
 """Up to a year."""
@@ -205,7 +205,7 @@ HELD_OUT = Shares(
     what="the share of the calibration images kept back to judge the result",
 )
 RUN_TIMEOUT_S = 60.0
-"""Of a single run of a model of somebody else: a hundred times what a large network takes."""
+"""Timeout of one run of an untrusted model: a hundred times that of a large network."""
 TOLERANCE = Shares(
     least=0.0, most=1e6, open=True, what="the largest error of an output over the largest output that passes"
 )

@@ -30,7 +30,7 @@ _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64
 NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))
 """Types of tensors that can be compared."""
 _BYTES_AT_ONCE = 4 * 2**20
-"""Of images that are run at once: six of 224 pixels."""
+"""Bytes of images per run: six images of 224 pixels."""
 
 Outputs = list[Float32Array]
 

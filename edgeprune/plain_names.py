@@ -27,10 +27,10 @@ _TAKEN = frozenset(
         *("self", "_in_spec", "_out_spec", "_guards_fn", "range_constraints", "shape_env", "validate_inputs"),
     }
 )
-"""What torch's own modules, and those that it makes of exported programs, call something else."""
+"""Attribute names that torch's modules, and modules of exported programs, use themselves."""
 
 _OF_INPUTS = (InputKind.USER_INPUT, OutputKind.USER_INPUT_MUTATION)
-"""Their targets are nodes, which torch names itself."""
+"""Kinds whose targets are nodes, which torch names itself."""
 
 
 class NameFaultError(ValueError):

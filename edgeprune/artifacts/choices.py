@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 HOST = "host"
-"""Name of the target that is the machine at hand."""
+"""Name of the target that is the local machine."""
 DEFAULT_CRITERION = "hybrid"
 GAME_MEMORY_BYTES = 2**30
-"""Of the activations of games of single layers and of blocks."""
+"""Memory for activations in games of single layers and of blocks."""
 
 
 class AttentionUnit(Enum):

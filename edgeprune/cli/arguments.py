@@ -185,7 +185,7 @@ class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
 
 Arguments = TypeVar("Arguments", bound=SpokenArguments)
 _MODELS = frozenset({"model", "first"})
-"""Arguments beside whose file a project file may lie."""
+"""Arguments that name a file beside which a project file may lie."""
 
 
 def _hints(kind: type[Any]) -> list[tuple[Field[Any], Any]]:

@@ -28,7 +28,7 @@ from edgeprune.system.imports import ended_by, first_line
 
 _PROGRAM = "edgeprune"
 _REFUSED = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP})
-"""Error numbers of looking at a path."""
+"""Error numbers of path lookups."""
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 _BETWEEN = re.compile(r"[ \t\n\r]+")
 _OUT_OF_MEMORY = (
@@ -39,7 +39,7 @@ _OUT_OF_MEMORY = (
     "cannot allocate memory",
     "Cannot allocate memory",
 )
-"""How torch and onnxruntime say it, which raise no MemoryError."""
+"""Messages of torch and onnxruntime, which raise no MemoryError."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

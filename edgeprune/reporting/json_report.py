@@ -15,8 +15,8 @@ from edgeprune.storage.documents import read_json as read_json_file
 from edgeprune.storage.files import atomic_write_text
 
 _READABLE = (REPORT_SCHEMA_VERSION, "1.3", "1.2", "1.1")
-"""What is read: 1.2 lacks what defaults stand for; 1.1 ``usability``, too, and its recovery had no images to
-decide."""
+"""Readable schema versions: 1.2 lacks fields with defaults; 1.1 also ``usability``, and its recovery has no
+deciding images."""
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ _GAP = 2
 _LONGEST_UNBROKEN = 12
 _USUAL_NAME = 24
 _SPARE = 8
-"""Without some columns to spare for its longest cells, a table is cut off at the right."""
+"""Spare columns for the longest cells, without which a table is cut off at the right."""
 _COLOURS = {Tone.GOOD: "green", Tone.DOUBTFUL: "yellow", Tone.BAD: "red"}
 
 

@@ -19,7 +19,7 @@ LARGEST_JSON_BYTES = 64 << 20
 """A graph or a ranking of some thousand nodes takes a few megabytes."""
 LARGEST_TOML_BYTES = 1 << 20
 DEEPEST = 64
-"""Objects within objects; what edgeprune writes is a dozen deep."""
+"""Maximum nesting depth; edgeprune's own files are a dozen deep."""
 _LARGEST_WHOLE = 2**63 - 1
 _MIB = 1 << 20
 _SHOWN = 120

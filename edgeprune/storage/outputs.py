@@ -44,7 +44,7 @@ MANIFEST_SCHEMA_VERSION = "1.0"
 _CREATOR = "edgeprune"
 
 Given = Mapping[str, "str | Path | None"]
-"""What a command reads, by what it is: a path, or a name such as ``torchvision:NAME`` or ``FILE.py:NAME``."""
+"""Inputs of a command by role: a path, or a name such as ``torchvision:NAME`` or ``FILE.py:NAME``."""
 
 
 @dataclass(frozen=True, kw_only=True)

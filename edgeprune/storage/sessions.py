@@ -13,7 +13,7 @@ from edgeprune.storage.files import atomic_write_bytes
 from edgeprune.storage.records import read_record, write_record
 
 SESSIONS_NAME = "sessions.json"
-"""In a journal: how long the run took so far, which is nothing to go on from."""
+"""Journal file with the times so far; it holds no results to resume from."""
 
 
 class Sessions:

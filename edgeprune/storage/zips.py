@@ -22,12 +22,12 @@ _NAME = re.compile(r"[ -\[\]-~]{1,512}")
 _CHUNK_BYTES = 1 << 20
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error)
-"""What Python's reader raises on damaged archives: names in no encoding and versions of the future, too."""
+"""Errors of Python's reader on damaged archives, bad name encodings and future versions included."""
 ARRAY_DAMAGE = (
     *DAMAGE,
     *(LookupError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, tokenize.TokenError),
 )
-"""What NumPy's reader of ``.npz`` raises besides: it evaluates the headers of arrays as Python literals."""
+"""Errors of NumPy's ``.npz`` reader, which also evaluates array headers as Python literals."""
 _MIB = 1 << 20
 
 
@@ -41,11 +41,11 @@ class ZipLimits:
 
 
 MODEL_LIMITS = ZipLimits(free_bytes=256 * _MIB, ratio=20)
-"""torch stores weights uncompressed, so that a file of 1 GB unpacks to 1 GB. Twenty times is for archives
-that were packed again; beyond it a file of a few megabytes could fill the memory."""
+"""torch stores weights uncompressed, so a file of 1 GB unpacks to 1 GB. Twenty times allows for archives
+that were compressed again; beyond it a file of a few megabytes could fill the memory."""
 
 IMAGE_LIMITS = ZipLimits(free_bytes=256 * _MIB, ratio=100)
-"""Photographs hardly compress, drawings and masks of few colours by up to a hundred."""
+"""Photographs hardly compress, drawings and masks of few colours up to a hundredfold."""
 
 
 class ZipFaultError(Exception):

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeprune.system.host import physical_memory_bytes
 
 CONTAINER_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Version 2 and version 1 of Linux's control groups, as a container sees its own."""
+"""Memory limits of Linux control groups, versions 2 and 1, as seen in a container."""
 
 
 def memory_limit_bytes() -> int | None:

@@ -29,7 +29,7 @@ class Interrupts:
         self._lost = False
         self._waiting: list[threading.Timer] = []
         self.came = False
-        """Whether any signal came, Ctrl-C included: libraries make other exceptions of it while they load."""
+        """Whether any signal came, Ctrl-C included: libraries may convert its exception while they load."""
 
     @property
     def exit_status(self) -> int:

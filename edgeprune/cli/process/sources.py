@@ -23,9 +23,9 @@ ONLY_ON_THE_COMMAND_LINE = frozenset(
     {"trust_pickle", "overwrite", "resume", "dry_run", "as_json", "verbose", "quiet", "graph", "help"}
 )
 _PATHS = frozenset({"calibration", "ranking", "output", "baseline"})
-"""Options whose paths in a file count from its folder."""
+"""Options whose paths in a project file are relative to its folder."""
 _CODE = ".py:"
-"""In values that name code in a file, whose path counts from there, too."""
+"""Marks values that name code in a file, whose path is relative to that folder, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

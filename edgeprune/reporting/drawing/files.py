@@ -17,7 +17,7 @@ from edgeprune.reporting.formatting import format_count, format_macs
 __all__ = ["DRAWING_MARK", "FlowStep", "GraphFormat", "NetworkDrawing", "StepKind", "render_graph"]
 
 DRAWING_MARK = "drawn by edgeprune inspect"
-"""Stands near the beginning of every drawing, so that only drawings are ever replaced."""
+"""Marker near the start of every drawing, so that only drawings are ever replaced."""
 
 _MARGIN = 24.0
 _LEAST_WIDTH = 780.0

@@ -12,7 +12,7 @@ from edgeprune.reporting.plots.labels import Box, label_boxes
 from edgeprune.reporting.plots.ticks import nice_ticks, tick_labels
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, which colour-blind people tell apart, without yellow, hard to see on white."""
+"""Okabe and Ito's colour-blind-safe colours, without yellow, which is hard to see on white."""
 
 _DASHES = ("", "6 3", "2 2.5")
 _MARKERS = 5

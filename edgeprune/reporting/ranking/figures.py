@@ -44,7 +44,7 @@ REMOVAL_FILES = {
     AbsentChannels.RECONSTRUCTED: "removal-curves.svg",
     AbsentChannels.MASKED: "removal-curves-masked.svg",
 }
-"""The leading one first."""
+"""File names of the removal curves, the leading one first."""
 
 _ABSENT = {
     AbsentChannels.RECONSTRUCTED: "absent ones estimated from those present, in place of recovery",
