@@ -1,1 +1,1 @@
-"""Which channels leave together: one walk over the graph, one rule per kind of op."""
+"""Find coupled channels, which are removed together: one graph traversal, one rule per op type."""

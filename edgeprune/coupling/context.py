@@ -1,4 +1,4 @@
-"""What a rule sees of the graph, and what it may say."""
+"""Analysis state that coupling rules read and extend."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MaskCandidate:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRecord:
-    """A weighted layer as its rule saw it."""
+    """A weighted layer as recorded by its rule."""
 
     node: Node
     weight: str
@@ -54,7 +54,7 @@ class LayerRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSplit:
-    """Dimensions of a view on the way to an attention product: of heads, and of queries, keys and values."""
+    """Dimensions of a view before an attention product: head counts, and query/key/value selectors."""
 
     counting: set[int] = field(default_factory=set)
     picked: set[int] = field(default_factory=set)
@@ -85,10 +85,10 @@ class Context:
             return {}
         if value.op == "get_attr":
             return {d: self.parameter(value, d) for d, size in enumerate(self.shape(value)) if size > 1}
-        found = self.values.get(value, {})
-        if isinstance(found, list):
+        labelling = self.values.get(value, {})
+        if isinstance(labelling, list):
             raise TypeError(f"{value.name} is a list of tensors")
-        return found
+        return labelling
 
     def is_parameter(self, value: Any) -> bool:
         """Whether the argument is a stored tensor rather than an activation."""
@@ -134,7 +134,7 @@ class Context:
         self.masks.append(candidate)
 
     def add_layer(self, record: LayerRecord) -> None:
-        """Declare a weighted layer (its output channels are what can be pruned)."""
+        """Declare a weighted layer, whose output channels can be pruned."""
         self.layers.append(record)
 
 
@@ -161,10 +161,10 @@ def concrete_argument(value: Any) -> Any:
 
 
 def rows_per_image(sizes: tuple[int, ...]) -> int:
-    """Rows of one image, from all dimensions but the channels': windows or tokens may share the batch's."""
+    """Rows per image, from all sizes but the channels': windows or tokens may share the batch dimension."""
     return -(-math.prod(sizes) // CONCRETE_BATCH)
 
 
 def repeat_each(atoms: Atoms, times: int) -> Atoms:
-    """Every atom ``times`` times in a row."""
+    """Each atom repeated ``times`` times consecutively."""
     return np.repeat(atoms, times)

@@ -47,7 +47,7 @@ def couple(captured: CapturedModel, options: CouplingOptions | None = None) -> C
 
 
 def _notes(context: Context, headless: list[Node]) -> tuple[str, ...]:
-    """What was asked for and could not be."""
+    """Notes on options that could not be applied."""
     if context.options.attention is not AttentionUnit.HEADS or not headless:
         return ()
     names = ", ".join(n.name for n in headless[:_NAMED]) + (", ..." if len(headless) > _NAMED else "")
@@ -62,12 +62,12 @@ def _visit(context: Context, node: Node) -> Labelling:
         return {}
     if node.op == "output":
         return freeze_all(context, node, "output of the model")
-    found = RULES.get(op_name(node))
-    if found is None:
+    rule = RULES.get(op_name(node))
+    if rule is None:
         if _carries_labels(context, node):
             context.unruled.append(node)
         return freeze_all(context, node, "no rule for this op")
-    return found(context, node)
+    return rule(context, node)
 
 
 def _carries_labels(context: Context, node: Node) -> bool:
@@ -75,7 +75,7 @@ def _carries_labels(context: Context, node: Node) -> bool:
 
 
 class _Players:
-    """Numbering of the classes that can be removed, in the order of their first producing layer."""
+    """Player numbers of the removable classes, in the order of their first producing layer."""
 
     def __init__(self, context: Context) -> None:
         masked: set[int] = set()
@@ -98,9 +98,9 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
     players = _Players(context)
     names = _layer_names(context)
     parameter_players = {
-        key: found
+        key: indices
         for key, atoms in context.parameters.items()
-        if ((found := players.of(atoms)) != NO_PLAYER).any()
+        if ((indices := players.of(atoms)) != NO_PLAYER).any()
     }
     layers = tuple(
         WeightedLayer(
@@ -122,12 +122,12 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
                 consumer=m.node.name,
                 source=m.source.name,
                 dim=m.dim,
-                players=found,
+                players=indices,
                 batch=m.batch,
                 renormalises=m.renormalises,
             )
             for m in context.masks
-            if ((found := players.of(m.atoms)) != NO_PLAYER).any()
+            if ((indices := players.of(m.atoms)) != NO_PLAYER).any()
         ),
         layers=layers,
         frozen=_frozen(context, players, names),
@@ -154,8 +154,8 @@ def _groups(
 ) -> tuple[CoupledGroup, ...]:
     """Players with the same multiset of parameter dimensions are interchangeable and form one group."""
     signatures: list[list[tuple[str, int, int]]] = [[] for _ in range(num_players)]
-    for (name, dim), found in sorted(parameter_players.items()):
-        used, counts = np.unique(found[found != NO_PLAYER], return_counts=True)
+    for (name, dim), indices in sorted(parameter_players.items()):
+        used, counts = np.unique(indices[indices != NO_PLAYER], return_counts=True)
         for player, count in zip(used.tolist(), counts.tolist(), strict=True):
             signatures[player].append((name, dim, count))
     members: dict[tuple[tuple[str, int, int], ...], list[int]] = {}
@@ -163,8 +163,8 @@ def _groups(
         members.setdefault(tuple(signature), []).append(player)
     groups = []
     taken: Counter[str] = Counter()
-    for found_players in members.values():
-        first = found_players[0]
+    for players in members.values():
+        first = players[0]
         producing = tuple(x.name for x in layers if (x.out_players == first).any())
         consuming = tuple(x.name for x in layers if (x.in_players == first).any())
         taken[producing[0]] += 1
@@ -172,7 +172,7 @@ def _groups(
         groups.append(
             CoupledGroup(
                 name=producing[0] + suffix,
-                players=tuple(found_players),
+                players=tuple(players),
                 layers=producing,
                 consumers=consuming,
             )
@@ -187,7 +187,9 @@ def _frozen(context: Context, players: _Players, names: dict[Node, str]) -> tupl
         stay = record.out_atoms[players.of(record.out_atoms) == NO_PLAYER]
         if not len(stay):
             continue
-        because = next((found for atom in stay.tolist() if (found := context.atoms.reason_of(atom))), unknown)
+        because = next(
+            (reason for atom in stay.tolist() if (reason := context.atoms.reason_of(atom))), unknown
+        )
         rows.append(
             FrozenChannels(
                 layer=names[record.node],
@@ -208,15 +210,15 @@ def _stored_labels(context: Context, node: Node) -> DimLabels:
 
 
 def _node_players(context: Context, players: _Players) -> dict[tuple[str, int], IndexArray]:
-    """Players along the dimensions of every activation whose size changes when they go."""
+    """Players along every dimension of an activation whose size changes when they are removed."""
     result = {}
     for node, labelling in context.values.items():
         carried = _stored_labels(context, node) if node.op == "get_attr" else labelling
         several = carried if isinstance(carried, list) else [carried]
         for number, labels in enumerate(several):
             for dim, atoms in labels.items():
-                found = players.of(atoms)
-                if (found != NO_PLAYER).any():
+                indices = players.of(atoms)
+                if (indices != NO_PLAYER).any():
                     name = node.name if not isinstance(labelling, list) else f"{node.name}[{number}]"
-                    result[(name, dim)] = found
+                    result[(name, dim)] = indices
     return result

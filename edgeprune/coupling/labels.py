@@ -1,7 +1,7 @@
-"""Atoms and their unions: which tensor indices must stay or leave together.
+"""Atoms and their unions: which tensor indices are kept or removed together.
 
 Every index of a parameter dimension that a rule touches is an *atom* (an integer). Rules union
-atoms; what is one class in the end is one player, unless an op froze it. Atom 0 is frozen from the start.
+atoms; each resulting class is one player, unless an op froze it. Atom 0 is frozen from the start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FROZEN = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Freeze:
-    """Why some atoms stay."""
+    """Why some atoms cannot be removed."""
 
     node: str
     op: str
@@ -56,8 +56,8 @@ class AtomTable:
     def roots(self, atoms: Atoms) -> Atoms:
         """Representative of each atom's class; ``FROZEN`` where the class is frozen."""
         unique, inverse = np.unique(atoms, return_inverse=True)
-        found = [self._root(int(a)) for a in unique]
-        live = np.array([FROZEN if r in self._frozen else r for r in found], dtype=np.int64)
+        roots = [self._root(int(a)) for a in unique]
+        live = np.array([FROZEN if r in self._frozen else r for r in roots], dtype=np.int64)
         return live[inverse].reshape(atoms.shape)
 
     def union(self, left: Atoms, right: Atoms, because: Freeze) -> None:
@@ -75,7 +75,7 @@ class AtomTable:
                 self._frozen.setdefault(low, self._frozen[high])
 
     def freeze(self, atoms: Atoms, because: Freeze) -> None:
-        """Keep these atoms and everything coupled with them."""
+        """Mark these atoms, and all coupled with them, as not removable."""
         for atom in np.unique(atoms).tolist():
             root = self._root(atom)
             if root != FROZEN:

@@ -1,4 +1,4 @@
-"""Where the images of a batch are in an activation, so that every image can have its own mask."""
+"""Positions of a batch's images in an activation, so that every image can have its own mask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Rows = tuple[int, NDArray[np.int64]]
 
 
 def image_layout(context: Context, node: Node) -> BatchLayout | None:
-    """How the batch lies in a value; ``None`` where its images are not told apart by one dimension."""
+    """Batch layout of a value; ``None`` where no single dimension separates its images."""
     rows = context.image_rows.get(node)
     return None if rows is None else _as_layout(*rows)
 
@@ -34,9 +34,9 @@ def image_layout(context: Context, node: Node) -> BatchLayout | None:
 def mask(
     context: Context, node: Node, source: Node, dim: int, entering: Atoms, *, renormalises: bool = False
 ) -> None:
-    """A mask point where ``source``'s ``dim`` enters ``node``, each image with its own mask.
+    """Add a mask point where ``source``'s ``dim`` enters ``node``, with one mask per image.
 
-    What cannot be masked image by image stays.
+    Channels that cannot be masked per image are frozen.
     """
     layout = image_layout(context, source)
     if layout is None or layout.dim == dim:
@@ -50,11 +50,11 @@ def mask(
 
 
 def trace_images(context: Context, node: Node) -> Rows | None:
-    """Where ``node`` has its images, from where its operands have theirs.
+    """Batch rows of ``node``, derived from those of its operands.
 
-    Movement is followed by running it on an index tensor, joining along the batch puts images in a row;
-    every other op keeps the batch where the first operand that has one carries it, counted from the last
-    dimension where broadcasting adds leading ones.
+    Data movement is traced on an index tensor; joining along the batch concatenates the images. Every
+    other op keeps the batch dimension of its first operand that has one, counted from the last dimension
+    where broadcasting adds leading ones.
     """
     if node.op == "placeholder":
         return 0, np.arange(CONCRETE_BATCH, dtype=np.int64)
@@ -87,12 +87,12 @@ def _joins_batches(context: Context, node: Node, operands: list[Node]) -> bool:
 
 
 def _joined(context: Context, node: Node) -> Rows | None:
-    """The images of all operands, one operand after the other; the same one may come twice."""
+    """Images of all operands, concatenated; an operand may occur twice."""
     operands = node.args[0]
     assert isinstance(operands, (list, tuple))
-    found = [context.image_rows.get(o) if isinstance(o, Node) else None for o in operands]
-    known = [rows for rows in found if rows is not None]
-    if len(known) < len(found) or len({dim for dim, _ in known}) > 1:
+    operand_rows = [context.image_rows.get(o) if isinstance(o, Node) else None for o in operands]
+    known = [rows for rows in operand_rows if rows is not None]
+    if len(known) < len(operand_rows) or len({dim for dim, _ in known}) > 1:
         return None
     return known[0][0], np.concatenate([images for _, images in known])
 
@@ -130,7 +130,7 @@ def _moved(context: Context, node: Node, number: int) -> Rows | None:
 
 
 def _as_layout(dim: int, images: NDArray[np.int64]) -> BatchLayout | None:
-    """The pattern outer x batch x inner behind the image of every index."""
+    """Layout outer x batch x inner that gives the image of every index; ``None`` if there is none."""
     inner = int(np.argmax(images != images[0])) or len(images)
     outer, rest = divmod(len(images), CONCRETE_BATCH * inner)
     expected = np.tile(np.repeat(np.arange(CONCRETE_BATCH), inner), outer)

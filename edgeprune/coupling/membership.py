@@ -1,4 +1,4 @@
-"""Which channels of each image are present, where they enter a consumer."""
+"""Per-image membership of channels where they enter a consumer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from edgeprune.artifacts.coupling import BatchLayout
 
 
 class Membership(nn.Module):
-    """Each image's membership of the players found along one dimension of an activation.
+    """Per-image membership of the players along one dimension of an activation.
 
-    ``masks`` is (batch, players + 1); its last column is 1 and serves positions without a player. Beside
-    reconstructing mask points, ``masks`` is zero and the coalition is set beforehand.
+    ``masks`` is (batch, players + 1); its last column is 1 and serves positions without a player. In
+    graphs with reconstructing mask points, ``masks`` is zero and the coalition is set beforehand.
     """
 
     players: Tensor
@@ -26,7 +26,7 @@ class Membership(nn.Module):
         self.batch = batch
 
     def set_coalition(self, present: Tensor) -> None:
-        """Choose the coalition: boolean (players + 1,), the last entry for positions without a player."""
+        """Set the coalition: boolean (players + 1,), the last entry for positions without a player."""
         self.present = present[self.players].to(self.present.dtype)
 
     def weights(self, value: Tensor, masks: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Membership(nn.Module):
 
 
 def rows_of_images(per_image: Tensor, batch: BatchLayout) -> Tensor:
-    """Rows (batch, n) repeated as the images lie along an activation's batch dimension."""
+    """Rows (batch, n) repeated to match the images along an activation's batch dimension."""
     if batch.inner > 1:
         per_image = per_image.repeat_interleave(batch.inner, dim=0)
     return per_image.repeat(batch.outer, 1) if batch.outer > 1 else per_image

@@ -1,4 +1,4 @@
-"""Ops that only move data: run them on an index tensor and read off where every index went."""
+"""Data-movement ops, traced by running them on an index tensor."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ MOVEMENT = (
 def move(context: Context, node: Node) -> Labelling:
     """Labels after a data movement with one tensor input (view, permute, slice, split, pixel shuffle ...).
 
-    Where one dimension is split over several, the smaller ones are coupled so that what remains is
-    rectangular (channel shuffle: the same place in every group leaves together).
+    Where one dimension is split over several, the smaller ones are coupled so that the pruned tensor is
+    rectangular (channel shuffle: the same position in every group is removed together).
     """
     source = node.args[0]
     assert isinstance(source, Node)
@@ -71,27 +71,27 @@ def move(context: Context, node: Node) -> Labelling:
 
 
 def run_on_indices(node: Node, shape: tuple[int, ...], dim: int) -> list[Tensor]:
-    """What a movement makes of a tensor that holds, everywhere, the index along ``dim``."""
+    """Apply a movement to a tensor whose entries are their indices along ``dim``."""
     return run_movement(node, spread(torch.arange(shape[dim], dtype=index_type(shape[dim])), shape, dim))
 
 
 def index_type(size: int) -> torch.dtype:
-    """The narrowest that holds the indices: tensors of many tokens would else outweigh the model."""
+    """Narrowest type that holds the indices: with many tokens a wider one would take more than the model."""
     return torch.int16 if size <= torch.iinfo(torch.int16).max else torch.int32
 
 
 def spread(line: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
-    """A tensor of this shape with the values of ``line`` along ``dim``, the same everywhere else."""
+    """``line`` along ``dim``, broadcast to ``shape``."""
     view = [1] * len(shape)
     view[dim] = shape[dim]
     return line.view(view).expand(shape)
 
 
 def run_movement(node: Node, indices: Tensor) -> list[Tensor]:
-    """What a movement makes of a tensor in place of its operand."""
+    """Apply a movement to ``indices`` in place of its operand."""
     args = [indices, *(concrete_argument(a) for a in node.args[1:])]
     kwargs = {k: concrete_argument(v) for k, v in node.kwargs.items()}
-    if "view" in str(node.target):  # an expanded tensor has no strides that a view could keep
+    if "view" in str(node.target):  # the strides of an expanded tensor do not allow a view
         result = torch.reshape(indices, args[1])
     else:
         assert callable(node.target)
@@ -137,7 +137,7 @@ def varies(indices: Tensor, dim: int) -> bool:
     """Whether an index tensor changes along a dimension."""
     if indices.shape[dim] < 2 or indices.stride(dim) == 0:
         return False
-    # Compared in place: a tensor of truth values as large as the indices would outweigh a small model.
+    # Compared without a boolean tensor of the indices' size, which would exceed a small model's memory.
     return not torch.equal(indices, indices.narrow(dim, 0, 1).expand_as(indices))
 
 
@@ -146,7 +146,7 @@ def _dim_to_keep(
 ) -> int | None:
     """The dimension that stays prunable: the largest of fixed size whose indices are all different.
 
-    Of attention heads and their channels it is the one that the user chose.
+    Between attention heads and their channels, the user's option decides.
     """
     if len(varying) == 1:
         return varying[0]

@@ -21,7 +21,7 @@ class Sizes:
         self._gone = gone
 
     def kept(self, name: str, dim: int) -> NDArray[np.int64] | None:
-        """Kept positions of a node's dimension, or ``None`` where nothing goes."""
+        """Kept positions of a node's dimension, or ``None`` where none is removed."""
         players = self._coupling.node_players.get((name, dim))
         if players is None:
             return None
@@ -30,8 +30,8 @@ class Sizes:
 
     def changed(self, name: str, rank: int) -> dict[int, int]:
         """New size of every dimension of a node that changes."""
-        found = {dim: self.kept(name, dim) for dim in range(rank)}
-        return {dim: len(keep) for dim, keep in found.items() if keep is not None}
+        positions = {dim: self.kept(name, dim) for dim in range(rank)}
+        return {dim: len(keep) for dim, keep in positions.items() if keep is not None}
 
 
 Rewrite = Callable[[Sizes, Node], None]
@@ -87,7 +87,7 @@ def rewrite_unflatten(sizes: Sizes, node: Node) -> None:
 
 @rewrite("slice")
 def rewrite_slice(sizes: Sizes, node: Node) -> None:
-    """A slice of a labelled dimension: the positions that stay, counted anew (steps are frozen earlier)."""
+    """A slice of a labelled dimension: the kept positions, renumbered."""
     dim = int_argument(node, 1, "dim", 0) % rank_of(node)
     before = sizes.kept(source_of(node).name, dim)
     if before is None:
@@ -110,14 +110,14 @@ def rewrite_slice(sizes: Sizes, node: Node) -> None:
 
 
 def _gather(node: Node, dim: int, kept: NDArray[np.int64]) -> None:
-    """Replace a strided slice by picking the surviving positions."""
+    """Replace a strided slice by an ``index_select`` of the kept positions."""
     node.target = torch.ops.aten.index_select.default
     node.args = (node.args[0], dim, stored_numbers(node, kept))
     node.kwargs = {}
 
 
 def stored_numbers(node: Node, numbers: NDArray[np.int64]) -> Node:
-    """Numbers that ``node`` picks by, as a buffer of the graph."""
+    """Indices that ``node`` selects by, as a buffer of the graph."""
     owner = node.graph.owning_module
     assert owner is not None
     name = f"_kept_of_{node.name}"
@@ -127,14 +127,14 @@ def stored_numbers(node: Node, numbers: NDArray[np.int64]) -> Node:
 
 
 def int_argument(node: Node, index: int, name: str, default: int) -> int:
-    """An integer argument by place or name; ``default`` where it is missing or ``None``."""
+    """An integer argument by position or name; ``default`` where it is missing or ``None``."""
     value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
     return default if value is None else int(value)  # type: ignore[arg-type]
 
 
 @rewrite("pad", "constant_pad_nd")
 def rewrite_pad(sizes: Sizes, node: Node) -> None:
-    """Padding of a labelled dimension: as many positions on each side as survive there."""
+    """Padding of a labelled dimension: as many positions on each side as are kept there."""
     amounts = list(node.args[1])  # type: ignore[arg-type]
     rank = rank_of(node)
     for place in range(0, len(amounts), 2):
@@ -168,7 +168,7 @@ def rewrite_split(sizes: Sizes, node: Node) -> None:
 
 @rewrite(*CONVOLUTIONS)
 def rewrite_convolution(sizes: Sizes, node: Node) -> None:
-    """A depthwise convolution has as many groups as channels enter it."""
+    """A depthwise convolution has as many groups as input channels."""
     place = 8 if op_name(node) == "convolution" else 6
     groups = int_argument(node, place, "groups", 1)
     keep = sizes.kept(source_of(node).name, 1)

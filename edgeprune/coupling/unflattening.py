@@ -1,7 +1,7 @@
 """Mask points of flattened feature maps, moved to the maps themselves.
 
-A linear layer that reads 32 maps of 64 positions has 2,048 inputs but 32 players. Masking them before they
-are flattened is the same, and reconstructing them there takes a covariance of 32 channels, estimated from 64
+A linear layer that reads 32 maps of 64 positions has 2,048 inputs but 32 players. Masking before the
+flattening is equivalent, and reconstruction there needs a covariance of 32 channels, estimated from 64
 times as many rows, instead of one of 2,048.
 """
 
@@ -24,9 +24,9 @@ _MAP_CHANNELS = 1
 
 
 def at_maps(captured: CapturedModel, coupling: CouplingGraph) -> CouplingGraph:
-    """The same coupling, mask points before the flattening where all positions of a channel leave together.
+    """The coupling with mask points before the flattening where all positions of a channel are one player.
 
-    Only where layers alone read the flattened map. The new points' consumers are the ops that flatten.
+    Only where the flattened map is read by layers alone. Consumers of the new points are the flattening ops.
     """
     nodes = {node.name: node for node in captured.graph_module.graph.nodes}
     layers = {layer.node for layer in coupling.layers}
@@ -43,7 +43,7 @@ def at_maps(captured: CapturedModel, coupling: CouplingGraph) -> CouplingGraph:
 
 
 def _moved(source: Node, point: MaskPoint) -> MaskPoint | None:
-    """The point at the map that ``source`` flattens; None if there is none, or its channels go in parts."""
+    """The point at the map that ``source`` flattens; None if there is none, or a channel has many players."""
     if point.dim != _MAP_CHANNELS or point.batch != BatchLayout() or point.renormalises:
         return None
     if len(_shape(source)) != _FLAT_DIMENSIONS:
@@ -70,6 +70,6 @@ def _moved(source: Node, point: MaskPoint) -> MaskPoint | None:
 
 
 def _shape(node: Node) -> tuple[Any, ...]:
-    """Sizes of what a node gives, the batch's symbolic; empty if that is no tensor."""
+    """Shape of a node's value, with a symbolic batch size; empty if the value is not a tensor."""
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()

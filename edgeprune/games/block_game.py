@@ -1,4 +1,4 @@
-"""Residual blocks as players: what would each lose if its branch added nothing?"""
+"""Game with residual blocks as players: the branch of an absent block adds nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ResidualBlock:
     """``add`` = branch + shortcut, both computed from ``start`` (nodes of the captured graph).
 
     ``name`` is the path that the branch's weights share (``layer1.0``), else the node of the addition.
-    ``dim`` is a dimension of the branch beside the batch, whose place ``batch`` tells.
+    ``dim`` is a dimension of the branch besides the batch, whose layout is ``batch``.
     """
 
     name: str
@@ -43,18 +43,18 @@ class ResidualBlock:
 def find_blocks(captured: CapturedModel) -> tuple[ResidualBlock, ...]:
     """The residual blocks of a network in graph order, nested ones included.
 
-    A block is an addition of two activations of one shape, of which one, the branch, has more convolutions,
-    linear layers and products since their last common activation; the other, the shortcut, may be that
-    activation itself, a projection, or padded. Sums of equals are none.
+    A block is an addition of two activations of equal shape. One, the branch, has more convolutions, linear
+    layers and products since their last common activation; the other, the shortcut, may be that activation
+    itself, a projection, or padded. Sums of operands with equally many are no blocks.
     """
     ancestors = _ancestors(captured.graph_module.graph)
     context = Context(graph_module=captured.graph_module)
-    found = []
+    blocks = []
     for node in captured.graph_module.graph.nodes:
         context.image_rows[node] = trace_images(context, node)
         if op_name(node) == "add" and (block := _block_at(context, node, ancestors)) is not None:
-            found.append(block)
-    return tuple(found)
+            blocks.append(block)
+    return tuple(blocks)
 
 
 def _ancestors(graph: Graph) -> dict[Node, dict[Node, None]]:
@@ -101,7 +101,7 @@ def _block_at(context: Context, add: Node, ancestors: dict[Node, dict[Node, None
 
 
 def _shared_path(nodes: list[Node]) -> str:
-    """The dotted path that all stored tensors of some nodes begin with."""
+    """Common dotted path of all stored tensors of some nodes."""
     stored = {str(i.target) for n in nodes for i in n.all_input_nodes if i.op == "get_attr"}
     paths = [name.split(".")[:-1] for name in sorted(stored)]
     together = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))

@@ -19,7 +19,7 @@ IMAGES_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelActivations:
-    """What the channels (C,) of one mask source are over all images and positions, each in float64.
+    """Statistics of the channels (C,) of one mask source over all images and positions, in float64.
 
     ``zero_share`` counts exact zeros, as a ReLU makes them.
     """

@@ -1,4 +1,4 @@
-"""Drop residual blocks: their sums become their shortcuts, and their branches are gone."""
+"""Drop residual blocks: their sums become their shortcuts, and their branches are removed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgeprune.games.block_game import ResidualBlock
 def drop_blocks(captured: CapturedModel, blocks: Sequence[ResidualBlock]) -> CapturedModel:
     """The network without the branches of some residual blocks; weights are shared, the names of nodes stay.
 
-    What the network computes is what it does with those branches masked.
+    The outputs are those of the network with these branches masked.
     """
     graph = copy.deepcopy(captured.graph_module.graph)
     nodes = {node.name: node for node in graph.nodes}
     for block in blocks:
-        # The sum keeps its name as a copy of the shortcut, since later stages find it by that.
+        # The sum becomes a copy of the shortcut under its own name, which later stages look up.
         total = nodes[block.add]
         total.target = torch.ops.aten.alias.default
         total.args, total.kwargs = (nodes[block.shortcut],), {}

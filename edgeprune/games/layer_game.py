@@ -1,7 +1,7 @@
-"""A game over some channels, everyone else present: the part before their mask points is computed once.
+"""A game over some channels, all others present: the part before their mask points is computed once.
 
-A coalition replays only what follows, many coalitions and images in a pass; where that is linear in the
-masks, not even that (see ``graph.linear_suffix``).
+A coalition replays only the part after them, many coalitions and images per pass; where that part is
+affine in the masks, a matrix product replaces the replay (see ``games.linear_suffix``).
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class SuffixGame:
         masked: module (images, *further inputs, masks (rows, players + 1)) -> outputs.
         batch: inputs; labels decide the loss if present.
         reference: the original's outputs on these images, one tensor per output.
-        memory_limit_bytes: of cached and replayed activations together, by an estimate that leaves out
-            buffers inside ops and the weights; what does not fit is cached in part and computed anew.
-        further_inputs: those of a model with several inputs, after the images, one row an image each.
+        memory_limit_bytes: of cached and replayed activations together, estimated without buffers inside
+            ops and weights; what does not fit is cached in part and recomputed.
+        further_inputs: those of a model with several inputs, after the images, one row per image each.
 
     Raises:
         UsageError: not even one image fits within the limit.
@@ -110,7 +110,7 @@ class SuffixGame:
 
     @property
     def loss_kind(self) -> LossKind:
-        """What v(S) is minus of."""
+        """The loss of which v(S) is the negative."""
         return self._loss.kind
 
     @property
@@ -120,7 +120,7 @@ class SuffixGame:
 
     @property
     def rows_at_once(self) -> int:
-        """Most (coalition, image) pairs of one pass."""
+        """Maximum number of (coalition, image) pairs per pass."""
         return self._sizes.replayed_rows
 
     def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -161,7 +161,7 @@ class SuffixGame:
             )
 
     def _solve(self, images: slice) -> LinearSuffix:
-        """Contributions of every player to the outputs on some images, kept where they fit."""
+        """Contributions of every player to the outputs on some images, cached where they fit."""
         alone = np.concatenate(
             [np.zeros((1, self._num_players), bool), np.eye(self._num_players, dtype=bool)]
         )
@@ -189,16 +189,16 @@ class SuffixGame:
 
     def _prefix(self, images: slice) -> list[Tensor]:
         """Activations on the cut for some images, computed once if all of them fit."""
-        found = self._cached.get(images.start)
-        if found is None:
-            found = tensor_leaves(self._cut.prefix(*(i[images] for i in self._inputs)))
+        cut = self._cached.get(images.start)
+        if cut is None:
+            cut = tensor_leaves(self._cut.prefix(*(i[images] for i in self._inputs)))
             if self._sizes.keep and not self.is_linear:
-                self._cached[images.start] = found
-        return found
+                self._cached[images.start] = cut
+        return cut
 
     @torch.no_grad()
     def _fitting_sizes(self) -> _Sizes:
-        """Measure activations on a few images and divide the memory among what is kept and what passes."""
+        """Measure activations on a few images and divide the memory between cache and passes."""
         few = min(_MEASURED_IMAGES, self.num_images)
         inputs = [i[:few].clone() for i in self._inputs]
         cut = tensor_leaves(self._cut.prefix(*inputs))
@@ -230,7 +230,7 @@ class SuffixGame:
 
 
 class LayerGame(SuffixGame):
-    """The game of some of a network's players, all others being present; arguments as for ``SuffixGame``.
+    """The game of some of a network's players, all others present; arguments as for ``SuffixGame``.
 
     Args:
         players: indices of players of ``coupling``, such as a group's, in the order of the game's columns.
@@ -262,7 +262,7 @@ class LayerGame(SuffixGame):
 
 
 def narrowed(coupling: CouplingGraph, players: IndexArray) -> CouplingGraph:
-    """The coupling with only the mask points of ``players`` (n,), which are numbered anew in their order.
+    """The coupling with only the mask points of ``players`` (n,), which are renumbered in their order.
 
     Raises:
         UsageError: a player is given twice or is not one of the coupling's.

@@ -1,7 +1,7 @@
 """A network whose outputs are affine in the masks: one matrix product for thousands of coalitions.
 
-That is told from the ops behind the mask points, each known to be affine in its activation, never from
-numbers. What comes before the mask points may be anything.
+This is derived from the ops after the mask points, each known to be affine in its activation, never from
+measured values. Ops before the mask points may be of any kind.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BILINEAR = frozenset(("mul", "matmul", "mm", "bmm"))
 
 
 def nonlinear_nodes(suffix: GraphModule) -> tuple[str, ...]:
-    """Nodes on the way from the masks to the outputs that are not known to be affine: none if all are."""
+    """Nodes between the masks and the outputs that are not known to be affine; empty if all are."""
     active = _active_nodes(suffix.graph)
     return tuple(
         node.name
@@ -51,7 +51,7 @@ def nonlinear_nodes(suffix: GraphModule) -> tuple[str, ...]:
 
 
 def _active_nodes(graph: Graph) -> set[Node]:
-    """Nodes whose numbers depend on the masks; sizes do not."""
+    """Nodes whose values depend on the masks; sizes do not."""
     active = {masks_of(graph)}
     for node in graph.nodes:
         if op_name(node) != "sym_size" and any(i in active for i in node.all_input_nodes):
@@ -84,7 +84,7 @@ def _nodes_in(value: object) -> list[Node]:
 
 
 def _settings_are_affine(name: str, node: Node) -> bool:
-    """Refuse rounding divisions, and batch norm and dropout as in training."""
+    """Whether settings keep an op affine: no rounding division, no batch norm or dropout in training mode."""
     if name == "div":
         return node.kwargs.get("rounding_mode") is None
     if name == "batch_norm":
@@ -111,9 +111,9 @@ class LinearSuffix:
 
     def outputs(self, coalitions: Tensor) -> list[Tensor]:
         """Outputs (m x k, ...) of coalitions (m, n) on all images, images innermost."""
-        found = []
+        outputs = []
         for base, contributions in zip(self.base, self.contributions, strict=True):
             flat = contributions.reshape(len(contributions), -1)
             sums = torch.addmm(base.reshape(1, -1), coalitions.to(flat.dtype), flat)
-            found.append(sums.reshape(-1, *base.shape[1:]))
-        return found
+            outputs.append(sums.reshape(-1, *base.shape[1:]))
+        return outputs

@@ -1,4 +1,4 @@
-"""What a coalition of channels costs on every image: the loss of which v(S) is the negative."""
+"""Loss of a coalition of channels on every image, of which v(S) is the negative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeprune.artifacts.calibration import ImageBatch
 
 
 class LossKind(Enum):
-    """What v(S) is minus of."""
+    """The loss of which v(S) is the negative."""
 
     LABELS = "cross-entropy with the labels"
     PSEUDO_LABELS = "cross-entropy with the original's predictions"
@@ -20,7 +20,7 @@ class LossKind(Enum):
 
 
 class ImageLoss:
-    """The loss of outputs on images of ``batch``, whose original outputs are ``reference`` (one an output).
+    """The loss of outputs on images of ``batch``, whose original outputs are ``reference`` (one per output).
 
     Cross-entropy where the only output is class scores, with the labels if there are any.
     """
@@ -44,9 +44,9 @@ class ImageLoss:
         return narrowed
 
     def projection(self, outputs: list[Tensor], chosen: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sum over images of r . y, r standard normal, whose square says how far outputs move.
+        """Sum over images of r . y, r standard normal, whose square estimates the squared change of outputs.
 
-        Class scores count without what is common to all classes, other outputs in units of their power.
+        Class scores are centred over classes; other outputs are scaled to unit power.
         """
         if self.kind is not LossKind.OUTPUTS:
             drawn = _random_like(outputs[0], rng)
@@ -60,7 +60,7 @@ class ImageLoss:
     def __call__(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         """Loss (rows,) of ``outputs`` (rows, ...) whose rows belong to the images ``chosen`` (rows,)."""
         if self.kind is not LossKind.OUTPUTS:
-            # Four times as fast as functional.cross_entropy on few classes, and as exact on sure images.
+            # Four times as fast as functional.cross_entropy on few classes, and as exact at high confidence.
             own = outputs[0].gather(1, self._classes[chosen][:, None])
             return torch.logsumexp(outputs[0] - own, dim=1)
         losses = [

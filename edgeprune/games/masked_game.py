@@ -1,4 +1,4 @@
-"""The characteristic function on a real network: minus the loss with the players outside masked."""
+"""The characteristic function of a network: the negative loss with absent players masked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MaskedGame:
         reference: the original's outputs on these images, one tensor per output.
         images_at_once: rows of one forward pass.
         gradient_bytes: see ``GRADIENT_BYTES``; at least one image passes.
-        further_inputs: those of a model with several inputs, after the images, one row an image each.
+        further_inputs: those of a model with several inputs, after the images, one row per image each.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MaskedGame:
 
     @property
     def evaluations(self) -> int:
-        """Passes of one batch so far, games narrowed from this one included."""
+        """Batch passes so far, including those of games narrowed from this one."""
         return self._counter[0]
 
     @property
@@ -78,7 +78,7 @@ class MaskedGame:
 
     @property
     def loss_kind(self) -> LossKind:
-        """What v(S) is minus of."""
+        """The loss of which v(S) is the negative."""
         return self._image_loss.kind
 
     @property
@@ -94,9 +94,9 @@ class MaskedGame:
         return narrowed
 
     def on_batch(self, batch: ImageBatch, reference: list[Tensor]) -> MaskedGame:
-        """The same game on other images, whose outputs in the original are ``reference``; counted apart.
+        """The same game on other images with the original outputs ``reference``; counted separately.
 
-        Reconstructing mask points keep the statistics that they have.
+        Reconstructing mask points keep their statistics.
         """
         moved = copy.copy(self)
         moved._inputs = (batch.images,)
@@ -106,11 +106,11 @@ class MaskedGame:
 
     @property
     def mask_points(self) -> tuple[int, int]:
-        """Number of mask points that reconstruct absent channels, and of all."""
-        found = [
+        """Number of mask points that reconstruct absent channels, and of all mask points."""
+        reconstructing = [
             isinstance(m, ChannelReconstruction) for m in self._masked.modules() if isinstance(m, POINTS)
         ]
-        return sum(found), len(found)
+        return sum(reconstructing), len(reconstructing)
 
     @property
     def num_players(self) -> int:
@@ -134,7 +134,7 @@ class MaskedGame:
 
     @torch.no_grad()
     def _values_of_few_changes(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The same; what no player reaches of whom some coalitions differ is computed once for each image."""
+        """As ``values``; nodes that no varying player reaches are computed once for each image."""
         cut = self._cut(coalitions)
         result = np.empty((len(coalitions), self.num_images))
         for chosen in self._batches():
@@ -167,24 +167,24 @@ class MaskedGame:
         return [torch.cat(p).numpy() for p in zip(*parts, strict=True)], values
 
     def values_of(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-        """Minus the loss (k,) of any outputs on all images."""
-        found = self._losses([torch.from_numpy(o) for o in outputs], torch.arange(self.num_images))
-        return np.asarray(-found.double().numpy())
+        """Negative loss (k,) of given outputs on all images."""
+        losses = self._losses([torch.from_numpy(o) for o in outputs], torch.arange(self.num_images))
+        return np.asarray(-losses.double().numpy())
 
     def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""
-        found = np.empty(memberships.shape)
+        marginals = np.empty(memberships.shape)
         with torch.enable_grad():
             for part in self._parts(memberships, images):
                 masks = self._membership(memberships[part]).requires_grad_(True)
                 total = -self._loss(torch.from_numpy(images[part]), masks).sum()
                 (gradient,) = torch.autograd.grad(total, masks)
-                found[part] = gradient[:, :-1].double().numpy()
+                marginals[part] = gradient[:, :-1].double().numpy()
         self._counter[0] += 1
-        return found
+        return marginals
 
     def second_moments(self) -> SecondMoments:
-        """An empty gatherer of what errors at the mask points do to the outputs."""
+        """An empty accumulator of the output changes caused by errors at the mask points."""
         points = [m for m in self._masked.modules() if isinstance(m, ChannelReconstruction)]
         others = [m for m in self._masked.modules() if isinstance(m, Membership)]
         return SecondMoments(points, others, self._num_players, self._project)
@@ -202,9 +202,9 @@ class MaskedGame:
     def _parts(
         self, memberships: NDArray[np.float64] | NDArray[np.bool_], images: NDArray[np.int64]
     ) -> list[slice]:
-        """Parts of a batch that keep within ``gradient_bytes`` what they hold for the way back.
+        """Parts of a batch whose tensors saved for the backward pass fit ``gradient_bytes``.
 
-        They differ by one image at most: what a convolution computes depends on its batch in the last bits.
+        Sizes differ by one image at most: the last bits of a convolution depend on its batch size.
         """
         if self._image_bytes is None:
 

@@ -1,4 +1,4 @@
-"""A masked graph cut where given mask points begin: what only the others reach is computed once."""
+"""A masked graph cut at given mask points: nodes that these do not reach are computed once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edgeprune.pruning.masking import POINTS
 
 @dataclass(frozen=True, kw_only=True)
 class PartialGraph:
-    """``rest(*inputs, masks, *first(*inputs, masks))`` gives what the masked graph does, to the bit.
+    """``rest(*inputs, masks, *first(*inputs, masks))`` is bit-identical to the masked graph.
 
-    ``points`` are the mask points of which only ``rest`` reads the coalition.
+    ``points`` are the mask points whose coalition only ``rest`` reads.
     """
 
     first: GraphModule
@@ -25,12 +25,12 @@ class PartialGraph:
     points: tuple[Any, ...]
 
     def before(self, inputs: tuple[Tensor, ...], masks: Tensor) -> tuple[Any, ...]:
-        """What ``rest`` takes over from ``first``."""
-        found: tuple[Any, ...] = self.first(*inputs, masks)
-        return found
+        """Values that ``first`` passes to ``rest``."""
+        values: tuple[Any, ...] = self.first(*inputs, masks)
+        return values
 
     def outputs(self, inputs: tuple[Tensor, ...], masks: Tensor, before: tuple[Any, ...]) -> list[Tensor]:
-        """Outputs under the coalition that ``points`` have now."""
+        """Outputs under the coalition currently set at ``points``."""
         return tensor_leaves(self.rest(*inputs, masks, *before))
 
 

@@ -1,4 +1,4 @@
-"""How much a pass with gradients keeps for its way back, and parts of a batch that keep it small."""
+"""Memory that a pass with gradients saves for the backward pass, and batch parts that limit it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def saved_bytes_per_image(run: Callable[[int], Tensor]) -> int:
-    """Bytes that autograd keeps for each image more; ``run`` gives a result of so many images.
+    """Bytes that autograd saves per additional image; ``run`` gives a result of a number of images.
 
     Measured as the difference between two images and one, so that weights, which do not depend on the number
     of images, do not count.
@@ -19,21 +19,21 @@ def saved_bytes_per_image(run: Callable[[int], Tensor]) -> int:
 
 
 def even_parts(count: int, most: int) -> list[slice]:
-    """Slices of at most ``most`` items each that cover ``count``, as few and as even as can be."""
+    """Slices of at most ``most`` items each that cover ``count``, as few and as even as possible."""
     parts = -(-count // most)
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def _saved_bytes(run: Callable[[], Tensor]) -> int:
-    """What is kept of one pass; tensors that share their memory count once."""
+    """Bytes saved by one pass; tensors that share their memory count once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.layout is torch.strided:
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
-        # Not the tensor itself: where it is a result of the operation, the two would hold each other.
+        # Not the tensor itself: a result of the operation would form a reference cycle with it.
         return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

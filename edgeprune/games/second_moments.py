@@ -1,4 +1,4 @@
-"""How errors of channels move the outputs: second moments at every reconstructing mask point."""
+"""Effect of channel errors on the outputs: second moments at every reconstructing mask point."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class SecondMoments:
     """The expected squared change of the outputs for every error at the mask points, over many coalitions.
 
     A random projection r of the outputs (independent, of variance 1) has E[(r . dy)^2] = |dy|^2, so one
-    backward pass with r gives an unbiased look at the squared change dy = J e of an error e, to first order.
-    Per place that is tr(M E[e e']) with M = E[sum over positions of g g'], as if the errors of positions
-    were independent of each other and of g. They are not: the ratio of the exact square of the whole image
-    to that of the model, over the channels at hand, scales each place's M.
+    backward pass with r gives an unbiased estimate of the squared change dy = J e of an error e, to first
+    order. Per place that is tr(M E[e e']) with M = E[sum over positions of g g'], as if errors of positions
+    were independent of each other and of g. They are not, so each place's M is scaled by the ratio of the
+    exact square of the whole image to that of the model, over the observed channels.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SecondMoments:
         self._images = 0
 
     def add(self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Gather one backward pass at ``coalition`` (n,) over ``images`` (b,)."""
+        """Accumulate one backward pass at ``coalition`` (n,) over ``images`` (b,)."""
         powers = [_Powers(len(p.players)) for p in self._points]
         with self._watching() as seen, torch.enable_grad():
             for total, masks in self._project(coalition, images, rng):
@@ -71,15 +71,15 @@ class SecondMoments:
             self._gather(place, gradient, powers[place])
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that was gathered, for :meth:`restore`."""
-        found: dict[str, NDArray[Any]] = {"squares": self._squares, "images": np.array(self._images)}
+        """All accumulated sums, for :meth:`restore`."""
+        arrays: dict[str, NDArray[Any]] = {"squares": self._squares, "images": np.array(self._images)}
         for place, metric in enumerate(self._metric):
-            found[f"metric-{place}"] = metric.numpy()
-            found[f"exact-{place}"], found[f"modelled-{place}"] = self._exact[place], self._modelled[place]
-        return found
+            arrays[f"metric-{place}"] = metric.numpy()
+            arrays[f"exact-{place}"], arrays[f"modelled-{place}"] = self._exact[place], self._modelled[place]
+        return arrays
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from a result of :meth:`state`."""
         self._squares, self._images = state["squares"].copy(), int(state["images"])
         for place in range(len(self._points)):
             self._metric[place] = torch.from_numpy(state[f"metric-{place}"].copy())
@@ -102,11 +102,11 @@ class SecondMoments:
         )
 
     def masked_players(self) -> NDArray[np.bool_]:
-        """Players (n,) that enter some consumer unreconstructed, so that ``places`` do not tell all."""
-        found = np.zeros(self._num_players + 1, dtype=bool)
+        """Players (n,) that enter a consumer unreconstructed, so that ``places`` do not cover them fully."""
+        masked = np.zeros(self._num_players + 1, dtype=bool)
         for point in self._others:
-            found[point.players.numpy()] = True
-        return found[:-1]
+            masked[point.players.numpy()] = True
+        return masked[:-1]
 
     def squares(self) -> NDArray[np.float64]:
         """Expected squared change (n,) of the outputs with each player's own membership, others as drawn."""
@@ -114,7 +114,7 @@ class SecondMoments:
 
     @contextmanager
     def _watching(self) -> Iterator[dict[int, Tensor]]:
-        """What every point gives, by its place, during one forward pass."""
+        """Output of every mask point, by its place, during one forward pass."""
         seen: dict[int, Tensor] = {}
 
         def keep(place: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -147,7 +147,7 @@ class SecondMoments:
 
 
 class _Powers:
-    """Of the gradients and of the errors of one place, over a batch that comes in parts."""
+    """Power of the gradients and of the errors of one place, over a batch in parts."""
 
     def __init__(self, channels: int) -> None:
         self._gradients = torch.zeros(channels, dtype=torch.float64)
@@ -155,7 +155,7 @@ class _Powers:
         self._positions = 0
 
     def add(self, gradients: Tensor, errors: Tensor) -> None:
-        """Count a part, both (rows, channels, positions)."""
+        """Add a part, both (rows, channels, positions)."""
         self._gradients += gradients.square().sum((0, 2)).double()
         self._errors += errors.square().sum((0, 2)).double()
         self._positions += errors.shape[0] * errors.shape[2]
@@ -166,5 +166,5 @@ class _Powers:
 
 
 def _ratios(exact: NDArray[np.float64], modelled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of every channel (c,); 1 where nothing was seen."""
+    """Exact over modelled square of every channel (c,); 1 where the modelled one is 0."""
     return np.divide(exact, modelled, out=np.ones(len(exact)), where=modelled > 0.0)

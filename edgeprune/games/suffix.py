@@ -1,4 +1,4 @@
-"""A masked graph cut in two: what no mask reaches is computed once, the rest anew for every coalition."""
+"""A masked graph cut in two: nodes that no mask reaches are computed once, the rest per coalition."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from edgeprune.fx import op_name, tensor_leaves
 
 @dataclass(frozen=True, kw_only=True)
 class CutGraph:
-    """``suffix(*prefix(*inputs), masks)`` gives what the masked graph does.
+    """``suffix(*prefix(*inputs), masks)`` computes the same as the masked graph.
 
-    ``layouts`` (one a tensor on the cut) say where the images lie in it, ``None`` for a tensor without any.
-    ``tileable``: all that depend on the batch have a layout, so that coalitions can share a pass.
+    ``layouts`` are the batch layouts of the tensors on the cut, ``None`` for a tensor without images.
+    ``tileable``: all tensors that depend on the batch have a layout, so that coalitions can share a pass.
     """
 
     prefix: GraphModule
@@ -31,7 +31,7 @@ class CutGraph:
     tileable: bool
 
     def tile(self, cut: list[Tensor], times: int) -> list[Tensor]:
-        """The tensors on the cut with all their images ``times`` times in a row."""
+        """The tensors on the cut with all their images repeated ``times`` times."""
         return [
             value if layout is None or times == 1 else _tiled(value, layout, times)
             for value, layout in zip(cut, self.layouts, strict=True)
@@ -77,7 +77,7 @@ def _is_tensor(node: Node) -> bool:
 
 
 def _frontier(graph: Graph, reached: set[Node]) -> list[Node]:
-    """Tensors outside ``reached`` that it reads, directly or for their sizes; none that are stored."""
+    """Tensors outside ``reached`` that it reads, directly or for their sizes, without stored tensors."""
     wanted: dict[Node, None] = {}
     todo = [node for node in graph.nodes if node in reached or node.op == "output"]
     seen = set(todo)
@@ -94,7 +94,7 @@ def _frontier(graph: Graph, reached: set[Node]) -> list[Node]:
 
 
 def _batch_of_input(node: Node, operand: Node) -> bool:
-    """Whether ``node`` only asks an input for its batch, which the masks know as well."""
+    """Whether ``node`` only reads the batch size of an input, which the masks have as well."""
     return operand.op == "placeholder" and op_name(node) == "sym_size" and bool(node.args[1] == 0)
 
 
@@ -141,14 +141,14 @@ def _tiled(value: Tensor, layout: BatchLayout, times: int) -> Tensor:
 
 
 class _PeakMemory(Interpreter):
-    """Run a graph and note the most bytes that its values took at once, stored tensors apart."""
+    """Runs a graph and records the peak bytes of its values, without stored tensors."""
 
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
         self.peak_bytes = 0
 
     def run_node(self, n: Node) -> Any:
-        """Run one node; values that nobody reads any more are gone by then."""
+        """Run one node; values without further readers are freed by then."""
         result = super().run_node(n)
         if n.op != "get_attr":
             others = [v for node, v in self.env.items() if node.op != "get_attr"]
@@ -159,7 +159,7 @@ class _PeakMemory(Interpreter):
 
 @torch.no_grad()
 def peak_bytes_per_row(module: GraphModule, inputs: list[Tensor], rows: int) -> int:
-    """Bytes of activations at once, measured on ``rows`` rows; buffers inside an op are not counted."""
+    """Peak bytes of activations per row, measured on ``rows`` rows; buffers inside ops are not counted."""
     measured = _PeakMemory(module)
     measured.run(*inputs)
     return -(-measured.peak_bytes // rows)

@@ -1,1 +1,1 @@
-"""How much every player matters: criteria, their registry, and the ranking of a network."""
+"""Importance of players: criteria, their registry, and the ranking of a network."""

@@ -1,4 +1,4 @@
-"""What every criterion is given, and what it gives."""
+"""The scoring context and the protocol of every criterion."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgeprune.importance.journals import Journals
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringContext:
-    """All that a criterion may look at; it changes none of it.
+    """The read-only input of a criterion.
 
     ``game`` masks absent players with zeros, ``recovery_game`` replaces them by their best linear estimate
-    from the present ones; both are over ``images``. ``ratio`` is the share of MACs that is to go, which
-    laws of coalition sizes follow. ``work`` says how many times the usual passes ``hybrid`` is to make;
-    ``max_evaluations`` limits the batch passes, ``None`` leaves them to the criterion. ``groups`` names the
-    coupled groups asked for, ``None`` all: criteria that measure groups one by one may leave the others out,
-    with NaN. ``memory_limit_bytes`` bounds the activations of games of single layers; their coalition values
-    are kept in ``journals`` where there are any.
+    from the present ones; both are over ``images``. ``ratio`` is the share of MACs to remove, on which laws
+    of coalition sizes depend. ``work`` scales the usual number of passes of ``hybrid``; ``max_evaluations``
+    limits the batch passes, ``None`` leaves them to the criterion. ``groups`` names the requested coupled
+    groups, ``None`` all: criteria that measure groups one by one may score the others NaN.
+    ``memory_limit_bytes`` bounds the activations of games of single layers; their coalition values are
+    stored in ``journals``, if given.
     """
 
     captured: CapturedModel
@@ -44,11 +44,11 @@ class ScoringContext:
 
 
 class Criterion(Protocol):
-    """Says how much every player matters."""
+    """Scores the importance of every player."""
 
     @property
     def name(self) -> str:
-        """The name by which users ask for it, in lower case with hyphens."""
+        """The name that users give, in lower case with hyphens."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class Criterion(Protocol):
         ...
 
     def passes(self, context: ScoringContext) -> int:
-        """Batch passes that ``score`` will make, for progress displays; 0 where it only looks at weights."""
+        """Batch passes that ``score`` will make, for progress displays; 0 where it only reads weights."""
         ...
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:

@@ -1,4 +1,4 @@
-"""From numbers of positions and groups to one number a player, and to ``Ranking``."""
+"""Combine numbers of positions and groups into one number per player, and into ``Ranking``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PER_GROUP = "costs divided by their group's mean and weighted by the MACs that a
 
 
 def relative_to_group(costs: FloatArray, coupling: CouplingGraph) -> FloatArray:
-    """Costs that compare only within a group, made comparable: the mean price of a MAC is that of any group.
+    """Rescale costs that compare only within a group, so that the mean cost per MAC is equal in all groups.
 
     Divided by the group's mean (Torch-Pruning's normaliser "mean"; Fang et al., DepGraph, CVPR 2023), times
-    the share of the network's MACs that one of its players saves, since selection divides by what it saves.
-    A group of zeros stays.
+    the share of the network's MACs that one of its players saves, since selection divides by that saving.
+    A group of zeros is unchanged.
     """
     result = costs.copy()
     whole = coupling.total_macs()
@@ -45,7 +45,7 @@ def relative_to_group(costs: FloatArray, coupling: CouplingGraph) -> FloatArray:
 
 
 def affordable_images(context: ScoringContext, *, at_once: int, rounds: int = 1) -> int:
-    """As many of the images as ``rounds`` passes over them, ``at_once`` in each batch, may take.
+    """Number of images that ``rounds`` passes over them, ``at_once`` per batch, may use within the limit.
 
     Raises:
         UsageError: ``max_evaluations`` does not allow ``rounds`` batches.
@@ -63,7 +63,7 @@ def affordable_images(context: ScoringContext, *, at_once: int, rounds: int = 1)
 
 
 def fewer_images_note(context: ScoringContext, images: int) -> tuple[str, ...]:
-    """Says so where the limit left images out."""
+    """A note if the limit left images out."""
     if images == len(context.images):
         return ()
     return (
@@ -73,7 +73,7 @@ def fewer_images_note(context: ScoringContext, images: int) -> tuple[str, ...]:
 
 
 def named(groups: list[str]) -> str:
-    """The first names of a list, for notes."""
+    """The first group names of a list, for notes."""
     return ", ".join(groups[:_NAMED]) + (", ..." if len(groups) > _NAMED else "")
 
 

@@ -1,4 +1,4 @@
-"""Coalition values of a run on file, one game or estimate a file, so that a run that was stopped goes on."""
+"""Coalition values of a run on disk, one file per game or estimate, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NAME = "journal.json"
 
 
 class Journals:
-    """A folder of ``JournaledGame`` and ``FileCheckpoint`` files, made when the first one is opened.
+    """A folder of ``JournaledGame`` and ``FileCheckpoint`` files, created when the first one is opened.
 
     Args:
         folder: of the files.
-        about: whatever decides the values, what it is -> a word for it, such as a hash. A folder of other
-            words is refused.
+        about: everything that determines the values, name -> identifier, such as a hash. A folder with
+            other identifiers is refused.
 
     Raises:
         UsageError: the folder exists and is no journal, or one of another run; says what differs.
@@ -42,8 +42,8 @@ class Journals:
         self._made: list[Path] = []
         _check_links(folder)
         remove_abandoned(folder)
-        found = read_about(folder)
-        differing = [] if found is None else _differing(found, self._about)
+        recorded = read_about(folder)
+        differing = [] if recorded is None else _differing(recorded, self._about)
         if differing:
             raise UsageError(
                 f"the journal {str(folder)!r} was begun with another {' and another '.join(differing)}, so "
@@ -52,17 +52,17 @@ class Journals:
 
     @property
     def known(self) -> int:
-        """Coalition values on file of the games that were opened."""
+        """Number of stored coalition values of the opened games."""
         return sum(game.known for game in self._games)
 
     @property
     def kept(self) -> str:
-        """What is on file of the games and estimates that were opened, in words; empty where nothing is."""
-        found = [f"{self.known:,} coalition values"] if self.known else []
-        found += ["gradient estimates"] if any(c.path.exists() for c in self._checkpoints) else []
-        found += [what for place, what in self._places if place.exists()]
-        found = list(dict.fromkeys(found))
-        *before, last = found or [""]
+        """Description of what is stored of the opened games and estimates; empty where nothing is."""
+        parts = [f"{self.known:,} coalition values"] if self.known else []
+        parts += ["gradient estimates"] if any(c.path.exists() for c in self._checkpoints) else []
+        parts += [what for place, what in self._places if place.exists()]
+        parts = list(dict.fromkeys(parts))
+        *before, last = parts or [""]
         return f"{', '.join(before)} and {last}" if before else last
 
     def open(self, game: Game, name: str) -> JournaledGame:
@@ -77,7 +77,7 @@ class Journals:
         return opened
 
     def checkpoint(self, name: str, *, settings: str) -> FileCheckpoint:
-        """Where the estimate ``name`` of these ``settings`` keeps its state.
+        """The checkpoint of the estimate ``name`` with these ``settings``.
 
         Raises:
             UsageError: the file was begun with other settings or is damaged.
@@ -89,7 +89,7 @@ class Journals:
         return opened
 
     def place(self, name: str, what: str) -> Path:
-        """A path in the folder for other files of the run, and what they are in words once they are there.
+        """A path in the folder for other files of the run, which ``what`` describes once they exist.
 
         Raises:
             OutputError: the folder cannot be made.
@@ -99,7 +99,7 @@ class Journals:
         return self.folder / name
 
     def _begin(self, words: str) -> str:
-        """Make the folder if need be; the fingerprint of ``words`` and of all that decides the values."""
+        """Create the folder if missing; returns the fingerprint of ``words`` and of ``about``."""
         try:
             self._made += [parent for parent in self.folder.parents if not parent.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -113,16 +113,16 @@ class Journals:
         return hashlib.sha256(f"{words}\n{text}".encode()).hexdigest()
 
     def remove_if_empty(self) -> None:
-        """Delete the folder where nothing is there to go on from, and folders made for it."""
-        found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        if _NAME in found and found <= {_NAME, SESSIONS_NAME}:
+        """Delete the folder if it holds nothing to resume from, and parent folders created for it."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if _NAME in names and names <= {_NAME, SESSIONS_NAME}:
             shutil.rmtree(self.folder, ignore_errors=True)
             for made in self._made:
                 with contextlib.suppress(OSError):  # not empty: others use it, too
                     made.rmdir()
 
     def remove(self) -> None:
-        """Delete the folder, once the run has ended well."""
+        """Delete the folder after a successful run."""
         for game in self._games:
             game.close()
         if self._games or self._checkpoints or self._places:
@@ -130,7 +130,7 @@ class Journals:
 
 
 def _check_links(folder: Path) -> None:
-    """Refuse links, behind which a run would write into, and in the end delete, what is not its own.
+    """Refuse links, through which a run would write to, and finally delete, files that are not its own.
 
     Raises:
         UsageError: the folder is one, or holds one.
@@ -146,7 +146,7 @@ def _check_links(folder: Path) -> None:
 def ranking_checkpoints(
     journals: Journals | None, name: str, settings: object
 ) -> Callable[[str], Checkpoint]:
-    """Where a ranking of these settings keeps its two estimates; nowhere without ``journals``."""
+    """Checkpoints of the two estimates of a ranking with these settings; none without ``journals``."""
 
     def checkpoint(part: str) -> Checkpoint:
         if journals is None:
@@ -157,7 +157,7 @@ def ranking_checkpoints(
 
 
 def read_about(folder: Path) -> dict[str, str] | None:
-    """What the journal in ``folder`` was begun with; ``None`` where there is no folder, or an empty one.
+    """The ``about`` of the journal in ``folder``; ``None`` where there is no folder, or an empty one.
 
     Raises:
         UsageError: something else is there.
@@ -165,16 +165,16 @@ def read_about(folder: Path) -> dict[str, str] | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
-        found = read_json(folder / _NAME)
+        recorded = read_json(folder / _NAME)
     except UnreadableError:
-        found = None
-    if not isinstance(found, dict):
+        recorded = None
+    if not isinstance(recorded, dict):
         raise UsageError(
             f"{str(folder)!r} is where coalition values would be kept, but it is no journal of edgeprune: "
             "move it away, or name another output with -o"
         )
-    return {str(key): str(value) for key, value in found.items()}
+    return {str(key): str(value) for key, value in recorded.items()}
 
 
-def _differing(found: Mapping[str, str], about: Mapping[str, str]) -> list[str]:
-    return [key for key in sorted({*found, *about}) if found.get(key) != about.get(key)]
+def _differing(recorded: Mapping[str, str], about: Mapping[str, str]) -> list[str]:
+    return [key for key in sorted({*recorded, *about}) if recorded.get(key) != about.get(key)]

@@ -1,4 +1,4 @@
-"""The weights that make a channel and those that read it, for every kind of weighted layer."""
+"""The weights that produce a channel and those that read it, for every kind of weighted layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeprune.fx import op_name
 
 
 def producers(captured: CapturedModel, coupling: CouplingGraph) -> Iterator[tuple[WeightedLayer, Tensor]]:
-    """Every weight once, with its filters (out channels, numbers of a filter) in float64."""
+    """Every weight once, with its filters (out channels, filter size) in float64."""
     nodes = _nodes(captured)
     seen: set[str] = set()
     for layer in coupling.layers:
@@ -47,9 +47,9 @@ def reading_power(captured: CapturedModel, coupling: CouplingGraph, point: MaskP
 
 
 def _weight(captured: CapturedModel, layer: WeightedLayer) -> Tensor:
-    found = get_attribute(captured.graph_module, layer.weight)
-    assert isinstance(found, Tensor)
-    return found.detach().to(torch.float64)
+    weight = get_attribute(captured.graph_module, layer.weight)
+    assert isinstance(weight, Tensor)
+    return weight.detach().to(torch.float64)
 
 
 def _nodes(captured: CapturedModel) -> dict[str, Node]:

@@ -1,9 +1,9 @@
-"""Rank every player of a network, and say what it costs to let players of a group go together.
+"""Rank every player of a network, and estimate the cost of removing players of a group together.
 
-*Values* are Shapley values, or semivalues near the size that survives, by gradients of the multilinear
+*Values* are Shapley values, or semivalues near the size after pruning, by gradients of the multilinear
 extension, exact in small groups. *Removal costs* come from the quadratic model of the same game
-(``shapley.quadratic``) around coalitions like those that survive: what a set costs is not the sum of its
-members' values, since each absent channel makes others harder to express.
+(``shapley.quadratic``) around coalitions like the pruned network: the cost of a set is not the sum of its
+members' values, since each absent channel makes others harder to reconstruct.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _BATCHES = 96
 
 
 class GatheredMoments(Protocol):
-    """What errors at the mask points do to the outputs, squared, over coalitions."""
+    """Squared output changes caused by errors at the mask points, over coalitions."""
 
     def add(self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Gather one backward pass at a coalition (n,) over images (b,)."""
+        """Accumulate one backward pass at a coalition (n,) over images (b,)."""
         ...
 
     def places(self) -> tuple[QuadraticPlace, ...]:
@@ -54,15 +54,15 @@ class GatheredMoments(Protocol):
         ...
 
     def masked_players(self) -> NDArray[np.bool_]:
-        """Players (n,) whom the places do not tell in full."""
+        """Players (n,) that the places do not cover fully."""
         ...
 
     def state(self) -> State:
-        """All that was gathered, for ``restore``."""
+        """All accumulated sums, for ``restore``."""
         ...
 
     def restore(self, state: State) -> None:
-        """Go on from what ``state`` gave."""
+        """Continue from a result of ``state``."""
         ...
 
     def squares(self) -> NDArray[np.float64]:
@@ -71,11 +71,11 @@ class GatheredMoments(Protocol):
 
 
 class NetworkGame(DifferentiableGame, Protocol):
-    """A differentiable game that says what its loss is and can be narrowed to fewer images."""
+    """A differentiable game that describes its loss and can be narrowed to fewer images."""
 
     @property
     def evaluations(self) -> int:
-        """Passes of one batch so far."""
+        """Batch passes so far."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class NetworkGame(DifferentiableGame, Protocol):
         ...
 
     def second_moments(self) -> GatheredMoments:
-        """An empty gatherer of what errors at the mask points do to the outputs."""
+        """An empty accumulator of the output changes caused by errors at the mask points."""
         ...
 
     def on_images(self, count: int) -> Game:
@@ -116,8 +116,8 @@ class RankingOptions:
 def inclusion_law(ratio: float) -> tuple[float, float]:
     """Range of inclusion probabilities for a share ``ratio`` of MACs to remove.
 
-    Coalitions must look like the network that survives: measured on ResNet-20, [0.8, 1] is best when 25%
-    go and [0.3, 0.9] when 50% go; in between and beyond the line through both, within [0.2, 0.9] and
+    Coalitions must resemble the pruned network: measured on ResNet-20, [0.8, 1] is best when 25% are
+    removed and [0.3, 0.9] at 50%; other ratios follow the line through both, within [0.2, 0.9] and
     [0.7, 1].
     """
     return float(np.clip(1.3 - 2.0 * ratio, 0.2, 0.9)), float(np.clip(1.1 - 0.4 * ratio, 0.7, 1.0))
@@ -126,16 +126,16 @@ def inclusion_law(ratio: float) -> tuple[float, float]:
 def cost_law(ratio: float) -> float:
     """Least inclusion probability of the removal costs' coalitions for a share ``ratio`` of MACs to remove.
 
-    They stay nearer to the whole network than those of values do: on ResNet-20 at 50%, [0.6, 1] left a
-    divergence of 0.245 from the original on images not used where [0.3, 0.9] left 0.292.
+    They are closer to the full network than those of the values: on ResNet-20 at 50%, [0.6, 1] left a
+    divergence of 0.245 from the original on held-out images, [0.3, 0.9] one of 0.292.
     """
     return max(0.2, 1.0 - 0.8 * ratio)
 
 
 def affordable_samples(num_players: int, macs_per_image: int, work_macs: float = _WORK_MACS) -> int:
-    """(Image, coalition) pairs by default: 16 a player, within so many multiply-adds, 256 at least.
+    """Default number of (image, coalition) pairs: 16 per player, within ``work_macs``, 256 at least.
 
-    A pair costs about three times a forward pass. Few are enough: on ResNet-20 at 50%, removal costs from
+    A pair costs about three forward passes. Few are enough: on ResNet-20 at 50%, removal costs from
     256 pairs in 32 coalitions left a divergence of 0.296 and 0.305, from 4,096 one of 0.320. So searches of
     large networks, which rank several times, spend less on removal costs than on values.
     """
@@ -144,10 +144,10 @@ def affordable_samples(num_players: int, macs_per_image: int, work_macs: float =
 
 
 def options_for(coupling: CouplingGraph, ratio: float, *, work: float = 1.0) -> RankingOptions:
-    """What fits a network and the share ``ratio`` of its MACs that is to go.
+    """Options for a network and the share ``ratio`` of its MACs to remove.
 
-    A batch of the removal costs has one coalition, so few samples come in smaller batches. ``work``: how many
-    times the usual number of samples, though no fewer than ``_FEWEST_SAMPLES``.
+    A batch of the removal costs has one coalition, so few samples use smaller batches. ``work`` scales the
+    usual number of samples, though to no fewer than ``_FEWEST_SAMPLES``.
     """
     low, high = inclusion_law(ratio)
     players, macs = coupling.num_players, coupling.total_macs()
@@ -186,8 +186,8 @@ def rank(
 ) -> Ranking:
     """Value every player of ``game``; deterministic for a given ``rng``.
 
-    ``checkpoints`` gives for "values" and for "costs" where that estimate is kept, so that a run that was
-    stopped goes on and ends the same.
+    ``checkpoints`` gives the checkpoints of the estimates "values" and "costs", so that an interrupted run
+    resumes with the same result.
     """
     options = options or RankingOptions()
     started = time.perf_counter()
@@ -237,11 +237,11 @@ def rank(
 
 
 def _weights(aggregate: Aggregate) -> DerivativeWeights:
-    """Of derivatives, by what becomes of them: squares gain nothing from counting both ends alike.
+    """Derivative weights for an aggregate: squares gain nothing from trapezoidal weights.
 
-    150 channels of ResNet-20, gains at 8 coalitions of [0.8, 1]: after 240 coalitions means err by 0.45 with
-    equal weights and by 0.32 with trapezoidal ones (factors up to 5), root mean squares by 0.15 and 0.14;
-    after 24 these err by 0.16 and 0.20.
+    150 channels of ResNet-20, gains at 8 coalitions of [0.8, 1]: after 240 coalitions the error of means is
+    0.45 with equal weights and 0.32 with trapezoidal ones (factors up to 5), that of root mean squares 0.15
+    and 0.14; after 24 coalitions the latter is 0.16 and 0.20.
     """
     return DerivativeWeights.TRAPEZOIDAL if aggregate is Aggregate.MEAN else DerivativeWeights.EQUAL
 
@@ -260,9 +260,9 @@ def removal_costs(
     advance: Callable[[int], None] = lambda _units: None,
     checkpoint: Checkpoint | None = None,
 ) -> FloatArray:
-    """What each player (n,) adds to the squared change of the outputs when its group leaves in order.
+    """What each player (n,) adds to the squared output change when its group is removed in order.
 
-    Where a player enters a consumer unreconstructed there is no model: its own squared change counts.
+    A group with players that enter a consumer unreconstructed has no model: own squared changes count.
     """
     checkpoint = checkpoint or NoCheckpoint()
     moments = _gather_moments(game, rng, options, advance, checkpoint)
@@ -272,8 +272,8 @@ def removal_costs(
         if masked[players].any():
             continue
         own = tuple(p for p in places if np.isin(p.players, players).any())
-        found = QuadraticGame(own, players).eliminate()
-        costs[players[found.order]] = rising(found.costs)
+        elimination = QuadraticGame(own, players).eliminate()
+        costs[players[elimination.order]] = rising(elimination.costs)
     return costs
 
 
@@ -287,10 +287,10 @@ def _gather_moments(
     """Second moments over batches of images, each with a coalition of its own."""
     moments = game.second_moments()
     order, done = np.empty(0, dtype=np.int64), 0
-    if (found := checkpoint.restored()) is not None:
-        moments.restore(found)
-        order, done = found["order"], int(found["done"])
-        set_generator(rng, found["rng"])
+    if (restored := checkpoint.restored()) is not None:
+        moments.restore(restored)
+        order, done = restored["order"], int(restored["done"])
+        set_generator(rng, restored["rng"])
         advance(done)
 
     def state() -> State:
@@ -310,7 +310,7 @@ def _gather_moments(
 
 
 def rising(costs: FloatArray) -> FloatArray:
-    """Costs (n,) none of which is less than or equal to one before it, so that sorting keeps their order."""
+    """Costs (n,) made strictly increasing, so that sorting keeps their order."""
     steps = np.maximum.accumulate(costs)
     return np.asarray(steps + max(float(steps[-1]), 1e-30) * 1e-12 * np.arange(len(steps)))
 
@@ -322,10 +322,10 @@ def _refine_exactly(
     errors: np.ndarray[tuple[int], np.dtype[np.float64]],
     options: RankingOptions,
 ) -> None:
-    """Exact values order and apportion a small group; its total stays that of the joint game.
+    """Replace the values of a small group by exact ones, rescaled to its total in the joint game.
 
-    The exact game has everyone else present while the joint one does not, so only shares can be taken
-    over: the group's root sum of squares is kept, since squares are what adds up.
+    The exact game has all other players present while the joint one does not, so only shares are used:
+    the group's root sum of squares is kept, since squares add up.
     """
     players = np.array(group.players)
     images = max(8, min(game.num_images, options.exact_image_evaluations // 2 ** len(players)))

@@ -1,4 +1,4 @@
-"""Criteria by name: those that come with edgeprune and those of other packages, found by entry point."""
+"""Criteria by name: built-in ones and those of other packages, loaded from entry points."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _BUILT_IN = {
 
 
 def criterion_names() -> tuple[str, ...]:
-    """Every name that ``criterion`` takes: ours first, then plug-ins in alphabetical order.
+    """Every name that ``criterion`` accepts: built-in ones first, then plug-ins in alphabetical order.
 
     Raises:
-        UsageError: two plug-ins, or a plug-in and one of ours, have the same name.
+        UsageError: two plug-ins, or a plug-in and a built-in criterion, have the same name.
     """
     return (*_BUILT_IN, *plug_ins())
 
 
 def criterion(name: str) -> Criterion:
-    """The criterion of this name; ``path/to/file.py:NAME`` or ``package.module:NAME`` is one of the user.
+    """The criterion of this name; ``path/to/file.py:NAME`` or ``package.module:NAME`` is the user's own.
 
     Raises:
         UsageError: there is none, two claim the name, or the plug-in cannot be imported or is no criterion.
@@ -56,8 +56,10 @@ def criterion(name: str) -> Criterion:
     plugins = plug_ins()
     if name in _BUILT_IN:
         module, kind = _BUILT_IN[name]
-        found: Criterion = getattr(importlib.import_module(f"edgeprune.importance.criteria.{module}"), kind)()
-        return found
+        built_in: Criterion = getattr(
+            importlib.import_module(f"edgeprune.importance.criteria.{module}"), kind
+        )()
+        return built_in
     if name in plugins:
         return _load(plugins[name])
     known = criterion_names()
@@ -70,19 +72,19 @@ def criterion(name: str) -> Criterion:
 
 @functools.cache
 def plug_ins() -> dict[str, metadata.EntryPoint]:
-    """Entry points by name, none imported yet."""
-    found: dict[str, metadata.EntryPoint] = {}
+    """Entry points of plug-ins by name, not imported yet."""
+    entries: dict[str, metadata.EntryPoint] = {}
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
         other = "edgeprune" if entry.name in _BUILT_IN else None
-        if entry.name in found:
-            other = _package(found[entry.name])
+        if entry.name in entries:
+            other = _package(entries[entry.name])
         if other is not None:
             raise UsageError(
                 f"the criterion {entry.name!r} of {_package(entry)} has the name of one of {other}; accepted "
                 "are names of their own: rename or uninstall that plug-in"
             )
-        found[entry.name] = entry
-    return found
+        entries[entry.name] = entry
+    return entries
 
 
 def _load(entry: metadata.EntryPoint) -> Criterion:
@@ -99,9 +101,9 @@ def _load(entry: metadata.EntryPoint) -> Criterion:
     return result
 
 
-def is_ours(found: Criterion) -> bool:
+def is_ours(candidate: Criterion) -> bool:
     """Whether a criterion comes with edgeprune."""
-    return type(found).__module__.startswith("edgeprune.importance.criteria.")
+    return type(candidate).__module__.startswith("edgeprune.importance.criteria.")
 
 
 def _of_a_file(spec: str) -> Criterion:

@@ -1,4 +1,4 @@
-"""Which players go: the least value lost within limits on the network's costs. Pure functions, no torch."""
+"""Select players to remove: least value lost within limits on the network's costs. Pure, no torch."""
 
 from edgeprune.selection.choosing import MIN_CHANNELS, STEPS_PER_GROUP, least_costs, select, within_limits
 from edgeprune.selection.costs import (

@@ -1,4 +1,4 @@
-"""Select which players go: least value per MAC first, over the whole network. Pure function, no torch."""
+"""Select players to remove: least value per MAC first, over the whole network. Pure functions, no torch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def select(
     adapt_quantum: bool = False,
     min_channels: int = MIN_CHANNELS,
 ) -> PruningPlan:
-    """Remove players until ``ratio`` of the MACs is gone, those with the least value per MAC saved first.
+    """Remove players until ``ratio`` of the MACs is saved, those with the least value per MAC saved first.
 
-    Then steps are given back, or exchanged between two groups, as long as that lowers the value lost and
-    the ratio still holds: what greedy choice in coarse steps overshoots is not wasted.
+    Then steps are undone, or exchanged between two groups, as long as that lowers the value lost and the
+    ratio still holds, to recover what greedy selection in coarse steps overshoots.
     Widths shrink in steps that leave each group a multiple of ``width_quantum`` channels and at least
-    ``min_channels``; a group smaller than that stays whole. A player that is several channels wide (an
-    attention head, a norm group) counts as so many. With ``adapt_quantum`` the quantum is halved
+    ``min_channels``; a smaller group is kept whole. A player of several channels (an attention head, a
+    norm group) counts as that many. With ``adapt_quantum`` the quantum is halved
     in groups of fewer than ``STEPS_PER_GROUP`` steps, where rounding would cost more than it gains.
 
     Args:
@@ -59,11 +59,11 @@ def within_limits(
     adapt_quantum: bool = False,
     min_channels: int = MIN_CHANNELS,
 ) -> PruningPlan:
-    """Remove players until every limit holds, those with the least value for what binds first.
+    """Remove players until every limit holds, those with the least value per saving on exceeded limits first.
 
-    A knapsack over coupled groups (cf. HALP, arXiv 2110.10811): up to 20,000 plans are all tried, beyond
-    that steps go by their price, value lost per share of the exceeded limits that is saved, and are then
-    given back or exchanged. The other arguments are those of :func:`select`.
+    A knapsack over coupled groups (cf. HALP, arXiv 2110.10811): up to 20,000 plans are all tried; beyond
+    that, steps are taken by price, value lost per saved share of the exceeded limits, and are then undone
+    or exchanged. The other arguments are those of :func:`select`.
 
     Raises:
         NothingToPruneError: there are no players, or a limit cannot be reached; says how far it goes.
@@ -98,13 +98,13 @@ def least_costs(
     adapt_quantum: bool = False,
     min_channels: int = MIN_CHANNELS,
 ) -> tuple[float, ...]:
-    """What the narrowest network costs by each model; arguments as of :func:`select`."""
+    """Costs of the narrowest network by each model; arguments as of :func:`select`."""
     widths = Widths(coupling, models)
     orders = [np.array(g.players) for g in coupling.groups]
     channels = [widths.channels_per_player(g) for g in range(len(orders))]
     steps = _steps(orders, channels, width_quantum, min_channels, adapt_quantum=adapt_quantum)
-    for group, found in enumerate(steps):
-        widths.remove(group, found.counts()[-1])
+    for group, group_steps in enumerate(steps):
+        widths.remove(group, group_steps.counts()[-1])
     return widths.totals()
 
 
@@ -116,13 +116,13 @@ def _steps(
     *,
     adapt_quantum: bool,
 ) -> list[Steps]:
-    """Of every group, whose players are so many channels wide."""
-    found = []
+    """Steps of every group; ``channels`` are the channels per player."""
+    steps = []
     for order, wide in zip(orders, channels, strict=True):
         quantum = width_quantum // math.gcd(width_quantum, wide)
         quantum = _group_quantum(len(order), quantum) if adapt_quantum else quantum
-        found.append(Steps(order=order, quantum=quantum, least_players=max(1, -(-min_channels // wide))))
-    return found
+        steps.append(Steps(order=order, quantum=quantum, least_players=max(1, -(-min_channels // wide))))
+    return steps
 
 
 def _out_of_reach(
@@ -132,14 +132,14 @@ def _out_of_reach(
     width_quantum: int,
     min_channels: int,
 ) -> str:
-    limit, start, found = max(
+    limit, start, cost = max(
         zip(limits, before, least, strict=True),
         key=lambda item: item[2] / item[0].most if item[0].most else 0,
     )
     name = limit.model.name
     return (
         f"a ratio of {1 - limit.most / start:g} of the {name} was asked for, but at most "
-        f"{1 - found / start:.3f} can go with widths in steps of {width_quantum} and at least {min_channels} "
+        f"{1 - cost / start:.3f} can go with widths in steps of {width_quantum} and at least {min_channels} "
         "channels left in every group: ask for less, or for a smaller --width-quantum."
     )
 

@@ -1,4 +1,4 @@
-"""What a network costs at given widths: multiply-accumulates, bytes or milliseconds, layer by layer."""
+"""Costs of a network at given widths: multiply-accumulates, bytes or milliseconds, layer by layer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Product:
 class RooflineCost:
     """The longer of arithmetic and memory traffic, in milliseconds (Williams, Waterman, Patterson 2009).
 
-    Kernels work on whole vectors of ``step`` channels, so arithmetic is paid for widths rounded up to it.
+    Kernels work on whole vectors of ``step`` channels, so arithmetic counts widths rounded up to it.
     Traffic is counted once each for weights, input and output.
     """
 
@@ -59,10 +59,10 @@ class RooflineCost:
 
 @dataclass(frozen=True, kw_only=True)
 class TableCost:
-    """Measured costs (a, b) at some output (a,) and input widths (b,), ascending; in between by both lines.
+    """Measured costs (a, b) at ascending output (a,) and input widths (b,), interpolated bilinearly.
 
-    Kernels are made for widths that are multiples of ``step``, so others cost what the next such width does.
-    Beyond the last width the last slope goes on.
+    Kernels are built for widths that are multiples of ``step``, so others cost as much as the next multiple.
+    Beyond the last width the last slope is extrapolated.
     """
 
     out_widths: tuple[int, ...]
@@ -74,12 +74,12 @@ class TableCost:
         """Cost at these widths."""
         row, across = _between(self.out_widths, _rounded(out, self.step))
         column, along = _between(self.in_widths, _rounded(into, self.step))
-        found = 0.0
+        cost = 0.0
         for i, weight_out in ((row, 1.0 - across), (row + 1, across)):
             for j, weight_in in ((column, 1.0 - along), (column + 1, along)):
                 if weight_out * weight_in != 0.0:
-                    found += weight_out * weight_in * self.costs[i][j]
-        return max(0.0, found)
+                    cost += weight_out * weight_in * self.costs[i][j]
+        return max(0.0, cost)
 
 
 def _rounded(width: int, step: int) -> int:
@@ -87,7 +87,7 @@ def _rounded(width: int, step: int) -> int:
 
 
 def _between(widths: tuple[int, ...], width: int) -> tuple[int, float]:
-    """The place before ``width`` and how far it is on the way to the next place."""
+    """The place before ``width`` and the fraction of the way to the next place."""
     if len(widths) == 1:
         return 0, 0.0
     place = int(np.clip(np.searchsorted(widths, width, side="right") - 1, 0, len(widths) - 2))
@@ -105,7 +105,7 @@ class CostModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """The most that a network may cost by a model."""
+    """The maximum cost of a network by a model."""
 
     model: CostModel
     most: float
@@ -120,7 +120,7 @@ def macs_model(coupling: CouplingGraph) -> CostModel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Width:
-    """How a layer's two widths shrink with each player of a group that goes."""
+    """How a layer's two widths shrink with each removed player of a group."""
 
     layer: int
     out_per_player: int
@@ -128,7 +128,7 @@ class _Width:
 
 
 class Widths:
-    """Widths of all layers while players of groups go, and what the network costs by each model."""
+    """Widths of all layers as players of groups are removed, and the network's cost by each model."""
 
     def __init__(self, coupling: CouplingGraph, models: Sequence[CostModel]) -> None:
         owner = coupling.group_of_player()
@@ -152,11 +152,11 @@ class Widths:
                 self._by_group[group].append(width)
 
     def totals(self) -> tuple[float, ...]:
-        """Costs now, by model."""
+        """Current costs, by model."""
         return tuple(m.fixed + sum(c) for m, c in zip(self._models, self._costs, strict=True))
 
     def savings(self, group: int, count: int) -> tuple[float, ...]:
-        """What would be saved, by model, if ``count`` more players of ``group`` went."""
+        """Savings, by model, of removing ``count`` more players of ``group``."""
         saved = [0.0] * len(self._models)
         for w in self._by_group[group]:
             out = self._out[w.layer] - count * w.out_per_player
@@ -171,13 +171,13 @@ class Widths:
         return min(counts, default=1)
 
     def remove(self, group: int, count: int) -> None:
-        """Let ``count`` players of ``group`` go; a negative number lets them come back."""
+        """Remove ``count`` players of ``group``; a negative number restores them."""
         for w in self._by_group[group]:
             self._out[w.layer] -= count * w.out_per_player
             self._in[w.layer] -= count * w.in_per_player
             for place, model in enumerate(self._models):
-                found = model.layers[w.layer].at(self._out[w.layer], self._in[w.layer])
-                self._costs[place][w.layer] = found
+                cost = model.layers[w.layer].at(self._out[w.layer], self._in[w.layer])
+                self._costs[place][w.layer] = cost
 
 
 def _per_group(owner: NDArray[np.int64], players: NDArray[np.int64]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""The search behind ``select``: steps of groups by price and by exchange, or all plans where they are few."""
+"""The search behind ``select``: steps of groups by price and exchange, or all plans where they are few."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST_GAIN = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Of one group: its players in the order in which they go, the step, and how many must stay."""
+    """Steps of one group: its players in order of removal, the step size, and the minimum kept."""
 
     order: NDArray[np.int64]
     quantum: int
@@ -36,15 +36,15 @@ class Steps:
         return step if kept - step >= max(self.least_players, 1) else 0
 
     def counts(self) -> list[int]:
-        """How many may be gone."""
-        found = [0]
-        while step := self.next(found[-1]):
-            found.append(found[-1] + step)
-        return found
+        """Numbers of players that may be removed."""
+        counts = [0]
+        while step := self.next(counts[-1]):
+            counts.append(counts[-1] + step)
+        return counts
 
 
 class Search:
-    """A plan in the making: how many players of each group are gone, within limits or not yet."""
+    """State of the search: how many players of each group are removed, within limits or not yet."""
 
     def __init__(
         self, values: NDArray[np.float64], steps: Sequence[Steps], widths: Widths, limits: Sequence[Limit]
@@ -61,7 +61,7 @@ class Search:
         return all(over <= 0.0 for over in self._over())
 
     def run(self) -> None:
-        """Find the plan that loses least value within the limits; exact where there are few plans."""
+        """Find the plan that loses the least value within the limits; exact where there are few plans."""
         counts = [s.counts() for s in self._steps]
         if math.prod(len(c) for c in counts) <= MAX_PLANS:
             self._try_all(counts)
@@ -82,7 +82,7 @@ class Search:
         return float(self._lost[group][gone + count] - self._lost[group][gone])
 
     def _try_all(self, counts: list[list[int]]) -> None:
-        """Every plan; without one within the limits the one that removes most stays."""
+        """Try every plan; if none is within the limits, keep the one that removes most."""
         best, chosen = math.inf, tuple(c[-1] for c in counts)
         for plan in itertools.product(*counts):
             loss = sum(float(lost[gone]) for lost, gone in zip(self._lost, plan, strict=True))
@@ -99,9 +99,9 @@ class Search:
                 self._move(group, wanted - self.gone[group])
 
     def _price(self, group: int) -> tuple[float, int] | None:
-        """Value lost for what is saved where limits are exceeded, relative to these, and by how many players.
+        """Value lost per saved share of the exceeded limits, and the number of players to remove.
 
-        Of the next steps, as many as are cheapest together: on a staircase of costs the first may save
+        Of the next steps, as many as are cheapest together: with stepwise costs the first may save
         nothing. ``None`` where no step is left.
         """
         exceeded = [over > 0.0 for over in self._over()]
@@ -121,23 +121,23 @@ class Search:
 
     def _take_cheapest(self) -> None:
         """Greedy removal, least price first, until the limits hold or no step is left."""
-        heap = [(found[0], g) for g in range(len(self._steps)) if (found := self._price(g)) is not None]
+        heap = [(priced[0], g) for g in range(len(self._steps)) if (priced := self._price(g)) is not None]
         heapq.heapify(heap)
         while heap and not self.within():
             _, group = heapq.heappop(heap)
-            found = self._price(group)
-            if found is None:
+            priced = self._price(group)
+            if priced is None:
                 continue
-            # Savings mostly shrink as other groups go, so prices mostly rise: a stale entry is pushed back.
-            if heap and found[0] > heap[0][0]:
-                heapq.heappush(heap, (found[0], group))
+            # Savings mostly shrink as other groups shrink, so prices mostly rise: push stale entries back.
+            if heap and priced[0] > heap[0][0]:
+                heapq.heappush(heap, (priced[0], group))
                 continue
-            self._move(group, found[1])
+            self._move(group, priced[1])
             if (again := self._price(group)) is not None:
                 heapq.heappush(heap, (again[0], group))
 
     def _exchange(self) -> None:
-        """Local search from a plan within the limits: give a step back, for another one if need be."""
+        """Local search from a plan within the limits: undo a step, in exchange for another if needed."""
         for _ in range(_MAX_EXCHANGES):
             if (move := self._best_move()) is None:
                 return
@@ -146,8 +146,8 @@ class Search:
             self._move(ahead, step)
 
     def _best_move(self) -> tuple[int, int, int, int] | None:
-        """Group and players to come back, group and players to go for them, that lower the loss most."""
-        best, found = self._least, None
+        """Group and players to restore, group and players to remove instead, that lower the loss most."""
+        best, move = self._least, None
         steps_back = max(1, min(_STEPS_AHEAD, _STEPS_BACK_OF_ALL // len(self._steps)))
         for back, steps in enumerate(self._steps):
             for number in range(1, steps_back + 1):
@@ -158,18 +158,18 @@ class Search:
                 self._widths.remove(back, -returned)
                 over = self._over()
                 if all(o <= 0.0 for o in over):
-                    best, found = gain, (back, returned, back, 0)
+                    best, move = gain, (back, returned, back, 0)
                 else:
                     for ahead in range(len(self._steps)):
                         count = 0 if ahead == back else self._enough(ahead, over)
                         net = gain - self._lost_by(ahead, count)
                         if count and net > best:
-                            best, found = net, (back, returned, ahead, count)
+                            best, move = net, (back, returned, ahead, count)
                 self._widths.remove(back, returned)
-        return found
+        return move
 
     def _enough(self, group: int, over: tuple[float, ...]) -> int:
-        """Least number of further players of ``group`` that save what is over the limits; 0 where none do."""
+        """Least number of further players of ``group`` whose savings cover the excess; 0 where none do."""
         count = 0
         for _ in range(_STEPS_AHEAD):
             step = self._steps[group].next(self.gone[group] + count)

@@ -1,12 +1,12 @@
-"""Shapley values of cooperative games, in numpy alone: one estimator a file, one result type.
+"""Shapley values of cooperative games, in numpy alone: one estimator per file, one result type.
 
-A game is a ``CoalitionGame`` of any function of coalitions (``game``); ``CountedGame`` counts, keeps and
-limits its evaluations, ``JournaledGame`` keeps them on file across runs. ``hybrid`` values the players by
-whatever fits the limit and ``choose_removal`` says whom to remove. Behind them, each usable alone: ``exact``
-(and ``CoalitionTable`` for sub-games, trajectories and oracles), ``permutation``, ``adjusted``,
-``least_squares``, ``semivalue``, ``partial``, ``race``, ``refine``, ``beam_removal``; ``multilinear`` and
-``corrected`` for games that know their gradient; and ``thesis_hybrid``, the published procedure that this
-project grew from.
+A game is a ``CoalitionGame`` of any function of coalitions (``game``); ``CountedGame`` counts, caches and
+limits its evaluations, ``JournaledGame`` stores them on disk across runs. ``hybrid`` values the players by
+the estimator that fits the limit and ``choose_removal`` selects players to remove. Behind them, each
+usable alone: ``exact`` (and ``CoalitionTable`` for sub-games, trajectories and oracles), ``permutation``,
+``adjusted``, ``least_squares``, ``semivalue``, ``partial``, ``race``, ``refine``, ``beam_removal``;
+``multilinear`` and ``corrected`` for differentiable games; and ``thesis_hybrid``, the published procedure
+that this project started from.
 """
 
 from edgeprune.artifacts.pruning import Aggregate

@@ -15,8 +15,8 @@ from edgeprune.shapley.checkpoint import State
 class Moments:
     """Running power sums of marginals, one set per player; nothing is stored per image.
 
-    Sums are taken about each player's first sample, so that little spread about a large mean, or none at
-    all, does not drown in rounding.
+    Sums are taken about each player's first sample, so that a small or zero variance about a large mean is
+    not lost to rounding.
     """
 
     def __init__(self, num_players: int) -> None:
@@ -39,11 +39,11 @@ class Moments:
         self._weights += weights.sum(axis=0), np.square(weights).sum(axis=0)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that was gathered, for :meth:`restore`."""
+        """All accumulated sums, for :meth:`restore`."""
         return {"sums": self._sums, "weights": self._weights, "origin": self._origin}
 
     def restore(self, state: State) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from a result of :meth:`state`."""
         self._sums, self._origin = state["sums"].copy(), state["origin"].copy()
         self._weights = state["weights"].copy()
         self._empty = not self._weights.any()
@@ -51,7 +51,7 @@ class Moments:
     def aggregate(self, kind: Aggregate) -> tuple[FloatArray, FloatArray]:
         """Value and standard error (n,) each; errors by the delta method, samples taken as independent.
 
-        Samples of unequal weights count as so many equal ones as have the variance of their mean (Kish 1965).
+        Samples of unequal weights count with their effective sample size (Kish 1965).
         """
         m1, m2, m3, m4 = self._sums / self._weights[0]
         count = np.square(self._weights[0]) / self._weights[1]
@@ -72,7 +72,7 @@ class Moments:
 
 
 def _or_one(divisor: FloatArray) -> FloatArray:
-    """The divisor, 1 where it is 0: what it divides is 0 there, too."""
+    """The divisor, 1 where it is 0: the dividend is 0 there, too."""
     return np.where(divisor > 0.0, divisor, 1.0)
 
 

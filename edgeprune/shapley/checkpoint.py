@@ -1,4 +1,4 @@
-"""Where a long estimate stands, on file, so that one that was stopped goes on and ends just the same."""
+"""State of a long estimate on disk, so that an interrupted one resumes with the same result."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ _LEAST_WORK_PER_SAVE = 20.0
 
 
 class Checkpoint(Protocol):
-    """Keeps the state of one estimate."""
+    """Stores the state of one estimate."""
 
     def restored(self) -> State | None:
-        """What an earlier run left; ``None`` at a first start."""
+        """The state that an earlier run left; ``None`` at a first start."""
         ...
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Keep the state if it is time to."""
+        """Store the state if it is due."""
         ...
 
     def keep(self, state: Callable[[], State]) -> None:
-        """Keep the state."""
+        """Store the state."""
         ...
 
 
 class NoCheckpoint:
-    """Of estimates that nobody asked to keep."""
+    """Checkpoint of estimates that are not stored."""
 
     def restored(self) -> State | None:
-        """Nothing."""
+        """No state."""
         return None
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Keeps nothing."""
+        """Stores nothing."""
 
     def keep(self, state: Callable[[], State]) -> None:
-        """Keeps nothing."""
+        """Stores nothing."""
 
 
 class FileCheckpoint:
-    """The state in one ``.npz`` file, replaced whole every few seconds, so that a reader never sees a part.
+    """The state in one ``.npz`` file, replaced atomically every few seconds.
 
     Args:
         path: in a folder that exists.
-        fingerprint: whatever decides the estimate; a file of another one is refused.
-        interval_s: least time between offers that are kept; longer where saving takes long.
+        fingerprint: everything that determines the estimate; a file of another one is refused.
+        interval_s: minimum time between stored offers; longer where saving takes long.
 
     Raises:
         UsageError: the file was begun with other settings or is damaged.
@@ -77,11 +77,11 @@ class FileCheckpoint:
         self._restored = self._read() if path.exists() else None
 
     def restored(self) -> State | None:
-        """What the file held when it was opened."""
+        """The state that the file held when it was opened."""
         return self._restored
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Keep the state if the last one is old enough."""
+        """Store the state if the last one is old enough."""
         if time.monotonic() - self._kept_at >= self._wait_s:
             self.keep(state)
 
@@ -92,17 +92,17 @@ class FileCheckpoint:
             OutputError: it cannot be written.
         """
         started = time.monotonic()
-        found = dict(state())
-        words = {_FINGERPRINT: _bytes_of(self._fingerprint), _DIGEST: _bytes_of(_digest(found))}
-        atomic_write(self.path, lambda stream: np.savez(stream, **words, **found))  # type: ignore[arg-type]
+        arrays = dict(state())
+        words = {_FINGERPRINT: _bytes_of(self._fingerprint), _DIGEST: _bytes_of(_digest(arrays))}
+        atomic_write(self.path, lambda stream: np.savez(stream, **words, **arrays))  # type: ignore[arg-type]
         self._kept_at = time.monotonic()
         self._wait_s = max(self._interval_s, _LEAST_WORK_PER_SAVE * (self._kept_at - started))
 
     def _read(self) -> State:
         try:
-            found = read_arrays(self.path)
-            fingerprint, digest = _text_of(found.pop(_FINGERPRINT)), _text_of(found.pop(_DIGEST))
-            if digest != _digest(found):
+            arrays = read_arrays(self.path)
+            fingerprint, digest = _text_of(arrays.pop(_FINGERPRINT)), _text_of(arrays.pop(_DIGEST))
+            if digest != _digest(arrays):
                 raise ValueError("other content than was written")
         except (UnreadableError, ValueError, KeyError) as error:
             raise UsageError(
@@ -114,31 +114,31 @@ class FileCheckpoint:
                 f"{str(self.path)!r} was begun with other settings and is of no use here: ask for the same "
                 "again, or delete it to begin this estimate anew"
             )
-        return found
+        return arrays
 
 
 def generator_state(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Where the random numbers stand, as bytes (k,)."""
-    return _bytes_of(json.dumps(rng.bit_generator.state, default=lambda found: found.tolist()))
+    """State of the random generator, as bytes (k,)."""
+    return _bytes_of(json.dumps(rng.bit_generator.state, default=lambda array: array.tolist()))
 
 
 def set_generator(rng: np.random.Generator, state: NDArray[np.uint8]) -> None:
-    """Go on with the random numbers where ``generator_state`` found them."""
+    """Restore a state of the random generator from ``generator_state``."""
     rng.bit_generator.state = json.loads(_text_of(state))
 
 
 def _digest(state: State) -> str:
-    """Hash of all names and arrays, so that what is read back fits together as it did."""
-    found = hashlib.sha256()
+    """Hash of all names and arrays, to verify them when they are read back."""
+    hasher = hashlib.sha256()
     for name, array in sorted(state.items()):
-        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+        hasher.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
 
 
 def _bytes_of(text: str) -> NDArray[np.uint8]:
     return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
 
 
-def _text_of(found: NDArray[Any]) -> str:
-    return found.tobytes().decode("utf-8")
+def _text_of(array: NDArray[Any]) -> str:
+    return array.tobytes().decode("utf-8")

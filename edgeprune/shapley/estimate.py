@@ -1,4 +1,4 @@
-"""The one result that every estimator gives."""
+"""The common result of all estimators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeprune.shapley.game import CountedGame
 
 
 class Method(Enum):
-    """Which estimator gave the values."""
+    """The estimator that gave the values."""
 
     EXACT = "exact"
     PERMUTATION = "permutation"
@@ -32,11 +32,11 @@ class Method(Enum):
 class Estimate:
     """Value and standard error of every player (n,), in the units of the game.
 
-    ``aggregate`` says how the values of the images became one. Standard errors are those of the drawing of
-    coalitions, for the images at hand: 0 where all coalitions of the definition were used, infinite where
-    too little was drawn to tell. ``evaluations`` are the coalition values asked of the game that were not
-    known yet (where gradients are taken, see there). The mean values of the empty and of the grand
-    coalition are ``None`` where they were not measured. ``choice`` says in words what was done.
+    ``aggregate`` is the aggregate over images. Standard errors are sampling errors over coalitions, for the
+    given images: 0 where all coalitions of the definition were used, infinite where too few were drawn to
+    estimate them. ``evaluations`` are the coalition values asked of the game that were not known yet (for
+    gradients, see their estimators). The mean values of the empty and of the grand coalition are ``None``
+    where they were not measured. ``choice`` describes the procedure in words.
     """
 
     values: FloatArray

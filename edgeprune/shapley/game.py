@@ -1,4 +1,4 @@
-"""What a game is: players, and a value of every coalition, image by image."""
+"""Cooperative games: players, and a value of every coalition on each image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Game(Protocol):
 
 
 class DifferentiableGame(Game, Protocol):
-    """A game that extends to fractional membership and knows its gradient there."""
+    """A game that extends to fractional memberships and provides its gradient there."""
 
     @property
     def shared_coalition(self) -> bool:
@@ -70,25 +70,25 @@ class CoalitionGame:
         Raises:
             ValueError: the function gave another shape.
         """
-        found = np.asarray(self._value_function(coalitions), dtype=np.float64)
+        values = np.asarray(self._value_function(coalitions), dtype=np.float64)
         expected = (len(coalitions), self._num_images)
-        if found.shape == expected[:1] and self._num_images == 1:
-            return found[:, None]
-        if found.shape != expected:
+        if values.shape == expected[:1] and self._num_images == 1:
+            return values[:, None]
+        if values.shape != expected:
             raise ValueError(
-                f"the value function gave the shape {found.shape} for {expected[0]} coalitions; "
+                f"the value function gave the shape {values.shape} for {expected[0]} coalitions; "
                 f"accepted is {expected}: give num_images= if a coalition has several values"
             )
-        return found
+        return values
 
 
 class CountedGame:
-    """A game that counts the coalition values asked of it, keeps them, and stops at a limit.
+    """A game that counts and caches the coalition values asked of it, and stops at a limit.
 
-    Values are kept under bit-packed coalitions, up to ``cache_bytes``, the oldest leaving first; what is
-    kept or repeated within a call is not asked again and not counted. Wrapping a counted game shares its
-    store and counts in both, so every estimator can have a limit of its own over common values.
-    ``advance`` hears of every block of new values.
+    Values are cached by bit-packed coalition, up to ``cache_bytes``, the oldest evicted first; values that
+    are cached or repeated within a call are neither asked again nor counted. Wrapping a counted game shares
+    its cache and counts in both, so every estimator can have its own limit over common values.
+    ``advance`` is called for every block of new values.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class CountedGame:
 
     @property
     def underlying(self) -> Game:
-        """The game itself, without counts, limits and kept values."""
+        """The game itself, without counts, limits and cache."""
         return self._game
 
     @property
@@ -132,12 +132,12 @@ class CountedGame:
 
     @property
     def remaining(self) -> int:
-        """Coalition values that may still be asked, under this limit and those it is wrapped in."""
+        """Coalition values that may still be asked, under this limit and those of wrapped counted games."""
         own = self._limit - self._evaluations
         return min(own, self._outer.remaining) if self._outer else own
 
     def new_among(self, coalitions: BoolArray) -> int:
-        """How many values of coalitions (m, n) would have to be asked of the game."""
+        """Number of values of coalitions (m, n) that would have to be asked of the game."""
         return len(set(coalition_keys(coalitions)) - self._store.keys())
 
     def values(self, coalitions: BoolArray) -> FloatArray:
@@ -151,8 +151,8 @@ class CountedGame:
         row_of: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             row_of.setdefault(key, row)
-        found = {key: self._store[key] for key in row_of if key in self._store}
-        new = [key for key in row_of if key not in found]
+        known = {key: self._store[key] for key in row_of if key in self._store}
+        new = [key for key in row_of if key not in known]
         if len(new) > self.remaining:
             raise UsageError(
                 f"{len(new)} more coalition values are needed where the limit leaves {self.remaining}: "
@@ -161,11 +161,11 @@ class CountedGame:
         for start in range(0, len(new), self._at_once):
             block = new[start : start + self._at_once]
             rows = self._ask(coalitions[[row_of[key] for key in block]])
-            found.update(zip(block, rows, strict=True))
+            known.update(zip(block, rows, strict=True))
             self._keep(block, rows)
         result = np.empty((len(keys), self.num_images))
         for row, key in enumerate(keys):
-            result[row] = found[key]
+            result[row] = known[key]
         return result
 
     def means(self, coalitions: BoolArray) -> FloatArray:
@@ -201,7 +201,7 @@ class CountedGame:
 
 
 def coalition_keys(coalitions: BoolArray) -> list[bytes]:
-    """Bit-packed coalitions (m, n), under which their values are kept."""
+    """Bit-packed coalitions (m, n), the keys of their cached values."""
     return [row.tobytes() for row in np.packbits(coalitions, axis=1)]
 
 

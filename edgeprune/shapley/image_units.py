@@ -1,4 +1,4 @@
-"""Aggregates over images of each image's own value, from sampled units that all images have in common."""
+"""Aggregates over images of each image's own value, from sampled units shared by all images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _GROUPS = 32
 
 
 class ImageUnits:
-    """Collects units, which are gains (n, c) of every player, as one number each or image by image.
+    """Collects units, which are marginal contributions (n, c) of every player, of the mean or by image.
 
-    A unit is what an estimator draws independently: an order, a pair of orders, a coalition. With the mean
+    A unit is an independent draw of an estimator: an order, a pair of orders, a coalition. With the mean
     as aggregate, units are of the mean game (c = 1).
 
-    With another one, what is estimated is the aggregate over images x of the values phi_i(x) that all
-    coalitions would give, of which unit u has a noisy picture phi_iu(x). Squares are therefore taken over
-    products of *different* units, E[phi_iu phi_iw] = phi_i**2, so that the noise of sampling is not counted
-    as scatter of images: the mean square over images, and the square of the mean, are unbiased; the root is
-    not quite, and is 0 where its square came out below. Units are put into at most 32 groups in turn, which
-    keeps memory at 32 n k numbers. Standard errors are the jackknife's over groups, so of the drawing of
-    units for the images at hand. With fewer than two units products of different ones do not exist: the
-    value is that of the noisy picture, too large, and its error infinite; with two the error is infinite.
+    With another one, the estimand is the aggregate over images x of the exact values phi_i(x), of which
+    unit u gives a noisy estimate phi_iu(x). Squares are therefore taken over products of *different* units,
+    E[phi_iu phi_iw] = phi_i**2, so that sampling noise is not counted as variance over images: the mean
+    square over images, and the square of the mean, are unbiased; the root is slightly biased, and is 0
+    where its square is negative. Units are assigned to at most 32 groups in turn, which limits memory to
+    32 n k numbers. Standard errors are jackknife errors over groups, so sampling errors of units for the
+    given images. With fewer than two units there are no products of different ones: the value is that of
+    the noisy estimate, biased upward, and its error infinite; with two the error is infinite.
     """
 
     def __init__(self, kind: Aggregate, units: int) -> None:
@@ -82,7 +82,7 @@ class ImageUnits:
 def _aggregate(
     kind: Aggregate, mean: FloatArray, squares: FloatArray, squared_mean: FloatArray
 ) -> FloatArray:
-    """From the mean (n,), squares by image (n, k) and the square of the mean (n,), each without noise."""
+    """Aggregate of the mean (n,), squares by image (n, k) and square of the mean (n,), all without noise."""
     mean_square = squares.mean(axis=1)
     if kind is Aggregate.RMS:
         return np.asarray(np.sqrt(np.maximum(mean_square, 0.0)))
@@ -90,5 +90,5 @@ def _aggregate(
 
 
 def values_for(counted: CountedGame, coalitions: BoolArray, kind: Aggregate) -> FloatArray:
-    """What an aggregate needs to know of coalitions (m, n): their means (m, 1), or their values (m, k)."""
+    """Values of coalitions (m, n) that an aggregate needs: their means (m, 1), or all values (m, k)."""
     return counted.means(coalitions)[:, None] if kind is Aggregate.MEAN else counted.values(coalitions)

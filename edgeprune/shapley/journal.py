@@ -1,4 +1,4 @@
-"""Coalition values on file, so that a run that was stopped goes on where it was."""
+"""Coalition values on disk, so that an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SUM = struct.Struct("<I")
 
 
 class JournaledGame:
-    """A game whose values are written to ``path`` as they are found and never asked twice, run after run.
+    """A game whose values are written to ``path`` once computed and never asked twice, across runs.
 
-    Estimators see the same game, and ``CountedGame`` around it counts what comes from the file like what
-    is asked anew: a run that was stopped and started again gives just what it would have given at once,
-    limits included. ``asked`` counts what was really asked. Every block of new values is one record with
-    a checksum, handed to the operating system before the values are used, so that the end of the process
-    at any moment costs at most the record being written; ``lost_bytes`` of such a torn end are cut off,
-    with a warning. Only places in the file are held in memory. One process at a time may write.
+    Estimators see the same game, and ``CountedGame`` around it counts stored values like new ones: an
+    interrupted and resumed run gives the same result as an uninterrupted one, limits included. ``asked``
+    counts the values really asked. Every block of new values is one record with a checksum, handed to the
+    operating system before the values are used, so that the end of the process at any moment costs at most
+    the record being written; ``lost_bytes`` of such a torn end are cut off, with a warning. Only offsets
+    into the file are held in memory. One process at a time may write.
 
     Args:
-        path: made if missing, together with its folder.
-        fingerprint: whatever decides the values besides the coalition: weights, images, loss. A file of
-            another fingerprint, or of other numbers of players or images, is refused.
+        path: created if missing, together with its folder.
+        fingerprint: everything that determines the values besides the coalition: weights, images, loss. A
+            file of another fingerprint, or of other numbers of players or images, is refused.
 
     Raises:
         UsageError: the file belongs to another game, is none of these files, or is damaged before its end.
@@ -59,7 +59,7 @@ class JournaledGame:
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: what was written is the system's even if this process ends the moment after.
+            # Unbuffered: written data reaches the system even if this process ends right after.
             self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b", buffering=0)
         except OSError as error:
             raise OutputError(f"coalition values cannot be kept in {path}: {error.strerror}") from error
@@ -81,7 +81,7 @@ class JournaledGame:
 
     @property
     def known(self) -> int:
-        """How many coalitions have their values on file."""
+        """Number of coalitions whose values are stored."""
         return len(self._places)
 
     def values(self, coalitions: BoolArray) -> FloatArray:
@@ -94,15 +94,15 @@ class JournaledGame:
         first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._places}
         if first:
             rows = sorted(first.values())
-            found = np.asarray(self._game.values(coalitions[rows]), dtype=np.float64)
-            if not np.isfinite(found).all():
+            values = np.asarray(self._game.values(coalitions[rows]), dtype=np.float64)
+            if not np.isfinite(values).all():
                 raise ValueError("the game gave values that are not finite numbers: they are not written")
             self.asked += len(rows)
-            self._append([keys[row] for row in rows], found)
+            self._append([keys[row] for row in rows], values)
         return np.stack([self._read(key) for key in keys]) if keys else np.empty((0, self.num_images))
 
     def close(self) -> None:
-        """Close the file; the game is of no more use then."""
+        """Close the file; the game cannot be used afterwards."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -144,11 +144,11 @@ class JournaledGame:
             return f"{self._path} is no file of coalition values: give another path"
         self._file.seek(len(_MAGIC))
         length, check = _HEAD.unpack(self._file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
-        found = self._file.read(min(length, 2**16))
-        if zlib.crc32(found) != check:
+        encoded = self._file.read(min(length, 2**16))
+        if zlib.crc32(encoded) != check:
             return f"{self._path} is damaged at its beginning: delete it, or give another path"
         try:
-            other = json.loads(found)
+            other = json.loads(encoded)
             players, images, fingerprint = (other[key] for key in ("players", "images", "fingerprint"))
         except (ValueError, TypeError, KeyError, RecursionError):
             return f"{self._path} is damaged at its beginning: delete it, or give another path"
@@ -158,7 +158,7 @@ class JournaledGame:
         )
 
     def _records(self, place: int, size: int) -> Iterator[int]:
-        """Take up every whole record; the places where they end."""
+        """Read every complete record; yields the offsets where they end."""
         while place < size:
             self._file.seek(place)
             head = self._file.read(_HEAD.size)
@@ -197,7 +197,7 @@ class JournaledGame:
         try:
             write_all(self._file, record)
         except BaseException:
-            # A full disk or Ctrl-C: whoever catches it can go on, as the file is as it was.
+            # A full disk or Ctrl-C: the file is restored, so that a caller can catch it and continue.
             self._cut(place)
             raise
         self._take(body, len(keys), place + _HEAD.size)
@@ -212,7 +212,7 @@ class JournaledGame:
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """All of ``data``: an unbuffered file may take only a part of it at a time."""
+    """Write all of ``data``: an unbuffered file may take only a part of it at a time."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]

@@ -1,13 +1,13 @@
-"""A game with a closed form: absent channels are estimated from those present, and errors cost their square.
+"""A closed-form game: absent channels are estimated from those present, and squared errors are the cost.
 
-At one place of a network, channels with covariance C meet a metric M, the second moment of the gradients
-that arrive there. With the absent channels replaced by their best linear estimate from the present ones S,
+At one place of a network, channels have the covariance C and the metric M, the second moment of the gradients
+there. With the absent channels replaced by their best linear estimate from the present ones S,
 
     v(S) = - tr(M R(S)),   R(S) = C - C[:, S] C[S, S]^-1 C[S, :]
 
 is the expected squared change of the loss to first order (the residuals' covariance R is a Schur
-complement). A set of players has the sum over the places where it acts. Backward elimination with exact
-downdates costs O(c^2) a step, as in the optimal brain surgeon (Hassibi and Stork 1993), here on channels.
+complement). The value of a set of players is the sum over its places. Backward elimination with exact
+downdates costs O(c^2) per step, as in the optimal brain surgeon (Hassibi and Stork 1993), here on channels.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class QuadraticPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class Elimination:
-    """Players in the order in which they leave (n,), and what each adds to the cost when it does (n,)."""
+    """Players in order of removal (n,), and the cost that each removal adds (n,)."""
 
     order: IndexArray
     costs: FloatArray
@@ -69,7 +69,7 @@ class QuadraticGame:
 
     @property
     def num_images(self) -> int:
-        """One value a coalition."""
+        """One value per coalition."""
         return 1
 
     def values(self, coalitions: BoolArray) -> FloatArray:
@@ -77,10 +77,10 @@ class QuadraticGame:
         return np.array([[-sum(self._cost(p, c) for p in self._places)] for c in coalitions])
 
     def eliminate(self) -> Elimination:
-        """Let the players go whose leaving costs least, given who went before, until nobody is left.
+        """Remove the players of least cost, given those removed before, until none is left.
 
-        One at a time up to ``STEPS`` players; of more, an equal share leaves at once, and what that costs
-        is divided among them by their prices.
+        One at a time up to ``STEPS`` players; of more, an equal share is removed at once, and its cost is
+        divided among them by their prices.
         """
         states = [_Downdate(place, self._players) for place in self._places]
         alive = np.ones(len(self._players), dtype=bool)
@@ -109,9 +109,9 @@ class QuadraticGame:
 
 
 class _Downdate:
-    """K, the inverse covariance of those present, and Q = B' M B with B = C[:, S] K, as players leave.
+    """K, the inverse covariance of the present channels, and Q = B' M B with B = C[:, S] K, under removals.
 
-    When a block P of positions leaves, the cost grows by tr(K_PP^-1 Q_PP).
+    The removal of a block P of positions adds tr(K_PP^-1 Q_PP) to the cost.
     """
 
     def __init__(self, place: QuadraticPlace, players: IndexArray) -> None:
@@ -123,11 +123,11 @@ class _Downdate:
         self._present = np.ones(len(place.players), dtype=bool)
 
     def prices(self) -> FloatArray:
-        """What the leaving of each player (n,) would add; 0 where it has no position here or has left."""
+        """Cost that removing each player (n,) would add; 0 where it has no position here or is removed."""
         if self._single:
             spread = np.diag(self._inverse)
-            found = np.divide(np.diag(self._cross), spread, out=np.zeros(len(spread)), where=spread > 0.0)
-            return np.where(self._first >= 0, found[self._first], 0.0)
+            prices = np.divide(np.diag(self._cross), spread, out=np.zeros(len(spread)), where=spread > 0.0)
+            return np.where(self._first >= 0, prices[self._first], 0.0)
         return np.array([self._block(p) for p in self._positions])
 
     def _block(self, positions: NDArray[np.int64]) -> float:
@@ -137,12 +137,12 @@ class _Downdate:
         return float(np.trace(np.linalg.solve(self._inverse[at], self._cross[at])))
 
     def remove(self, players: IndexArray) -> float:
-        """Let players go together; what that costs."""
+        """Remove players together; returns the cost."""
         positions = np.concatenate([self._positions[p] for p in players.tolist()])
         if not len(positions):
             return 0.0
         block = np.ix_(positions, positions)
-        # Theirs as combinations of the others: B changes by -B_P A'.
+        # The removed positions as combinations of the others: B changes by -B_P A'.
         shares = np.linalg.solve(self._inverse[block], self._inverse[positions]).T
         crossing, own = self._cross[:, positions].copy(), self._cross[block].copy()
         cost = float(np.trace(np.linalg.solve(self._inverse[block], own)))
@@ -154,7 +154,7 @@ class _Downdate:
         return cost
 
     def _leave(self, players: IndexArray, positions: IndexArray) -> None:
-        """Set what is left of them to zero; once they are many, keep the others only: a third of the work."""
+        """Set removed entries to zero; once they are many, keep only the others: a third of the work."""
         for player in players.tolist():
             self._positions[player] = np.empty(0, dtype=np.int64)
             self._first[player] = -1

@@ -1,4 +1,4 @@
-"""A game among some of the players while all others are present, or while all others are gone."""
+"""A game among some of the players while all others are present, or while all others are absent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeprune.shapley.game import Game
 
 
 class SubGame:
-    """Restriction of ``game`` to ``players`` (n,), everyone else being a member of every coalition."""
+    """Restriction of ``game`` to ``players`` (n,), with all others members of every coalition."""
 
     _others_present = True
 
@@ -28,13 +28,13 @@ class SubGame:
         return self._game.num_images
 
     def values(self, coalitions: BoolArray) -> FloatArray:
-        """v(S + everyone else, or nobody else) (m, k) of coalitions (m, n)."""
+        """v(S + all others, or no others) (m, k) of coalitions (m, n)."""
         full = np.full((len(coalitions), self._game.num_players), self._others_present)
         full[:, self._players] = coalitions
         return self._game.values(full)
 
 
 class RemainingGame(SubGame):
-    """Restriction of ``game`` to ``players`` (n,), everyone else having been removed."""
+    """Restriction of ``game`` to ``players`` (n,), with all others removed."""
 
     _others_present = False

@@ -1,6 +1,6 @@
-"""Rules of attention: products of activations, softmax. Head dimensions leave in step in all heads.
+"""Rules of attention: products of activations, softmax. A head dimension is removed from all heads together.
 
-A channel of queries and keys enters at their product; one of values passes to the layer that follows.
+Channels of queries and keys enter a consumer at their product; those of values pass to the next layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeprune.coupling.rules.table import freeze_all, rule
 
 @rule("matmul", "bmm")
 def matmul(context: Context, node: Node) -> Labelling:
-    """(..., m, k) times (..., k, n): k leaves on both sides, m and n pass, the others are coupled."""
+    """(..., m, k) times (..., k, n): k is removed on both sides, m and n pass, the others are coupled."""
     left, right = node.args[0], node.args[1]
     assert isinstance(left, Node)
     assert isinstance(right, Node)
@@ -45,7 +45,7 @@ def matmul(context: Context, node: Node) -> Labelling:
 def _contract(
     context: Context, node: Node, left: tuple[Node, int, Atoms | None], right: tuple[Node, Atoms | None]
 ) -> None:
-    """What is summed over leaves on both sides, masked on the left; or stays where one side has to."""
+    """Couple the summed dimension of both sides, masked on the left; freeze it where one side is frozen."""
     source, dim, left_atoms = left
     right_atoms = right[1]
     if left_atoms is not None and right_atoms is not None:
@@ -71,47 +71,49 @@ def _join(
 
 @rule("scaled_dot_product_attention")
 def attention(context: Context, node: Node) -> Labelling:
-    """Queries and keys (..., d) lose their d together; values (..., e) pass theirs on; heads are coupled."""
+    """Queries and keys (..., d) are coupled along d; e of values (..., e) passes; heads are coupled."""
     query, key, value = node.args[:3]
     assert isinstance(query, Node)
     assert isinstance(key, Node)
     assert isinstance(value, Node)
     last = len(context.shape(query)) - 1
-    found = [dict(context.labels(operand)) for operand in (query, key, value)]
-    _contract(context, node, (query, last, found[0].pop(last, None)), (key, found[1].pop(last, None)))
+    carried = [dict(context.labels(operand)) for operand in (query, key, value)]
+    _contract(context, node, (query, last, carried[0].pop(last, None)), (key, carried[1].pop(last, None)))
     labels: DimLabels = {}
-    if (atoms := found[2].pop(last, None)) is not None:
+    if (atoms := carried[2].pop(last, None)) is not None:
         labels[last] = atoms
-    for each in found:
+    for each in carried:
         if (tokens := each.pop(last - 1, None)) is not None:
             context.freeze(node, {last - 1: tokens}, "attention mixes along this dimension")
     for dim in range(last - 1):
-        first = found[0].get(dim)
-        for other in found[1:]:
+        first = carried[0].get(dim)
+        for other in carried[1:]:
             _join(context, node, dim, first, other.get(dim), labels)
     _meet_bias(context, node, last + 1, labels)
     return labels
 
 
 def _meet_bias(context: Context, node: Node, rank: int, labels: DimLabels) -> None:
-    """What is added to the products before the softmax: its heads are those of the queries."""
+    """Bias added to the products before the softmax: its heads are coupled with those of the queries."""
     bias = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
     if not isinstance(bias, Node):
         return
-    found, shape = context.labels(bias), context.shape(bias)
+    bias_labels, shape = context.labels(bias), context.shape(bias)
     for dim, size in enumerate(shape):
         place = dim + rank - len(shape)
         if place >= rank - 2:
-            context.freeze(node, {d: a for d, a in found.items() if d == dim}, "attention mixes along it")
-        elif size > 1 and (place in labels or dim in found):
-            if not (place in labels and dim in found):
+            context.freeze(
+                node, {d: a for d, a in bias_labels.items() if d == dim}, "attention mixes along it"
+            )
+        elif size > 1 and (place in labels or dim in bias_labels):
+            if not (place in labels and dim in bias_labels):
                 labels.pop(place, None)
-            _join(context, node, place, labels.get(place), found.get(dim), labels)
+            _join(context, node, place, labels.get(place), bias_labels.get(dim), labels)
 
 
 @rewrite("scaled_dot_product_attention")
 def keep_scale(sizes: Sizes, node: Node) -> None:
-    """The default scale follows the width of the queries, which pruning must not change."""
+    """Fix the default scale, which would otherwise follow the pruned width of the queries."""
     query = source_of(node)
     last = len(query.meta["val"].shape) - 1
     if sizes.kept(query.name, last) is not None and node.kwargs.get("scale") is None:
@@ -120,7 +122,7 @@ def keep_scale(sizes: Sizes, node: Node) -> None:
 
 @rule("einsum")
 def einsum(context: Context, node: Node) -> Labelling:
-    """Products of two tensors: letters that both share meet, letters that are summed over are contracted."""
+    """Products of two tensors: letters shared in the output are coupled, summed letters are contracted."""
     equation, operands = node.args[0], node.args[1]
     assert isinstance(equation, str)
     assert isinstance(operands, (list, tuple))
@@ -132,13 +134,13 @@ def einsum(context: Context, node: Node) -> Labelling:
     left, right = operands
     assert isinstance(left, Node)
     assert isinstance(right, Node)
-    found = [
+    by_letter = [
         {x[dim]: atoms for dim, atoms in context.labels(operand).items()}
         for x, operand in zip(letters, (left, right), strict=True)
     ]
     labels: DimLabels = {}
-    for letter in sorted(set(found[0]) | set(found[1])):
-        a, b = found[0].get(letter), found[1].get(letter)
+    for letter in sorted(set(by_letter[0]) | set(by_letter[1])):
+        a, b = by_letter[0].get(letter), by_letter[1].get(letter)
         shared = letter in letters[0] and letter in letters[1]
         if letter in output and shared:
             _join(context, node, output.index(letter), a, b, labels)

@@ -1,4 +1,4 @@
-"""Where channels are split into attention heads: which view does it, which dimension counts them."""
+"""Find the views that split channels into attention heads, and the dimensions that count heads."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SEVERAL = ("split", "split_with_sizes", "chunk", "unbind")
 
 
 def find_head_splits(context: Context) -> tuple[dict[Node, HeadSplit], list[Node]]:
-    """What the dimensions of a view are that splits channels on their way to an attention product.
+    """Roles of the dimensions of every view that splits channels before an attention product.
 
-    From each operand of a product its movements are followed back to the layer that made it. A dimension
-    that ends up before the product's last two may count heads; one of which a single place is taken tells
-    queries, keys and values apart. Also returns the products for which no heads were found.
+    The movements of each operand are traced back to the layer that produced it. A dimension that ends up
+    before the product's last two may count heads; one from which a single index is selected separates
+    queries, keys and values. Also returns the products for which no heads were found.
     """
-    found: dict[Node, HeadSplit] = {}
+    splits: dict[Node, HeadSplit] = {}
     without = []
     for node in context.graph_module.graph.nodes:
         operands = _operands(context, node)
@@ -35,12 +35,12 @@ def find_head_splits(context: Context) -> tuple[dict[Node, HeadSplit], list[Node
         for operand in operands:
             chain = _way_back(context, operand)
             for place, view in enumerate(chain):
-                if view not in found and (split := _split_of(context, chain, place)) is not None:
-                    found[view] = split
-                known = known or (view in found and bool(found[view].counting))
+                if view not in splits and (split := _split_of(context, chain, place)) is not None:
+                    splits[view] = split
+                known = known or (view in splits and bool(splits[view].counting))
         if operands and not known:
             without.append(node)
-    return found, without
+    return splits, without
 
 
 def _operands(context: Context, node: Node) -> list[Node]:
@@ -57,7 +57,7 @@ def _operands(context: Context, node: Node) -> list[Node]:
 
 
 def _way_back(context: Context, operand: Node) -> list[Node]:
-    """Movements (and what passes) from the first after a layer down to ``operand``."""
+    """Movements and pass-through ops from the producing layer to ``operand``, in graph order."""
     chain: list[Node] = []
     node = operand
     while node.op == "call_function":
@@ -71,7 +71,7 @@ def _way_back(context: Context, operand: Node) -> list[Node]:
         activations = [s for s in sources if not context.is_parameter(s)]
         first = node.args[0]
         if len(activations) > 1 and name in _PASSING and isinstance(first, Node) and first in activations:
-            activations = [first]  # a tensor divided by its own length, say
+            activations = [first]  # such as a tensor divided by its own norm
         if len(activations) != 1:
             break
         (node,) = activations
@@ -96,9 +96,9 @@ def _split_of(context: Context, chain: list[Node], place: int) -> HeadSplit | No
 
 
 def _arrives_at(context: Context, chain: list[Node], place: int, dim: int) -> list[int] | None:
-    """Dimensions of the last of ``chain`` along which a dimension of ``chain[place]`` arrives whole.
+    """Dimensions of the last node of ``chain`` that hold a dimension of ``chain[place]`` completely.
 
-    None of them if a single place is taken; ``None`` if it is spread, cut, or mixed with the batch.
+    Empty if a single index is selected; ``None`` if it is spread, cut, or mixed with the batch.
     """
     shape = context.shape(chain[place])
     indices: Any = spread(torch.arange(shape[dim], dtype=index_type(shape[dim])), shape, dim)

@@ -1,4 +1,4 @@
-"""Rules of ops that pick places by number or make tensors of constants."""
+"""Rules of ops that select positions by index or create constant tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PICKED = "picked by numbers that are computed"
 
 @rule("index_select")
 def index_select(context: Context, node: Node) -> Labelling:
-    """Channels reordered or picked by stored numbers; the numbers are counted anew when some leave."""
+    """Channels reordered or selected by stored indices, which are renumbered when channels are removed."""
     source, index = source_of(node), node.args[2]
     assert isinstance(index, Node)
     dim = int_argument(node, 1, "dim", 0) % len(context.shape(source))
@@ -35,7 +35,7 @@ def index_select(context: Context, node: Node) -> Labelling:
 
 @rewrite("index_select")
 def rewrite_index_select(sizes: Sizes, node: Node) -> None:
-    """Stored numbers of the places that stay."""
+    """Renumber the stored indices to the kept positions."""
     dim = int_argument(node, 1, "dim", 0) % len(node.meta["val"].shape)
     if (new := _counted_anew(sizes, node, dim, node.args[2])) is not None:
         node.update_arg(2, new)
@@ -43,7 +43,7 @@ def rewrite_index_select(sizes: Sizes, node: Node) -> None:
 
 @rule("index")
 def index(context: Context, node: Node) -> Labelling:
-    """``x[:, i, j]``: dimensions that are not indexed pass; one stored list of numbers may pick channels."""
+    """``x[:, i, j]``: dimensions that are not indexed pass; one stored index tensor may select channels."""
     source = source_of(node)
     indices = _indices(node)
     for used in (i for i in indices if i is not None):
@@ -63,7 +63,7 @@ def index(context: Context, node: Node) -> Labelling:
 
 @rewrite("index")
 def rewrite_index(sizes: Sizes, node: Node) -> None:
-    """Stored numbers of the places that stay, where channels were picked by them."""
+    """Renumber the stored indices to the kept positions, where they select channels."""
     indices = _indices(node)
     used = [d for d, i in enumerate(indices) if i is not None]
     if len(used) != 1:
@@ -80,15 +80,15 @@ def _indices(node: Node) -> list[Node | None]:
 
 
 def _lone_list(context: Context, indices: list[Node | None], dim: int) -> bool:
-    """Whether ``dim`` is the only one indexed, by a stored one-dimensional tensor of numbers."""
-    found = indices[dim] if dim < len(indices) else None
-    if found is None or sum(i is not None for i in indices) != 1 or not context.is_parameter(found):
+    """Whether ``dim`` is the only dimension indexed, by a stored one-dimensional tensor of indices."""
+    numbers = indices[dim] if dim < len(indices) else None
+    if numbers is None or sum(i is not None for i in indices) != 1 or not context.is_parameter(numbers):
         return False
-    return context.tensor(found).dim() == 1 and context.tensor(found).dtype != torch.bool
+    return context.tensor(numbers).dim() == 1 and context.tensor(numbers).dtype != torch.bool
 
 
 def _places(context: Context, node: Node) -> dict[int, int]:
-    """Where each dimension that is not indexed is found in the result (NumPy's advanced indexing)."""
+    """Place in the result of each dimension that is not indexed (NumPy's advanced indexing)."""
     indices = _indices(node)
     rank = len(context.shape(source_of(node)))
     used = [d for d, i in enumerate(indices) if i is not None]
@@ -104,10 +104,10 @@ def embedding(context: Context, node: Node) -> Labelling:
     """Rows of a table: its last dimension is that of the result."""
     table, numbers = node.args[0], node.args[1]
     context.freeze(node, context.labels(numbers), "used as numbers to pick by")
-    found = context.labels(table)
-    if 0 in found:
-        context.freeze(node, {0: found[0]}, "picked by number")
-    return {len(context.shape(node)) - 1: found[1]} if 1 in found else {}
+    table_labels = context.labels(table)
+    if 0 in table_labels:
+        context.freeze(node, {0: table_labels[0]}, "picked by number")
+    return {len(context.shape(node)) - 1: table_labels[1]} if 1 in table_labels else {}
 
 
 @rule("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
@@ -123,7 +123,7 @@ def constant(context: Context, node: Node) -> Labelling:
 
 @rewrite("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
 def rewrite_constant(sizes: Sizes, node: Node) -> None:
-    """Its sizes."""
+    """Update the sizes of a constant tensor."""
     place = 1 if op_name(node).startswith("new_") else 0
     given = node.args[place]
     changed = sizes.changed(node.name, len(node.meta["val"].shape))
@@ -145,7 +145,7 @@ def im2col(context: Context, node: Node) -> Labelling:
 
 @rule("col2im")
 def col2im(context: Context, node: Node) -> Labelling:
-    """Patches added up to an image: the places of a channel's window leave together."""
+    """Patches summed to an image: the positions of a channel's window are removed together."""
     labels = dict(context.labels(source_of(node)))
     windows = labels.pop(1, None)
     context.freeze(node, labels, "patches are put together along this dimension")
@@ -159,7 +159,7 @@ def col2im(context: Context, node: Node) -> Labelling:
 
 @rule("unfold")
 def unfold(context: Context, node: Node) -> Labelling:
-    """Windows along one dimension, which stays; they become a new last one."""
+    """Windows along one dimension, which is frozen, become a new last dimension."""
     source = source_of(node)
     dim = int_argument(node, 1, "dimension", 0) % len(context.shape(source))
     labels = dict(context.labels(source))
@@ -169,7 +169,7 @@ def unfold(context: Context, node: Node) -> Labelling:
 
 
 def _counted_anew(sizes: Sizes, node: Node, dim: int, index: Any) -> Node | None:
-    """Stored numbers of the places that stay along ``dim``, as a node; ``None`` where nothing changes."""
+    """Renumbered indices of the kept positions along ``dim``, as a node; ``None`` where nothing changes."""
     source = source_of(node)
     kept, kept_here = sizes.kept(source.name, dim), sizes.kept(node.name, dim)
     if kept is None and kept_here is None:

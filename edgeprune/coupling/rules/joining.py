@@ -1,4 +1,4 @@
-"""Rules of ops that put tensors together: pad, cat, stack, glu, writing into a slice."""
+"""Rules of ops that combine tensors: pad, cat, stack, glu, writing into a slice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeprune.coupling.rules.table import rule
 
 @rule("pad", "constant_pad_nd")
 def pad(context: Context, node: Node) -> Labelling:
-    """Padding a labelled dimension adds atoms of its own (they may couple with what they are added to)."""
+    """Padding a labelled dimension adds new atoms, which a later addition may couple with others."""
     source = node.args[0]
     assert isinstance(source, Node)
     amounts = concrete_argument(node.args[1])
@@ -62,7 +62,7 @@ def concatenate(context: Context, node: Node) -> Labelling:
 
 @rule("stack")
 def stack(context: Context, node: Node) -> Labelling:
-    """A new dimension without labels; those of the others are coupled between the tensors."""
+    """A new dimension without labels; the labels of the others are coupled between the tensors."""
     sources = node.args[0]
     assert isinstance(sources, (list, tuple))
     dim = stacked_dim(node)
@@ -76,26 +76,26 @@ def stack(context: Context, node: Node) -> Labelling:
 
 
 def stacked_dim(node: Node) -> int:
-    """Where ``stack`` puts its new dimension."""
+    """Index of the new dimension of ``stack``."""
     return int_argument(node, 1, "dim", 0) % len(node.meta["val"].shape)
 
 
 def _coupled(
     context: Context, node: Node, dim: int, vectors: list[Atoms | None], reason: str
 ) -> Atoms | None:
-    """One label vector for tensors that have to stay equally wide along ``dim``."""
-    found = [v for v in vectors if v is not None]
-    for left, right in pairwise(found):
+    """Couple the label vectors of tensors that must keep equal sizes along ``dim`` and return one of them."""
+    labelled = [v for v in vectors if v is not None]
+    for left, right in pairwise(labelled):
         context.couple(node, left, right)
-    if found and len(found) < len(vectors):
-        context.freeze(node, {dim: found[0]}, reason)
+    if labelled and len(labelled) < len(vectors):
+        context.freeze(node, {dim: labelled[0]}, reason)
         return None
-    return found[0] if found else None
+    return labelled[0] if labelled else None
 
 
 @rule("glu")
 def glu(context: Context, node: Node) -> Labelling:
-    """The first half times the sigmoid of the second: a channel leaves both."""
+    """The first half times the sigmoid of the second: a channel is removed from both."""
     source = source_of(node)
     dim = int_argument(node, 1, "dim", -1) % len(context.shape(source))
     labels = dict(context.labels(source))
@@ -108,7 +108,7 @@ def glu(context: Context, node: Node) -> Labelling:
 
 @rule("slice_scatter")
 def slice_scatter(context: Context, node: Node) -> Labelling:
-    """A slice of the first tensor is replaced by the second: what is written leaves with its place."""
+    """A slice of the first tensor is replaced by the second: written channels are coupled with its places."""
     shape = context.shape(node)
     dim = int_argument(node, 2, "dim", 0) % len(shape)
     picked = _written(node, shape[dim])
@@ -135,7 +135,7 @@ def _written(node: Node, size: int) -> Atoms:
 
 @rewrite("slice_scatter")
 def rewrite_slice_scatter(sizes: Sizes, node: Node) -> None:
-    """The written places that stay, counted anew (steps are frozen earlier)."""
+    """The kept written positions, renumbered (the rule freezes slices with a step)."""
     shape = node.meta["val"].shape
     dim = int_argument(node, 2, "dim", 0) % len(shape)
     kept = sizes.kept(node.name, dim)

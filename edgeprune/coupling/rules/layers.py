@@ -1,4 +1,4 @@
-"""Rules of the layers with weights: where channels are made, where they enter, and what they cost."""
+"""Rules of weighted layers: where channels are produced, where they enter, and their cost."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _groups(node: Node) -> int:
 
 
 def _channels_of(context: Context, node: Node, source: Node) -> Atoms | None:
-    """Labels of the channels that enter; those of positions stay."""
+    """Labels of the input channels; labels of positions are frozen."""
     labels = dict(context.labels(source))
     entering = labels.pop(1, None)
     context.freeze(node, labels, "convolved over")
@@ -102,7 +102,7 @@ def _channels_of(context: Context, node: Node, source: Node) -> Atoms | None:
 
 
 def _couple_groups(context: Context, node: Node, atoms: Atoms, groups: int) -> None:
-    """The same place in every group leaves together, so that the groups stay equally wide."""
+    """Couple the same position of every group, so that the groups keep equal widths."""
     rows = atoms.reshape(groups, -1)
     for upper, lower in pairwise(rows):
         context.couple(node, upper, lower)
@@ -131,7 +131,7 @@ def _enter(
 
 
 def _places(context: Context, node: Node) -> int:
-    """Places of an image (or of what shares the batch's dimension with it) that a kernel is put on."""
+    """Kernel positions per image, including rows that share the batch dimension with it."""
     batch, _, *spatial = context.shape(node)
     return rows_per_image((batch, *spatial))
 

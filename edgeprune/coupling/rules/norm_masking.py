@@ -1,4 +1,4 @@
-"""Norms, means and softmax over the channels that are present, as they will be once others are gone."""
+"""Norms, means and softmax over the present channels only, as in the pruned network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LEAST = 1e-12
 
 
 class MaskedStatistics(Membership):
-    """An op whose result depends on which channels there are, over each image's present ones.
+    """An op over channels whose statistics are taken over the present channels of each image.
 
-    With memberships between 0 and 1 statistics are weighted by them. Absent channels get values like the
-    others; whoever consumes them has a mask point of its own.
+    Memberships between 0 and 1 weight the statistics. Absent channels get values like the others;
+    their consumers have mask points of their own.
     """
 
 
@@ -53,7 +53,7 @@ class MaskedNorm(MaskedStatistics):
 
 
 class MaskedMean(MaskedStatistics):
-    """Mean over dimensions of which one has channels."""
+    """Mean over dimensions of which one is the channel dimension."""
 
     def __init__(self, players: Tensor, dim: int, batch: BatchLayout, node: Node) -> None:
         super().__init__(players, dim, batch)
@@ -61,7 +61,7 @@ class MaskedMean(MaskedStatistics):
         self._keepdim = bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
-        """The mean of ``value`` over what is present."""
+        """The mean of ``value`` over the present channels."""
         weights = self.weights(value, masks).expand_as(value)
         total = (weights * value).sum(self._over, keepdim=self._keepdim)
         return total / weights.sum(self._over, keepdim=self._keepdim).clamp_min(_LEAST)
@@ -83,7 +83,7 @@ class MaskedSoftmax(MaskedStatistics):
 def masked_statistics(
     players: Tensor, dim: int, batch: BatchLayout, node: Node
 ) -> tuple[MaskedStatistics, tuple[Any, ...]]:
-    """The module that stands in for ``node`` under masks, and its operands before the masks."""
+    """The module that replaces ``node`` under masks, and its operands before the masks."""
     if op_name(node) in RENORMALISING:
         return MaskedNorm(players, dim, batch, node), (node.args[0], *affine_of(node))
     kind = MaskedMean if op_name(node) == "mean" else MaskedSoftmax
@@ -100,7 +100,7 @@ def affine_of(node: Node) -> tuple[Any, Any]:
 
 
 def eps_of(node: Node) -> float | None:
-    """The small number below the root; ``None`` stands for the type's own (RMS norm's default)."""
+    """The norm's epsilon; ``None`` stands for that of the dtype (default of RMS norm)."""
     rms = op_name(node) == "rms_norm"
     place = 3 if rms else 4
     value = node.args[place] if len(node.args) > place else node.kwargs.get("eps", None if rms else 1e-5)

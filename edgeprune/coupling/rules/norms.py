@@ -1,4 +1,4 @@
-"""Rules of normalisation: what leaves with a channel, and which channels share their statistics."""
+"""Rules of normalisation: what is removed with a channel, and which channels share their statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OVER_POSITIONS = "normalised over this dimension: removing a part changes the r
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_batch_norm")
 def batch_norm(context: Context, node: Node) -> Labelling:
-    """Scale, shift and statistics leave with their channel."""
+    """Scale, shift and statistics are removed with their channel."""
     labels = dict(context.labels(source_of(node)))
     _couple_stored(context, node, labels.get(1), node.args[1:5])
     return _results(context, node, labels)
@@ -45,7 +45,7 @@ def instance_norm(context: Context, node: Node) -> Labelling:
 
 @rule("group_norm", "native_group_norm")
 def group_norm(context: Context, node: Node) -> Labelling:
-    """A whole norm group leaves together: what remains is then normalised as before (Wu and He 2018)."""
+    """A norm group is removed as a whole: the others are then normalised as before (Wu and He 2018)."""
     labels = _without_positions(context, node)
     atoms = labels.get(1)
     if atoms is not None and (groups := _norm_groups(node)) == 1:
@@ -65,14 +65,14 @@ def group_norm(context: Context, node: Node) -> Labelling:
 
 @rewrite("group_norm")
 def rewrite_group_norm(sizes: Sizes, node: Node) -> None:
-    """As many norm groups as remain."""
+    """Set the number of norm groups to those that remain."""
     if (groups := _remaining_groups(sizes, node)) is not None:
         node.update_arg(1, groups)
 
 
 @rewrite("native_group_norm")
 def rewrite_native_group_norm(sizes: Sizes, node: Node) -> None:
-    """As many channels and norm groups as remain."""
+    """Set the numbers of channels and norm groups to those that remain."""
     keep = sizes.kept(source_of(node).name, 1)
     groups = _remaining_groups(sizes, node)
     if keep is not None and groups is not None:
@@ -98,7 +98,7 @@ def _norm_groups(node: Node) -> int:
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def layer_norm(context: Context, node: Node) -> Labelling:
-    """The normalised dimensions (the last ones) stay whole; the others pass."""
+    """The normalised dimensions (the last ones) are frozen or renormalised; the others pass."""
     normalised = concrete_argument(node.args[1])
     assert isinstance(normalised, (list, tuple))
     rank = len(context.shape(source_of(node)))
@@ -115,14 +115,14 @@ def layer_norm(context: Context, node: Node) -> Labelling:
 
 @rewrite("layer_norm", "rms_norm")
 def rewrite_layer_norm(sizes: Sizes, node: Node) -> None:
-    """The number of channels that it normalises over."""
+    """Update the number of normalised channels."""
     keep = sizes.kept(node.name, len(node.meta["val"].shape) - 1)
     if keep is not None:
         node.update_arg(1, [len(keep)])
 
 
 def _may_renormalise(context: Context, node: Node) -> bool:
-    """Whether the norm may take its statistics over fewer channels (a choice of the user)."""
+    """Whether the norm may take its statistics over fewer channels (a user option)."""
     return context.options.prune_normalized and op_name(node) in RENORMALISING
 
 
@@ -141,7 +141,7 @@ def _without_positions(context: Context, node: Node) -> DimLabels:
 
 
 def _couple_stored(context: Context, node: Node, atoms: Atoms | None, stored: Iterable[Any]) -> None:
-    """Per-channel parameters and buffers leave with their channel."""
+    """Couple per-channel parameters and buffers with their channels."""
     if atoms is None:
         return
     for value in stored:
@@ -156,7 +156,7 @@ def _couple_stored(context: Context, node: Node, atoms: Atoms | None, stored: It
 
 
 def _results(context: Context, node: Node, labels: DimLabels) -> Labelling:
-    """Labels of the normalised value; whoever also reads the statistics beside it holds them."""
+    """Labels of the normalised value; frozen if an op also reads the statistics beside it."""
     value = node.meta["val"]
     if not isinstance(value, (list, tuple)):
         return labels

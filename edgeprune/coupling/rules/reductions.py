@@ -1,4 +1,4 @@
-"""Rules of ops that reduce a dimension: sums can be masked, means and softmax take what is present."""
+"""Rules of ops that reduce a dimension: sums are masked, means and softmax taken over present channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BY_CHOICE = "removing some changes the rest (--prune-normalized lets them go)"
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "prod", "logsumexp")
 def reduction(context: Context, node: Node) -> Labelling:
-    """A sum loses its terms, a mean is taken over those present; other reduced dimensions stay whole."""
+    """A sum is masked, a mean is taken over present channels; other reduced dimensions are frozen."""
     rank = len(context.shape(source_of(node)))
     reduced = _reduced(rank, _argument(node, 1, "dim", None))
     return _without(context, node, reduced, keepdim=bool(_argument(node, 2, "keepdim", False)))
@@ -28,7 +28,7 @@ def reduction(context: Context, node: Node) -> Labelling:
 
 @rule("linalg_vector_norm")
 def vector_norm(context: Context, node: Node) -> Labelling:
-    """A length is the root of a sum: what is masked is not in it."""
+    """A vector norm is the root of a sum, to which masked channels do not contribute."""
     rank = len(context.shape(source_of(node)))
     reduced = _reduced(rank, _argument(node, 2, "dim", None))
     return _without(context, node, reduced, keepdim=bool(_argument(node, 3, "keepdim", False)))
@@ -36,7 +36,7 @@ def vector_norm(context: Context, node: Node) -> Labelling:
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(context: Context, node: Node) -> Labelling:
-    """What is normalised over stays, or is normalised over what is present; the others pass."""
+    """The normalised dimension is frozen, or normalised over the present channels; the others pass."""
     dim = concrete_argument(node.args[1]) % len(context.shape(source_of(node)))
     labels = dict(context.labels(source_of(node)))
     if dim not in labels:
@@ -59,7 +59,7 @@ def _reduced(rank: int, given: Any) -> set[int]:
 
 
 def _without(context: Context, node: Node, reduced: set[int], *, keepdim: bool) -> DimLabels:
-    """Labels of what is not reduced; a labelled dimension that is reduced leaves a mask point or stays."""
+    """Labels of dimensions that are not reduced; reduced labelled ones get a mask point or are frozen."""
     labels = dict(context.labels(source_of(node)))
     held = sorted(reduced & set(labels))
     for dim in held:
@@ -77,7 +77,7 @@ def _without(context: Context, node: Node, reduced: set[int], *, keepdim: bool) 
 
 
 def _adds_up(node: Node) -> bool:
-    """Whether zeros do not count: a sum, or a length of positive order."""
+    """Whether zeros do not contribute: a sum, or a vector norm of positive finite order."""
     if op_name(node) == "linalg_vector_norm":
         order = _argument(node, 1, "ord", 2)
         return isinstance(order, (int, float)) and 0 < order < float("inf")

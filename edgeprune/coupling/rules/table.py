@@ -1,6 +1,6 @@
-"""One rule per kind of op: how it couples channels. An op without a rule freezes what touches it.
+"""One coupling rule per op type. An op without a rule freezes the channels of its operands.
 
-Layers with weights have theirs in ``graph.layer_rules``.
+Rules of weighted layers are in ``coupling.rules.layers``.
 """
 
 from __future__ import annotations
@@ -167,13 +167,13 @@ def elementwise(context: Context, node: Node) -> Labelling:
     labels: DimLabels = {}
     for dim, size in enumerate(out_shape):
         vectors = _operand_labels(context, operands, dim, len(out_shape), size)
-        found = [v for v in vectors if v is not None]
-        for left, right in pairwise(found):
+        labelled = [v for v in vectors if v is not None]
+        for left, right in pairwise(labelled):
             context.couple(node, left, right)
-        if found and any(v is None for v in vectors):
-            context.freeze(node, {dim: found[0]}, "meets a tensor whose channels cannot go")
-        elif found:
-            labels[dim] = found[0]
+        if labelled and any(v is None for v in vectors):
+            context.freeze(node, {dim: labelled[0]}, "meets a tensor whose channels cannot go")
+        elif labelled:
+            labels[dim] = labelled[0]
     return labels
 
 
@@ -206,7 +206,7 @@ def _prelu(context: Context, node: Node) -> Labelling:
 
 @rule(*MOVEMENT)
 def movement(context: Context, node: Node) -> Labelling:
-    """Data movement, read off an index tensor."""
+    """Data movement, traced on an index tensor."""
     labels = move(context, node)
     if op_name(node) == "expand" and isinstance(labels, dict):
         labels.update(_repeated(context, node))
@@ -229,7 +229,7 @@ def _repeated(context: Context, node: Node) -> DimLabels:
 
 @rule("select")
 def select(context: Context, node: Node) -> Labelling:
-    """Picking one index: other dimensions keep their labels; a labelled dimension would lose its meaning."""
+    """Selection of one index: other dimensions keep their labels; a labelled dimension is frozen."""
     source, dim = node.args[0], concrete_argument(node.args[1])
     assert isinstance(source, Node)
     dim = dim % len(context.shape(source))
@@ -241,7 +241,7 @@ def select(context: Context, node: Node) -> Labelling:
 
 @rule(*POOLING)
 def pooling(context: Context, node: Node) -> Labelling:
-    """Pooling and interpolation work on each channel alone; spatial labels cannot go."""
+    """Pooling and interpolation act on each channel alone; spatial labels are frozen."""
     source = node.args[0]
     assert isinstance(source, Node)
     labels = dict(context.labels(source))
@@ -270,13 +270,13 @@ def getitem(context: Context, node: Node) -> Labelling:
 
 @rule("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size")
 def assertion(context: Context, node: Node) -> Labelling:  # noqa: ARG001 - every rule takes both
-    """What only checks has no result and holds nothing."""
+    """Assertions have no result and freeze nothing."""
     return {}
 
 
 @rule("type_as")
 def type_as(context: Context, node: Node) -> Labelling:
-    """Of the second tensor only the number format counts."""
+    """Only the dtype of the second tensor is used."""
     source = node.args[0]
     assert isinstance(source, Node)
     return dict(context.labels(source))

@@ -1,1 +1,1 @@
-"""One criterion a file, ours and the baselines."""
+"""One criterion per file, ours and the baselines."""

@@ -1,4 +1,4 @@
-"""How much of its consumers' outputs a channel makes."""
+"""Power that a channel contributes to its consumers' outputs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ActivationWeight:
     """Root mean square of the channel times the norm of the weights that read it.
 
     Wanda's |W_ij| ||X_j||_2 (Sun et al., ICLR 2024), squared and summed over the outputs i and kernel
-    positions of every consumer: the power that the channel alone brings to its consumers' outputs. Squares
-    add over consumers and positions; costs are the squares. A consumer without weights reads with weight 1.
+    positions of every consumer: the power that the channel alone adds to its consumers' outputs. Squares
+    add over consumers and positions; costs are the squares. A consumer without weights counts with weight 1.
     """
 
     name: str = "activation-weight"
@@ -41,17 +41,17 @@ class ActivationWeight:
     )
 
     def passes(self, context: ScoringContext) -> int:
-        """One over the images."""
+        """One pass over the images."""
         return math.ceil(affordable_images(context, at_once=IMAGES_AT_ONCE) / IMAGES_AT_ONCE)
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by one pass over the images."""
         started = time.perf_counter()
         images = affordable_images(context, at_once=IMAGES_AT_ONCE)
-        found = channel_activations(
+        activations = channel_activations(
             context.captured, context.coupling, context.images.images[:images], advance=advance
         )
-        squares = {key: value.mean_square for key, value in found.items()}
+        squares = {key: value.mean_square for key, value in activations.items()}
         costs, notes = read_power(context, squares)
         return make_ranking(
             self.name,
@@ -69,7 +69,7 @@ class ActivationWeight:
 def read_power(
     context: ScoringContext, squares: dict[tuple[str, int], Tensor]
 ) -> tuple[FloatArray, tuple[str, ...]]:
-    """Power (num_players,) that players bring to their consumers, from that of every source's channels (C,).
+    """Power (num_players,) that players add to their consumers, from that of every source's channels (C,).
 
     The notes name consumers without weights.
     """
@@ -89,7 +89,7 @@ def read_power(
 
 
 def _reading(context: ScoringContext, points: list[MaskPoint]) -> tuple[Tensor, list[str]]:
-    """Squared norm (C,) of all that reads a source, and the consumers that have no weights."""
+    """Squared norm (C,) of all weights that read a source, and the consumers without weights."""
     total = torch.zeros(points[0].players.size, dtype=torch.float64)
     without = []
     for point in points:

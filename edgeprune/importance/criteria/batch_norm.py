@@ -27,15 +27,15 @@ _OPS = frozenset(
 class BatchNormScale:
     """|gamma| of the channel's batch norms: Liu et al., Network Slimming (ICCV 2017).
 
-    Coupled channels: summed over their batch norms. One threshold holds for all layers there, so values are
-    the costs. Groups without batch norm get squared filter norms, scaled to the mean of the others: a note.
+    Coupled channels: summed over their batch norms. The paper has one threshold for all layers, so values are
+    the costs. Groups without batch norm get squared filter norms, scaled to the others' mean, with a note.
     """
 
     name: str = "bn-scale"
     summary: str = "absolute scale of the channel's batch norms (Liu et al. 2017)"
 
     def passes(self, context: ScoringContext) -> int:
-        """None: only weights are looked at."""
+        """None: only weights are read."""
         return 0
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
@@ -78,10 +78,10 @@ def _notes(lacking: list[str]) -> tuple[str, ...]:
 
 
 def _scales(context: ScoringContext) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Sum of |scale| (num_players,) and whether a player has any."""
+    """Sum of |scale| (num_players,) and whether a player has a scale."""
     coupling = context.coupling
     values = np.zeros(coupling.num_players)
-    found = np.zeros(coupling.num_players)
+    counts = np.zeros(coupling.num_players)
     seen: set[str] = set()
     for node in context.captured.graph_module.graph.nodes:
         if node.op != "call_function" or op_name(node) not in _OPS or len(node.args) < 2:
@@ -98,5 +98,5 @@ def _scales(context: ScoringContext) -> tuple[FloatArray, np.ndarray[tuple[int],
         assert isinstance(weight, Tensor)
         magnitudes = weight.detach().double().abs().numpy()
         values += over_positions(magnitudes, players, coupling.num_players)
-        found += over_positions(np.ones(players.size), players, coupling.num_players)
-    return values, found > 0
+        counts += over_positions(np.ones(players.size), players, coupling.num_players)
+    return values, counts > 0

@@ -15,13 +15,13 @@ from edgeprune.importance.combining import make_ranking
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """Uniform in [0, 1), anew for every state of the generator."""
+    """Uniform in [0, 1), drawn from the given generator."""
 
     name: str = "random"
     summary: str = "uniformly random scores: what any criterion has to beat"
 
     def passes(self, context: ScoringContext) -> int:
-        """None: nothing is looked at."""
+        """None: no data is read."""
         return 0
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:

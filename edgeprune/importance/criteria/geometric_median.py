@@ -19,8 +19,8 @@ from edgeprune.importance.layer_weights import producers
 class Fpgm:
     """Sum over the layer's filters of ||F_i - F_j||_2: He et al., FPGM (CVPR 2019).
 
-    The filter nearest the geometric median can be expressed by the others and goes first. Coupled channels:
-    summed over the layers that make them. Costs are relative to their group
+    The filter nearest the geometric median can be expressed by the others and is removed first. Coupled
+    channels: summed over the layers that produce them. Costs are relative to their group
     (``relative_to_group``), since distances grow with width and scale.
     """
 
@@ -28,7 +28,7 @@ class Fpgm:
     summary: str = "sum of distances to the other filters of the layer (He et al. 2019)"
 
     def passes(self, context: ScoringContext) -> int:
-        """None: only weights are looked at."""
+        """None: only weights are read."""
         return 0
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:

@@ -1,4 +1,4 @@
-"""Remove the cheapest player of a group, measure again, and so on."""
+"""Repeatedly remove the cheapest player of a group and measure the others again."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _TIE_BREAK = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class GreedyLeaveOneOut:
-    """Leave-one-out, measured anew after each removal within a group while all other groups are whole.
+    """Leave-one-out, repeated after each removal within a group while all other groups are complete.
 
     The greedy oracle of Abbasi-Asl and Yu (2017), structural compression, by groups, so that the order of
-    one group holds whatever selection takes from the others. The t-th player of a group that goes costs
-    v(before) - v(after), so the costs of the first t add up to exactly what their joint removal loses. Where
-    a later one is cheaper than an earlier one, both get the mean of the run (isotonic regression): costs then
-    rise along the order, which selection by cost follows, and still add up at the end of each run. A
+    one group does not depend on removals in the others. The t-th removed player of a group costs
+    v(before) - v(after), so the costs of the first t sum to exactly the loss of their joint removal. Where a
+    later one is cheaper than an earlier one, both get the mean of the run (isotonic regression): costs then
+    rise along the order, which selection by cost follows, and their sums are exact at the end of each run. A
     billionth of the largest cost per place keeps the order within a run.
 
-    Evaluations: one for each player and the whole network at first; then groups in turn measure what is left
-    of them, until ``max_evaluations`` (by default 1,024 coalitions, or four for each player) is spent. What
-    was not measured again goes in the order of its last measurement: a note.
+    Evaluations: first one for each player and the full network; then groups in turn measure their remaining
+    players until ``max_evaluations`` (by default 1,024 coalitions, or four for each player) is spent. Players
+    that were not measured again are removed in the order of their last measurement, with a note.
     """
 
     name: str = "greedy-leave-one-out"
     summary: str = "leave-one-out, measured anew after each removal within a group"
 
     def passes(self, context: ScoringContext) -> int:
-        """Those of all coalitions that the limit allows."""
+        """Passes of all coalitions that the limit allows."""
         images, rounds = _schedule(context)
         sizes = [len(g.players) for g in context.coupling.groups]
         coalitions = 1 + sum(_measured(size, done) for size, done in zip(sizes, rounds, strict=True))
@@ -103,7 +103,7 @@ def _remove_in_turn(
     whole: float,
     rounds: int,
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], FloatArray]:
-    """Players in the order of their removal, and what each costs then; ``rounds`` measurements."""
+    """Players in the order of their removal, and the cost of each; by ``rounds`` measurements."""
     present, left, base = everyone.copy(), players, whole
     order: list[int] = []
     costs: list[float] = []
@@ -122,9 +122,9 @@ def _remove_in_turn(
 
 
 def isotonic(costs: FloatArray) -> FloatArray:
-    """The non-decreasing sequence nearest to ``costs`` in squares.
+    """The non-decreasing sequence nearest to ``costs`` in least squares.
 
-    Pool adjacent violators (Ayer et al. 1955): sums up to the end of each run of equal numbers stay.
+    Pool adjacent violators (Ayer et al. 1955): sums up to the end of each run of equal numbers are kept.
     """
     runs: list[tuple[float, int]] = []
     for cost in costs.tolist():
@@ -142,7 +142,7 @@ def _measured(size: int, rounds: int) -> int:
 
 
 def _schedule(context: ScoringContext) -> tuple[int, list[int]]:
-    """Images, and how often every group is measured."""
+    """Number of images, and number of measurements of every group."""
     game, count = context.game, context.coupling.num_players
     images = affordable_images(context, at_once=game.images_at_once, rounds=count + 1)
     batches = max(1, math.ceil(images / game.images_at_once))

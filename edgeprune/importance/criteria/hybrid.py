@@ -1,4 +1,4 @@
-"""Ours: Shapley values of a game that knows about recovery, at coalitions like those that survive."""
+"""The default criterion: Shapley values of the recovery game at coalitions like the pruned network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeprune.importance.ranking import RankingOptions, cost_passes, options_fo
 
 @dataclass(frozen=True, kw_only=True)
 class Hybrid:
-    """The default criterion; ``options`` replaces what follows from the network and the ratio."""
+    """The default criterion; ``options`` overrides those derived from the network and the ratio."""
 
     options: RankingOptions | None = None
     name: str = DEFAULT_CRITERION
@@ -49,7 +49,7 @@ class Hybrid:
         settings = options_for(context.coupling, context.ratio, work=context.work)
         if context.max_evaluations is None:
             return settings
-        # A limit counts batches, so they are as large as they get.
+        # A limit counts batches, so they are as large as possible.
         settings = replace(settings, batch=RankingOptions.batch)
         images = context.recovery_game.num_images
         one_round = -(-images // settings.batch)

@@ -1,4 +1,4 @@
-"""Shapley values of every group's own game, all other groups being whole."""
+"""Shapley values of every group's own game, with all other groups complete."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ _CACHE_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShapley:
-    """Shapley values of a group's players in the game among them, everyone else present.
+    """Shapley values of a group's players in the game among them, all others present.
 
-    Each group's values add up to v(N) - v(N without the group), the loss of all its players together, and
+    Each group's values sum to v(N) - v(N without the group), the loss of all its players together, and
     are those of ``shapley.hybrid`` on a ``LayerGame``: from all coalitions where they fit the group's
-    evaluations, else sampled. Errors are those of the drawing of coalitions, 0 where nothing was drawn.
+    evaluations, else sampled. Errors are sampling errors over coalitions, 0 where nothing was sampled.
 
-    Removal costs: v before less v after each removal, in the best order that the table holds, or one found
-    greedily among the players of least value; costs that fall get the mean of their run (as in
-    ``greedy-leave-one-out``), so that they rise along the order and add up to what was measured. They
-    stay in the unit of the loss, which all these games share.
+    Removal costs: v before minus v after each removal, in the best order by the table, or a greedy one
+    among the players of least value; costs that fall get the mean of their run (as in
+    ``greedy-leave-one-out``), so that they rise along the order and sum to the measured loss. They are in
+    the unit of the loss, which all these games share.
 
-    By default: 10 coalitions a player, all coalitions up to 8 players, or 12 where nothing behind the group
-    is nonlinear and a coalition costs a matrix product; images within 1.6e13 multiply-adds
-    over all groups, 64 at least, so that a group's scores do not depend on which others are asked for.
-    ``max_evaluations`` is split over the groups asked for, by players.
+    By default: 10 coalitions per player, all coalitions up to 8 players, or 12 where nothing after the group
+    is nonlinear and a coalition costs a matrix product; images within 1.6e13 multiply-adds over all groups,
+    64 at least, so that a group's scores do not depend on the other requested groups.
+    ``max_evaluations`` is split over the requested groups, by players.
     """
 
     name: str = "layer-shapley"
@@ -70,12 +70,12 @@ class LayerShapley:
     )
 
     def passes(self, context: ScoringContext) -> int:
-        """Those of all coalitions that the groups may ask for."""
+        """Passes of all coalitions planned for the groups."""
         plan = _plan(context)
         return plan.passes_each * sum(plan.coalitions)
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
-        """Score the groups asked for; the others get NaN.
+        """Score the requested groups; the others get NaN.
 
         Raises:
             UsageError: ``max_evaluations`` does not allow leave-one-out in every group, or the memory limit
@@ -85,7 +85,7 @@ class LayerShapley:
         plan = _plan(context)
         count = context.coupling.num_players
         values, errors, costs = (np.full(count, np.nan) for _ in range(3))
-        # One stream a group, so that no group's result depends on which others are asked for.
+        # One stream per group, so that no group's result depends on the other requested groups.
         streams = dict(
             zip(
                 (g.name for g in context.coupling.groups),
@@ -99,17 +99,17 @@ class LayerShapley:
         for group, allowed in zip(plan.groups, plan.coalitions, strict=True):
             players = list(group.players)
             with _game(context, group, batch, reference) as game:
-                found = value_players(
+                estimate = value_players(
                     game,
                     max_evaluations=allowed,
                     rng=streams[group.name],
                     advance=lambda units: advance(units * plan.passes_each),
                 )
-            advance((allowed - found.evaluations) * plan.passes_each)
-            values[players], errors[players] = found.values, found.standard_errors
-            costs[players] = found.removal_costs
-            spent += found.evaluations
-            chosen.setdefault(found.choice, []).append(group.name)
+            advance((allowed - estimate.evaluations) * plan.passes_each)
+            values[players], errors[players] = estimate.values, estimate.standard_errors
+            costs[players] = estimate.removal_costs
+            spent += estimate.evaluations
+            chosen.setdefault(estimate.choice, []).append(group.name)
         return make_ranking(
             self.name,
             values,
@@ -127,7 +127,7 @@ class LayerShapley:
 
 @dataclass(frozen=True, kw_only=True)
 class PlayerValues:
-    """Values, errors and removal costs (n,) of one game's players, and how they were found."""
+    """Values, errors and removal costs (n,) of one game's players, and how they were estimated."""
 
     values: FloatArray
     standard_errors: FloatArray
@@ -139,7 +139,7 @@ class PlayerValues:
 def value_players(
     game: Game, *, max_evaluations: int, rng: np.random.Generator, advance: Advance = lambda _units: None
 ) -> PlayerValues:
-    """Shapley values and what removing one player after the other costs.
+    """Shapley values and the costs of removing one player after the other.
 
     Raises:
         UsageError: the limit is below both n + 2 and 2**n.
@@ -149,47 +149,47 @@ def value_players(
     exact = n <= _MOST_EXACT and 2**n <= max_evaluations
     part, whole = _VALUES_SHARE
     share = max_evaluations if exact else max(least_evaluations(n), max_evaluations * part // whole)
-    found = hybrid(counted, max_evaluations=share, rng=rng)
+    estimate = hybrid(counted, max_evaluations=share, rng=rng)
     if exact:
         path = CoalitionTable.of(counted).best_trajectory()
         order, costs, searched = path.removed, -np.diff(path.values), "costs along the best order of all"
     elif counted.remaining > n:
         candidates = max(1, counted.remaining // n)
         run = beam_removal(
-            counted, remove=n, scores=found.values, max_evaluations=counted.remaining, beam=1,
+            counted, remove=n, scores=estimate.values, max_evaluations=counted.remaining, beam=1,
             candidates=candidates,
         )  # fmt: skip
         order, costs = _order(run.kept), -np.diff(run.values)
         searched = f"costs measured, up to {min(candidates, n)} of least value tried at each removal"
     else:
-        order, searched = np.argsort(found.values, kind="stable"), "costs are values"
-        costs = found.values[order]
+        order, searched = np.argsort(estimate.values, kind="stable"), "costs are values"
+        costs = estimate.values[order]
     result = np.empty(n)
     step = _TIE_BREAK * float(np.abs(costs).max())
     result[order] = isotonic(costs) + step * np.arange(n)
     return PlayerValues(
-        values=found.values,
-        standard_errors=found.standard_errors,
+        values=estimate.values,
+        standard_errors=estimate.standard_errors,
         removal_costs=result,
         evaluations=counted.evaluations,
-        choice=f"{found.choice}, {searched}",
+        choice=f"{estimate.choice}, {searched}",
     )
 
 
 def least_evaluations(players: int) -> int:
-    """Coalition values that the cheapest estimate of so many players takes."""
+    """Coalition values that the cheapest estimate for a number of players takes."""
     return players + 2 if players > 2 else 2**players
 
 
 def _order(kept: tuple[tuple[int, ...], ...]) -> IndexArray:
-    """Who left at each step of nested sets."""
+    """The player removed at each step of nested sets."""
     steps = itertools.pairwise(kept)
     return np.array([next(iter(set(a) - set(b))) for a, b in steps], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Groups and the coalitions that each may ask for, on so many images, of so many batch passes each."""
+    """Groups and the coalitions allowed for each, the number of images, and batch passes per coalition."""
 
     groups: tuple[CoupledGroup, ...]
     coalitions: tuple[int, ...]
@@ -238,7 +238,7 @@ def _is_linear(context: ScoringContext, group: CoupledGroup) -> bool:
 
 
 def _split(total: int, sizes: list[int]) -> tuple[int, ...]:
-    """Shares of at least the least, the rest by players; small groups need no more than all coalitions."""
+    """Shares of at least the minimum, the rest by players; small groups get at most all coalitions."""
     shares = [0] * len(sizes)
     spare = total - sum(least_evaluations(n) for n in sizes)
     left = sum(sizes)
@@ -272,7 +272,7 @@ def _images_within_work(context: ScoringContext) -> tuple[int, tuple[str, ...]]:
 
 
 def _replayed_macs(context: ScoringContext, group: CoupledGroup) -> int:
-    """MACs an image of all layers from the first mask point of a group on."""
+    """MACs per image of all layers from the first mask point of a group on."""
     coupling = context.coupling
     place = {n.name: i for i, n in enumerate(context.captured.graph_module.graph.nodes)}
     points = [p for p in coupling.mask_points if np.isin(p.players, group.players).any()]
@@ -298,7 +298,7 @@ def _originals(context: ScoringContext, images: int) -> tuple[ImageBatch, list[T
 def _game(
     context: ScoringContext, group: CoupledGroup, batch: ImageBatch, reference: list[Tensor]
 ) -> Iterator[Game]:
-    """A group's game, its values on file where a journal is kept."""
+    """A group's game, its values stored where there is a journal."""
     game = LayerGame(
         context.captured,
         context.coupling,
@@ -316,7 +316,7 @@ def _game(
 
 
 def _words(chosen: dict[str, list[str]]) -> str:
-    """What was done, and in which groups."""
+    """Description of the estimates, and of their groups."""
     parts = [
         f"{choice} ({len(groups)} groups: {named(groups)})" if len(chosen) > 1 else choice
         for choice, groups in chosen.items()

@@ -1,4 +1,4 @@
-"""What the network loses without one player, by real coalition values."""
+"""Leave-one-out: the loss of the network without one player, by measured coalition values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LeaveOneOut:
     summary: str = "loss that the network gains without the channel, measured (Molchanov et al. 2017, oracle)"
 
     def passes(self, context: ScoringContext) -> int:
-        """One over the images for every player, and one for the whole network."""
+        """One pass over the images for every player, and one for the full network."""
         coalitions = context.coupling.num_players + 1
         at_once = context.game.images_at_once
         images = affordable_images(context, at_once=at_once, rounds=coalitions)

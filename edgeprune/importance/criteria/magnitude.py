@@ -1,4 +1,4 @@
-"""Norms of the filters that make a channel."""
+"""Norms of the filters that produce a channel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHOICE = "over the filters of all layers that make the channel, biases and norm
 class L1:
     """Sum of |w| of a channel's filter: Li et al., Pruning Filters for Efficient ConvNets (ICLR 2017).
 
-    Coupled channels: summed over the layers that make them, the group norm of Fang et al. (DepGraph, CVPR
+    Coupled channels: summed over the layers that produce them, the group norm of Fang et al. (DepGraph, CVPR
     2023) taken over producers, as Li et al. do. Costs are the sums, made relative to
     their group (``relative_to_group``), since layers differ in scale.
     """
@@ -29,7 +29,7 @@ class L1:
     summary: str = "sum of the absolute weights of the channel's filters (Li et al. 2017)"
 
     def passes(self, context: ScoringContext) -> int:
-        """None: only weights are looked at."""
+        """None: only weights are read."""
         return 0
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
@@ -49,15 +49,15 @@ class L1:
 class L2:
     """Root of the sum of w^2 of a channel's filter, as in He et al., Soft Filter Pruning (IJCAI 2018).
 
-    Coupled channels: squares add over the layers that make them (group L2 norm, Fang et al., DepGraph, CVPR
-    2023). Costs are the squares, made relative to their group (``relative_to_group``).
+    Coupled channels: squares add over the layers that produce them (group L2 norm, Fang et al., DepGraph,
+    CVPR 2023). Costs are the squares, made relative to their group (``relative_to_group``).
     """
 
     name: str = "l2"
     summary: str = "root of the sum of the squared weights of the channel's filters (He et al. 2018)"
 
     def passes(self, context: ScoringContext) -> int:
-        """None: only weights are looked at."""
+        """None: only weights are read."""
         return 0
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:

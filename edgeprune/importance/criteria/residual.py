@@ -1,4 +1,4 @@
-"""What of a channel the others cannot tell."""
+"""The part of a channel that the others cannot predict."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ReconstructionResidual:
     """Variance of the channel given all others at the same place, times the squared weights that read it.
 
     The variance is 1 / diag(K), K the inverse of the (ridged) covariance: the leave-one-out residual of
-    linear regression. Times the consumers' squared weights it is what remains of their output error once the
-    others take over, the saliency of Optimal Brain Surgeon (Hassibi and Stork 1993, w^2 / 2 [H^-1]_qq) for
+    linear regression. Times the consumers' squared weights it is the output error that remains after
+    reconstruction, the saliency of Optimal Brain Surgeon (Hassibi and Stork 1993, w^2 / 2 [H^-1]_qq) for
     whole input channels, cf. Frantar and Alistarh (2022). Positions of one player are conditioned on those of
-    the others only. Squares add over consumers; costs are the squares. Where no layer could take over, the
-    mean square stands for the variance: a note.
+    the others only. Squares add over consumers; costs are the squares. Where no layer could absorb a
+    reconstruction, the mean square replaces the variance, with a note.
     """
 
     name: str = "reconstruction-residual"
@@ -42,7 +42,7 @@ class ReconstructionResidual:
     )
 
     def passes(self, context: ScoringContext) -> int:
-        """Two over the images: sizes and covariances."""
+        """Two passes over the images: sizes and covariances."""
         images = affordable_images(context, at_once=IMAGES_AT_ONCE, rounds=2)
         return 2 * math.ceil(images / IMAGES_AT_ONCE)
 
@@ -53,7 +53,7 @@ class ReconstructionResidual:
         count = affordable_images(context, at_once=IMAGES_AT_ONCE, rounds=2)
         images = context.images.images[:count]
         batches = math.ceil(count / IMAGES_AT_ONCE)
-        found = channel_activations(captured, coupling, images, advance=advance)
+        activations = channel_activations(captured, coupling, images, advance=advance)
         statistics = channel_statistics(captured, coupling, images, images_at_once=IMAGES_AT_ONCE)
         advance(batches)
         squares: dict[tuple[str, int], Tensor] = {}
@@ -62,7 +62,7 @@ class ReconstructionResidual:
             if (source, dim) in statistics:
                 squares[source, dim] = unexplained(statistics[source, dim][1], points[0].players)
             else:
-                squares[source, dim] = found[source, dim].mean_square
+                squares[source, dim] = activations[source, dim].mean_square
                 alone.append(source)
         costs, notes = read_power(context, squares)
         if alone:
@@ -84,7 +84,7 @@ class ReconstructionResidual:
 
 
 def unexplained(covariance: Tensor, players: IndexArray, *, ridge: float = RIDGE) -> Tensor:
-    """Variance (C,) of every channel given those of all other players, from their covariance (C, C)."""
+    """Variance (C,) of every channel given the channels of all other players, by covariance (C, C)."""
     lifted = ridge * torch.diagonal(covariance).mean().clamp_min(1e-12)
     regular = covariance + lifted * torch.eye(len(covariance), dtype=covariance.dtype)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))

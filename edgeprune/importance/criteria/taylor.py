@@ -1,4 +1,4 @@
-"""First-order Taylor terms of the value at the whole network."""
+"""First-order Taylor terms of the value at the full network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMAGES_AT_ONCE = 64
 
 
 class _Kind(Enum):
-    """What is averaged over images, in words."""
+    """The quantity averaged over images, in words."""
 
     SIGNED = "mean over images of dv/dm at the whole network; costs are values and may be negative"
     ABSOLUTE = "mean over images of |dv/dm| at the whole network"
@@ -35,9 +35,9 @@ class _Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor:
-    """Mean over images of dv/dm, m the player's switch: v(N) - v(N without i) to first order.
+    """Mean over images of dv/dm, m the player's mask: v(N) - v(N without i) to first order.
 
-    The switch multiplies the channel wherever it enters a consumer, so dv/dm = sum of a dv/da over all these
+    The mask multiplies the channel wherever it enters a consumer, so dv/dm = sum of a dv/da over all these
     places: the term (dC/dz) z of Molchanov et al. (ICLR 2017) with its sign, for all coupled places together.
     Costs are the values (loss units): a negative one says that the loss falls without the channel.
     """
@@ -46,7 +46,7 @@ class Taylor:
     summary: str = "first-order change of the loss, with its sign (Molchanov et al. 2017)"
 
     def passes(self, context: ScoringContext) -> int:
-        """One over the images, forward and backward."""
+        """One pass over the images, forward and backward."""
         return _passes(context)
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
@@ -58,15 +58,15 @@ class Taylor:
 class TaylorAbsolute:
     """Mean over images of |dv/dm|: |sum over positions of (dC/dz) z|, Molchanov et al. (ICLR 2017).
 
-    The absolute value is that of each image's sum over positions, as there. Costs are relative to their group
-    (``relative_to_group``), where they rescale each layer to L2 norm 1.
+    As in the paper, the absolute value is of each image's sum over positions. Costs are relative to their
+    group (``relative_to_group``), where the paper rescales each layer to L2 norm 1.
     """
 
     name: str = "taylor-abs"
     summary: str = "mean absolute first-order change of each image's loss (Molchanov et al. 2017)"
 
     def passes(self, context: ScoringContext) -> int:
-        """One over the images, forward and backward."""
+        """One pass over the images, forward and backward."""
         return _passes(context)
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
@@ -76,16 +76,16 @@ class TaylorAbsolute:
 
 @dataclass(frozen=True, kw_only=True)
 class TaylorSquared:
-    """Root mean square over images of dv/dm: (g_m z_m)^2 of Molchanov et al. (CVPR 2019), a gate a channel.
+    """Root mean square over images of dv/dm: (g_m z_m)^2 of Molchanov et al. (CVPR 2019), per-channel gates.
 
-    Costs are the mean squares, comparable over layers without rescaling, as found there.
+    Costs are the mean squares, which the paper finds comparable over layers without rescaling.
     """
 
     name: str = "taylor-squared"
     summary: str = "squared first-order change of each image's loss (Molchanov et al. 2019)"
 
     def passes(self, context: ScoringContext) -> int:
-        """One over the images, forward and backward."""
+        """One pass over the images, forward and backward."""
         return _passes(context)
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:

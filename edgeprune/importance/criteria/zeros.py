@@ -1,4 +1,4 @@
-"""How rarely a channel is zero."""
+"""Share of a channel's activations that are not zero."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Apoz:
 
     Taken after each rectifier that the channel passes, before any pooling, the mean over these places. Costs
     are relative to their group (``relative_to_group``): Hu et al. compare within a layer, and how sparse a
-    layer is depends on its activation function. Groups without a rectifier or any zero cannot be told apart:
+    layer is depends on its activation function. Groups without a rectifier or any zero get equal scores, with
     a note.
     """
 
@@ -42,7 +42,7 @@ class Apoz:
     summary: str = "share of activations that are not zero (APoZ, Hu et al. 2016)"
 
     def passes(self, context: ScoringContext) -> int:
-        """One over the images."""
+        """One pass over the images."""
         return math.ceil(affordable_images(context, at_once=IMAGES_AT_ONCE) / IMAGES_AT_ONCE)
 
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
@@ -56,7 +56,7 @@ class Apoz:
         count = coupling.num_players
         images = affordable_images(context, at_once=IMAGES_AT_ONCE)
         places = _rectified(context)
-        found = channel_activations(
+        activations = channel_activations(
             context.captured,
             coupling,
             context.images.images[:images],
@@ -66,7 +66,7 @@ class Apoz:
         zeros, positions = np.zeros(count), np.zeros(count)
         for place in places:
             players = coupling.node_players[place]
-            zeros += over_positions(found[place].zero_share.numpy(), players, count)
+            zeros += over_positions(activations[place].zero_share.numpy(), players, count)
             positions += over_positions(np.ones(players.size), players, count)
         values = 1.0 - zeros / np.maximum(positions, 1.0)
         dense = [g.name for g in coupling.groups if (zeros[list(g.players)] == 0.0).all()]

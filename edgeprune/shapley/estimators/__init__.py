@@ -1,1 +1,1 @@
-"""One estimator of Shapley values a file."""
+"""Estimators of Shapley values, one per file."""

@@ -1,12 +1,12 @@
-"""Unbiased values from stratified pairs, every value used for all players, less what a fit explains.
+"""Unbiased values from stratified pairs, each used for all players, with regression adjustment.
 
 Two published ideas in one estimator: stratify coalitions by size and use each for every player (SVARM,
-Kolpaczki et al. 2024), and estimate only what a model of the game leaves (regression adjustment, Witter et
-al. 2025). ``shapiq`` 1.4 has the first, with independent draws and without standard errors, and not the
-second. What is added here: complementary pairs without replacement, so that all even parts of the game
-cancel and the values are exact once all pairs fit; a linear model with slopes by coalition size whose part
-in the values is known in closed form; a correction that keeps it unbiased although the model is fitted to
-the same pairs; errors that are stated.
+Kolpaczki et al. 2024), and estimate only the residual of a model of the game (regression adjustment, Witter
+et al. 2025). ``shapiq`` 1.4 has the first, with independent draws and without standard errors, and not the
+second. Added here: complementary pairs without replacement, so that all even parts of the game cancel and
+the values are exact once all pairs fit; a linear model with slopes by coalition size whose part in the
+values is known in closed form; a correction that keeps the values unbiased although the model is fitted to
+the same pairs; standard errors.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def adjusted(
     """Shapley values (n,) from half differences g(S) = (v(S) - v(N - S)) / 2 of pairs drawn size by size.
 
     phi_i = (v(N) - v(0)) / n + sum over sizes s of E[g(S) w_i(S)], w_i = 1 / s for members and
-    -1 / (n - s) for the others, sizes s and n - s being one. ``adjust`` takes from g a model that is linear
-    in the members, the slopes changing with size, and adds its expectation. Each pair is compared with a
-    model fitted to other pairs; where a finite number of pairs is drawn without replacement, those that the
-    model was fitted to count as known. So the values are unbiased, with any model; they sum to the whole
-    gain. Without ``adjust`` the level of g stays in the variance: stratified sampling as in SVARM.
+    -1 / (n - s) for the others, sizes s and n - s being one. ``adjust`` subtracts from g a model that is
+    linear in the members, with slopes by size, and adds its expectation. Each pair is compared with a model
+    fitted to other pairs; where a finite number of pairs is drawn without replacement, those that the model
+    was fitted to count as known. So the values are unbiased for any model; they sum to the whole gain.
+    Without ``adjust`` the level of g adds to the variance: stratified sampling as in SVARM.
 
     Standard errors are those of stratified sampling from a finite population, from the residuals; a size of
     which one pair was drawn has none to give.
@@ -102,11 +102,11 @@ class _Drawn:
         return int(self.centred.shape[1])
 
     def features(self) -> FloatArray:
-        """Centred members, and the same times how far the size is from the middle one (p, 2 n)."""
+        """Centred members, and the same times the ``tilt`` of their size (p, 2 n)."""
         return np.concatenate([self.centred, self.centred * self.tilt(self.sizes)[:, None]], axis=1)
 
     def tilt(self, sizes: IndexArray) -> FloatArray:
-        """From 1 at the smallest coalitions to -1 at half of the players."""
+        """Linear in size, from 1 at the smallest coalitions to -1 at half of the players."""
         half = self.num_players // 2
         return np.asarray(1.0 - 2.0 * (sizes - 1) / max(1, half - 1))
 
@@ -114,7 +114,7 @@ class _Drawn:
 def _draw(counted: CountedGame, max_evaluations: int, rng: np.random.Generator) -> _Drawn:
     n = counted.num_players
     pairs_of, size = pairs_by_size(n), np.arange(1, n // 2 + 1)
-    # The best shares of strata whose half differences scatter alike.
+    # The optimal shares of strata whose half differences have equal variance.
     share = multiplicity(n) / np.sqrt(size * (n - size))
     counts = allocate(pairs_of, (max_evaluations - 2) // 2, share, np.minimum(pairs_of, _EACH_SIZE))
     blocks = [
@@ -131,7 +131,7 @@ def _draw(counted: CountedGame, max_evaluations: int, rng: np.random.Generator) 
 
 
 def _of_size(drawn: _Drawn, size: int, model_of: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """What the pairs of one size add to the values (n,), and its squared error."""
+    """Contribution of the pairs of one size to the values (n,), and its squared error."""
     n, own = drawn.num_players, drawn.sizes == size
     centred, folds, available = drawn.centred[own], drawn.folds[own], int(drawn.pairs_of[size - 1])
     standing = multiplicity(n)[size - 1]
@@ -164,7 +164,7 @@ def _fits(drawn: _Drawn) -> list[FloatArray]:
     n = drawn.num_players
     counts = np.bincount(drawn.sizes, minlength=n)[drawn.sizes]
     importance = multiplicity(n)[drawn.sizes - 1] / counts / np.sqrt(drawn.sizes * (n - drawn.sizes))
-    features, found = drawn.features(), []
+    features, models = drawn.features(), []
     for fold in range(_FOLDS):
         others = drawn.folds != fold
         halves = _about_size(drawn.halves[others, None], drawn.sizes[others], n)[:, 0]
@@ -174,12 +174,12 @@ def _fits(drawn: _Drawn) -> list[FloatArray]:
         score, slopes = _ridge(rows[:, :n], target, freedom)
         score_by_size, by_size = _ridge(rows, target, freedom)
         plain = np.concatenate([slopes, np.zeros(n)])
-        found.append((by_size if score_by_size < score else plain).reshape(2, n))
-    return found
+        models.append((by_size if score_by_size < score else plain).reshape(2, n))
+    return models
 
 
 def _about_size(rows: FloatArray, sizes: IndexArray, n: int) -> FloatArray:
-    """Rows (p, c) less the mean of their size, but for halves: which of the two stands there is arbitrary."""
+    """Rows (p, c) minus the mean of their size, but for halves: which of the two is stored is arbitrary."""
     count = np.bincount(sizes, minlength=n)[:, None]
     sums = np.zeros((len(count), rows.shape[1]))
     np.add.at(sums, sizes, rows)
@@ -190,7 +190,7 @@ def _about_size(rows: FloatArray, sizes: IndexArray, n: int) -> FloatArray:
 
 
 def _ridge(rows: FloatArray, target: FloatArray, freedom: int) -> tuple[float, FloatArray]:
-    """The least generalised cross-validation score over penalties, and its coefficients."""
+    """The lowest generalised cross-validation score over penalties, and its coefficients."""
     left, strengths, right = np.linalg.svd(rows, full_matrices=False)
     along, square = left.T @ target, np.square(strengths)
     beyond = max(0.0, float(target @ target - along @ along))
@@ -202,7 +202,7 @@ def _ridge(rows: FloatArray, target: FloatArray, freedom: int) -> tuple[float, F
         kept = square / (square + level)
         unexplained = beyond + float(np.square((1.0 - kept) * along).sum())
         free = 1.0 - float(kept.sum()) / max(1, freedom)
-        # With hardly any freedom left the score is a quotient of two numbers near 0.
+        # With few degrees of freedom left the score is a quotient of two numbers near 0.
         score = unexplained / free**2 if free > _LEAST_FREE else np.inf
         if score < best:
             best, chosen = score, right.T @ (along * strengths / (square + level))

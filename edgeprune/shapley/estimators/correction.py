@@ -1,4 +1,4 @@
-"""Exact differences instead of derivatives, where values from gradients are to be without bias."""
+"""Bias correction of values from gradients, by exact differences instead of derivatives."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def corrected(
 
     At every drawn coalition S, on all images of ``game`` in common, the derivative d_i(S) and the exact gain
     e_i(S) = v(S + i) - v(S) are both measured. The value is b D_i + mean of (e_i - b d_i), where D_i is the
-    start's value: the derivatives serve as control variate, of which the expectation is known from many more
-    coalitions. For any b fixed beforehand that is unbiased; b is fitted to all coalitions but the one that
-    it is applied to, so it stays so. b minimises the variance, the start's own included: near 1 where
-    derivatives follow the gains, near 0 where they tell nothing (or the start is too coarse), when what is
-    left is the plain mean of exact gains. From 24 coalitions on every player has its own b, with fewer the
-    players of one of ``groups`` share one (all of ``players`` by default); below 4 it is 1.
+    start's value: the derivatives are a control variate whose expectation is known from many more
+    coalitions. This is unbiased for any fixed b, and remains so since b is fitted to all coalitions but the
+    one that it is applied to. b minimises the variance, the start's own included: near 1 where derivatives
+    follow the gains, near 0 where they are uninformative (or the start is too coarse), which leaves the
+    plain mean of exact gains. From 24 coalitions on every player has its own b, with fewer the players of
+    one of ``groups`` share one (all of ``players`` by default); below 4 it is 1.
 
     Standard errors: the root of b**2 times the start's squared error plus the squared error of the mean of
     the differences over coalitions. Give a start with equal weights, since the derivative at S itself follows
-    the gain there most closely, and with ``fixed_images``: errors that include the scatter of images are too
-    large, and so is what is stated here, with b too near to 0. A ``game`` narrowed to fewer images takes the
-    difference on these for that on all, and no error stated here covers that.
+    the gain there most closely, and with ``fixed_images``: errors that include the variance over images are
+    too large, which makes the errors here too large and b too small. A ``game`` narrowed to fewer images
+    uses the difference on these for that on all, which no error stated here covers.
 
     ``evaluations`` are those of the correction alone, in forward passes of all images of ``game``: p + 1
     coalition values and one pass with gradients, which counts as 3, for every coalition.
@@ -97,7 +97,7 @@ def _slopes(
         return slopes
     together = _without_each(exact, derived) / (count - 2)
     alone = _without_each(derived, derived) / (count - 2)
-    # The mean of the differences has the variance of one over the count; the start's comes whole.
+    # The mean of the differences has the variance of one over the count; the start's is not divided.
     known = count * np.square(start_errors)
     if count >= _LEAST_FOR_OWN_COEFFICIENT:
         return _quotient(together, alone + known)
@@ -115,7 +115,7 @@ def _without_each(left: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _quotient(above: FloatArray, below: FloatArray) -> FloatArray:
-    """0 where nothing varies: then the derivatives tell nothing beyond the exact gains."""
+    """The quotient, 0 where nothing varies: there the derivatives add no information to the exact gains."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(below > 0.0, above / below, 0.0))
 

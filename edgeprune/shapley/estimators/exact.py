@@ -1,4 +1,4 @@
-"""Exact Shapley values by subset enumeration, and everything else that one table of coalitions tells."""
+"""Exact Shapley values by subset enumeration, and other results from one table of all coalitions."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class CoalitionTable:
     """The values (2**n, k) of all coalitions; row r is the coalition of the players whose bit is set in r.
 
     The first 2**j rows are the game of the first j players, and the rows of any sub-game, with the other
-    players absent, are among them: once the table stands, nothing below costs an evaluation.
+    players absent, are among them: once the table is filled, no method below needs an evaluation.
     """
 
     values: FloatArray
 
     @classmethod
     def of(cls, game: Game, *, coalitions_at_once: int = 64) -> CoalitionTable:
-        """Ask ``game`` for all its 2**n coalitions, in blocks.
+        """Evaluate all 2**n coalitions of ``game``, in blocks.
 
         Raises:
             ValueError: more than ``MAX_EXACT_PLAYERS`` players.
@@ -67,11 +67,11 @@ class CoalitionTable:
         return np.asarray(self.values.mean(axis=1))
 
     def sub_table(self, players: IndexArray) -> CoalitionTable:
-        """The table (2**p, k) of the game among ``players`` (p,), everyone else being absent."""
+        """The table (2**p, k) of the game among ``players`` (p,), with all others absent."""
         return CoalitionTable(values=self.values[_codes_within(players)])
 
     def shapley(self, players: IndexArray | None = None) -> FloatArray:
-        """Shapley values (p, k) of the game among ``players``, everyone else being absent."""
+        """Shapley values (p, k) of the game among ``players``, with all others absent."""
         table = self if players is None else self.sub_table(players)
         return shapley_from_table(table.values)
 
@@ -81,9 +81,9 @@ class CoalitionTable:
         return values_from_table(table.values, law(table.num_players))
 
     def trajectory(self, law: SizeLaw | None = None) -> Trajectory:
-        """Remove the player of the least value, value the rest anew, and so on until nobody is left.
+        """Repeatedly remove the player of the least value and revalue the rest, until none is left.
 
-        The first of equals goes first. ``law`` gives other semivalues than Shapley's.
+        The first of equals is removed first. ``law`` gives other semivalues than Shapley's.
         """
         means = CoalitionTable(values=self.means()[:, None])
         left = np.arange(self.num_players)
@@ -103,8 +103,8 @@ class CoalitionTable:
     def oracle_rank(self) -> IndexArray:
         """The ranking (n,), best player first, whose leading sets share most members with the oracle sets.
 
-        Oracle sets need not be nested, so a ranking cannot always hold them all; the common members are
-        summed over sizes, and the sum of values along the ranking decides between equals.
+        Oracle sets need not be nested, so a ranking cannot always contain them all; the common members are
+        summed over sizes, and the sum of values along the ranking breaks ties.
         """
         n = self.num_players
         sizes = coalition_sizes(n)
@@ -115,7 +115,7 @@ class CoalitionTable:
         return _best_chain(common + second)
 
     def best_trajectory(self) -> Trajectory:
-        """The order of removal with the greatest sum of values on the way: no ranking can do better."""
+        """The order of removal with the greatest sum of values along it: an upper bound for any ranking."""
         return self._trajectory_of(_best_chain(self.means())[::-1].tolist())
 
     def _oracle_codes(self) -> IndexArray:

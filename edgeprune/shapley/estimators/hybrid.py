@@ -1,4 +1,4 @@
-"""The default: whichever estimator fits the number of players and the limit, and what it was."""
+"""The default estimator: the one that fits the number of players and the limit."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _ADJUSTED_EVALUATIONS_PER_PLAYER = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """The players to remove and those that stay, ascending, and the mean value of those that stay.
+    """The players to remove and those to keep, ascending, and the mean value of the kept ones.
 
-    ``best_of_all`` says that no other set of the same size has a greater value on these images.
+    ``best_of_all``: no other set of the same size has a greater value on these images.
     """
 
     removed: tuple[int, ...]
@@ -63,8 +63,8 @@ def hybrid(
 
     All coalitions where their table fits the limit; else, for Shapley values of up to 24 players,
     regression-adjusted ones from 12 n evaluations on and least squares from 6 n on; antithetic orders from
-    2 n on, leave-one-out from n + 2; for other laws drawn coalitions. With another ``aggregate`` over images
-    than the mean only the table, orders and drawn coalitions remain.
+    2 n on, leave-one-out from n + 2; for other laws sampled coalitions. With another ``aggregate`` over
+    images than the mean only the table, orders and sampled coalitions are available.
 
     Raises:
         UsageError: the limit is below the least of these.
@@ -104,12 +104,12 @@ def choose_removal(
     law: CoalitionLaw = SHAPLEY,
     advance: Advance = lambda _units: None,
 ) -> Removal:
-    """Which ``remove`` players to remove so that the value of those that stay is as great as can be found.
+    """Choose ``remove`` players to remove, maximising the value of the kept ones within the limit.
 
     The best of all sets where the table of coalitions fits the limit. Else the best of the sets of least
-    value by ``hybrid``, by leave-one-out and at coalitions as large as what stays (where affordable: players
-    that replace each other are worth little one by one, so that no single ranking is safe), and then swaps
-    scored by real coalition values.
+    value by ``hybrid``, by leave-one-out and at coalitions as large as the kept set (where affordable:
+    redundant players have little value one by one, so that no single ranking is reliable), and then swaps
+    scored by measured coalition values.
 
     Raises:
         UsageError: ``remove`` is not from 0 to n, or the limit is too small to value the players.
@@ -135,17 +135,17 @@ def choose_removal(
     affordable = sets[: counted.remaining]
     chosen = int(np.argmax(counted.means(affordable))) if len(affordable) > 1 else 0
     estimate, lowest = starts[chosen], np.flatnonzero(~sets[chosen])
-    found = refine(
+    refined = refine(
         counted, tuple(lowest.tolist()), scores=estimate.values, max_evaluations=max(1, counted.remaining)
     )
-    rest = "no swap improves the set" if found.settled else "swaps until the limit"
+    rest = "no swap improves the set" if refined.settled else "swaps until the limit"
     return Removal(
-        removed=found.removed,
-        kept=found.kept,
-        value=found.value,
+        removed=refined.removed,
+        kept=refined.kept,
+        value=refined.value,
         best_of_all=False,
         evaluations=counted.evaluations,
-        choice=f"{estimate.choice}; then {found.evaluations} sets tried: {rest}",
+        choice=f"{estimate.choice}; then {refined.evaluations} sets tried: {rest}",
     )
 
 

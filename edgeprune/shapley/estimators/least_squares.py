@@ -20,9 +20,9 @@ from edgeprune.shapley.game import CountedGame, Game
 
 
 class SizeSampling(Enum):
-    """How pairs are spread over coalition sizes; the fit's weights make up for it.
+    """How pairs are allocated to coalition sizes; the fit's weights compensate for it.
 
-    ``LEVERAGE``: as many of every size (Musco and Witter 2025). ``KERNEL``: by the kernel's weight of a size.
+    ``LEVERAGE``: equally to every size (Musco and Witter 2025). ``KERNEL``: by the kernel's weight of a size.
     """
 
     LEVERAGE = "leverage"
@@ -43,7 +43,7 @@ def least_squares(
     other size a number fixed by the limit. A pair's mean cancels in the fit, so only the half difference
     of its values is regressed, on players centred within the coalition; this is the constraint that the
     values sum to the whole gain. Once all pairs fit, the values are exact.
-    Before, the fit is consistent but biased: as much as its error at the smallest limits, a quarter of it
+    With fewer, it is consistent but biased: as much as its error at the smallest limits, a quarter of it
     at ten times the smallest (measured on games of 10 and 14 players). With about as many pairs as players
     it fits noise: give 6 n evaluations or more. Standard errors are those of
     stratified sampling from a finite population, from residuals corrected for their leverage.
@@ -111,7 +111,7 @@ def _fit(
     """Coefficients (n,) that sum to 0, and their standard errors."""
     weights = (kernel / counts)[stratum]
     gram = (players * weights[:, None]).T @ players
-    # Centred players say nothing of the common level; with any weight on it, its coefficient is 0.
+    # Centred players carry no common level; with any weight on it, its coefficient is 0.
     inverse = np.linalg.inv(gram + np.trace(gram) / len(gram) ** 2)
     values = inverse @ (players.T @ (weights * target))
     influence = (players * weights[:, None]) @ inverse

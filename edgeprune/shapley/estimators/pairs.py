@@ -20,12 +20,12 @@ def pairs_by_size(n: int) -> IndexArray:
 
 
 def multiplicity(n: int) -> FloatArray:
-    """How many coalition sizes a pair of 1, ..., n // 2 members stands for: two, one where they are equal."""
+    """Number of coalition sizes that a pair of 1, ..., n // 2 members covers: two, one if they are equal."""
     return np.where(2 * np.arange(1, n // 2 + 1) == n, 1.0, 2.0)
 
 
 def allocate(pairs_of: IndexArray, total: int, share: FloatArray, least: IndexArray) -> IndexArray:
-    """How many of ``total`` pairs each size gets: by ``share``, from ``least`` to all there are."""
+    """Allocation of ``total`` pairs to sizes: in proportion to ``share``, from ``least`` to all available."""
     counts = least.copy()
     while (left := total - int(counts.sum())) > 0 and (open_ := counts < pairs_of).any():
         wanted = np.where(open_, share, 0.0) / share[open_].sum() * left
@@ -40,13 +40,13 @@ def allocate(pairs_of: IndexArray, total: int, share: FloatArray, least: IndexAr
 def draw_pairs(n: int, size: int, count: int, available: int, rng: np.random.Generator) -> BoolArray:
     """``count`` different coalitions (count, n) of ``size``, of which no two are complements."""
     if available <= _ENUMERATED * count:
-        # Of two halves that are complements the one with player 0 stands for the pair.
+        # Of two complementary halves, the one with player 0 represents the pair.
         every = itertools.islice(itertools.combinations(range(n), size), available)
         members = np.array(list(every))
         chosen = members if count == available else members[rng.choice(available, count, replace=False)]
-        found = np.zeros((count, n), dtype=bool)
-        np.put_along_axis(found, chosen, True, axis=1)
-        return found
+        coalitions = np.zeros((count, n), dtype=bool)
+        np.put_along_axis(coalitions, chosen, True, axis=1)
+        return coalitions
     different: dict[bytes, BoolArray] = {}
     while len(different) < count:
         order = rng.random((count, n)).argsort(axis=1).argsort(axis=1)
@@ -57,6 +57,6 @@ def draw_pairs(n: int, size: int, count: int, available: int, rng: np.random.Gen
 
 
 def half_differences(counted: CountedGame, coalitions: BoolArray) -> FloatArray:
-    """(v(S) - v(N - S)) / 2 (m,) of coalitions (m, n): all of a game that Shapley values depend on."""
-    found = counted.means(np.concatenate([coalitions, ~coalitions]))
-    return np.asarray((found[: len(coalitions)] - found[len(coalitions) :]) / 2.0)
+    """(v(S) - v(N - S)) / 2 (m,) of coalitions (m, n): the part of a game that Shapley values depend on."""
+    values = counted.means(np.concatenate([coalitions, ~coalitions]))
+    return np.asarray((values[: len(coalitions)] - values[len(coalitions) :]) / 2.0)

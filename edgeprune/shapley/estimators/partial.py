@@ -23,13 +23,13 @@ def partial(
     largest: int | None = None,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
-    """Mean loss (n,) when a player leaves, over all removed sets of up to ``largest`` players with it.
+    """Mean loss (n,) when a player is removed, over all removed sets of up to ``largest`` players with it.
 
-    Each size counts the same, as in the Shapley value, which ``largest`` = n is; ``largest`` = 1 is
-    leave-one-out. Without it, the largest that the limit allows. After the partial estimate of Adamczewski
-    et al. (2024), which ranks from removed sets of few filters; that sizes up to the largest count alike is
-    our reading. The standard errors are 0: nothing is drawn. That is no statement about the Shapley value,
-    of which only the sizes next to the grand coalition are seen.
+    Each size has equal weight, as in the Shapley value, which ``largest`` = n gives; ``largest`` = 1 is
+    leave-one-out. By default, the largest that the limit allows. After the partial estimate of Adamczewski
+    et al. (2024), which ranks from removed sets of few filters; equal weights of the sizes are our reading.
+    The standard errors are 0, since nothing is sampled. They say nothing about the Shapley value, of which
+    only the sizes next to the grand coalition are used.
 
     Raises:
         UsageError: ``largest`` is not from 1 to n, or the limit is below the coalitions it needs.
@@ -72,9 +72,9 @@ def _sums(counted: CountedGame, size: int, grand: float) -> tuple[FloatArray, fl
     n, total = counted.num_players, 0.0
     absent = np.zeros(n)
     for removed in _removed_sets(n, size):
-        found = counted.means(~removed) - grand
-        absent += found @ removed
-        total += float(found.sum())
+        changes = counted.means(~removed) - grand
+        absent += changes @ removed
+        total += float(changes.sum())
     return absent, total
 
 

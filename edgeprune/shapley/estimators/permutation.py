@@ -20,10 +20,10 @@ _STRATIFIED_UNITS = 8
 class Orders(Enum):
     """How orders are drawn; orders of one unit depend on each other, units do not.
 
-    ``INDEPENDENT``: every order for itself (Castro, Gómez and Tejada 2009).
+    ``INDEPENDENT``: every order separately (Castro, Gómez and Tejada 2009).
     ``ANTITHETIC``: an order and its reverse, exact at once where players interact at most in pairs.
-    ``STRATIFIED``: evenly spaced cyclic shifts of one order, so that every player stands in every
-    stretch of positions equally often; all n shifts where the limit allows eight such units.
+    ``STRATIFIED``: evenly spaced cyclic shifts of one order, so that every player is in every range
+    of positions equally often; all n shifts where the limit allows eight such units.
     """
 
     INDEPENDENT = "independent"
@@ -42,14 +42,14 @@ def permutation(
     aggregate: Aggregate = Aggregate.MEAN,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
-    """phi_i = the mean gain when player i joins those before it, over drawn orders.
+    """phi_i = the mean marginal contribution of player i to those before it, over drawn orders.
 
-    Unbiased, with ``tolerance`` = 0: how many orders are drawn follows from the limit (and from
-    ``permutations``, if given) alone, not from what was drawn. Standard errors are over units.
+    Unbiased with ``tolerance`` = 0: the number of orders depends on the limit (and on ``permutations``, if
+    given) alone, not on the draws. Standard errors are over units.
 
-    With a positive ``tolerance`` an order ends where the value is that near to the grand coalition's, and
-    the players still to come gain 0 in it (Ghorbani and Zou 2019). What is saved goes into further orders.
-    This is biased: late gains of both signs are taken for 0, so values no longer sum to the whole gain.
+    With a positive ``tolerance`` an order ends where the value is within it of the grand coalition's, and
+    the remaining players gain 0 in it (Ghorbani and Zou 2019). The savings are spent on further orders.
+    This is biased: late gains of both signs are set to 0, so values no longer sum to the whole gain.
     In a monotone game no value is off by more than ``tolerance``; in others there is no such bound.
 
     ``aggregate`` is over the values of single images; see ``image_units`` for what its error is.
@@ -121,14 +121,14 @@ def _draw_unit(orders: Orders, unit: int, n: int, rng: np.random.Generator) -> I
 def _gains(counted: CountedGame, ends: FloatArray, orders: IndexArray, aggregate: Aggregate) -> FloatArray:
     """Gain of every player in every order (c, n), of the mean or image by image (c, n, 1 or k).
 
-    ``ends`` (2, 1 or k) are the values of nobody and of everyone.
+    ``ends`` (2, 1 or k) are the values of the empty and of the grand coalition.
     """
     count, n = orders.shape
     place = np.argsort(orders, axis=1)
     before = place[:, None, :] < np.arange(1, n)[None, :, None]
-    found = values_for(counted, before.reshape(-1, n), aggregate).reshape(count, n - 1, -1)
+    values = values_for(counted, before.reshape(-1, n), aggregate).reshape(count, n - 1, -1)
     first, last = (np.broadcast_to(end, (count, 1, ends.shape[1])) for end in ends)
-    along = np.concatenate([first, found, last], axis=1)
+    along = np.concatenate([first, values, last], axis=1)
     gains = np.empty((count, n, along.shape[2]))
     np.put_along_axis(gains, orders[:, :, None], np.diff(along, axis=1), axis=1)
     return gains
@@ -149,7 +149,7 @@ def _truncated_units(
         wave = min(_WAVE, counted.remaining // (unit * (n - 1)))
         if most_units is not None:
             wave = min(wave, most_units - len(sums))
-        # A wave that asked nothing new will be followed by others like it: everything is known by now.
+        # A wave without new evaluations will be followed by others like it: all values are known by now.
         before = counted.evaluations
         if wave < 1:
             return sums

@@ -1,4 +1,4 @@
-"""Which k players to remove: evaluations go to the players near the cut, until the set is certain."""
+"""Select k players to remove: evaluations are spent on players near the cut, until the set is certain."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """The players to remove and how sure that is.
+    """The players to remove and the confidence in that set.
 
     ``removed`` are the k players of the least value, ascending. ``smallest_gap`` is the least difference
-    between a kept and a removed player, in its standard errors. ``probability`` bounds from below the
-    chance that just these are the k of the least value: 1 less the chance of every wrong pair, taking
-    errors as normal. ``undecided`` are those whose side is not settled at the ``confidence`` asked.
+    between a kept and a removed player, in its standard errors. ``probability`` is a lower bound on the
+    probability that these are the k of the least value: 1 minus the probability of every wrong pair, with
+    normal errors. ``undecided`` are those not separated from the other side at ``confidence``.
     """
 
     removed: tuple[int, ...]
@@ -41,7 +41,7 @@ class Race:
 
     @property
     def decided(self) -> bool:
-        """Whether all confidence intervals across the cut are apart."""
+        """Whether all confidence intervals across the cut are separated."""
         return not self.undecided
 
 
@@ -59,11 +59,11 @@ def race(
     """Find the ``remove`` players of the least value, starting from an estimate of the values under ``law``.
 
     In every round the players still in the race get exact gains at common coalitions drawn by ``law``, so
-    that of their difference only what differs between them scatters. Both sources are averaged by their
-    precision, the start's errors being taken as independent between players. A player leaves once it is
-    apart from all players across the cut, at a level that covers all pairs and all rounds (rounds double,
-    the n-th spends 1 / (n (n + 1)) of what may be wrong). Players of equal value never part; the limit
-    ends their race.
+    that common variance cancels in their differences. Gains and start are averaged by precision, the
+    start's errors being taken as independent between players. A player leaves once it is separated from all
+    players across the cut, at a level that covers all pairs and all rounds (rounds double, the n-th spends
+    1 / (n (n + 1)) of the error probability). Players of equal value are never separated; the limit ends
+    their race.
 
     Raises:
         UsageError: ``remove`` is not from 0 to n, or ``confidence`` not between 0 and 1.
@@ -95,14 +95,14 @@ def race(
 
 
 class _State:
-    """Values and sides, the gains at common coalitions, and which pairs have been seen apart."""
+    """Values and sides, the gains at common coalitions, and the pairs that are already separated."""
 
     def __init__(self, start: Estimate, remove: int, confidence: float) -> None:
         n = len(start.values)
         self._wrong = 1.0 - confidence
         self._looks = 0
         self._start = start.values
-        # Partial values are of other coalitions, so they only say where to look first.
+        # Partial values are of other coalitions, so they only set the initial sides.
         partial = start.method is Method.PARTIAL
         self._start_errors = np.full(n, np.inf) if partial else start.standard_errors
         self._errors = np.hypot(self._start_errors[:, None], self._start_errors[None, :])
@@ -116,31 +116,31 @@ class _State:
         self._look(math.inf)
 
     def gaps(self) -> FloatArray:
-        """Kept above removed (removed, kept), in standard errors of the difference."""
+        """Kept minus removed values (removed, kept), in standard errors of the difference."""
         apart = self.values[None, ~self.out] - self.values[self.out, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             gaps = apart / self._errors[np.ix_(self.out, ~self.out)]
         return np.asarray(np.where(np.isnan(gaps), 0.0, gaps))
 
     def probability(self) -> float:
-        """1 less the chance of every pair being the wrong way round, 0 at least."""
+        """1 minus the probability of every pair being in the wrong order, 0 at least."""
         return max(0.0, 1.0 - sum(_NORMAL.cdf(-gap) for gap in self.gaps().ravel().tolist()))
 
     def undecided(self) -> IndexArray:
-        """Players with someone across the cut from whom they have not been seen apart."""
+        """Players that are not yet separated from every player across the cut."""
         return _players_of(self._open())
 
     def affordable(self, remaining: int, most: int) -> int:
-        """Coalitions of the next round: as many again as there are, within the limit; 0 where too few.
+        """Coalitions of the next round: as many as there are so far, within the limit; 0 where too few.
 
-        At ``most`` in all: where every value is known, more would cost no evaluation, yet time without end.
+        At ``most`` in total: where every value is known, rounds cost no evaluations and would never end.
         """
         drawn = len(self.coalitions)
         count = min(max(_FIRST_ROUND, drawn), remaining // (1 + len(self.racing)), most - drawn)
         return count if drawn + count >= _LEAST_TO_JUDGE else 0
 
     def complete(self, counted: CountedGame) -> bool:
-        """Gains of those who came back into the race at coalitions that they missed; whether to go on."""
+        """Evaluate gains that players back in the race have missed; returns whether to continue."""
         if not len(self.racing):
             return False
         missing = np.isnan(self._gains[:, self.racing])
@@ -152,7 +152,7 @@ class _State:
         return True
 
     def add(self, counted: CountedGame, coalitions: BoolArray) -> None:
-        """Gains of those racing at more coalitions (c, n); then look who is apart."""
+        """Evaluate gains of racing players at more coalitions (c, n), then update the separated pairs."""
         block = np.full(coalitions.shape, np.nan)
         block[:, self.racing] = [gains_at(counted, c, self.racing) for c in coalitions]
         self.coalitions = np.concatenate([self.coalitions, coalitions])
@@ -168,7 +168,7 @@ class _State:
         before = np.add.outer(self._start_errors[who] ** 2, self._start_errors[who] ** 2)
         share = _share_of_start(float(before.mean()), float(fresh.mean()))
         self.values[who] = (1.0 - share) * own.mean(axis=0) + share * self._start[who]
-        # An infinite error has no share, and none of it must come through.
+        # An infinite error has the share 0, but 0 times infinity would give NaN.
         before = before if share > 0.0 else np.zeros_like(before)
         self._errors[np.ix_(who, who)] = np.sqrt((1.0 - share) ** 2 * fresh + share**2 * before)
         order = np.argsort(self.values[who], kind="stable")
@@ -182,11 +182,11 @@ class _State:
         wrong = self._wrong / (self._looks * (self._looks + 1) * max(1, gaps.size))
         critical = student_quantile(-_NORMAL.inv_cdf(wrong), freedom)
         self._apart[np.ix_(self.out, ~self.out)] |= gaps >= critical
-        # More coalitions tell nothing about a pair whose values are known exactly.
+        # More coalitions add nothing about a pair whose values are known exactly.
         self.racing = _players_of(self._open() & (self._errors > 0.0))
 
     def _open(self) -> BoolArray:
-        """Pairs (n, n) of a removed and a kept player not seen apart."""
+        """Pairs (n, n) of a removed and a kept player that are not separated yet."""
         return np.asarray(self.out[:, None] & ~self.out[None, :] & ~self._apart)
 
 

@@ -1,4 +1,4 @@
-"""Better sets than a ranking gives: swaps and a small beam, scored by real coalition values."""
+"""Better sets than a ranking gives: swaps and a small beam, scored by measured coalition values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SWAPS_AT_ONCE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
-    """The best set found, its mean value and that of the set it started from, never better.
+    """The best set found, its mean value, and that of the start set, which is never greater.
 
-    ``settled`` says that no swap among the candidates improves it; otherwise the limit came first.
+    ``settled``: no swap among the candidates improves it; otherwise the limit was reached first.
     """
 
     kept: tuple[int, ...]
@@ -48,7 +48,7 @@ class _Seen:
     keys: set[bytes] = field(default_factory=set)
 
     def add(self, coalitions: BoolArray) -> int:
-        """Take up those not seen yet, in their order, as far as the limit allows; how many were left out."""
+        """Evaluate those not seen yet, in order, within the limit; returns how many were left out."""
         new: list[BoolArray] = []
         for row in coalitions:
             if row.tobytes() not in self.keys:
@@ -79,10 +79,10 @@ def refine(
 ) -> Refinement:
     """Swap removed players for kept ones while that raises the coalition's value.
 
-    The ``beam`` best sets seen are searched around, the swaps with the most to gain by ``scores`` (n,)
+    Searches around the ``beam`` best sets seen, the swaps with the largest gain by ``scores`` (n,)
     first, of all players or of the ``candidates`` nearest to the cut on each side. After every few swaps
-    the search goes on around the best set there is by then. Values are those
-    on the game's own images: with few of them, and many sets tried, the best is partly luck.
+    the search continues around the best set so far. Values are those
+    on the game's own images: with few of them, and many sets tried, the best is partly chance.
     Deterministic.
 
     Raises:
@@ -98,7 +98,7 @@ def refine(
     start = np.ones((1, n), dtype=bool)
     start[0, list(removed)] = False
     seen, left_out = _Seen(counted=counted), 0
-    # Swaps not tried yet of the sets searched around, none left once settled.
+    # Swaps of the searched sets that are not tried yet, none left once settled.
     waiting: dict[int, IndexArray] = {}
     seen.add(start)
     while not left_out:
@@ -132,11 +132,11 @@ def beam_removal(
     candidates: int | None = None,
     advance: Advance = lambda _units: None,
 ) -> BeamRun:
-    """Remove one player after the other from the ``beam`` best sets, scored by real coalition values.
+    """Remove one player after the other from the ``beam`` best sets, scored by measured coalition values.
 
     From every set the players of the lowest ``scores`` (n,) are tried, all of them or ``candidates``, and
-    fewer where the limit would not last for all removals. A beam of 1 over all players is greedy
-    leave-one-out; with nothing to spare it is the order of the scores.
+    fewer where the limit would not suffice for all removals. A beam of 1 over all players is greedy
+    leave-one-out; without spare evaluations it is the order of the scores.
 
     Raises:
         UsageError: ``remove`` is not from 0 to n, the limit is below ``remove`` + 1, or ``beam`` or
@@ -181,7 +181,7 @@ def _without(coalition: BoolArray, scores: FloatArray, rank: int) -> BoolArray |
 
 
 def _swaps(coalition: BoolArray, scores: FloatArray, candidates: int | None) -> IndexArray:
-    """All exchanges (m, 2) of a member with an outsider, those with the most to gain by scores first."""
+    """All exchanges (m, 2) of a member with an outsider, those with the largest gain by scores first."""
     members = _by_score(np.flatnonzero(coalition), scores)[:candidates]
     outside = _by_score(np.flatnonzero(~coalition), scores)[::-1][:candidates]
     gains = scores[outside][None, :] - scores[members][:, None]
@@ -191,11 +191,11 @@ def _swaps(coalition: BoolArray, scores: FloatArray, candidates: int | None) -> 
 
 def _swapped(coalition: BoolArray, swaps: IndexArray) -> BoolArray:
     """The coalitions (m, n) after each of the exchanges (m, 2)."""
-    found = np.repeat(coalition[None], len(swaps), axis=0)
+    coalitions = np.repeat(coalition[None], len(swaps), axis=0)
     rows = np.arange(len(swaps))
-    found[rows, swaps[:, 0]] = False
-    found[rows, swaps[:, 1]] = True
-    return found
+    coalitions[rows, swaps[:, 0]] = False
+    coalitions[rows, swaps[:, 1]] = True
+    return coalitions
 
 
 def _by_score(players: IndexArray, scores: FloatArray) -> IndexArray:

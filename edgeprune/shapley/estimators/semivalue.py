@@ -19,7 +19,7 @@ from edgeprune.shapley.image_units import ImageUnits, values_for
 class CoalitionLaw(ABC):
     """A law of coalition sizes; all coalitions of one size are equally likely.
 
-    A coalition is drawn among all players, and player i is worth what its coming or going changes there.
+    A coalition is drawn among all players; a player's gain is the change of value when it joins or leaves.
     So one coalition and its n neighbours give every player one gain.
     """
 
@@ -41,7 +41,7 @@ class CoalitionLaw(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class BetaLaw(CoalitionLaw):
-    """Every player is in with probability q, q drawn from Beta(``a``, ``b``): a mean share of a / (a + b).
+    """Every player is present with probability q drawn from Beta(``a``, ``b``): a mean share of a / (a + b).
 
     a = b = 1 is the Shapley value. Beta(alpha, beta)-Shapley of Kwon and Zou (2022) is a = beta, b = alpha.
     """
@@ -50,7 +50,7 @@ class BetaLaw(CoalitionLaw):
     b: float
 
     def __post_init__(self) -> None:
-        """Refuse parameters of no distribution."""
+        """Refuse parameters that define no distribution."""
         if not (0.0 < self.a < math.inf and 0.0 < self.b < math.inf):
             raise UsageError(f"Beta({self.a}, {self.b}) is no distribution: give a and b above 0")
 
@@ -74,7 +74,7 @@ SHAPLEY = BetaLaw(a=1.0, b=1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class BanzhafLaw(CoalitionLaw):
-    """Every coalition is as likely as any other: half of the players are in (Banzhaf 1965)."""
+    """All coalitions are equally likely: half of the players are present on average (Banzhaf 1965)."""
 
     def sizes(self, num_players: int) -> FloatArray:
         """The binomial law (n + 1,)."""
@@ -89,7 +89,7 @@ class BanzhafLaw(CoalitionLaw):
 
 @dataclass(frozen=True, kw_only=True)
 class KeptSizeLaw(CoalitionLaw):
-    """Coalitions as large as what is to be kept: ``kept`` members, up to ``width`` more or fewer.
+    """Coalitions near the size to be kept: ``kept`` members, up to ``width`` more or fewer.
 
     Likelihood falls linearly with the distance from ``kept``.
     """
@@ -127,7 +127,7 @@ def semivalue(
     aggregate: Aggregate = Aggregate.MEAN,
     advance: Advance = lambda _units: None,
 ) -> Estimate:
-    """Mean gains (n,) at coalitions drawn by ``law``: each with its n neighbours, one gain a player.
+    """Mean gains (n,) at coalitions drawn by ``law``: each with its n neighbours, one gain per player.
 
     Unbiased; standard errors are over coalitions, whose number follows from the limit alone. ``aggregate``
     is over the values of single images; see ``image_units`` for what its error is.
@@ -167,7 +167,7 @@ def draw_coalitions(law: CoalitionLaw, num_players: int, count: int, rng: np.ran
 
 
 def gains_at(counted: CountedGame, coalition: BoolArray, players: IndexArray | None = None) -> FloatArray:
-    """What having each of ``players`` (p,), everyone by default, adds to the others of a coalition (n,)."""
+    """Marginal contributions of ``players`` (p,), by default all, to the others of a coalition (n,)."""
     chosen = np.arange(len(coalition)) if players is None else players
     return _gains(counted, coalition, chosen, Aggregate.MEAN)[:, 0]
 
@@ -178,8 +178,8 @@ def _gains(
     """Gains of players (p,), of the mean or image by image (p, 1 or k)."""
     flips = np.zeros((len(players), len(coalition)), dtype=bool)
     flips[np.arange(len(players)), players] = True
-    found = values_for(counted, np.concatenate([coalition[None], coalition ^ flips]), aggregate)
-    return np.asarray((found[0] - found[1:]) * np.where(coalition[players], 1.0, -1.0)[:, None])
+    values = values_for(counted, np.concatenate([coalition[None], coalition ^ flips]), aggregate)
+    return np.asarray((values[0] - values[1:]) * np.where(coalition[players], 1.0, -1.0)[:, None])
 
 
 def _log_beta(a: float, b: float) -> float:

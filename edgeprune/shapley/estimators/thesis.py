@@ -1,4 +1,4 @@
-"""The published hybrid of the thesis behind this project, so that its tables can be reproduced."""
+"""The published hybrid procedure of the thesis behind this project, to reproduce its tables."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EXACT_FROM_PLAYERS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class ThesisRun:
-    """What the published procedure did, one entry per round of removal.
+    """Result of the published procedure, one entry per round of removal.
 
-    ``removed`` (r,) in their order, ``values`` the mean value of the players left, before and after each
-    round (r + 1,), ``permutations`` the orders of each round (all p! of them in exact rounds).
+    ``removed`` (r,) in order of removal, ``values`` the mean value of the remaining players, before and after
+    each round (r + 1,), ``permutations`` the orders of each round (all p! of them in exact rounds).
     ``evaluations`` are the distinct coalition values asked of the game; ``published_evaluations`` those of
-    the procedure as it was published: p for every order of p players and 1 for all of them, none kept.
+    the procedure as published: p for every order of p players and 1 for all of them, without a cache.
     """
 
     removed: IndexArray
@@ -47,12 +47,12 @@ def thesis_hybrid(
     max_evaluations: int | None = None,
     advance: Advance = lambda _units: None,
 ) -> ThesisRun:
-    """Remove the player of the least value, value those left anew, until ``keep`` are left.
+    """Repeatedly remove the player of the least value and revalue the rest, until ``keep`` are left.
 
     As in R. Munovas, "The importance of filters" (section 2.2): values come from C independent orders,
     C = 100 at first and C <- C**1.08 after each removal, rounded down every time (so the sixth round
-    has the 859 orders that the thesis states); from 6 players on all orders count, which is the exact
-    value. ``exact_from`` = 0 and ``amelioration`` = 1 give its plain Monte Carlo pruning.
+    has the 859 orders that the thesis states); with 6 players or fewer all orders are used, which gives the
+    exact value. ``exact_from`` = 0 and ``amelioration`` = 1 give its plain Monte Carlo pruning.
 
     Raises:
         UsageError: ``keep`` is not from 0 to n, or the limit is below what all rounds may need.
@@ -101,7 +101,7 @@ def _schedule(n: int, keep: int, first: int, amelioration: float, exact_from: in
 
 
 def _most_needed(schedule: list[tuple[int, int]]) -> int:
-    """Distinct coalitions at most: those of every round, yet never more than its players have."""
+    """Maximum number of distinct coalitions: those of every round, at most all that its players have."""
     each = [min(2**players, 2 + orders * (players - 1)) for players, orders in schedule]
     return min(2 ** schedule[0][0], sum(each) + 1) if schedule else 1
 
