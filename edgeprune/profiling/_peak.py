@@ -56,8 +56,8 @@ def _status_bytes(field: str) -> int | None:
         lines = _STATUS.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) * 1024 if found else None
+    fields = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(fields[0]) * 1024 if fields else None
 
 
 def _max_resident_bytes() -> int | None:

@@ -109,11 +109,11 @@ class LocalRunner:
 
     def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:  # noqa: ARG002
         """CPU time of interleaved pairs."""
-        found = compare(
+        ratio = compare(
             original, candidate,
             threads=self.threads, batch_size=self.batch_size, pairs=LATENCY_PAIRS, seed=self.seed,
         )  # fmt: skip
-        return LatencyShare(value=found.ratio, high=found.high)
+        return LatencyShare(value=ratio.ratio, high=ratio.high)
 
     def prediction(self, onnx_path: Path) -> LatencyPrediction | None:  # noqa: ARG002
         """None: it is measured."""

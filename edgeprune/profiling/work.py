@@ -164,8 +164,8 @@ def count_parameters(onnx_path: str | Path) -> int:
     """
     graph = _load(Path(onnx_path)).graph
     constants = _constant_tensors(graph)
-    found = {name for node in graph.node for name in _parameters_read(node, constants)}
-    return sum(math.prod(constants[name].dims) for name in found)
+    names = {name for node in graph.node for name in _parameters_read(node, constants)}
+    return sum(math.prod(constants[name].dims) for name in names)
 
 
 def _parameters_read(node: NodeProto, constants: Mapping[str, TensorProto]) -> list[str]:
