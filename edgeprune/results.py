@@ -25,6 +25,7 @@ from edgeprune.artifacts.report import (
     TensorDeviation,
     Usability,
 )
+from edgeprune.reporting.channel_words import constant_channels, worst_channel
 from edgeprune.reporting.document import Document
 from edgeprune.reporting.tables import TerminalTable
 from edgeprune.reporting.terminal import render_document
@@ -230,11 +231,16 @@ class QuantizationResult:
         agreement = (
             "" if deviation.top1_agreement is None else f", top-1 agreement {deviation.top1_agreement:.2%}"
         )
+        channels = deviation.by_channel
         words = Text(
             f"outputs on {deviation.images} images kept back: cosine {deviation.cosine:.5f}, largest error "
             f"{deviation.relative_error:.2%} of the largest output{agreement}"
+            if channels is None
+            else f"outputs on {deviation.images} images kept back: the worst is {worst_channel(channels)}; "
+            f"the largest error is {deviation.relative_error:.2%} of the largest output"
         )
-        return Group(table, words, *self._how(), *(Text(f"note: {note}") for note in self.notes))
+        warning = [] if channels is None or not channels.constant else [_warning(constant_channels(channels))]
+        return Group(*warning, table, words, *self._how(), *(Text(f"note: {note}") for note in self.notes))
 
     def _how(self) -> list[Text]:
         if isinstance(self.details, HalvesReport):
@@ -248,6 +254,10 @@ class QuantizationResult:
                 *([] if self.details.integer is None else _integers(self.details.integer)),
             ]
         return _integers(self.details)
+
+
+def _warning(words: str) -> Text:
+    return Text(f"WARNING: {words}", style="bold red")
 
 
 def _integers(report: IntegerReport) -> list[Text]:

@@ -45,7 +45,8 @@ class IntegerReport:
     ``equalized``: pairs of layers whose channels were scaled against each other; ``corrected``: layers whose
     bias makes up for the mean error of their rounded weights; ``kept_float``: nodes left as they were;
     ``unscaled``: those of them that were not asked to be, for want of a scale that 32-bit numbers hold, with
-    the reason; ``over_blocks``: convolutions of the image that run over blocks of pixels.
+    the reason; ``mixed_units``: those that calculate with the network's outputs or would have one scale for
+    values of different units, with the reason; ``over_blocks``: convolutions that run over blocks of pixels.
     """
 
     format: IntegerFormat
@@ -57,6 +58,7 @@ class IntegerReport:
     kept_float: tuple[str, ...]
     over_blocks: tuple[str, ...] = ()
     unscaled: dict[str, str] = field(default_factory=dict)
+    mixed_units: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFi
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
 from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.4"
+REPORT_SCHEMA_VERSION = "1.5"
 
 
 class AccuracyKind(Enum):
@@ -53,13 +53,36 @@ class AnswerCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelDeviation:
+    """How far one channel of an output is off; both are counted from 0.
+
+    ``relative_error``: root of the mean squared error over the channel's spread in the reference (that of the
+    largest channel of its unit over 10 if that is more). ``constant``: it no longer depends on the image.
+    """
+
+    output: int
+    channel: int
+    relative_error: float
+    constant: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSummary:
+    """Channels of all outputs: the worst ones first, how many there are, and how many became constant."""
+
+    worst: tuple[ChannelDeviation, ...]
+    channels: int
+    constant: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Usability:
     """Whether the delivered network is any good, in a sentence that comes before everything else.
 
     ``loss`` is the share of the original's answers that are lost, less those gained, or the relative squared
     error where the outputs are no class scores; ``low`` and ``high`` are its 95% interval; ``None``: the
     original has no answers to lose. ``what_to_do`` is empty where nothing is to be done. ``slower``: than the
-    original, on the target, as measured or predicted.
+    original, on the target, as measured or predicted. ``by_channel`` of outputs that are no class scores.
     """
 
     grade: Grade
@@ -71,6 +94,7 @@ class Usability:
     images: int
     answers: AnswerCounts | None
     slower: bool = False
+    by_channel: ChannelSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +113,7 @@ class ParityFigure:
     """How far two neighbours of the chain are apart on calibration images.
 
     ``relative_error`` is max |a - b| / max |a|. ``top1_agreement`` is ``None`` where the output is
-    no class score. ``tolerance`` applies to ``relative_error``.
+    no class score, ``by_channel`` where it is one. ``tolerance`` applies to ``relative_error``.
     """
 
     reference: str
@@ -102,6 +126,7 @@ class ParityFigure:
     images: int
     tolerance: float
     verdict: Verdict
+    by_channel: ChannelSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +141,7 @@ class Deviation:
     cosine: float
     top1_agreement: float | None
     images: int
+    by_channel: ChannelSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.output_units import units_of
 
 
 class LossKind(Enum):
@@ -16,7 +17,7 @@ class LossKind(Enum):
 
     LABELS = "cross-entropy with the labels"
     PSEUDO_LABELS = "cross-entropy with the original's predictions"
-    OUTPUTS = "squared error against the original's outputs, relative to their power"
+    OUTPUTS = "squared error against the original's outputs, relative to the spread of each channel"
 
 
 class ImageLoss:
@@ -28,6 +29,7 @@ class ImageLoss:
     def __init__(self, batch: ImageBatch, reference: list[Tensor]) -> None:
         self.kind = _choose_loss(batch, reference)
         self._reference = reference
+        self._weights = [_weights(r) for r in reference] if self.kind is LossKind.OUTPUTS else []
         if self.kind is LossKind.LABELS:
             assert batch.labels is not None
             self._classes = batch.labels
@@ -39,23 +41,21 @@ class ImageLoss:
         narrowed = object.__new__(ImageLoss)
         narrowed.kind = self.kind
         narrowed._reference = [r[:count] for r in self._reference]
+        narrowed._weights = self._weights
         if self.kind is not LossKind.OUTPUTS:
             narrowed._classes = self._classes[:count]
         return narrowed
 
-    def projection(self, outputs: list[Tensor], chosen: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sum over images of r . y, r standard normal, whose square estimates the squared change of outputs.
+    def projection(self, outputs: list[Tensor], rng: np.random.Generator) -> Tensor:
+        """Sum over images of r . y with standard normal r; its square estimates how far outputs move.
 
-        Class scores are centred over classes; other outputs are scaled to unit power.
+        Class scores count without what is common to all classes, other outputs in units of their channels.
         """
         if self.kind is not LossKind.OUTPUTS:
             drawn = _random_like(outputs[0], rng)
             return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
-        scales = [_power(r[chosen]).clamp_min(1e-12).rsqrt() for r in self._reference]
-        drawn_each = [
-            _random_like(o, rng).flatten(1) * s[:, None] for o, s in zip(outputs, scales, strict=True)
-        ]
-        return torch.stack([(d * o.flatten(1)).sum() for d, o in zip(drawn_each, outputs, strict=True)]).sum()
+        drawn_each = [_random_like(o, rng) * w.sqrt() for o, w in zip(outputs, self._weights, strict=True)]
+        return torch.stack([(d * o).sum() for d, o in zip(drawn_each, outputs, strict=True)]).sum()
 
     def __call__(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         """Loss (rows,) of ``outputs`` (rows, ...) whose rows belong to the images ``chosen`` (rows,)."""
@@ -64,8 +64,8 @@ class ImageLoss:
             own = outputs[0].gather(1, self._classes[chosen][:, None])
             return torch.logsumexp(outputs[0] - own, dim=1)
         losses = [
-            _power(o - r[chosen]) / _power(r[chosen]).clamp_min(1e-12)
-            for o, r in zip(outputs, self._reference, strict=True)
+            ((o - r[chosen]).square() * w).reshape(len(o), -1).sum(1)
+            for o, r, w in zip(outputs, self._reference, self._weights, strict=True)
         ]
         return torch.stack(losses).mean(0)
 
@@ -74,9 +74,10 @@ def _random_like(values: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rng.standard_normal(tuple(values.shape), dtype=np.float32))
 
 
-def _power(values: Tensor) -> Tensor:
-    """Sum of squares of every image."""
-    return values.reshape(len(values), -1).square().sum(1)
+def _weights(reference: Tensor) -> Tensor:
+    """Weight of a squared error, broadcast over an output (n, ...); errors of the spread sum up to 1."""
+    values = reference.detach().numpy()
+    return torch.from_numpy(units_of(values).weights_for(values.shape)).to(reference.dtype)
 
 
 def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:

@@ -197,7 +197,7 @@ class MaskedGame:
         for part in self._parts(memberships, images):
             chosen = torch.from_numpy(images[part])
             masks = self._membership(memberships[part]).requires_grad_(True)
-            yield self._image_loss.projection(self._outputs(chosen, masks), chosen, rng), masks
+            yield self._image_loss.projection(self._outputs(chosen, masks), rng), masks
 
     def _parts(
         self, memberships: NDArray[np.float64] | NDArray[np.bool_], images: NDArray[np.int64]

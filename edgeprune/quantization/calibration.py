@@ -26,12 +26,16 @@ _COUNTED_AT_ONCE = 2**16
 
 @dataclass
 class ChannelValues:
-    """Least, greatest and mean value of every channel (c,) of an activation, over images and positions."""
+    """Least, greatest and mean value of every channel (c,) of an activation, over images and positions.
+
+    ``last``: least and greatest along the last axis, where that may be the one of channels, too.
+    """
 
     low: FloatArray
     high: FloatArray
     total: FloatArray
     count: int = 0
+    last: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def mean(self) -> FloatArray:
@@ -91,7 +95,10 @@ def activations(model: FloatModel) -> list[str]:
 def channel_values(
     model: FloatModel, images: Tensor, settings: IntegerSettings, advance: Advance = lambda _images: None
 ) -> dict[str, ChannelValues]:
-    """Range and mean by channel (first dimension after the batch) of every activation, in one pass."""
+    """Range and mean by channel (first dimension after the batch) of every activation, in one pass.
+
+    Of activations (n, anchors, values) the ends along the last axis are kept, too.
+    """
     names = activations(model)
     channels: dict[str, ChannelValues] = {}
     for values in _streamed(model, names, images, settings, advance):
@@ -107,8 +114,19 @@ def channel_values(
             known.low, known.high = np.minimum(known.low, low), np.maximum(known.high, high)
             known.total = known.total + total
             known.count += count
+            if value.ndim == 3:
+                known.last = _ends(known.last, value.min(axis=(0, 1)), value.max(axis=(0, 1)))
     _check_finite(channels)
     return channels
+
+
+def _ends(
+    known: tuple[FloatArray, FloatArray] | None, low: NDArray[np.float32], high: NDArray[np.float32]
+) -> tuple[FloatArray, FloatArray]:
+    """Ends so far, widened by those of another batch."""
+    if known is None:
+        return low.astype(float), high.astype(float)
+    return np.minimum(known[0], low), np.maximum(known[1], high)
 
 
 def histograms(

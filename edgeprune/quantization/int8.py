@@ -27,6 +27,8 @@ from edgeprune.quantization.passes.base import rewritten
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
 from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
 from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
+from edgeprune.quantization.passes.transposed_biases import TransposedBiasesApart
+from edgeprune.quantization.post_processing import in_32_bits
 from edgeprune.quantization.preparation import FloatModel, load_float
 from edgeprune.quantization.ranges import Range, chosen_range, with_zero
 from edgeprune.quantization.scales import fault_of_range, unscaled
@@ -91,16 +93,19 @@ class Calibrated:
     images: int
     pairs: int
     scaled: frozenset[str]
+    mixed_units: dict[str, str]
 
 
 def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    model = load_float(source, timeout_s=settings.timeout_s).rewritten(SpatialMeansToPooling())
+    passes = SpatialMeansToPooling(), TransposedBiasesApart()
+    model = load_float(source, timeout_s=settings.timeout_s).rewritten(*passes)
     _check_images(images, model)
     give_back_memory(source.stat().st_size)
-    passes = 1 if settings.method is RangeMethod.MINMAX else 2
-    with progress.task("gathering the ranges of activations", passes * len(images)) as advance:
+    times = 1 if settings.method is RangeMethod.MINMAX else 2
+    with progress.task("gathering the ranges of activations", times * len(images)) as advance:
         values = channel_values(model, images, settings, advance)
+        mixed_units = in_32_bits(model, values)
         pairs = find_pairs(model) if settings.equalized else []
         if settings.equalized:
             model, values, _ = equalize(model, values)
@@ -116,6 +121,7 @@ def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibr
         images=len(images),
         pairs=len(pairs),
         scaled=frozenset(name for pair in pairs for name in pair.between),
+        mixed_units=mixed_units,
     )
 
 
@@ -127,10 +133,12 @@ def write_integers(
     Raises:
         QuantizationError: onnxruntime cannot quantize it.
     """
+    quantizable, asked = _quantizable(calibrated.model), nodes_to_exclude
+    mixed = {name: why for name, why in calibrated.mixed_units.items() if name in quantizable - asked}
+    nodes_to_exclude = asked | calibrated.mixed_units.keys()
     served = unscaled(calibrated.model, calibrated.ranges, calibrated.settings.form, nodes_to_exclude)
-    quantizable = _quantizable(calibrated.model)
     without = {name: why for name, why in served.nodes.items() if name in quantizable}
-    asked, nodes_to_exclude = nodes_to_exclude, nodes_to_exclude | served.nodes.keys()
+    nodes_to_exclude |= served.nodes.keys()
     model, layers = calibrated.model.replaced(served.cleared), 0
     if calibrated.settings.corrected:
         model, layers = correct_biases(model, calibrated.values, calibrated.settings.form, nodes_to_exclude)
@@ -146,12 +154,13 @@ def write_integers(
         format=calibrated.settings.form,
         method=calibrated.settings.method,
         images=calibrated.images,
-        nodes=dict(Counter(_quantized_ops(quantized))),
+        nodes=dict(Counter(_quantized_ops(quantized, nodes_to_exclude))),
         equalized=calibrated.pairs,
         corrected=layers,
-        kept_float=tuple(sorted(asked | without.keys())),
+        kept_float=tuple(sorted(asked | without.keys() | mixed.keys())),
         over_blocks=tuple(blocks.done),
         unscaled=without,
+        mixed_units=mixed,
     )
 
 
@@ -219,11 +228,11 @@ def _quantized(
     return model_proto
 
 
-def _quantized_ops(model: ModelProto) -> Iterator[str]:
-    """Types of the ops that have an 8-bit form and read an 8-bit value."""
+def _quantized_ops(model: ModelProto, nodes_to_exclude: frozenset[str]) -> Iterator[str]:
+    """Types of the ops that have an 8-bit form, were not to stay in 32 bits, and read an 8-bit value."""
     given = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
     for node in model.graph.node:
-        if node.op_type in OPS and given & set(node.input):
+        if node.op_type in OPS and node.name not in nodes_to_exclude and given & set(node.input):
             yield node.op_type
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.fx import tensor_leaves
+from edgeprune.output_units import relative_errors, units_of
 
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Of Student's t (95%, two sides) by degrees of freedom from 1 on; beyond, about 1.96 + 2.5 / degrees."""
@@ -39,7 +40,7 @@ def decide_between(
     """Decide whether to keep the network ``after`` a step, from per-image outputs on deciding images.
 
     Classifiers are compared by changed top-1 predictions first and, if that difference is not significant,
-    by Kullback-Leibler divergence; other outputs by squared error relative to the variance over images.
+    by Kullback-Leibler divergence; other outputs by squared error relative to the spread of each channel.
     A network without a significant improvement (95%, Student's t) is kept if it is better on average; with
     few deciding images the mean gain must exceed one standard error, so that two or three images do not
     decide alone.
@@ -91,12 +92,9 @@ def _divergence(original: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _relative_error(original: list[Tensor], outputs: list[Tensor]) -> Tensor:
-    """Squared error (n,) relative to the mean variance of each output, averaged over outputs."""
-    errors = []
-    for wanted, told in zip(original, outputs, strict=True):
-        spread = (wanted - wanted.mean(0)).double().square().mean().clamp_min(1e-12)
-        errors.append((told - wanted).double().square().flatten(1).mean(1) / spread)
-    return torch.stack(errors).mean(0)
+    """Squared error (n,) relative to the spread of each output channel, averaged over outputs."""
+    wanted, told = ([output.numpy() for output in each] for each in (original, outputs))
+    return torch.from_numpy(relative_errors(wanted, told, [units_of(output) for output in wanted]))
 
 
 def in_words(decision: NetworkDecision) -> str:

@@ -13,6 +13,7 @@ from edgeprune.reporting.budget_words import (
     candidate_rows,
     candidates_remark,
 )
+from edgeprune.reporting.channel_words import worst_channel
 from edgeprune.reporting.comparison import comparison_table, static_rows
 from edgeprune.reporting.default_words import (
     default_line,
@@ -167,6 +168,8 @@ def _accuracy(report: RunReport) -> Table:
         (figure.stage, format_quality(figure, kind), str(figure.images)) for figure in report.accuracy
     )
     lower = " Lower is better." if kind is AccuracyKind.RELATIVE_ERROR else ""
+    if report.usability is not None and report.usability.by_channel is not None:
+        lower += f" Delivered, the worst is {worst_channel(report.usability.by_channel)}."
     return Table(
         title="Accuracy by stage",
         columns=("model", kind.value, "images"),
@@ -177,28 +180,34 @@ def _accuracy(report: RunReport) -> Table:
 
 
 def _parity(report: RunReport) -> Table:
-    rows = tuple(
-        (
-            f"{figure.reference} / {figure.candidate}",
-            format_error(figure.relative_error),
-            format_error(figure.tolerance),
-            format_error(figure.max_abs_error),
-            f"{figure.cosine:.6f}",
-            "" if figure.top1_agreement is None else format_share(figure.top1_agreement),
-            figure.verdict.value if figure.verdict is Verdict.PASSED else figure.verdict.value.upper(),
+    figures = report.parity
+    columns: dict[str, tuple[str, ...]] = {
+        "models": tuple(f"{figure.reference} / {figure.candidate}" for figure in figures),
+        "relative error": tuple(format_error(figure.relative_error) for figure in figures),
+        "tolerance": tuple(format_error(figure.tolerance) for figure in figures),
+        "max error": tuple(format_error(figure.max_abs_error) for figure in figures),
+        "cosine": tuple(f"{figure.cosine:.6f}" for figure in figures),
+        "same top-1": tuple(
+            "" if figure.top1_agreement is None else format_share(figure.top1_agreement) for figure in figures
+        ),
+    }
+    if any(figure.by_channel is not None for figure in figures):
+        columns["worst channel"] = tuple(
+            "" if figure.by_channel is None else worst_channel(figure.by_channel) for figure in figures
         )
-        for figure in report.parity
+    columns["verdict"] = tuple(
+        figure.verdict.value if figure.verdict is Verdict.PASSED else figure.verdict.value.upper()
+        for figure in figures
     )
     return Table(
         title="Parity chain",
-        columns=("models", "relative error", "tolerance", "max error", "cosine", "same top-1", "verdict"),
-        rows=rows,
+        columns=tuple(columns),
+        rows=tuple(zip(*columns.values(), strict=True)),
         remark=(
             "Neighbours compared on calibration images; relative error is max |a - b| / max |a|. It tells "
             "whether each conversion computes the same, not how accurate the network is."
         ),
         numeric_columns=frozenset({1, 2, 3, 4, 5}),
-        narrow_columns=(0, 1, 2, 5, 6),
     )
 
 

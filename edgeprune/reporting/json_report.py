@@ -14,9 +14,10 @@ from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.documents import read_json as read_json_file
 from edgeprune.storage.files import atomic_write_text
 
-_READABLE = (REPORT_SCHEMA_VERSION, "1.3", "1.2", "1.1")
-"""Readable schema versions: 1.2 lacks fields with defaults; 1.1 also ``usability``, and its recovery has no
-deciding images."""
+_READABLE = (REPORT_SCHEMA_VERSION, "1.4", "1.3", "1.2", "1.1")
+"""Readable schema versions: 1.4 and 1.2 lack fields with defaults; 1.1 also ``usability``, and its recovery
+has no deciding images."""
+_WITH_OLD_NAMES = frozenset({"1.1", "1.2", "1.3"})
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +74,6 @@ def read_json(path: str | Path) -> RunReport:
         )
     try:
         data = _upgraded(data) if version == "1.1" else data
-        return from_jsonable(RunReport, data if version == REPORT_SCHEMA_VERSION else _renamed(data))
+        return from_jsonable(RunReport, _renamed(data) if version in _WITH_OLD_NAMES else data)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

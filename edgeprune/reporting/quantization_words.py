@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.artifacts.quantization import IntegerReport
 from edgeprune.artifacts.report import Deviation, InnerParity, QuantizationSection
+from edgeprune.reporting.channel_words import worst_channel
 from edgeprune.reporting.formatting import format_bytes, format_error, format_share
 
 Rows = tuple[tuple[str, str], ...]
@@ -33,9 +34,10 @@ def _deviation(deviation: Deviation) -> str:
         if deviation.top1_agreement is None
         else f", same top-1 for {format_share(deviation.top1_agreement)}"
     )
+    channels = "" if deviation.by_channel is None else f"; the worst is {worst_channel(deviation.by_channel)}"
     return (
         f"{deviation.candidate} against {deviation.reference} on {deviation.images} images: relative error "
-        f"{format_error(deviation.relative_error)}, cosine {deviation.cosine:.6f}{agreement}"
+        f"{format_error(deviation.relative_error)}, cosine {deviation.cosine:.6f}{agreement}{channels}"
     )
 
 

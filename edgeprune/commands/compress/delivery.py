@@ -213,7 +213,9 @@ def _usability(
         float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
     )
     delivered = figures_found[-1]
-    usability = judge_usability(kind, delivered, counts(by_stage[delivered.stage]), circumstances)
+    outputs = by_stage[delivered.stage]
+    channels = None if parity.is_classifier(original) else parity.by_channel(original, outputs)
+    usability = judge_usability(kind, delivered, counts(outputs), circumstances, channels)
     return usability if planned.search is None else usability_of_original(planned.search, usability)
 
 

@@ -166,7 +166,7 @@ def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, 
 def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
     """Nodes that stay in 32 bits, by reason, since all nodes of a tensor share it."""
     names: dict[str, list[str]] = {}
-    for node, reason in details.unscaled.items():
+    for node, reason in {**details.unscaled, **details.mixed_units}.items():
         names.setdefault(reason, []).append(node)
     notes = [f"{first_few(nodes, _SHOWN)} in 32 bits: {reason}" for reason, nodes in names.items()]
     more = len(notes) - _SHOWN

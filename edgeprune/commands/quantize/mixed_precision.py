@@ -12,6 +12,7 @@ from torch import Tensor
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow
+from edgeprune.output_units import relative_errors, units_of
 from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.timing import quick_ratio
 from edgeprune.profiling.work import size_bytes
@@ -212,10 +213,9 @@ class Mixing:
         return quick_ratio(first, second, threads=settings.threads, timeout_s=settings.timeout_s)
 
     def _fidelity(self, mixture: Mixture) -> float:
-        """Negative relative squared error of the outputs."""
-        outputs = (b.astype(np.float64) for b in self._outputs(mixture))
-        error = sum(float(np.square(a - b).sum()) for a, b in zip(self.original, outputs, strict=True))
-        return -error / (sum(float(np.square(a.astype(np.float64)).sum()) for a in self.original) or 1.0)
+        """Negative squared error of the outputs, relative to the spread of each channel."""
+        units = [units_of(output) for output in self.original]
+        return -float(relative_errors(self.original, self._outputs(mixture), units).mean())
 
     def _outputs(self, mixture: Mixture) -> parity.Outputs:
         if not any(mixture):

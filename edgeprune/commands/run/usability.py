@@ -11,11 +11,13 @@ from edgeprune.artifacts.report import (
     AccuracyFigure,
     AccuracyKind,
     AnswerCounts,
+    ChannelSummary,
     DeploymentSection,
     Grade,
     Usability,
 )
 from edgeprune.intervals import wilson_interval
+from edgeprune.reporting.channel_words import constant_channels
 
 FEWEST_IMAGES = 10
 """Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no
@@ -135,14 +137,21 @@ def judge_usability(
     delivered: AccuracyFigure,
     counts: AnswerCounts | None,
     circumstances: Circumstances,
+    channels: ChannelSummary | None = None,
 ) -> Usability:
-    """Grade the delivered network; ``counts`` are those of class scores, ``None`` for other outputs."""
+    """Grade the delivered network by ``counts`` of class scores, or the error and ``channels`` of others."""
     if counts is not None:
         return judge_answers(kind, counts, circumstances)
     loss = loss_of_outputs(delivered)
     verdict = grade(loss, ERROR_LIMITS)
+    constant = channels is not None and channels.constant > 0
+    if constant and verdict is not Grade.NOT_USABLE:
+        verdict = Grade.DEGRADED
+    headline = _words_of_error(verdict, loss)
+    if channels is not None and constant:
+        headline = f"{constant_channels(channels)}; {headline}"
     advice = _advice(kind, verdict, loss, None, circumstances)
-    return _graded(verdict, _words_of_error(verdict, loss), advice, loss, None)
+    return replace(_graded(verdict, headline, advice, loss, None), by_channel=channels)
 
 
 def with_speed(judged: Usability, deployment: DeploymentSection) -> Usability:

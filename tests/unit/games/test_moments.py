@@ -15,6 +15,7 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.games.channel_statistics import channel_statistics
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.ranking import RankingOptions, rank
+from edgeprune.output_units import relative_errors, units_of
 from edgeprune.pruning.masking import mask_module
 from edgeprune.shapley.quadratic import QuadraticGame
 
@@ -37,15 +38,16 @@ def game_of(
 
 def linear_network(seed: int, *, outputs: int = 5, images: bool = False) -> nn.Module:
     torch.manual_seed(seed)
-    layers = [nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, outputs, 1)]
-    if images:  # of much the same power: the model takes it as independent of the error
-        nn.init.constant_(layers[-1].bias, 5.0)
+    # For images as many inputs as channels: in units of their spread, outputs that hardly differ count as
+    # much as others, and so would the ridge on what channels of fewer inputs cannot do.
+    layers = [nn.Conv2d(8 if images else 3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, outputs, 1)]
     return nn.Sequential(*layers) if images else nn.Sequential(*layers, nn.Flatten())
 
 
 @pytest.mark.parametrize("as_classes", [True, False], ids=["class scores", "images"])
 def test_the_model_tells_the_squared_change_of_a_linear_network(as_classes):
-    coupling, game, reference = game_of(linear_network(1, images=not as_classes), (3, 1, 1))
+    shape = (3, 1, 1) if as_classes else (8, 1, 1)
+    coupling, game, reference = game_of(linear_network(1, images=not as_classes), shape)
     rng = np.random.default_rng(0)
     moments = game.second_moments()
     everyone = np.ones(game.num_players, dtype=bool)
@@ -63,9 +65,8 @@ def test_the_model_tells_the_squared_change_of_a_linear_network(as_classes):
             change = change - change.mean(axis=1, keepdims=True)
             expected = np.square(change).sum(axis=1).mean()
         else:
-            expected = (
-                np.square(change).sum((1, 2, 3)) / reference[0].square().sum((1, 2, 3)).numpy()
-            ).mean()
+            exact = reference[0].numpy()
+            expected = relative_errors([exact], [outputs[0]], [units_of(exact)]).mean()
         predicted = -QuadraticGame(places, players).values(coalition[players][None])[0, 0]
         assert predicted == pytest.approx(expected, rel=0.1 if as_classes else 0.2)
 

@@ -1,0 +1,96 @@
+"""Errors of outputs are counted channel by channel, whatever the units that are joined in a tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.output_units import channel_errors, relative_errors, units_of
+
+LAYOUTS = {
+    "(n, values, anchors)": lambda x: x,
+    "(n, anchors, values)": lambda x: x.transpose(0, 2, 1),
+    "(n, values, h, w)": lambda x: x.reshape(*x.shape[:2], 5, -1),
+    "(n, h, w, values)": lambda x: x.reshape(*x.shape[:2], 5, -1).transpose(0, 2, 3, 1),
+}
+
+
+def joined(scales: list[float], rng: np.random.Generator, images: int = 12) -> np.ndarray:
+    """Channels of these spreads around means of a few spreads, (n, c, 40)."""
+    values = rng.normal(rng.normal(0, 2, (1, len(scales), 1)), 1.0, (images, len(scales), 40))
+    return values * np.array(scales)[None, :, None]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(
+    boxes=st.integers(1, 6),
+    scores=st.integers(1, 12),
+    apart=st.floats(1.5, 7.0),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=25, deadline=None)
+def test_scores_beside_pixels_count_as_much_as_the_pixels(
+    layout: str, boxes: int, scores: int, apart: float, seed: int
+) -> None:
+    rng, put = np.random.default_rng(seed), LAYOUTS[layout]
+    plain = joined([10.0**apart] * boxes + [1.0] * scores, rng)
+    reference = put(plain)
+    units = [units_of(reference)]
+    for first, last in ((0, boxes), (boxes, boxes + scores)):
+        silent = plain.copy()
+        silent[:, first:last] = plain[:, first:last].mean(axis=(0, 2), keepdims=True)
+        error = float(relative_errors([reference], [put(silent)], units).mean())
+        assert error == pytest.approx(0.5, rel=0.05)
+        found = channel_errors(reference, put(silent), units[0])
+        assert found.constant.tolist() == [first <= c < last for c in range(boxes + scores)]
+        assert found.relative[first:last] == pytest.approx(1.0, rel=0.15)
+
+
+@given(seed=st.integers(0, 2**32 - 1), unit=st.floats(1e-6, 1e6), channels=st.integers(1, 8))
+@settings(max_examples=25, deadline=None)
+def test_the_unit_of_an_output_does_not_matter_and_the_mean_is_an_error_of_one(
+    seed: int, unit: float, channels: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    reference = joined([1.0] * channels, rng)
+    other = reference + rng.normal(0, 0.1, reference.shape)
+    plain = relative_errors([reference], [other], [units_of(reference)])
+    scaled = relative_errors([reference * unit], [other * unit], [units_of(reference * unit)])
+    np.testing.assert_allclose(plain, scaled, rtol=1e-9)
+    means = np.broadcast_to(reference.mean(axis=(0, 2), keepdims=True), reference.shape)
+    assert float(relative_errors([reference], [means], [units_of(reference)]).mean()) == pytest.approx(1.0)
+
+
+def test_channels_that_hardly_move_do_not_outweigh_those_of_the_same_unit() -> None:
+    """Classes that no image shows: their noise is no error of the size of a class that is there."""
+    rng = np.random.default_rng(0)
+    spreads = [1.0, 0.4, 0.1, 0.02, 0.004, 0.001]
+    reference = joined(spreads, rng)
+    noisy = reference.copy()
+    noisy[:, -1] += rng.normal(0, 0.001, noisy[:, -1].shape)  # as large as that channel's own spread
+    assert float(relative_errors([reference], [noisy], [units_of(reference)]).mean()) < 1e-3
+
+
+def test_constant_channels_stay_finite_and_are_no_channels_that_became_constant() -> None:
+    reference = np.zeros((6, 3, 4))
+    reference[:, 1] = 5.0
+    reference[:, 2] = np.random.default_rng(0).normal(size=(6, 4))
+    units = units_of(reference)
+    assert units.spread[:2].tolist() == [0.0, 0.0]
+    assert np.isfinite(units.weights).all()
+    found = channel_errors(reference, reference, units)
+    assert not found.constant.any()
+    assert not found.relative.any()
+    moved = reference.copy()
+    moved[:, 0] += 0.5
+    assert float(relative_errors([reference], [moved], [units]).mean()) > 0.05
+
+
+def test_single_values_and_outputs_that_are_no_numbers() -> None:
+    reference = np.arange(5.0)
+    units = units_of(reference)
+    assert relative_errors([reference], [reference + 1], [units]) == pytest.approx([0.5] * 5)
+    broken = np.array([0.0, 1.0, np.nan, 3.0, 4.0])
+    assert np.isinf(channel_errors(reference, broken, units).relative).all()
