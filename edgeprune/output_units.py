@@ -29,7 +29,7 @@ _CONSTANT = 0.01
 _LEAST = 1e-30
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class OutputUnits:
     """Channels (c,) of one output: their axis, spread, unit, and the weight of a squared error in each.
 
@@ -77,7 +77,7 @@ def units_of(reference: NDArray[Any]) -> OutputUnits:
     counted = np.where(counted > 0, counted, max(float(np.abs(values).max(initial=0.0)), _LEAST))
     sizes = np.bincount(unit)[unit]
     weights = 1.0 / (len(np.unique(unit)) * sizes * np.square(counted))
-    return OutputUnits(axis=axis, spread=spread, unit=unit, weights=weights)
+    return OutputUnits(axis, spread, unit, weights)
 
 
 def relative_errors(

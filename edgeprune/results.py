@@ -25,8 +25,8 @@ from edgeprune.artifacts.report import (
     TensorDeviation,
     Usability,
 )
-from edgeprune.reporting.channel_words import constant_channels, worst_channel
 from edgeprune.reporting.document import Document
+from edgeprune.reporting.formatting import constant_channels, worst_channel
 from edgeprune.reporting.tables import TerminalTable
 from edgeprune.reporting.terminal import render_document
 from edgeprune.showing import first_few

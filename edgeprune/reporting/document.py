@@ -13,7 +13,6 @@ from edgeprune.reporting.budget_words import (
     candidate_rows,
     candidates_remark,
 )
-from edgeprune.reporting.channel_words import worst_channel
 from edgeprune.reporting.comparison import comparison_table, static_rows
 from edgeprune.reporting.default_words import (
     default_line,
@@ -33,6 +32,7 @@ from edgeprune.reporting.formatting import (
     format_ratio,
     format_share,
     significant,
+    worst_channel,
 )
 from edgeprune.reporting.headline import Headline, answers_in_words, build_headline
 from edgeprune.reporting.quantization_words import quantization_rows

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, Provenance
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ChannelSummary
 
 MISSING = "not measured"
 
@@ -104,3 +104,21 @@ def ratio_meaning(ratio: LatencyRatio) -> str:
 def format_error(value: float) -> str:
     """A small error, such as a parity figure."""
     return "0" if value == 0 else f"{value:.1e}"
+
+
+def constant_channels(channels: ChannelSummary) -> str:
+    """Warning that channels no longer depend on the image."""
+    first = channels.worst[0]
+    return (
+        f"{channels.constant} of {channels.channels} output channels became CONSTANT (the first is channel "
+        f"{first.channel} of output {first.output})"
+    )
+
+
+def worst_channel(channels: ChannelSummary) -> str:
+    """The worst channel and how far it is off."""
+    worst = channels.worst[0]
+    place = f"channel {worst.channel} of output {worst.output}"
+    if worst.constant:
+        return f"{place}, which became CONSTANT ({channels.constant} of {channels.channels} did)"
+    return f"{place}, off by {format_error(worst.relative_error)} of its spread"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from edgeprune.artifacts.quantization import IntegerReport
 from edgeprune.artifacts.report import Deviation, InnerParity, QuantizationSection
-from edgeprune.reporting.channel_words import worst_channel
-from edgeprune.reporting.formatting import format_bytes, format_error, format_share
+from edgeprune.reporting.formatting import format_bytes, format_error, format_share, worst_channel
 
 Rows = tuple[tuple[str, str], ...]
 

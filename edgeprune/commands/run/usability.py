@@ -17,7 +17,7 @@ from edgeprune.artifacts.report import (
     Usability,
 )
 from edgeprune.intervals import wilson_interval
-from edgeprune.reporting.channel_words import constant_channels
+from edgeprune.reporting.formatting import constant_channels
 
 FEWEST_IMAGES = 10
 """Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no

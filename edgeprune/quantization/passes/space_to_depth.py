@@ -53,7 +53,7 @@ class ImageOverBlocks(GraphPass):
         return PassResult(model, modified=bool(self.done))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Chain:
     """The nodes that quantize the image, and that read it and the weights for one convolution alone."""
 
@@ -75,7 +75,7 @@ def _chain(graph: ir.Graph, node: ir.Node) -> _Chain | None:
     alone = (*quantize.outputs, *image.outputs, *weight.outputs, kernel)
     if any(len(value.uses()) != 1 or value.is_graph_output() for value in alone):
         return None
-    return _Chain(quantize=quantize, image=image, weight=weight)
+    return _Chain(quantize, image, weight)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node, chain: _Chain) -> bool:

@@ -19,15 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
-from torch.nn import functional
 
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.output_units import units_of
-from edgeprune.recovery.agreement import decide_between, in_words, is_classifier, outputs_on
+from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.fused import fast_graph
+from edgeprune.recovery.distillation.losses import error_weights, output_error
 from edgeprune.recovery.splitting import SplitImages
 
 _log = logging.getLogger("edgeprune.recovery")
@@ -248,7 +247,7 @@ class _Pupil:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         self._wanted = self._run(self._teacher, self._deciding())
-        self._weights = _error_weights([outputs for outputs, _ in self._wanted])
+        self._weights = error_weights([outputs for outputs, _ in self._wanted])
 
     @property
     def num_images(self) -> int:
@@ -328,34 +327,11 @@ class _Pupil:
         return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)
 
     def _compared(self, told: _Answers, wanted: _Answers, temperature: float) -> tuple[Tensor, Tensor]:
-        answers = _difference(told[0], wanted[0], self._weights, temperature)
+        answers = output_error(told[0], wanted[0], self._weights, temperature)
         if told[1] is None or wanted[1] is None:
             return answers, torch.zeros(())
         target = wanted[1].index_select(1, self._kept)
         return answers, (told[1] - target).square().mean() / target.var().clamp_min(1e-12)
-
-
-def _error_weights(wanted: list[list[Tensor]]) -> list[Tensor]:
-    """Weight of a squared error for every output, from the original's outputs on batches of images."""
-    outputs = [torch.cat(parts).numpy() for parts in zip(*wanted, strict=True)]
-    return [torch.from_numpy(units_of(o).weights_for(o.shape)).float() for o in outputs]
-
-
-def _difference(
-    outputs: list[Tensor], wanted: list[Tensor], weights: list[Tensor], temperature: float
-) -> Tensor:
-    """Kullback-Leibler divergence of class scores; of others, squared error by channels' spread."""
-    if is_classifier(outputs):
-        log_outputs = functional.log_softmax(outputs[0] / temperature, dim=1)
-        log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
-        return temperature**2 * functional.kl_div(
-            log_outputs, log_wanted, reduction="batchmean", log_target=True
-        )
-    errors = [
-        ((output - target).square() * weight).reshape(len(output), -1).sum(1).mean()
-        for output, target, weight in zip(outputs, wanted, weights, strict=True)
-    ]
-    return torch.stack(errors).mean()
 
 
 def last_features(

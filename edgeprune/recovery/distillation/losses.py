@@ -1,0 +1,33 @@
+"""What the student's outputs are trained for: divergence of class scores, error of others by channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgeprune.output_units import units_of
+from edgeprune.recovery.agreement import is_classifier
+
+
+def error_weights(wanted: list[list[Tensor]]) -> list[Tensor]:
+    """Weight of a squared error for every output, from the original's outputs on batches of images."""
+    outputs = [torch.cat(parts).numpy() for parts in zip(*wanted, strict=True)]
+    return [torch.from_numpy(units_of(o).weights_for(o.shape)).float() for o in outputs]
+
+
+def output_error(
+    outputs: list[Tensor], wanted: list[Tensor], weights: list[Tensor], temperature: float
+) -> Tensor:
+    """Kullback-Leibler divergence of class scores; of others, squared error by channels' spread."""
+    if is_classifier(outputs):
+        log_outputs = functional.log_softmax(outputs[0] / temperature, dim=1)
+        log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
+        return temperature**2 * functional.kl_div(
+            log_outputs, log_wanted, reduction="batchmean", log_target=True
+        )
+    errors = [
+        ((output - target).square() * weight).reshape(len(output), -1).sum(1).mean()
+        for output, target, weight in zip(outputs, wanted, weights, strict=True)
+    ]
+    return torch.stack(errors).mean()
