@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.exporting import export_onnx
 
 IMAGE = (3, 8, 8)

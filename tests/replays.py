@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import edgeprune
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import save_program, save_surgery
 from edgeprune.pruning.surgery import prune, surgery_recipe

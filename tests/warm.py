@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.options.cards import list_cards
 from edgeprune.options.project_file import load_config

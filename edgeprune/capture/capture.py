@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import functools
 import inspect
 import logging
 import re
-import sys
-import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
-from torch.utils._pytree import tree_leaves
 
-from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes, shape_words
+from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes
 from edgeprune.attributes import get_attribute, has_attribute, set_attribute
+from edgeprune.capture.batch import PerImage
 from edgeprune.capture.canonical import drop_assertions, four_dimensional_attention, unfold_heads
 from edgeprune.capture.cautions import active_random_ops, batch_statistics_notes
+from edgeprune.capture.export import shapes_of, with_dynamic_batch
 from edgeprune.capture.folding import fold_computed_weights
 from edgeprune.capture.inputs import input_shapes, random_inputs
 from edgeprune.capture.values import check_values, constant_notes
 from edgeprune.errors import CaptureError
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.plain_names import NameFaultError, code_name, make_names_plain
-from edgeprune.system.garbage import collection_paused
+from edgeprune.plain_names import code_name
 from edgeprune.system.imports import ended_in_the_open, first_line, user_code
-from edgeprune.system.lookups import operators_listed_once
-from edgeprune.system.quiet import quiet_logging, quiet_streams
+from edgeprune.system.quiet import quiet_streams
 
 _log = logging.getLogger("edgeprune.capture.capture")
 _CHECK_BATCH = 3
+_OTHER_CHECK_BATCH = 5
+"""Where a capture has seen a batch of 3."""
 _REASON_LENGTH = 300
 _TOLERANCE = 1e-4
-_FIXED_BATCH = re.compile(r"^\s*batch = (\d+)\s*$", re.MULTILINE)
-"""How torch.export proposes to fix the batch, below its reasons."""
 _FIXED_PROGRAM = re.compile(r"Expected input at \S+\.shape\[0\] to be equal to (\d+)")
 """How a program answers to another batch than that of its export."""
 
@@ -61,8 +55,8 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     shapes = input_shapes(input_shape)
     generator = torch.Generator().manual_seed(0)
     examples = random_inputs(shapes, 2, generator)
-    outputs = _run_once(module, examples)
-    program, changed = _exported(_with_flat_outputs(module, outputs), examples, dynamic_batch=True)
+    module, outputs = _for_batches(module, examples)
+    program, changed, batch_notes = with_dynamic_batch(module, outputs, examples)
     names = {plain: code_name(own) for plain, own in changed.items()}
     graph_module = _flatten_signature(program, names)
     drop_assertions(graph_module)
@@ -70,15 +64,15 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     unfold_heads(graph_module)
     four_dimensional_attention(graph_module)
     _check_inputs(graph_module, shapes)
-    others = random_inputs(shapes, _CHECK_BATCH, generator)
+    others = random_inputs(shapes, _OTHER_CHECK_BATCH if batch_notes else _CHECK_BATCH, generator)
     expected = _run_other_batch(module, others)
-    _check_outputs(expected, outputs, _CHECK_BATCH)
+    _check_outputs(expected, outputs, len(others[0]))
     check_values(module, expected)
     _check_repeats(module, graph_module, others, expected)
     got = _run_other_batch(graph_module, others)
     _check_agreement(expected, got)
     notes = batch_statistics_notes(graph_module) or _batch_notes(graph_module, others, got)
-    notes += constant_notes(expected)
+    notes += (*batch_notes, *constant_notes(expected))
     for note in notes:
         _log.warning(note)
     parameters = sum(p.numel() for p in graph_module.parameters())
@@ -91,82 +85,25 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     )
 
 
-def export_program(
-    module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_batch: bool = True
-) -> Any:
-    """Run ``torch.export`` and functionalise the result, keeping convolution, linear and the like whole.
-
-    ``example`` is one tensor (batch, ...) or one for each input. Names of tensors become plain.
-
-    Raises:
-        CaptureError: with the reason of ``torch.export`` in one line.
-    """
-    examples = (example,) if isinstance(example, Tensor) else example
-    return _exported(module, examples, dynamic_batch=dynamic_batch)[0]
-
-
-def _exported(
-    module: nn.Module, examples: tuple[Tensor, ...], *, dynamic_batch: bool
-) -> tuple[Any, dict[str, str]]:
-    """The program, and a map from plain to own names of the renamed tensors."""
-    try:
-        with (
-            quiet_logging(),
-            quiet_streams(stderr=True),
-            collection_paused(),
-            torch.no_grad(),
-            ended_in_the_open(),
-        ):
-            dynamic = _dynamic_batch(examples) if dynamic_batch else None
-            program = torch.export.export(module, examples, dynamic_shapes=dynamic)
-            changed = make_names_plain(program)  # before torch generates code from them
-            with operators_listed_once():  # the model's code, which may define some, has run
-                return program.run_decompositions({}), changed
-    except NameFaultError as fault:
-        raise CaptureError(f"names of the model's tensors or modules cannot be written: {fault}") from fault
-    except Exception as error:
-        several = len(examples) > 1
-        takes = "tensors of those shapes" if several else "one image tensor of that shape"
-        raise CaptureError(
-            f"torch.export could not capture the model for inputs of {_shapes_of(examples)} with a dynamic "
-            f"batch ({_export_reason(error)}{_place(error)}); accepted are models that run on {takes} "
-            "without data-dependent control flow and without a batch size fixed in their code: change that "
-            "part of the model"
-        ) from error
-
-
-def _dynamic_batch(examples: tuple[Tensor, ...]) -> Any:
-    """One dynamic batch for all inputs, set by tensor since parameters of forward may be ``*args``."""
-    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
-    for tensor in examples:
-        shapes[tensor] = {0: torch.export.Dim("batch")}
-    return shapes
-
-
-def _export_reason(error: Exception) -> str:
-    """First line of the reason; for a violated constraint of torch.export, the constraint."""
-    reason = first_line(error, _REASON_LENGTH)
-    if reason.startswith("Constraints violated"):
-        fixed = _FIXED_BATCH.search(str(error))
-        return f"as traced, its code fixes the batch at {fixed[1]}" if fixed else reason.partition("!")[0]
-    return reason
-
-
-def _shapes_of(examples: tuple[Tensor, ...]) -> str:
-    return shape_words(tuple(tuple(e.shape[1:]) for e in examples))
-
-
-def _place(error: Exception) -> str:
-    """The innermost line of the user's own code in a traceback."""
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), sys.prefix, "<")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
-    return f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-
-
 def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     """Outputs for copies of the inputs: the model may change them in place."""
     with torch.no_grad(), ended_in_the_open():
         return module(*(i.clone() for i in inputs))
+
+
+def _for_batches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[nn.Module, Any]:
+    """The model and its outputs; one that runs on single images alone is given image by image."""
+    try:
+        return module, _run_once(module, examples)
+    except CaptureError:
+        single = PerImage(module)
+        try:
+            outputs = _run(single, examples)
+        except Exception:  # of a user's code: whatever it is, the model runs on no batch
+            outputs = None
+        if outputs is None:
+            raise
+        return single, outputs
 
 
 def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
@@ -184,7 +121,7 @@ def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
             ) from error
         if len(examples) > 1:
             raise CaptureError(
-                f"the model does not run on inputs of the shapes {_shapes_of(examples)} ({reason}); give the "
+                f"the model does not run on inputs of the shapes {shapes_of(examples)} ({reason}); give the "
                 "shape of every input without the batch, in the order of the model's forward method"
             ) from error
         (example,) = examples
@@ -192,7 +129,7 @@ def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
         if first is not None and example.dim() > 1 and first != example.shape[1]:
             reason = f"its first convolution takes {first} channels"
         raise CaptureError(
-            f"the model does not run on inputs of the shape {_shapes_of(examples)}, channels x height x "
+            f"the model does not run on inputs of the shape {shapes_of(examples)}, channels x height x "
             f"width ({reason}); give images of the shape that it was trained on, or name that shape with "
             "--input-shape"
         ) from error
@@ -215,20 +152,6 @@ def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
             f"the model cannot be called with {len(examples)} tensors ({error}); give one shape for each "
             "input of its forward method, in order"
         ) from error
-
-
-def _with_flat_outputs(module: nn.Module, outputs: Any) -> nn.Module:
-    """The module, or a copy that returns the tensors of a dataclass, which torch.export rejects."""
-    if all(not dataclasses.is_dataclass(leaf) for leaf in tree_leaves(outputs)):
-        return module
-    flat = copy.copy(module)
-
-    @functools.wraps(module.forward)
-    def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        return tuple(tensor_leaves(module.forward(*args, **kwargs)))
-
-    flat.forward = forward
-    return flat
 
 
 def _flatten_signature(program: Any, names: Mapping[str, str]) -> GraphModule:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeprune import apply_surgery
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import export_onnx, save_program, save_surgery
 from edgeprune.fx import tensor_leaves

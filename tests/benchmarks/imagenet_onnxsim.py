@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trained_network import read_images as cifar
 
 from edgeprune import parity
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.profiling.work import total_macs
 

@@ -16,7 +16,7 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.commands.quantize.mixed_precision import write_mixed
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.loading import load_model

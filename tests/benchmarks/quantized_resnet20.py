@@ -19,7 +19,7 @@ import edgeprune
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.options.cards import load_card
 from edgeprune.quantization.formats import integer_format

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune import exporting
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.errors import CaptureError
 
 

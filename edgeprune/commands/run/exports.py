@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune import exporting
-from edgeprune.capture.capture import export_program
+from edgeprune.capture.export import export_program
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
 from edgeprune.pruning.surgery import own_state, surgery_recipe
 

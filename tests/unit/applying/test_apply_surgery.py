@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import edgeprune
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import save_program, save_surgery

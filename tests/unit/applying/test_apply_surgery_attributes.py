@@ -12,7 +12,8 @@ from torch.nn import functional
 
 import edgeprune
 from edgeprune.applying.attributes import attempts, put
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, SurgeryError
 from edgeprune.exporting import save_program, save_surgery

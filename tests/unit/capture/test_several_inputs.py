@@ -17,7 +17,8 @@ import edgeprune
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import NO_PLAYER
 from edgeprune.artifacts.model import InputShapes
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.capture.inputs import input_shapes
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, UsageError

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.commands.search.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.coupling.coupling import couple
 from edgeprune.exporting import export_onnx, simplify_onnx

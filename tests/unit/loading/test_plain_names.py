@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.fx import graph_module
 
 import edgeprune
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, ModelLoadError
 from edgeprune.exporting import save_program, save_surgery

@@ -229,7 +229,7 @@ def test_nodes_that_stay_in_32_bits(chain: Path, images: torch.Tensor, tmp_path:
 
 def test_a_fixed_batch_is_kept_and_what_does_not_fill_one_is_left_out(tmp_path: Path) -> None:
     module = Chain().eval()
-    from edgeprune.capture.capture import export_program
+    from edgeprune.capture.export import export_program
     from edgeprune.exporting import export_onnx
 
     path = tmp_path / "fixed.onnx"

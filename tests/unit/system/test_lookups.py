@@ -18,7 +18,8 @@ from torch.export import exported_program
 
 from edgeprune import exporting
 from edgeprune.capture import capture as capturing
-from edgeprune.capture.capture import capture, export_program
+from edgeprune.capture.capture import capture
+from edgeprune.capture.export import export_program
 from edgeprune.exporting import export_onnx
 from edgeprune.system import lookups
 
