@@ -33,7 +33,7 @@ _LEAST = 1e-30
 class OutputUnits:
     """Channels (c,) of one output: their axis, spread, unit, and the weight of a squared error in each.
 
-    ``spread``: standard deviation over images and positions, 0 where a channel is constant. ``unit``: number
+    ``spread``: standard deviation over images, 0 where a channel does not depend on them. ``unit``: number
     of its group. ``weights``: an error as large as the spread in every channel sums up to 1.
     """
 
@@ -85,7 +85,7 @@ def relative_errors(
 ) -> FloatArray:
     """Squared error (n,) of every image by the outputs' units, averaged over outputs.
 
-    1 is as far off as the mean of every channel would be.
+    1 is as far off as outputs that do not depend on the image.
     """
     errors = []
     for wanted, given, unit in zip(reference, outputs, units, strict=True):
@@ -123,10 +123,18 @@ def _channel_axis(values: FloatArray) -> int:
 
 
 def _spread(values: FloatArray, axis: int) -> FloatArray:
-    """Standard deviation (c,) of every channel; 0 where it is constant but for rounding."""
+    """Standard deviation over images (c,), root mean square over positions; 0 where it is but rounding.
+
+    At each position by itself: boxes differ between positions by where these are, whatever the image shows.
+    Of a single image, the deviation over positions.
+    """
     others = _others(values.ndim, axis)
-    mean, spread = values.mean(axis=others), values.std(axis=others)
-    return np.where(spread <= _ROUNDING * np.abs(mean), 0.0, spread)
+    if len(values) > 1:
+        spread = np.sqrt(values.var(axis=0, ddof=1, keepdims=True).mean(axis=others))
+    else:
+        spread = values.std(axis=others)
+    size = np.abs(values).mean(axis=others)
+    return np.where(spread <= _ROUNDING * size, 0.0, spread)
 
 
 def _others(dims: int, axis: int) -> tuple[int, ...]:

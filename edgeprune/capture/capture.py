@@ -93,17 +93,30 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 
 def _for_batches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[nn.Module, Any]:
     """The model and its outputs; one that runs on single images alone is given image by image."""
+    outputs: Any = None
     try:
-        return module, _run_once(module, examples)
+        outputs = _run_once(module, examples)
+        if _carry_batch(outputs, len(examples[0])):
+            return module, outputs
     except CaptureError:
-        single = PerImage(module)
-        try:
-            outputs = _run(single, examples)
-        except Exception:  # of a user's code: whatever it is, the model runs on no batch
-            outputs = None
-        if outputs is None:
+        single = _run_by_image(module, examples)
+        if single is None:
             raise
-        return single, outputs
+        return single
+    return _run_by_image(module, examples) or (module, outputs)
+
+
+def _run_by_image(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[nn.Module, Any] | None:
+    single = PerImage(module)
+    try:
+        outputs = _run(single, examples)
+    except Exception:  # of a user's code: whatever it is, the model runs on no single image, either
+        return None
+    return (single, outputs) if _carry_batch(outputs, len(examples[0])) else None
+
+
+def _carry_batch(outputs: Any, batch: int) -> bool:
+    return all(t.dim() and len(t) == batch for t in tensor_leaves(outputs))
 
 
 def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
