@@ -15,7 +15,7 @@ import typer
 from edgeprune.cli.process import settings
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.options.keywords import keywords_text
-from edgeprune.options.project_file import ProjectConfig, beside, find_config, load_config
+from edgeprune.options.project_file import FOLDER_PREFIX, ProjectConfig, beside, find_config, load_config
 from edgeprune.showing import in_short
 from edgeprune.storage.tables import unknown_key
 
@@ -99,7 +99,7 @@ def _text(value: Any, path: Path, *, is_path: bool) -> Any:
     if isinstance(value, list):
         return [_text(item, path, is_path=is_path) for item in value]
     if isinstance(value, str):
-        return beside(path, value) if is_path or _CODE in value else value
+        return beside(path, value) if is_path or _CODE in value or value.startswith(FOLDER_PREFIX) else value
     return str(value)
 
 

@@ -82,7 +82,7 @@ def _entry(content: Any, path: str, source: str) -> Any:
                 return _state_dict(content, source, []).below(rest + ".")
             break
         content, rest = content[head], rest[len(head) + 1 :]
-    if not rest:
+    if path and not rest:
         return content
     keys = _first_parts(content) if isinstance(content, Mapping) else []
     told = first_few([in_short(key, _LONGEST_KEY) for key in keys], 2 * _LISTED)

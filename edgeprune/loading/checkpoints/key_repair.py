@@ -106,15 +106,26 @@ def candidates(given: StateDict, accepted: set[str], modules: set[str]) -> list[
 
     ``accepted`` are keys of the module's own state_dict, ``modules`` the paths of its parts.
     """
-    by_role: dict[str, dict[str, list[Renaming]]] = {}
-    for key in given.entries:
-        for renaming in _nearest(key, accepted):
-            by_role.setdefault(renaming.role, {}).setdefault(renaming.target, []).append(renaming)
-    made = [_chosen(role, targets, given.entries) for role, targets in by_role.items()]
+    nearest = [renaming for key in given.entries for renaming in _nearest(key, accepted)]
+    made = [_chosen(role, renamings, given.entries) for role, renamings in _by_network(nearest)]
     for candidate in made:
         candidate.root = _common(r.root for r in candidate.renamings.values())
         _add_others(candidate, given, made, modules)
     return sorted(made, key=lambda c: (c.averaged, c.role != "", -len(c.renamings)))
+
+
+def _by_network(renamings: list[Renaming]) -> Iterable[tuple[str, list[Renaming]]]:
+    """Those of each network: of one role, and where they begin with several wrappers, of one wrapper."""
+    by_role: dict[str, list[Renaming]] = {}
+    for renaming in renamings:
+        by_role.setdefault(renaming.role, []).append(renaming)
+    for role, found in by_role.items():
+        heads = dict.fromkeys(renaming.root[:1] for renaming in found)
+        if len([head for head in heads if head]) < 2:
+            yield role, found
+            continue
+        for head in heads:
+            yield role, [renaming for renaming in found if renaming.root[:1] == head]
 
 
 def _variants(key: str) -> Iterable[Renaming]:
@@ -155,8 +166,11 @@ def _other_norm_names(key: str) -> Iterable[str]:
                 yield f"{outer}{'.' if outer else ''}{name}_{old}"
 
 
-def _chosen(role: str, targets: Mapping[str, list[Renaming]], entries: Mapping[str, Any]) -> Candidate:
+def _chosen(role: str, renamings: list[Renaming], entries: Mapping[str, Any]) -> Candidate:
     candidate = Candidate(role, {})
+    targets: dict[str, list[Renaming]] = {}
+    for renaming in renamings:
+        targets.setdefault(renaming.target, []).append(renaming)
     for rivals in targets.values():
         ordered = sorted(rivals, key=lambda r: len(r.dropped))
         first = ordered[0]
@@ -196,6 +210,7 @@ def _common(roots: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 def _add_others(candidate: Candidate, given: StateDict, made: list[Candidate], modules: set[str]) -> None:
     """Sort keys that the module does not have as they are: those of old versions, and of other objects."""
     taken = {key for other in made for key in other.renamings}
+    targets = {renaming.target for renaming in candidate.renamings.values()}
     for key in given.entries:
         if key in candidate.renamings:
             continue
@@ -204,19 +219,30 @@ def _add_others(candidate: Candidate, given: StateDict, made: list[Candidate], m
         elsewhere = key in taken or (not candidate.root and (candidate.role or parts[0] in _ROLES))
         if not inside or elsewhere:
             candidate.outside.append(key)
-        else:
-            candidate.renamings[key] = _beside_its_siblings(key, candidate.root, modules)
+            continue
+        renaming = _beside_its_siblings(key, candidate.root, modules)
+        if renaming.target in targets:
+            renaming = _without_root(key, candidate.root)
+        targets.add(renaming.target)
+        candidate.renamings[key] = renaming
+
+
+def _without_root(key: str, root: tuple[str, ...]) -> Renaming:
+    return Renaming(key, key.split(".", len(root))[-1], tuple(range(len(root))))
 
 
 def _beside_its_siblings(key: str, root: tuple[str, ...], modules: set[str]) -> Renaming:
-    """The variant that goes deepest into the module's parts, the root left out in any case."""
-    least = Renaming(key, key.split(".", len(root))[-1], tuple(range(len(root))))
-    best, deepest = least, _depth(least.target, modules)
+    """The variant that goes deepest into the module's parts, the root left out in any case.
+
+    Of several the one with the fewest wrappers behind a part of the module; a key in no part stays as it is.
+    """
+    least = _without_root(key, root)
+    best, rank = least, (0, 0)
     for renaming in _variants(key):
-        if renaming.dropped[: len(root)] == least.dropped:
-            depth = _depth(renaming.target, modules)
-            if depth > deepest:
-                best, deepest = renaming, depth
+        depth = _depth(renaming.target, modules)
+        reached = (depth, len(renaming.dropped))
+        if depth and renaming.dropped[: len(root)] == least.dropped and reached > rank:
+            best, rank = renaming, reached
     return best
 
 
