@@ -185,7 +185,6 @@ def _from_file(source: str, reading: _Reading) -> LoadedModel:
     if kind in {FileKind.EXPORTED_PROGRAM, FileKind.CHECKPOINT}:
         _check_archive(path)
     if kind is FileKind.EXPORTED_PROGRAM:
-        _refuse_key(reading, "an exported program")
         return _from_program(path, reading)
     if kind is FileKind.TORCHSCRIPT:
         raise ModelLoadError(
@@ -279,6 +278,10 @@ def _from_program(path: Path, reading: _Reading) -> LoadedModel:
         notes.append(f"the program was exported for a fixed batch of {taken.batch}; it takes any batch here")
     if reading.architecture is not None:
         notes.append("an exported program holds its architecture; --arch was not needed and not used")
+    if reading.weights_key is not None:
+        notes.append(
+            "an exported program holds one set of weights; --weights-key was not needed and not used"
+        )
     return LoadedModel(
         module=module,
         format=ModelFormat.EXPORTED_PROGRAM,

@@ -24,6 +24,9 @@ BESIDE = frozenset({"student", "teacher"})
 _ROLES = AVERAGED | BESIDE
 _STRIPPED = WRAPPERS | _ROLES
 _MOST_STRIPPED = 6
+_MOST_NETWORKS = 8
+_DEEPEST = 100
+"""Parts of a key behind which no class that wrote a file is looked for."""
 _NORM_NAMES = (("original0", "g"), ("original1", "v"))
 
 
@@ -76,7 +79,7 @@ class Candidate:
         paths: dict[str, str] = {"": ""}
         for renaming in self.renamings.values():
             parts = renaming.parts
-            for length in range(1, len(parts)):
+            for length in range(1, min(len(parts), _DEEPEST)):
                 kept = [part for i, part in enumerate(parts[:length]) if i not in renaming.dropped]
                 paths[".".join(parts[:length])] = ".".join(kept)
         known = sorted((path for path in given.versions if path in paths), key=len)
@@ -107,7 +110,8 @@ def candidates(given: StateDict, accepted: set[str], modules: set[str]) -> list[
     ``accepted`` are keys of the module's own state_dict, ``modules`` the paths of its parts.
     """
     nearest = [renaming for key in given.entries for renaming in _nearest(key, accepted)]
-    made = [_chosen(role, renamings, given.entries) for role, renamings in _by_network(nearest)]
+    networks = sorted(_by_network(nearest), key=lambda network: -len(network[1]))[:_MOST_NETWORKS]
+    made = [_chosen(role, renamings, given.entries) for role, renamings in networks]
     for candidate in made:
         candidate.root = _common(r.root for r in candidate.renamings.values())
         _add_others(candidate, given, made, modules)
@@ -248,5 +252,10 @@ def _beside_its_siblings(key: str, root: tuple[str, ...], modules: set[str]) -> 
 
 def _depth(key: str, modules: set[str]) -> int:
     """How many leading parts of a key name a part of the module."""
-    parts = key.split(".")
-    return max((n for n in range(1, len(parts)) if ".".join(parts[:n]) in modules), default=0)
+    path, depth = "", 0
+    for part in key.split(".")[:-1]:
+        path = f"{path}.{part}" if path else part
+        if path not in modules:
+            break
+        depth += 1
+    return depth

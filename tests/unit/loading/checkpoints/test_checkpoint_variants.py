@@ -6,10 +6,13 @@ import argparse
 import datetime
 import itertools
 import pathlib
+import sys
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -502,6 +505,60 @@ def test_no_object_beside_weights_runs(folder: pathlib.Path, place: str) -> None
     assert not (folder / "executed").exists()
     load(trust_pickle=True)
     assert (folder / "executed").exists()
+
+
+def test_histories_of_mmengine_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, name = made(), "mmengine.logging.history_buffer"
+    for part in ("mmengine", "mmengine.logging", name):
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            self.values, self.last = np.arange(3.0), np.float64(2)
+            self.statistics = {"mean": HistoryBuffer.mean}
+
+        def mean(self) -> float:
+            return float(self.values.mean())
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = name, "HistoryBuffer"
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = name, "HistoryBuffer.mean"
+    sys.modules[name].HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    torch.save({"meta": {}, "state_dict": module.state_dict(), "message_hub": {"loss": HistoryBuffer()},
+                "ema_state_dict": made(seed=1).state_dict()}, "w.pt")  # fmt: skip
+    del sys.modules[name]
+    loaded = load()
+    check(loaded, module)
+    assert any("were not read" in note and "HistoryBuffer" in note for note in loaded.notes)
+    check(load(weights_key="ema_state_dict"), made(seed=1))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "module." * 20_000 + "head.weight",
+        "a." * 100_000 + "weight",
+        "head." * 50_000 + "weight",
+        "." * 50_000,
+        "model.ema.student.teacher.net.module.backbone." * 50 + "head.weight",
+    ],
+    ids=["wrappers", "parts", "heads", "dots", "all"],
+)
+def test_keys_without_measure_are_refused(key: str) -> None:
+    state = made().state_dict()
+    del state["head.weight"]
+    torch.save({**state, key: torch.zeros(3, 6)}, "w.pt")
+    assert len(refusal()) < 2000
+
+
+def test_many_networks_in_one_file_are_refused_at_once() -> None:
+    names = ["ema", "student", "teacher", "model_ema"]
+    state = {
+        ".".join(roles) + ".head.weight": torch.zeros(3, 6)
+        for length in (1, 2, 3, 4)
+        for roles in itertools.product(names, repeat=length)
+    }
+    torch.save(state, "w.pt")
+    assert "missing" in refusal()
 
 
 def test_whole_modules_in_two_entries_need_trust() -> None:
