@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    import torch
 
 _log = logging.getLogger("edgeprune.system.compat")
 _DETECTION_OPERATORS = ("nms", "qnms")
@@ -105,6 +106,8 @@ class _Loader(importlib.abc.Loader):
 
 
 def _tell(module: ModuleType) -> None:
+    import torch
+
     _log.warning(
         "torchvision %s was built for another torch than %s and works without its compiled operators; "
         "install both from the same source to have them",
@@ -114,6 +117,8 @@ def _tell(module: ModuleType) -> None:
 
 
 def _unusable(error: Exception) -> ModelLoadError:
+    import torch
+
     return ModelLoadError(
         f"torchvision cannot be imported ({error}); install the torchvision that belongs to "
         f"torch {torch.__version__}"
@@ -130,6 +135,8 @@ def _forget_half_import(but: ModuleType | None = None) -> None:
 @functools.cache
 def _declare_missing_operators() -> torch.library.Library:
     """Declare the schemas once; the cache keeps the library, and with it the schemas, alive."""
+    import torch  # programs that only ask for help do not wait for it
+
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in _DETECTION_OPERATORS:
         if not hasattr(torch.ops.torchvision, name):
