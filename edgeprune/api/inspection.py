@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -20,7 +21,9 @@ def inspect(
     model: str | Path | nn.Module,
     *,
     arch: str | None = None,
+    arch_kwargs: Mapping[str, int | float | bool | str] | None = None,
     weights: str | None = None,
+    weights_key: str | None = None,
     trust_pickle: bool = False,
     input_shape: InputShape | InputShapes | None = None,
     calibration: str | Path | None = None,
@@ -44,7 +47,9 @@ def inspect(
     loaded = load_model(
         model,
         architecture=arch,
+        arch_kwargs=arch_kwargs,
         weights=weights,
+        weights_key=weights_key,
         trust_pickle=trust_pickle,
         input_shape=None
         if input_shape is None or takes_several(input_shape)

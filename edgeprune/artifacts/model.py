@@ -27,6 +27,8 @@ class ModelFormat(Enum):
     STATE_DICT = "state-dict"
     PICKLED_MODULE = "pickled-module"
     TORCHVISION = "torchvision"
+    TIMM = "timm"
+    TRANSFORMERS = "transformers"
     MODULE = "module"
 
 

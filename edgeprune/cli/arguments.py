@@ -44,7 +44,9 @@ class ModelArguments:
 
     model: opt.Model
     arch: opt.Arch = None
+    arch_kwargs: opt.ArchKwargs = None
     weights: opt.Weights = None
+    weights_key: opt.WeightsKey = None
     trust_pickle: opt.TrustPickle = False
 
 

@@ -84,7 +84,9 @@ def inspect(session: Session, given: InspectArguments) -> None:
     result = api.inspect(
         given.model,
         arch=settings.first_given(given.arch, config.arch),
+        arch_kwargs=given.arch_kwargs,
         weights=given.weights,
+        weights_key=given.weights_key,
         trust_pickle=given.trust_pickle,
         input_shape=shape,
         calibration=settings.calibration_for_shape(given.calibration, shape, given.model, config),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import AttentionUnit, Effort
+from edgeprune.options.keywords import parse_keywords
 
 MODEL_PANEL = "Model"
 DATA_PANEL = "Calibration data"
@@ -35,7 +36,8 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A .pt2 exported program, a state_dict (.pt .pth .safetensors, with --arch), "
-        "a pickled module (.pt, with --trust-pickle), or torchvision:NAME.",
+        "a pickled module (.pt, with --trust-pickle), a folder with safetensors files, torchvision:NAME, "
+        "timm:NAME, or hf:FOLDER of transformers.",
     ),
 ]
 Arch = Annotated[
@@ -43,8 +45,29 @@ Arch = Annotated[
     typer.Option(
         "--arch",
         metavar="NAME",
-        help="Architecture of a state_dict: torchvision:NAME, package.module:factory "
+        help="Architecture of a state_dict: torchvision:NAME, timm:NAME, hf:FOLDER, package.module:factory "
         "or path/to/file.py:factory.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+ArchKwargs = Annotated[
+    dict[str, Any] | None,
+    typer.Option(
+        "--arch-kwargs",
+        metavar="NAME=VALUE,...",
+        parser=parse_keywords,
+        help="Keyword arguments to build the architecture with, such as width=0.5,num_classes=10: numbers, "
+        "true, false or text.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key",
+        metavar="KEY",
+        help="Entry of a checkpoint that holds the weights, such as model_ema or state_dict.student: a path "
+        "with dots, or what the keys begin with. Default: the first known name, averages last.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -53,7 +76,8 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="NAME",
-        help="Weights of a torchvision:NAME model, by their torchvision name, or 'none' for random ones.",
+        help="Weights of a model given by name: a file, their name in torchvision or timm, or 'none' for "
+        "random ones.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

@@ -53,7 +53,9 @@ class PairArguments:
     first: First
     second: Second
     arch: opt.Arch = None
+    arch_kwargs: opt.ArchKwargs = None
     weights: opt.Weights = None
+    weights_key: opt.WeightsKey = None
     trust_pickle: opt.TrustPickle = False
 
 
@@ -90,7 +92,9 @@ def verify(session: Session, given: VerifyArguments) -> None:
         calibration=data,
         preprocessing=preprocessing,
         arch=settings.first_given(given.arch, config.arch),
+        arch_kwargs=given.arch_kwargs,
         weights=given.weights,
+        weights_key=given.weights_key,
         trust_pickle=given.trust_pickle,
         max_images=given.max_images,
         tolerance=given.tolerance,

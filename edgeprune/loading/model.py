@@ -6,24 +6,25 @@ import contextlib
 import copy
 import difflib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgeprune.artifacts.model import LoadedModel, ModelFormat
 from edgeprune.errors import ModelLoadError
-from edgeprune.loading.architectures import (
-    TORCHVISION_PREFIX,
-    build,
-    build_pretrained,
-    check_torchvision_name,
-    is_torchvision_name,
-    nominal_input_shape,
-)
+from edgeprune.loading.architectures.building import ACCEPTED, Architecture, Library, library_of
+from edgeprune.loading.architectures.timm_models import build_timm_pretrained
+from edgeprune.loading.architectures.torchvision_models import build_pretrained, is_torchvision_name
 from edgeprune.loading.batches import free_batch
-from edgeprune.loading.checkpoints import fit_state, read_checkpoint, strip_prefixes, unwrap_checkpoint
+from edgeprune.loading.checkpoints.containers import unwrap_checkpoint
+from edgeprune.loading.checkpoints.fitting import fit_state
+from edgeprune.loading.checkpoints.folders import INDEX, read_shards, weights_in
+from edgeprune.loading.checkpoints.reading import read_checkpoint
+from edgeprune.loading.checkpoints.state import StateDict
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 from edgeprune.loading.tensors import check_finite, check_tensors
 from edgeprune.storage.archives import FileKind, detect_kind
@@ -34,47 +35,81 @@ from edgeprune.system.imports import ended_in_the_open, first_line, user_code
 _log = logging.getLogger("edgeprune.loading")
 _ACCEPTED = (
     "accepted are a torch.export program (.pt2), a state_dict (.pt, .pth, .safetensors) with --arch, "
-    "and torchvision:NAME"
+    "and torchvision:NAME, timm:NAME or hf:FOLDER"
 )
+_SUFFIXES = {".pt", ".pth", ".safetensors"}
 _EXPORT_HOW = (
     "torch.export.save(torch.export.export(model.eval(), (torch.rand(1, 3, 224, 224),)), 'model.pt2')"
 )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a source is read: the options of :func:`load_model`."""
+
+    architecture: Architecture | None
+    weights_key: str | None
+    trust_pickle: bool
+    input_shape: tuple[int, ...] | None
+    operators: Collection[str]
 
 
 def load_model(
     source: str | Path | nn.Module,
     *,
     architecture: str | None = None,
+    arch_kwargs: Mapping[str, Any] | None = None,
     weights: str | None = None,
+    weights_key: str | None = None,
     trust_pickle: bool = False,
     input_shape: tuple[int, ...] | None = None,
     operators: Collection[str] = (),
 ) -> LoadedModel:
     """Load a model in evaluation mode, on the CPU, in float32.
 
-    ``source`` is a module (copied, never changed), ``torchvision:NAME`` or a file: a torch.export
-    archive, a state_dict of ``architecture`` (``torchvision:NAME``, ``package.module:function`` or
-    ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled module. File kinds are
-    detected by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none`` for random ones, or the
-    name of weights to download (``default`` where it is ``None``). ``input_shape`` is (channels, height,
-    width); where it is ``None`` that of the program or of torchvision's own weights is taken, if any.
-    ``operators`` (``namespace::op``) are those of other packages that an archive may call.
+    ``source`` is a module (copied, never changed), ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER`` (of
+    transformers, on this machine) or a file: a torch.export archive, a state_dict of ``architecture`` (such a
+    name, ``package.module:function`` or ``path/to/file.py:function``; called with ``arch_kwargs``), or, with
+    ``trust_pickle``, a whole pickled module; or a folder with safetensors files. File kinds are detected by
+    content. ``weights`` goes with such a name: a file, ``none`` for random ones, or the name of weights to
+    download (``default`` where it is ``None``; of ``hf:FOLDER`` those in it). ``weights_key`` says which
+    entry of a checkpoint holds the weights. ``input_shape`` is (channels, height, width); where it is
+    ``None`` that of the program or of the named model is taken, if any. ``operators`` (``namespace::op``)
+    are those of other packages that an archive may call.
 
     Raises:
         ModelLoadError: one sentence on what was given, what is accepted and what to do.
     """
+    named = None if isinstance(source, nn.Module) else library_of(str(source))
+    name = architecture if named is None or architecture is not None else str(source)
+    options = dict(arch_kwargs or {})
+    if options and name is None:
+        raise ModelLoadError(
+            f"--arch-kwargs ({', '.join(options)}) were given without an architecture; give --arch {ACCEPTED}"
+        )
+    built_as = None if name is None else Architecture(name, options)
+    reading = _Reading(built_as, weights_key, trust_pickle, input_shape, operators)
     if isinstance(source, nn.Module):
+        _refuse_key(reading, "a module")
         loaded = _from_module(source)
-    elif str(source).startswith(TORCHVISION_PREFIX):
-        loaded = _from_torchvision(str(source), architecture, weights, trust_pickle)
+    elif named is not None:
+        loaded = _from_name(str(source), weights, reading)
     elif weights is not None:
         raise ModelLoadError(
-            f"weights {weights!r} go with torchvision:NAME only, and the model given is {str(source)!r}; "
-            "give the file as the model and its class with --arch"
+            f"weights {weights!r} go with torchvision:NAME only (or timm:NAME, hf:FOLDER), and the model "
+            f"given is {str(source)!r}; give the file as the model and its class with --arch"
         )
     else:
-        loaded = _from_file(str(source), architecture, trust_pickle, input_shape, operators)
+        loaded = _from_file(str(source), reading)
     return _checked(loaded, input_shape)
+
+
+def _refuse_key(reading: _Reading, given: str) -> None:
+    if reading.weights_key is not None:
+        raise ModelLoadError(
+            f"--weights-key {reading.weights_key!r} was given, which names an entry of a checkpoint, and the "
+            f"model given is {given}; leave it out, or give the checkpoint"
+        )
 
 
 def _from_module(source: nn.Module) -> LoadedModel:
@@ -94,62 +129,63 @@ def _from_module(source: nn.Module) -> LoadedModel:
     return LoadedModel(module=module, format=ModelFormat.MODULE, source=name)
 
 
-def _from_torchvision(
-    source: str, architecture: str | None, weights: str | None, trust_pickle: bool
-) -> LoadedModel:
-    if architecture is not None and architecture != source:
+def _from_name(source: str, weights: str | None, reading: _Reading) -> LoadedModel:
+    named = reading.architecture
+    assert named is not None  # the source names one
+    if named.name != source or named.library is None:
         raise ModelLoadError(
-            f"the model {source!r} names its architecture already and --arch gives {architecture!r}; "
+            f"the model {source!r} names its architecture already and --arch gives {named.name!r}; "
             "leave --arch out"
         )
-    name = source.removeprefix(TORCHVISION_PREFIX)
-    check_torchvision_name(name)
     choice = weights or "default"
+    given = LoadedModel(module=nn.Identity(), format=named.library.format, source=source, architecture=source)
     if choice.lower() == "none":
-        module, _ = build(source)
-        return LoadedModel(
-            module=module,
-            format=ModelFormat.TORCHVISION,
-            source=source,
-            architecture=source,
-            input_shape=nominal_input_shape(name),
-            notes=("weights are random (seed 0), so accuracy figures mean nothing",),
-        )
-    if Path(choice).exists() or Path(choice).suffix in {".pt", ".pth", ".safetensors"}:
-        fitted = _from_file(choice, source, trust_pickle)
-        return LoadedModel(
+        _refuse_key(reading, f"{source} with random weights")
+        built = named.build()
+        note = "weights are random (seed 0), so accuracy figures mean nothing"
+        return replace(given, module=built, input_shape=named.input_shape(built), notes=(note,))
+    folder = named.bare_name if named.library is Library.TRANSFORMERS and choice == "default" else None
+    if folder is not None or Path(choice).exists() or Path(choice).suffix in _SUFFIXES:
+        if folder is not None:
+            named.build()  # says first what is wrong with the folder itself
+        fitted = _from_file(folder or choice, reading)
+        told = f"weights from {folder or choice}"
+        shape = named.input_shape(fitted.module)
+        return replace(
+            given,
             module=fitted.module,
-            format=ModelFormat.TORCHVISION,
-            source=source,
-            architecture=source,
             sha256=fitted.sha256,
-            notes=(f"weights from {choice}", *fitted.notes),
+            input_shape=shape if named.library is Library.TRANSFORMERS else None,
+            notes=(told, *fitted.notes),
         )
-    module, full_name = build_pretrained(name, choice)
-    return LoadedModel(
-        module=module,
-        format=ModelFormat.TORCHVISION,
-        source=source,
-        architecture=source,
-        input_shape=nominal_input_shape(name),
-        notes=(f"weights {full_name}",),
-    )
+    _refuse_key(reading, f"{source} with weights by name")
+    return _downloaded(given, named, choice)
 
 
-def _from_file(
-    source: str,
-    architecture: str | None,
-    trust_pickle: bool,
-    input_shape: tuple[int, ...] | None = None,
-    operators: Collection[str] = (),
-) -> LoadedModel:
+def _downloaded(given: LoadedModel, named: Architecture, choice: str) -> LoadedModel:
+    if named.library is Library.TRANSFORMERS:
+        raise ModelLoadError(
+            f"weights {choice!r} of {named.name} are no file; give a file, 'none', or leave --weights out to "
+            "take those in the folder"
+        )
+    make = build_pretrained if named.library is Library.TORCHVISION else build_timm_pretrained
+    built, full_name = make(named.bare_name, choice, named.options)
+    shape = named.input_shape(built)
+    return replace(given, module=built, input_shape=shape, notes=(f"weights {full_name}",))
+
+
+def _from_file(source: str, reading: _Reading) -> LoadedModel:
     path = Path(source)
+    if path.is_dir() and (weights := weights_in(path)) is not None:
+        if weights.name == INDEX:
+            return _from_shards(path, weights, reading)
+        path = weights
     _check_path(path, source)
     kind = detect_kind(path)
     if kind in {FileKind.EXPORTED_PROGRAM, FileKind.CHECKPOINT}:
         _check_archive(path)
     if kind is FileKind.EXPORTED_PROGRAM:
-        return _from_program(path, architecture, trust_pickle, input_shape, operators)
+        return _from_program(path, reading)
     if kind is FileKind.TORCHSCRIPT:
         raise ModelLoadError(
             f"{source!r} is a TorchScript archive, which has no editable graph; export the original model "
@@ -157,18 +193,27 @@ def _from_file(
         )
     if kind not in {FileKind.CHECKPOINT, FileKind.SAFETENSORS}:
         raise ModelLoadError(f"{source!r} is {kind.value}; {_ACCEPTED}")
-    content = read_checkpoint(path, kind, trust_pickle=trust_pickle)
-    weights, notes = unwrap_checkpoint(content, source)
-    if isinstance(weights, nn.Module):
+    content, beside = read_checkpoint(path, kind, trust_pickle=reading.trust_pickle)
+    weights_found, notes = unwrap_checkpoint(content, str(path), reading.weights_key)
+    notes = [*beside, *notes]
+    if isinstance(weights_found, nn.Module):
+        kept = type(weights_found)
         return LoadedModel(
-            module=weights,
+            module=weights_found,
             format=ModelFormat.PICKLED_MODULE,
             source=source,
-            architecture=f"{type(weights).__module__}.{type(weights).__qualname__}",
+            architecture=f"{kept.__module__}.{kept.__qualname__}",
             sha256=sha256_file(path),
             notes=(*notes, "the file is a pickle and was trusted"),
         )
-    return _from_state(path, weights, architecture, notes)
+    return _from_state(str(path), weights_found, reading, notes, sha256_file(path))
+
+
+def _from_shards(folder: Path, index: Path, reading: _Reading) -> LoadedModel:
+    tensors, listed, sha256 = read_shards(index)
+    state, notes = unwrap_checkpoint(tensors, str(folder), reading.weights_key)
+    assert isinstance(state, StateDict)  # nothing else is in safetensors files
+    return _from_state(str(folder), state, reading, [*listed, *notes], sha256)
 
 
 def _check_archive(path: Path) -> None:
@@ -212,14 +257,9 @@ def _nearest(path: Path) -> str:
     return ""
 
 
-def _from_program(
-    path: Path,
-    architecture: str | None,
-    trust_pickle: bool,
-    asked: tuple[int, ...] | None,
-    operators: Collection[str],
-) -> LoadedModel:
-    program = read_program(path, trust_pickle=trust_pickle, operators=operators)
+def _from_program(path: Path, reading: _Reading) -> LoadedModel:
+    program = read_program(path, trust_pickle=reading.trust_pickle, operators=reading.operators)
+    asked = reading.input_shape
     module = program_module(program, str(path))
     taken = program_input(program)
     if asked is not None and taken.fixed and taken.shape is not None and tuple(asked) != taken.shape:
@@ -236,8 +276,12 @@ def _from_program(
         if taken.shape is not None:
             free_batch(module, taken.batch, taken.shape, str(path))
         notes.append(f"the program was exported for a fixed batch of {taken.batch}; it takes any batch here")
-    if architecture is not None:
+    if reading.architecture is not None:
         notes.append("an exported program holds its architecture; --arch was not needed and not used")
+    if reading.weights_key is not None:
+        notes.append(
+            "an exported program holds one set of weights; --weights-key was not needed and not used"
+        )
     return LoadedModel(
         module=module,
         format=ModelFormat.EXPORTED_PROGRAM,
@@ -249,27 +293,24 @@ def _from_program(
 
 
 def _from_state(
-    path: Path, state: dict[str, Tensor], architecture: str | None, notes: list[str]
+    source: str, state: StateDict, reading: _Reading, notes: list[str], sha256: str
 ) -> LoadedModel:
-    if architecture is None:
+    named = reading.architecture
+    if named is None:
         raise ModelLoadError(
-            f"{str(path)!r} is a state_dict: weights without the model; say what they belong to with "
-            "--arch torchvision:NAME, --arch package.module:function or --arch path/to/file.py:function"
+            f"{source!r} is a state_dict: weights without the model; say what they belong to with "
+            f"--arch {ACCEPTED.replace(', ', ', --arch ').replace(' or ', ' or --arch ')}"
         )
-    check_tensors(state.items(), str(path))
-    module, _ = build(architecture)
-    state, removed = strip_prefixes(state, set(module.state_dict()))
-    built: tuple[str, ...] = ()
-    if architecture.startswith(TORCHVISION_PREFIX):
-        module, built = build(architecture, state)
-    fitted = fit_state(module, state, str(path), architecture)
+    check_tensors(state.tensors.items(), source)
+    module, fitted = fit_state(named, state, source)
     return LoadedModel(
         module=module,
         format=ModelFormat.STATE_DICT,
-        source=str(path),
-        architecture=architecture,
-        sha256=sha256_file(path),
-        notes=(*notes, *removed, *built, *fitted),
+        source=source,
+        architecture=named.name,
+        input_shape=named.input_shape(module) if named.library is Library.TRANSFORMERS else None,
+        sha256=sha256,
+        notes=(*notes, *fitted),
     )
 
 
@@ -292,15 +333,8 @@ def _checked(loaded: LoadedModel, input_shape: tuple[int, ...] | None) -> Loaded
     check_finite([*module.named_parameters(), *module.named_buffers()], loaded.source)
     for note in notes:
         _log.info("%s: %s", loaded.source, note)
-    return LoadedModel(
-        module=module,
-        format=loaded.format,
-        source=loaded.source,
-        architecture=loaded.architecture,
-        input_shape=loaded.input_shape if input_shape is None else tuple(input_shape),
-        sha256=loaded.sha256,
-        notes=tuple(notes),
-    )
+    shape = loaded.input_shape if input_shape is None else tuple(input_shape)
+    return replace(loaded, module=module, input_shape=shape, notes=tuple(notes))
 
 
 def _parallel(module: nn.Module) -> nn.Module | None:

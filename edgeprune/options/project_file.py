@@ -22,6 +22,8 @@ from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import Expected, TableError, from_table
 
 CONFIG_NAME = "edgeprune.toml"
+FOLDER_PREFIX = "hf:"
+"""What a folder of transformers is given with, as a model or architecture."""
 COMMAND_TABLES = ("compress", "rank", "quantize", "profile", "inspect", "verify")
 """Commands with a table of their own in the file."""
 SHARED_KEYS = {
@@ -290,7 +292,9 @@ def _told_with(source: Path) -> Iterator[None]:
 
 
 def beside(source: Path, value: str) -> str:
-    """Resolve a path of a project file against its folder; ``package.module:name`` is not a path."""
+    """A path in a project file, as in ``hf:FOLDER``, counts from its folder; ``package:name`` is none."""
+    if value.startswith(FOLDER_PREFIX):
+        return f"{FOLDER_PREFIX}{source.parent / value.removeprefix(FOLDER_PREFIX)}"
     if ".py:" in value:
         location, _, name = value.rpartition(":")
         return f"{source.parent / location}:{name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
@@ -35,11 +35,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The network: a file, ``torchvision:NAME`` or a module, and how it is read."""
+    """The network: a file, a name such as ``torchvision:NAME`` or a module, and how it is read."""
 
     model: str | Path | nn.Module = field(kw_only=False)
     arch: str | None = None
+    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
     weights: str | None = None
+    weights_key: str | None = None
     trust_pickle: bool = False
     input_shape: tuple[int, ...] | None = None
 
@@ -169,7 +171,9 @@ class VerifyOptions:
     calibration: str | Path
     preprocessing: Preprocessing | None = None
     arch: str | None = None
+    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
     weights: str | None = None
+    weights_key: str | None = None
     trust_pickle: bool = False
     max_images: int = 64
     tolerance: float = 1e-3

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.system.compat import torchvision_repaired
 
 
 @contextlib.contextmanager
@@ -51,7 +53,19 @@ class UserFunction:
             module = _import_module(location, spec, what=what, error=error)
             self._function = _find_function(module, name, spec, what=what, error=error)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def parameters(self) -> tuple[str, ...] | None:
+        """Names that the function takes; ``None`` where it takes any, or does not tell."""
+        try:
+            given = inspect.signature(self._function).parameters
+        except (TypeError, ValueError):
+            return None
+        kinds = {parameter.kind for parameter in given.values()}
+        if inspect.Parameter.VAR_KEYWORD in kinds:
+            return None
+        hidden = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
+        return tuple(name for name, parameter in given.items() if parameter.kind not in hidden)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the function and return its result.
 
         Raises:
@@ -60,16 +74,16 @@ class UserFunction:
         with self._importable():
             try:
                 with ended_in_the_open():
-                    return self._function(*arguments)
+                    return self._function(*arguments, **options)
             except Exception as reason:
-                given = "the network to train" if arguments else "no arguments"
+                given = "the network to train" if arguments else ", ".join(options) or "no arguments"
                 raise self._error(
                     f"{self._told} raised {told(reason)}; it is called with {given} and has to work that way"
                 ) from reason
 
     @contextlib.contextmanager
     def _importable(self) -> Iterator[None]:
-        with importable(Path.cwd()), importable(self._folder):
+        with importable(Path.cwd()), importable(self._folder), torchvision_repaired():
             yield
 
 

@@ -14,7 +14,8 @@ import typer
 
 from edgeprune.cli.process import settings
 from edgeprune.errors import EdgepruneError, UsageError
-from edgeprune.options.project_file import ProjectConfig, beside, find_config, load_config
+from edgeprune.options.keywords import keywords_text
+from edgeprune.options.project_file import FOLDER_PREFIX, ProjectConfig, beside, find_config, load_config
 from edgeprune.showing import in_short
 from edgeprune.storage.tables import unknown_key
 
@@ -98,7 +99,7 @@ def _text(value: Any, path: Path, *, is_path: bool) -> Any:
     if isinstance(value, list):
         return [_text(item, path, is_path=is_path) for item in value]
     if isinstance(value, str):
-        return beside(path, value) if is_path or _CODE in value else value
+        return beside(path, value) if is_path or _CODE in value or value.startswith(FOLDER_PREFIX) else value
     return str(value)
 
 
@@ -119,6 +120,8 @@ def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:
     if words is None and shared is not None:
         value, words = shared, str(config.source)
     shown = "" if value is None else getattr(value, "value", value)
+    if isinstance(shown, dict):
+        shown = keywords_text(shown)
     if isinstance(shown, (list, tuple)):
         shown = ",".join(map(str, shown))
     return Setting(option=option, value=str(shown), source=words or "default")

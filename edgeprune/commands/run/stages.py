@@ -129,7 +129,9 @@ def prepare(run: Run) -> Prepared:
         loaded = load_model(
             options.model,
             architecture=options.arch,
+            arch_kwargs=options.arch_kwargs,
             weights=options.weights,
+            weights_key=options.weights_key,
             trust_pickle=options.trust_pickle,
             input_shape=options.input_shape,
             operators=ruled_operators(),

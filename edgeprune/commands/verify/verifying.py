@@ -85,7 +85,9 @@ def _open(name: str, options: VerifyOptions, shape: tuple[int, ...], threads: in
     loaded = load_model(
         name,
         architecture=options.arch,
+        arch_kwargs=options.arch_kwargs,
         weights=options.weights,
+        weights_key=options.weights_key,
         trust_pickle=options.trust_pickle,
         input_shape=shape,
         operators=ruled_operators(),

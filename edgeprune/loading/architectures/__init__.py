@@ -1,0 +1,1 @@
+"""Networks by name or by a function of the user: ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER``."""

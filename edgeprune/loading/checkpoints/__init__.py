@@ -1,0 +1,1 @@
+"""Files of weights: read without running code, found in their containers, and fitted to a module."""
