@@ -26,7 +26,7 @@ from edgeprune.artifacts.report import (
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 from edgeprune.intervals import Z_95, wilson_interval
-from edgeprune.onnx_io.session import in_a_sentence, open_session, run_session
+from edgeprune.onnx_io.session import fixed_batch, in_a_sentence, open_session, run_filled
 from edgeprune.output_units import channel_errors, relative_errors, units_of
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -77,12 +77,11 @@ def run_onnx(
 
     with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_session(path, options, timeout_s=timeout_s)
-        declared = _only_input(session)
-        size = declared.shape[0] if declared.shape else None
-        fixed = size if isinstance(size, int) and size > 0 else None
+        _check_interface(session)
+        at_once = fixed_batch(session) or _at_once(images, batch)
         parts = [
-            _run_padded(session, declared.name, chunk.numpy(), fixed, timeout_s)
-            for chunk in torch.split(images, fixed or _at_once(images, batch))
+            [np.asarray(out) for out in run_filled(session, None, chunk.numpy(), timeout_s)]
+            for chunk in torch.split(images, at_once)
         ]
         outputs = [np.concatenate(p) for p in zip(*parts, strict=True)]
     if not all(output.size for output in outputs):
@@ -92,8 +91,8 @@ def run_onnx(
     return outputs
 
 
-def _only_input(session: onnxruntime.InferenceSession) -> onnxruntime.NodeArg:
-    """The only input of a session with numeric outputs.
+def _check_interface(session: onnxruntime.InferenceSession) -> None:
+    """Check that a session has one input, and outputs that are numbers.
 
     Raises:
         ValueError: there are several inputs, or outputs of another type.
@@ -104,27 +103,11 @@ def _only_input(session: onnxruntime.InferenceSession) -> onnxruntime.NodeArg:
     other = next((out for out in session.get_outputs() if out.type not in NUMBERS), None)
     if other is not None:
         raise ValueError(f"its output {other.name!r} is of type {other.type}")
-    return given[0]
 
 
 def _at_once(images: Tensor, most: int) -> int:
     each = images[:1].numel() * images.element_size()
     return max(1, min(most, _BYTES_AT_ONCE // max(1, each)))
-
-
-def _run_padded(
-    session: onnxruntime.InferenceSession,
-    name: str,
-    chunk: Float32Array,
-    fixed: int | None,
-    timeout_s: float | None,
-) -> Outputs:
-    """Run one chunk; pad the last one if the batch size is fixed."""
-    count = len(chunk)
-    if fixed is not None and count < fixed:
-        chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - count, axis=0)])
-    outputs = run_session(session, None, {name: chunk}, timeout_s=timeout_s)
-    return [np.asarray(o)[:count] for o in outputs]
 
 
 def compare(

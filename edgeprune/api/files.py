@@ -20,6 +20,9 @@ def profile(options: ProfileOptions) -> ProfileResult:
 
     Loading a file, and one run of it, take ``timeout_s`` seconds at most.
 
+    Args:
+        input_shape: channels, height and width of one image; needed where the file leaves any of them open.
+
     Raises:
         ProfileError: a file cannot be loaded or run by onnxruntime, or not in time.
     """
@@ -57,9 +60,12 @@ def quantize(options: QuantizeOptions) -> QuantizationResult:
     """Write an ONNX file, of edgeprune or not, in 8 or 16 bits, and judge it on images that are kept back.
 
     Args:
-        onnx_path: a 32-bit file with one image input of fixed size (the batch may be dynamic), opset 13 on.
+        onnx_path: a 32-bit file of opset 7 on with one image input; its sizes may be dynamic.
         calibration: as in :func:`compress`; ranges of activations come from these images.
         output: the file to write; it appears whole or not at all.
+        input_shape: channels, height and width that dynamic sizes are fixed at; in 8 bits those of the images
+            where ``None``.
+        batch_size: fixed batch of the file that is written; as in ``onnx_path`` where ``None``.
         precision: ``INT8``, or ``FP16`` for weights stored in 16 bits.
         target: decides the 8-bit form: signed or unsigned, 7 or 8 bits of weights.
         method: which part of the values seen an 8-bit scale covers.
@@ -82,4 +88,5 @@ def quantize_onnx(options: QuantizeOptions) -> QuantizationResult:
     limits.SEED.check("--seed", options.seed)
     limits.IMAGES.check("--max-images", options.max_images)
     limits.HELD_OUT.check("--held-out", options.held_out)
+    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
     return quantize_file(replace(options, threads=options.threads or torch.get_num_threads()))

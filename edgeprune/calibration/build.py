@@ -42,7 +42,7 @@ def load_calibration(
     held_out_fraction: float = 0.25,
     max_images: int | None = None,
     seed: int = 0,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
 ) -> CalibrationSet:
     """Read images, preprocess them and hold a part out; the same arguments give the same set.
 
@@ -53,7 +53,7 @@ def load_calibration(
             tensors of a Dataset unchanged, pixels scaled to [0, 1].
         held_out_fraction: share of the images held out, stratified by class.
         max_images: largest number of images used, sampled with ``seed``.
-        input_shape: the model's (channels, height, width), where known.
+        input_shape: the model's (channels, height, width), where known; ``None`` for a size that is not.
 
     Raises:
         CalibrationError: the data are missing, empty, damaged or do not fit ``input_shape``.
@@ -99,13 +99,14 @@ def _card_beside(source: object) -> Preprocessing | None:
     return None if card is None else read_card(card).preprocessing
 
 
-def _wanted_channels(options: Preprocessing | None, input_shape: tuple[int, ...] | None) -> int | None:
-    if input_shape is not None:
-        if len(input_shape) != 3 or min(input_shape) < 1:
-            raise CalibrationError(
-                f"the model takes an input of shape {input_shape}, which is no image; accepted is (channels, "
-                "height, width)"
-            )
+def _wanted_channels(options: Preprocessing | None, input_shape: tuple[int | None, ...] | None) -> int | None:
+    known = () if input_shape is None else tuple(size for size in input_shape if size is not None)
+    if input_shape is not None and (len(input_shape) != 3 or min(known, default=1) < 1):
+        raise CalibrationError(
+            f"the model takes an input of shape {input_shape}, which is no image; accepted is (channels, "
+            "height, width)"
+        )
+    if input_shape is not None and input_shape[0] is not None:
         return input_shape[0]
     several = [len(v) for v in (options.mean, options.std) if v and len(v) > 1] if options else []
     return several[0] if several else None
@@ -118,7 +119,7 @@ class _Reading:
     source: ImageSource
     options: Preprocessing | None
     channels: int | None
-    input_shape: tuple[int, ...] | None
+    input_shape: tuple[int | None, ...] | None
     images: list[Tensor] = field(default_factory=list)
     store: Tensor = field(default_factory=lambda: torch.empty(0))
     labels: list[int | None] = field(default_factory=list)
@@ -160,10 +161,12 @@ class _Reading:
 
     def _check_first(self, image: Tensor, expected: int) -> None:
         shape = tuple(image.shape)
-        if self.input_shape is not None and shape != tuple(self.input_shape):
+        wanted = shape if self.input_shape is None else tuple(self.input_shape)
+        if any(size not in (None, own) for size, own in zip(wanted, shape, strict=True)):
             raise CalibrationError(
-                f"the images are {shape} after preprocessing, but the model takes {tuple(self.input_shape)} "
-                f"(channels, height, width); {_remedy(shape, self.input_shape)}"
+                f"the images are {shape} after preprocessing, but the model takes "
+                f"({', '.join('any' if size is None else str(size) for size in wanted)}) (channels, height, "
+                f"width); {_remedy(shape, wanted)}"
             )
         needed_bytes = expected * image.numel() * _FLOAT32_BYTES
         _log.info("%d images %s take %.0f MiB", expected, shape, needed_bytes / 2**20)
@@ -184,8 +187,8 @@ class _Reading:
         )
 
 
-def _remedy(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if shape[0] != wanted[0]:
+def _remedy(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
+    if wanted[0] not in (None, shape[0]):
         return f"give images with {wanted[0]} channels"
     if wanted[1] == wanted[2]:
         return (

@@ -115,16 +115,6 @@ WidthQuantum = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        metavar="N",
-        parser=limits.BATCH_SIZE.reader("--batch-size"),
-        help="Fix the batch size of the ONNX file. Default: dynamic.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -164,7 +154,7 @@ class GoalArguments(PlayerArguments, BudgetArguments):
     criterion: GivenCriterion = None
     precision: Bits = Precision.FP32
     width_quantum: WidthQuantum = None
-    batch_size: BatchSize = None
+    batch_size: opt.FixedBatch = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,26 @@ InputShape = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--input-shape",
+        metavar="CxHxW",
+        help="Channels, height and width of one image, such as 3x224x224, for a file that leaves any of them "
+        "open. Default: from the file, or the calibration images.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+FixedBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        parser=limits.BATCH_SIZE.reader("--batch-size"),
+        help="Fix the batch size of the ONNX file that is written. Default: as the file given, else dynamic.",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
 Calibration = Annotated[
     str | None,
     typer.Option(

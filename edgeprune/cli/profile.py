@@ -12,6 +12,7 @@ from edgeprune import limits
 from edgeprune.cli import options as opt
 from edgeprune.cli.arguments import SpokenArguments, TimeoutArguments, command
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.options.project_file import parse_input_shape
 from edgeprune.showing import for_people
 
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to profile.")]
@@ -41,6 +42,7 @@ class FileArguments:
     """The file, its target and baseline, and how to measure."""
 
     model: OnnxModel
+    input_shape: opt.ImageSize = None
     target: opt.Target = None
     baseline: Baseline = None
     batch_size: BatchSize = 1
@@ -65,6 +67,7 @@ def profile(session: Session, given: ProfileArguments) -> None:
     quiet_libraries(session)
     result = api.profile(
         given.model,
+        input_shape=None if given.input_shape is None else parse_input_shape(given.input_shape),
         target=device,
         baseline=given.baseline,
         threads=given.threads,

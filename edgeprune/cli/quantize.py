@@ -21,6 +21,7 @@ from edgeprune.cli.arguments import (
 )
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.options.project_file import parse_input_shape
 from edgeprune.options.quantities import parse_points
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.showing import for_people
@@ -96,6 +97,8 @@ class FileArguments:
     """The file to quantize."""
 
     model: OnnxModel
+    input_shape: opt.ImageSize = None
+    batch_size: opt.FixedBatch = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,7 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
         given.model,
         calibration=data,
         preprocessing=given.preprocessing(data, config),
+        input_shape=None if given.input_shape is None else parse_input_shape(given.input_shape),
         output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),
         target=device,
         method=given.ranges,

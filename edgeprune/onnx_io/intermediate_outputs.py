@@ -11,7 +11,7 @@ from edgeprune.onnx_io.session import open_session
 
 
 def tapped_session(
-    proto: ModelProto, names: Iterable[str], threads: int, *, timeout_s: float | None = None
+    proto: ModelProto, names: Iterable[str], threads: int, timeout_s: float | None = None
 ) -> onnxruntime.InferenceSession:
     """A session whose outputs are the tensors of these names, in their order, each once.
 

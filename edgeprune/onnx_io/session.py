@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.system.imports import first_line
@@ -85,7 +87,6 @@ def run_session(
     session: onnxruntime.InferenceSession,
     names: Sequence[str] | None,
     feeds: Mapping[str, Any],
-    *,
     timeout_s: float | None = None,
 ) -> list[Any]:
     """The outputs of these names, all where ``names`` is ``None``.
@@ -102,6 +103,32 @@ def run_session(
     return within(
         lambda: session.run(names, feeds, options), timeout_s, stop=stop, what="one run of the model"
     )
+
+
+def run_filled(
+    session: onnxruntime.InferenceSession,
+    names: Sequence[str] | None,
+    images: NDArray[Any],
+    timeout_s: float | None,
+) -> list[Any]:
+    """Outputs of a session with one input for images (n, ...), no more than its batch where it is fixed.
+
+    Where they do not fill such a batch the last one is repeated; tensors are cut to what the images gave.
+
+    Raises:
+        As :func:`run_session`.
+    """
+    count = len(images)
+    missing = (fixed_batch(session) or count) - count
+    filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing > 0 else images
+    outputs = run_session(session, names, {session.get_inputs()[0].name: filled}, timeout_s)
+    return [out[:count] if isinstance(out, np.ndarray) and out.ndim else out for out in outputs]
+
+
+def fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+    """The size of a batch that the first input of a session is fixed to; ``None`` where it is dynamic."""
+    shape = session.get_inputs()[0].shape
+    return shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
 
 
 def within(

@@ -141,6 +141,8 @@ class QuantizeOptions(CalibrationOptions):
 
     onnx_path: str | Path = field(kw_only=False)
     output: str | Path
+    input_shape: tuple[int, ...] | None = None
+    batch_size: int | None = None
     precision: Precision = Precision.INT8
     target: str = HOST
     method: RangeMethod = RangeMethod.MSE
@@ -189,6 +191,7 @@ class ProfileOptions:
     onnx_path: str | Path = field(kw_only=False)
     target: str = HOST
     baseline: str | Path | None = None
+    input_shape: tuple[int, ...] | None = None
     threads: int | None = None
     batch_size: int = 1
     seed: int = 0

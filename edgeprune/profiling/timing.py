@@ -102,7 +102,7 @@ def compare(
     onnx_b: str | Path,
     *,
     threads: int,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     pairs: int = MIN_PAIRS,
     warmup: int = 5,
     confidence: float = 0.95,
@@ -114,6 +114,7 @@ def compare(
     Both run in one process, in turns, the order alternating from pair to pair, in sessions that are opened
     five times: small networks on several threads cost one session twice what they cost another, by how the
     system wakes its threads. The interval takes sessions as drawn, too. Below 1 means that B is faster.
+    ``batch_size``: where it is ``None``, that of the files, or 1 where it is dynamic.
 
     Raises:
         ProfileError: as :func:`measure`, for either file.
@@ -153,7 +154,9 @@ def quick_ratio(
     Raises:
         ProfileError: as :func:`measure`, for either file.
     """
-    runs = [open_runner(path, threads=threads, timeout_s=timeout_s) for path in (onnx_a, onnx_b)]
+    runs = [
+        open_runner(path, threads=threads, batch_size=None, timeout_s=timeout_s) for path in (onnx_a, onnx_b)
+    ]
     inner = [warm_up(run, MIN_WARMUP) for run in runs]
     ratios = []
     for pair in range(pairs):
@@ -216,12 +219,13 @@ def open_runner(
     onnx_path: str | Path,
     *,
     threads: int,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     seed: int = 0,
     timeout_s: float | None = None,
 ) -> Callable[[], object]:
     """A function that runs the model once on the CPU, on the same random inputs every time.
 
+    ``batch_size``: where it is ``None``, that of the file, or 1 where it is dynamic.
     Spinning is off: idle threads must not burn the CPU time that is measured. Loading and the first run take
     ``timeout_s`` seconds at most, and so do the others where the first one was slow; the thread beside that
     this needs would count in short ones.
@@ -232,7 +236,7 @@ def open_runner(
         UsageError: ``threads`` or ``batch_size`` is below 1.
     """
     _check_at_least("threads", threads, 1)
-    _check_at_least("batch_size", batch_size, 1)
+    _check_at_least("batch_size", 1 if batch_size is None else batch_size, 1)
     path = Path(onnx_path)
     require_onnx(path, ProfileError)
     options = ort.SessionOptions()
@@ -261,7 +265,7 @@ def open_runner(
     return guarded
 
 
-def _feeds(session: Any, where: str, batch_size: int, rng: np.random.Generator) -> Feeds:
+def _feeds(session: Any, where: str, batch_size: int | None, rng: np.random.Generator) -> Feeds:
     feeds: Feeds = {}
     for given in session.get_inputs():
         if given.type not in _INPUT_TYPES:
@@ -278,7 +282,7 @@ def _feeds(session: Any, where: str, batch_size: int, rng: np.random.Generator) 
     return feeds
 
 
-def _shape(name: str, dims: list[Any], where: str, batch_size: int) -> tuple[int, ...]:
+def _shape(name: str, dims: list[Any], where: str, batch_size: int | None) -> tuple[int, ...]:
     dynamic = [i for i, dim in enumerate(dims) if not isinstance(dim, int) or dim <= 0]
     beyond = [i for i in dynamic if i > 0]
     if beyond:
@@ -286,12 +290,12 @@ def _shape(name: str, dims: list[Any], where: str, batch_size: int) -> tuple[int
             f"{where}: dimension {beyond[0]} of input {name!r} is dynamic ({dims[beyond[0]]}); "
             "only the batch may be: export it with a fixed size"
         )
-    if not dynamic and dims and dims[0] != batch_size:
+    if not dynamic and dims and batch_size not in (None, dims[0]):
         raise ProfileError(
             f"{where}: input {name!r} has a fixed batch of {dims[0]}, not {batch_size}; "
-            "ask for that batch size or export with a dynamic batch"
+            f"ask for --batch-size {dims[0]} or export with a dynamic batch"
         )
-    return tuple(batch_size if i in dynamic else int(dim) for i, dim in enumerate(dims))
+    return tuple(batch_size or 1 if i in dynamic else int(dim) for i, dim in enumerate(dims))
 
 
 def warm_up(run: Callable[[], object], warmup: int) -> int:

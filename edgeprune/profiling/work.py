@@ -13,20 +13,26 @@ from enum import Enum
 from pathlib import Path
 
 import onnx
-import onnx.inliner
 import onnxsim
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edgeprune.errors import ProfileError
+from edgeprune.limits import RUN_TIMEOUT_S
 from edgeprune.onnx_io.check import tensors_of
+from edgeprune.onnx_io.inputs import dynamic_sentence, model_inputs
 from edgeprune.onnx_io.memory import bytes_of_value
+from edgeprune.onnx_io.normalize import normal_form
 from edgeprune.onnx_io.read import read_onnx
+from edgeprune.onnx_io.session import within
+from edgeprune.showing import first_few
 from edgeprune.system.imports import first_line
+from edgeprune.system.quiet import quiet_compiled_code
 
 _LOG = logging.getLogger("edgeprune.profiling")
 
 Shape = tuple[int, ...]
+_SHOWN = 3
 
 _FREE_OPS = frozenset(
     {"Constant", "ConstantOfShape", "Dropout", "Flatten", "Identity"}
@@ -35,7 +41,6 @@ _FREE_OPS = frozenset(
 _FUSED_AFTER_GEMM = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 # onnxruntime folds or fuses these into the convolution whose only reader they are.
 _FUSED_AFTER_CONV = _FUSED_AFTER_GEMM | {"BatchNormalization", "Clip", "HardSigmoid"}
-_PRODUCT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _UNCOUNTED_OPS = frozenset(
     {"Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
     | {"MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "Scan"}
@@ -99,12 +104,18 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
     _fix_batch(model, Path(onnx_path).name)
     graph = _inferred(model, Path(onnx_path).name)
     tensors = _tensors(graph)
-    if _product_of_unknown(graph, tensors):
+    if _unknown(graph, tensors):
         # Sizes that are computed in the graph become constants once the batch is fixed.
         simplified = _simplified(Path(onnx_path), {x.name: _dims(x) for x in model.graph.input})
         _fix_batch(simplified, Path(onnx_path).name)
         graph = _inferred(simplified, Path(onnx_path).name)
         tensors = _tensors(graph)
+    if unknown := _unknown(graph, tensors):
+        _LOG.warning(
+            "%s: the sizes of %s are unknown, their bytes are not counted",
+            Path(onnx_path).name,
+            first_few(unknown, _SHOWN),
+        )
     fused = _fused_nodes(graph)
     work = tuple(_node_work(node, tensors, index in fused) for index, node in enumerate(graph.node))
     uncounted = sorted({node.op_type for node in graph.node} & _UNCOUNTED_OPS)
@@ -115,9 +126,13 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
 
 def _simplified(path: Path, shapes: dict[str, list[int]]) -> ModelProto:
     try:
-        simplified: ModelProto = onnxsim.simplify(
-            read_onnx(path, ProfileError), overwrite_input_shapes=shapes
-        )[0]
+        model = normal_form(read_onnx(path, ProfileError), path, ProfileError)
+        with quiet_compiled_code(_LOG):
+            simplified: ModelProto = within(
+                lambda: onnxsim.simplify(model, overwrite_input_shapes=shapes)[0],
+                RUN_TIMEOUT_S,
+                what="calculating its constants",
+            )
     except Exception as error:  # onnxsim's own exceptions share no base but Exception
         raise ProfileError(
             f"{path.name}: sizes of its tensors cannot be found ({first_line(error)}); give a valid file"
@@ -138,10 +153,10 @@ def _inferred(model: ModelProto, where: str) -> GraphProto:
         ) from error
 
 
-def _product_of_unknown(graph: GraphProto, tensors: _Tensors) -> bool:
-    """Whether a convolution or matrix product has an operand whose shape was not inferred."""
-    products = (node for node in graph.node if node.op_type in _PRODUCT_OPS)
-    return any(name not in tensors.shapes for node in products for name in (*node.input[:2], *node.output))
+def _unknown(graph: GraphProto, tensors: _Tensors) -> tuple[str, ...]:
+    """Tensors that nodes read or give and whose shape was not inferred."""
+    named = (name for node in graph.node for name in (*node.input, *node.output) if name)
+    return tuple(dict.fromkeys(name for name in named if name not in tensors.shapes))
 
 
 def total_macs(onnx_path: str | Path) -> int:
@@ -193,31 +208,20 @@ def size_bytes(onnx_path: str | Path) -> int:
 
 
 def _load(path: Path) -> ModelProto:
-    model = read_onnx(path, ProfileError, external_data=False)
-    try:
-        return onnx.inliner.inline_local_functions(model) if model.functions else model
-    except (RuntimeError, ValueError) as error:
-        raise ProfileError(
-            f"{path.name}: its functions cannot be unfolded ({first_line(error)}); give a valid file"
-        ) from error
+    return normal_form(read_onnx(path, ProfileError, external_data=False), path, ProfileError)
 
 
 def _fix_batch(model: ModelProto, where: str) -> None:
     # Stored shapes may carry the symbol of the batch, which would hide the sizes found at batch 1.
     del model.graph.value_info[:]
+    for taken in model_inputs(model):
+        if taken.dynamic:
+            raise ProfileError(dynamic_sentence(taken, where))
     constants = {tensor.name for tensor in model.graph.initializer}
     for given in model.graph.input:
-        if given.name in constants:
-            continue
-        for position, dim in enumerate(given.type.tensor_type.shape.dim):
-            if dim.HasField("dim_value") and dim.dim_value > 0 and position > 0:
-                continue
-            if position > 0:
-                raise ProfileError(
-                    f"{where}: dimension {position} of input {given.name!r} is dynamic "
-                    f"({dim.dim_param or 'unnamed'}); only the batch may be: export it with a fixed size"
-                )
-            dim.dim_value = 1
+        dims = given.type.tensor_type.shape.dim
+        if given.name not in constants and dims:
+            dims[0].dim_value = 1
     for output in model.graph.output:
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
@@ -282,11 +286,6 @@ def _node_work(node: NodeProto, tensors: _Tensors, fused: bool) -> OpWork:
         kind, macs = _conv_work(node, tensors)
     elif node.op_type in ("Gemm", "MatMul"):
         kind, macs = OpKind.GEMM, _product_macs(node, tensors)
-    unknown = [n for n in (*node.input, *node.output) if n and n not in tensors.shapes]
-    if unknown:
-        _LOG.warning(
-            "%s %r: the size of %r is unknown, its bytes are not counted", node.op_type, node.name, unknown[0]
-        )
     moved = tensors.bytes_of([*node.input, *node.output])
     return OpWork(op_type=node.op_type, name=node.name, kind=kind, macs=macs, bytes_moved=moved)
 

@@ -87,6 +87,8 @@ def find_pairs(model: FloatModel) -> list[Pair]:
                 break
             at = following[0]
             if _scalable_input(at, between[-1], model, used):
+                if not all(name in model.shapes for name in between):  # nor is their range known
+                    break
                 pairs.append(Pair(first=node, between=tuple(between), second=at))
                 break
             if at.op_type not in _SCALES_THROUGH or not _keeps_channels(at, model):

@@ -20,10 +20,10 @@ from torch import Tensor
 from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
 from edgeprune.errors import QuantizationError
+from edgeprune.onnx_io.passes.base import rewritten
 from edgeprune.quantization.bias_correction import add_biases, correct_biases
 from edgeprune.quantization.calibration import ChannelValues, channel_values, histograms
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
-from edgeprune.quantization.passes.base import rewritten
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
 from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
 from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -15,10 +16,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.errors import QuantizationError
+from edgeprune.onnx_io.inputs import ModelInput, dynamic_sentence, only_input
+from edgeprune.onnx_io.normalize import normal_form
+from edgeprune.onnx_io.opset import LEAST_OPSET, opset_of
+from edgeprune.onnx_io.passes.base import GraphPass, rewritten
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import in_a_sentence, within
-from edgeprune.quantization.passes.base import GraphPass, rewritten
+from edgeprune.quantization.measured_shapes import with_measured_shapes
+from edgeprune.system.quiet import quiet_compiled_code
 
+_LOG = logging.getLogger("edgeprune.quantization")
 MIN_OPSET = 13
 """From here on QuantizeLinear takes a scale for each channel."""
 
@@ -59,6 +66,13 @@ class FloatModel:
                 shapes[value.name] = tuple(dims[1:])
         return shapes
 
+    @cached_property
+    def unsized(self) -> frozenset[str]:
+        """The other float32 activations, whose ranges nobody gathers."""
+        given = (*self.proto.graph.value_info, *self.proto.graph.output)
+        floats = {v.name for v in given if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+        return frozenset(floats - self.shapes.keys() - self.weights.keys())
+
     def readers(self) -> dict[str, list[NodeProto]]:
         """Nodes that read each tensor; a graph output counts as read by an empty node."""
         readers: dict[str, list[NodeProto]] = {}
@@ -90,31 +104,63 @@ class FloatModel:
 
 
 def load_float(path: Path, *, timeout_s: float | None = None) -> FloatModel:
-    """Read, check and simplify (batch norms go into convolutions, constants are folded).
+    """Read, check and simplify (batch norms go into convolutions, constants are folded) for 8 bits.
 
     Raises:
-        QuantizationError: no ONNX file, quantized already, an opset below 13, several inputs, an input that
-            is no float32 tensor of known size, nothing in it that 8 bits could serve, or constants that take
-            longer than ``timeout_s`` seconds to calculate.
+        QuantizationError: as :func:`load_simplified`, an opset below 13, several inputs, an input that is no
+            float32 tensor of known size, or nothing in it that 8 bits could serve.
     """
-    proto = read_onnx(path, QuantizationError)
-    _check_form(proto, path.name)
-    name, shape = _input_of(proto, path.name)
-
-    def failed(reason: str) -> str:
-        return f"{path.name} could not be simplified ({reason}); accepted is a valid ONNX file"
-
-    with in_a_sentence(QuantizationError, failed, name=path.name):
-        simplified, _ = within(lambda: onnxsim.simplify(proto), timeout_s, what="calculating its constants")
-        inferred = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
-    _name_nodes(inferred)
-    model = FloatModel(proto=inferred, input_name=name, input_shape=shape)
-    if not any(is_weighted(node, model) for node in inferred.graph.node):
+    proto = load_plain(path)
+    opset = opset_of(proto)
+    if opset < MIN_OPSET:
+        raise QuantizationError(
+            f"{path.name} is of opset {opset}; a scale for each channel needs opset {MIN_OPSET} or later: "
+            f"export the model again, or convert it with onnx.version_converter"
+        )
+    taken = _sized_input(proto, path)
+    simplified = _simplified(proto, path, timeout_s)
+    stated = with_measured_shapes(simplified, taken, path.name, timeout_s)
+    shape = tuple(size for size in taken.image if size is not None)
+    model = FloatModel(proto=stated, input_name=taken.name, input_shape=shape)
+    if not any(is_weighted(node, model) for node in stated.graph.node):
         raise QuantizationError(
             f"{path.name} has no convolution or matrix product with constant weights, so there is nothing to "
             f"quantize; accepted are networks with {', '.join(sorted(WEIGHTED_OPS))}"
         )
     return model
+
+
+def load_simplified(path: Path, timeout_s: float | None) -> ModelProto:
+    """Read and simplify a file of whichever sizes, inputs and opset from 7 on.
+
+    Raises:
+        QuantizationError: as :func:`load_plain`, or constants that take longer than ``timeout_s`` seconds to
+            calculate.
+    """
+    return _simplified(load_plain(path), path, timeout_s)
+
+
+def load_plain(path: Path) -> ModelProto:
+    """Read a file and bring it to normal form.
+
+    Raises:
+        QuantizationError: no ONNX file, quantized already, an output that is no tensor, or an opset below 7.
+    """
+    proto = normal_form(read_onnx(path, QuantizationError), path, QuantizationError)
+    _check_form(proto, path.name)
+    return proto
+
+
+def _simplified(proto: ModelProto, path: Path, timeout_s: float | None) -> ModelProto:
+    def failed(reason: str) -> str:
+        return f"{path.name} could not be simplified ({reason}); accepted is a valid ONNX file"
+
+    with in_a_sentence(QuantizationError, failed, name=path.name), quiet_compiled_code(_LOG):
+        simplified, _ = within(lambda: onnxsim.simplify(proto), timeout_s, what="calculating its constants")
+        del simplified.graph.value_info[:]  # sizes that were calculated are constants now
+        inferred: ModelProto = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
+    _name_nodes(inferred)
+    return inferred
 
 
 def is_weighted(node: NodeProto, model: FloatModel) -> bool:
@@ -134,33 +180,37 @@ def _check_form(proto: ModelProto, name: str) -> None:
         raise QuantizationError(
             f"{name} has an output {other!r} that is no tensor; accepted are tensors alone"
         )
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset < MIN_OPSET:
+    opset = opset_of(proto)
+    if opset < LEAST_OPSET:
         raise QuantizationError(
-            f"{name} is of opset {opset}; a scale for each channel needs opset {MIN_OPSET} or later: export "
-            f"the model again, or convert it with onnx.version_converter"
+            f"{name} is of opset {opset}; accepted are opset {LEAST_OPSET} and later: export the model again"
         )
 
 
-def _input_of(proto: ModelProto, name: str) -> tuple[str, tuple[int, ...]]:
-    constants = {i.name for i in proto.graph.initializer}
-    inputs = [i for i in proto.graph.input if i.name not in constants]
-    if len(inputs) != 1:
+def float_input(proto: ModelProto, path: Path) -> ModelInput:
+    """The one input of a model, of 32-bit numbers.
+
+    Raises:
+        QuantizationError: there are several, or it is of another type.
+    """
+    taken = only_input(proto, path, QuantizationError)
+    if taken.elem_type != TensorProto.FLOAT:
+        given = helper.tensor_dtype_to_np_dtype(taken.elem_type)
         raise QuantizationError(
-            f"{name} has {len(inputs)} inputs; accepted is one, an image tensor: make the others constants"
+            f"{path.name} takes {given} inputs; accepted is a 32-bit floating point model"
         )
-    tensor = inputs[0].type.tensor_type
-    if tensor.elem_type != TensorProto.FLOAT:
-        given = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        raise QuantizationError(f"{name} takes {given} inputs; accepted is a 32-bit floating point model")
-    dims = [dim.dim_value for dim in tensor.shape.dim]
-    unknown = [i for i, dim in enumerate(dims) if i > 0 and dim <= 0]
-    if len(dims) < 2 or unknown:
-        where = f"dimension {unknown[0]} is dynamic" if unknown else "its shape is unknown"
+    return taken
+
+
+def _sized_input(proto: ModelProto, path: Path) -> ModelInput:
+    taken = float_input(proto, path)
+    if taken.dynamic:
+        raise QuantizationError(dynamic_sentence(taken, path.name))
+    if len(taken.sizes or ()) < 2:
         raise QuantizationError(
-            f"{name}: of input {inputs[0].name!r} {where}; only the batch may be: export it with a fixed size"
+            f"{path.name}: input {taken.name!r} has no dimension beside the batch; accepted are images"
         )
-    return inputs[0].name, tuple(dims[1:])
+    return taken
 
 
 def _name_nodes(proto: ModelProto) -> None:

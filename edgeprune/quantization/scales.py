@@ -73,6 +73,9 @@ def unscaled(
 
 def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> Iterator[str]:
     """What is wrong with the ranges of tensors that a node reads and gives, and with products of scales."""
+    unsized = next((name for name in (*node.input, *node.output) if name in model.unsized), None)
+    if unsized is not None:
+        yield f"{unsized} does not have the batch first, or has sizes that only a run tells"
     scales = []
     for position, name in enumerate((*node.input, *node.output)):
         ends = ranges.get(name)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 
 _NOTHING = logging.CRITICAL + 1
+_STDERR = 2
+_MOST_LOGGED_BYTES = 2**16
 
 
 @contextlib.contextmanager
@@ -46,3 +51,27 @@ def quiet_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def quiet_compiled_code(logger: logging.Logger) -> Iterator[None]:
+    """What compiled libraries write to the process's standard error meanwhile is logged as debugging.
+
+    They know no logger, and tell of their own workings what nobody can act on.
+    """
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # closed: nobody reads it
+        yield
+        return
+    with tempfile.TemporaryFile() as written:
+        sys.stderr.flush()
+        os.dup2(written.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STDERR)
+            os.close(kept)
+            written.seek(0)
+            for line in written.read(_MOST_LOGGED_BYTES).decode(errors="replace").splitlines():
+                logger.debug("%s", line)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,12 +16,16 @@ from edgeprune.commands.inspect import network_graph
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import ProfileError, UsageError
+from edgeprune.onnx_io.inputs import dynamic_sentence, model_inputs, sizes_with
 from edgeprune.onnx_io.read import read_onnx
+from edgeprune.onnx_io.working_copy import write_working_copy
 from edgeprune.options.runs import ProfileOptions
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.runner import LATENCY_PAIRS, runner_for
 from edgeprune.profiling.timing import compare, open_runner
+from edgeprune.profiling.work import size_bytes
 from edgeprune.results import GroupRow, Inspection, ProfileResult
+from edgeprune.storage.files import scratch_folder
 from edgeprune.targets import load_target
 
 
@@ -87,16 +94,18 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     path, baseline = Path(options.onnx_path), None if options.baseline is None else Path(options.baseline)
     paths = [path] + ([] if baseline is None else [baseline])
     how = _How(threads=threads, batch_size=options.batch_size, seed=options.seed, timeout_s=options.timeout_s)
-    for each in paths:
-        read_onnx(each, ProfileError, external_data=False)
-        # Check that it runs before any figure is computed.
-        open_runner(each, **how)
-    measured = [figures(p, **how) for p in paths]
-    runner = runner_for(described, threads=threads, batch_size=options.batch_size, seed=options.seed)
-    predictions = [runner.prediction(p) for p in paths]
     ratio = None
-    if baseline is not None:
-        ratio = compare(baseline, path, pairs=LATENCY_PAIRS, **how)
+    with _sized(paths, options.input_shape) as sized:
+        for each in sized:  # check that it runs before any figure is computed
+            open_runner(each, **how)
+        measured = [
+            replace(figures(copy, **how), size_bytes=size_bytes(given))
+            for copy, given in zip(sized, paths, strict=True)
+        ]
+        runner = runner_for(described, threads=threads, batch_size=options.batch_size, seed=options.seed)
+        predictions = [runner.prediction(each) for each in sized]
+        if baseline is not None:
+            ratio = compare(sized[1], sized[0], pairs=LATENCY_PAIRS, **how)
     return ProfileResult(
         path=str(path),
         target=described.name,
@@ -107,3 +116,26 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
         prediction=predictions[0],
         baseline_prediction=predictions[1] if baseline is not None else None,
     )
+
+
+@contextmanager
+def _sized(paths: list[Path], image: tuple[int, ...] | None) -> Iterator[list[Path]]:
+    """The files, or copies of those whose dynamic sizes become those of ``image``.
+
+    Raises:
+        ProfileError: a size beyond the batch stays dynamic, or is another in the file.
+    """
+    with scratch_folder() as scratch:
+        yield [_with_sizes(path, image, scratch / str(place)) for place, path in enumerate(paths)]
+
+
+def _with_sizes(path: Path, image: tuple[int, ...] | None, folder: Path) -> Path:
+    model = read_onnx(path, ProfileError, external_data=image is not None)
+    sizes = sizes_with(model, path, ProfileError, image)
+    for taken in model_inputs(model):
+        if taken.dynamic and taken.name not in sizes:
+            raise ProfileError(dynamic_sentence(taken, path.name))
+    if not sizes:
+        return path
+    folder.mkdir()
+    return write_working_copy(model, path, folder, ProfileError, sizes)

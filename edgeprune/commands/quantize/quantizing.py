@@ -10,18 +10,17 @@ from edgeprune.artifacts.quantization import QuantizationDetails
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
+from edgeprune.commands.quantize.source_file import SourceFile
 from edgeprune.errors import BudgetError, CalibrationError, OutputError, UsageError
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.runner import LATENCY_PAIRS
 from edgeprune.profiling.timing import compare
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.preparation import FloatModel, load_float
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.results import QuantizationResult
 from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder
 from edgeprune.storage.ownership import remove_abandoned
-from edgeprune.system.garbage import give_back_memory
 from edgeprune.targets import TargetProfile, load_target
 
 
@@ -39,19 +38,20 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         )
     target = load_target(options.target)
     _check_output(options)
-    input_shape = _checked_shape(options)
-    calibration = load_calibration(
-        options.calibration,
-        preprocessing=options.preprocessing,
-        held_out_fraction=options.held_out,
-        max_images=options.max_images,
-        seed=options.seed,
-        input_shape=input_shape if len(input_shape) == 3 else None,
-    )
     with scratch_folder() as scratch:
+        source = SourceFile.opened(options, scratch)
+        calibration = load_calibration(
+            options.calibration,
+            preprocessing=options.preprocessing,
+            held_out_fraction=options.held_out,
+            max_images=options.max_images,
+            seed=options.seed,
+            input_shape=source.image if len(source.image) == 3 else None,
+        )
+        source = source.prepared(calibration)
         made = scratch / options.file.name
         details = write_quantized(
-            options.source,
+            source.path,
             made,
             calibration.fitting,
             IntegerSettings(
@@ -66,7 +66,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             max_drop_points=options.max_drop_points,
             seed=options.seed,
         )
-        result = _result(options, target, calibration, made, details)
+        result = _result(options, target, calibration, source, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
 
@@ -75,6 +75,7 @@ def _result(
     options: QuantizeOptions,
     target: TargetProfile,
     calibration: CalibrationSet,
+    source: SourceFile,
     made: Path,
     details: QuantizationDetails,
 ) -> QuantizationResult:
@@ -83,11 +84,12 @@ def _result(
     Raises:
         BudgetError: the drop exceeds ``max_drop_points``.
     """
-    kind, figures, deviation = _judge(options, calibration, made)
+    kind, figures, deviation = _judge(options, calibration, source, made)
     _check_drop(options, kind, figures)
     ratio = compare(
-        options.source, made,
-        threads=options.threads or 1, pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
+        *source.sized(calibration, made),
+        threads=options.threads or 1, batch_size=None,
+        pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
     )  # fmt: skip
     return QuantizationResult(
         source=str(options.source),
@@ -103,31 +105,19 @@ def _result(
         latency_ratio=ratio,
         notes=(
             *calibration.warnings,
+            *source.notes,
             *notes_of(details, target),
             *notes_of_speed(options.precision, target, ratio),
         ),
     )
 
 
-def _checked_shape(options: QuantizeOptions) -> tuple[int, ...]:
-    """Check the file and return its image shape; the memory of the loaded model is freed."""
-    model = load_float(options.source, timeout_s=options.timeout_s)
-    _check_names(options.kept_float, model)
-    shape = model.input_shape
-    del model
-    give_back_memory(options.source.stat().st_size)
-    return shape
-
-
 def _judge(
-    options: QuantizeOptions, calibration: CalibrationSet, made: Path
+    options: QuantizeOptions, calibration: CalibrationSet, source: SourceFile, made: Path
 ) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...], Deviation]:
     """Accuracy and deviation of both files on the held-out images."""
     held = calibration.held_out
-    before, after = (
-        parity.run_onnx(path, held.images, threads=options.threads or 1, timeout_s=options.timeout_s)
-        for path in (options.source, made)
-    )
+    before, after = (source.outputs(path, held.images) for path in (options.source, made))
     kind, figures = parity.accuracies({"fp32": before, options.precision.value: after}, held.labels)
     return kind, figures, parity.deviation(before, after, names=("fp32", options.precision.value))
 
@@ -169,15 +159,4 @@ def _check_drop(options: QuantizeOptions, kind: AccuracyKind, figures: tuple[Acc
             f"{options.precision.value} loses {drop:.2f} points of {kind.value} on the images kept back "
             f"where {limit:g} were allowed, so nothing was written; allow more, keep sensitive nodes in "
             "32 bits (--keep-float), or give more calibration images"
-        )
-
-
-def _check_names(names: tuple[str, ...], model: FloatModel) -> None:
-    known = {node.name for node in model.proto.graph.node}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        shown = ", ".join(sorted(n.name for n in model.proto.graph.node)[:8])
-        raise UsageError(
-            f"--keep-float {unknown[0]} was given, and the simplified file has no such node; it has "
-            f"{shown} ..."
         )

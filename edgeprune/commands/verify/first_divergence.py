@@ -19,7 +19,7 @@ from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
 from edgeprune.onnx_io.intermediate_outputs import tapped_session
 from edgeprune.onnx_io.read import read_onnx
-from edgeprune.onnx_io.session import in_a_sentence, run_session
+from edgeprune.onnx_io.session import fixed_batch, in_a_sentence, run_filled
 from edgeprune.quantization.equalization import equalized_tensors
 from edgeprune.system import progress
 
@@ -124,13 +124,15 @@ def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> 
         with in_a_sentence(ProfileError, failed, name=path.name):
             if wanted not in sessions:
                 taps = tuple(rounded.get(name, name) for name in wanted)
-                sessions[wanted] = tapped_session(proto, taps, threads, timeout_s=timeout_s)
+                sessions[wanted] = tapped_session(proto, taps, threads, timeout_s)
             session = sessions[wanted]
-            feed = {session.get_inputs()[0].name: batch.numpy()}
-            values = run_session(
-                session, [rounded.get(name, name) for name in wanted], feed, timeout_s=timeout_s
-            )
-        return {name: value for name, value in zip(wanted, values, strict=True) if _is_numbers(value)}
+            asked = [rounded.get(name, name) for name in wanted]
+            parts = [
+                run_filled(session, asked, chunk.numpy(), timeout_s)
+                for chunk in torch.split(batch, fixed_batch(session) or len(batch))
+            ]
+        values = [_joined(part) for part in zip(*parts, strict=True)]
+        return {name: value for name, value in zip(wanted, values, strict=True) if value is not None}
 
     return Traced(
         names=names,
@@ -140,9 +142,17 @@ def traced_onnx(path: Path, threads: int, *, timeout_s: float | None = None) -> 
     )
 
 
-def _is_numbers(value: object) -> bool:
-    """Whether a value is a tensor that can be compared: no sequence, map or text."""
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+def _joined(parts: tuple[object, ...]) -> Float32Array | None:
+    """The values of a tensor over batches; ``None`` where they cannot be compared.
+
+    Such are sequences, maps and texts, and tensors of other sizes in each batch.
+    """
+    tensors = [
+        np.asarray(part) for part in parts if isinstance(part, np.ndarray) and part.dtype.kind in "fiub"
+    ]
+    if len(tensors) < len(parts) or (len(parts) > 1 and len({t.shape[1:] or None for t in tensors}) > 1):
+        return None
+    return tensors[0] if len(parts) == 1 else np.concatenate([np.atleast_1d(tensor) for tensor in tensors])
 
 
 class _Recorder(Interpreter):

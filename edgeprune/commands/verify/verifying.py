@@ -19,6 +19,8 @@ from edgeprune.commands.verify.first_divergence import (
 from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.errors import ParityError, ProfileError, UsageError
 from edgeprune.loading import load_model
+from edgeprune.onnx_io.inputs import only_input
+from edgeprune.onnx_io.passes.normal_form import Sizes
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.options.runs import VerifyOptions
 from edgeprune.results import Verification
@@ -35,7 +37,7 @@ def verify_models(options: VerifyOptions, threads: int) -> Verification:
     if not options.tolerance > 0:
         raise UsageError(f"--tolerance {options.tolerance:g} was given; accepted is a number above 0")
     pair = str(options.first), str(options.second)
-    shape = next((s for s in map(_onnx_shape, pair) if s is not None), None)
+    shape = _image_sizes(pair)
     calibration = load_calibration(
         options.calibration,
         preprocessing=options.preprocessing,
@@ -99,16 +101,11 @@ def _is_onnx(name: str) -> bool:
     return name.endswith(".onnx")
 
 
-def _onnx_shape(name: str) -> tuple[int, ...] | None:
-    """Image shape that an ONNX file declares, if any."""
-    if not _is_onnx(name):
-        return None
-    graph = read_onnx(Path(name), ProfileError).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1:
-        raise ProfileError(
-            f"{name} has {len(inputs)} inputs; accepted is one, an image tensor: make the others constants"
-        )
-    dims = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:]
-    return tuple(dims) if len(dims) == 3 and all(d > 0 for d in dims) else None
+def _image_sizes(names: tuple[str, str]) -> Sizes | None:
+    """Sizes of an image, as far as the ONNX files among the models tell, the first one before the second."""
+    told: list[Sizes] = []
+    for path in map(Path, filter(_is_onnx, names)):
+        taken = only_input(read_onnx(path, ProfileError), path, ProfileError)
+        if taken.may_be_image:
+            told.append(taken.image)
+    return tuple(next((s for s in each if s is not None), None) for each in zip(*told, strict=True)) or None

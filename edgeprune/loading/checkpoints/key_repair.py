@@ -123,13 +123,13 @@ def _by_network(renamings: list[Renaming]) -> Iterable[tuple[str, list[Renaming]
     by_role: dict[str, list[Renaming]] = {}
     for renaming in renamings:
         by_role.setdefault(renaming.role, []).append(renaming)
-    for role, renamings in by_role.items():
-        heads = dict.fromkeys(renaming.root[:1] for renaming in renamings)
+    for role, of_role in by_role.items():
+        heads = dict.fromkeys(renaming.root[:1] for renaming in of_role)
         if len([head for head in heads if head]) < 2:
-            yield role, renamings
+            yield role, of_role
             continue
         for head in heads:
-            yield role, [renaming for renaming in renamings if renaming.root[:1] == head]
+            yield role, [renaming for renaming in of_role if renaming.root[:1] == head]
 
 
 def _variants(key: str) -> Iterable[Renaming]:

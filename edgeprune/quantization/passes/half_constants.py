@@ -7,9 +7,9 @@ import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult
 
-from edgeprune.quantization.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
 
-_LEAST_VALUES = 64
+LEAST_VALUES = 64
 """A smaller constant would not pay for its Cast."""
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -30,7 +30,7 @@ class HalfConstants(GraphPass):
         graph, casts = model.graph, []
         for name, constant in list(graph.initializers.items()):
             value = constant_of(constant) if constant.dtype is ir.DataType.FLOAT else None
-            if value is None or value.size < _LEAST_VALUES or constant.is_graph_output():
+            if value is None or value.size < LEAST_VALUES or constant.is_graph_output():
                 continue
             if float(np.abs(value).max()) > _LARGEST:
                 self.kept.append(name)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import PassResult
 
-from edgeprune.quantization.passes.base import GraphPass, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, constant_of
 
 _MOST_CHANNELS = 4
 _LARGEST_GROWTH = 2.0

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.quantization.passes.base import GraphPass, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, constant_of
 
 
 class SpatialMeansToPooling(GraphPass):

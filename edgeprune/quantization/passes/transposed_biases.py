@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.quantization.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
 
 
 class TransposedBiasesApart(GraphPass):

@@ -228,13 +228,11 @@ def test_large_images_run_a_few_at_a_time_and_small_ones_together(
     """Activations take many times the memory of images, so a batch is bounded by its bytes, too."""
     sizes: list[int] = []
 
-    def counted(
-        session: object, name: str, chunk: np.ndarray, fixed: int | None, timeout_s: float | None
-    ) -> list[np.ndarray]:
+    def counted(session: object, names: None, chunk: np.ndarray, timeout_s: float | None) -> list[np.ndarray]:
         sizes.append(len(chunk))
-        return [session.run(None, {name: chunk})[0]]  # type: ignore[attr-defined]
+        return [session.run(names, {session.get_inputs()[0].name: chunk})[0]]  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(parity, "_run_padded", counted)
+    monkeypatch.setattr(parity, "run_filled", counted)
     for values, expected in ((3 * 224 * 224, [6, 6, 1]), (3 * 32 * 32, [13])):
         weight = np.random.default_rng(0).standard_normal((values, 2)).astype(np.float32) / values
         images = torch.randn(13, values, 1, 1, generator=torch.Generator().manual_seed(0))

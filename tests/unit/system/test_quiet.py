@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
 import pytest
 
-from edgeprune.system.quiet import quiet_loggers, quiet_logging, quiet_streams
+from edgeprune.system.quiet import quiet_compiled_code, quiet_loggers, quiet_logging, quiet_streams
 
 
 def test_loggers_speak_from_the_least_level_on_and_as_before_after_a_failure(
@@ -52,3 +53,15 @@ def test_only_the_streams_named_are_dropped_and_warnings(capsys: pytest.CaptureF
         warnings.warn("afterwards", stacklevel=1)
     assert capsys.readouterr() == ("kept too\n", "kept\n")
     assert [str(w.message) for w in caught] == ["afterwards"]
+
+
+def test_what_compiled_code_writes_is_debugging(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("edgeprune.test")
+    with caplog.at_level(logging.DEBUG, logger="edgeprune.test"):
+        with quiet_compiled_code(logger):
+            os.write(2, b"WARNING: of its own workings\n")
+        os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "afterwards\n"
+    assert [record.getMessage() for record in caplog.records] == ["WARNING: of its own workings"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.quantization.passes.base import GraphPass, rewritten
+from edgeprune.onnx_io.passes.base import GraphPass, rewritten
 from edgeprune.quantization.passes.half_constants import HalfConstants
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums
 from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto
-from onnx_ir.passes import InPlacePass, PostconditionError, Sequential
+from onnx_ir.passes import InPlacePass, PassResult, PostconditionError, Sequential
 
 
 class GraphPass(InPlacePass):
@@ -32,6 +32,21 @@ class GraphPass(InPlacePass):
         """
         if _interface(model) != self._interface:
             raise PostconditionError(f"{type(self).__name__} changed the model's inputs or outputs")
+
+
+class Checked(GraphPass):
+    """Passes of onnx-ir itself, held to the same postcondition."""
+
+    def __init__(self, *passes: InPlacePass) -> None:
+        super().__init__()
+        self._passes = passes
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Apply them in order."""
+        modified = False
+        for each in self._passes:
+            modified = bool(each(model).modified) or modified
+        return PassResult(model, modified)
 
 
 def rewritten(proto: ModelProto, *passes: GraphPass) -> ModelProto:
@@ -61,4 +76,6 @@ def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
 
 
 def _interface(model: ir.Model) -> tuple[tuple[str | None, ...], ...]:
-    return tuple(tuple(v.name for v in values) for values in (model.graph.inputs, model.graph.outputs))
+    """Names of inputs and outputs; old files list constants among the inputs, too, which are none."""
+    given = [value for value in model.graph.inputs if not value.is_initializer()]
+    return tuple(tuple(v.name for v in values) for values in (given, model.graph.outputs))

@@ -1,0 +1,1 @@
+"""Rewrites of ONNX graphs that any reader may need."""
