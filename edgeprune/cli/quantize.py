@@ -127,6 +127,7 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
         given,
         given.model,
         calibration=data,
+        labels=given.labels_or(config),
         preprocessing=given.preprocessing(data, config),
         output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),
         target=device,

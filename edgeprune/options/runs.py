@@ -49,6 +49,7 @@ class CalibrationOptions:
     """The images, and how they become the input."""
 
     calibration: str | Path | None
+    labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
     max_images: int | None = None
     held_out: float = 0.25
@@ -167,6 +168,7 @@ class VerifyOptions:
     first: str | Path = field(kw_only=False)
     second: str | Path = field(kw_only=False)
     calibration: str | Path
+    labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
     arch: str | None = None
     weights: str | None = None

@@ -22,7 +22,7 @@ PREFIX = "EDGEPRUNE_"
 ONLY_ON_THE_COMMAND_LINE = frozenset(
     {"trust_pickle", "overwrite", "resume", "dry_run", "as_json", "verbose", "quiet", "graph", "help"}
 )
-_PATHS = frozenset({"calibration", "ranking", "output", "baseline"})
+_PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline"})
 """Options whose paths in a file count from its folder."""
 _CODE = ".py:"
 """In values that name code in a file, whose path counts from there, too."""

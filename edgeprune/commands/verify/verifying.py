@@ -38,6 +38,7 @@ def verify_models(options: VerifyOptions, threads: int) -> Verification:
     shape = next((s for s in map(_onnx_shape, pair) if s is not None), None)
     calibration = load_calibration(
         options.calibration,
+        labels=options.labels,
         preprocessing=options.preprocessing,
         max_images=options.max_images,
         seed=options.seed,
