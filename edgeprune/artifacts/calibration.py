@@ -42,9 +42,9 @@ class Preprocessing:
     Resizing is bilinear and antialiased.
     """
 
-    resize: ImageSize | None = None
-    crop: ImageSize | None = None
-    letterbox: ImageSize | None = None
+    resize: int | tuple[int, int] | None = None
+    crop: int | tuple[int, int] | None = None
+    letterbox: int | tuple[int, int] | None = None
     pad: int = PAD_VALUE
     exif: bool = True
     ground: Ground = Ground.BLACK

@@ -133,8 +133,10 @@ class Observed:
 
     def _turned(self, count: int, options: Preprocessing) -> str:
         if not self.from_files:
-            return f"{count} of {self.total} images have an EXIF orientation and were not turned: the "
-            "Dataset decides"
+            return (
+                f"{count} of {self.total} images have an EXIF orientation and were not turned: the Dataset "
+                "decides"
+            )
         if options.exif:
             return (
                 f"{count} of {self.total} images were turned upright by their EXIF orientation; --no-exif "
@@ -161,11 +163,12 @@ class Observed:
             as_transformed = bits is None and self.transformed > 0
             if not is_pixels or as_transformed or high - low >= _SMALL_RANGE:
                 continue
-            most = 1 if bits is None else 2**bits - 1
             kind = "floating-point images" if bits is None else f"images of {bits} bits"
+            ends = [low, high, 1.0] if bits is None else [v * (2**bits - 1) for v in (low, high, 1.0)]
+            least, most, whole = (f"{v:.3g}" if bits is None else f"{v:.0f}" for v in ends)
             remarks.append(
-                f"the {kind} have only values from {low * most:g} to {high * most:g} of 0 to {most:g}, less "
-                "than a tenth of the range; if they were stored with fewer bits, multiply them beforehand"
+                f"the {kind} have only values from {least} to {most} of 0 to {whole}, less than a tenth of "
+                "the range; if they were stored with fewer bits, scale them beforehand"
             )
         return remarks
 

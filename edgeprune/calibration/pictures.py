@@ -40,7 +40,7 @@ def from_pil(image: Image.Image, options: ReadOptions) -> RawImage:
     Raises:
         OSError: the image is truncated or damaged.
     """
-    before, deep = _orientation(image), _is_deep(image)
+    deep, before = _is_deep(image), _orientation(image)  # which may load the image
     image.load()
     after = _orientation(image)
     raw = _pixels(image, options)

@@ -49,7 +49,7 @@ def read_yolo(
             f"there is no text with boxes in {str(texts)!r} for any of the {len(files)} images in "
             f"{str(place)!r}; accepted is IMAGE.txt for IMAGE.jpg, there or in the folder of labels given"
         )
-    images = [_of_file(name, path, with_text.get(name), names, exif=exif) for name, path in files.items()]
+    images = [_of_file(name, path, with_text.get(name), names, exif) for name, path in files.items()]
     return gathered(images, names, _notes(files, with_text, found))
 
 

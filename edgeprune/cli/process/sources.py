@@ -24,6 +24,8 @@ ONLY_ON_THE_COMMAND_LINE = frozenset(
 )
 _PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline"})
 """Options whose paths in a file count from its folder."""
+_SIZES = frozenset({"resize", "crop", "letterbox"})
+"""Options that may be height x width."""
 _CODE = ".py:"
 """In values that name code in a file, whose path counts from there, too."""
 
@@ -120,5 +122,5 @@ def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:
         value, words = shared, str(config.source)
     shown = "" if value is None else getattr(value, "value", value)
     if isinstance(shown, (list, tuple)):
-        shown = ",".join(map(str, shown))
+        shown = ("x" if param.name in _SIZES else ",").join(map(str, shown))
     return Setting(option=option, value=str(shown), source=words or "default")
