@@ -174,7 +174,11 @@ class _Reading:
 
     def _differs(self, image: Tensor, name: str) -> CalibrationError:
         alike = image.shape[1:] == self.images[0].shape[1:]
-        remedy = "convert them to one kind" if alike else "give --resize and --crop to make them alike"
+        remedy = (
+            "convert them to one kind"
+            if alike
+            else "give --resize and --crop, or --letterbox, to make them alike"
+        )
         return CalibrationError(
             f"the images differ in shape: {self.first_name} is {tuple(self.images[0].shape)} and {name} is "
             f"{tuple(image.shape)} (channels, height, width); {remedy}"

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from edgeprune.calibration.annotations.label_file import FileLabels, find_labels, read_labels
+from edgeprune.calibration.annotations.label_file import FileLabels, find_labels, lists_any, read_labels
 from edgeprune.calibration.pictures import from_pil
 from edgeprune.calibration.pixels import check_values
 from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
@@ -48,8 +48,8 @@ def open_folder(folder: Path, options: ReadOptions, labels: Path | None) -> Imag
     names = [p.name for p in entries if p.is_dir() and p.name not in _IGNORED_FOLDERS]
     nested = {name: _files_below(folder / name) for name in names}
     flat = _images(top)
-    labels = labels or (find_labels(folder) if flat else None)
-    notes = _left_out((*top, *(p for files in nested.values() for p in files)), folder, labels)
+    labels, notes = (labels, []) if labels is not None or not flat else _labels_of(folder, flat)
+    notes += _left_out((*top, *(p for files in nested.values() for p in files)), folder, labels)
     classes = {name: _images(files) for name, files in nested.items()}
     inside = [p for files in classes.values() for p in files]
     if labels is not None and (flat or inside):
@@ -69,6 +69,17 @@ def open_folder(folder: Path, options: ReadOptions, labels: Path | None) -> Imag
     numbers = tuple(label for label, files in enumerate(classes.values()) for _ in files)
     known = FileLabels(labels=numbers, class_names=tuple(classes))
     return _source(folder, inside, options, known, notes)
+
+
+def _labels_of(folder: Path, files: list[Path]) -> tuple[Path | None, list[str]]:
+    """The file of labels in a folder of images or beside it, where that is of these images, and remarks."""
+    path = find_labels(folder)
+    if path is None or path.parent == folder or lists_any(path, folder, files):
+        return path, []
+    return None, [
+        f"the file {str(path)!r} beside the images was not used: it lists none of them under the header "
+        "file,label"
+    ]
 
 
 def _labelled(

@@ -226,7 +226,7 @@ def _check_sizes(options: Preprocessing) -> None:
     if too_small:
         raise UsageError(
             f"--crop {shown_size(crop)} is larger than --resize {shown_size(resize)}, which comes before it; "
-            "accepted is a crop of what was resized, or --letterbox for images with borders"
+            "accepted is one that fits (that of a card counts, too), or --letterbox for images with borders"
         )
 
 

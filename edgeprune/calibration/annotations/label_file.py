@@ -36,6 +36,15 @@ def find_labels(folder: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def lists_any(path: Path, folder: Path, files: Sequence[Path]) -> bool:
+    """Whether a CSV is one of labels that lists any of the files."""
+    try:
+        listed = _rows(path, "")
+    except CalibrationError:
+        return False
+    return any(_name_in(listed, path, folder, file) is not None for file in files)
+
+
 def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
     """Labels of ``files``, which are below ``folder``.
 
@@ -130,11 +139,9 @@ def _matched(
     """The label of each file, and the names that were used."""
     labels, used, missing = [], set(), []
     for file in files:
-        inside = os.path.relpath(file, folder)
-        beside = os.path.relpath(file.absolute(), path.absolute().parent)
-        name = next((name for name in (inside, beside) if name in listed), None)
+        name = _name_in(listed, path, folder, file)
         if name is None:
-            missing.append(repr(inside))
+            missing.append(repr(os.path.relpath(file, folder)))
             continue
         used.add(name)
         labels.append(listed[name])
@@ -144,3 +151,10 @@ def _matched(
             f"{first_few(missing, _SHOWN)}; accepted is a line for each image: add them, or remove the images"
         )
     return labels, used
+
+
+def _name_in(listed: dict[str, str], path: Path, folder: Path, file: Path) -> str | None:
+    """The name under which a file is listed, within the folder or from the CSV's own."""
+    inside = os.path.relpath(file, folder)
+    beside = os.path.relpath(file.absolute(), path.absolute().parent)
+    return next((name for name in (inside, beside) if name in listed), None)

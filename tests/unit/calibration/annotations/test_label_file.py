@@ -80,6 +80,17 @@ def test_a_file_of_labels_counts_instead_of_class_folders(tmp_path: Path) -> Non
     assert load_calibration(folder.parent, preprocessing=PLAIN).class_names == ("a",)
 
 
+@pytest.mark.parametrize("text", ["file,label\nother.png,1\n", "name;class\n", "", "file,label\n,\n", '"'])
+def test_a_file_beside_the_images_that_is_of_others_is_told_and_not_used(tmp_path: Path, text: str) -> None:
+    folder = folder_of(tmp_path / "images")
+    (tmp_path / "labels.csv").write_text(text)
+    found = load_calibration(folder, preprocessing=PLAIN)
+    assert not found.labelled
+    assert any("labels.csv' beside the images was not used: it lists none" in n for n in found.warnings)
+    with pytest.raises(CalibrationError):
+        load_calibration(folder, labels=tmp_path / "labels.csv", preprocessing=PLAIN)
+
+
 def test_names_may_count_from_the_folder_of_the_csv(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "images")
     (tmp_path / "labels.csv").write_text(
