@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -200,6 +201,7 @@ def opened_image(path: Path, use: Callable[[Image.Image], Result]) -> Result:
         ) from error
     except (
         *(OSError, ValueError, SyntaxError, EOFError),
+        *(TypeError, LookupError, OverflowError, struct.error),  # of Pillow, for tags of other types
         *(Image.DecompressionBombError, Image.DecompressionBombWarning),
     ) as error:
         raise CalibrationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,20 @@ def test_any_bytes_as_exif_are_an_image_still(data: bytes) -> None:
     image = Image.fromarray(noise(4, 6))
     image.info["exif"] = b"Exif\x00\x00" + data
     assert sorted(from_pil(image, ReadOptions()).pixels.shape) == [3, 4, 6]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png"])
+@given(st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), min_size=1, max_size=4))
+def test_files_with_changed_bytes_are_images_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, changes: list[tuple[int, int]]
+) -> None:
+    path = save_as(tmp_path_factory.mktemp("changed") / f"a{suffix}", noise(6, 5), 6)
+    data = bytearray(path.read_bytes())
+    for place, value in changes:
+        data[-1 - place % len(data)] = value
+    path.write_bytes(data)
+    with contextlib.suppress(CalibrationError):
+        assert read(path).pixels.dim() == 3
 
 
 def test_a_dataset_decides_on_the_orientation_of_its_images() -> None:
