@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         verify,
     )
     from edgeprune.artifacts.budget import Budget, BudgetSection
-    from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
+    from edgeprune.artifacts.calibration import ChannelOrder, Ground, Preprocessing
     from edgeprune.artifacts.choices import AttentionUnit, Effort, Finetune, JsonDocument, RankedPlayers
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
@@ -43,6 +43,7 @@ __all__ = [
     "DryRun",
     "Effort",
     "Finetune",
+    "Ground",
     "Inspection",
     "JsonDocument",
     "PickedCandidate",
@@ -70,7 +71,7 @@ __all__ = [
 
 _TYPES = {
     "artifacts.budget": ("Budget", "BudgetSection"),
-    "artifacts.calibration": ("ChannelOrder", "Preprocessing"),
+    "artifacts.calibration": ("ChannelOrder", "Ground", "Preprocessing"),
     "artifacts.choices": ("AttentionUnit", "Effort", "Finetune", "JsonDocument", "RankedPlayers"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),

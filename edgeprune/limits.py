@@ -56,6 +56,55 @@ class WholeNumbers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageSizes:
+    """Sizes of an image in pixels: a side, or height and width."""
+
+    sides: WholeNumbers
+
+    @property
+    def accepted(self) -> str:
+        """What is accepted, in words."""
+        return f"{self.sides.accepted} of pixels, or height x width such as 64x96"
+
+    def read(self, value: object) -> int | tuple[int, int] | None:
+        """The size of a number, ``64x96``, ``64,96`` or a list of two; ``None`` where it is none."""
+        if isinstance(value, str):
+            texts = value.strip().lower().replace(",", "x").split("x")
+            digits = [t.strip() for t in texts if t.strip().isascii() and t.strip().isdigit()]
+            value = [int(t) for t in digits if len(t) <= _MOST_DIGITS] if len(digits) == len(texts) else None
+            value = value[0] if value is not None and len(value) == len(texts) == 1 else value
+        if self.sides.holds(value):
+            return value
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(self.sides.holds, value)):
+            return value[0], value[1]
+        return None
+
+    def check(self, option: str, value: object) -> None:
+        """Refuse another value than ``None``.
+
+        Raises:
+            UsageError: names ``option``, the value and what is accepted.
+        """
+        if value is not None and self.read(value) is None:
+            raise _refused(option, in_short(value), self.accepted)
+
+    def reader(self, option: str) -> Callable[[object], int | tuple[int, int]]:
+        """What turns the text of an option into such a size.
+
+        Raises:
+            UsageError: when called with another text.
+        """
+
+        def image_size(value: object) -> int | tuple[int, int]:
+            size = self.read(value)
+            if size is None:
+                raise _refused(option, value, self.accepted)
+            return size
+
+        return image_size
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shares:
     """Numbers from ``least`` to ``most``, both excluded where ``open``."""
 
@@ -186,7 +235,10 @@ SEED = WholeNumbers(least=0, most=2**63 - 1)
 """Seeds that both torch and NumPy accept."""
 THREADS = WholeNumbers(least=1, most=1024)
 PIXELS = WholeNumbers(least=1, most=8192)
-"""Side of an image; at the maximum, three channels take 800 MB."""
+"""Sides of an image; one of three channels takes 800 MB at that."""
+IMAGE_SIZES = ImageSizes(sides=PIXELS)
+PAD_VALUES = WholeNumbers(least=0, most=255)
+"""Of 8-bit pixels."""
 IMAGES = WholeNumbers(least=1, most=10**9)
 EVALUATIONS = WholeNumbers(least=1, most=10**12)
 WIDTH_QUANTUM = WholeNumbers(least=1, most=4096)

@@ -38,6 +38,7 @@ def compress(options: CompressOptions) -> RunReport:
     Args:
         model: file, ``torchvision:NAME`` or a module (never changed); see ``edgeprune.loading``.
         calibration: folder of images, ``.npz`` or ``package.module:function``; labels are optional.
+        labels: CSV file with the header ``file,label`` of a folder of images.
         output: folder to write; it appears whole or not at all.
         target: device profile by name, alias or path; its width quantum rounds the layers' widths.
         ratio: share of MACs to remove, in (0, 1). Where it is ``None`` and there is no budget, the fastest

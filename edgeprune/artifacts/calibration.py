@@ -17,17 +17,37 @@ class ChannelOrder(Enum):
     BGR = "bgr"
 
 
+class Ground(Enum):
+    """What shows through the transparent parts of an image."""
+
+    BLACK = "black"
+    WHITE = "white"
+
+
+ImageSize = int | tuple[int, int]
+"""Pixels of a side, or (height, width)."""
+PAD_VALUE = 114
+"""Grey of a letterbox's borders, of 0..255, as YOLO networks are trained with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How an image becomes the model's input, in this order.
 
-    Shorter side resized to ``resize`` pixels (bilinear, antialiased), centre-cropped to ``crop``,
-    scaled to [0, 1], channels put in ``channel_order``, then ``(x - mean) / std`` per channel.
-    ``None`` leaves a step out; one mean/std value serves all channels.
+    Turned upright by its EXIF orientation where ``exif``, transparent parts laid on ``ground``; resized:
+    ``resize`` is the shorter side, or (height, width) exactly, while ``letterbox``, a square's side or
+    (height, width), keeps the ratio and fills the borders with ``pad`` (0..255); centre-cropped to ``crop``,
+    a square's side or (height, width); scaled to [0, 1], channels put in ``channel_order``, then
+    ``(x - mean) / std`` per channel. ``None`` leaves a step out; one mean/std value serves all channels.
+    Resizing is bilinear and antialiased.
     """
 
-    resize: int | None = None
-    crop: int | None = None
+    resize: int | tuple[int, int] | None = None
+    crop: int | tuple[int, int] | None = None
+    letterbox: int | tuple[int, int] | None = None
+    pad: int = PAD_VALUE
+    exif: bool = True
+    ground: Ground = Ground.BLACK
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channel_order: ChannelOrder = ChannelOrder.RGB

@@ -12,8 +12,8 @@ import torch
 
 from edgeprune.calibration.folders import IMAGE_EXTENSIONS
 from edgeprune.calibration.limits import check_growth, check_memory
-from edgeprune.calibration.pixels import channels_first, check_values
-from edgeprune.calibration.source import ACCEPTED, ImageSource, RawImage
+from edgeprune.calibration.pixels import channels_first, check_values, stored_bits
+from edgeprune.calibration.source import ACCEPTED, ImageSource, RawImage, ReadOptions, StoredForm
 from edgeprune.errors import CalibrationError, ModelLoadError
 from edgeprune.storage.archives import FileKind, detect_kind
 from edgeprune.storage.zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, check_zip
@@ -23,26 +23,31 @@ IMAGES, LABELS = "images", "labels"
 Array = np.ndarray[Any, Any]
 
 
-def open_arrays(path: Path, *, wanted: int | None) -> ImageSource:
+def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
     """Images of an ``.npz`` file; pickled objects in it are never run.
 
-    ``images``: (n, h, w), (n, h, w, channels) or (n, channels, h, w), uint8 0..255 or floating point.
-    ``labels``: (n,) whole numbers from 0. ``wanted`` is the model's number of channels, where known.
+    ``images``: (n, h, w), (n, h, w, channels) or (n, channels, h, w), uint8 0..255, uint16 0..65535 or
+    floating point. ``labels``: (n,) whole numbers from 0.
 
     Raises:
         CalibrationError: another kind of file, damaged, or arrays that are not as above.
     """
     _check_kind(path)
     images, labels = _read(path)
-    values = _images(images, path, wanted)
+    values = _images(images, path, options.channels)
     if labels is not None:
         labels = _labels(labels, len(values), path)
+    stored = StoredForm(bits=stored_bits(images))
     known = None if labels is None else tuple(int(label) for label in labels)
 
     def read(index: int) -> RawImage:
         where = f"image {index} of {str(path)!r}"
         pixels = torch.from_numpy(np.ascontiguousarray(values[index]).copy())
-        return RawImage(pixels=check_values(pixels, where=where), label=known[index] if known else None)
+        return RawImage(
+            pixels=check_values(pixels, where=where),
+            label=known[index] if known else None,
+            stored=stored,
+        )
 
     return ImageSource(
         text=str(path),
@@ -105,7 +110,7 @@ def _check_sizes(archive: zipfile.ZipFile, path: Path, names: list[str]) -> None
             )
         float_bytes = elements * np.dtype(np.float32).itemsize
         check_growth(float_bytes, path.stat().st_size, len_text=f"{path.name!r}")
-        converted = 0 if dtype == np.uint8 else float_bytes
+        converted = 0 if dtype.kind == "u" else float_bytes
         check_memory(max(stored_bytes, converted), len_text=f"{path.name!r}")
 
 
@@ -135,16 +140,18 @@ def _images(values: Array, path: Path, wanted: int | None) -> Array:
             f"'images' in {str(path)!r} has the shape {shape}; accepted are (n, height, width), "
             "(n, height, width, channels) and (n, channels, height, width) with 1, 3 or 4 channels"
         )
-    if values.dtype.kind != "f" and values.dtype != np.uint8:
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    elif values.dtype.kind != "f":
         raise CalibrationError(
-            f"'images' in {str(path)!r} is of type {values.dtype}; accepted are uint8 in 0..255 and "
-            "floating point in 0..1: convert with images.astype(numpy.uint8)"
+            f"'images' in {str(path)!r} is of type {values.dtype}; accepted are uint8 in 0..255, uint16 in "
+            "0..65535 and floating point in 0..1: convert with images.astype(numpy.uint8)"
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CalibrationError(
             f"'images' in {str(path)!r} has NaN or infinite values; accepted are finite pixels: repair it"
         )
-    if values.dtype != np.uint8:
+    if values.dtype.kind == "f":
         with np.errstate(over="ignore"):  # what overflows is refused when the image is read
             values = values.astype(np.float32, copy=False)
     return values if first else values.transpose(0, 3, 1, 2)

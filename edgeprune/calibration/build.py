@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,16 @@ from torch.utils.data import Dataset
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
-from edgeprune.calibration.advice import advice
+from edgeprune.calibration.advice import Observed, advice
 from edgeprune.calibration.fingerprint import fingerprint, image_digest
+from edgeprune.calibration.geometry import place
 from edgeprune.calibration.limits import check_memory
 from edgeprune.calibration.opening import open_source
-from edgeprune.calibration.preprocess import (
-    RANGE_SLACK,
-    check_preprocessing,
-    convert_channels,
-    preprocess,
-)
-from edgeprune.calibration.source import ImageSource, RawImage
+from edgeprune.calibration.preprocess import convert_channels, preprocess
+from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
 from edgeprune.calibration.split import draw, held_out_count, without_copies
 from edgeprune.errors import CalibrationError, UsageError
-from edgeprune.options.cards import find_card, read_card
+from edgeprune.options.cards import check_preprocessing, find_card, read_card, shown_size
 from edgeprune.system import progress
 
 _log = logging.getLogger("edgeprune.calibration")
@@ -38,6 +33,7 @@ _FLOAT32_BYTES = 4
 def load_calibration(
     source: str | Path | Dataset[Any],
     *,
+    labels: str | Path | None = None,
     preprocessing: Preprocessing | None = None,
     held_out_fraction: float = 0.25,
     max_images: int | None = None,
@@ -49,6 +45,8 @@ def load_calibration(
     Args:
         source: folder of images (sub-folders are classes, numbered in alphabetical order), ``.npz`` with
             ``images`` and optionally ``labels``, ``package.module:function`` or a torch Dataset.
+        labels: CSV file with the header ``file,label`` for a folder; by itself ``labels.csv`` in a folder
+            without sub-folders of classes, or beside it.
         preprocessing: ``None`` takes the card beside the data, else leaves the images as they are: float
             tensors of a Dataset unchanged, pixels scaled to [0, 1].
         held_out_fraction: share of the images held out, stratified by class.
@@ -65,8 +63,14 @@ def load_calibration(
     channels = _wanted_channels(options, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # a Dataset and its transforms may draw random numbers
-        opened = open_source(source, wanted=channels)
-        reading = _Reading(source=opened, options=options, channels=channels, input_shape=input_shape)
+        opened = open_source(source, ReadOptions.of(channels, options), labels)
+        reading = _Reading(
+            source=opened,
+            options=options,
+            channels=channels,
+            input_shape=input_shape,
+            observed=Observed(from_files=opened.from_files),
+        )
         _read(reading, max_images, seed)
     return _finish(reading, held_out_fraction, seed)
 
@@ -120,42 +124,35 @@ class _Reading:
     options: Preprocessing | None
     channels: int | None
     input_shape: tuple[int | None, ...] | None
+    observed: Observed
     images: list[Tensor] = field(default_factory=list)
     store: Tensor = field(default_factory=lambda: torch.empty(0))
     labels: list[int | None] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
-    constant: list[str] = field(default_factory=list)
-    converted: int = 0
-    transformed: int = 0
-    low: float = math.inf
-    high: float = -math.inf
     first_name: str = ""
 
     def add(self, index: int, expected: int) -> None:
         """Read, check and preprocess one image."""
         raw = self.source.read(index)
         name = self.source.name_of(index)
-        image = preprocess(raw.pixels, self.options or Preprocessing(), channels=self.channels, where=name)
+        options = self.options or Preprocessing()
+        image = preprocess(raw.pixels, options, channels=self.channels, where=name)
+        height, width = raw.pixels.shape[1:]
+        geometry = place((height, width), options, name)
+        self.observed.add(raw, geometry, image.shape[0], name)
         if not self.images:
             self.first_name = name
             self._check_first(image, expected)
         elif not self._fits_first(image):
             raise self._differs(image, name)
-        self._remember(raw, image, name)
+        self._remember(raw, image)
 
-    def _remember(self, raw: RawImage, image: Tensor, name: str) -> None:
-        low, high = float(raw.pixels.min()), float(raw.pixels.max())
-        if low == high:
-            self.constant.append(name)
-        scale = 255.0 if raw.pixels.dtype == torch.uint8 else 1.0
-        self.low, self.high = min(self.low, low / scale), max(self.high, high / scale)
-        self.transformed += raw.transformed
-        self.converted += image.shape[0] != raw.pixels.shape[0]
+    def _remember(self, raw: RawImage, image: Tensor) -> None:
         self.digests.append(image_digest(raw.pixels))
         self.labels.append(raw.label)
-        place = len(self.images)
+        position = len(self.images)
         if image.shape == self.store.shape[1:]:
-            self.images.append(self.store[place].copy_(image))
+            self.images.append(self.store[position].copy_(image))
         else:
             self.images.append(image)  # grey among colour: all are converted at the end
 
@@ -179,8 +176,12 @@ class _Reading:
         return image.shape[1:] == first[1:] and (image.shape[0] == first[0] or grey_among_colour)
 
     def _differs(self, image: Tensor, name: str) -> CalibrationError:
-        cropped = self.options is not None and self.options.crop is not None
-        remedy = "convert them to one kind" if cropped else "give --resize and --crop to make them alike"
+        alike = image.shape[1:] == self.images[0].shape[1:]
+        remedy = (
+            "convert them to one kind"
+            if alike
+            else "give --resize and --crop, or --letterbox, to make them alike"
+        )
         return CalibrationError(
             f"the images differ in shape: {self.first_name} is {tuple(self.images[0].shape)} and {name} is "
             f"{tuple(image.shape)} (channels, height, width); {remedy}"
@@ -190,29 +191,26 @@ class _Reading:
 def _remedy(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
     if wanted[0] not in (None, shape[0]):
         return f"give images with {wanted[0]} channels"
-    if wanted[1] == wanted[2]:
-        return (
-            f"give --resize {wanted[1]} --crop {wanted[1]}, or --input-shape {','.join(map(str, shape))} if "
-            "the model takes that size too"
-        )
-    return (
-        "--resize and --crop make square images only: resize the images beforehand, or give "
-        f"--input-shape {','.join(map(str, shape))} if the model takes that size too"
+    height, width = (size or own for size, own in zip(wanted[1:], shape[1:], strict=True))
+    size = shown_size((height, width))
+    sizes = (
+        f"--resize {height} --crop {height}" if height == width else f"--resize {size} or --letterbox {size}"
     )
+    return f"give {sizes}, or --input-shape {','.join(map(str, shape))} if the model takes that size too"
 
 
 def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> CalibrationSet:
     labels = _all_or_no_labels(reading)
     channels_seen = {image.shape[0] for image in reading.images}
     if len(channels_seen) > 1:
-        reading.converted += sum(image.shape[0] == 1 for image in reading.images)
+        reading.observed.become_colour([image.shape[0] == 1 for image in reading.images])
         reading.store = torch.stack([convert_channels(image, 3) for image in reading.images])
         reading.images[:] = list(reading.store)
     options = reading.options or Preprocessing()
     notes = [
         *reading.source.notes,
-        *_value_notes(reading),
-        *advice(reading.digests, labels, reading.constant),
+        *reading.observed.notes(reading.images[0].shape[0], options),
+        *advice(reading.digests, labels, reading.observed.constant),
     ]
     for note in notes:
         _log.warning("%s", note)
@@ -254,37 +252,6 @@ def _all_or_no_labels(reading: _Reading) -> list[int] | None:
             "accepted are labels for all or for none"
         )
     return labels or None
-
-
-def _value_notes(reading: _Reading) -> list[str]:
-    notes = []
-    options = reading.options or Preprocessing()
-    total = len(reading.images)
-    if reading.converted:
-        channels = reading.images[0].shape[0]
-        kind = "grey" if channels == 1 else "colour" if channels == 3 else f"{channels}-channel"
-        notes.append(f"{reading.converted} of {total} images were converted to {kind}, {channels} channel(s)")
-    if (options.mean is None) != (options.std is None):
-        given, missing = ("--std", "--mean") if options.mean is None else ("--mean", "--std")
-        notes.append(
-            f"{given} was given without {missing}, which is taken as {int(options.mean is not None)}"
-        )
-    if options.mean is not None or options.std is not None:
-        return notes
-    plain = reading.low >= -RANGE_SLACK and reading.high <= 1 + RANGE_SLACK
-    if reading.transformed == total:
-        return notes
-    if plain:
-        notes.append(
-            "no normalisation was given, the model gets pixels in [0, 1]; most models need --mean and --std "
-            "or a --card (--mean 0 --std 1 says that this one does not)"
-        )
-    else:
-        notes.append(
-            f"the images have floating-point values from {reading.low:g} to {reading.high:g} and were taken "
-            "as they are, without scaling or normalisation"
-        )
-    return notes
 
 
 def put_in_order(store: Tensor, order: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -11,35 +12,39 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from edgeprune.calibration.pixels import check_values, from_array, from_pil, from_tensor
-from edgeprune.calibration.source import ImageSource, RawImage
+from edgeprune.calibration.pictures import from_pil
+from edgeprune.calibration.pixels import check_values, from_array, from_tensor, stored_bits
+from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions, StoredForm
 from edgeprune.errors import CalibrationError
 from edgeprune.system.imports import call_user_function, ended_in_the_open, told, user_code
 
 
-def open_dataset_function(spec: str, *, wanted: int | None) -> ImageSource:
+def open_dataset_function(spec: str, options: ReadOptions) -> ImageSource:
     """Images of the Dataset that ``package.module:function`` returns.
 
     Raises:
         CalibrationError: the function is missing or raises, or returns something else.
     """
     dataset = call_user_function(spec, what="calibration function", error=CalibrationError)
-    return open_dataset(dataset, text=spec, wanted=wanted)
+    return open_dataset(dataset, options, text=spec)
 
 
-def open_dataset(dataset: Any, *, text: str, wanted: int | None) -> ImageSource:
+def open_dataset(dataset: Any, options: ReadOptions, *, text: str) -> ImageSource:
     """Images of a map-style Dataset; an item is an image or starts with (image, label).
+
+    EXIF orientations are not applied: the Dataset decides how its images are turned.
 
     Raises:
         CalibrationError: no map-style Dataset, or its first item cannot be used.
     """
     count = _length(dataset, text)
+    options = replace(options, exif=False)
 
     def read(index: int) -> RawImage:
         where = f"item {index} of {text}"
         try:
             with ended_in_the_open():
-                return _raw(dataset[index], where=where, wanted=wanted)
+                return _raw(dataset[index], options, where)
         except CalibrationError:
             raise
         except Exception as error:
@@ -55,6 +60,7 @@ def open_dataset(dataset: Any, *, text: str, wanted: int | None) -> ImageSource:
         text=text,
         count=count,
         read=read,
+        from_files=False,
         name_of=lambda index: f"item {index}",
         class_names=_class_names(dataset),
         notes=tuple(notes),
@@ -93,27 +99,36 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _raw(item: Any, *, where: str, wanted: int | None) -> RawImage:
+def _raw(item: Any, options: ReadOptions, where: str) -> RawImage:
     image, label = item, None
     if isinstance(item, (tuple, list)) and item:
         image, label = item[0], item[1] if len(item) > 1 else None
     number = None if label is None else _label(label, where)
     if isinstance(image, Image.Image):
-        return RawImage(pixels=check_values(_decode(image, where), where=where), label=number)
+        decoded = _decode(image, options, where)
+        return replace(decoded, pixels=check_values(decoded.pixels, where=where), label=number)
     if isinstance(image, np.ndarray):
-        return RawImage(pixels=from_array(image, wanted=wanted, where=where), label=number)
+        return RawImage(
+            pixels=from_array(image, wanted=options.channels, where=where),
+            label=number,
+            stored=StoredForm(bits=stored_bits(image)),
+        )
     if isinstance(image, Tensor):
-        pixels = from_tensor(image, wanted=wanted, where=where)
-        return RawImage(pixels=pixels, label=number, transformed=pixels.is_floating_point())
+        return RawImage(
+            pixels=from_tensor(image, wanted=options.channels, where=where),
+            label=number,
+            transformed=image.is_floating_point(),
+            stored=StoredForm(bits=stored_bits(image)),
+        )
     raise CalibrationError(
         f"{where} holds a {type(image).__name__} where the image should be; accepted are a tensor, a NumPy "
         "array or a PIL image, alone or first in (image, label)"
     )
 
 
-def _decode(image: Image.Image, where: str) -> Tensor:
+def _decode(image: Image.Image, options: ReadOptions, where: str) -> RawImage:
     try:
-        return from_pil(image)
+        return from_pil(image, options)
     except (OSError, ValueError) as error:
         raise CalibrationError(f"{where} is a damaged image ({error}); replace or remove it") from error
 

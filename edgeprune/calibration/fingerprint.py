@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -19,13 +20,22 @@ def image_digest(pixels: Tensor) -> bytes:
 
 
 def fingerprint(digests: Sequence[bytes], labels: Sequence[int] | None, preprocessing: Preprocessing) -> str:
-    """SHA-256, in hexadecimal, of the images in their order, their labels and their preprocessing."""
-    settings = {
+    """SHA-256, in hexadecimal, of the images in their order, their labels and their preprocessing.
+
+    Of options that came later only those that are not at their default count, so that what was stored before
+    stays valid.
+    """
+    settings: dict[str, Any] = {
         "resize": preprocessing.resize,
         "crop": preprocessing.crop,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
         "channel_order": preprocessing.channel_order.value,
     }
+    plain, later = Preprocessing(), ("letterbox", "pad", "exif", "ground")
+    for name in later:
+        value = getattr(preprocessing, name)
+        if value != getattr(plain, name):
+            settings[name] = getattr(value, "value", value)
     text = json.dumps({"labels": labels, "preprocessing": settings}, sort_keys=True)
     return hashlib.sha256(text.encode() + b"".join(digests)).hexdigest()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from edgeprune.calibration.pixels import check_values, from_pil
-from edgeprune.calibration.source import ImageSource, RawImage
+from edgeprune.calibration.annotations.label_file import FileLabels, find_labels, lists_any, read_labels
+from edgeprune.calibration.pictures import from_pil
+from edgeprune.calibration.pixels import check_values
+from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
 from edgeprune.errors import CalibrationError
 from edgeprune.showing import first_few
 
@@ -23,12 +28,15 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _IGNORED_FOLDERS = ("__MACOSX",)
 _IGNORED_FILES = ("card.toml", "Thumbs.db", "desktop.ini")
 _NAMES_SHOWN = 3
+Result = TypeVar("Result")
 
 
-def open_folder(folder: Path) -> ImageSource:
+def open_folder(folder: Path, options: ReadOptions, labels: Path | None) -> ImageSource:
     """Images of a folder, sorted by name; labels number the sub-folders in alphabetical order.
 
-    Hidden files are ignored. A sub-folder without images keeps its label, so that the others keep theirs.
+    A CSV file of labels counts instead of the sub-folders; without these, one in the folder or beside it is
+    used by itself. Hidden files are ignored. A sub-folder without images keeps its label, so that the others
+    keep theirs.
 
     Raises:
         CalibrationError: no images, images both at the top and in sub-folders, or unreadable.
@@ -40,10 +48,13 @@ def open_folder(folder: Path) -> ImageSource:
     top = [p for p in entries if not p.is_dir()]
     names = [p.name for p in entries if p.is_dir() and p.name not in _IGNORED_FOLDERS]
     nested = {name: _files_below(folder / name) for name in names}
-    notes = _left_out((*top, *(p for files in nested.values() for p in files)), folder)
     flat = _images(top)
+    labels, notes = (labels, []) if labels is not None or not flat else _labels_of(folder, flat)
+    notes += _left_out((*top, *(p for files in nested.values() for p in files)), folder, labels)
     classes = {name: _images(files) for name, files in nested.items()}
     inside = [p for files in classes.values() for p in files]
+    if labels is not None and (flat or inside):
+        return _labelled(folder, sorted((*flat, *inside)), options, labels, notes)
     if flat and inside:
         raise CalibrationError(
             f"the folder {str(folder)!r} has images both at its top ({_shown(flat, folder)}) and in "
@@ -54,10 +65,29 @@ def open_folder(folder: Path) -> ImageSource:
         raise _no_images(folder, top, nested)
     if flat:
         notes += [f"the sub-folder {name!r} has no images and was left out" for name in names]
-        return _source(folder, flat, labels=None, class_names=None, notes=notes)
+        return _source(folder, flat, options, None, notes)
     notes += _class_notes(classes)
-    labels = tuple(label for label, files in enumerate(classes.values()) for _ in files)
-    return _source(folder, inside, labels=labels, class_names=tuple(classes), notes=notes)
+    numbers = tuple(label for label, files in enumerate(classes.values()) for _ in files)
+    known = FileLabels(labels=numbers, class_names=tuple(classes))
+    return _source(folder, inside, options, known, notes)
+
+
+def _labels_of(folder: Path, files: list[Path]) -> tuple[Path | None, list[str]]:
+    """The file of labels in a folder of images or beside it, where that is of these images, and remarks."""
+    path = find_labels(folder)
+    if path is None or path.parent == folder or lists_any(path, folder, files):
+        return path, []
+    return None, [
+        f"the file {str(path)!r} beside the images was not used: it lists none of them under the header "
+        "file,label"
+    ]
+
+
+def _labelled(
+    folder: Path, files: list[Path], options: ReadOptions, labels: Path, notes: list[str]
+) -> ImageSource:
+    known = read_labels(labels, folder, files)
+    return _source(folder, files, options, known, [*notes, *known.notes])
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -76,8 +106,9 @@ def _shown(files: list[Path], folder: Path) -> str:
     return first_few([repr(str(p.relative_to(folder))) for p in files], _NAMES_SHOWN)
 
 
-def _left_out(files: Iterable[Path], folder: Path) -> list[str]:
+def _left_out(files: Iterable[Path], folder: Path, labels: Path | None) -> list[str]:
     others = [p for p in files if p.suffix.lower() not in IMAGE_EXTENSIONS and p.name not in _IGNORED_FILES]
+    others = [p for p in others if labels is None or p.name != labels.name]
     if not others:
         return []
     return [f"left out, since their names do not end like an image's: {_shown(others, folder)}"]
@@ -109,13 +140,14 @@ def _class_notes(classes: dict[str, list[Path]]) -> list[str]:
 def _source(
     folder: Path,
     files: list[Path],
-    *,
-    labels: tuple[int, ...] | None,
-    class_names: tuple[str, ...] | None,
+    options: ReadOptions,
+    known: FileLabels | None,
     notes: list[str],
 ) -> ImageSource:
+    labels = None if known is None else known.labels
+
     def read(index: int) -> RawImage:
-        return _read_file(files[index], labels[index] if labels else None)
+        return replace(_read_file(files[index], options), label=labels[index] if labels else None)
 
     return ImageSource(
         text=str(folder),
@@ -123,12 +155,35 @@ def _source(
         read=read,
         name_of=lambda index: repr(str(files[index])),
         labels=labels,
-        class_names=class_names,
+        class_names=None if known is None else known.class_names,
         notes=tuple(notes),
     )
 
 
-def _read_file(path: Path, label: int | None) -> RawImage:
+def image_files(folder: Path) -> list[Path]:
+    """All images below a folder, hidden ones left out, in order.
+
+    Raises:
+        CalibrationError: there are none.
+    """
+    files = _files_below(folder)
+    images = _images(files)
+    if not images:
+        raise _no_images(folder, files, {})
+    return images
+
+
+def _read_file(path: Path, options: ReadOptions) -> RawImage:
+    raw = opened_image(path, lambda image: from_pil(image, options))
+    return replace(raw, pixels=check_values(raw.pixels, where=f"the image {str(path)!r}"))
+
+
+def opened_image(path: Path, use: Callable[[Image.Image], Result]) -> Result:
+    """What ``use`` makes of the image in a file, which is closed afterwards.
+
+    Raises:
+        CalibrationError: it is no regular file, no image, damaged or too large.
+    """
     if not path.is_file():
         # Opening a named pipe would block until something is written to it.
         raise CalibrationError(
@@ -139,16 +194,16 @@ def _read_file(path: Path, label: int | None) -> RawImage:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
-                pixels = from_pil(image)
+                return use(image)
     except UnidentifiedImageError as error:
         raise CalibrationError(
             f"{str(path)!r} is no image that Pillow can read, or is damaged; replace or remove it"
         ) from error
     except (
         *(OSError, ValueError, SyntaxError, EOFError),
+        *(TypeError, LookupError, OverflowError, struct.error),  # of Pillow, for tags of other types
         *(Image.DecompressionBombError, Image.DecompressionBombWarning),
     ) as error:
         raise CalibrationError(
             f"the image {str(path)!r} cannot be read ({error}); replace or remove it"
         ) from error
-    return RawImage(pixels=check_values(pixels, where=f"the image {str(path)!r}"), label=label)

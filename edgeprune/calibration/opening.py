@@ -9,27 +9,34 @@ from typing import Any
 from edgeprune.calibration.arrays import open_arrays
 from edgeprune.calibration.datasets import open_dataset, open_dataset_function
 from edgeprune.calibration.folders import open_folder
-from edgeprune.calibration.source import ACCEPTED, ImageSource
-from edgeprune.errors import CalibrationError
+from edgeprune.calibration.source import ACCEPTED, ImageSource, ReadOptions
+from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.showing import in_short
 
 _FUNCTION = re.compile(r"(.+\.py|\w+(\.\w+)*):[A-Za-z_]\w*")
 
 
-def open_source(source: Any, *, wanted: int | None) -> ImageSource:
-    """Open a folder, a file, a function's name or a Dataset; ``wanted`` is the model's channels.
+def open_source(source: Any, options: ReadOptions, labels: str | Path | None = None) -> ImageSource:
+    """Open a folder, a file, a function's name or a Dataset; ``labels`` is a CSV file of a folder's.
 
     Raises:
         CalibrationError: it does not exist or is of no accepted kind.
+        UsageError: ``labels`` for images that are in no folder.
     """
-    if not isinstance(source, (str, Path)):
-        return open_dataset(source, text=f"the {type(source).__name__} given", wanted=wanted)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return open_folder(path)
+    is_name = isinstance(source, (str, Path))
+    if is_name and (path := Path(source).expanduser()).is_dir():
+        return open_folder(path, options, None if labels is None else Path(labels).expanduser())
+    if labels is not None:
+        raise UsageError(
+            f"--labels {str(labels)!r} was given, but {in_short(str(source))} is no folder of images; "
+            "accepted are labels in the array 'labels' of an .npz file, or with the items of a Dataset"
+        )
+    if not is_name:
+        return open_dataset(source, options, text=f"the {type(source).__name__} given")
     if path.exists() and not path.is_file():
         raise CalibrationError(f"{str(source)!r} is neither a folder nor a regular file; {ACCEPTED}")
     if path.exists():
-        return open_arrays(path, wanted=wanted)
+        return open_arrays(path, options)
     if _FUNCTION.fullmatch(str(source)):
-        return open_dataset_function(str(source), wanted=wanted)
+        return open_dataset_function(str(source), options)
     raise CalibrationError(f"the calibration data {str(source)!r} do not exist; {ACCEPTED}")

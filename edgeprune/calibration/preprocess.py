@@ -5,41 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeprune import limits
-from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
+from edgeprune.artifacts.calibration import ChannelOrder, Ground, Preprocessing
+from edgeprune.calibration.geometry import Geometry, place
+from edgeprune.calibration.limits import check_memory
 from edgeprune.errors import CalibrationError, UsageError
 
 _LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601, as Pillow converts to grey."""
 
+_WITH_ALPHA = 4
+
 RANGE_SLACK = 0.05
 """Resampling may overshoot [0, 1] by a little; farther out, values are not plain pixels."""
-
-
-def check_preprocessing(options: Preprocessing) -> None:
-    """Reject values that cannot be applied to any image.
-
-    Raises:
-        UsageError: names the option, its value and what is accepted.
-    """
-    limits.PIXELS.check("--resize", options.resize)
-    limits.PIXELS.check("--crop", options.crop)
-    limits.MEANS.check("--mean", options.mean)
-    limits.DEVIATIONS.check("--std", options.std)
-    limits.check_counts(options.mean, options.std)
 
 
 def preprocess(pixels: Tensor, options: Preprocessing, *, channels: int | None, where: str) -> Tensor:
     """The model's input (channels, h, w) float32 of an image (channels, h, w), uint8 or float32.
 
-    ``channels`` is the wanted number: grey is repeated, colour becomes grey, transparency is dropped.
+    ``channels`` is the wanted number: grey is repeated, colour becomes grey, of four channels the last is
+    transparency.
 
     Raises:
         CalibrationError: the image is smaller than the crop, or its values are no pixels.
         UsageError: mean or std have another number of values than it has channels.
     """
-    x = _resize_shorter_side(pixels, options.resize)
-    x = _crop_centre(x, options.crop, where)
+    if pixels.shape[0] == _WITH_ALPHA and channels in (1, 3):
+        pixels = on_ground(pixels, options.ground)
+    height, width = pixels.shape[1:]
+    x = _placed(pixels, place((height, width), options, where), options.pad, where)
     x = x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
     x = convert_channels(x, channels)
     if options.channel_order is ChannelOrder.BGR and x.shape[0] == 3:
@@ -56,30 +49,39 @@ def preprocess(pixels: Tensor, options: Preprocessing, *, channels: int | None, 
     return _normalise(x, options, where).contiguous()
 
 
-def _resize_shorter_side(pixels: Tensor, size: int | None) -> Tensor:
-    height, width = pixels.shape[1:]
-    if size is None or min(height, width) == size:
+def on_ground(pixels: Tensor, ground: Ground) -> Tensor:
+    """Pixels without their last channel, transparency, laid on the ground; uint8 or float32 in [0, 1]."""
+    most = 255.0 if pixels.dtype == torch.uint8 else 1.0
+    values = pixels.to(torch.float32) / most
+    colours, opacity = values[:-1], values[-1:]
+    laid = colours * opacity + (1 - opacity) * (ground is Ground.WHITE)
+    return (laid * 255).round().to(torch.uint8) if pixels.dtype == torch.uint8 else laid
+
+
+def _placed(pixels: Tensor, geometry: Geometry, pad: int, where: str) -> Tensor:
+    """The part of the resized image that is in the input, and grey around it where there are borders."""
+    x = _resize(pixels, geometry.resized, where)
+    height, width = geometry.output
+    if x.shape[1] >= height and x.shape[2] >= width:
+        top, left = -geometry.top, -geometry.left
+        return x[:, top : top + height, left : left + width]
+    grey = pad if x.dtype == torch.uint8 else pad / 255
+    bordered = x.new_full((x.shape[0], height, width), grey)
+    rows, columns = geometry.resized
+    bordered[:, geometry.top : geometry.top + rows, geometry.left : geometry.left + columns] = x
+    return bordered
+
+
+def _resize(pixels: Tensor, size: tuple[int, int], where: str) -> Tensor:
+    if tuple(pixels.shape[1:]) == size:
         return pixels
-    longer = int(size * max(height, width) / min(height, width))
-    shape = (longer, size) if height > width else (size, longer)
+    needed_bytes = 4 * pixels.shape[0] * size[0] * size[1]
+    check_memory(needed_bytes, len_text=f"{where} resized to {size[0]}x{size[1]} pixels")
     resized = nn.functional.interpolate(
-        pixels.to(torch.float32).unsqueeze(0), shape, mode="bilinear", align_corners=False, antialias=True
+        pixels.to(torch.float32).unsqueeze(0), size, mode="bilinear", align_corners=False, antialias=True
     )[0]
     # Models were trained on images that Pillow resized, in whole steps of 1/255.
     return resized.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else resized
-
-
-def _crop_centre(pixels: Tensor, size: int | None, where: str) -> Tensor:
-    if size is None:
-        return pixels
-    height, width = pixels.shape[1:]
-    if min(height, width) < size:
-        raise CalibrationError(
-            f"{where} is {height}x{width} pixels, smaller than --crop {size}; give --resize {size} or more, "
-            "or a smaller --crop"
-        )
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return pixels[:, top : top + size, left : left + size]
 
 
 def convert_channels(x: Tensor, channels: int | None) -> Tensor:
@@ -88,8 +90,6 @@ def convert_channels(x: Tensor, channels: int | None) -> Tensor:
         return x.expand(3, -1, -1)
     if channels == 1 and x.shape[0] == 3:
         return (x * torch.tensor(_LUMA).view(3, 1, 1)).sum(0, keepdim=True)
-    if channels == 3 and x.shape[0] == 4:
-        return x[:3]
     return x
 
 

@@ -7,11 +7,44 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from edgeprune.artifacts.calibration import Ground, Preprocessing
+
 ACCEPTED = (
     "accepted are a folder of images (its sub-folders are the classes), an .npz file with 'images' and "
     "optionally 'labels', or package.module:function that returns a torch Dataset"
 )
 """Second half of every message about a source that cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How images are read: the model's number of channels where known, and what changes stored pixels."""
+
+    channels: int | None = None
+    exif: bool = True
+    ground: Ground = Ground.BLACK
+
+    @staticmethod
+    def of(channels: int | None, options: Preprocessing | None) -> ReadOptions:
+        """Of the preprocessing, for a model of so many channels."""
+        given = options or Preprocessing()
+        return ReadOptions(channels=channels, exif=given.exif, ground=given.ground)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredForm:
+    """How an image was stored, where that differs from grey or RGB in 8 bits.
+
+    ``kind`` has words such as ``CMYK`` where the channels were converted. ``bits`` are those of a whole
+    number, ``None`` of floating point. ``reduced``: of more than 8 bits, 8 were read. ``transparent``: parts
+    of it were laid on the ground. ``orientation`` is that of EXIF: 1 is upright, 0 cannot be read.
+    """
+
+    kind: str | None = None
+    bits: int | None = 8
+    reduced: bool = False
+    transparent: bool = False
+    orientation: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +56,9 @@ class RawImage:
     """
 
     pixels: Tensor
-    label: int | None
+    label: int | None = None
     transformed: bool = False
+    stored: StoredForm = StoredForm()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +66,14 @@ class ImageSource:
     """Images that are read one at a time, always in the same order.
 
     ``labels`` are those known before an image is read; a Dataset gives them only with each image.
-    ``name_of`` names an image in a message.
+    ``from_files``: edgeprune reads the files of images itself. ``name_of`` names an image in a message.
     """
 
     text: str
     count: int
     read: Callable[[int], RawImage]
     name_of: Callable[[int], str]
+    from_files: bool = True
     labels: tuple[int, ...] | None = None
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()

@@ -70,19 +70,28 @@ class DataArguments:
     """The calibration images, and how they become the input."""
 
     calibration: opt.Calibration = None
+    labels: opt.Labels = None
     card: opt.Card = None
     resize: opt.Resize = None
     crop: opt.Crop = None
+    letterbox: opt.Letterbox = None
+    pad: opt.Pad = None
+    exif: opt.Exif = None
+    ground: opt.GroundOption = None
     mean: opt.Mean = None
     std: opt.Std = None
     channel_order: opt.Order = None
 
     def preprocessing(self, data: str, config: ProjectConfig) -> Preprocessing | None:
-        """Preprocessing of ``data``; see :func:`settings.choose_preprocessing`."""
-        asked = PreprocessingOptions(
-            card=self.card, resize=self.resize, crop=self.crop, channel_order=self.channel_order
-        )
+        """Of ``data``; see :func:`settings.choose_preprocessing`."""
+        apart = {"mean", "std"}  # texts yet
+        names = [field.name for field in fields(PreprocessingOptions) if field.name not in apart]
+        asked = PreprocessingOptions(**{name: getattr(self, name) for name in names})
         return settings.choose_preprocessing(data, asked, self.mean, self.std, config)
+
+    def labels_or(self, config: ProjectConfig) -> str | None:
+        """The file of labels, or that of the project file, which belongs to the data named there."""
+        return settings.first_given(self.labels, config.labels if self.calibration is None else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +190,7 @@ class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
             "arch": settings.first_given(self.arch, config.arch),
             "input_shape": shape,
             "calibration": data,
+            "labels": self.labels_or(config),
             "preprocessing": self.preprocessing(data, config),
         }
 

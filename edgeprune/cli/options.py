@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune import limits
-from edgeprune.artifacts.calibration import ChannelOrder
+from edgeprune.artifacts.calibration import PAD_VALUE, ChannelOrder, Ground
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.options.keywords import parse_keywords
 
@@ -131,6 +131,17 @@ Calibration = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE.csv",
+        help="Labels of a folder of images: a CSV file with the header file,label, classes by number or by "
+        "name. "
+        "Default: labels.csv in the folder or beside it, for a folder without class folders.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 Card = Annotated[
     str | None,
     typer.Option(
@@ -142,22 +153,61 @@ Card = Annotated[
     ),
 ]
 Resize = Annotated[
-    int | None,
+    Any,  # a number or two, which the parser of the command line cannot be told
     typer.Option(
         "--resize",
-        metavar="PIXELS",
-        parser=limits.PIXELS.reader("--resize"),
-        help="Resize the shorter side of every image to this.",
+        metavar="PIXELS|HxW",
+        parser=limits.IMAGE_SIZES.reader("--resize"),
+        help="Resize the shorter side of every image to this, or every image to height x width, such "
+        "as 64x96.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
 Crop = Annotated[
-    int | None,
+    Any,
     typer.Option(
         "--crop",
-        metavar="PIXELS",
-        parser=limits.PIXELS.reader("--crop"),
-        help="Cut a square of this size out of the middle.",
+        metavar="PIXELS|HxW",
+        parser=limits.IMAGE_SIZES.reader("--crop"),
+        help="Cut a square of this size, or height x width, out of the middle.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Letterbox = Annotated[
+    Any,
+    typer.Option(
+        "--letterbox",
+        metavar="PIXELS|HxW",
+        parser=limits.IMAGE_SIZES.reader("--letterbox"),
+        help="Fit every image into a square of this size, or height x width, keeping its ratio, and fill the "
+        "borders; instead of --resize and --crop.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Pad = Annotated[
+    int | None,
+    typer.Option(
+        "--pad",
+        metavar="N",
+        parser=limits.PAD_VALUES.reader("--pad"),
+        help=f"Grey of a letterbox's borders, of 0 to 255. Default: {PAD_VALUE}.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Exif = Annotated[
+    bool | None,
+    typer.Option(
+        "--exif/--no-exif",
+        metavar="",
+        help="Turn images upright as their EXIF data say. Default: they are turned.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+GroundOption = Annotated[
+    Ground | None,
+    typer.Option(
+        "--ground",
+        help="What shows through transparent parts of images. Default: black.",
         rich_help_panel=DATA_PANEL,
     ),
 ]

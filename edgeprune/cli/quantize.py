@@ -130,6 +130,7 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
         given,
         given.model,
         calibration=data,
+        labels=given.labels_or(config),
         preprocessing=given.preprocessing(data, config),
         input_shape=None if given.input_shape is None else parse_input_shape(given.input_shape),
         output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),

@@ -90,6 +90,7 @@ def verify(session: Session, given: VerifyArguments) -> None:
         given.first,
         given.second,
         calibration=data,
+        labels=given.labels_or(config),
         preprocessing=preprocessing,
         arch=settings.first_given(given.arch, config.arch),
         arch_kwargs=given.arch_kwargs,

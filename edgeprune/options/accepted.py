@@ -26,7 +26,12 @@ def _of(numbers: limits.ChannelNumbers) -> Callable[[object], bool]:
 
 
 Text = Annotated[str, MinLen(1), Expected("a text in quotes")]
-Pixels = Annotated[int, Predicate(limits.PIXELS.holds), Expected(f"{limits.PIXELS.accepted} of pixels")]
+ImageSize = Annotated[
+    Any,
+    Predicate(lambda value: limits.IMAGE_SIZES.read(value) is not None),
+    Expected(limits.IMAGE_SIZES.accepted),
+]
+PadValue = Annotated[int, Predicate(limits.PAD_VALUES.holds), Expected(limits.PAD_VALUES.accepted)]
 Means = Annotated[
     Any, Predicate(_of(limits.MEANS)), Expected(f"a list of finite numbers ({limits.MEANS.accepted})")
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edgeprune import limits
-from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
+from edgeprune.artifacts.calibration import PAD_VALUE, ChannelOrder, Ground, Preprocessing
+from edgeprune.artifacts.calibration import ImageSize as Size
 from edgeprune.errors import CalibrationError, UsageError
-from edgeprune.options.accepted import Deviations, Means, Pixels, per_channel
+from edgeprune.options.accepted import Deviations, ImageSize, Means, PadValue, per_channel
 from edgeprune.showing import did_you_mean, in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import TableError, from_table
@@ -19,18 +21,40 @@ FOLDER_CARD_NAME = "card.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CardTable:
-    """A card file as it is."""
+class PreprocessingTable:
+    """Keys of preprocessing as they are in a card or a project file."""
+
+    resize: ImageSize | None = None
+    crop: ImageSize | None = None
+    letterbox: ImageSize | None = None
+    pad: PadValue | None = None
+    exif: bool | None = None
+    ground: Ground | None = None
+    mean: Means | None = None
+    std: Deviations | None = None
+    channel_order: ChannelOrder | None = None
+
+    def options(self, *, card: str | None = None) -> PreprocessingOptions:
+        """The values that the keys stand for."""
+        values = {field.name: getattr(self, field.name) for field in fields(PreprocessingTable)}
+        sizes = {name: limits.IMAGE_SIZES.read(values[name]) for name in ("resize", "crop", "letterbox")}
+        numbers = {name: per_channel(values[name]) for name in ("mean", "std")}
+        return PreprocessingOptions(card=card, **{**values, **sizes, **numbers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CardTexts:
+    """What a card says of itself."""
 
     name: str | None = None
     description: str = ""
     source: str = ""
     licence: str = ""
-    resize: Pixels | None = None
-    crop: Pixels | None = None
-    mean: Means | None = None
-    std: Deviations | None = None
-    channel_order: ChannelOrder = ChannelOrder.RGB
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CardTable(PreprocessingTable, _CardTexts):
+    """A card file as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +62,22 @@ class PreprocessingOptions:
     """Preprocessing as asked for; ``None`` leaves a value to the card, or to the card beside the data."""
 
     card: str | None = None
-    resize: int | None = None
-    crop: int | None = None
+    resize: Size | None = None
+    crop: Size | None = None
+    letterbox: Size | None = None
+    pad: int | None = None
+    exif: bool | None = None
+    ground: Ground | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channel_order: ChannelOrder | None = None
+
+    def over(self, others: PreprocessingOptions) -> PreprocessingOptions:
+        """These, and the others' where these are ``None``; a letterbox and other sizes replace each other."""
+        return replace(_without_replaced(others, self), **_given(self))
+
+
+Sizes = TypeVar("Sizes", Preprocessing, PreprocessingOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,21 +156,87 @@ def read_card(path: str | Path) -> Card:
         card = from_table(_CardTable, table)
     except TableError as error:
         raise CalibrationError(f"the card {str(file)!r} {error}") from error
-    preprocessing = Preprocessing(
-        resize=card.resize,
-        crop=card.crop,
-        mean=per_channel(card.mean),
-        std=per_channel(card.std),
-        channel_order=card.channel_order,
-    )
+    preprocessing = merge_preprocessing(None, card.options())
+    try:
+        check_preprocessing(preprocessing)
+    except UsageError as error:
+        raise CalibrationError(f"the card {str(file)!r} is contradictory: {error}") from error
     texts = {"description": card.description, "source": card.source, "licence": card.licence}
     return Card(path=file, preprocessing=preprocessing, name=card.name or file.stem, **texts)
 
 
 def merge_preprocessing(card: Preprocessing | None, asked: PreprocessingOptions) -> Preprocessing:
-    """Merge options into a card: every option that is not ``None`` replaces the card's value."""
-    changes = {field.name: getattr(asked, field.name) for field in fields(Preprocessing)}
-    return replace(card or Preprocessing(), **{k: v for k, v in changes.items() if v is not None})
+    """Options laid over a card: every one that is not ``None`` replaces the card's value.
+
+    A letterbox asked for also replaces the card's ``resize`` and ``crop``, and ``resize`` its letterbox.
+    """
+    changes = {name: value for name, value in _given(asked).items() if name != "card"}
+    return replace(_without_replaced(card or Preprocessing(), asked), **changes)
+
+
+def _given(asked: PreprocessingOptions) -> dict[str, Any]:
+    values = {field.name: getattr(asked, field.name) for field in fields(asked)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _without_replaced(base: Sizes, asked: PreprocessingOptions) -> Sizes:
+    """``base`` without the sizes that those asked for exclude."""
+    if asked.letterbox is not None:
+        return replace(base, resize=None, crop=None)
+    if asked.resize is not None and base.letterbox is not None:
+        return replace(base, letterbox=None, pad=type(base)().pad)
+    return base
+
+
+def check_preprocessing(options: Preprocessing) -> None:
+    """Reject values that cannot be applied to any image.
+
+    Raises:
+        UsageError: names the option, its value and what is accepted.
+    """
+    for name in ("resize", "crop", "letterbox"):
+        limits.IMAGE_SIZES.check(f"--{name}", getattr(options, name))
+    limits.PAD_VALUES.check("--pad", options.pad)
+    limits.MEANS.check("--mean", options.mean)
+    limits.DEVIATIONS.check("--std", options.std)
+    limits.check_counts(options.mean, options.std)
+    _check_sizes(options)
+
+
+def _check_sizes(options: Preprocessing) -> None:
+    """Reject sizes that exclude each other."""
+    letterbox, resize, crop = options.letterbox, options.resize, options.crop
+    for name, size in (("--resize", resize), ("--crop", crop)):
+        if letterbox is not None and size is not None:
+            raise UsageError(
+                f"--letterbox {shown_size(letterbox)} and {name} {shown_size(size)} were given; accepted is "
+                "a letterbox alone, which makes images of its own size, or --resize and --crop"
+            )
+    if letterbox is None and options.pad != PAD_VALUE:
+        raise UsageError(
+            f"--pad {options.pad} was given without --letterbox, whose borders it fills; accepted are both, "
+            "or none"
+        )
+    if resize is None or crop is None:
+        return
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    too_small = (
+        min(height, width) > resize if isinstance(resize, int) else _is_inside(resize, (height, width))
+    )
+    if too_small:
+        raise UsageError(
+            f"--crop {shown_size(crop)} is larger than --resize {shown_size(resize)}, which comes before it; "
+            "accepted is one that fits (that of a card counts, too), or --letterbox for images with borders"
+        )
+
+
+def _is_inside(resize: tuple[int, int], crop: tuple[int, int]) -> bool:
+    return resize[0] < crop[0] or resize[1] < crop[1]
+
+
+def shown_size(size: Size) -> str:
+    """A size as it is given: ``224`` or ``64x96``."""
+    return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
 
 
 def resolve_preprocessing(source: str | Path, asked: PreprocessingOptions) -> Preprocessing | None:

@@ -12,11 +12,10 @@ from typing import Annotated, Any
 from annotated_types import Predicate
 
 from edgeprune import limits
-from edgeprune.artifacts.calibration import ChannelOrder
 from edgeprune.artifacts.choices import RankedPlayers
 from edgeprune.errors import UsageError
-from edgeprune.options.accepted import Deviations, Means, Pixels, Seed, Text, Threads, as_list, per_channel
-from edgeprune.options.cards import PreprocessingOptions
+from edgeprune.options.accepted import Seed, Text, Threads, as_list
+from edgeprune.options.cards import PreprocessingOptions, PreprocessingTable
 from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import Expected, TableError, from_table
@@ -28,6 +27,7 @@ COMMAND_TABLES = ("compress", "rank", "quantize", "profile", "inspect", "verify"
 """Commands with a table of their own in the file."""
 SHARED_KEYS = {
     "calibration": '"calibration"',
+    "labels": '"labels.csv"',
     "target": '"rpi4"',
     "ratio": "0.25",
     "arch": '"model.py:build"',
@@ -37,6 +37,10 @@ SHARED_KEYS = {
     "preprocessing.card": '"imagenet"',
     "preprocessing.resize": "256",
     "preprocessing.crop": "224",
+    "preprocessing.letterbox": "640",
+    "preprocessing.pad": "114",
+    "preprocessing.exif": "true",
+    "preprocessing.ground": '"black"',
     "preprocessing.mean": "[0.485, 0.456, 0.406]",
     "preprocessing.std": "[0.229, 0.224, 0.225]",
     "preprocessing.channel-order": '"rgb"',
@@ -55,6 +59,7 @@ class ProjectConfig:
 
     source: Path | None = None
     calibration: str | None = None
+    labels: str | None = None
     target: str | None = None
     ratio: float | None = None
     arch: str | None = None
@@ -94,15 +99,15 @@ InputShape = Annotated[Any, Predicate(lambda value: _shape_of(value) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PreprocessingTable:
-    """``[preprocessing]`` as it is in the file."""
+class _CardName:
+    """The card to begin with."""
 
     card: Text | None = None
-    resize: Pixels | None = None
-    crop: Pixels | None = None
-    mean: Means | None = None
-    std: Deviations | None = None
-    channel_order: ChannelOrder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreprocessingTable(PreprocessingTable, _CardName):
+    """``[preprocessing]`` as it is in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +116,7 @@ class _TopTable:
 
     calibration: Text | None = None
     target: Text | None = None
+    labels: Text | None = None
     ratio: Ratio | None = None
     arch: Text | None = None
     input_shape: InputShape | None = None
@@ -148,19 +154,15 @@ def load_config(path: str | Path) -> ProjectConfig:
     return ProjectConfig(
         source=source,
         calibration=None if top.calibration is None else beside(source, top.calibration),
+        labels=None if top.labels is None else beside(source, top.labels),
         target=top.target,
         ratio=top.ratio,
         arch=None if top.arch is None else beside(source, top.arch),
         input_shape=None if top.input_shape is None else parse_input_shape(top.input_shape),
         seed=top.seed,
         threads=top.threads,
-        preprocessing=PreprocessingOptions(
-            card=beside(source, card) if card is not None and card.endswith(".toml") else card,
-            resize=options.resize,
-            crop=options.crop,
-            mean=per_channel(options.mean),
-            std=per_channel(options.std),
-            channel_order=options.channel_order,
+        preprocessing=options.options(
+            card=beside(source, card) if card is not None and card.endswith(".toml") else card
         ),
         commands=tables,
     )

@@ -51,6 +51,7 @@ class CalibrationOptions:
     """The images, and how they become the input."""
 
     calibration: str | Path | None
+    labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
     max_images: int | None = None
     held_out: float = 0.25
@@ -171,6 +172,7 @@ class VerifyOptions:
     first: str | Path = field(kw_only=False)
     second: str | Path = field(kw_only=False)
     calibration: str | Path
+    labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
     arch: str | None = None
     arch_kwargs: Mapping[str, int | float | bool | str] | None = None

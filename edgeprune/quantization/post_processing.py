@@ -21,9 +21,8 @@ _GAP = 10.0
 """Spans of channels further apart than this factor are of different units."""
 _FEWEST_LEVELS = 32
 """Of 256: channels with fewer are not served by the tensor's scale."""
-_LEAST_WEIGHTS = 20
-"""A product with fewer constants is arithmetic of decoding (the expectation over bins of a box's side), no
-layer."""
+_MOST_BINS = 65
+"""Of a softmax, over which a product with fewer constants takes an expectation: the decoded side of a box."""
 _RESAMPLING = frozenset(
     {"Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "LeakyRelu", "Clip"}
 )
@@ -34,18 +33,16 @@ _MOVING = frozenset(
 
 
 def layers_of(model: FloatModel) -> frozenset[str]:
-    """Names of the layers: products with constant weights, but for arithmetic of decoding behind others."""
+    """Names of the layers: products with constant weights, but for expectations over few bins."""
+    shares: set[str] = set()
     layers: set[str] = set()
-    behind: set[str] = set()
     for node in model.proto.graph.node:
-        follows = any(name in behind for name in node.input)
+        if node.op_type == "Softmax" or (node.op_type in _MOVING and node.input[0] in shares):
+            shares.update(node.output)
         if is_weighted(node, model):
-            large = model.weights[node.input[1]].size >= _LEAST_WEIGHTS
-            if large or not follows:
+            few = model.weights[node.input[1]].size < _MOST_BINS
+            if not (few and node.input[0] in shares):
                 layers.add(node.name)
-                follows = True
-        if follows:
-            behind.update(node.output)
     return frozenset(layers)
 
 
@@ -77,7 +74,7 @@ def in_32_bits(model: FloatModel, values: Mapping[str, ChannelValues]) -> dict[s
             if reason is not None:
                 exact.update(node.output)
         elif is_weighted(node, model) and node.name not in layers:
-            reason = "its few constants are arithmetic of decoding"
+            reason = "it takes the expectation over bins, which is decoding"
         else:
             joins = node.op_type == "Concat" and len(given) > 1
             reason = _mixed(node.output[0], values) if joins or node.name in last else None

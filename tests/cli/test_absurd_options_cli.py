@@ -25,6 +25,7 @@ VALUES = (
 NUMERIC = {
     "--ratio", "--held-out", "--recover-at", "--mean", "--std", "--finetune", "--max-time", "--max-latency",
     "--max-size", "--max-memory", "--max-drop", "--seed", "--threads", "--resize", "--crop", "--max-images",
+    "--letterbox", "--pad",
     "--max-evaluations", "--width-quantum", "--batch-size", "--tolerance", "--memory-limit", "--input-shape",
 }  # fmt: skip
 GOOD = {"first": "a.onnx", "second": "b.onnx", "folder": "nowhere", "model": "nowhere.pt"}

@@ -22,6 +22,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 VALUES = {
     "--resize": "9", "--crop": "8", "--mean": "0.25", "--std": "0.5", "--channel-order": "bgr",
+    "--letterbox": "64x96", "--pad": "7", "--exif": "False", "--ground": "white",
     "--held-out": "0.5", "--max-images": "77", "--ratio": "0.5", "--attention-unit": "heads",
     "--effort": "quick", "--threads": "2", "--precision": "fp16", "--width-quantum": "4",
     "--batch-size": "2", "--seed": "11", "--ranges": "minmax", "--players": "blocks",

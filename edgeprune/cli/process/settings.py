@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -118,20 +119,12 @@ def choose_preprocessing(
         CalibrationError: the card is malformed.
     """
     from edgeprune import limits
-    from edgeprune.options.cards import parse_floats, resolve_preprocessing
+    from edgeprune.options.cards import check_preprocessing, parse_floats, resolve_preprocessing
 
-    defaults = config.preprocessing
     means = None if mean is None else parse_floats(mean, option="--mean", numbers=limits.MEANS)
     deviations = None if std is None else parse_floats(std, option="--std", numbers=limits.DEVIATIONS)
-    asked = PreprocessingOptions(
-        card=first_given(options.card, defaults.card),
-        resize=options.resize or defaults.resize,
-        crop=options.crop or defaults.crop,
-        mean=means or defaults.mean,
-        std=deviations or defaults.std,
-        channel_order=options.channel_order or defaults.channel_order,
-    )
+    asked = replace(options, mean=means, std=deviations).over(config.preprocessing)
     preprocessing = resolve_preprocessing(data, asked)
     if preprocessing is not None:
-        limits.check_counts(preprocessing.mean, preprocessing.std)
+        check_preprocessing(preprocessing)
     return preprocessing

@@ -23,8 +23,10 @@ PREFIX = "EDGEPRUNE_"
 ONLY_ON_THE_COMMAND_LINE = frozenset(
     {"trust_pickle", "overwrite", "resume", "dry_run", "as_json", "verbose", "quiet", "graph", "help"}
 )
-_PATHS = frozenset({"calibration", "ranking", "output", "baseline"})
-"""Options whose paths in a project file are relative to its folder."""
+_PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline"})
+"""Options whose paths in a file count from its folder."""
+_SIZES = frozenset({"resize", "crop", "letterbox"})
+"""Options that may be height x width."""
 _CODE = ".py:"
 """Marks values that name code in a file, whose path is relative to that folder, too."""
 
@@ -123,5 +125,5 @@ def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:
     if isinstance(shown, dict):
         shown = keywords_text(shown)
     if isinstance(shown, (list, tuple)):
-        shown = ",".join(map(str, shown))
+        shown = ("x" if param.name in _SIZES else ",").join(map(str, shown))
     return Setting(option=option, value=str(shown), source=words or "default")

@@ -42,6 +42,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         source = SourceFile.opened(options, scratch)
         calibration = load_calibration(
             options.calibration,
+            labels=options.labels,
             preprocessing=options.preprocessing,
             held_out_fraction=options.held_out,
             max_images=options.max_images,

@@ -99,6 +99,7 @@ def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
     return {
         "model": None if isinstance(options.model, nn.Module) else options.model,
         "calibration data": options.calibration,
+        "labels": options.labels,
         "weights": options.weights,
         "file of --arch": options.arch,
         "recipe": options.recipe,
@@ -140,6 +141,7 @@ def prepare(run: Run) -> Prepared:
     with run.stage("calibration data"):
         calibration = load_calibration(
             options.calibration,
+            labels=options.labels,
             preprocessing=options.preprocessing,
             max_images=options.max_images,
             held_out_fraction=options.held_out,

@@ -40,6 +40,7 @@ def verify_models(options: VerifyOptions, threads: int) -> Verification:
     shape = _image_sizes(pair)
     calibration = load_calibration(
         options.calibration,
+        labels=options.labels,
         preprocessing=options.preprocessing,
         max_images=options.max_images,
         seed=options.seed,
