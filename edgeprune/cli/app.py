@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli import options as opt
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.inspect import inspect
@@ -17,6 +16,7 @@ from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
 from edgeprune.cli.schema import schema
+from edgeprune.cli.shared import options as opt
 from edgeprune.cli.targets import targets_app
 from edgeprune.cli.verify import verify
 

@@ -10,8 +10,10 @@ import typer
 
 from edgeprune import limits
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.cli import options as opt
-from edgeprune.cli.arguments import (
+from edgeprune.cli.process import settings
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import (
     BudgetArguments,
     EffortArguments,
     MachineArguments,
@@ -21,8 +23,6 @@ from edgeprune.cli.arguments import (
     command,
     joined,
 )
-from edgeprune.cli.process import settings
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.project_file import check_ratio, read_ratio
 from edgeprune.options.quantities import parse_finetune
 from edgeprune.options.runs import CompressOptions

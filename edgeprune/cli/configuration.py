@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from edgeprune.cli import options as opt
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin, show, show_json
 from edgeprune.cli.process.sources import environment_name, is_settable, settings_of
+from edgeprune.cli.shared import options as opt
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.options.project_file import (
     COMMAND_TABLES,

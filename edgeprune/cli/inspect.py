@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli import options as opt
-from edgeprune.cli.arguments import ModelArguments, PlayerArguments, SpokenArguments, command
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import ModelArguments, PlayerArguments, SpokenArguments, command
 from edgeprune.errors import UsageError
 from edgeprune.options.project_file import parse_input_shapes
 from edgeprune.showing import for_people

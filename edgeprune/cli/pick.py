@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli import options as opt
 from edgeprune.cli.process.session import begin, show, show_json
+from edgeprune.cli.shared import options as opt
 from edgeprune.errors import UsageError
 from edgeprune.options.quantities import parse_budget
 from edgeprune.showing import for_people

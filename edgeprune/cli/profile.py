@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from edgeprune import limits
-from edgeprune.cli import options as opt
-from edgeprune.cli.arguments import SpokenArguments, TimeoutArguments, command
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
 from edgeprune.options.project_file import parse_input_shape
 from edgeprune.showing import for_people
 

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from edgeprune.artifacts.quantization import Precision, RangeMethod
-from edgeprune.cli import options as opt
-from edgeprune.cli.arguments import (
+from edgeprune.cli.process import settings
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import (
     DataArguments,
     MachineArguments,
     SplitArguments,
@@ -19,8 +21,6 @@ from edgeprune.cli.arguments import (
     command,
     joined,
 )
-from edgeprune.cli.process import settings
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.project_file import parse_input_shape
 from edgeprune.options.quantities import parse_points
 from edgeprune.options.runs import QuantizeOptions

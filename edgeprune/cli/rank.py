@@ -14,8 +14,10 @@ from edgeprune.artifacts.choices import (
     GAME_MEMORY_BYTES,
     RankedPlayers,
 )
-from edgeprune.cli import options as opt
-from edgeprune.cli.arguments import (
+from edgeprune.cli.process import settings
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import (
     EffortArguments,
     MachineArguments,
     NetworkArguments,
@@ -24,8 +26,6 @@ from edgeprune.cli.arguments import (
     command,
     joined,
 )
-from edgeprune.cli.process import settings
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.options.project_file import (
     check_players,
     check_ratio,

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from edgeprune.artifacts.choices import JsonDocument
-from edgeprune.cli import options as opt
 from edgeprune.cli.process.session import begin, show_json
+from edgeprune.cli.shared import options as opt
 from edgeprune.errors import OutputError
 from edgeprune.storage.files import atomic_write_bytes
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeprune.cli import options as opt
 from edgeprune.cli.process.session import begin, show, show_json
+from edgeprune.cli.shared import options as opt
 from edgeprune.showing import for_people
 
 if TYPE_CHECKING:

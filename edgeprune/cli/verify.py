@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 from edgeprune import limits
-from edgeprune.cli import options as opt
-from edgeprune.cli.arguments import (
+from edgeprune.cli.process import settings
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import (
     DataArguments,
     MachineArguments,
     SpokenArguments,
     TimeoutArguments,
     command,
 )
-from edgeprune.cli.process import settings
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.showing import for_people
 
 First = Annotated[

@@ -1,7 +1,7 @@
 """Shared arguments of commands, one frozen dataclass per subject, and commands built from them.
 
-A command's options are the fields of its arguments in order, as declared in ``cli.options``; a subclass lists
-its bases from last to first, since fields of the last base come first.
+A command's options are the fields of its arguments in order, as declared in ``cli.shared.options``; a
+subclass lists its bases from last to first, since fields of the last base come first.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.choices import AttentionUnit, Effort
-from edgeprune.cli import options as opt
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin
 from edgeprune.cli.process.sources import environment_name, take_file
+from edgeprune.cli.shared import image_options as images
+from edgeprune.cli.shared import options as opt
 from edgeprune.options.cards import PreprocessingOptions
 from edgeprune.options.project_file import ProjectConfig, parse_input_shape
 from edgeprune.options.quantities import parse_budget, parse_duration
@@ -71,16 +72,16 @@ class DataArguments:
 
     calibration: opt.Calibration = None
     labels: opt.Labels = None
-    card: opt.Card = None
-    resize: opt.Resize = None
-    crop: opt.Crop = None
-    letterbox: opt.Letterbox = None
-    pad: opt.Pad = None
-    exif: opt.Exif = None
-    ground: opt.GroundOption = None
-    mean: opt.Mean = None
-    std: opt.Std = None
-    channel_order: opt.Order = None
+    card: images.Card = None
+    resize: images.Resize = None
+    crop: images.Crop = None
+    letterbox: images.Letterbox = None
+    pad: images.Pad = None
+    exif: images.Exif = None
+    ground: images.GroundOption = None
+    mean: images.Mean = None
+    std: images.Std = None
+    channel_order: images.Order = None
 
     def preprocessing(self, data: str, config: ProjectConfig) -> Preprocessing | None:
         """Of ``data``; see :func:`settings.choose_preprocessing`."""
