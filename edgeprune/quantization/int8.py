@@ -30,7 +30,7 @@ from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
 from edgeprune.quantization.passes.transposed_biases import TransposedBiasesApart
 from edgeprune.quantization.post_processing import in_32_bits
 from edgeprune.quantization.preparation import FloatModel, load_float
-from edgeprune.quantization.ranges import Range, chosen_range, with_zero
+from edgeprune.quantization.ranges import Range, activations_behind, chosen_range, with_zero
 from edgeprune.quantization.scales import fault_of_range, unscaled
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.system import progress
@@ -189,7 +189,8 @@ def _ranges(
     if settings.method is RangeMethod.MINMAX:
         return {name: with_zero(ends) for name, ends in seen.items()}
     counted = histograms(model, seen, images, settings, advance)
-    return {name: chosen_range(histogram, settings.method) for name, histogram in counted.items()}
+    behind = activations_behind(model)
+    return {name: chosen_range(seen, settings.method, behind.get(name)) for name, seen in counted.items()}
 
 
 def _quantized(

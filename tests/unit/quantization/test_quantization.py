@@ -25,7 +25,7 @@ from edgeprune.quantization.equalization import equalize, find_pairs
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.preparation import load_float
-from edgeprune.quantization.ranges import chosen_range, squared_error
+from edgeprune.quantization.ranges import SquaredError, chosen_range
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import list_targets, load_target
 
@@ -76,12 +76,12 @@ def test_the_least_squared_error_is_never_above_that_of_the_whole_range(seed: in
     histogram = Histogram(low=edges[0], high=edges[-1], counts=counts.astype(float))
     whole = chosen_range(histogram, RangeMethod.MINMAX)
     least = chosen_range(histogram, RangeMethod.MSE)
-    assert squared_error(histogram, least) <= squared_error(histogram, whole)
+    assert SquaredError(histogram).of(least) <= SquaredError(histogram).of(whole)
     scale = (least[1] - least[0]) / 255
     clipped = (
         np.clip(np.round(values / scale), np.round(least[0] / scale), np.round(least[1] / scale)) * scale
     )
-    assert np.square(clipped - values).sum() == pytest.approx(squared_error(histogram, least), rel=0.1)
+    assert np.square(clipped - values).sum() == pytest.approx(SquaredError(histogram).of(least), rel=0.1)
 
 
 def test_a_percentile_leaves_out_what_is_rare() -> None:
