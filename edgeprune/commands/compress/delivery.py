@@ -35,7 +35,13 @@ from edgeprune.commands.run.report_builder import assemble_report, package_versi
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
 from edgeprune.commands.run.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run, runner_of
 from edgeprune.commands.run.time_limits import note_if_exceeded
-from edgeprune.commands.run.usability import Circumstances, judge_usability, loss_value, with_speed
+from edgeprune.commands.run.usability import (
+    Circumstances,
+    judge_usability,
+    loss_value,
+    with_overshoot,
+    with_speed,
+)
 from edgeprune.commands.search.budget_aims import slower_again
 from edgeprune.commands.search.candidate_records import RECORD_NAME, read_record
 from edgeprune.commands.search.candidates import CandidateStore
@@ -216,7 +222,9 @@ def _usability(
     outputs = by_stage[delivered.stage]
     channels = None if parity.is_classifier(original) else parity.by_channel(original, outputs)
     usability = judge_usability(kind, delivered, counts(outputs), circumstances, channels)
-    return usability if planned.search is None else usability_of_original(planned.search, usability)
+    if planned.search is not None:
+        return usability_of_original(planned.search, usability)
+    return with_overshoot(usability, planned.plan, asked_for=options.ratio is not None)
 
 
 def _profile(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from edgeprune.artifacts.choices import HOST
+from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     AccuracyFigure,
@@ -49,6 +50,8 @@ ERROR_LIMITS = Limits(not_usable=0.50, degraded=0.05, usable=0.10)
 a half is not far from it; a twentieth is a signal-to-noise ratio of 13 dB."""
 
 _MOST_TIMES_MORE = 64
+_MOST_BEYOND = 0.02
+"""Of all MACs, removed beyond what was asked for, without a warning."""
 _CHECK_DATA = "check the labels and the preprocessing (--card, --mean, --std)"
 
 
@@ -161,6 +164,21 @@ def with_speed(judged: Usability, deployment: DeploymentSection) -> Usability:
         return judged
     ways = judged.what_to_do or ("ship the original", "cut more (--ratio, --max-latency)")
     return replace(judged, headline=f"{judged.headline}; {slower}", what_to_do=ways, slower=True)
+
+
+def with_overshoot(judged: Usability, plan: PruningPlan, *, asked_for: bool) -> Usability:
+    """Add a warning if far more MACs go than were asked for, since widths go in steps."""
+    beyond = plan.macs_removed_share - plan.ratio_asked
+    if not asked_for or beyond <= _MOST_BEYOND:
+        return judged
+    return replace(
+        judged,
+        headline=(
+            f"{judged.headline}; REMOVES {plan.macs_removed_share:.0%} of the MACs where "
+            f"{plan.ratio_asked:.0%} were asked for, since widths go in steps of {plan.width_quantum} "
+            "(--width-quantum 1 for less)"
+        ),
+    )
 
 
 def _slower(deployment: DeploymentSection) -> str | None:

@@ -18,6 +18,11 @@ BY_CHOICE = "removing some changes the rest (--prune-normalized lets them go)"
 """End of the reason where channels stay because the user did not ask for more."""
 
 
+_MOVING = frozenset(
+    {"view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "clone", "contiguous"}
+)
+
+
 @rule("mean", "sum", "amax", "amin", "var", "std", "prod", "logsumexp")
 def reduction(context: Context, node: Node) -> Labelling:
     """A sum is masked, a mean is taken over present channels; other reduced dimensions are frozen."""
@@ -44,8 +49,16 @@ def softmax(context: Context, node: Node) -> Labelling:
     if context.options.prune_normalized and op_name(node) in ("softmax", "_softmax"):
         mask(context, node, source_of(node), dim, labels[dim], renormalises=True)
         return labels
-    context.freeze(node, {dim: labels.pop(dim)}, f"softmax over it: {BY_CHOICE}")
+    reason = "softmax of the model's output" if _is_output(node) else f"softmax over it: {BY_CHOICE}"
+    context.freeze(node, {dim: labels.pop(dim)}, reason)
     return labels
+
+
+def _is_output(node: Node) -> bool:
+    """Whether what a node gives is only moved on its way out of the model."""
+    return bool(node.users) and all(
+        user.op == "output" or (op_name(user) in _MOVING and _is_output(user)) for user in node.users
+    )
 
 
 def _argument(node: Node, index: int, name: str, default: Any) -> Any:

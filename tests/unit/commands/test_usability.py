@@ -10,8 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts, Grade, Usability
+from edgeprune.artifacts.report import (
+    AccuracyFigure,
+    AccuracyKind,
+    AnswerCounts,
+    ChannelDeviation,
+    ChannelSummary,
+    Grade,
+    Usability,
+)
 from edgeprune.commands.run.usability import (
     AGREEMENT_LIMITS,
     ANSWER_LIMITS,
@@ -23,6 +32,7 @@ from edgeprune.commands.run.usability import (
     grade,
     judge_usability,
     loss_of_answers,
+    with_overshoot,
 )
 from edgeprune.intervals import wilson_interval
 from edgeprune.parity import accuracies, answer_counts
@@ -290,3 +300,44 @@ def test_answers_are_counted_image_by_image() -> None:
 def test_the_fewest_images_that_can_show_a_usable_network() -> None:
     without_loss = [judged(count, count, 0).grade for count in (FEWEST_FOR_USABLE - 1, FEWEST_FOR_USABLE)]
     assert without_loss == [Grade.INCONCLUSIVE, Grade.USABLE]
+
+
+def plan(asked: float, removed: float) -> PruningPlan:
+    return PruningPlan(
+        removed=(0,), groups=(), ratio_asked=asked, macs_before=1000, macs_after=round(1000 * (1 - removed)),
+        width_quantum=8,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "removed", "told"),
+    [(0.25, 0.44, True), (0.25, 0.275, True), (0.25, 0.268, False), (0.25, 0.25, False), (0.5, 0.51, False)],
+)
+def test_far_more_than_was_asked_for_is_told_in_the_first_line(
+    asked: float, removed: float, told: bool
+) -> None:
+    grade = judged(200, 200, 0)
+    found = with_overshoot(grade, plan(asked, removed), asked_for=True)
+    assert ("REMOVES" in found.headline) is told
+    assert found.grade is grade.grade
+    assert with_overshoot(grade, plan(asked, removed), asked_for=False) == grade
+    if told:
+        assert f"REMOVES {removed:.0%} of the MACs where {asked:.0%} were asked for" in found.headline
+        assert "steps of 8" in found.headline
+
+
+def test_channels_that_became_constant_come_first_and_are_never_usable() -> None:
+    channels = ChannelSummary(
+        worst=(ChannelDeviation(output=1, channel=4, relative_error=1.0, constant=True),),
+        channels=84,
+        constant=3,
+    )
+    figure = AccuracyFigure(stage="ONNX", value=1e-6, low=0.0, high=2e-6, images=100)
+    found = judge_usability(AccuracyKind.RELATIVE_ERROR, figure, None, PLAIN, channels)
+    assert found.grade is Grade.DEGRADED
+    assert found.headline.startswith(
+        "3 of 84 output channels became CONSTANT (the first is channel 4 of output 1)"
+    )
+    assert found.by_channel == channels
+    fine = judge_usability(AccuracyKind.RELATIVE_ERROR, figure, None, PLAIN, replace(channels, constant=0))
+    assert fine.grade is Grade.USABLE

@@ -106,6 +106,19 @@ def test_softmax_over_channels_holds_them() -> None:
     assert case.coupling.frozen[0].reason.startswith("softmax over it")
 
 
+@pytest.mark.parametrize("shape", [lambda y: y, lambda y: y.flatten(1), lambda y: y.unsqueeze(1).squeeze(1)])
+def test_softmax_on_the_way_out_is_named_as_the_output(shape: Callable[[Tensor], Tensor]) -> None:
+    case = make_case(
+        Network(
+            lambda m, x: shape(m.head(m.stem(x).mean((2, 3))).softmax(1)),
+            stem=conv_bn(3, 8),
+            head=nn.Linear(8, 5),
+        )
+    )
+    assert case.coupling.num_players == 8
+    assert [held.reason for held in case.coupling.frozen] == ["softmax of the model's output"]
+
+
 def test_a_product_with_a_fixed_matrix_holds_its_channels() -> None:
     class Projected(nn.Module):
         def __init__(self) -> None:
