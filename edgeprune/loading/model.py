@@ -24,6 +24,7 @@ from edgeprune.loading.architectures import (
 )
 from edgeprune.loading.batches import free_batch
 from edgeprune.loading.checkpoints import fit_state, read_checkpoint, strip_prefixes, unwrap_checkpoint
+from edgeprune.loading.onnx_import import import_onnx
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 from edgeprune.loading.tensors import check_finite, check_tensors
 from edgeprune.storage.archives import FileKind, detect_kind
@@ -33,8 +34,8 @@ from edgeprune.system.imports import ended_in_the_open, first_line, user_code
 
 _log = logging.getLogger("edgeprune.loading")
 _ACCEPTED = (
-    "accepted are a torch.export program (.pt2), a state_dict (.pt, .pth, .safetensors) with --arch, "
-    "and torchvision:NAME"
+    "accepted are a torch.export program (.pt2), an ONNX file (.onnx), a state_dict (.pt, .pth, "
+    ".safetensors) with --arch, and torchvision:NAME"
 )
 _EXPORT_HOW = (
     "torch.export.save(torch.export.export(model.eval(), (torch.rand(1, 3, 224, 224),)), 'model.pt2')"
@@ -53,11 +54,12 @@ def load_model(
     """Load a model in evaluation mode, on the CPU, in float32.
 
     ``source`` is a module (copied, never changed), ``torchvision:NAME`` or a file: a torch.export
-    archive, a state_dict of ``architecture`` (``torchvision:NAME``, ``package.module:function`` or
-    ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled module. File kinds are
+    archive, an ONNX file, a state_dict of ``architecture`` (``torchvision:NAME``,
+    ``package.module:function`` or ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled module. File kinds are
     detected by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none`` for random ones, or the
     name of weights to download (``default`` where it is ``None``). ``input_shape`` is (channels, height,
-    width); where it is ``None`` that of the program or of torchvision's own weights is taken, if any.
+    width); where it is ``None`` that of the program, of the ONNX file or of torchvision's own weights is
+    taken, if any.
     ``operators`` (``namespace::op``) are those of other packages that an archive may call.
 
     Raises:
@@ -150,6 +152,8 @@ def _from_file(
         _check_archive(path)
     if kind is FileKind.EXPORTED_PROGRAM:
         return _from_program(path, architecture, trust_pickle, input_shape, operators)
+    if kind is FileKind.ONNX:
+        return _from_onnx(path, architecture, input_shape)
     if kind is FileKind.TORCHSCRIPT:
         raise ModelLoadError(
             f"{source!r} is a TorchScript archive, which has no editable graph; export the original model "
@@ -243,6 +247,25 @@ def _from_program(
         format=ModelFormat.EXPORTED_PROGRAM,
         source=str(path),
         input_shape=taken.shape,
+        sha256=sha256_file(path),
+        notes=tuple(notes),
+    )
+
+
+def _from_onnx(path: Path, architecture: str | None, asked: tuple[int, ...] | None) -> LoadedModel:
+    imported = import_onnx(path, asked)
+    notes = [f"imported from ONNX opset {imported.opset}"]
+    if imported.fixed_batch is not None:
+        notes.append(
+            f"the file has a fixed batch of {imported.fixed_batch}; the network takes any batch here"
+        )
+    if architecture is not None:
+        notes.append("an ONNX file holds its architecture; --arch was not needed and not used")
+    return LoadedModel(
+        module=imported.module,
+        format=ModelFormat.ONNX,
+        source=str(path),
+        input_shape=imported.input_shape,
         sha256=sha256_file(path),
         notes=tuple(notes),
     )
