@@ -25,7 +25,7 @@ def load_onnx(path: str | Path, *, input_shape: InputShape | None = None) -> nn.
         UsageError: ``path`` is no ONNX file.
         ModelLoadError: the file cannot be imported; says why.
     """
-    loaded = load_model(path, input_shape=input_shape)
+    loaded = load_model(path, input_shape=None if input_shape is None else tuple(input_shape))
     if loaded.format is not ModelFormat.ONNX:
         raise UsageError(
             f"{str(path)!r} is no ONNX file but {loaded.format.value}; give the path of an .onnx file"

@@ -55,11 +55,11 @@ def load_model(
 
     ``source`` is a module (copied, never changed), ``torchvision:NAME`` or a file: a torch.export
     archive, an ONNX file, a state_dict of ``architecture`` (``torchvision:NAME``,
-    ``package.module:function`` or ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled module. File kinds are
-    detected by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none`` for random ones, or the
-    name of weights to download (``default`` where it is ``None``). ``input_shape`` is (channels, height,
-    width); where it is ``None`` that of the program, of the ONNX file or of torchvision's own weights is
-    taken, if any.
+    ``package.module:function`` or ``path/to/file.py:function``), or, with ``trust_pickle``, a whole pickled
+    module. File kinds are detected by content. ``weights`` goes with ``torchvision:NAME``: a file, ``none``
+    for random ones, or the name of weights to download (``default`` where it is ``None``). ``input_shape`` is
+    (channels, height, width); where it is ``None`` that of the program, of the ONNX file or of torchvision's
+    own weights is taken, if any.
     ``operators`` (``namespace::op``) are those of other packages that an archive may call.
 
     Raises:

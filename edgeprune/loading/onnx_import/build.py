@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -68,10 +69,10 @@ class _Builder:
         constants = batch_freed(self._folded, node) if fixed else self._folded.constants
         bias = _bias_behind(node, constants)
         site = Site(
-            node=node,
-            opset=self._folded.opset,
-            constants=constants,
-            batch_dims=self._folded.batch_dims,
+            node,
+            self._folded.opset,
+            constants,
+            self._folded.batch_dims,
             fixed_batch=self._folded.fixed_batch,
             bias=None if bias is None else bias[1],
         )
@@ -85,24 +86,24 @@ class _Builder:
         self._append(site, imported, operands, outputs)
 
     def _append(
-        self, site: Site, imported: Imported, operands: tuple[Operand, ...], outputs: tuple[str, ...]
+        self, site: Site, imported: Imported, first: tuple[Operand, ...], outputs: tuple[str, ...]
     ) -> None:
         """Steps of an operation, or of several in a row."""
         several = imported if isinstance(imported, list) else [imported]
+        read = first
         for number, operation in enumerate(several):
             last = number == len(several) - 1
             between = (f"{outputs[0]}:{number}",)
-            with_batch = isinstance(operation, WithBatch)
             plain = operation.function if isinstance(operation, WithBatch) else operation
             self._steps.append(
                 Step(
                     operation=self._layer(site, plain) if isinstance(plain, nn.Module) else plain,
-                    operands=operands,
+                    operands=read,
                     outputs=outputs if last else between,
-                    with_batch=with_batch,
+                    with_batch=isinstance(operation, WithBatch),
                 )
             )
-            operands = (Activation(between[0]),)
+            read = (Activation(between[0]),)
 
     def _layer(self, site: Site, layer: Operation) -> str:
         """Path of a layer; nodes with the same weights and attributes share one."""
@@ -201,13 +202,4 @@ def _released(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ...]:
     for name, number in last.items():
         if name not in outputs:
             released.setdefault(number, []).append(name)
-    return tuple(
-        Step(
-            operation=step.operation,
-            operands=step.operands,
-            outputs=step.outputs,
-            with_batch=step.with_batch,
-            released=tuple(released.get(number, ())),
-        )
-        for number, step in enumerate(steps)
-    )
+    return tuple(replace(step, released=tuple(released.get(number, ()))) for number, step in enumerate(steps))

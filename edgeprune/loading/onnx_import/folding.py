@@ -52,7 +52,7 @@ def fold(path: Path, input_shape: tuple[int, ...] | None) -> FoldedFile:
             size without ``input_shape``, loops, or constants that follow the batch other than as shapes.
     """
     proto = read_onnx(path, ModelLoadError)
-    opset = _checked_opset(proto, path.name)
+    version = _checked_opset(proto, path.name)
     name, batch, shape = _input_of(proto, path.name, input_shape)
     if proto.functions:
         with in_a_sentence(ModelLoadError, lambda why: _unfoldable(path.name, why)):
@@ -60,13 +60,13 @@ def fold(path: Path, input_shape: tuple[int, ...] | None) -> FoldedFile:
     batches = (batch,) if batch is not None else _BATCHES
     several = [_simplified(proto, path.name, name, (count, *shape)) for count in batches]
     first = several[0]
-    constants: dict[str, Constant] = dict(_constants(first))
+    known: dict[str, Constant] = dict(_constants(first))
     if batch is None:
-        constants = _following_the_batch(first, several[1], path.name)
+        known = _following_the_batch(first, several[1], path.name)
     return FoldedFile(
         graph=ir.from_proto(first).graph,
-        opset=opset,
-        constants=constants,
+        opset=version,
+        constants=known,
         batch_dims=_batch_dims(several),
         input_name=name,
         input_shape=shape,
@@ -140,6 +140,8 @@ def _simplified(proto: ModelProto, name: str, input_name: str, shape: tuple[int,
         quiet_streams(stdout=True),
         quiet_native_stderr(),
     ):
+        if not all(output.type.tensor_type.HasField("shape") for output in proto.graph.output):
+            proto = onnx.shape_inference.infer_shapes(proto)  # the simplifier asks for them
         simplified, _ = onnxsim.simplify(
             proto, overwrite_input_shapes={input_name: list(shape)}, skipped_optimizers=_SKIPPED
         )

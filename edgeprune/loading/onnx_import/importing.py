@@ -43,10 +43,10 @@ def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Impor
             module that differs from the file.
     """
     folded = fold(path, input_shape)
-    module = build(folded, path.name)
-    _check(module, folded, path)
+    network = build(folded, path.name)
+    _check(network, folded, path)
     return ImportedModel(
-        module=module,
+        module=network,
         opset=folded.opset,
         input_shape=folded.input_shape,
         fixed_batch=folded.fixed_batch,
@@ -99,15 +99,14 @@ def _dependent(folded: FoldedFile, path: Path, reason: str) -> ModelLoadError:
 
 
 def _noise(shape: tuple[int, ...]) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((_IMAGES, *shape), generator=generator)
+    return torch.randn((_IMAGES, *shape), generator=torch.Generator().manual_seed(0))
 
 
 def _smooth(shape: tuple[int, ...]) -> Tensor:
     """Images from 0 to 1 of different brightness that change slowly; noise where there are no two sides."""
-    generator = torch.Generator().manual_seed(1)
+    sides = (_COARSE, _COARSE) if len(shape) == 3 else shape[1:]
+    coarse = torch.rand((_IMAGES, shape[0], *sides), generator=torch.Generator().manual_seed(1))
     if len(shape) != 3:
-        return torch.rand((_IMAGES, *shape), generator=generator)
-    coarse = torch.rand((_IMAGES, shape[0], _COARSE, _COARSE), generator=generator)
+        return coarse
     coarse *= torch.linspace(0.5, 1.0, _IMAGES).reshape(-1, 1, 1, 1)
     return functional.interpolate(coarse, size=shape[1:], mode="bilinear", align_corners=False)

@@ -77,11 +77,12 @@ def selu(site: Site) -> Imported:
     alpha, gamma = float(site.attribute("alpha", _SELU[0])), float(site.attribute("gamma", _SELU[1]))
     if np.allclose((alpha, gamma), _SELU):
         return torch.selu
-    return partial(_general_selu, alpha=alpha, gamma=gamma)
+    return partial(_general_selu, factors=(alpha, gamma))
 
 
-def _general_selu(values: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    return gamma * functional.elu(values, alpha=alpha)
+def _general_selu(values: Tensor, *, factors: tuple[float, float]) -> Tensor:
+    alpha, gamma = factors
+    return gamma * functional.elu(values, alpha)
 
 
 @operator("ThresholdedRelu")
@@ -96,11 +97,12 @@ def hard_sigmoid(site: Site) -> Imported:
     alpha, beta = float(site.attribute("alpha", 0.2)), float(site.attribute("beta", 0.5))
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and math.isclose(beta, 0.5, rel_tol=1e-6):
         return functional.hardsigmoid
-    return partial(_general_hard_sigmoid, alpha=alpha, beta=beta)
+    return partial(_general_hard_sigmoid, line=(alpha, beta))
 
 
-def _general_hard_sigmoid(values: Tensor, *, alpha: float, beta: float) -> Tensor:
-    return torch.clamp(values * alpha + beta, 0.0, 1.0)
+def _general_hard_sigmoid(values: Tensor, *, line: tuple[float, float]) -> Tensor:
+    slope, middle = line
+    return torch.clamp(values * slope + middle, 0.0, 1.0)
 
 
 @operator("Clip")
@@ -154,11 +156,11 @@ def gelu(site: Site) -> Imported:
 def swish(site: Site) -> Imported:
     """Times its own sigmoid."""
     alpha = float(site.attribute("alpha", 1.0))
-    return functional.silu if alpha == 1.0 else partial(_general_swish, alpha=alpha)
+    return functional.silu if alpha == 1.0 else partial(_general_swish, steepness=alpha)
 
 
-def _general_swish(values: Tensor, *, alpha: float) -> Tensor:
-    return values * torch.sigmoid(alpha * values)
+def _general_swish(values: Tensor, *, steepness: float) -> Tensor:
+    return values * torch.sigmoid(steepness * values)
 
 
 @operator("Softmax", "LogSoftmax")
@@ -172,10 +174,10 @@ def softmax(site: Site) -> Imported:
         return partial(function, dim=axis)
     if all(size == 1 for size in site.shape(0)[axis + 1 :]):
         return partial(function, dim=axis)
-    return partial(_over_all, axis=axis, logarithm=site.node.op_type == "LogSoftmax")
+    return partial(_over_all, first=axis, logarithm=site.node.op_type == "LogSoftmax")
 
 
-def _over_all(values: Tensor, *, axis: int, logarithm: bool) -> Tensor:
-    flat = values.flatten(axis)
+def _over_all(values: Tensor, *, first: int, logarithm: bool) -> Tensor:
+    flat = values.flatten(first)
     result = flat.log_softmax(-1) if logarithm else flat.softmax(-1)
     return result.reshape(values.shape)

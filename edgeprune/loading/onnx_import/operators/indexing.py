@@ -17,12 +17,12 @@ from edgeprune.loading.onnx_import.values import BatchMultiple, Size, UnknownFor
 @operator("Concat")
 def concat(site: Site) -> Imported:
     """Beside each other along an axis."""
-    rank = max(site.rank(i) for i, value in enumerate(site.inputs) if value is not None)
-    return partial(_concat, dim=site.axis("axis", rank=rank))
+    most = max(site.rank(i) for i, value in enumerate(site.inputs) if value is not None)
+    return partial(_concat, dim=site.axis("axis", rank=most))
 
 
 def _concat(*parts: Tensor, dim: int) -> Tensor:
-    return torch.cat(parts, dim=dim)
+    return torch.cat(parts, dim)
 
 
 @operator("Split")

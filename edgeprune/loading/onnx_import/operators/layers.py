@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.loading.onnx_import.operators.windows import window
-from edgeprune.loading.onnx_import.site import Imported, Operation, Site
+from edgeprune.loading.onnx_import.site import Imported, Site
 from edgeprune.loading.onnx_import.table import operator
 from edgeprune.loading.onnx_import.values import Array, UnknownFormError
 
@@ -92,7 +91,7 @@ def transposed_convolution(site: Site) -> Imported:
             bias=bias is not None,
         )
     filled(layer, weight, bias)
-    return layer if even else [layer, partial(crop, before=before, after=after)]
+    return layer if even else [layer, partial(crop, sides=(before, after))]
 
 
 def _cut(
@@ -122,8 +121,9 @@ def _cut(
     return (more, less) if how == "SAME_LOWER" else (less, more)
 
 
-def crop(image: Tensor, *, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
-    """Cut off the sides of the last dimensions."""
+def crop(image: Tensor, *, sides: tuple[tuple[int, ...], tuple[int, ...]]) -> Tensor:
+    """Cut off the sides of the last dimensions, in front and behind."""
+    before, after = sides
     return functional.pad(image, [-n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair])
 
 
@@ -140,7 +140,7 @@ def gemm(site: Site) -> Imported:
     alpha, beta = float(site.attribute("alpha", 1.0)), float(site.attribute("beta", 1.0))
     flip_a, flip_b = bool(site.attribute("transA", 0)), bool(site.attribute("transB", 0))
     if flip_a or not site.is_constant(1) or (site.has(2) and not site.is_constant(2)):
-        return partial(general_product, alpha=alpha, beta=beta, flip_a=flip_a, flip_b=flip_b)
+        return partial(general_product, factors=(alpha, beta), flips=(flip_a, flip_b))
     weight = site.constant(1)
     weight = np.float32(alpha) * (weight if flip_b else weight.T)
     bias = site.optional(2)
@@ -156,13 +156,12 @@ def general_product(
     right: Tensor,
     addend: Tensor | float | None = None,
     *,
-    alpha: float,
-    beta: float,
-    flip_a: bool,
-    flip_b: bool,
+    factors: tuple[float, float],
+    flips: tuple[bool, bool],
 ) -> Tensor:
-    """``alpha * left @ right + beta * addend``."""
-    product = torch.matmul(left.mT if flip_a else left, right.mT if flip_b else right)
+    """``factors[0] * left @ right + factors[1] * addend``, the operands transposed where told."""
+    alpha, beta = factors
+    product = torch.matmul(left.mT if flips[0] else left, right.mT if flips[1] else right)
     product = product if alpha == 1.0 else alpha * product
     if addend is None:
         return product
@@ -185,8 +184,3 @@ def einsum(site: Site) -> Imported:
 
 def _einsum(*operands: Tensor, equation: str) -> Tensor:
     return torch.einsum(equation, *operands)
-
-
-def is_linear(operation: Operation) -> bool:
-    """Whether an operation is a linear layer."""
-    return isinstance(operation, nn.Linear) and math.prod(operation.weight.shape) > 0

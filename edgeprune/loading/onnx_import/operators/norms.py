@@ -52,14 +52,12 @@ def instance_norm(site: Site) -> Imported:
 
 @operator("GroupNormalization")
 def group_norm(site: Site) -> Imported:
-    """Groups of channels by their own statistics; weights of groups become weights of channels."""
+    """Groups of channels by their own statistics."""
     site.require("stash_type", _FLOAT32)
     groups, channels = int(site.attribute("num_groups", 0)), site.shape(0)[1]
     scale, shift = site.constant(1), site.constant(2)
     if groups < 1 or channels % groups:
         raise UnknownFormError(f"has {groups} groups for {channels} channels")
-    if site.opset < 21:
-        scale, shift = (np.repeat(values, channels // groups) for values in (scale, shift))
     layer = nn.GroupNorm(groups, channels, eps=float(site.attribute("epsilon", 1e-5)))
     return filled(layer, scale, shift)
 
@@ -102,7 +100,7 @@ def local_response_norm(site: Site) -> Imported:
         raise UnknownFormError(f"has size={size}, and accepted are odd sizes")
     return partial(
         functional.local_response_norm,
-        size=size,
+        size=int(size),
         alpha=float(site.attribute("alpha", 1e-4)),
         beta=float(site.attribute("beta", 0.75)),
         k=float(site.attribute("bias", 1.0)),

@@ -37,7 +37,7 @@ def pad(site: Site) -> Imported:
 
 
 def _padded(image: Tensor, *, pads: list[int], mode: str) -> Tensor:
-    return functional.pad(image, pads, mode=mode)
+    return functional.pad(image, pads, mode)
 
 
 def _pads(site: Site, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

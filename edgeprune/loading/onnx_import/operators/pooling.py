@@ -52,7 +52,6 @@ def max_pool(site: Site) -> Imported:
 def average_pool(site: Site) -> Imported:
     """The mean of each window, with or without its padding."""
     form, with_padding = window(site), bool(site.attribute("count_include_pad", 0))
-    ceil_mode = bool(site.attribute("ceil_mode", 0))
     if any(d != 1 for d in form.dilations):
         raise UnknownFormError(f"has dilations {form.dilations}, and accepted is 1")
     padded = any(form.before) or any(form.after)
@@ -61,21 +60,21 @@ def average_pool(site: Site) -> Imported:
         kernel_size=list(form.kernel),
         stride=list(form.strides),
         padding=list(form.before) if _fits(form) else 0,
-        ceil_mode=ceil_mode,
+        ceil_mode=bool(site.attribute("ceil_mode", 0)),
         count_include_pad=with_padding or not padded,
     )
     if _fits(form):
         return pool
     if with_padding:
         return [partial(functional.pad, pad=form.pads), pool]
-    return partial(_without_padding, pool=pool, pads=form.pads)
+    return partial(_without_padding, means=pool, pads=form.pads)
 
 
-def _without_padding(image: Tensor, *, pool: Any, pads: list[int]) -> Tensor:
+def _without_padding(image: Tensor, *, means: Any, pads: list[int]) -> Tensor:
     """Padding counts as a zero in each window, and is then left out of the number of values."""
     inside = torch.ones((1, 1, *image.shape[2:]), dtype=image.dtype, device=image.device)
-    share = pool(functional.pad(inside, pads))
-    return pool(functional.pad(image, pads)) / share  # type: ignore[no-any-return]
+    share = means(functional.pad(inside, pads))
+    return means(functional.pad(image, pads)) / share  # type: ignore[no-any-return]
 
 
 @operator("GlobalAveragePool")

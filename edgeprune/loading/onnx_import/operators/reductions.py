@@ -15,20 +15,20 @@ from edgeprune.loading.onnx_import.table import operator
 from edgeprune.loading.onnx_import.values import UnknownFormError
 
 
-def _sum_of_squares(values: Tensor, dim: list[int], *, keepdim: bool) -> Tensor:
-    return torch.sum(values * values, dim=dim, keepdim=keepdim)
+def _sum_of_squares(values: Tensor, dim: list[int], keepdim: bool) -> Tensor:
+    return torch.sum(values * values, dim, keepdim)
 
 
-def _log_sum(values: Tensor, dim: list[int], *, keepdim: bool) -> Tensor:
-    return torch.log(torch.sum(values, dim=dim, keepdim=keepdim))
+def _log_sum(values: Tensor, dim: list[int], keepdim: bool) -> Tensor:
+    return torch.log(torch.sum(values, dim, keepdim))
 
 
-def _length(values: Tensor, dim: list[int], *, keepdim: bool) -> Tensor:
-    return torch.sqrt(_sum_of_squares(values, dim, keepdim=keepdim))
+def _length(values: Tensor, dim: list[int], keepdim: bool) -> Tensor:
+    return torch.sqrt(_sum_of_squares(values, dim, keepdim))
 
 
-def _sum_of_sizes(values: Tensor, dim: list[int], *, keepdim: bool) -> Tensor:
-    return torch.sum(torch.abs(values), dim=dim, keepdim=keepdim)
+def _sum_of_sizes(values: Tensor, dim: list[int], keepdim: bool) -> Tensor:
+    return torch.sum(torch.abs(values), dim, keepdim)
 
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {

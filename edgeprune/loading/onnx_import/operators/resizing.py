@@ -104,7 +104,7 @@ def _nearest(
             np.array_equal(place, _torch_places(n, m, mode))
             for place, n, m in zip(places, sizes, new_sizes, strict=True)
         ):
-            return partial(functional.interpolate, size=list(new_sizes), mode=mode)
+            return partial(functional.interpolate, size=list(new_sizes), mode=str(mode))
     for place in places:
         site.store(place)
     return _selected
@@ -138,7 +138,7 @@ def _places(size: int, new_size: int, scale: float, coordinates: str, rounding: 
 
 def _torch_places(size: int, new_size: int, mode: str) -> Array:
     row = torch.arange(size, dtype=torch.float32).reshape(1, 1, -1)
-    return functional.interpolate(row, size=new_size, mode=mode).reshape(-1).numpy().astype(np.int64)
+    return functional.interpolate(row, new_size, None, mode).reshape(-1).numpy().astype(np.int64)
 
 
 def _selected(image: Tensor, *places: Tensor) -> Tensor:

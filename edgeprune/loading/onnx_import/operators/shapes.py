@@ -45,15 +45,15 @@ def flatten(site: Site) -> Imported:
         return partial(_flat, dim=0)
     if axis >= rank:
         return partial(_flat, dim=1)
-    return partial(_two_parts, axis=axis)
+    return partial(_two_parts, second=axis)
 
 
 def _flat(values: Tensor, *, dim: int) -> Tensor:
     return values.flatten().unsqueeze(dim)
 
 
-def _two_parts(values: Tensor, *, axis: int) -> Tensor:
-    return values.flatten(axis).flatten(0, axis - 1)
+def _two_parts(values: Tensor, *, second: int) -> Tensor:
+    return values.flatten(second).flatten(0, second - 1)
 
 
 @operator("Transpose")
@@ -128,13 +128,13 @@ def depth_to_space(site: Site) -> Imported:
         return partial(functional.pixel_shuffle, upscale_factor=size)
     if mode != "DCR":
         raise UnknownFormError(f"has mode={mode}, and accepted is DCR or CRD")
-    return partial(_depth_first, size=size)
+    return partial(_depth_first, block=size)
 
 
-def _depth_first(image: Tensor, *, size: int) -> Tensor:
+def _depth_first(image: Tensor, *, block: int) -> Tensor:
     _, channels, height, width = image.shape
-    parts = image.reshape(-1, size, size, channels // size**2, height, width)
-    return parts.permute(0, 3, 4, 1, 5, 2).reshape(-1, channels // size**2, height * size, width * size)
+    parts = image.reshape(-1, block, block, channels // block**2, height, width)
+    return parts.permute(0, 3, 4, 1, 5, 2).reshape(-1, channels // block**2, height * block, width * block)
 
 
 @operator("SpaceToDepth")

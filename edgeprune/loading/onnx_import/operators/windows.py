@@ -8,7 +8,7 @@ from edgeprune.loading.onnx_import.site import Site
 from edgeprune.loading.onnx_import.values import UnknownFormError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Window:
     """Size, step and padding, each for every spatial dimension; padding in front and behind."""
 
@@ -57,7 +57,7 @@ def window(site: Site, kernel: tuple[int, ...] | None = None) -> Window:
         pads = _same(site.shape(0)[2:], size, strides, dilations, upper=how == "SAME_UPPER")
     else:
         raise UnknownFormError(f"has auto_pad={how}, which is not known")
-    return Window(kernel=size, strides=strides, dilations=dilations, before=pads[:rank], after=pads[rank:])
+    return Window(size, strides, dilations, pads[:rank], pads[rank:])
 
 
 def _per_dimension(site: Site, name: str, default: int, rank: int) -> tuple[int, ...]:
