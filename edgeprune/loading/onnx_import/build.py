@@ -18,7 +18,15 @@ from edgeprune.loading.onnx_import.network import Activation, ImportedNetwork, O
 from edgeprune.loading.onnx_import.operators.elementwise import as_number
 from edgeprune.loading.onnx_import.site import Imported, Operation, Site, WithBatch
 from edgeprune.loading.onnx_import.table import OPERATORS
-from edgeprune.loading.onnx_import.values import Array, Constant, Repeated, Sizes, UnknownFormError
+from edgeprune.loading.onnx_import.values import (
+    Array,
+    Constant,
+    ImageIndices,
+    Repeated,
+    Sizes,
+    UnknownFormError,
+)
+from edgeprune.system.imports import first_line
 
 _STANDARD = ("", "ai.onnx")
 assert operators.__all__  # importing it fills the table
@@ -55,7 +63,7 @@ class _Builder:
         try:
             if node.domain not in _STANDARD or node.op_type not in OPERATORS:
                 raise UnknownFormError("is not known")
-            self._import(node)
+            self._import_within_the_standard(node)
         except UnknownFormError as reason:
             domain = "" if node.domain in _STANDARD else f"{node.domain}."
             raise ModelLoadError(
@@ -63,6 +71,15 @@ class _Builder:
                 f"({domain}{node.op_type}, opset {self._folded.opset}) {reason}; give the torch model, or "
                 "export it without that operator or form"
             ) from reason
+
+    def _import_within_the_standard(self, node: ir.Node) -> None:
+        """Import a node; whatever its attributes and weights do to torch becomes a form that is not known."""
+        try:
+            self._import(node)
+        except UnknownFormError:
+            raise
+        except Exception as reason:
+            raise UnknownFormError(f"has a form that is not known ({first_line(reason)})") from reason
 
     def _import(self, node: ir.Node) -> None:
         fixed = self._folded.fixed_batch is not None
@@ -128,8 +145,8 @@ class _Builder:
             if constant is None:
                 operands.append(Activation(str(value.name)))
                 continue
-            number = None if isinstance(constant, Sizes | Repeated) else as_number(constant)
-            if number is not None and site.numbers and np.ndim(constant) <= site.widest():  # type: ignore[arg-type]
+            number = as_number(constant) if isinstance(constant, np.ndarray) else None
+            if number is not None and site.numbers and _rank(constant) <= site.widest():
                 operands.append(number)
             else:
                 operands.append(self._stored(str(value.name), constant))
@@ -138,7 +155,7 @@ class _Builder:
         return tuple(operands)
 
     def _stored(self, name: str, constant: Constant) -> Stored:
-        if isinstance(constant, Sizes):
+        if isinstance(constant, Sizes | ImageIndices):
             raise UnknownFormError(f"reads numbers {name!r} that change with the batch")
         values, axis = (
             (constant.values, constant.axis) if isinstance(constant, Repeated) else (constant, None)
@@ -164,6 +181,10 @@ class _Builder:
         for path, value in self._tensors.items():
             place(network, path, value)
         return network.eval()
+
+
+def _rank(constant: Constant) -> int:
+    return constant.ndim if isinstance(constant, np.ndarray) else 0
 
 
 def _tensor(values: Array) -> torch.Tensor:

@@ -14,7 +14,16 @@ import onnxsim
 from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.loading.onnx_import.values import Array, BatchMultiple, Constant, Repeated, Size, Sizes
+from edgeprune.loading.onnx_import.values import (
+    Array,
+    BatchMultiple,
+    Constant,
+    ImageIndices,
+    Repeated,
+    Size,
+    Sizes,
+    image_indices,
+)
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import in_a_sentence
 from edgeprune.system.quiet import quiet_native_stderr, quiet_streams
@@ -234,7 +243,14 @@ def _merged(first: Array, second: Array, name: str, where: str) -> Constant:
         sizes = (first.shape[axis], second.shape[axis])
         if sizes == _BATCHES and (first == sliced).all() and (second == sliced).all():
             return Repeated(sliced, axis)
+        indices, others = image_indices(first), image_indices(second)
+        if axis == 0 and sizes == _BATCHES and indices is not None and _same(indices, others):
+            return indices
     raise _bound(name, f"a constant of {where} has another value for each image")
+
+
+def _same(one: ImageIndices, other: ImageIndices | None) -> bool:
+    return other is not None and one.step == other.step and np.array_equal(one.values, other.values)
 
 
 def _entry(first: int, second: int) -> Size | None:
@@ -268,6 +284,8 @@ def batch_freed(folded: FoldedFile, node: ir.Node) -> Mapping[str, Constant]:
             if node.op_type == "Expand":
                 lead = BatchMultiple(1) if shape[0] == batch else shape[0]
             changed[str(node.inputs[1].name)] = Sizes((lead, *shape[1:]))
+    elif node.op_type == "Gather":
+        changed = _gathered_for_each(folded, node)
     elif node.op_type == "Concat" or batch != 1:
         for name in names:
             constant = constants[str(name)]
@@ -276,6 +294,21 @@ def batch_freed(folded: FoldedFile, node: ir.Node) -> Mapping[str, Constant]:
                 if _joins_images(node) and (constant == sliced).all():
                     changed[str(name)] = Repeated(sliced, 0) if node.op_type == "Concat" else sliced
     return {**constants, **changed} if changed else constants
+
+
+def _gathered_for_each(folded: FoldedFile, node: ir.Node) -> dict[str, Any]:
+    """Indices of a ``Gather`` from a flat tensor of all images, as exporters write strides."""
+    data, index = node.inputs[0], node.inputs[1]
+    known = None if index is None else folded.constants.get(str(index.name))
+    if data is None or data.shape is None or len(data.shape) != 1 or not isinstance(known, np.ndarray):
+        return {}
+    batch, size = folded.fixed_batch, data.shape[0]
+    indices = image_indices(known)
+    if indices is None or batch is None or not isinstance(size, int) or len(known) != batch or size % batch:
+        return {}
+    if batch > 1 and indices.step != size // batch:
+        return {}
+    return {str(index.name): ImageIndices(indices.values, size // batch)} if index is not None else {}
 
 
 def _joins_images(node: ir.Node) -> bool:

@@ -75,7 +75,7 @@ class Site:
         constant = self.peek(index)
         if isinstance(constant, Repeated):
             return constant.values
-        if isinstance(constant, Sizes):
+        if not isinstance(constant, np.ndarray):
             raise UnknownFormError(f"has an input {index} that changes with the batch")
         return constant
 
@@ -125,7 +125,7 @@ class Site:
         constant = self.constants.get(value.name or "")
         if isinstance(constant, Repeated):
             return tuple(constant.values.shape)
-        if constant is not None and not isinstance(constant, Sizes):
+        if isinstance(constant, np.ndarray):
             return tuple(constant.shape)
         known = [size for size in value.shape or () if isinstance(size, int)]
         if value.shape is None or len(known) < len(value.shape):

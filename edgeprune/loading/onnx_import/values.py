@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -41,7 +42,24 @@ class Repeated:
     axis: int
 
 
-Constant = Array | Sizes | Repeated
+@dataclass(frozen=True, eq=False)
+class ImageIndices:
+    """Indices into a flat tensor of all images: ``values`` of the first, and ``step`` further each next."""
+
+    values: Array
+    step: int
+
+
+Constant = Array | Sizes | Repeated | ImageIndices
+
+
+def image_indices(indices: Array) -> ImageIndices | None:
+    """Indices (images, ...) of which every image has the same, a step further; ``None`` of others."""
+    if indices.ndim < 2 or not len(indices) or indices.dtype.kind not in "iu":
+        return None
+    step = int(indices.flat[indices[0].size] - indices.flat[0]) if len(indices) > 1 and indices[0].size else 0
+    further = step * np.arange(len(indices)).reshape(-1, *[1] * (indices.ndim - 1))
+    return ImageIndices(indices[0], step) if np.array_equal(indices[:1] + further, indices) else None
 
 
 def resolved(entries: Sequence[Size], batch: Any) -> list[Any]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.loading.onnx_import.site import Imported, Site
+from edgeprune.loading.onnx_import.site import Imported, Site, WithBatch
 from edgeprune.loading.onnx_import.table import operator
-from edgeprune.loading.onnx_import.values import BatchMultiple, Size, UnknownFormError
+from edgeprune.loading.onnx_import.values import BatchMultiple, ImageIndices, Size, UnknownFormError
 
 
 @operator("Concat")
@@ -97,8 +97,10 @@ def gather(site: Site) -> Imported:
     axis = site.axis("axis", 0)
     if site.is_constant(0):
         raise UnknownFormError("looks up a table by indices that come from the image")
+    whole, known = site.shape(0)[axis], site.peek(1)
+    if isinstance(known, ImageIndices):
+        return _of_each_image(site, known)
     indices = site.constant(1)
-    whole = site.shape(0)[axis]
     if site.follows_batch(axis):
         raise UnknownFormError("takes a part of the batch")
     if ((indices < -whole) | (indices >= whole)).any():
@@ -108,6 +110,25 @@ def gather(site: Site) -> Imported:
         return partial(torch.select, dim=axis, index=int(indices))
     site.store(np.ascontiguousarray(indices.reshape(-1), dtype=np.int64))
     return partial(_gather, dim=axis, shape=tuple(indices.shape))
+
+
+def _of_each_image(site: Site, known: ImageIndices) -> Imported:
+    """Entries of a flat tensor of all images: the same of each."""
+    site.taken.add(1)
+    values = known.values
+    if site.rank() != 1 or known.step < 1 or values.min(initial=0) < 0 or values.max(initial=0) >= known.step:
+        raise UnknownFormError("takes entries of several images together")
+    if not np.array_equal(values.reshape(-1), np.arange(known.step)):
+        site.store(np.ascontiguousarray(values.reshape(-1), dtype=np.int64))
+    return WithBatch(partial(_image_by_image, step=known.step, shape=tuple(values.shape)))
+
+
+def _image_by_image(
+    batch: Any, flat: Tensor, index: Tensor | None = None, *, step: int, shape: tuple[int, ...]
+) -> Tensor:
+    rows = flat.reshape(batch, step)
+    rows = rows if index is None else rows.index_select(1, index)
+    return rows.reshape(batch, *shape)
 
 
 def _gather(values: Tensor, index: Tensor, *, dim: int, shape: tuple[int, ...]) -> Tensor:

@@ -106,6 +106,27 @@ def test_a_graph_that_needs_its_fixed_batch_is_refused(tmp_path, nodes):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("batch", ["n", 1, 2])
+@pytest.mark.parametrize("order", [list(range(192)), list(range(191, -1, -1))[:24]])
+def test_strides_over_all_images(tmp_path, batch, order):
+    """As exporters write ``as_strided``: the same entries of each image, from a flat tensor of all."""
+    constants = {"flat": ints(-1), "zero": np.int64(0), "one": np.int64(1), "size": np.int64(192)}
+    constants |= {"column": ints(-1, 1, 1), "order": ints(*order).reshape(1, -1, 1), "first": ints(0)}
+    constants |= {"end": ints(-1, len(order))}
+    nodes = [
+        ("Shape", ["x"], ["all"], {}),
+        ("Gather", ["all", "zero"], ["n"], {"axis": 0}),
+        ("Range", ["zero", "n", "one"], ["r"], {}),
+        ("Mul", ["r", "size"], ["m"], {}),
+        ("Reshape", ["m", "column"], ["c"], {}),
+        ("Add", ["c", "order"], ["i"], {}),
+        ("Reshape", ["x", "flat"], ["f"], {}),
+        ("Gather", ["f", "i"], ["y"], {"axis": 0}),
+    ]
+    constants = {k: v for k, v in constants.items() if any(k in read for _, read, _, _ in nodes)}
+    check(write(tmp_path / "m.onnx", nodes, constants, batch=batch))
+
+
 def test_another_value_for_each_image_is_refused(tmp_path):
     nodes = [
         ("Shape", ["x"], ["all"], {}),
