@@ -22,7 +22,6 @@ NAMES = (
     "efficientnet_b0",
     "mnasnet0_5",
     "regnet_y_400mf",
-    "densenet121",
 )
 
 
@@ -46,6 +45,14 @@ def test_exported_networks_prune_as_their_masks_say(name, tmp_path):
     (row,) = compare(case, [tuple(removed)])
     assert row.deviation < 1e-10
     assert row.effect > 1e-3
+
+
+def test_averages_of_permuted_images(tmp_path):
+    """The exporter writes such an average with strides over all images."""
+    blocks = import_torchvision().models.convnext
+    settings = [blocks.CNBlockConfig(8, 16, 1), blocks.CNBlockConfig(16, None, 1)]
+    module = blocks.ConvNeXt(settings, num_classes=10)
+    check(written(module, tmp_path / "m.onnx", SHAPE), SHAPE)
 
 
 def test_names_of_layers_are_those_of_the_torch_model(tmp_path):
