@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.api.files import profile, quantize, verify
 from edgeprune.api.inspection import inspect
+from edgeprune.api.models import load_onnx
 from edgeprune.api.networks import compress, compress_dry_run, pick, rank
 from edgeprune.applying import apply_surgery
 
@@ -12,6 +13,7 @@ __all__ = [
     "compress",
     "compress_dry_run",
     "inspect",
+    "load_onnx",
     "pick",
     "profile",
     "quantize",

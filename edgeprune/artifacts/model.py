@@ -24,6 +24,7 @@ class ModelFormat(Enum):
     """How the given model was stored."""
 
     EXPORTED_PROGRAM = "exported-program"
+    ONNX = "onnx"
     STATE_DICT = "state-dict"
     PICKLED_MODULE = "pickled-module"
     TORCHVISION = "torchvision"

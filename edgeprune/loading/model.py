@@ -25,6 +25,7 @@ from edgeprune.loading.checkpoints.fitting import fit_state
 from edgeprune.loading.checkpoints.folders import INDEX, read_shards, weights_in
 from edgeprune.loading.checkpoints.reading import read_checkpoint
 from edgeprune.loading.checkpoints.state import StateDict
+from edgeprune.loading.onnx_import import import_onnx
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 from edgeprune.loading.tensors import check_finite, check_tensors
 from edgeprune.storage.archives import FileKind, detect_kind
@@ -34,8 +35,8 @@ from edgeprune.system.imports import ended_in_the_open, first_line, user_code
 
 _log = logging.getLogger("edgeprune.loading")
 _ACCEPTED = (
-    "accepted are a torch.export program (.pt2), a state_dict (.pt, .pth, .safetensors) with --arch, "
-    "and torchvision:NAME, timm:NAME or hf:FOLDER"
+    "accepted are a torch.export program (.pt2), an ONNX file (.onnx), a state_dict (.pt, .pth, "
+    ".safetensors) with --arch, and torchvision:NAME, timm:NAME or hf:FOLDER"
 )
 _SUFFIXES = {".pt", ".pth", ".safetensors"}
 _EXPORT_HOW = (
@@ -68,13 +69,14 @@ def load_model(
     """Load a model in evaluation mode, on the CPU, in float32.
 
     ``source`` is a module (copied, never changed), ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER`` (of
-    transformers, on this machine) or a file: a torch.export archive, a state_dict of ``architecture`` (such a
-    name, ``package.module:function`` or ``path/to/file.py:function``; called with ``arch_kwargs``), or, with
-    ``trust_pickle``, a whole pickled module; or a folder with safetensors files. File kinds are detected by
-    content. ``weights`` goes with such a name: a file, ``none`` for random ones, or the name of weights to
-    download (``default`` where it is ``None``; of ``hf:FOLDER`` those in it). ``weights_key`` says which
-    entry of a checkpoint holds the weights. ``input_shape`` is (channels, height, width); where it is
-    ``None`` that of the program or of the named model is taken, if any. ``operators`` (``namespace::op``)
+    transformers, on this machine) or a file: a torch.export archive, an ONNX file, a state_dict of
+    ``architecture`` (such a name, ``package.module:function`` or ``path/to/file.py:function``; called with
+    ``arch_kwargs``), or, with ``trust_pickle``, a whole pickled module; or a folder with safetensors files.
+    File kinds are detected by content. ``weights`` goes with such a name: a file, ``none`` for random ones,
+    or the name of weights to download (``default`` where it is ``None``; of ``hf:FOLDER`` those in it).
+    ``weights_key`` says which entry of a checkpoint holds the weights. ``input_shape`` is (channels, height,
+    width); where it is ``None`` that of the program, of the ONNX file or of the named model is taken, if any.
+    ``operators`` (``namespace::op``)
     are those of other packages that an archive may call.
 
     Raises:
@@ -186,6 +188,8 @@ def _from_file(source: str, reading: _Reading) -> LoadedModel:
         _check_archive(path)
     if kind is FileKind.EXPORTED_PROGRAM:
         return _from_program(path, reading)
+    if kind is FileKind.ONNX:
+        return _from_onnx(path, reading)
     if kind is FileKind.TORCHSCRIPT:
         raise ModelLoadError(
             f"{source!r} is a TorchScript archive, which has no editable graph; export the original model "
@@ -287,6 +291,26 @@ def _from_program(path: Path, reading: _Reading) -> LoadedModel:
         format=ModelFormat.EXPORTED_PROGRAM,
         source=str(path),
         input_shape=taken.shape,
+        sha256=sha256_file(path),
+        notes=tuple(notes),
+    )
+
+
+def _from_onnx(path: Path, reading: _Reading) -> LoadedModel:
+    imported = import_onnx(path, reading.input_shape)
+    notes = [f"imported from ONNX opset {imported.opset}"]
+    if imported.fixed_batch is not None:
+        notes.append(
+            f"the file has a fixed batch of {imported.fixed_batch}; the network takes any batch here"
+        )
+    for option, given in (("--arch", reading.architecture), ("--weights-key", reading.weights_key)):
+        if given is not None:
+            notes.append(f"an ONNX file holds its network and weights; {option} was not needed and not used")
+    return LoadedModel(
+        module=imported.module,
+        format=ModelFormat.ONNX,
+        source=str(path),
+        input_shape=imported.input_shape,
         sha256=sha256_file(path),
         notes=tuple(notes),
     )

@@ -65,7 +65,8 @@ def quiet_compiled_code(logger: logging.Logger) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryFile() as written:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            sys.stderr.flush()
         os.dup2(written.fileno(), _STDERR)
         try:
             yield

@@ -540,8 +540,8 @@ def test_given_modules_that_are_refused(small):
     ("name", "content", "part"),
     [
         ("m.pt", b"", "an empty file"),
-        ("m.onnx", b"\x08\x0a\x12\x07pytorch", "an ONNX model"),
-        ("renamed.pt", b"\x08\x0a\x12\x07pytorch\x1a\x03", "an ONNX model"),
+        ("m.onnx", b"\x08\x0a\x12\x07pytorch", "is an ONNX file without nodes"),
+        ("renamed.pt", b"\x08\x0a\x12\x07pytorch\x1a\x03", "is no valid ONNX file"),
         ("m.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
         ("m.tflite", b"\x1c\0\0\0TFL3" + bytes(99), "TensorFlow Lite"),
         ("m.pt", b"hello, these are words\n", "a text file"),
