@@ -51,10 +51,6 @@ def measured(name: str, work: Path, threads: int) -> Row:
     common = (
         "--calibration",
         str(work / "images.npz"),
-        "--mean",
-        "0",
-        "--std",
-        "1",
         "--threads",
         str(threads),
     )
