@@ -100,10 +100,18 @@ def _for_batches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[nn.Mo
             return module, outputs
     except CaptureError:
         single = _run_by_image(module, examples)
-        if single is None:
+        if single is None or _runs(module, examples):  # it may raise as it likes: that is no matter of batches
             raise
         return single
     return _run_by_image(module, examples) or (module, outputs)
+
+
+def _runs(module: nn.Module, examples: tuple[Tensor, ...]) -> bool:
+    try:
+        _run(module, examples)
+    except Exception:  # of a user's code
+        return False
+    return True
 
 
 def _run_by_image(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[nn.Module, Any] | None:

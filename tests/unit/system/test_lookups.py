@@ -17,7 +17,7 @@ from torch._ops import OperatorBase
 from torch.export import exported_program
 
 from edgeprune import exporting
-from edgeprune.capture import capture as capturing
+from edgeprune.capture import export as capturing
 from edgeprune.capture.capture import capture
 from edgeprune.capture.export import export_program
 from edgeprune.exporting import export_onnx
