@@ -64,7 +64,7 @@ def measured(name: str, work: Path, threads: int) -> Row:
     if row["compress"] == 0:
         report = json.loads((work / "out" / "report.json").read_text())
         pruning, usability = report["pruning"], report["usability"]
-        row["macs_removed"] = 1 - pruning["macs_after"] / pruning["macs_before"]
+        row["macs_removed"] = pruning["macs_removed_share"]
         row["parity"] = max(figure["relative_error"] for figure in report["parity"])
         row["loss"] = usability["loss"]
         row["channels"] = usability["by_channel"]
