@@ -100,9 +100,7 @@ def _for_batches(module: nn.Module, examples: tuple[Tensor, ...]) -> tuple[nn.Mo
             return module, outputs
     except CaptureError:
         single = _run_by_image(module, examples)
-        if single is None or _runs(
-            module, examples
-        ):  # it may raise as it likes: that is no matter of batches
+        if single is None or _runs(module, examples):  # what raises only sometimes is told as it is
             raise
         return single
     return _run_by_image(module, examples) or (module, outputs)
