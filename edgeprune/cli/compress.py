@@ -18,6 +18,7 @@ from edgeprune.cli.arguments import (
     NetworkArguments,
     PlayerArguments,
     SpokenArguments,
+    TaskArguments,
     command,
     joined,
 )
@@ -153,7 +154,7 @@ DryRun = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalArguments(PlayerArguments, BudgetArguments):
+class GoalArguments(PlayerArguments, TaskArguments, BudgetArguments):
     """Goal of the compression."""
 
     finetune: Finetuning = None
