@@ -26,7 +26,8 @@ VALUES = {
     "--effort": "quick", "--threads": "2", "--precision": "fp16", "--width-quantum": "4",
     "--batch-size": "2", "--seed": "11", "--ranges": "minmax", "--players": "blocks",
     "--max-evaluations": "500", "--recover-at": "0.5", "--tolerance": "0.01", "--prune-normalized":
-    "True", "--drop-blocks": "False", "--rounds": "False",
+    "True", "--drop-blocks": "False", "--rounds": "False", "--task":
+    "embedding", "--boxes": "xywh-objectness",
 }  # fmt: skip
 
 

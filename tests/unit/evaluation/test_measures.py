@@ -88,7 +88,8 @@ def test_the_order_of_anchors_and_the_scale_do_not_matter() -> None:
     measure = measured(Task.DETECTION, outputs)
     worse = [
         outputs[0]
-        + GENERATOR.normal(0, 2, outputs[0].shape).astype(np.float32) * np.float32([1, 1, 1, 1, 0, 0, 0])
+        + GENERATOR.normal(0, 2, outputs[0].shape).astype(np.float32)
+        * np.array([1, 1, 1, 1, 0, 0, 0], np.float32)
     ]
     assert measure.value(worse) < 1.0
     shuffled = [worse[0][:, GENERATOR.permutation(10)]]
