@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     )
     from edgeprune.artifacts.budget import Budget, BudgetSection
     from edgeprune.artifacts.calibration import ChannelOrder, Ground, Preprocessing
-    from edgeprune.artifacts.choices import AttentionUnit, Effort, Finetune, JsonDocument, RankedPlayers
+    from edgeprune.artifacts.choices import (
+        AttentionUnit,
+        BoxFormat,
+        Effort,
+        Finetune,
+        JsonDocument,
+        RankedPlayers,
+        Task,
+    )
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
     from edgeprune.reporting.ranking.facts import RankingReport
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = metadata.version("edgeprune")
 __all__ = [
     "AttentionUnit",
+    "BoxFormat",
     "Budget",
     "BudgetSection",
     "ChannelOrder",
@@ -56,6 +65,7 @@ __all__ = [
     "RankedPlayers",
     "RankingReport",
     "RunReport",
+    "Task",
     "Verification",
     "__version__",
     "apply_surgery",
@@ -74,7 +84,15 @@ __all__ = [
 _TYPES = {
     "artifacts.budget": ("Budget", "BudgetSection"),
     "artifacts.calibration": ("ChannelOrder", "Ground", "Preprocessing"),
-    "artifacts.choices": ("AttentionUnit", "Effort", "Finetune", "JsonDocument", "RankedPlayers"),
+    "artifacts.choices": (
+        "AttentionUnit",
+        "BoxFormat",
+        "Effort",
+        "Finetune",
+        "JsonDocument",
+        "RankedPlayers",
+        "Task",
+    ),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
     "reporting.ranking.facts": ("RankingReport",),

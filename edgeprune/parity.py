@@ -256,12 +256,14 @@ def points_lost(original: Outputs, outputs: Outputs, labels: NDArray[np.int64] |
     return 100 * (after if kind is AccuracyKind.RELATIVE_ERROR else before - after)
 
 
-def answer_counts(original: Outputs, delivered: Outputs, labels: Tensor | None) -> AnswerCounts | None:
+def answer_counts(
+    original: Outputs, delivered: Outputs, labels: NDArray[np.int64] | Tensor | None
+) -> AnswerCounts | None:
     """Answers of the original that another network keeps, image by image; ``None`` without class scores."""
     if not is_classifier(original):
         return None
     before, after = original[0].argmax(1), delivered[0].argmax(1)
-    truth = before if labels is None else labels.numpy()
+    truth = before if labels is None else np.asarray(labels)
     return AnswerCounts(
         images=len(before),
         kept_from=int((before == truth).sum()),

@@ -33,7 +33,7 @@ from edgeprune.artifacts.report import (
     Usability,
     Verdict,
 )
-from edgeprune.commands.run.usability import Circumstances, judge_usability
+from edgeprune.commands.run.usability import Circumstances, judge_answers
 from edgeprune.commands.search.paired_drop import paired_drop, points_of
 
 
@@ -151,9 +151,8 @@ def synthetic_default() -> BudgetSection:
 
 def usability(lost: int, gained: int) -> Usability:
     """Of 360 held-out images the original has 355 right."""
-    return judge_usability(
+    return judge_answers(
         AccuracyKind.TOP1,
-        accuracy("ONNX", (355 - lost + gained) / 360),
         AnswerCounts(images=360, kept_from=355, lost=lost, gained=gained),
         Circumstances(
             macs_removed_share=0.2613,

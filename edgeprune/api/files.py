@@ -70,6 +70,8 @@ def quantize(options: QuantizeOptions) -> QuantizationResult:
         target: decides the 8-bit form: signed or unsigned, 7 or 8 bits of weights.
         method: which part of the values seen an 8-bit scale covers.
         max_drop_points: refuse to write a file that loses more percentage points.
+        task: what the network is for; points are of its measure; ``metric`` and ``boxes`` are as in
+            :func:`compress`.
         kept_float: names of nodes that stay in 32 bits.
         timeout_s: longest time of loading the model, and of one run of it.
 

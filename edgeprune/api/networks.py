@@ -23,7 +23,7 @@ from edgeprune.commands.run.state import Run
 from edgeprune.commands.run.time_limits import check_max_time
 from edgeprune.commands.search.budget_preview import check_preview, preview
 from edgeprune.commands.search.budget_search import BudgetSearch, search
-from edgeprune.commands.search.default_goal import caution_about_judging, with_default_goal
+from edgeprune.commands.search.default_goal import caution_about_judging, check_measure, with_default_goal
 from edgeprune.commands.search.default_search import DefaultSearch
 from edgeprune.errors import UsageError
 from edgeprune.options.runs import CompressOptions, RankOptions, called_with
@@ -46,6 +46,11 @@ def compress(options: CompressOptions) -> RunReport:
             delivered; a quarter goes where no points can be counted.
         budget: limits on latency, size, memory and the loss of accuracy; the model that loses least within
             them is searched for, and ``ratio`` is then the least share to remove.
+        task: what the network is for; quality, and the drop that ``budget`` allows, are in its unit: AP of
+            detections, mean IoU, absolute error, nearest neighbours; by the outputs' shapes where ``AUTO``.
+        metric: ``file.py:function`` of your own instead, ``metric(outputs, images, labels)`` with a list of
+            arrays, an array, and an array or ``None``; a number or one for every image, higher is better.
+        boxes: how a detector's boxes are given; told by their values where ``None``.
         finetune: steps or time of distillation after recovery; none where ``None``.
         recipe: ``file.py:function`` or ``package.module:function`` of your own that trains the recovered
             network; it is called with a module and trains it in place, or returns it (``docs/recipe.md``).
@@ -84,6 +89,7 @@ def compress_network(options: CompressOptions) -> RunReport:
     check_journal(options.folder, resume=options.resume, reads=stages.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=True)
     stages.check_training(run, prepared)
+    check_measure(run, prepared)
     with_default_goal(run, prepared)
     caution_about_judging(run, prepared)
     if not run.options.budget.is_empty:
@@ -145,6 +151,7 @@ def plan_network(options: CompressOptions) -> DryRun:
     run.options = replace(run.options, precision=Precision.FP32)
     prepared = with_effort(run, stages.prepare(run), trains=False)
     stages.check_training(run, prepared)
+    check_measure(run, prepared)
     with_default_goal(run, prepared)
     predicted: tuple[PredictedCost, ...] = ()
     if run.options.budget.is_empty:

@@ -34,6 +34,27 @@ class Effort(Enum):
     THOROUGH = "thorough"
 
 
+class Task(Enum):
+    """What a network is for, which decides how its quality is measured; ``AUTO``: by the outputs' shapes."""
+
+    AUTO = "auto"
+    CLASSIFICATION = "classification"
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+    REGRESSION = "regression"
+    EMBEDDING = "embedding"
+
+
+class BoxFormat(Enum):
+    """Four numbers of a box: two corners, or centre and size; and whether an objectness precedes the class
+    scores."""
+
+    XYXY = "xyxy"
+    XYWH = "xywh"
+    XYXY_OBJECTNESS = "xyxy-objectness"
+    XYWH_OBJECTNESS = "xywh-objectness"
+
+
 class JsonDocument(Enum):
     """A file that edgeprune writes for other programs."""
 

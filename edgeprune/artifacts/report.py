@@ -19,6 +19,28 @@ class AccuracyKind(Enum):
     TOP1 = "top-1 accuracy"
     AGREEMENT = "top-1 agreement with the original"
     RELATIVE_ERROR = "relative squared error against the original"
+    AP = "AP (IoU .5 to .95)"
+    AP_AGREEMENT = "AP against the original's own detections"
+    MEAN_IOU = "mean IoU"
+    MEAN_IOU_AGREEMENT = "mean IoU against the original's own segmentation"
+    ABSOLUTE_ERROR = "mean absolute error of the worst output channel"
+    ABSOLUTE_DEVIATION = "mean absolute error against the original, worst output channel"
+    RETRIEVAL = "nearest neighbours shared with the original"
+    METRIC = "the given metric"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether lower is better, so that there are no percentage points to lose."""
+        return self in (
+            AccuracyKind.RELATIVE_ERROR,
+            AccuracyKind.ABSOLUTE_ERROR,
+            AccuracyKind.ABSOLUTE_DEVIATION,
+        )
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is between 0 and 1, and shown in percent."""
+        return not self.is_error and self is not AccuracyKind.METRIC
 
 
 class Verdict(Enum):
@@ -79,9 +101,10 @@ class ChannelSummary:
 class Usability:
     """Whether the delivered network is any good, in a sentence that comes before everything else.
 
-    ``loss`` is the share of the original's answers that are lost, less those gained, or the relative squared
-    error where the outputs are no class scores; ``low`` and ``high`` are its 95% interval; ``None``: the
-    original has no answers to lose. ``what_to_do`` is empty where nothing is to be done. ``slower``: than the
+    ``loss`` is the share of the original's answers (or of its AP, mean IoU or metric) that is lost, less what
+    is gained, or the relative squared error where the outputs are no class scores; ``low`` and ``high`` are
+    its 95% interval; ``None``: the original has nothing to lose.
+    ``what_to_do`` is empty where nothing is to be done. ``slower``: than the
     original, on the target, as measured or predicted. ``by_channel`` of outputs that are no class scores.
     """
 
@@ -99,7 +122,10 @@ class Usability:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyFigure:
-    """Quality of one stage's model on the held-out images, with a 95% Wilson interval (shares in [0, 1])."""
+    """Quality of one stage's model on the held-out images with its 95% interval, in the unit of the measure.
+
+    Shares are in [0, 1], errors and a given metric as they are.
+    """
 
     stage: str
     value: float

@@ -20,6 +20,7 @@ from edgeprune.cli.shared.arguments import (
     NetworkArguments,
     PlayerArguments,
     SpokenArguments,
+    TaskArguments,
     command,
     joined,
 )
@@ -143,7 +144,7 @@ DryRun = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalArguments(PlayerArguments, BudgetArguments):
+class GoalArguments(PlayerArguments, TaskArguments, BudgetArguments):
     """Goal of the compression."""
 
     finetune: Finetuning = None

@@ -171,6 +171,6 @@ front; flags are `true` or `false`; what may be given several times is a list. P
 folder.
 
 What decides about trust, about replacing files or about the form of the output is taken from the command line
-alone: {alone}. A file beside a model can name code to run (`arch`, `recipe`, `criterion`): treat it as you
-treat code that you were sent (`docs/security.md`)."""
+alone: {alone}. A file beside a model can name code to run (`arch`, `recipe`, `criterion`, `metric`): treat it
+as you treat code that you were sent (`docs/security.md`)."""
 _ALONE = ("trust_pickle", "overwrite", "resume", "dry_run", "json", "verbose", "quiet", "graph")

@@ -17,10 +17,12 @@ from edgeprune.artifacts.choices import (
     GAME_MEMORY_BYTES,
     HOST,
     AttentionUnit,
+    BoxFormat,
     CouplingOptions,
     Effort,
     Finetune,
     RankedPlayers,
+    Task,
 )
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
@@ -55,6 +57,19 @@ class CalibrationOptions:
     preprocessing: Preprocessing | None = None
     max_images: int | None = None
     held_out: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What the network is for, which decides how its quality is measured.
+
+    ``metric``: ``file.py:function`` of the user in place of a built-in measure. ``boxes``: how a detector's
+    boxes are given; inferred where ``None``.
+    """
+
+    task: Task = Task.AUTO
+    metric: str | None = None
+    boxes: BoxFormat | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +111,9 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions):
+class CompressOptions(
+    ModelOptions, CalibrationOptions, TaskOptions, PlayerOptions, WorkOptions, OutputOptions
+):
     """All options of a compression; see :func:`edgeprune.compress`."""
 
     target: str = HOST
@@ -137,7 +154,7 @@ class RankOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeOptions(CalibrationOptions):
+class QuantizeOptions(CalibrationOptions, TaskOptions):
     """Options of the quantization of an ONNX file; see :func:`edgeprune.quantize`."""
 
     onnx_path: str | Path = field(kw_only=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
-from edgeprune.artifacts.report import AccuracyKind, LayerRow, QuantizationSection, RunReport, Verdict
+from edgeprune.artifacts.report import LayerRow, QuantizationSection, RunReport, Verdict
 from edgeprune.reporting.budget_words import (
     budget_line,
     candidate_columns,
@@ -167,7 +167,7 @@ def _accuracy(report: RunReport) -> Table:
     rows = tuple(
         (figure.stage, format_quality(figure, kind), str(figure.images)) for figure in report.accuracy
     )
-    lower = " Lower is better." if kind is AccuracyKind.RELATIVE_ERROR else ""
+    lower = " Lower is better." if kind.is_error else ""
     if report.usability is not None and report.usability.by_channel is not None:
         lower += f" Delivered, the worst is {worst_channel(report.usability.by_channel)}."
     return Table(

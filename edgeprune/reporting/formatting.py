@@ -78,7 +78,7 @@ def format_share(share: float) -> str:
 
 def format_quality(figure: AccuracyFigure, kind: AccuracyKind, *, interval: bool = True) -> str:
     """A quality figure, with its 95% interval."""
-    show: Callable[[float], str] = significant if kind is AccuracyKind.RELATIVE_ERROR else format_share
+    show: Callable[[float], str] = format_share if kind.is_share else significant
     text = show(figure.value)
     return f"{text} (95% interval {show(figure.low)} to {show(figure.high)})" if interval else text
 

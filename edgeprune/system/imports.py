@@ -33,8 +33,10 @@ def importable(folder: Path) -> Iterator[None]:
 class UserFunction:
     """A user function given by name; modules beside it can be imported while it is called."""
 
-    def __init__(self, spec: str, *, what: str, error: type[EdgepruneError]) -> None:
-        """Import the function that ``spec`` names.
+    def __init__(
+        self, spec: str, *, what: str, error: type[EdgepruneError], given: str = "the network to train"
+    ) -> None:
+        """Import the function that ``spec`` names; ``given`` says what it is called with.
 
         Modules in the current directory, and those beside a given file, can be imported meanwhile.
 
@@ -48,6 +50,7 @@ class UserFunction:
             )
         self._told = f"{what} {spec!r}"
         self._error = error
+        self._given = given
         self._folder = Path(location).parent if location.endswith(".py") else Path.cwd()
         with self._importable():
             module = _import_module(location, spec, what=what, error=error)
@@ -76,7 +79,7 @@ class UserFunction:
                 with ended_in_the_open():
                     return self._function(*arguments, **options)
             except Exception as reason:
-                given = "the network to train" if arguments else ", ".join(options) or "no arguments"
+                given = self._given if arguments else ", ".join(options) or "no arguments"
                 raise self._error(
                     f"{self._told} raised {told(reason)}; it is called with {given} and has to work that way"
                 ) from reason

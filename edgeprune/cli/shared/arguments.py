@@ -16,7 +16,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from edgeprune.artifacts.budget import Budget
-from edgeprune.artifacts.choices import AttentionUnit, Effort
+from edgeprune.artifacts.choices import AttentionUnit, Effort, Task
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin
 from edgeprune.cli.process.sources import environment_name, take_file
@@ -120,6 +120,15 @@ class BudgetArguments:
             UsageError: a limit cannot be parsed.
         """
         return parse_budget(self.max_latency, self.max_size, self.max_memory, self.max_drop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskArguments:
+    """What the network is for, and how its quality is measured."""
+
+    task: opt.TaskOption = Task.AUTO
+    metric: opt.Metric = None
+    boxes: opt.BoxesOption = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune import limits
-from edgeprune.artifacts.choices import AttentionUnit, Effort
+from edgeprune.artifacts.choices import AttentionUnit, BoxFormat, Effort, Task
 from edgeprune.options.keywords import parse_keywords
 
 MODEL_PANEL = "Model"
@@ -312,7 +312,36 @@ MaxDrop = Annotated[
         "--max-drop",
         metavar="POINTS",
         help="Most percentage points of accuracy to lose on held-out images (without labels: of "
-        "agreement with the original).",
+        "agreement with the original; with --task: of its measure).",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+TaskOption = Annotated[
+    Task,
+    typer.Option(
+        "--task",
+        help="What the network is for, in whose unit quality is measured: accuracy, AP of detections, mean "
+        "IoU, absolute error, or nearest neighbours. auto: accuracy of class scores, relative error of all "
+        "else.",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="FILE.py:FUNCTION",
+        help="Measure quality with your own function: it is called with the outputs (a list of arrays), the "
+        "images and the labels or None, and returns a number, or one for every image; higher is better.",
+        rich_help_panel=GOAL_PANEL,
+    ),
+]
+BoxesOption = Annotated[
+    BoxFormat | None,
+    typer.Option(
+        "--boxes",
+        help="With --task detection: whether a box is two corners or centre and size, and whether an "
+        "objectness precedes its class scores. Default: told by the values.",
         rich_help_panel=GOAL_PANEL,
     ),
 ]

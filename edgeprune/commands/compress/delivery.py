@@ -13,9 +13,6 @@ from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.latency import LatencyPrediction
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
-    AccuracyFigure,
-    AccuracyKind,
-    AnswerCounts,
     DeploymentSection,
     Grade,
     ParityFigure,
@@ -33,7 +30,16 @@ from edgeprune.commands.compress.quantization_stage import (
 from edgeprune.commands.run.exports import exported_path, write_onnx, write_surgery
 from edgeprune.commands.run.report_builder import assemble_report, package_versions
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
-from edgeprune.commands.run.state import PARITY_IMAGES, Judged, Planned, Prepared, Pruned, Run, runner_of
+from edgeprune.commands.run.state import (
+    PARITY_IMAGES,
+    Judged,
+    Planned,
+    Prepared,
+    Pruned,
+    Run,
+    measure_of,
+    runner_of,
+)
 from edgeprune.commands.run.time_limits import note_if_exceeded
 from edgeprune.commands.run.usability import (
     Circumstances,
@@ -176,8 +182,9 @@ def _judge(
         def in_onnx(name: str) -> parity.Outputs:
             return parity.run_onnx(folder / name, held.images, threads=run.threads)
 
+        measure = measure_of(run, prepared)
         by_stage = {
-            "original": parity.run_torch(prepared.captured.graph_module, held.images),
+            "original": measure.reference.original,
             "pruned": parity.run_torch(pruned.bare, held.images),
             "recovered": parity.run_torch(pruned.recovered, held.images),
             **(
@@ -189,26 +196,22 @@ def _judge(
         }
         if quantized is not None:
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
-        kind, figures_found = parity.accuracies(by_stage, held.labels)
-        usability = _usability(run, planned, kind, figures_found, by_stage, prepared.calibration)
-    return Judged(kind=kind, figures=figures_found, usability=usability)
+        judged = _usability(run, planned, by_stage, prepared.calibration)
+        if more := measure.more(list(by_stage.values())[-1]):
+            run.notes.append(f"besides {measure.kind.value}, of what is delivered: {more}")
+        return Judged(kind=measure.kind, figures=measure.stages(by_stage), usability=judged)
 
 
 def _usability(
     run: Run,
     planned: Planned,
-    kind: AccuracyKind,
-    figures_found: tuple[AccuracyFigure, ...],
     by_stage: dict[str, parity.Outputs],
     calibration: CalibrationSet,
 ) -> Usability:
     """Grade the last stage against the first, given the options of the run."""
-    original, labels = by_stage["original"], calibration.held_out.labels
-
-    def counts(outputs: parity.Outputs) -> AnswerCounts | None:
-        return parity.answer_counts(original, outputs, labels)
-
-    options, in_32_bits = run.options, figures_found[-1].stage == "ONNX"
+    original, measure = by_stage["original"], run.measure
+    assert measure is not None
+    options, delivered = run.options, list(by_stage)[-1]
     circumstances = Circumstances(
         macs_removed_share=planned.plan.macs_removed_share,
         in_budget=planned.search is not None,
@@ -216,12 +219,11 @@ def _usability(
         recipe=options.recipe,
         fitting_images=len(calibration.fitting),
         precision=options.precision,
-        float_loss=None if in_32_bits else loss_value(figures_found[-2], counts(by_stage["ONNX"])),
+        float_loss=None if delivered == "ONNX" else loss_value(measure, by_stage["ONNX"]),
     )
-    delivered = figures_found[-1]
-    outputs = by_stage[delivered.stage]
+    outputs = by_stage[delivered]
     channels = None if parity.is_classifier(original) else parity.by_channel(original, outputs)
-    usability = judge_usability(kind, delivered, counts(outputs), circumstances, channels)
+    usability = judge_usability(measure, outputs, circumstances, channels)
     if planned.search is not None:
         return usability_of_original(planned.search, usability)
     return with_overshoot(usability, planned.plan, asked_for=options.ratio is not None)

@@ -22,6 +22,7 @@ from edgeprune.commands.quantize.mixed_precision import write_mixed
 from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run
 from edgeprune.commands.verify.first_divergence import first_apart, inner_deviations, traced_onnx
 from edgeprune.errors import UsageError
+from edgeprune.options.runs import TaskOptions
 from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
@@ -66,6 +67,7 @@ def put_in_fewer_bits(
         IntegerSettings(form=integer_format(prepared.target), threads=run.threads),
         precision=precision,
         target=prepared.target,
+        task_options=run.options,
         max_drop_points=max_drop_points,
         seed=run.options.seed,
     )
@@ -92,10 +94,11 @@ def write_quantized(
     precision: Precision,
     target: TargetProfile,
     nodes_to_exclude: frozenset[str] = frozenset(),
+    task_options: TaskOptions | None = None,
     max_drop_points: float | None = None,
     seed: int = 0,
 ) -> QuantizationDetails:
-    """Write ``source`` in the given precision, in 8 bits as ``settings`` say.
+    """Write ``source`` in the given precision, in 8 bits as ``settings`` say; points are those of its task.
 
     Raises:
         QuantizationError: the file cannot be quantized.
@@ -110,8 +113,9 @@ def write_quantized(
                 "accepted is --keep-float with int8"
             )
         return write_mixed(
-            source, destination, images, settings, target=target, max_drop_points=max_drop_points, seed=seed
-        )
+            source, destination, images, settings,
+            target=target, task=task_options, max_drop_points=max_drop_points, seed=seed,
+        )  # fmt: skip
     if precision is not Precision.INT8:
         raise UsageError(
             f"precision {precision.value} was asked for; accepted are int8, auto and fp16, since the file is "

@@ -83,9 +83,15 @@ def _picked(report: RunReport, section: BudgetSection, chosen: Candidate) -> Pic
     delivered, paired = report.usability, chosen.paired
     answers = None if delivered is None else delivered.answers
     if paired is None or answers is None or answers.images != paired.images:
+        why = "cannot be judged: the answers that it loses were not counted"
+        if delivered is not None and answers is None and chosen.drop_points is not None:
+            why = (
+                f"cannot be judged: loses {chosen.drop_points:.1f} points of {section.drop_of}, whose "
+                "interval was not kept"
+            )
         usability = Usability(
             grade=Grade.INCONCLUSIVE,
-            headline="cannot be judged: the answers that it loses were not counted",
+            headline=why,
             what_to_do=("compare it with the original on images of your own (edgeprune verify)",),
             loss=None, low=None, high=None, images=0, answers=None,
         )  # fmt: skip

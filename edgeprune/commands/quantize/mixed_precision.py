@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow
+from edgeprune.evaluation.base import Measure
+from edgeprune.evaluation.registry import measure_for
+from edgeprune.options.runs import TaskOptions
 from edgeprune.output_units import relative_errors, units_of
 from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.timing import quick_ratio
@@ -45,20 +49,22 @@ def write_mixed(
     settings: IntegerSettings,
     *,
     target: TargetProfile,
+    task: TaskOptions | None = None,
     max_drop_points: float | None = None,
     seed: int = 0,
 ) -> MixedReport:
     """Write the fastest mixture of 8 and 32 bits on this host within the drop limit on ``images``.
 
     Copies the file unchanged if no mixture is faster, by a separate last measurement, and smaller.
-    Other targets cannot be measured here: all pieces are in 8 bits except those excluded by the drop limit.
+    ``task`` says in whose unit the drop is. Other targets cannot be measured here: all pieces are in 8 bits
+    except those excluded by the drop limit.
 
     Raises:
         QuantizationError: the file cannot be quantized.
     """
     measures = runner_for(target, threads=settings.threads).measures
     with scratch_folder() as scratch:
-        work = Mixing.of(source, images, settings, scratch)
+        work = Mixing.of(source, images, settings, scratch, task or TaskOptions())
         chosen = work.fastest() if measures else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
@@ -84,7 +90,8 @@ class Mixing:
     calibrated: Calibrated
     pieces: tuple[Segment, ...]
     images: Tensor
-    labels: np.ndarray[tuple[int], np.dtype[np.int64]] | None
+    labels: Tensor | None
+    task: TaskOptions
     original: parity.Outputs
     folder: Path
     times: dict[Mixture, float] = field(default_factory=dict)
@@ -93,7 +100,9 @@ class Mixing:
     put_back: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, source: Path, images: ImageBatch, settings: IntegerSettings, folder: Path) -> Mixing:
+    def of(
+        cls, source: Path, images: ImageBatch, settings: IntegerSettings, folder: Path, options: TaskOptions
+    ) -> Mixing:
         """Calibrate the model and split it into pieces."""
         calibrated = calibrate(source, images.images, settings)
         judged = images.images[:_JUDGED_IMAGES]
@@ -102,7 +111,8 @@ class Mixing:
             calibrated=calibrated,
             pieces=segments(calibrated.model),
             images=judged,
-            labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES].numpy(),
+            labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES],
+            task=options,
             original=parity.run_onnx(source, judged, threads=settings.threads, timeout_s=settings.timeout_s),
             folder=folder,
         )
@@ -169,10 +179,15 @@ class Mixing:
         shutil.copyfile(self.source, destination)
         return None
 
+    @cached_property
+    def measure(self) -> Measure:
+        """Quality by the task; points are of accuracy, agreement, AP and so on."""
+        return measure_for(self.task, self.original, self.images, self.labels)
+
     def lost(self, mixture: Mixture) -> float:
-        """Lost points of accuracy (agreement without labels); relative error in percent without classes."""
+        """Points lost by the measure of the task; relative error in percent where there is none."""
         if mixture not in self.losses:
-            self.losses[mixture] = parity.points_lost(self.original, self._outputs(mixture), self.labels)
+            self.losses[mixture] = self.measure.points_lost(self._outputs(mixture))
         return self.losses[mixture]
 
     def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:

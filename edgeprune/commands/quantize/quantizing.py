@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.quantization import QuantizationDetails
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, Deviation
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
 from edgeprune.commands.quantize.source_file import SourceFile
-from edgeprune.errors import BudgetError, CalibrationError, OutputError, UsageError
+from edgeprune.errors import BudgetError, CalibrationError, OutputError
+from edgeprune.evaluation.base import Measure
+from edgeprune.evaluation.registry import (
+    check_drop,
+    check_task,
+    labels_left_out,
+    measure_for,
+    measures_classes,
+    without_labels,
+)
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.runner import LATENCY_PAIRS
 from edgeprune.profiling.timing import compare
@@ -22,6 +31,10 @@ from edgeprune.results import QuantizationResult
 from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder
 from edgeprune.storage.ownership import remove_abandoned
 from edgeprune.targets import TargetProfile, load_target
+
+_WITHOUT_POINTS = (
+    "leave it out and judge by the errors in the report, or say with --task what the outputs are"
+)
 
 
 def quantize_file(options: QuantizeOptions) -> QuantizationResult:
@@ -38,6 +51,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         )
     target = load_target(options.target)
     _check_output(options)
+    check_task(options, options.max_drop_points)
     with scratch_folder() as scratch:
         source = SourceFile.opened(options, scratch)
         calibration = load_calibration(
@@ -49,7 +63,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             seed=options.seed,
             input_shape=source.image if len(source.image) == 3 else None,
         )
+        if calibration.labelled and not measures_classes(options):
+            notes = (*calibration.warnings, labels_left_out(options))
+            calibration = replace(without_labels(calibration), warnings=notes)
         source = source.prepared(calibration)
+        held = calibration.held_out
+        outputs = source.outputs(options.source, held.images)
+        measure = measure_for(options, outputs, held.images, held.labels, options.seed)
+        check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
         made = scratch / options.file.name
         details = write_quantized(
             source.path,
@@ -64,10 +85,11 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             precision=options.precision,
             target=target,
             nodes_to_exclude=frozenset(options.kept_float),
+            task_options=options,
             max_drop_points=options.max_drop_points,
             seed=options.seed,
         )
-        result = _result(options, target, calibration, source, made, details)
+        result = _result(options, target, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
 
@@ -77,6 +99,7 @@ def _result(
     target: TargetProfile,
     calibration: CalibrationSet,
     source: SourceFile,
+    measure: Measure,
     made: Path,
     details: QuantizationDetails,
 ) -> QuantizationResult:
@@ -85,8 +108,12 @@ def _result(
     Raises:
         BudgetError: the drop exceeds ``max_drop_points``.
     """
-    kind, figures, deviation = _judge(options, calibration, source, made)
-    _check_drop(options, kind, figures)
+    names = ("fp32", options.precision.value)
+    before, after = measure.reference.original, source.outputs(made, calibration.held_out.images)
+    apart = parity.deviation(before, after, names=names)
+    figures = measure.stages(dict(zip(names, (before, after), strict=True)))
+    _check_drop(options, measure, after)
+    more = measure.more(after)
     ratio = compare(
         *source.sized(calibration, made),
         threads=options.threads or 1, batch_size=None,
@@ -100,27 +127,19 @@ def _result(
         details=details,
         size_bytes=size_bytes(made),
         source_size_bytes=size_bytes(options.source),
-        accuracy_kind=kind,
+        accuracy_kind=measure.kind,
         accuracy=figures,
-        deviation=deviation,
+        deviation=apart,
         latency_ratio=ratio,
         notes=(
             *calibration.warnings,
             *source.notes,
+            *measure.notes,
+            *((f"besides {measure.kind.value}, in {names[1]}: {more}",) if more else ()),
             *notes_of(details, target),
             *notes_of_speed(options.precision, target, ratio),
         ),
     )
-
-
-def _judge(
-    options: QuantizeOptions, calibration: CalibrationSet, source: SourceFile, made: Path
-) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...], Deviation]:
-    """Accuracy and deviation of both files on the held-out images."""
-    held = calibration.held_out
-    before, after = (source.outputs(path, held.images) for path in (options.source, made))
-    kind, figures = parity.accuracies({"fp32": before, options.precision.value: after}, held.labels)
-    return kind, figures, parity.deviation(before, after, names=("fp32", options.precision.value))
 
 
 def _check_output(options: QuantizeOptions) -> None:
@@ -145,19 +164,14 @@ def _check_output(options: QuantizeOptions) -> None:
     check_room(folder, str(output))
 
 
-def _check_drop(options: QuantizeOptions, kind: AccuracyKind, figures: tuple[AccuracyFigure, ...]) -> None:
+def _check_drop(options: QuantizeOptions, measure: Measure, outputs: parity.Outputs) -> None:
     limit = options.max_drop_points
     if limit is None:
         return
-    if kind is AccuracyKind.RELATIVE_ERROR:
-        raise UsageError(
-            "--max-drop was given for a model whose outputs are no class scores; leave it out and judge by "
-            "the errors in the report"
-        )
-    drop = 100 * (figures[0].value - figures[1].value)
+    drop = measure.points_lost(outputs)
     if drop > limit:
         raise BudgetError(
-            f"{options.precision.value} loses {drop:.2f} points of {kind.value} on the images kept back "
-            f"where {limit:g} were allowed, so nothing was written; allow more, keep sensitive nodes in "
+            f"{options.precision.value} loses {drop:.2f} points of {measure.kind.value} on the images kept "
+            f"back where {limit:g} were allowed, so nothing was written; allow more, keep sensitive nodes in "
             "32 bits (--keep-float), or give more calibration images"
         )

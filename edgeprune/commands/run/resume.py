@@ -10,7 +10,9 @@ from pathlib import Path
 from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import BudgetError, OutputError, UsageError
+from edgeprune.evaluation.registry import by_task
 from edgeprune.importance.journals import Journals, read_about
+from edgeprune.options.runs import TaskOptions
 from edgeprune.storage import outputs
 from edgeprune.storage.files import NO_ROOM, check_room
 from edgeprune.storage.ownership import remove_abandoned
@@ -127,7 +129,15 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
         "given ranking": f"{options.ranking} {options.criterion}",
         "precision": options.precision.value,
         "effort": options.effort.value,
+        **_task(options),
     }
+
+
+def _task(options: TaskOptions) -> dict[str, str]:
+    """How quality is measured, if not by default."""
+    if not by_task(options):
+        return {}
+    return {"task": f"{options.task.value} {options.metric} {options.boxes}"}
 
 
 def _about(run: Run, prepared: Prepared) -> dict[str, str]:

@@ -36,6 +36,7 @@ from edgeprune.commands.run.time_limits import note_training_cut, training_limit
 from edgeprune.coupling.coupling import couple
 from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.errors import CalibrationError, CaptureError, ModelLoadError, UsageError
+from edgeprune.evaluation.registry import check_task, labels_left_out, measures_classes, without_labels
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.block_game import block_module
 from edgeprune.loading import load_model
@@ -77,6 +78,7 @@ def check_options(options: CompressOptions) -> None:
         if options.finetune.time_limit_s is not None:
             limits.TIME_S.check("--finetune", options.finetune.time_limit_s)
     _check_precision(options)
+    check_task(options, options.budget.max_drop_points)
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")
     if takes_several(options.input_shape):
@@ -103,6 +105,7 @@ def read_by(options: CompressOptions) -> dict[str, str | Path | None]:
         "weights": options.weights,
         "file of --arch": options.arch,
         "recipe": options.recipe,
+        "metric": options.metric,
         "ranking": options.ranking,
         "target profile": options.target,
     }
@@ -149,6 +152,9 @@ def prepare(run: Run) -> Prepared:
             input_shape=options.input_shape or loaded.input_shape,
         )
     run.notes.extend(calibration.warnings)
+    if calibration.labelled and not measures_classes(options):
+        run.note(labels_left_out(options))
+        calibration = without_labels(calibration)
     with run.stage("capture"):
         captured = capture(loaded.module, calibration.input_shape)
     run.notes.extend(captured.notes)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.fx import GraphModule
 
+from edgeprune import parity
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
@@ -19,6 +20,8 @@ from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
+from edgeprune.evaluation.base import Measure
+from edgeprune.evaluation.registry import measure_for
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
 from edgeprune.options.runs import CompressOptions
@@ -46,6 +49,7 @@ class Run:
 
     ``journals``: storage of stage results in a run for one plan; ``None`` if they are not stored.
     ``limits_by_default``: the budget is the default, not requested by the user.
+    ``measure``: of the task, on the held-out images; ``None`` until :func:`measure_of` makes it.
     ``sessions``: stage times of earlier interrupted sessions; ``None`` until known.
     """
 
@@ -55,6 +59,7 @@ class Run:
     journals: Journals | None = None
     limits_by_default: bool = False
     sessions: Sessions | None = None
+    measure: Measure | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = field(init=False)
 
@@ -136,6 +141,21 @@ class Prepared:
     def variant(self) -> Variant:
         """The original network, with all blocks."""
         return Variant(captured=self.captured, coupling=self.coupling)
+
+
+def measure_of(run: Run, prepared: Prepared) -> Measure:
+    """The measure of the run's task on the held-out images, against the original; made once.
+
+    Raises:
+        UsageError, CalibrationError: the outputs or images do not fit the task; see ``measure_for``.
+    """
+    if run.measure is None:
+        held = prepared.calibration.held_out
+        original = parity.run_torch(prepared.captured.graph_module, held.images)
+        run.measure = measure_for(run.options, original, held.images, held.labels, run.options.seed)
+        for told in run.measure.notes:
+            run.note(told)
+    return run.measure
 
 
 def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:

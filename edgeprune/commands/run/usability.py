@@ -9,7 +9,6 @@ from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
-    AccuracyFigure,
     AccuracyKind,
     AnswerCounts,
     ChannelSummary,
@@ -17,7 +16,9 @@ from edgeprune.artifacts.report import (
     Grade,
     Usability,
 )
+from edgeprune.evaluation.base import Measure
 from edgeprune.intervals import wilson_interval
+from edgeprune.parity import Outputs
 from edgeprune.reporting.formatting import constant_channels
 
 FEWEST_IMAGES = 10
@@ -57,7 +58,7 @@ _CHECK_DATA = "check the labels and the preprocessing (--card, --mean, --std)"
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A loss with its 95% interval: a share of the original's answers, or a relative squared error."""
+    """A loss with its 95% interval: a share of the original's quality, or a relative squared error."""
 
     value: float
     low: float
@@ -103,14 +104,20 @@ def loss_of_answers(counts: AnswerCounts) -> Loss | None:
     )
 
 
-def loss_of_outputs(figure: AccuracyFigure) -> Loss:
-    """The relative squared error of outputs that are no class scores."""
-    return Loss(value=figure.value, low=figure.low, high=figure.high, images=figure.images)
+def loss_by(measure: Measure, outputs: Outputs) -> Loss | None:
+    """Loss in the measure's unit: of answers if it counts them; ``None`` if there is nothing to lose."""
+    counts = measure.answers(outputs)
+    if counts is not None:
+        return loss_of_answers(counts)
+    lost = measure.loss(outputs)
+    if lost is None:
+        return None
+    return Loss(value=lost.value, low=lost.low, high=lost.high, images=measure.reference.images)
 
 
-def loss_value(figure: AccuracyFigure, counts: AnswerCounts | None) -> float | None:
-    """Loss of a stage: of answers if there are counts, else of outputs."""
-    loss = loss_of_outputs(figure) if counts is None else loss_of_answers(counts)
+def loss_value(measure: Measure, outputs: Outputs) -> float | None:
+    """The value of :func:`loss_by`."""
+    loss = loss_by(measure, outputs)
     return None if loss is None else loss.value
 
 
@@ -136,25 +143,33 @@ def grade_answers(counts: AnswerCounts, kind: AccuracyKind) -> Grade:
 
 
 def judge_usability(
-    kind: AccuracyKind,
-    delivered: AccuracyFigure,
-    counts: AnswerCounts | None,
-    circumstances: Circumstances,
-    channels: ChannelSummary | None = None,
+    measure: Measure, outputs: Outputs, circumstances: Circumstances, channels: ChannelSummary | None = None
 ) -> Usability:
-    """Grade the delivered network by ``counts`` of class scores, or the error and ``channels`` of others."""
+    """Grade the delivered network's outputs by their loss; ``channels`` of those without class scores."""
+    counts = measure.answers(outputs)
     if counts is not None:
-        return judge_answers(kind, counts, circumstances)
-    loss = loss_of_outputs(delivered)
-    verdict = grade(loss, ERROR_LIMITS)
+        return judge_answers(measure.kind, counts, circumstances)
+    lost, why_not = measure.loss(outputs), measure.nothing_to_lose()
+    if lost is None or why_not is not None:
+        return replace(_not_to_be_judged(why_not or "there is nothing to lose", measure), by_channel=channels)
+    loss = Loss(value=lost.value, low=lost.low, high=lost.high, images=measure.reference.images)
+    verdict = grade(loss, ANSWER_LIMITS if measure.kind.is_share else ERROR_LIMITS)
     constant = channels is not None and channels.constant > 0
     if constant and verdict is not Grade.NOT_USABLE:
         verdict = Grade.DEGRADED
-    headline = _words_of_error(verdict, loss)
+    headline = _words_of_loss(verdict, loss.images, *measure.in_words(outputs, lost))
     if channels is not None and constant:
         headline = f"{constant_channels(channels)}; {headline}"
-    advice = _advice(kind, verdict, loss, None, circumstances)
+    advice = _advice(measure.kind, verdict, loss, None, circumstances)
     return replace(_graded(verdict, headline, advice, loss, None), by_channel=channels)
+
+
+def _not_to_be_judged(why: str, measure: Measure) -> Usability:
+    """Verdict if the measure cannot tell a loss on these images."""
+    return Usability(
+        grade=Grade.INCONCLUSIVE, headline=f"cannot be judged: {why}", what_to_do=(_CHECK_DATA,),
+        loss=None, low=None, high=None, images=measure.reference.images, answers=None,
+    )  # fmt: skip
 
 
 def with_speed(judged: Usability, deployment: DeploymentSection) -> Usability:
@@ -248,12 +263,10 @@ def _words_of_answers(verdict: Grade, loss: Loss) -> str:
     return f"{lost}: {verdict.value} (95% interval {low} to {high}; {_images(loss.images)})"
 
 
-def _words_of_error(verdict: Grade, loss: Loss) -> str:
-    interval = f"95% interval {loss.low:.2g} to {loss.high:.2g}"
-    error = f"relative squared error of {loss.value:.2g} against the original"
+def _words_of_loss(verdict: Grade, images: int, lost: str, interval: str) -> str:
     if verdict is Grade.INCONCLUSIVE:
-        return f"cannot be judged by {_images(loss.images)}: {error} ({interval})"
-    return f"{error}: {verdict.value} ({interval}; {_images(loss.images)})"
+        return f"cannot be judged by {_images(images)}: {lost} (95% interval {interval})"
+    return f"{lost}: {verdict.value} (95% interval {interval}; {_images(images)})"
 
 
 def _images(count: int) -> str:

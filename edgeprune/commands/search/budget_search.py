@@ -20,12 +20,11 @@ from torch.fx import GraphModule
 from edgeprune import parity
 from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
 from edgeprune.commands.compress.quantization_stage import put_in_fewer_bits, stores_fewer_bits
 from edgeprune.commands.run.exports import write_onnx, write_surgery
 from edgeprune.commands.run.recipe import build
 from edgeprune.commands.run.resume import decisions, kept_values
-from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run, Variant
+from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run, Variant, measure_of
 from edgeprune.commands.run.time_limits import another_candidate_fits
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_aims import (
@@ -39,8 +38,10 @@ from edgeprune.commands.search.budget_plans import BudgetPlanner
 from edgeprune.commands.search.candidate_costs import CandidateCosts
 from edgeprune.commands.search.candidate_records import CANDIDATES_FOLDER, StoredCandidate
 from edgeprune.commands.search.candidates import CandidateStore, candidate_name, write_record
-from edgeprune.commands.search.paired_drop import paired_drop, points_of
-from edgeprune.errors import BudgetError, NothingToPruneError, UsageError
+from edgeprune.commands.search.default_goal import WITHOUT_POINTS
+from edgeprune.commands.search.paired_drop import Drop, drop_of
+from edgeprune.errors import BudgetError, NothingToPruneError
+from edgeprune.evaluation.registry import check_drop
 from edgeprune.importance.journals import Journals
 from edgeprune.pruning.surgery import prune
 from edgeprune.storage.files import scratch_folder
@@ -78,21 +79,14 @@ class BudgetSearch:
         self._tried: list[Built] = []
         self._last_s = 0.0
         self._ended_early = False
-        labels = prepared.calibration.held_out.labels
-        self._original_outputs = self._in_torch(prepared.captured.graph_module)
-        self._labels = labels
-        self._kind = parity.accuracy_kind(self._original_outputs, labels is not None)
-        if budget.max_drop_points is not None and self._kind is AccuracyKind.RELATIVE_ERROR:
-            raise UsageError(
-                "--max-drop was given for a model whose outputs are no class scores; accepted there are "
-                "--max-latency, --max-size, --max-memory and --ratio"
-            )
+        self._measure = measure_of(run, prepared)
+        check_drop(self._measure, budget.max_drop_points, WITHOUT_POINTS)
         known = self.store.baseline()
         self._costs = CandidateCosts(run, prepared, work, known)
         if known is None:
             self.store.keep_baseline(self._costs.baseline)
-        judged = self._kind is not AccuracyKind.RELATIVE_ERROR
-        self._original = replace(self._costs.original, drop_points=0.0 if judged else None)
+        points = 0.0 if self._measure.counts_points else None
+        self._original = replace(self._costs.original, drop_points=points)
         self._models = self._costs.models()
         self._planner = BudgetPlanner(run, prepared, self._models, journals)
 
@@ -109,7 +103,7 @@ class BudgetSearch:
             candidates=tuple(b.figures for b in self._tried),
             chosen=chosen.figures.name,
             binding=binding_limit(chosen.figures, self._original, self._budget),
-            drop_of=self._kind.value,
+            drop_of=self._measure.kind.value,
             by_default=self._run.limits_by_default,
             ended_early=self._ended_early,
         )
@@ -132,7 +126,7 @@ class BudgetSearch:
             return self._build(1.0, self._prepared.variant, nothing=True)
         best, reason = self._within_costs(self._prepared.variant, _MAX_CANDIDATES)
         nothing_lost = best is not None and _lost(best) <= 0.0
-        judged = self._kind is not AccuracyKind.RELATIVE_ERROR
+        judged = self._measure.counts_points
         if self._run.options.drop_blocks and judged and not nothing_lost:
             best = self._best_shallower(best)
         if best is None:
@@ -261,18 +255,16 @@ class BudgetSearch:
         pruned = pruned or build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work)
-            counts = self._counts(self._in_torch(pruned.final))
+            drop = self._drop(self._in_torch(pruned.final))
             quantization = put_in_fewer_bits(
-                self._run, self._prepared, folder, precision, max_drop_points=self._left_to_lose(counts)
+                self._run, self._prepared, folder, precision, max_drop_points=self._left_to_lose(drop.points)
             )
             if quantization is not None:
-                counts = self._counts(self._in_onnx(folder / "model.onnx"))
+                drop = self._drop(self._in_onnx(folder / "model.onnx"))
             figures = self._costs.measure(name, planned.plan, folder)
             in_fewer = quantization is not None and stores_fewer_bits(quantization)
             figures = replace(figures, dropped=blocks, precision=precision, fewer_bits=in_fewer)
-            if counts is not None:
-                paired = paired_drop(counts, self._budget.max_drop_points)
-                figures = replace(figures, drop_points=points_of(counts), paired=paired)
+            figures = replace(figures, drop_points=drop.points, paired=drop.paired)
             figures = replace(figures, exceeded=exceeded_limits(figures, self._budget))
             write_surgery(self._prepared, planned, pruned, folder)
             record = StoredCandidate(
@@ -296,16 +288,14 @@ class BudgetSearch:
         pruned = self.store.restored(number, bare, stored)
         return Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
 
-    def _counts(self, outputs: parity.Outputs) -> AnswerCounts | None:
-        """Answers lost and gained on the held-out images; ``None`` without class scores."""
-        return parity.answer_counts(self._original_outputs, outputs, self._labels)
+    def _drop(self, outputs: parity.Outputs) -> Drop:
+        """Points lost on the held-out images in the measure's unit, with their interval."""
+        return drop_of(self._measure, outputs, self._budget.max_drop_points)
 
-    def _left_to_lose(self, counts: AnswerCounts | None) -> float | None:
+    def _left_to_lose(self, points: float | None) -> float | None:
         """Points left for quantization to lose; ``None`` (no limit) if the drop exceeds the limit already."""
         limit = self._budget.max_drop_points
-        if limit is None or counts is None or points_of(counts) > limit:
-            return None
-        return limit - points_of(counts)
+        return None if limit is None or points is None or points > limit else limit - points
 
     def _in_torch(self, module: GraphModule) -> parity.Outputs:
         return parity.run_torch(module, self._prepared.calibration.held_out.images)

@@ -5,18 +5,34 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgeprune import parity
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import Grade, Usability
 from edgeprune.commands.run.stages import DEFAULT_RATIO
-from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run, measure_of
 from edgeprune.commands.run.usability import FEWEST_FOR_USABLE, FEWEST_IMAGES
 from edgeprune.commands.search.budget_plans import empty_plan
 from edgeprune.commands.search.galloping import LEAST_CUT
+from edgeprune.evaluation.registry import by_task, check_drop
 from edgeprune.reporting.formatting import count_words
 
 MAX_DROP_POINTS = 1.0
+WITHOUT_POINTS = (
+    "accepted there are --max-latency, --max-size, --max-memory and --ratio, or a --task that says what "
+    "they are"
+)
+NO_CLASSES = "the outputs are no class scores (--task says what they are)"
+
+
+def check_measure(run: Run, prepared: Prepared) -> None:
+    """Make the measure of a task that was named before minutes of work, and check a limit on its drop.
+
+    Raises:
+        UsageError, CalibrationError: outputs or images do not fit the task, or there are no points to lose.
+    """
+    limit = run.options.budget.max_drop_points
+    if by_task(run.options):
+        check_drop(measure_of(run, prepared), limit, WITHOUT_POINTS)
 
 
 def with_default_goal(run: Run, prepared: Prepared) -> None:
@@ -29,7 +45,7 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
     if options.ratio is not None or not options.budget.is_empty:
         return
     empty_plan(prepared.coupling)  # a model without channels to remove must fail before minutes of ranking
-    reason = _nothing_to_count(prepared)
+    reason = _nothing_to_count(run, prepared)
     if reason is not None:
         run.note(
             f"no --ratio or limit was given, and a loss of one point cannot be told: {reason}; so "
@@ -62,18 +78,20 @@ def _caution(run: Run, held_out: int) -> None:
         )
 
 
-def _nothing_to_count(prepared: Prepared) -> str | None:
+def _nothing_to_count(run: Run, prepared: Prepared) -> str | None:
     """Why points cannot be counted on the held-out images; ``None`` if they can."""
-    held = prepared.calibration.held_out
-    outputs = parity.run_torch(prepared.captured.graph_module, held.images)
-    counts = parity.answer_counts(outputs, outputs, held.labels)
-    if counts is None:
-        return "the outputs are no class scores"
-    if counts.images < FEWEST_IMAGES:
+    measure = measure_of(run, prepared)
+    if not measure.counts_points:
+        return f"it is measured by {measure.kind.value}" if by_task(run.options) else NO_CLASSES
+    images = measure.reference.images
+    if images < FEWEST_IMAGES:
         return (
-            f"there are {counts.images} held-out images, and {FEWEST_IMAGES} are the fewest to judge by "
+            f"there are {images} held-out images, and {FEWEST_IMAGES} are the fewest to judge by "
             "(--calibration, --held-out)"
         )
+    counts = measure.answers(measure.reference.original)
+    if counts is None:
+        return measure.nothing_to_lose()
     if counts.kept_from < FEWEST_IMAGES:
         return (
             f"the original is right on only {counts.kept_from} of {counts.images} held-out images (check the "

@@ -7,14 +7,16 @@ difference, so it has a far smaller error than either accuracy.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.budget import PairedDrop
 from edgeprune.artifacts.report import AnswerCounts
+from edgeprune.evaluation.base import Measure
 from edgeprune.intervals import wilson_interval
+from edgeprune.parity import Outputs
 
 DECIDED = 0.95
 """Confidence, for or against, at which a question counts as decided."""
@@ -43,6 +45,22 @@ def paired_drop(counts: AnswerCounts, limit_points: float | None) -> PairedDrop:
         confidence=confidence,
         images_to_decide=None if limit_points is None else _images_to_decide(counts, limit_points),
     )
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Points lost, ``None`` where the measure has none, and their interval where answers can be counted."""
+
+    points: float | None
+    paired: PairedDrop | None = None
+
+
+def drop_of(measure: Measure, outputs: Outputs, limit_points: float | None) -> Drop:
+    """The drop of the outputs in the measure's unit."""
+    counts = measure.answers(outputs)
+    if counts is not None:
+        return Drop(points_of(counts), paired_drop(counts, limit_points))
+    return Drop(measure.points_lost(outputs) if measure.counts_points else None)
 
 
 def points_of(counts: AnswerCounts) -> float:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
-    AccuracyFigure,
     AccuracyKind,
     AnswerCounts,
     ChannelDeviation,
@@ -30,12 +29,15 @@ from edgeprune.commands.run.usability import (
     Limits,
     Loss,
     grade,
+    judge_answers,
     judge_usability,
     loss_of_answers,
     with_overshoot,
 )
+from edgeprune.evaluation.base import Measure, MeasureFigure, Reference
+from edgeprune.evaluation.by_outputs import OutputMeasure
 from edgeprune.intervals import wilson_interval
-from edgeprune.parity import accuracies, answer_counts
+from edgeprune.parity import Outputs, accuracies, answer_counts
 
 ORDER = [Grade.USABLE, Grade.INCONCLUSIVE, Grade.DEGRADED, Grade.NOT_USABLE]
 PLAIN = Circumstances(
@@ -46,21 +48,43 @@ PLAIN = Circumstances(
     fitting_images=300,
     precision=Precision.FP32,
 )
-UNUSED = AccuracyFigure(stage="ONNX", value=0.5, low=0.4, high=0.6, images=1)
+
+
+class KnownLoss(Measure):
+    """A measure whose loss is known."""
+
+    def __init__(
+        self, kind: AccuracyKind, loss: MeasureFigure, images: int, why_not: str | None = None
+    ) -> None:
+        super().__init__(Reference([np.zeros((images, 1), np.float32)]))
+        self.kind, self._loss, self._why_not = kind, loss, why_not
+
+    def figure(self, outputs: Outputs) -> MeasureFigure:
+        lost = self._loss.value if outputs is not self.reference.original else 0.0
+        return MeasureFigure(1 - lost, 1 - lost, 1 - lost, "", higher_is_better=True)
+
+    def loss(self, outputs: Outputs) -> MeasureFigure:
+        return self._loss
+
+    def in_words(self, outputs: Outputs, loss: MeasureFigure) -> tuple[str, str]:
+        if self.kind is AccuracyKind.RELATIVE_ERROR:
+            return OutputMeasure.in_words(self, outputs, loss)  # type: ignore[arg-type]
+        return super().in_words(outputs, loss)
+
+    def nothing_to_lose(self) -> str | None:
+        return self._why_not
 
 
 def judged(
     images: int, kept_from: int, lost: int, gained: int = 0, circumstances: Circumstances = PLAIN
 ) -> Usability:
     counts = AnswerCounts(images=images, kept_from=kept_from, lost=lost, gained=gained)
-    return judge_usability(AccuracyKind.TOP1, UNUSED, counts, circumstances)
+    return judge_answers(AccuracyKind.TOP1, counts, circumstances)
 
 
 def judged_error(value: float, half: float, images: int) -> Usability:
-    figure = AccuracyFigure(
-        stage="ONNX", value=value, low=max(0.0, value - half), high=value + half, images=images
-    )
-    return judge_usability(AccuracyKind.RELATIVE_ERROR, figure, None, PLAIN)
+    loss = MeasureFigure(value, max(0.0, value - half), value + half, "")
+    return judge_usability(KnownLoss(AccuracyKind.RELATIVE_ERROR, loss, images), [], PLAIN)
 
 
 def known_loss(counts: AnswerCounts) -> Loss:
@@ -107,7 +131,7 @@ def test_grades_and_headlines(counts: tuple[int, ...], expected: Grade, headline
 def test_answers_that_change_count_less_where_nobody_knows_which_are_right() -> None:
     counts = AnswerCounts(images=1000, kept_from=1000, lost=50, gained=0)
     labelled, unlabelled = (
-        judge_usability(kind, UNUSED, counts, PLAIN) for kind in (AccuracyKind.TOP1, AccuracyKind.AGREEMENT)
+        judge_answers(kind, counts, PLAIN) for kind in (AccuracyKind.TOP1, AccuracyKind.AGREEMENT)
     )
     assert (labelled.grade, unlabelled.grade) == (Grade.DEGRADED, Grade.USABLE)
     assert (labelled.loss, labelled.low, labelled.high) == (unlabelled.loss, unlabelled.low, unlabelled.high)
@@ -153,7 +177,7 @@ def test_with_one_more_answer_lost_no_grade_is_better(counts: AnswerCounts) -> N
         assert after.value > before.value
         assert after.low >= before.low - 1e-12
         assert after.high >= before.high - 1e-12
-        grades = [judge_usability(AccuracyKind.TOP1, UNUSED, found, PLAIN).grade for found in (counts, worse)]
+        grades = [judge_answers(AccuracyKind.TOP1, found, PLAIN).grade for found in (counts, worse)]
         assert ORDER.index(grades[1]) >= ORDER.index(grades[0])
 
 
@@ -271,14 +295,14 @@ def test_advice_follows_from_what_was_done(
 
 @given(some_counts(fewest=4))
 def test_the_number_of_images_that_is_asked_for_would_do(counts: AnswerCounts) -> None:
-    found = judge_usability(AccuracyKind.TOP1, UNUSED, counts, PLAIN)
+    found = judge_answers(AccuracyKind.TOP1, counts, PLAIN)
     if found.grade is not Grade.INCONCLUSIVE or "about" not in found.what_to_do[0]:
         return
     images = int(found.what_to_do[0].split("about ")[1].split(" held")[0].replace(",", ""))
     assert images % counts.images == 0
     times = images // counts.images
     more = AnswerCounts(**{name: times * count for name, count in vars(counts).items()})
-    assert judge_usability(AccuracyKind.TOP1, UNUSED, more, PLAIN).grade is not Grade.INCONCLUSIVE
+    assert judge_answers(AccuracyKind.TOP1, more, PLAIN).grade is not Grade.INCONCLUSIVE
 
 
 def test_answers_are_counted_image_by_image() -> None:
@@ -332,12 +356,31 @@ def test_channels_that_became_constant_come_first_and_are_never_usable() -> None
         channels=84,
         constant=3,
     )
-    figure = AccuracyFigure(stage="ONNX", value=1e-6, low=0.0, high=2e-6, images=100)
-    found = judge_usability(AccuracyKind.RELATIVE_ERROR, figure, None, PLAIN, channels)
+    measure = KnownLoss(AccuracyKind.RELATIVE_ERROR, MeasureFigure(1e-6, 0.0, 2e-6, ""), 100)
+    found = judge_usability(measure, [], PLAIN, channels)
     assert found.grade is Grade.DEGRADED
     assert found.headline.startswith(
         "3 of 84 output channels became CONSTANT (the first is channel 4 of output 1)"
     )
     assert found.by_channel == channels
-    fine = judge_usability(AccuracyKind.RELATIVE_ERROR, figure, None, PLAIN, replace(channels, constant=0))
+    fine = judge_usability(measure, [], PLAIN, replace(channels, constant=0))
     assert fine.grade is Grade.USABLE
+
+
+def test_a_loss_of_average_precision_is_told_in_points() -> None:
+    loss = MeasureFigure(0.012, 0.003, 0.022, "")
+    told = judge_usability(KnownLoss(AccuracyKind.AP_AGREEMENT, loss, 64), [], PLAIN)
+    assert told.grade is Grade.USABLE
+    assert told.headline == (
+        "loses 1.2 points of AP against the original's own detections: usable (95% interval 0.3 to 2.2; "
+        "64 held-out images)"
+    )
+    assert (told.loss, told.answers) == (0.012, None)
+
+
+def test_a_measure_without_anything_to_lose_gives_no_grade() -> None:
+    loss = MeasureFigure(0.0, 0.0, 0.0, "")
+    told = judge_usability(KnownLoss(AccuracyKind.AP, loss, 64, "there are 2 boxes"), [], PLAIN)
+    assert told.grade is Grade.INCONCLUSIVE
+    assert told.headline == "cannot be judged: there are 2 boxes"
+    assert told.loss is None

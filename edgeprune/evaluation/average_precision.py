@@ -1,0 +1,133 @@
+"""Average precision as COCO defines it: 101 recall points, IoU .50 to .95, all areas, 100 boxes an image.
+
+Detections are matched once; a bootstrap over images then only weighs the matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.arrays import BoolArray, FloatArray, IndexArray
+from edgeprune.evaluation.base import Boxes
+from edgeprune.evaluation.boxes import MOST_DETECTIONS, intersection_over_union
+
+IOUS = tuple((50 + 5 * step) / 100 for step in range(10))
+_RECALL_POINTS = 101
+_VALUES_AT_ONCE = 2_000_000
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class ClassMatches:
+    """Detections (d,) of one class over all images, best first.
+
+    ``images``: the image of each; ``hits``: (10, d), whether each matches a box of the truth at every IoU;
+    ``truths``: boxes of the truth in each image (n,).
+    """
+
+    scores: FloatArray
+    images: IndexArray
+    hits: BoolArray
+    truths: FloatArray
+
+
+def match_classes(truth: Sequence[Boxes], found: Sequence[Boxes]) -> tuple[ClassMatches, ...]:
+    """Match detections with the truth, image by image, for every class that occurs.
+
+    The best detection first takes the box of the truth that it overlaps most, of those still free.
+    """
+    names = sorted({int(c) for boxes in (*truth, *found) for c in boxes.classes})
+    return tuple(_match_class(name, truth, found) for name in names)
+
+
+def _match_class(name: int, truth: Sequence[Boxes], found: Sequence[Boxes]) -> ClassMatches:
+    scores, images, hits, truths = [], [], [], np.zeros(len(truth))
+    for image, (wanted, given) in enumerate(zip(truth, found, strict=True)):
+        boxes = wanted.corners[wanted.classes == name]
+        truths[image] = len(boxes)
+        assert given.scores is not None
+        own = np.flatnonzero(given.classes == name)
+        own = own[np.argsort(-given.scores[own], kind="stable")][:MOST_DETECTIONS]
+        if own.size:
+            scores.append(given.scores[own])
+            images.append(np.full(len(own), image))
+            hits.append(_match_image(boxes, given.corners[own]))
+    if not scores:
+        none = np.zeros((len(IOUS), 0), dtype=bool)
+        return ClassMatches(np.zeros(0), np.zeros(0, np.int64), none, truths)
+    joined = np.concatenate(scores)
+    order = np.argsort(-joined, kind="stable")
+    return ClassMatches(
+        joined[order], np.concatenate(images)[order], np.concatenate(hits, axis=1)[:, order], truths
+    )
+
+
+def _match_image(truth: FloatArray, found: FloatArray) -> BoolArray:
+    """Whether detections (d, 4), best first, match boxes of the truth (t, 4): (10, d)."""
+    hits = np.zeros((len(IOUS), len(found)), dtype=bool)
+    if not len(truth):
+        return hits
+    free = np.ones((len(IOUS), len(truth)), dtype=bool)
+    least, levels = np.array(IOUS) - _ROUNDING, np.arange(len(IOUS))
+    for place, overlaps in enumerate(intersection_over_union(found, truth)):
+        offered = np.where(free, overlaps, -1.0)
+        best = offered.argmax(axis=1)
+        hits[:, place] = offered[levels, best] >= least
+        free[levels[hits[:, place]], best[hits[:, place]]] = False
+    return hits
+
+
+def average_precisions(matches: Sequence[ClassMatches], weights: NDArray[np.float32]) -> FloatArray:
+    """AP (b, 10) at every IoU, averaged over classes that the truth has; NaN where it has none.
+
+    Args:
+        matches: of every class.
+        weights: how often every image counts in each of b draws (b, n).
+    """
+    total, classes = np.zeros((len(weights), len(IOUS))), np.zeros(len(weights))
+    for of_class in matches:
+        truths = weights @ of_class.truths
+        classes += truths > 0
+        total += _of_class(of_class, weights, truths)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total / classes[:, None])
+
+
+def _of_class(matches: ClassMatches, weights: NDArray[np.float32], truths: FloatArray) -> FloatArray:
+    """AP (b, 10) of one class; 0 where the truth has none of it."""
+    found = np.zeros((len(weights), len(IOUS)))
+    step = max(1, _VALUES_AT_ONCE // max(1, len(matches.images)))
+    for start in range(0, len(weights), step):
+        rows = slice(start, start + step)
+        drawn = weights[rows][:, matches.images]
+        seen = np.cumsum(drawn, axis=1, dtype=np.float64)
+        for level, matched in enumerate(matches.hits):
+            # Precision is greatest, and recall grows, at hits alone.
+            places = np.flatnonzero(matched)
+            if places.size:
+                hits = np.cumsum(drawn[:, places], axis=1, dtype=np.float64)
+                found[rows, level] = _area(hits, seen[:, places], truths[rows, None])
+    return np.where(truths[:, None] > 0, found, 0.0)
+
+
+def _area(hits: FloatArray, seen: FloatArray, truths: FloatArray) -> FloatArray:
+    """Mean precision (b,) at 101 recalls from hits and detections (b, h) up to every hit."""
+    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = np.divide(hits, truths, out=np.zeros_like(hits), where=truths > 0)
+    reached = np.floor((_RECALL_POINTS - 1) * recall + _ROUNDING) + 1
+    gained = np.diff(reached, axis=1, prepend=0.0)
+    return np.asarray((envelope * gained).sum(axis=1) / _RECALL_POINTS)
+
+
+def f1_score(matches: Sequence[ClassMatches], confidence: float) -> float:
+    """F1 of detections from ``confidence`` on at IoU .5, over all classes; 1 if there is nothing at all."""
+    sure = [m.scores >= confidence for m in matches]
+    hits = sum(int(m.hits[0][s].sum()) for m, s in zip(matches, sure, strict=True))
+    found = sum(int(s.sum()) for s in sure)
+    truths = sum(float(m.truths.sum()) for m in matches)
+    return 2 * hits / (found + truths) if found + truths else 1.0

@@ -1,0 +1,56 @@
+"""The measures without a task: top-1 accuracy or agreement of class scores, relative error of all else."""
+
+from __future__ import annotations
+
+from edgeprune import parity
+from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
+from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, misfit
+from edgeprune.parity import Outputs
+
+
+class OutputMeasure(Measure):
+    """Accuracy with labels, agreement without, relative squared error where there are no class scores."""
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__(reference)
+        self.kind = parity.accuracy_kind(reference.original, reference.labels.classes is not None)
+        self.counts_points = self.kind is not AccuracyKind.RELATIVE_ERROR
+
+    def figure(self, outputs: Outputs) -> MeasureFigure:
+        """Accuracy, agreement or error of the outputs."""
+        before, classes = self.reference.original, self.reference.labels.classes
+        found = parity.accuracy("", outputs, original=before, labels=classes, kind=self.kind)
+        return MeasureFigure(found.value, found.low, found.high, self.kind.value, self.counts_points)
+
+    def loss(self, outputs: Outputs) -> MeasureFigure | None:
+        """The error itself where it is one; answers are counted by :meth:`answers` instead."""
+        return self.figure(outputs) if not self.counts_points else None
+
+    def in_words(self, outputs: Outputs, loss: MeasureFigure) -> tuple[str, str]:  # noqa: ARG002
+        """The relative squared error, and its interval."""
+        return (
+            f"relative squared error of {loss.value:.2g} against the original",
+            f"{loss.low:.2g} to {loss.high:.2g}",
+        )
+
+    def points_lost(self, outputs: Outputs) -> float:
+        """Percentage points lost, or the relative error in percent."""
+        return parity.points_lost(self.reference.original, outputs, self.reference.labels.classes)
+
+    def answers(self, outputs: Outputs) -> AnswerCounts | None:
+        """Answers lost and gained; ``None`` where the outputs are no class scores."""
+        return parity.answer_counts(self.reference.original, outputs, self.reference.labels.classes)
+
+
+class ClassificationMeasure(OutputMeasure):
+    """Accuracy or agreement of outputs that have to be class scores."""
+
+    def __init__(self, reference: Reference) -> None:
+        if not parity.is_classifier(reference.original):
+            raise misfit(
+                "classification",
+                reference.original,
+                "is one output of class scores, (n, classes)",
+                "leave --task out, or name what the network is for",
+            )
+        super().__init__(reference)

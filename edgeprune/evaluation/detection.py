@@ -1,0 +1,133 @@
+"""Detection: AP against labels, or against what the original itself detects."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.arrays import FloatArray
+from edgeprune.artifacts.choices import BoxFormat
+from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.errors import CalibrationError
+from edgeprune.evaluation.average_precision import (
+    ClassMatches,
+    average_precisions,
+    f1_score,
+    match_classes,
+)
+from edgeprune.evaluation.base import (
+    Boxes,
+    Measure,
+    MeasureFigure,
+    Reference,
+    bootstrap_weights,
+    drawn_figure,
+    share_lost,
+)
+from edgeprune.evaluation.boxes import CONFIDENCE, infer_layout
+from edgeprune.parity import Outputs
+
+_FEWEST_TRUTHS = 10
+
+
+class _Judged:
+    """Detections matched with the truth."""
+
+    def __init__(self, matches: tuple[ClassMatches, ...], weights: NDArray[np.float32]) -> None:
+        self.matches = matches
+        self._weights = weights
+
+    @cached_property
+    def draws(self) -> FloatArray:
+        """AP (1 + draws, 10) on all images, then in every draw."""
+        return average_precisions(self.matches, self._weights)
+
+
+class DetectionMeasure(Measure):
+    """AP (IoU .50 to .95) of boxes; without labels, what the original detects at a confidence of .25 is the
+    truth."""
+
+    def __init__(self, reference: Reference, given: BoxFormat | None = None) -> None:
+        super().__init__(reference)
+        self._layout = infer_layout(reference.original, given)
+        own = self._layout.decode(reference.original)
+        labelled = reference.labels.boxes is not None
+        self.kind = AccuracyKind.AP if labelled else AccuracyKind.AP_AGREEMENT
+        self._truth = reference.labels.boxes or tuple(map(confident, own))
+        self._objects = sum(map(len, self._truth))
+        if not self._objects:
+            raise CalibrationError(_nothing(labelled))
+        self._weights = bootstrap_weights(reference.images, reference.seed)
+        self._before = _Judged(match_classes(self._truth, own), self._weights)
+        self._last: tuple[Outputs, _Judged] | None = None
+        against = (
+            "labels" if labelled else f"the original's own detections of confidence {CONFIDENCE} and more"
+        )
+        self.notes = (
+            f"detection: {self._layout.in_words(reference.original)} (--boxes: another reading); judged by "
+            f"{against}: {self._objects:,} boxes in {reference.images:,} images",
+        )
+
+    def figure(self, outputs: Outputs) -> MeasureFigure:
+        """AP of the outputs."""
+        drawn = self._judged(outputs).draws.mean(axis=1)
+        return drawn_figure(drawn, self.kind.value, higher_is_better=True)
+
+    def value(self, outputs: Outputs) -> float:
+        """AP of the outputs without an interval."""
+        return float(average_precisions(self._judged(outputs).matches, self._weights[:1]).mean())
+
+    def loss(self, outputs: Outputs) -> MeasureFigure | None:
+        """Share of the original's AP that is lost."""
+        before, after = (self._judged(o).draws.mean(axis=1) for o in (self.reference.original, outputs))
+        return share_lost(self.kind.value, before, after)
+
+    def more(self, outputs: Outputs) -> str:
+        """AP50, and F1 at a confidence of .25."""
+        judged = self._judged(outputs)
+        figure = drawn_figure(judged.draws[:, 0], "AP50", higher_is_better=True)
+        return (
+            f"AP50 {figure.value:.1%} (95% interval {figure.low:.1%} to {figure.high:.1%}), "
+            f"F1 at confidence {CONFIDENCE} and IoU 0.5 {f1_score(judged.matches, CONFIDENCE):.1%}"
+        )
+
+    def nothing_to_lose(self) -> str | None:
+        """Why an AP of so few boxes, or of 0, tells nothing."""
+        if self._objects < _FEWEST_TRUTHS:
+            return (
+                f"there are {self._objects} boxes in the held-out images, and {_FEWEST_TRUTHS} are the "
+                "fewest to judge by (--calibration, --held-out)"
+            )
+        if not self.value(self.reference.original) > 0:
+            return "the original itself finds none of the labelled boxes (check labels and preprocessing)"
+        return None
+
+    def _judged(self, outputs: Outputs) -> _Judged:
+        """The outputs, matched; the last ones are kept, since several figures are made of them."""
+        if outputs is self.reference.original:
+            return self._before
+        if self._last is None or self._last[0] is not outputs:
+            found = self._layout.decode(outputs)
+            self._last = outputs, _Judged(match_classes(self._truth, found), self._weights)
+        return self._last[1]
+
+
+def confident(found: Boxes) -> Boxes:
+    """The detections of one image that count as truth."""
+    assert found.scores is not None
+    sure = found.scores >= CONFIDENCE
+    return Boxes(found.corners[sure], found.classes[sure])
+
+
+def _nothing(labelled: bool) -> str:
+    if labelled:
+        return (
+            "--task detection was given, and no held-out image has a labelled box; give images with objects"
+        )
+    return (
+        f"--task detection was given, and the original detects nothing of confidence {CONFIDENCE} in the "
+        "held-out images, so that there is nothing to compare with; give images with objects, and check the "
+        "preprocessing (--card, --mean, --std) and the layout of the boxes (--boxes)"
+    )

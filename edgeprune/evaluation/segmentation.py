@@ -1,0 +1,126 @@
+"""Segmentation: mean IoU over classes, and the share of pixels that agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.arrays import FloatArray
+from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.errors import CalibrationError
+from edgeprune.evaluation.base import (
+    Measure,
+    MeasureFigure,
+    Reference,
+    bootstrap_weights,
+    drawn_figure,
+    misfit,
+    share_lost,
+)
+from edgeprune.parity import Outputs
+
+IGNORED = 255
+"""Class of pixels in label maps that count nowhere."""
+
+
+class SegmentationMeasure(Measure):
+    """Mean IoU over the classes that occur; without labels, the original's own segmentation is the truth."""
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__(reference)
+        maps = [place for place, output in enumerate(reference.original) if output.ndim == 4]
+        if not maps:
+            raise misfit(
+                "segmentation",
+                reference.original,
+                "are scores for every pixel, (n, classes, h, w), (n, h, w, classes) or (n, 1, h, w)",
+                "name what the network is for, or measure with --metric FILE.py:FUNCTION",
+            )
+        self._place = maps[0]
+        scores = reference.original[self._place]
+        self._last = scores.shape[3] < min(scores.shape[1:3])
+        count = scores.shape[3 if self._last else 1]
+        inside = bool(np.all((scores >= 0) & (scores <= 1)))
+        self._threshold = 0.5 if inside else 0.0
+        self._classes = max(2, count)
+        own, labels = self._decide(reference.original), reference.labels.maps
+        self.kind = AccuracyKind.MEAN_IOU_AGREEMENT if labels is None else AccuracyKind.MEAN_IOU
+        self._truth = own if labels is None else labels
+        self._check_labels(own.shape)
+        self._weights = bootstrap_weights(reference.images, reference.seed)
+        self._before = self._draws(reference.original)
+        decided = f"the greatest of {count} classes" if count > 1 else f"above {self._threshold:g}"
+        against = "the original's own segmentation" if labels is None else "label maps"
+        self.notes = (
+            f"segmentation: output {self._place}, {scores.shape[1:]}, has its classes along axis "
+            f"{3 if self._last else 1} and each pixel {decided}; judged by {against}",
+        )
+
+    def figure(self, outputs: Outputs) -> MeasureFigure:
+        """Mean IoU of the outputs."""
+        return drawn_figure(self._draws(outputs), self.kind.value, higher_is_better=True)
+
+    def value(self, outputs: Outputs) -> float:
+        """Mean IoU of the outputs without an interval."""
+        common, union = self._counts(outputs)
+        return float(_mean_iou(common, union, self._weights[:1])[0])
+
+    def loss(self, outputs: Outputs) -> MeasureFigure | None:
+        """Share of the original's mean IoU that is lost."""
+        return share_lost(self.kind.value, self._before, self._draws(outputs))
+
+    def more(self, outputs: Outputs) -> str:
+        """Share of pixels whose class is the same as in the truth."""
+        counted = self._truth != IGNORED
+        agree = (self._decide(outputs) == self._truth)[counted].mean()
+        return f"pixels of the same class {agree:.2%}"
+
+    def nothing_to_lose(self) -> str | None:
+        """Why a mean IoU of 0 tells nothing."""
+        return None if self._before[0] > 0 else "the original's own mean IoU is 0 (check the label maps)"
+
+    def _check_labels(self, shape: tuple[int, ...]) -> None:
+        counted = self._truth[self._truth != IGNORED]
+        if self._truth.shape != shape or not counted.size:
+            raise CalibrationError(
+                f"label maps are {self._truth.shape} and the network's maps are {shape}; accepted are label "
+                f"maps of that size with a class for some pixels ({IGNORED}: counts nowhere)"
+            )
+        if counted.min() < 0 or counted.max() >= self._classes:
+            raise CalibrationError(
+                f"label maps have classes {counted.min()} to {counted.max()}, and the network has "
+                f"{self._classes}; accepted are 0 to {self._classes - 1}, and {IGNORED} for pixels that "
+                "count nowhere"
+            )
+
+    def _decide(self, outputs: Outputs) -> NDArray[np.int64]:
+        """Class maps (n, h, w)."""
+        scores: NDArray[Any] = outputs[self._place]
+        axis = 3 if self._last else 1
+        if scores.shape[axis] == 1:
+            return np.asarray(scores.take(0, axis) > self._threshold, dtype=np.int64)
+        return np.asarray(scores.argmax(axis), dtype=np.int64)
+
+    def _counts(self, outputs: Outputs) -> tuple[FloatArray, FloatArray]:
+        """Pixels of every image and class (n, classes) in both maps, and in either."""
+        found = self._decide(outputs)
+        common, union = (np.zeros((len(found), self._classes)) for _ in range(2))
+        for image, counted in enumerate(self._truth != IGNORED):
+            given, wanted = found[image][counted], self._truth[image][counted]
+            both = np.bincount(wanted[given == wanted], minlength=self._classes)
+            either = sum(np.bincount(m, minlength=self._classes) for m in (given, wanted)) - both
+            common[image], union[image] = both, either
+        return common, union
+
+    def _draws(self, outputs: Outputs) -> FloatArray:
+        return _mean_iou(*self._counts(outputs), self._weights)
+
+
+def _mean_iou(common: FloatArray, union: FloatArray, weights: NDArray[np.float32]) -> FloatArray:
+    """Mean IoU (b,) over classes that occur, for weights of the images (b, n)."""
+    common, union = weights.astype(np.float64) @ common, weights.astype(np.float64) @ union
+    present = union > 0
+    ratios = np.divide(common, union, out=np.zeros_like(common), where=present)
+    return np.asarray(ratios.sum(axis=1) / np.maximum(1, present.sum(axis=1)))
