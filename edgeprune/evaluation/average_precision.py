@@ -35,18 +35,18 @@ class ClassMatches:
     truths: FloatArray
 
 
-def match_classes(truth: Sequence[Boxes], found: Sequence[Boxes]) -> tuple[ClassMatches, ...]:
+def match_classes(truth: Sequence[Boxes], predicted: Sequence[Boxes]) -> tuple[ClassMatches, ...]:
     """Match detections with the truth, image by image, for every class that occurs.
 
     The best detection first takes the box of the truth that it overlaps most, of those still free.
     """
-    names = sorted({int(c) for boxes in (*truth, *found) for c in boxes.classes})
-    return tuple(_match_class(name, truth, found) for name in names)
+    names = sorted({int(c) for boxes in (*truth, *predicted) for c in boxes.classes})
+    return tuple(_match_class(name, truth, predicted) for name in names)
 
 
-def _match_class(name: int, truth: Sequence[Boxes], found: Sequence[Boxes]) -> ClassMatches:
+def _match_class(name: int, truth: Sequence[Boxes], predicted: Sequence[Boxes]) -> ClassMatches:
     scores, images, hits, truths = [], [], [], np.zeros(len(truth))
-    for image, (wanted, given) in enumerate(zip(truth, found, strict=True)):
+    for image, (wanted, given) in enumerate(zip(truth, predicted, strict=True)):
         boxes = wanted.corners[wanted.classes == name]
         truths[image] = len(boxes)
         assert given.scores is not None
@@ -66,14 +66,14 @@ def _match_class(name: int, truth: Sequence[Boxes], found: Sequence[Boxes]) -> C
     )
 
 
-def _match_image(truth: FloatArray, found: FloatArray) -> BoolArray:
+def _match_image(truth: FloatArray, predicted: FloatArray) -> BoolArray:
     """Whether detections (d, 4), best first, match boxes of the truth (t, 4): (10, d)."""
-    hits = np.zeros((len(IOUS), len(found)), dtype=bool)
+    hits = np.zeros((len(IOUS), len(predicted)), dtype=bool)
     if not len(truth):
         return hits
     free = np.ones((len(IOUS), len(truth)), dtype=bool)
     least, levels = np.array(IOUS) - _ROUNDING, np.arange(len(IOUS))
-    for place, overlaps in enumerate(intersection_over_union(found, truth)):
+    for place, overlaps in enumerate(intersection_over_union(predicted, truth)):
         offered = np.where(free, overlaps, -1.0)
         best = offered.argmax(axis=1)
         hits[:, place] = offered[levels, best] >= least
@@ -99,7 +99,7 @@ def average_precisions(matches: Sequence[ClassMatches], weights: NDArray[np.floa
 
 def _of_class(matches: ClassMatches, weights: NDArray[np.float32], truths: FloatArray) -> FloatArray:
     """AP (b, 10) of one class; 0 where the truth has none of it."""
-    found = np.zeros((len(weights), len(IOUS)))
+    areas = np.zeros((len(weights), len(IOUS)))
     step = max(1, _VALUES_AT_ONCE // max(1, len(matches.images)))
     for start in range(0, len(weights), step):
         rows = slice(start, start + step)
@@ -110,8 +110,8 @@ def _of_class(matches: ClassMatches, weights: NDArray[np.float32], truths: Float
             places = np.flatnonzero(matched)
             if places.size:
                 hits = np.cumsum(drawn[:, places], axis=1, dtype=np.float64)
-                found[rows, level] = _area(hits, seen[:, places], truths[rows, None])
-    return np.where(truths[:, None] > 0, found, 0.0)
+                areas[rows, level] = _area(hits, seen[:, places], truths[rows, None])
+    return np.where(truths[:, None] > 0, areas, 0.0)
 
 
 def _area(hits: FloatArray, seen: FloatArray, truths: FloatArray) -> FloatArray:
@@ -128,6 +128,6 @@ def f1_score(matches: Sequence[ClassMatches], confidence: float) -> float:
     """F1 of detections from ``confidence`` on at IoU .5, over all classes; 1 if there is nothing at all."""
     sure = [m.scores >= confidence for m in matches]
     hits = sum(int(m.hits[0][s].sum()) for m, s in zip(matches, sure, strict=True))
-    found = sum(int(s.sum()) for s in sure)
+    sure_count = sum(int(s.sum()) for s in sure)
     truths = sum(float(m.truths.sum()) for m in matches)
-    return 2 * hits / (found + truths) if found + truths else 1.0
+    return 2 * hits / (sure_count + truths) if sure_count + truths else 1.0

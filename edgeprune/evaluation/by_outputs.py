@@ -19,8 +19,8 @@ class OutputMeasure(Measure):
     def figure(self, outputs: Outputs) -> MeasureFigure:
         """Accuracy, agreement or error of the outputs."""
         before, classes = self.reference.original, self.reference.labels.classes
-        found = parity.accuracy("", outputs, original=before, labels=classes, kind=self.kind)
-        return MeasureFigure(found.value, found.low, found.high, self.kind.value, self.counts_points)
+        accuracy = parity.accuracy("", outputs, original=before, labels=classes, kind=self.kind)
+        return MeasureFigure(accuracy.value, accuracy.low, accuracy.high, self.kind.value, self.counts_points)
 
     def loss(self, outputs: Outputs) -> MeasureFigure | None:
         """The error itself where it is one; answers are counted by :meth:`answers` instead."""

@@ -109,16 +109,16 @@ class DetectionMeasure(Measure):
         if outputs is self.reference.original:
             return self._before
         if self._last is None or self._last[0] is not outputs:
-            found = self._layout.decode(outputs)
-            self._last = outputs, _Judged(match_classes(self._truth, found), self._weights)
+            decoded = self._layout.decode(outputs)
+            self._last = outputs, _Judged(match_classes(self._truth, decoded), self._weights)
         return self._last[1]
 
 
-def confident(found: Boxes) -> Boxes:
+def confident(boxes: Boxes) -> Boxes:
     """The detections of one image that count as truth."""
-    assert found.scores is not None
-    sure = found.scores >= CONFIDENCE
-    return Boxes(found.corners[sure], found.classes[sure])
+    assert boxes.scores is not None
+    sure = boxes.scores >= CONFIDENCE
+    return Boxes(boxes.corners[sure], boxes.classes[sure])
 
 
 def _nothing(labelled: bool) -> str:

@@ -105,10 +105,10 @@ class SegmentationMeasure(Measure):
 
     def _counts(self, outputs: Outputs) -> tuple[FloatArray, FloatArray]:
         """Pixels of every image and class (n, classes) in both maps, and in either."""
-        found = self._decide(outputs)
-        common, union = (np.zeros((len(found), self._classes)) for _ in range(2))
+        decided = self._decide(outputs)
+        common, union = (np.zeros((len(decided), self._classes)) for _ in range(2))
         for image, counted in enumerate(self._truth != IGNORED):
-            given, wanted = found[image][counted], self._truth[image][counted]
+            given, wanted = decided[image][counted], self._truth[image][counted]
             both = np.bincount(wanted[given == wanted], minlength=self._classes)
             either = sum(np.bincount(m, minlength=self._classes) for m in (given, wanted)) - both
             common[image], union[image] = both, either

@@ -348,38 +348,38 @@ def _sort(graph: GraphProto, before: list[set[int]]) -> None:
 
 def _read(node: NodeProto) -> set[str]:
     """Names that a node reads, its graphs inside too."""
-    found = {name for name in node.input if name}
+    names = {name for name in node.input if name}
     for inner in _subgraphs(node):
         own = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
         own |= {name for each in inner.node for name in each.output}
         for each in inner.node:
-            found |= _read(each) - own
-        found |= {value.name for value in inner.output} - own
-    return found
+            names |= _read(each) - own
+        names |= {value.name for value in inner.output} - own
+    return names
 
 
 def _outline(model: ModelProto) -> ModelProto:
     """The model without the data of its constants, which were checked, for onnx's own checker."""
-    found = ModelProto()
+    outline = ModelProto()
     for field, value in model.ListFields():
         if field.name != "graph":
-            _copy(found, field.name, value)
+            _copy(outline, field.name, value)
     for field, value in model.graph.ListFields():
         if field.name == "initializer":
-            found.graph.initializer.extend(
+            outline.graph.initializer.extend(
                 TensorProto(name=t.name, data_type=TensorProto.FLOAT, dims=[0]) for t in value
             )
         else:
-            _copy(found.graph, field.name, value)
-    for tensor in tensors_of(found):
+            _copy(outline.graph, field.name, value)
+    for tensor in tensors_of(outline):
         if tensor.data_location == TensorProto.EXTERNAL:
             name = tensor.name
             tensor.Clear()
             tensor.CopyFrom(TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[0]))
-    for value in (*found.graph.input, *found.graph.output):
+    for value in (*outline.graph.input, *outline.graph.output):
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()  # one of unknown rank has none, which it would refuse
-    return found
+    return outline
 
 
 def _copy(into: ModelProto | GraphProto, name: str, value: object) -> None:

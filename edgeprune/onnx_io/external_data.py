@@ -28,19 +28,19 @@ def check_external_data(model: ModelProto, folder: Path) -> None:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = [(entry.key, entry.value) for entry in tensor.external_data]
-        found = dict(entries)
-        if len(found) < len(entries):
+        place = dict(entries)
+        if len(place) < len(entries):
             raise OnnxFaultError(f"tells the place of the data of {tensor.name!r} twice")
-        file = _inside(folder, found.get("location", ""), tensor.name)
+        file = _inside(folder, place.get("location", ""), tensor.name)
         if file not in sizes:
-            sizes[file] = _size(file, found["location"])
-        offset = _number(found.get("offset", "0"), "offset", tensor.name)
+            sizes[file] = _size(file, place["location"])
+        offset = _number(place.get("offset", "0"), "offset", tensor.name)
         needed = bytes_of(tensor)
-        length = _number(found["length"], "length", tensor.name) if found.get("length") else needed
+        length = _number(place["length"], "length", tensor.name) if place.get("length") else needed
         if length != needed or offset + length > sizes[file]:
             raise OnnxFaultError(
                 f"needs {needed} bytes for {tensor.name!r} and names {length} from {offset} on in "
-                f"{found['location']!r}, which has {sizes[file]}"
+                f"{place['location']!r}, which has {sizes[file]}"
             )
         total += length
     if total > _FREE_BYTES + _RATIO * sum(sizes.values()):
@@ -55,9 +55,9 @@ def _inside(folder: Path, location: str, name: str) -> Path:
     plain = location and "\0" not in location and ".." not in windows.parts
     if plain and not (windows.drive or windows.root or posix.is_absolute()):
         try:
-            found = (folder / location).resolve()
-            if found.is_relative_to(folder.resolve()):
-                return found
+            inside = (folder / location).resolve()
+            if inside.is_relative_to(folder.resolve()):
+                return inside
         except (OSError, RuntimeError):  # links that go round
             pass
     raise OnnxFaultError(
@@ -67,14 +67,14 @@ def _inside(folder: Path, location: str, name: str) -> Path:
 
 def _size(file: Path, location: str) -> int:
     try:
-        found = file.stat()
+        state = file.stat()
     except FileNotFoundError:
         raise OnnxFaultError(
             f"keeps data in another file, and {location!r} is missing: put it beside the ONNX file"
         ) from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(state.st_mode):
         raise OnnxFaultError(f"keeps data in {location!r}, which is no file")
-    return found.st_size
+    return state.st_size
 
 
 def _number(text: str, what: str, name: str) -> int:

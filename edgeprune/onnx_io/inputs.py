@@ -50,13 +50,13 @@ class ModelInput:
 def model_inputs(model: ModelProto) -> tuple[ModelInput, ...]:
     """The inputs of a model that are no constants, in their order."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    found = []
+    inputs = []
     for value in model.graph.input:
         if value.name not in constants:
             kind = value.type.tensor_type
             dims = list(kind.shape.dim)
             known = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
-            found.append(
+            inputs.append(
                 ModelInput(
                     name=value.name,
                     elem_type=kind.elem_type,
@@ -64,7 +64,7 @@ def model_inputs(model: ModelProto) -> tuple[ModelInput, ...]:
                     symbols=tuple(dim.dim_param for dim in dims),
                 )
             )
-    return tuple(found)
+    return tuple(inputs)
 
 
 def only_input(model: ModelProto, path: Path, raises: type[EdgepruneError]) -> ModelInput:

@@ -69,19 +69,19 @@ def bytes_of_value(elem_type: int) -> int:
 
 def _outline(model: ModelProto) -> ModelProto:
     """The model with the sizes of its large constants instead of their values."""
-    found = ModelProto()
-    found.ir_version = model.ir_version
-    found.opset_import.extend(model.opset_import)
-    found.functions.extend(model.functions)
+    outline = ModelProto()
+    outline.ir_version = model.ir_version
+    outline.opset_import.extend(model.opset_import)
+    outline.functions.extend(model.functions)
     graph = model.graph
-    found.graph.name = graph.name
+    outline.graph.name = graph.name
     for field in ("node", "input", "output", "value_info"):
-        getattr(found.graph, field).extend(getattr(graph, field))
+        getattr(outline.graph, field).extend(getattr(graph, field))
     for tensor in graph.initializer:
         if math.prod(tensor.dims) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
-            found.graph.initializer.append(tensor)
+            outline.graph.initializer.append(tensor)
         else:
-            found.graph.initializer.append(
+            outline.graph.initializer.append(
                 TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
             )
-    return found
+    return outline

@@ -147,13 +147,13 @@ def within(
     """
     if timeout_s is None:
         return action()
-    found: list[Result] = []
+    results: list[Result] = []
     failed: list[BaseException] = []
     ended = threading.Event()
 
     def call() -> None:
         try:
-            found.append(action())
+            results.append(action())
         except BaseException as error:
             failed.append(error)
         finally:
@@ -174,4 +174,4 @@ def within(
         raise
     if failed:
         raise failed[0]
-    return found[0]
+    return results[0]

@@ -57,7 +57,7 @@ def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
     """
     where = f"the labels {str(path)!r}"
     listed = _rows(path, where)
-    found, used = _matched(listed, path, folder, files)
+    labels, used = _matched(listed, path, folder, files)
     notes = [f"labels come from {str(path)!r}"]
     unused = [name for name in listed if name not in used]
     if unused:
@@ -66,7 +66,7 @@ def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
     given = list(listed.values())
     numbers = [_is_number(text) for text in given]
     if all(numbers):
-        return FileLabels(labels=tuple(map(int, found)), notes=tuple(notes))
+        return FileLabels(labels=tuple(map(int, labels)), notes=tuple(notes))
     if any(numbers):
         number, name = given[numbers.index(True)], given[numbers.index(False)]
         raise CalibrationError(
@@ -79,7 +79,7 @@ def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
     more = ", ..." if len(names) > _SHOWN else ""
     notes.append(f"the {len(names)} classes are numbered in alphabetical order: {shown}{more}")
     return FileLabels(
-        labels=tuple(order[name] for name in found), class_names=tuple(names), notes=tuple(notes)
+        labels=tuple(order[name] for name in labels), class_names=tuple(names), notes=tuple(notes)
     )
 
 

@@ -40,9 +40,9 @@ def read_yolo(
     files = files_of(place)
     texts = _folder_of_texts(place) if labels is None else Path(labels)
     names = _names(texts) if class_names is None else list(class_names)
-    found = {p.relative_to(texts).with_suffix("") for p in texts.rglob("*.txt") if p.name != _NAMES_FILE}
+    there = {p.relative_to(texts).with_suffix("") for p in texts.rglob("*.txt") if p.name != _NAMES_FILE}
     with_text = {
-        name: (texts / name).with_suffix(".txt") for name in files if Path(name).with_suffix("") in found
+        name: (texts / name).with_suffix(".txt") for name in files if Path(name).with_suffix("") in there
     }
     if not with_text:
         raise CalibrationError(
@@ -50,7 +50,7 @@ def read_yolo(
             f"{str(place)!r}; accepted is IMAGE.txt for IMAGE.jpg, there or in the folder of labels given"
         )
     images = [_of_file(name, path, with_text.get(name), names, exif) for name, path in files.items()]
-    return gathered(images, names, _notes(files, with_text, found))
+    return gathered(images, names, _notes(files, with_text, there))
 
 
 def _folder_of_texts(folder: Path) -> Path:
@@ -63,11 +63,11 @@ def _folder_of_texts(folder: Path) -> Path:
     return folder
 
 
-def _notes(files: dict[str, Path], with_text: dict[str, Path], found: set[Path]) -> list[str]:
+def _notes(files: dict[str, Path], with_text: dict[str, Path], there: set[Path]) -> list[str]:
     notes = []
     if without := len(files) - len(with_text):
         notes.append(f"{without} of {len(files)} images have no text with boxes, and so no objects")
-    alone = sorted(found - {Path(name).with_suffix("") for name in files})
+    alone = sorted(there - {Path(name).with_suffix("") for name in files})
     if alone:
         shown = first_few([repr(f"{name}.txt") for name in alone], NAMES_SHOWN)
         notes.append(f"{len(alone)} texts with boxes are of no image: {shown}")
