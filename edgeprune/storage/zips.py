@@ -55,8 +55,8 @@ class ZipFaultError(Exception):
 def check_zip(path: Path, limits: ZipLimits) -> None:
     """Read every byte of an archive once, in bounded memory, and compare it with its directory.
 
-    Different readers of one file see the same members: nothing before, between or behind them could be taken
-    for another directory.
+    Different readers of one file see the same members: members do not overlap, and nothing before the first
+    or behind the directory could be taken for another one. Unused bytes between members are allowed.
 
     Raises:
         ZipFaultError: a checksum or a size is wrong, members overlap, or it unpacks to too much.
