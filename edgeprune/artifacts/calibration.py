@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -55,13 +55,24 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBatch:
-    """Preprocessed images (n, channels, height, width) float32 and labels (n,) int64 or ``None``."""
+    """Preprocessed images (n, channels, height, width) float32 and labels (n,) int64 or ``None``.
+
+    ``class_scores``: whether a single output (n, c) is taken for scores of classes; not where the task is
+    another one, such as embedding.
+    """
 
     images: Tensor
     labels: Tensor | None
+    class_scores: bool = True
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
+
+    def first(self, count: int) -> ImageBatch:
+        """The first images with their labels."""
+        return replace(
+            self, images=self.images[:count], labels=None if self.labels is None else self.labels[:count]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,10 +109,11 @@ def check_drop(measure: Measure, max_drop_points: float | None, accepted: str) -
     raise UsageError(f"--max-drop was given for a model whose outputs are no class scores; {accepted}")
 
 
-def without_labels(calibration: CalibrationSet) -> CalibrationSet:
-    """The images alone."""
+def without_classes(calibration: CalibrationSet) -> CalibrationSet:
+    """The images alone, for a network whose outputs are no class scores."""
     fitting, held = (
-        ImageBatch(images=b.images, labels=None) for b in (calibration.fitting, calibration.held_out)
+        ImageBatch(images=b.images, labels=None, class_scores=False)
+        for b in (calibration.fitting, calibration.held_out)
     )
     return replace(calibration, fitting=fitting, held_out=held)
 

@@ -81,6 +81,7 @@ def _weights(reference: Tensor) -> Tensor:
 
 
 def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:
-    if len(reference) != 1 or reference[0].dim() != 2 or reference[0].shape[1] < 2:
+    single = len(reference) == 1 and reference[0].dim() == 2 and reference[0].shape[1] >= 2
+    if not (single and batch.class_scores):
         return LossKind.OUTPUTS
     return LossKind.PSEUDO_LABELS if batch.labels is None else LossKind.LABELS

@@ -35,7 +35,12 @@ def outputs_on(network: nn.Module, images: Tensor, places: Tensor) -> list[Tenso
 
 
 def decide_between(
-    step: str, original: list[Tensor], before: list[Tensor], after: list[Tensor]
+    step: str,
+    original: list[Tensor],
+    before: list[Tensor],
+    after: list[Tensor],
+    *,
+    class_scores: bool = True,
 ) -> NetworkDecision:
     """Decide whether to keep the network ``after`` a step, from per-image outputs on deciding images.
 
@@ -45,7 +50,7 @@ def decide_between(
     fewer than 8 deciding images the mean gain must exceed t / 1.96 standard errors (1.2 with 7 images, 6.5
     with 2), so that two or three images do not decide alone.
     """
-    if is_classifier(original):
+    if class_scores and is_classifier(original):
         answers = [(outputs[0].argmax(1) != original[0].argmax(1)).double() for outputs in (before, after)]
         decision = _decision(step, DecisionMeasure.CHANGED_ANSWERS, *answers)
         if decision.beyond_chance:

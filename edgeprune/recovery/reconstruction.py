@@ -134,7 +134,7 @@ def _decide(
 ) -> NetworkDecision:
     """Whether recovery brought the network closer to the original on the deciding images."""
     outputs = [outputs_on(m, images.images, images.deciding) for m in (original, pruned, recovered)]
-    return decide_between("recovery", *outputs)
+    return decide_between("recovery", *outputs, class_scores=images.class_scores)
 
 
 def _stored(network: GraphModule, coupling: CouplingGraph, form: IntegerFormat | None) -> GraphModule:

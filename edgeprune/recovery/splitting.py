@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,12 +21,13 @@ class SplitImages:
     """Calibration images (n, *input shape); ``fitting`` and ``deciding`` are the indices of each part.
 
     Rows of one image are not independent, so all rows of an image belong to one part. Holds no copy of the
-    images. With a single image, none decides.
+    images. With a single image, none decides. ``class_scores``: whether a single output (n, c) is that.
     """
 
     images: Tensor
     fitting: Tensor
     deciding: Tensor
+    class_scores: bool = True
 
     def without_deciding(self, generator: torch.Generator) -> SplitImages:
         """Split the fitting images again, for a step whose result the deciding images judge.
@@ -34,11 +35,7 @@ class SplitImages:
         A result selected on an image looks too good on it and would be preferred over later results.
         """
         again = split_images(self.fitting, generator)
-        return SplitImages(
-            images=self.images,
-            fitting=self.fitting[again.fitting],
-            deciding=self.fitting[again.deciding],
-        )
+        return replace(self, fitting=self.fitting[again.fitting], deciding=self.fitting[again.deciding])
 
     def chunks(self, at_once: int) -> Iterator[tuple[Tensor, bool]]:
         """Yield indices of at most ``at_once`` images of one part, and whether they are for fitting."""

@@ -19,7 +19,7 @@ from edgeprune.evaluation.registry import (
     labels_left_out,
     measure_for,
     measures_classes,
-    without_labels,
+    without_classes,
 )
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.runner import LATENCY_PAIRS
@@ -65,7 +65,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         )
         if calibration.labelled and not measures_classes(options):
             notes = (*calibration.warnings, labels_left_out(options))
-            calibration = replace(without_labels(calibration), warnings=notes)
+            calibration = replace(without_classes(calibration), warnings=notes)
         source = source.prepared(calibration)
         held = calibration.held_out
         outputs = source.outputs(options.source, held.images)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import parity
-from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.commands.run.scoring import original_outputs
 from edgeprune.commands.run.state import Prepared, Run
@@ -58,9 +57,7 @@ def rank_blocks(
     if images < len(fitting):
         run.note(f"block values are means over the first {images} of {len(fitting)} images")
     with run.stage("rank blocks"):
-        batch = ImageBatch(
-            images=fitting.images[:images], labels=None if fitting.labels is None else fitting.labels[:images]
-        )
+        batch = fitting.first(images)
         game = BlockGame(
             prepared.captured,
             batch,

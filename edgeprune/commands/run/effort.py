@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import Effort, Finetune
 from edgeprune.commands.run.state import Prepared, Run
 
@@ -56,10 +55,7 @@ def _fewer_images(prepared: Prepared, said: list[str]) -> Prepared:
     if len(fitting) <= QUICK_IMAGES:
         return prepared
     # The images are in random order.
-    fewer = ImageBatch(
-        images=fitting.images[:QUICK_IMAGES],
-        labels=None if fitting.labels is None else fitting.labels[:QUICK_IMAGES],
-    )
+    fewer = fitting.first(QUICK_IMAGES)
     said.append(f"{QUICK_IMAGES} of {len(fitting)} images to rank and recover with")
     return replace(prepared, calibration=replace(calibration, fitting=fewer))
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.fx import GraphModule
@@ -161,7 +161,8 @@ def measure_of(run: Run, prepared: Prepared) -> Measure:
 def split_for_recovery(run: Run, prepared: Prepared) -> SplitImages:
     """Images for fitting and for deciding in recovery and training: the same throughout a run."""
     generator = torch.Generator().manual_seed(run.options.seed)
-    return split_images(prepared.calibration.fitting.images, generator)
+    fitting = prepared.calibration.fitting
+    return replace(split_images(fitting.images, generator), class_scores=fitting.class_scores)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from edgeprune.artifacts.arrays import FloatArray
-from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, player_origins
 from edgeprune.artifacts.pruning import Ranking, RankingMethod
 from edgeprune.commands.run.scoring import original_outputs
@@ -99,9 +98,7 @@ def _greedy(
     passes = most * len(blocks)
     affordable = int(_WORK_MACS // max(1, passes * prepared.coupling.total_macs()))
     count = min(len(fitting), max(_FEWEST_IMAGES, affordable))
-    batch = ImageBatch(
-        images=fitting.images[:count], labels=None if fitting.labels is None else fitting.labels[:count]
-    )
+    batch = fitting.first(count)
     run.notes.append(f"residual blocks to drop were chosen by what is lost over {count} images")
     with run.stage("load the game of residual blocks"):
         game = BlockGame(prepared.captured, batch, original_outputs(prepared.captured, batch), blocks=blocks)

@@ -283,10 +283,7 @@ def _replayed_macs(context: ScoringContext, group: CoupledGroup) -> int:
 
 def _originals(context: ScoringContext, images: int) -> tuple[ImageBatch, list[Tensor]]:
     """The first images, and the original's outputs on them."""
-    given = context.images
-    batch = ImageBatch(
-        images=given.images[:images], labels=None if given.labels is None else given.labels[:images]
-    )
+    batch = context.images.first(images)
     parts = []
     with torch.no_grad():
         for chunk in torch.split(batch.images, context.game.images_at_once):

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeprune.output_units import units_of
-from edgeprune.recovery.agreement import is_classifier
 
 
 def error_weights(wanted: list[list[Tensor]]) -> list[Tensor]:
@@ -16,16 +15,15 @@ def error_weights(wanted: list[list[Tensor]]) -> list[Tensor]:
     return [torch.from_numpy(units_of(o).weights_for(o.shape)).float() for o in outputs]
 
 
-def output_error(
-    outputs: list[Tensor], wanted: list[Tensor], weights: list[Tensor], temperature: float
-) -> Tensor:
-    """Kullback-Leibler divergence of class scores; of others, squared error by channels' spread."""
-    if is_classifier(outputs):
-        log_outputs = functional.log_softmax(outputs[0] / temperature, dim=1)
-        log_wanted = functional.log_softmax(wanted[0] / temperature, dim=1)
-        return temperature**2 * functional.kl_div(
-            log_outputs, log_wanted, reduction="batchmean", log_target=True
-        )
+def class_divergence(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of class scores (n, c) from those wanted, softened by a temperature."""
+    log_outputs = functional.log_softmax(scores / temperature, dim=1)
+    log_wanted = functional.log_softmax(wanted / temperature, dim=1)
+    return temperature**2 * functional.kl_div(log_outputs, log_wanted, reduction="batchmean", log_target=True)
+
+
+def output_error(outputs: list[Tensor], wanted: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """Squared error of outputs that are no class scores, by channels' spread."""
     errors = [
         ((output - target).square() * weight).reshape(len(output), -1).sum(1).mean()
         for output, target, weight in zip(outputs, wanted, weights, strict=True)

@@ -23,10 +23,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.recovery.agreement import decide_between, in_words, outputs_on
+from edgeprune.recovery.agreement import decide_between, in_words, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.fused import fast_graph
-from edgeprune.recovery.distillation.losses import error_weights, output_error
+from edgeprune.recovery.distillation.losses import class_divergence, error_weights, output_error
 from edgeprune.recovery.splitting import SplitImages
 
 _log = logging.getLogger("edgeprune.recovery")
@@ -98,7 +98,9 @@ def distill(
     network = pupil.with_state(course.best.state)
     networks = (original, recovered, network)
     decision = decide_between(
-        "distillation", *(outputs_on(m, images.images, images.deciding) for m in networks)
+        "distillation",
+        *(outputs_on(m, images.images, images.deciding) for m in networks),
+        class_scores=images.class_scores,
     )
     if course.best.step and not decision.taken:
         _log.warning(in_words(decision))
@@ -327,7 +329,12 @@ class _Pupil:
         return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)
 
     def _compared(self, told: _Answers, wanted: _Answers, temperature: float) -> tuple[Tensor, Tensor]:
-        answers = output_error(told[0], wanted[0], self._weights, temperature)
+        classes = self._images.class_scores and is_classifier(wanted[0])
+        answers = (
+            class_divergence(told[0][0], wanted[0][0], temperature)
+            if classes
+            else output_error(told[0], wanted[0], self._weights)
+        )
         if told[1] is None or wanted[1] is None:
             return answers, torch.zeros(())
         target = wanted[1].index_select(1, self._kept)
