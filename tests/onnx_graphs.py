@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,13 @@ def check(path: Path, shape: Sequence[int] = (3, 8, 8), *, batch: int = 4, low: 
     expected = [np.concatenate(several) for several in zip(*runs, strict=True)]
     with torch.no_grad():
         given = [tensor.numpy() for tensor in tensor_leaves(module(torch.from_numpy(images)))]
+        exact = tensor_leaves(copy.deepcopy(module).double()(torch.from_numpy(images).double()))
     assert [g.shape for g in given] == [e.shape for e in expected]
-    for mine, its in zip(given, expected, strict=True):
-        np.testing.assert_allclose(mine, its, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(its).max())))
+    for mine, its, true in zip(given, expected, exact, strict=True):
+        # Deep networks of random weights enlarge rounding, as our own run in single precision shows.
+        rounding = float(np.abs(mine - true.numpy()).max(initial=0.0))
+        largest = max(1.0, float(np.abs(its).max()))
+        np.testing.assert_allclose(
+            mine, its, rtol=1e-4, atol=1e-4 * largest + 4 * min(rounding, 1e-3 * largest)
+        )
     return module

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.quantization import QuantizationDetails
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
 from edgeprune.commands.quantize.source_file import SourceFile
-from edgeprune.errors import BudgetError, CalibrationError, OutputError
+from edgeprune.errors import (
+    BudgetError,
+    CalibrationError,
+    OutputError,
+    ProfileError,
+    QuantizationError,
+)
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import (
     check_drop,
@@ -68,8 +76,9 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             calibration = replace(without_classes(calibration), warnings=notes)
         source = source.prepared(calibration)
         held = calibration.held_out
-        outputs = source.outputs(options.source, held.images)
-        measure = measure_for(options, outputs, held.images, held.labels, options.seed)
+        measure = measure_for(
+            options, _original_outputs(source, held.images), held.images, held.labels, options.seed
+        )
         check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
         made = scratch / options.file.name
         details = write_quantized(
@@ -92,6 +101,18 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         result = _result(options, target, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
+
+
+def _original_outputs(source: SourceFile, images: Tensor) -> parity.Outputs:
+    """Outputs of the file to be quantized.
+
+    Raises:
+        QuantizationError: onnxruntime cannot run it.
+    """
+    try:
+        return source.outputs(source.options.source, images)
+    except ProfileError as error:
+        raise QuantizationError(str(error)) from error
 
 
 def _result(

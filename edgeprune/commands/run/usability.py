@@ -186,14 +186,13 @@ def with_overshoot(judged: Usability, plan: PruningPlan, *, asked_for: bool) -> 
     beyond = plan.macs_removed_share - plan.ratio_asked
     if not asked_for or beyond <= _MOST_BEYOND:
         return judged
-    return replace(
-        judged,
-        headline=(
-            f"{judged.headline}; REMOVES {plan.macs_removed_share:.0%} of the MACs where "
-            f"{plan.ratio_asked:.0%} were asked for, since widths go in steps of {plan.width_quantum} "
-            "(--width-quantum 1 for less)"
-        ),
+    why = (
+        f"widths go in steps of {plan.width_quantum} (--width-quantum 1 for less)"
+        if plan.width_quantum > 1
+        else "single channels are large shares of them"
     )
+    told = f"REMOVES {plan.macs_removed_share:.0%} of the MACs where {plan.ratio_asked:.0%} were asked for, since "
+    return replace(judged, headline=f"{judged.headline}; {told}{why}")
 
 
 def _slower(deployment: DeploymentSection) -> str | None:
