@@ -63,6 +63,8 @@ def told(
     assert list(report)[:2] == ["schema_version", "usability"]
     headline: str = report["usability"]["headline"]
     lines = done.stdout.splitlines()
+    while len(lines[0]) < len(headline):  # a long one is wrapped
+        lines[:2] = [f"{lines[0]} {lines[1]}"]
     assert lines[0] == headline
     title = (output / "report.md").read_text().splitlines()[0]
     assert title == f"# {headline[:1].upper()}{headline[1:]}"

@@ -191,8 +191,8 @@ def with_overshoot(judged: Usability, plan: PruningPlan, *, asked_for: bool) -> 
         if plan.width_quantum > 1
         else "single channels are large shares of them"
     )
-    told = f"REMOVES {plan.macs_removed_share:.0%} of the MACs where {plan.ratio_asked:.0%} were asked for, since "
-    return replace(judged, headline=f"{judged.headline}; {told}{why}")
+    told = f"REMOVES {plan.macs_removed_share:.0%} of the MACs where {plan.ratio_asked:.0%} were asked for"
+    return replace(judged, headline=f"{judged.headline}; {told}, since {why}")
 
 
 def _slower(deployment: DeploymentSection) -> str | None:
