@@ -22,9 +22,8 @@ from imagenet_data import no_images, read_images
 
 HERE = Path(__file__).resolve().parent
 IMAGES = 64
-SIZES = {**dict.fromkeys(networks.TIMM, 224), **dict.fromkeys(networks.SEGMENTATION, 224)} | dict.fromkeys(
-    networks.YOLO, 224
-)
+SIZE = 224
+NETWORKS = (*networks.YOLO, *networks.TIMM, *networks.SEGMENTATION)
 TIMEOUT_S = 900
 
 Row = dict[str, Any]
@@ -32,7 +31,7 @@ Row = dict[str, Any]
 
 def jobs(_folder: Path, _seeds: int, threads: int) -> Jobs:
     """One job a network."""
-    return {name: lambda work, n=name: measured(n, work, threads) for name in SIZES}
+    return {name: lambda work, n=name: measured(n, work, threads) for name in NETWORKS}
 
 
 def measured(name: str, work: Path, threads: int) -> Row:
@@ -46,7 +45,7 @@ def measured(name: str, work: Path, threads: int) -> Row:
     except ImportError as error:
         raise NotMeasuredError(str(error)) from error
     torch.save(network.state_dict(), work / "weights.pt")
-    images, _ = read_images("imagenet_calibration_500.zip", SIZES[name], IMAGES)
+    images, _ = read_images("imagenet_calibration_500.zip", SIZE, IMAGES)
     np.savez(work / "images.npz", images=images.numpy())
     common = (
         "--calibration",
