@@ -109,18 +109,19 @@ def check_drop(measure: Measure, max_drop_points: float | None, accepted: str) -
     raise UsageError(f"--max-drop was given for a model whose outputs are no class scores; {accepted}")
 
 
-def without_classes(calibration: CalibrationSet) -> CalibrationSet:
-    """The images alone, for a network whose outputs are no class scores."""
+def for_task(calibration: CalibrationSet, options: TaskOptions) -> tuple[CalibrationSet, tuple[str, ...]]:
+    """The images as the task takes them, and a note on labels that do not count.
+
+    Where outputs are no class scores, the images go without labels, which are classes of whole images.
+    """
+    if measures_classes(options):
+        return calibration, ()
     fitting, held = (
         ImageBatch(images=b.images, labels=None, class_scores=False)
         for b in (calibration.fitting, calibration.held_out)
     )
-    return replace(calibration, fitting=fitting, held_out=held)
-
-
-def labels_left_out(options: TaskOptions) -> str:
-    """Note on labels that do not count."""
-    return (
+    note = (
         f"labels are classes of whole images, which --task {options.task.value} does not use: the original's "
         "own outputs are the reference"
     )
+    return replace(calibration, fitting=fitting, held_out=held), (note,) if calibration.labelled else ()

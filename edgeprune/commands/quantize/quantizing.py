@@ -21,14 +21,7 @@ from edgeprune.errors import (
     QuantizationError,
 )
 from edgeprune.evaluation.base import Measure
-from edgeprune.evaluation.registry import (
-    check_drop,
-    check_task,
-    labels_left_out,
-    measure_for,
-    measures_classes,
-    without_classes,
-)
+from edgeprune.evaluation.registry import check_drop, check_task, for_task, measure_for
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.runner import LATENCY_PAIRS
 from edgeprune.profiling.timing import compare
@@ -71,9 +64,8 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             seed=options.seed,
             input_shape=source.image if len(source.image) == 3 else None,
         )
-        if calibration.labelled and not measures_classes(options):
-            notes = (*calibration.warnings, labels_left_out(options))
-            calibration = replace(without_classes(calibration), warnings=notes)
+        calibration, left_out = for_task(calibration, options)
+        calibration = replace(calibration, warnings=(*calibration.warnings, *left_out))
         source = source.prepared(calibration)
         held = calibration.held_out
         measure = measure_for(

@@ -36,7 +36,7 @@ from edgeprune.commands.run.time_limits import note_training_cut, training_limit
 from edgeprune.coupling.coupling import couple
 from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.errors import CalibrationError, CaptureError, ModelLoadError, UsageError
-from edgeprune.evaluation.registry import check_task, labels_left_out, measures_classes, without_classes
+from edgeprune.evaluation.registry import check_task, for_task
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.block_game import block_module
 from edgeprune.loading import load_model
@@ -152,10 +152,9 @@ def prepare(run: Run) -> Prepared:
             input_shape=options.input_shape or loaded.input_shape,
         )
     run.notes.extend(calibration.warnings)
-    if not measures_classes(options):
-        if calibration.labelled:
-            run.note(labels_left_out(options))
-        calibration = without_classes(calibration)
+    calibration, left_out = for_task(calibration, options)
+    for note in left_out:
+        run.note(note)
     with run.stage("capture"):
         captured = capture(loaded.module, calibration.input_shape)
     run.notes.extend(captured.notes)

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from edgeprune.errors import ModelLoadError
 from edgeprune.showing import did_you_mean
-from edgeprune.system.imports import first_line
+from edgeprune.system.compat import torchvision_repaired
+from edgeprune.system.imports import ended_in_the_open, first_line
+
+
+def import_library(name: str, used_as: str) -> ModuleType:
+    """Import a library of models, also where torchvision's compiled library does not fit.
+
+    Raises:
+        ModelLoadError: it is missing, or fails to import.
+    """
+    try:
+        with torchvision_repaired(), ended_in_the_open():
+            return importlib.import_module(name)
+    except Exception as error:
+        raise ModelLoadError(
+            f"{name} cannot be imported ({first_line(error)}); install it (pip install {name}) "
+            f"to use {used_as}"
+        ) from error
 
 
 def build_named(name: str, make: Callable[[Mapping[str, Any]], Any], options: Mapping[str, Any]) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import io
 import sys
 from collections.abc import Mapping
@@ -14,25 +13,8 @@ from typing import Any
 from torch import nn
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.loading.architectures.keywords import build_named
-from edgeprune.system.compat import torchvision_repaired
-from edgeprune.system.imports import ended_in_the_open, first_line
-
-
-def import_timm() -> ModuleType:
-    """Import timm, also where torchvision's compiled library does not fit.
-
-    Raises:
-        ModelLoadError: timm is missing, or fails to import.
-    """
-    try:
-        with torchvision_repaired(), ended_in_the_open():
-            timm = importlib.import_module("timm")
-    except Exception as error:
-        raise ModelLoadError(
-            f"timm cannot be imported ({first_line(error)}); install it (pip install timm) to use timm:NAME"
-        ) from error
-    return timm
+from edgeprune.loading.architectures.keywords import build_named, import_library
+from edgeprune.system.imports import first_line
 
 
 def build_timm(name: str, options: Mapping[str, Any]) -> nn.Module:
@@ -41,7 +23,7 @@ def build_timm(name: str, options: Mapping[str, Any]) -> nn.Module:
     Raises:
         ModelLoadError: there is no such name, or it cannot be built that way.
     """
-    timm = import_timm()
+    timm = import_library("timm", "timm:NAME")
     _check_name(timm, name)
     return build_named(
         f"timm:{name}", lambda more: timm.create_model(name, pretrained=False, **more), options
@@ -56,7 +38,7 @@ def build_timm_pretrained(name: str, weights: str, options: Mapping[str, Any]) -
     Raises:
         ModelLoadError: the name or the weights are unknown, or cannot be downloaded.
     """
-    timm = import_timm()
+    timm = import_library("timm", "timm:NAME")
     _check_name(timm, name)
     bare = name.partition(".")[0]
     offered = [full for full in timm.list_pretrained() if full.partition(".")[0] == bare]

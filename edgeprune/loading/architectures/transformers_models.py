@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from edgeprune.errors import ModelLoadError
-from edgeprune.loading.architectures.keywords import unknown_option
+from edgeprune.loading.architectures.keywords import import_library, unknown_option
 from edgeprune.storage.documents import UnreadableError, read_json
 from edgeprune.system.compat import torchvision_repaired
 from edgeprune.system.imports import ended_in_the_open, first_line
@@ -20,23 +18,6 @@ CONFIG = "config.json"
 _LARGEST_CONFIG_BYTES = 8 << 20
 _ALSO = ("num_labels",)
 """Settings that are no plain attribute of a configuration."""
-
-
-def import_transformers() -> ModuleType:
-    """Import transformers, also where torchvision's compiled library does not fit.
-
-    Raises:
-        ModelLoadError: transformers is missing, or fails to import.
-    """
-    try:
-        with torchvision_repaired(), ended_in_the_open():
-            transformers = importlib.import_module("transformers")
-    except Exception as error:
-        raise ModelLoadError(
-            f"transformers cannot be imported ({first_line(error)}); install it (pip install transformers) "
-            "to use hf:FOLDER"
-        ) from error
-    return transformers
 
 
 def build_transformers(folder: str, options: Mapping[str, Any]) -> nn.Module:
@@ -48,7 +29,7 @@ def build_transformers(folder: str, options: Mapping[str, Any]) -> nn.Module:
         ModelLoadError: there is no such folder or configuration, or transformers cannot build from it.
     """
     architecture = _architecture_of(Path(folder))
-    transformers = import_transformers()
+    transformers = import_library("transformers", "hf:FOLDER")
     try:
         with torchvision_repaired(), ended_in_the_open():
             config = transformers.AutoConfig.from_pretrained(
