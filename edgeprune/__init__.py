@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
+    from edgeprune.options.devices import DeviceOptions
     from edgeprune.reporting.ranking.facts import RankingReport
     from edgeprune.reporting.schemas import json_schema
     from edgeprune.results import (
@@ -50,6 +51,7 @@ __all__ = [
     "Budget",
     "BudgetSection",
     "ChannelOrder",
+    "DeviceOptions",
     "DryRun",
     "Effort",
     "Finetune",
@@ -95,6 +97,7 @@ _TYPES = {
     ),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
+    "options.devices": ("DeviceOptions",),
     "reporting.ranking.facts": ("RankingReport",),
     "reporting.schemas": ("json_schema",),
     "results": (

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeprune.artifacts.budget import BudgetSection
-from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, Provenance
 from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
 from edgeprune.artifacts.quantization import (
     HalvesReport,
@@ -167,6 +167,7 @@ class ProfileResult:
     latency_ratio: LatencyRatio | None
     prediction: LatencyPrediction | None
     baseline_prediction: LatencyPrediction | None
+    notes: tuple[str, ...] = ()
 
     def render(self) -> RenderableType:
         """A table for the terminal; every time says where it comes from."""
@@ -191,9 +192,13 @@ class ProfileResult:
                 Text(
                     f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
                     f"[{r.low:.3f}, {r.high:.3f}] ({r.confidence:.0%} interval, {r.pairs} interleaved pairs, "
-                    f"{r.threads} threads, measured on this host)"
+                    f"{r.threads} threads, {r.provenance.value})"
                 )
             )
+        latency = self.figures.latency
+        if latency is not None and latency.provenance is Provenance.MEASURED_ON_TARGET:
+            parts.append(Text(f"{latency.runtime} on {latency.machine}"))
+        parts.extend(Text(f"caution: {note}") for note in self.notes)
         return Group(*parts)
 
 
@@ -201,7 +206,7 @@ class ProfileResult:
 class QuantizationResult:
     """One ONNX file in fewer bits: what it costs and gains beside the one that it was made from.
 
-    Accuracy and deviation are on images that were kept back, the CPU time on this host.
+    Accuracy and deviation are on images that were kept back; the CPU time says where it was measured.
     """
 
     source: str
@@ -225,7 +230,9 @@ class QuantizationResult:
         table.add_row(self.accuracy_kind.value, _with_interval(before), _with_interval(after))
         ratio = self.latency_ratio
         table.add_row(
-            "CPU time, measured on this host", "1", f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+            f"CPU time, {ratio.provenance.value}",
+            "1",
+            f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
         )
         deviation = self.deviation
         agreement = (
@@ -336,7 +343,8 @@ def _with_interval(figure: AccuracyFigure) -> str:
 def _memory(figures: ModelFigures) -> str:
     if figures.peak_memory_bytes is None:
         return "not measurable here"
-    return f"{figures.peak_memory_bytes / 2**20:,.1f} MiB (measured on this host)"
+    where = Provenance.MEASURED_ON_HOST if figures.latency is None else figures.latency.provenance
+    return f"{figures.peak_memory_bytes / 2**20:,.1f} MiB ({where.value})"
 
 
 def _latency(figures: ModelFigures) -> str:

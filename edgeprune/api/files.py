@@ -16,11 +16,14 @@ from edgeprune.results import ProfileResult, QuantizationResult, Verification
 
 @called_with(ProfileOptions)
 def profile(options: ProfileOptions) -> ProfileResult:
-    """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
+    """Size, work and latency of an ONNX file: measured here or on a device, or predicted for a target.
 
     Loading a file, and one run of it, take ``timeout_s`` seconds at most.
 
     Args:
+        target: device profile by name, alias or path.
+        device: where the file is measured, over ssh or adb (:class:`DeviceOptions`); this machine where
+            ``None``.
         input_shape: channels, height and width of one image; needed where the file leaves any of them open.
 
     Raises:
@@ -68,6 +71,8 @@ def quantize(options: QuantizeOptions) -> QuantizationResult:
         batch_size: fixed batch of the file that is written; as in ``onnx_path`` where ``None``.
         precision: ``INT8``, or ``FP16`` for weights stored in 16 bits.
         target: decides the 8-bit form: signed or unsigned, 7 or 8 bits of weights.
+        device: where files are measured, over ssh or adb (:class:`DeviceOptions`), so that ``AUTO``
+            decides by times from there; this machine where ``None``.
         method: which part of the values seen an 8-bit scale covers.
         max_drop_points: refuse to write a file that loses more percentage points.
         task: what the network is for; points are of its measure; ``metric`` and ``boxes`` are as in

@@ -24,6 +24,7 @@ from edgeprune.cli.shared.arguments import (
     command,
     joined,
 )
+from edgeprune.cli.shared.device_options import DeviceArguments
 from edgeprune.options.project_file import check_ratio, read_ratio
 from edgeprune.options.quantities import parse_finetune
 from edgeprune.options.runs import CompressOptions
@@ -183,6 +184,7 @@ class CompressArguments(
     EffortArguments,
     OutputArguments,
     GoalArguments,
+    DeviceArguments,
     TargetArguments,
     NetworkArguments,
 ):
@@ -223,6 +225,7 @@ def _options(session: Session, given: CompressArguments) -> CompressOptions:
         model,
         **given.settled(session, config),
         target=device,
+        device=given.device_for(settings.first_given(given.target, config.target)),
         ratio=share,
         finetune=training,
         output=folder,

@@ -86,9 +86,9 @@ def format_quality(figure: AccuracyFigure, kind: AccuracyKind, *, interval: bool
 def format_ratio(ratio: LatencyRatio) -> str:
     """CPU time of the compressed model over the original's, and its interpretation."""
     return (
-        f"{ratio.ratio:.2f}x the original's CPU time on this host "
+        f"{ratio.ratio:.2f}x the original's CPU time "
         f"({ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}, "
-        f"{Provenance.MEASURED_ON_HOST.value}): {ratio_meaning(ratio)}"
+        f"{ratio.provenance.value}): {ratio_meaning(ratio)}"
     )
 
 

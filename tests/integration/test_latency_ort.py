@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.profiling.figures import figures
+from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.profiling.memory import peak_memory_bytes
 from edgeprune.profiling.prediction import predict
 from edgeprune.profiling.timing import compare, measure
@@ -59,11 +60,11 @@ def test_a_comparison_has_a_finite_interval_around_its_ratio(tmp_path: Path, sma
 
 
 def test_all_figures_of_a_model(small: Path) -> None:
-    found = figures(small, threads=1, repetitions=3)
+    found = figures(small, HostMeasurer(settings=RunSettings(threads=1)))
     assert found.size_bytes == small.stat().st_size
     assert found.parameters == found.macs == 64 * 32
     assert found.latency is not None
-    untimed = figures(small, threads=1, measure_latency=False, measure_memory=False)
+    untimed = figures(small, None)
     assert untimed.latency is None
     assert untimed.peak_memory_bytes is None
 

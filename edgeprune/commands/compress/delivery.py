@@ -59,8 +59,7 @@ from edgeprune.commands.verify.first_divergence import (
     traced_torch,
 )
 from edgeprune.profiling.figures import figures
-from edgeprune.profiling.runner import LATENCY_PAIRS, Runner
-from edgeprune.profiling.timing import compare as compare_latency
+from edgeprune.profiling.runner import Runner
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
@@ -164,7 +163,7 @@ def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -
         (folder / "model.onnx").rename(folder / FLOAT_FILE)
         shutil.copyfile(chosen / "model.onnx", folder / "model.onnx")
     assert section is not None
-    run.notes.extend(notes_of(details_of(section), prepared.target))
+    run.notes.extend(notes_of(details_of(section), runner_of(run, prepared.target)))
     return section
 
 
@@ -233,27 +232,19 @@ def _profile(
     run: Run, target: TargetProfile, original: Path, folder: Path, quantized: QuantizationSection | None
 ) -> DeploymentSection:
     compressed = folder / "model.onnx"
-    threads = run.threads
-    batch = run.options.batch_size or 1
+    runner = runner_of(run, target)
+    measurer = runner.measurer
     with run.stage("profile"):
-        before = after = figures(original, threads=threads, batch_size=batch, seed=run.options.seed)
+        before = after = figures(original, measurer)
         ratio, same = None, filecmp.cmp(original, compressed, shallow=False)
         if not same:
-            after = figures(compressed, threads=threads, batch_size=batch, seed=run.options.seed)
-            ratio = compare_latency(
-                original,
-                compressed,
-                threads=threads,
-                batch_size=batch,
-                pairs=LATENCY_PAIRS,
-                seed=run.options.seed,
-            )
-        runner = runner_of(run, target)
+            after, ratio = figures(compressed, measurer), measurer.ratio(original, compressed)
         if quantized is not None and ratio is not None:
             # Quantization keeps the numbers of parameters and MACs of the 32-bit file.
-            exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
+            exact = figures(folder / FLOAT_FILE, None)
             after = replace(after, parameters=exact.parameters, macs=exact.macs)
-            run.notes.extend(notes_of_speed(quantized.precision, target, ratio))
+            run.notes.extend(notes_of_speed(quantized.precision, runner, ratio))
+        run.notes.extend(measurer.cautions)
         return DeploymentSection(
             target=target.name,
             original=before,
