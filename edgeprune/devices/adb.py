@@ -37,7 +37,7 @@ _FIND = (
     f"export ORT_DISABLE_TELEMETRY=1; for p in python3 {_PLACE}/python3 {_PLACE}/python/bin/python3 "
     f"{_TERMUX}; do "
     'command -v "$p" >/dev/null 2>&1 && "$p" -c "import sys; sys.exit(sys.version_info < (3, 9))" '
-    '&& "$p" -c "import numpy, onnxruntime" && echo "edgeprune-python:$p" && break; done'
+    '&& "$p" -c "import numpy, onnxruntime" && echo "edgeprune-python:$p" && break; done; true'
 )
 
 

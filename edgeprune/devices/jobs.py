@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import uses_external_data
-from pydantic import TypeAdapter
 
 from edgeprune.devices.connection import Device
-from edgeprune.devices.protocol import MeasurementError, MeasurementJob, MeasurementResult
+from edgeprune.devices.protocol import FailureKind, MeasurementJob, MeasurementResult, from_json
 from edgeprune.errors import DeviceError, ProfileError
 from edgeprune.onnx_io.check import tensors_of
 from edgeprune.onnx_io.read import read_onnx
@@ -22,6 +19,14 @@ from edgeprune.system.imports import first_line
 _LEAST_LIMIT_S = 300.0
 _MODEL_LIMIT_S = 90.0
 _REASON_LENGTH = 200
+_OF_THE_MODEL = frozenset({FailureKind.LOAD, FailureKind.RUN})
+_ADVICE = {
+    FailureKind.LOAD: "give a valid ONNX file, or update onnxruntime there",
+    FailureKind.RUN: "give a valid ONNX file, or update onnxruntime there",
+    FailureKind.MEMORY: "end other programs there, or give a smaller model",
+    FailureKind.TIME: "give a smaller model, or look whether something else keeps the device busy",
+    FailureKind.VERSION: "use the script of this version of edgeprune",
+}
 _MOST_BYTES = 2**31 - 2**24
 
 
@@ -38,13 +43,9 @@ def run_job(device: Device, job: MeasurementJob, onnx_paths: Sequence[Path]) -> 
             model.file: _single_file(path, scratch / model.file)
             for model, path in zip(job.models, onnx_paths, strict=True)
         }
-        text = device.measure(_encoded(job), files, time_limit_s=limit_s)
+        text = device.measure(job.to_json(), files, time_limit_s=limit_s)
     names = {model.name: path.name for model, path in zip(job.models, onnx_paths, strict=True)}
     return _decoded(text, device.name, names)
-
-
-def _encoded(job: MeasurementJob) -> bytes:
-    return json.dumps({"schema": 1, **asdict(job)}).encode()
 
 
 def _decoded(text: bytes, device: str, names: Mapping[str, str]) -> MeasurementResult:
@@ -55,20 +56,18 @@ def _decoded(text: bytes, device: str, names: Mapping[str, str]) -> MeasurementR
         DeviceError: it failed otherwise, or this is no result.
     """
     try:
-        told = json.loads(text)
-        if "error" not in told:
-            told.pop("schema")
-            return TypeAdapter(MeasurementResult).validate_python(told)
-        error = MeasurementError(**told["error"])
-    except (ValueError, TypeError, KeyError) as fault:
+        told = from_json(text)
+    except ValueError as fault:
         raise DeviceError(
             f"{device} sent a result that is none ({first_line(fault, _REASON_LENGTH)}); run the same "
             "command "
             "again, and look into the memory and the disk of the device if that happens again"
         ) from fault
-    where = "" if error.model is None else f"{names.get(error.model, error.model)}: "
-    sentence = f"{where}{error.message} (on {device})"
-    raise (ProfileError if error.kind in ("load", "run") else DeviceError)(sentence)
+    if isinstance(told, MeasurementResult):
+        return told
+    where = "" if told.model is None else f"{names.get(told.model, told.model)}: "
+    raises = ProfileError if told.kind in _OF_THE_MODEL else DeviceError
+    raise raises(f"{where}{told.message} (on {device}); {_ADVICE[told.kind]}")
 
 
 def _single_file(path: Path, copy: Path) -> Path:

@@ -22,8 +22,8 @@ from edgeprune.targets import TargetProfile
 
 _CONFIDENCE = 0.95
 _QUICK_PAIRS = 25
-_WARMUP_S = 10.0
-_LAYER_WARMUP_S = 1.0
+_WARMUP_S = 3.0
+_QUICK_WARMUP_S = 0.5
 
 
 @dataclass(kw_only=True)
@@ -89,9 +89,9 @@ class DeviceMeasurer:
         return float(np.median(self._ratios(onnx_a, onnx_b, _QUICK_PAIRS)))
 
     def least_cpu_ms(self, onnx_paths: Sequence[Path]) -> list[float | None]:
-        """Median of a process of its own for each; nothing where any of them cannot be run."""
+        """Median of a session for each; nothing for all where one of them cannot be run."""
         try:
-            result = self._run(onnx_paths, warmup_limit_s=_LAYER_WARMUP_S)
+            result = self._run(onnx_paths, warmup_limit_s=_QUICK_WARMUP_S, fresh_process=False)
         except ProfileError:
             return [None] * len(onnx_paths)
         return [times.cpu_time_p50_ms for times in result.models.values()]
@@ -104,13 +104,19 @@ class DeviceMeasurer:
 
     def _ratios(self, onnx_a: Path, onnx_b: Path, pairs: int) -> NDArray[np.float64]:
         """Ratios of CPU time, B over A: (rounds, pairs of a round)."""
-        result = self._run([onnx_a, onnx_b], pairs=pairs)
+        limit_s = _WARMUP_S if pairs == LATENCY_PAIRS else _QUICK_WARMUP_S
+        result = self._run([onnx_a, onnx_b], pairs=pairs, warmup_limit_s=limit_s)
         rounds = result.pairs[0].cpu_ratios
         each = min(map(len, rounds))
         return np.array([row[:each] for row in rounds])
 
     def _run(
-        self, onnx_paths: Sequence[Path], *, pairs: int = 0, warmup_limit_s: float = _WARMUP_S
+        self,
+        onnx_paths: Sequence[Path],
+        *,
+        pairs: int = 0,
+        warmup_limit_s: float = _WARMUP_S,
+        fresh_process: bool = True,
     ) -> MeasurementResult:
         """One job: every model alone, or one pair in turns."""
         names = [f"model-{place}" for place in range(len(onnx_paths))]
@@ -125,6 +131,7 @@ class DeviceMeasurer:
             pairs=((names[0], names[1]),) if pairs else (),
             least_pairs=pairs or LATENCY_PAIRS,
             warmup_limit_s=warmup_limit_s,
+            fresh_process=fresh_process,
         )
         result = run_job(self.device, job, onnx_paths)
         for caution in result.cautions:

@@ -32,8 +32,9 @@ def version(name):
         return importlib.import_module(name).__version__
     except Exception:
         return None
-told = {"path": os.environ["EDGEPRUNE_PYTHON"], "version": list(sys.version_info[:2]), "machine": platform.machine(),
-        "platform": sysconfig.get_platform(), "numpy": None, "onnxruntime": None}
+told = {"path": os.environ["EDGEPRUNE_PYTHON"], "version": list(sys.version_info[:2]),
+        "machine": platform.machine(), "platform": sysconfig.get_platform(),
+        "numpy": None, "onnxruntime": None}
 if sys.version_info >= (3, 9):
     told.update(numpy=version("numpy"), onnxruntime=version("onnxruntime"))
 print("edgeprune:" + json.dumps(told))

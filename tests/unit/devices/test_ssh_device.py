@@ -237,7 +237,7 @@ MADE = "mkdir -p venv/bin; printf '#!/bin/sh\\n{pip}\\n' > venv/bin/python; chmo
     [
         ("exit 127", "no Python of 3.9 or later .none at all."),
         (
-            'echo \'edgeprune:{"path": "p", "version": [3, 7], "machine": "armv6l", "platform": "linux-armv6l", '
+            'echo \'edgeprune:{"path": "p", "version": [3, 7], "machine": "armv6l", "platform": "linux", '
             '"numpy": null, "onnxruntime": null}\'; exit 1',
             "no Python of 3.9 or later .3.7.",
         ),
