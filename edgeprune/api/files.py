@@ -60,8 +60,9 @@ def bundle(options: BundleOptions) -> tuple[str, ...]:
         OutputError: the output exists already, or cannot be written.
     """
     limits.THREADS.check("--threads", options.threads)
-    limits.TIME_S.check("time_limit_s", options.time_limit_s)
-    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
+    if options.time_limit_s is not None:
+        limits.TIME_S.check("time_limit_s", options.time_limit_s)
+    limits.BATCH_SIZE.check("--batch-size", options.batch_size or 1)
     limits.SEED.check("--seed", options.seed)
     return write_bundle(options, options.threads or torch.get_num_threads())
 

@@ -29,7 +29,8 @@ Measures these ONNX models on this device, with Python 3.9 or later, numpy and o
     sh run.sh
 
 Where numpy or onnxruntime is missing and pip works, they are installed into ./venv.
-PYTHON=/path/to/python3 sh run.sh chooses another Python. It takes about {minutes} minutes. Keep the device cool and let nothing else run. Copy
+PYTHON=/path/to/python3 sh run.sh chooses another Python. It takes about {minutes}
+minutes. Keep the device cool and let nothing else run. Copy
 {result} back, and read it with
 
     edgeprune profile MODEL.onnx --result {result}
