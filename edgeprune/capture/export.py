@@ -50,8 +50,8 @@ def export_program(
 def program_of_graph(graph_module: GraphModule, example: Tensor, *, dynamic_batch: bool = True) -> Any:
     """The program of a captured graph, or of what pruning made of one: functional, so traced only once.
 
-    Functionalising it again took a third of the time of a small network's export, and left the ONNX file
-    as it was.
+    Functionalising it again took a quarter of the CPU time of writing a small network as ONNX, and left the
+    file as it was.
 
     Raises:
         CaptureError: with the reason of ``torch.export`` in one line.
