@@ -138,7 +138,7 @@ def test_the_file_tells_nothing_about_where_it_was_made(exported: Path) -> None:
             assert word not in content
 
 
-@pytest.mark.parametrize("factory", [networks.channel_shuffle, networks.tokens, more_networks.group_norms])
+@pytest.mark.parametrize("factory", [networks.channel_shuffle, more_networks.group_norms])
 def test_a_captured_graph_needs_no_functionalising(factory: Any, tmp_path: Path) -> None:
     case = networks.toy(factory)
     graph, example = copy.deepcopy(case.captured.graph_module).float(), torch.zeros(2, *networks.IMAGE)
