@@ -15,6 +15,7 @@ from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
+from edgeprune.cli.report import report
 from edgeprune.cli.schema import schema
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.targets import targets_app
@@ -56,6 +57,7 @@ def root(
 app.command()(compress)
 app.command()(pick)
 app.command()(rank)
+app.command()(report)
 app.command()(quantize)
 app.command()(profile)
 app.command()(inspect)

@@ -128,6 +128,7 @@ class CompressOptions(
     precision: Precision = Precision.FP32
     width_quantum: int | None = None
     batch_size: int | None = None
+    pictures: bool = True
 
     @property
     def ranking_path(self) -> Path | None:

@@ -251,7 +251,7 @@ def open_runner(
 
     with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_session(path, options, timeout_s=timeout_s)
-        feeds = _feeds(session, path.name, batch_size, np.random.default_rng(seed))
+        feeds = random_feeds(session, path.name, batch_size, np.random.default_rng(seed))
         began = time.monotonic()
         run_session(session, None, feeds, timeout_s=timeout_s)
         slow = time.monotonic() - began > _SLOW_S
@@ -265,7 +265,12 @@ def open_runner(
     return guarded
 
 
-def _feeds(session: Any, where: str, batch_size: int | None, rng: np.random.Generator) -> Feeds:
+def random_feeds(session: Any, where: str, batch_size: int | None, rng: np.random.Generator) -> Feeds:
+    """Random inputs for a session, the same for the same generator.
+
+    Raises:
+        ProfileError: an input is of no accepted type, or a dimension other than the batch is dynamic.
+    """
     feeds: Feeds = {}
     for given in session.get_inputs():
         if given.type not in _INPUT_TYPES:
