@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def to_svg(chart: altair.TopLevelMixin, label: str, key: str) -> str:
     """
     import vl_convert
 
-    text = vl_convert.vegalite_to_svg(_configured(chart).to_dict())
+    text = vl_convert.vegalite_to_svg(_plain(_configured(chart).to_dict()))
     for name in sorted(set(_OWN_ID.findall(text))):
         text = text.replace(f'id="{name}"', f'id="{key}-{name}"').replace(f"#{name})", f"#{key}-{name})")
     named = _attribute(visible(label))
@@ -36,11 +37,24 @@ def to_svg(chart: altair.TopLevelMixin, label: str, key: str) -> str:
 
 
 def rows(values: list[dict[str, Any]]) -> altair.Data:
-    """Data of a chart; texts in it come from files of others, so what cannot be seen is shown escaped."""
+    """Data of a chart."""
     import altair as alt
 
-    plain = [{k: visible(v) if isinstance(v, str) else v for k, v in row.items()} for row in values]
-    return alt.Data(values=plain)  # type: ignore[no-untyped-call]  # Altair has no types for it
+    return alt.Data(values=values)  # type: ignore[no-untyped-call]  # Altair has no types for it
+
+
+def _plain(part: Any) -> Any:
+    """A specification whose texts, names of others among them, hold nothing that cannot be seen.
+
+    The drawing library ends the process where it measures a control character.
+    """
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_plain(value) for value in part]
+    if isinstance(part, float) and not math.isfinite(part):
+        return None  # a mark without a place is not drawn
+    return visible(part) if isinstance(part, str) else part
 
 
 def _attribute(text: str) -> str:
