@@ -78,7 +78,7 @@ def _by_operator(events: list[dict[str, Any]], runs: int) -> tuple[OperatorTime,
         totals[operator] = each if operator not in totals else totals[operator] + each
         nodes[operator] += 1
     rows = [
-        OperatorTime(operator=operator, nodes=nodes[operator], time_ms=float(np.median(times)))
-        for operator, times in totals.items()
+        OperatorTime(operator=name, nodes=nodes[name], time_ms=float(np.median(times)))
+        for name, times in totals.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.time_ms, row.operator)))

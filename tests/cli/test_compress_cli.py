@@ -19,6 +19,7 @@ FILES = {
     "model.onnx",
     "model.pt2",
     "report.json",
+    "report.html",
     "report.md",
     "surgery.json",
     "weights.safetensors",

@@ -97,21 +97,21 @@ def deliver(
         quantized = _quantize(run, prepared, folder, chosen)
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
-        operators = _operators(run, work / "original.onnx", folder / "model.onnx")
+        by_operator = _operators(run, work / "original.onnx", folder / "model.onnx")
         _compare_with_search(run, prepared.target, planned, deployment)
         usability = with_speed(judged.usability, deployment)
         judged = replace(judged, usability=usability)
         if usability.grade is not Grade.USABLE or usability.slower:
             _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
-        illustrations = illustrate(run, prepared, planned, pruned, judged)
+        drawn = illustrate(run, prepared, planned, pruned, judged)
         note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
-        report = replace(report, quantization=quantized, operators=operators)
+        report = replace(report, quantization=quantized, operators=by_operator)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
         if candidates is not None:
             candidates.deliver(folder)
-        write_page(report, folder, shown_folder=options.folder, illustrations=illustrations)
+        write_page(report, folder, shown_folder=options.folder, pictures=drawn)
         outputs.write_manifest(
             folder,
             inputs=input_hashes(prepared),
@@ -280,8 +280,9 @@ def _profile(
 def _operators(run: Run, original: Path, compressed: Path) -> OperatorTimes:
     """Time by operator of both files on this host."""
     with run.stage("profile"):
-        batch_size = run.options.batch_size or 1
-        return operator_times(original, compressed, threads=run.threads, batch_size=batch_size)
+        return operator_times(
+            original, compressed, threads=run.threads, batch_size=run.options.batch_size or 1
+        )
 
 
 def _compare_with_search(

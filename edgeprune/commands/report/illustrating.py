@@ -45,12 +45,12 @@ def illustrate(
         calibration = prepared.calibration
         shown = _one_of_each(calibration.fitting, _IMAGES)
         missing: dict[str, str] = {}
-        changed, count = _changed(calibration, judged, missing)
+        answers, count = _changed(calibration, judged, missing)
         return _small_enough(
             Illustrations(
                 feature_maps=_feature_maps(planned, calibration, shown, missing),
                 saliency=_saliency(prepared, pruned, judged, shown[:_SALIENT], missing),
-                changed=changed,
+                changed=answers,
                 changed_images=count,
                 held_out_images=len(calibration.held_out),
                 missing=missing,
@@ -84,13 +84,13 @@ def _feature_maps(
     gone = variant.coupling.removed_mask(planned.plan.removed)
 
     def of_filter(player: int) -> FilterMaps:
-        channel = int(np.flatnonzero(point.players == player)[0])
-        told = f"feature map of filter {channel} of {group.name} for image"
+        position = int(np.flatnonzero(point.players == player)[0])
+        told = f"feature map of filter {position} of {group.name} for image"
         return FilterMaps(
-            channel=channel,
+            channel=position,
             value=float(values[player]),
             removed=bool(gone[player]),
-            maps=tuple(heat_map(maps[i, channel], f"{told} {i + 1}") for i in range(len(images))),
+            maps=tuple(heat_map(maps[i, position], f"{told} {i + 1}") for i in range(len(images))),
         )
 
     each = min(2, len(order) // 2)

@@ -14,13 +14,14 @@ from edgeprune.reporting.ranking.facts import RankingReport
 from edgeprune.reporting.ranking.files import read_ranking
 from edgeprune.reporting.web.facts import PageContents
 from edgeprune.reporting.web.page import render_page
+from edgeprune.storage import outputs
 from edgeprune.storage.files import atomic_write_text
 
 PAGE_NAME = "report.html"
 _RANKING_NAME = "ranking.json"
 
 
-def write_page(report: RunReport, folder: Path, *, shown_folder: Path, illustrations: Illustrations) -> None:
+def write_page(report: RunReport, folder: Path, *, shown_folder: Path, pictures: Illustrations) -> None:
     """Write the page of a run into ``folder``, which becomes ``shown_folder``.
 
     Raises:
@@ -29,7 +30,7 @@ def write_page(report: RunReport, folder: Path, *, shown_folder: Path, illustrat
     contents = PageContents(
         report=report,
         folder=str(shown_folder),
-        illustrations=illustrations,
+        illustrations=pictures,
         plans=_plans(folder),
         ranking=_ranking(report),
     )
@@ -48,7 +49,8 @@ def rebuild_page(folder: Path) -> Path:
         raise UsageError(
             f"{str(folder)!r} holds no report.json; give the output folder of edgeprune compress"
         )
-    write_page(read_json(path), folder, shown_folder=folder, illustrations=Illustrations(missing={}))
+    write_page(read_json(path), folder, shown_folder=folder, pictures=Illustrations(missing={}))
+    outputs.list_again(folder, folder / PAGE_NAME)
     return folder / PAGE_NAME
 
 

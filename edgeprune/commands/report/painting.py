@@ -17,7 +17,7 @@ _COLOURS = 64
 _NEARLY = 1e-3
 
 
-def photograph(image: Tensor, preprocessing: Preprocessing, caption: str) -> Picture:
+def photograph(image: Tensor, preprocessing: Preprocessing, words: str) -> Picture:
     """An image (c, h, w) as the network gets it, with its preprocessing undone.
 
     Neither of one nor of three channels: their mean. Values that are still outside [0, 1] are scaled to it.
@@ -33,13 +33,13 @@ def photograph(image: Tensor, preprocessing: Preprocessing, caption: str) -> Pic
         values = values.mean(dim=0, keepdim=True)
     if float(values.min()) < -_NEARLY or float(values.max()) > 1 + _NEARLY:
         values = _between_0_and_1(values)
-    return Picture(png=_png(values.permute(1, 2, 0).numpy()), caption=caption)
+    return Picture(png=_png(values.permute(1, 2, 0).numpy()), caption=words)
 
 
-def heat_map(values: Tensor, caption: str) -> Picture:
+def heat_map(values: Tensor, words: str) -> Picture:
     """Values (h, w) as shades of grey, the lowest black and the highest white."""
     scaled = _between_0_and_1(values.detach().to(torch.float64))
-    return Picture(png=_png(scaled[:, :, None].numpy()), caption=caption)
+    return Picture(png=_png(scaled[:, :, None].numpy()), caption=words)
 
 
 def _between_0_and_1(values: Tensor) -> Tensor:

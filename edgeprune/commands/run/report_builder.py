@@ -119,15 +119,17 @@ def group_importance(planned: Planned) -> tuple[GroupImportance, ...]:
     rows = []
     for group in coupling.groups:
         order = sorted(group.players, key=lambda player: (-ranking.values[player], player))
-        places = np.unique(np.linspace(1, len(order), min(len(order), _SHOWN_CHANNELS)).round().astype(int))
+        positions = np.unique(
+            np.linspace(1, len(order), min(len(order), _SHOWN_CHANNELS)).round().astype(int)
+        )
         shown = []
-        for place in places.tolist():
-            player = order[place - 1]
-            value, error = float(ranking.values[player]), float(ranking.standard_errors[player])
+        for position in positions.tolist():
+            player = order[position - 1]
+            error = float(ranking.standard_errors[player])
             shown.append(
                 ChannelImportance(
-                    place=place,
-                    value=value,
+                    place=position,
+                    value=float(ranking.values[player]),
                     standard_error=error if np.isfinite(error) else None,
                     removed=bool(gone[player]),
                 )

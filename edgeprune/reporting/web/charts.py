@@ -16,6 +16,8 @@ BEFORE, AFTER, GONE, CHOSEN = "var(--before)", "var(--after)", "var(--gone)", "v
 WIDTH = 230
 """Of a plot without its labels: what a phone has room for."""
 LABEL_WIDTH = 130
+_PADDING = {"left": 18, "right": 12, "top": 4, "bottom": 4}
+"""A browser's own font may be wider than the one that places are reckoned with."""
 _SIZE = re.compile(r'<svg ([^>]*?)width="([\d.]+)" height="([\d.]+)"')
 _OWN_ID = re.compile(r'\bid="([^"]+)"')
 
@@ -66,7 +68,7 @@ def _configured(chart: Any) -> Any:
     """Colours of the page's stylesheet, so that one drawing serves light and dark."""
     words = {"labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 11, "titleFontSize": 11}
     return (
-        chart.configure(background="transparent", font="system-ui, sans-serif", padding=4)
+        chart.configure(background="transparent", font="system-ui, sans-serif", padding=_PADDING)
         .configure_axis(
             **words, gridColor=GRID, domainColor=SOFT, tickColor=SOFT, titleFontWeight="normal",
             labelLimit=LABEL_WIDTH,

@@ -56,12 +56,32 @@ class CandidatePlan:
     table: Table | None
 
 
+_TITLES = {
+    "sizes": "Original and compressed",
+    "candidates": "Candidates and Pareto front",
+    "widths": "The network before and after",
+    "importance": "Importance by layer",
+    "coalitions": "Coalition size against value",
+    "removal": "What is lost while filters go",
+    "accuracy": "Accuracy from stage to stage",
+    "operators": "Latency by operator",
+    "precision": "Precision by layer",
+    "parity": "Parity chain",
+    "maps": "Feature maps",
+    "saliency": "Saliency",
+    "changed": "Answers that changed",
+    "fallbacks": "Frozen, skipped, fallen back",
+    "repeat": "How to reproduce",
+    "file": "The file",
+    "notes": "Notes",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One section of the page; ``empty`` says why there is nothing else in it."""
+    """One section of a page, by the key of its title; ``empty`` says why there is nothing else in it."""
 
     key: str
-    title: str
     words: tuple[str, ...] = ()
     figures: tuple[PlotFigure, ...] = ()
     drawings: tuple[str, ...] = ()
@@ -73,10 +93,9 @@ class Section:
     empty: str = ""
 
     @property
-    def is_filled(self) -> bool:
-        """Whether it shows anything besides ``empty``."""
-        parts = (self.words, self.figures, self.drawings, self.tables, self.folded, self.pictures)
-        return any(parts) or bool(self.plans or self.alerts)
+    def title(self) -> str:
+        """Heading of the section."""
+        return _TITLES[self.key]
 
 
 @dataclass(frozen=True, kw_only=True)

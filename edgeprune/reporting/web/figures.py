@@ -38,32 +38,34 @@ def pareto_figure(section: BudgetSection) -> PlotFigure:
         for c in tried
     ]
     x = alt.X("share:Q", title="latency, % of the original's", scale=alt.Scale(zero=False, padding=12))
-    y = alt.Y("lost:Q", title=f"points of {section.drop_of} lost", scale=alt.Scale(zero=True, padding=8))
+    lost = [c.drop_points for c in tried if c.drop_points is not None]
+    reach = alt.Scale(domain=[min([0.0, *lost]), max([1.0, *lost])], padding=8)
+    y = alt.Y("lost:Q", title=f"points of {section.drop_of} lost", scale=reach)
     kinds = {"original": INK, "delivered": CHOSEN, "within the limits": AFTER, "exceeds a limit": GONE}
     there = [kind for kind in kinds if any(row["kind"] == kind for row in values)]
-    scale = alt.Scale(domain=there, range=[kinds[kind] for kind in there])
+    colours = alt.Scale(domain=there, range=[kinds[kind] for kind in there])
     line = (
         alt.Chart(rows([row for row in values if row["front"]]))
         .mark_line(stroke=SOFT, strokeDash=[4, 3], strokeWidth=1.2, aria=False)
-        .encode(x=x, y=y, order="share:Q")
+        .encode(x, y, order="share:Q")
     )
     points = (
         alt.Chart(rows(values))
         .mark_point(filled=True, size=110, opacity=1)
         .encode(
-            x=x,
-            y=y,
-            color=alt.Color("kind:N", scale=scale),
+            x,
+            y,
+            color=alt.Color("kind:N", scale=colours),
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=there, range=_SHAPES[: len(there)])),
             description="words:N",
         )
     )
     chart = alt.layer(line, points).properties(width=WIDTH + 60, height=220)
-    caption = (
+    told = (
         "Every candidate by its latency and its loss: down and left is better. The dashed line joins those "
         "that no other beats in latency, size and loss at once."
     )
-    return PlotFigure(svg=to_svg(chart, "Candidates", "pareto"), caption=caption, interactive=True)
+    return PlotFigure(svg=to_svg(chart, "Candidates", "pareto"), caption=told, interactive=True)
 
 
 _SHAPES = ["diamond", "circle", "square", "triangle-up"]
@@ -105,15 +107,15 @@ def widths_figure(layers: tuple[LayerRow, ...]) -> PlotFigure:
         for place, row in enumerate(shown)
     ]
     names = [row["layer"] for row in values]
-    axis = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", ticks=False, domain=False, grid=False)
-    y = alt.Y("place:O", title=None, axis=axis, scale=alt.Scale(padding=0.15))
+    labels = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", ticks=False, domain=False, grid=False)
+    y = alt.Y("place:O", title=None, axis=labels, scale=alt.Scale(padding=0.15))
     base = alt.Chart(rows(values))
-    before = base.mark_bar(color=BEFORE, aria=False).encode(y=y, x=alt.X("before:Q", title="channels"))
-    after = base.mark_bar(color=AFTER).encode(y=y, x=alt.X("after:Q"), description="words:N")
+    before = base.mark_bar(color=BEFORE, aria=False).encode(y, alt.X("before:Q", title="channels"))
+    after = base.mark_bar(color=AFTER).encode(y, alt.X("after:Q"), description="words:N")
     chart = alt.layer(before, after).properties(width=WIDTH, height=_ROW * len(shown))
     part = "" if len(shown) == len(layers) else f" The {len(shown)} of {len(layers)} that lost most MACs."
-    caption = f"Output channels of every layer: what is left (blue) of what was there (grey).{part}"
-    return PlotFigure(svg=to_svg(chart, "Widths of the layers before and after", "widths"), caption=caption)
+    told = f"Output channels of every layer: what is left (blue) of what was there (grey).{part}"
+    return PlotFigure(svg=to_svg(chart, "Widths of the layers before and after", "widths"), caption=told)
 
 
 def _quoted(names: list[object]) -> str:
@@ -156,11 +158,11 @@ def importance_figure(group: GroupImportance, key: str) -> PlotFigure:
     )  # fmt: skip
     y = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=4))
     points = base.mark_point(filled=True, size=34, opacity=1).encode(
-        x=x, y=y, color=colour, shape=shape, description="words:N"
+        x, y, colour, shape, description="words:N"
     )
-    subtitle = f"{group.removed} of {count_words(group.channels, 'channel')} removed"
-    title = alt.TitleParams(keep_end(group.group, _NAME_LENGTH), subtitle=subtitle)
-    chart = alt.layer(bars, points).properties(width=WIDTH + 10, height=110, title=title)
+    counts = f"{group.removed} of {count_words(group.channels, 'channel')} removed"
+    heading = alt.TitleParams(keep_end(group.group, _NAME_LENGTH), subtitle=counts)
+    chart = alt.layer(bars, points).properties(width=WIDTH + 10, height=110, title=heading)
     return PlotFigure(svg=to_svg(chart, f"Values of the channels of {group.group}", key), caption="")
 
 
@@ -180,17 +182,17 @@ def accuracy_figure(report: RunReport) -> PlotFigure:
         for place, figure in enumerate(report.accuracy)
     ]
     names: list[object] = [row["stage"] for row in values]
-    axis = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", grid=False, ticks=False)
-    y = alt.Y("place:O", title=None, axis=axis)
+    labels = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", grid=False, ticks=False)
+    y = alt.Y("place:O", title=None, axis=labels)
     unit = f"{report.accuracy_kind.value}{', %' if report.accuracy_kind.is_share else ''}"
     x = alt.X("low:Q", title=unit, scale=alt.Scale(zero=False, padding=8))
     base = alt.Chart(rows(values))
-    line = base.mark_rule(color=AFTER, strokeWidth=2, aria=False).encode(y=y, x=x, x2="high:Q")
-    point = base.mark_point(filled=True, size=80, color=AFTER, opacity=1).encode(y=y, x="value:Q")
+    line = base.mark_rule(color=AFTER, strokeWidth=2, aria=False).encode(x, y, x2="high:Q")
+    point = base.mark_point(filled=True, size=80, color=AFTER, opacity=1).encode(y, x="value:Q")
     chart = alt.layer(line, point).properties(width=WIDTH, height=24 * len(values))
     lower = " Lower is better." if report.accuracy_kind.is_error else ""
-    caption = f"Quality on held-out images after every stage, with its 95% interval.{lower}"
-    return PlotFigure(svg=to_svg(chart, "Quality by stage", "accuracy"), caption=caption)
+    told = f"Quality on held-out images after every stage, with its 95% interval.{lower}"
+    return PlotFigure(svg=to_svg(chart, "Quality by stage", "accuracy"), caption=told)
 
 
 def operators_figure(times: OperatorTimes) -> PlotFigure:
@@ -219,9 +221,9 @@ def operators_figure(times: OperatorTimes) -> PlotFigure:
         )
         .properties(width=WIDTH, height=32 * len(shown))
     )
-    caption = (
+    told = (
         f"Wall-clock time of all nodes of an operator in one run, {times.provenance.value} "
         f"({count_words(times.threads, 'thread')}, median of {count_words(times.runs, 'run')}). Timing "
         "single nodes takes time itself, so the sum is more than the latency."
     )
-    return PlotFigure(svg=to_svg(chart, "Time by operator", "operators"), caption=caption)
+    return PlotFigure(svg=to_svg(chart, "Time by operator", "operators"), caption=told)

@@ -32,7 +32,7 @@ def render_page(contents: PageContents) -> str:
     report = contents.report
     document = build_document(report)
     headline = document.headline
-    sections = (
+    parts = (
         _sizes(report),
         *figure_sections(contents),
         *picture_sections(contents.illustrations),
@@ -47,8 +47,8 @@ def render_page(contents: PageContents) -> str:
         tone=(Tone.GOOD if headline is None else headline.tone).value,
         facts=document.verdict,
         cards=_cards(report),
-        sections=sections,
-        data_uri=data_uri,
+        sections=parts,
+        source=data_uri,
     )
 
 
@@ -115,10 +115,10 @@ def _quality_card(report: RunReport) -> Card:
 
 def _sizes(report: RunReport) -> Section:
     table = comparison_table(report)
-    return Section(key="sizes", title="Original and compressed", tables=(table,))
+    return Section(key="sizes", tables=(table,))
 
 
-def _fallbacks(report: RunReport, alerts: tuple[str, ...]) -> Section:
+def _fallbacks(report: RunReport, notes: tuple[str, ...]) -> Section:
     held = tuple(
         (row.layer, row.op, row.frozen_by) for row in report.pruning.layers if row.frozen_by is not None
     )
@@ -128,22 +128,20 @@ def _fallbacks(report: RunReport, alerts: tuple[str, ...]) -> Section:
         rows=held,
         code_columns=frozenset({0}),
     )
-    empty = "Nothing was frozen, skipped or done otherwise than asked." if not (alerts or held) else ""
+    why = "Nothing was frozen, skipped or done otherwise than asked." if not (notes or held) else ""
     return Section(
         key="fallbacks",
-        title="Frozen, skipped, fallen back",
-        alerts=alerts,
+        alerts=notes,
         folded=(table,) if held else (),
-        empty=empty,
+        empty=why,
     )
 
 
 def _repeat(report: RunReport) -> Section:
-    words = f"The same command, inputs, seed ({report.environment.seed}) and versions give the same network."
+    told = f"The same command, inputs, seed ({report.environment.seed}) and versions give the same network."
     return Section(
         key="repeat",
-        title="How to reproduce",
-        words=(words,),
+        words=(told,),
         tables=(environment_table(report),),
         folded=(method_table(report),),
     )

@@ -15,10 +15,10 @@ def picture_sections(illustrations: Illustrations) -> tuple[Section, ...]:
 
 
 def _feature_maps(illustrations: Illustrations) -> Section:
-    title, maps = "Feature maps", illustrations.feature_maps
+    maps = illustrations.feature_maps
     if maps is None:
-        return Section(key="maps", title=title, empty=_why(illustrations, "feature_maps"))
-    words = (
+        return Section(key="maps", empty=_why(illustrations, "feature_maps"))
+    told = (
         f"What the {maps.filters} filters of {maps.layer} make of calibration images: those with the highest "
         "and the lowest values. Every map is scaled from its lowest value (black) to its highest (white), so "
         "maps tell where a filter answers, not how strongly. What they mean is for you to judge: no figure "
@@ -27,7 +27,7 @@ def _feature_maps(illustrations: Illustrations) -> Section:
     rows = [PictureRow(heading="Images", pictures=maps.images)]
     rows += [_filter_row("highest", each) for each in maps.highest]
     rows += [_filter_row("lowest", each) for each in maps.lowest]
-    return Section(key="maps", title=title, words=(words,), pictures=tuple(rows))
+    return Section(key="maps", words=(told,), pictures=tuple(rows))
 
 
 def _filter_row(end: str, maps: FilterMaps) -> PictureRow:
@@ -37,10 +37,10 @@ def _filter_row(end: str, maps: FilterMaps) -> PictureRow:
 
 
 def _saliency(illustrations: Illustrations) -> Section:
-    title, maps = "Saliency", illustrations.saliency
+    maps = illustrations.saliency
     if not maps:
-        return Section(key="saliency", title=title, empty=_why(illustrations, "saliency"))
-    words = (
+        return Section(key="saliency", empty=_why(illustrations, "saliency"))
+    told = (
         "Which pixels the score of the original's answer depends on: the absolute gradient, the brighter the "
         "more (Simonyan et al. 2014). Alike maps say that both networks look at the same parts of an image."
     )
@@ -49,15 +49,15 @@ def _saliency(illustrations: Illustrations) -> Section:
         PictureRow(heading="Original", pictures=tuple(each.original for each in maps)),
         PictureRow(heading="Compressed", pictures=tuple(each.compressed for each in maps)),
     )
-    return Section(key="saliency", title=title, words=(words,), pictures=rows)
+    return Section(key="saliency", words=(told,), pictures=rows)
 
 
 def _changed(illustrations: Illustrations) -> Section:
-    title, changed = "Answers that changed", illustrations.changed
+    changed = illustrations.changed
     if not changed:
-        return Section(key="changed", title=title, empty=_why(illustrations, "changed"))
+        return Section(key="changed", empty=_why(illustrations, "changed"))
     part = "" if len(changed) == illustrations.changed_images else f" Shown are the first {len(changed)}."
-    words = (
+    told = (
         f"{illustrations.changed_images:,} of {illustrations.held_out_images:,} held-out images are answered "
         f"otherwise than by the original.{part}"
     )
@@ -69,7 +69,7 @@ def _changed(illustrations: Illustrations) -> Section:
         )
         for each in changed
     )
-    return Section(key="changed", title=title, words=(words,), pictures=rows)
+    return Section(key="changed", words=(told,), pictures=rows)
 
 
 def _why(illustrations: Illustrations, kind: str) -> str:

@@ -48,14 +48,12 @@ def figure_sections(contents: PageContents) -> tuple[Section, ...]:
 
 def _candidates(contents: PageContents) -> Section:
     section = contents.report.budget
-    title = "Candidates and Pareto front"
     if section is None:
         asked = contents.report.pruning.ratio_asked_by
-        told = f"Nothing was searched: how much goes was given ({asked}), so there is one candidate."
-        return Section(key="candidates", title=title, empty=told)
+        why = f"Nothing was searched: how much goes was given ({asked}), so there is one candidate."
+        return Section(key="candidates", empty=why)
     return Section(
         key="candidates",
-        title=title,
         words=("Point at a candidate to read its figures; select it to see its plan and how to pick it.",),
         figures=(pareto_figure(section),),
         tables=(candidates_table(section),),
@@ -65,14 +63,13 @@ def _candidates(contents: PageContents) -> Section:
 
 def _widths(contents: PageContents) -> Section:
     pruning = contents.report.pruning
-    words = (
+    told = (
         f"{pruning.players_removed} of {count_words(contents.report.ranking.players, 'prunable channel')} "
         f"went, widths in steps of {pruning.width_quantum}."
     )
     return Section(
         key="widths",
-        title="The network before and after",
-        words=(words,),
+        words=(told,),
         figures=(widths_figure(pruning.layers),) if pruning.layers else (),
         folded=(layers_table(contents.report),),
     )
@@ -80,22 +77,21 @@ def _widths(contents: PageContents) -> Section:
 
 def _importance(contents: PageContents) -> Section:
     groups = contents.report.importance
-    title = "Importance by layer"
     if not groups:
-        told = _OLDER
+        why = _OLDER
         if contents.report.schema_version >= "1.6":
-            told = "The ranking is that of the whole network, of which residual blocks were dropped."
-        return Section(key="importance", title=title, empty=told)
+            why = "The ranking is that of the whole network, of which residual blocks were dropped."
+        return Section(key="importance", empty=why)
     shown = [group for group in groups if group.removed] or list(groups)
     shown = sorted(shown, key=lambda group: -group.removed / group.channels)[:MOST_GROUPS]
     shown = [group for group in groups if group in shown]
     part = "" if len(shown) == len(groups) else f" Shown are {len(shown)} of {len(groups)} groups."
-    words = (
+    told = (
         "Channels of each coupled group from the highest value to the lowest, with 95% intervals where the "
         "criterion has them. Round: kept; triangles: removed. The cut goes by what removing a channel costs, "
         f"given what is gone already, so it need not follow the values alone.{part}"
     )
-    rows = tuple(
+    lines = tuple(
         (
             group.group,
             str(group.channels),
@@ -109,42 +105,40 @@ def _importance(contents: PageContents) -> Section:
     table = Table(
         title="Groups",
         columns=("group", "channels", "removed", "highest value", "lowest value"),
-        rows=rows,
+        rows=lines,
         code_columns=frozenset({0}),
         numeric_columns=frozenset({1, 2, 3, 4}),
     )
-    figures = tuple(importance_figure(group, f"group{number}") for number, group in enumerate(shown))
-    return Section(key="importance", title=title, words=(words,), figures=figures, folded=(table,))
+    drawn = tuple(importance_figure(group, f"group{number}") for number, group in enumerate(shown))
+    return Section(key="importance", words=(told,), figures=drawn, folded=(table,))
 
 
 def _coalitions(contents: PageContents) -> Section:
-    title, ranking = "Coalition size against value", contents.ranking
+    ranking = contents.ranking
     if ranking is None or not ranking.coalition_sizes:
-        told = f"Random sets of channels were not valued in this run: {_RANK}."
-        return Section(key="coalitions", title=title, empty=told)
-    words = "What random sets of channels are worth: flat where channels stand in for each other."
-    return Section(key="coalitions", title=title, words=(words,), drawings=(draw(sizes_figure(ranking)),))
+        why = f"Random sets of channels were not valued in this run: {_RANK}."
+        return Section(key="coalitions", empty=why)
+    told = "What random sets of channels are worth: flat where channels stand in for each other."
+    return Section(key="coalitions", words=(told,), drawings=(draw(sizes_figure(ranking)),))
 
 
 def _removal(contents: PageContents) -> Section:
-    title, ranking = "What is lost while filters go", contents.ranking
+    ranking = contents.ranking
     if ranking is None or not ranking.removal.reconstructed:
-        told = f"Removal was not followed filter by filter in this run: {_RANK}."
-        return Section(key="removal", title=title, empty=told)
-    words = "Quality and loss on held-out images, the filters that cost least going first."
+        why = f"Removal was not followed filter by filter in this run: {_RANK}."
+        return Section(key="removal", empty=why)
+    told = "Quality and loss on held-out images, the filters that cost least going first."
     drawings = tuple(draw(removal_figure(ranking, absent)) for absent in REMOVAL_FILES)
-    return Section(key="removal", title=title, words=(words,), drawings=drawings[: len(AbsentChannels)])
+    return Section(key="removal", words=(told,), drawings=drawings[: len(AbsentChannels)])
 
 
 def _accuracy(contents: PageContents) -> Section:
     report = contents.report
-    title = "Accuracy from stage to stage"
     if not report.accuracy:
-        told = "No stage was judged, since no images were held out."
-        return Section(key="accuracy", title=title, empty=told)
+        why = "No stage was judged, since no images were held out."
+        return Section(key="accuracy", empty=why)
     return Section(
         key="accuracy",
-        title=title,
         figures=(accuracy_figure(report),),
         tables=(accuracy_table(report),),
     )
@@ -152,12 +146,11 @@ def _accuracy(contents: PageContents) -> Section:
 
 def _operators(contents: PageContents) -> Section:
     times = contents.report.operators
-    title = "Latency by operator"
     if times is None:
-        return Section(key="operators", title=title, empty=_OLDER)
+        return Section(key="operators", empty=_OLDER)
     before = {row.operator: row for row in times.original}
     after = {row.operator: row for row in times.compressed}
-    rows = tuple(
+    lines = tuple(
         (
             name,
             str(before[name].nodes) if name in before else "0",
@@ -173,20 +166,17 @@ def _operators(contents: PageContents) -> Section:
     table = Table(
         title="Time by operator",
         columns=("operator", "nodes before", "ms before", "nodes after", "ms after", "change"),
-        rows=rows,
+        rows=lines,
         code_columns=frozenset({0}),
         numeric_columns=frozenset({1, 2, 3, 4, 5}),
     )
-    return Section(key="operators", title=title, figures=(operators_figure(times),), folded=(table,))
+    return Section(key="operators", figures=(operators_figure(times),), folded=(table,))
 
 
 def _precision(section: QuantizationSection | None) -> Section:
-    title = "Precision by layer"
     if section is None:
-        told = (
-            "All layers are stored and calculated in 32 bits: --precision int8, auto or fp16 asks for less."
-        )
-        return Section(key="precision", title=title, empty=told)
+        why = "All layers are stored and calculated in 32 bits: --precision int8, auto or fp16 asks for less."
+        return Section(key="precision", empty=why)
     rows: list[tuple[str, str, str]] = []
     integer = section.integer
     if section.mixed is not None:
@@ -196,10 +186,8 @@ def _precision(section: QuantizationSection | None) -> Section:
         ]
         integer = section.mixed.integer
     elif integer is not None:
-        rows += [
-            (f"{count} {operator}", "8 bits", integer.format.reason)
-            for operator, count in sorted(integer.nodes.items())
-        ]
+        nodes = ", ".join(f"{count} {operator}" for operator, count in sorted(integer.nodes.items()))
+        rows.append((nodes, "8 bits", integer.format.reason))
     if integer is not None:
         rows += [(name, "32 bits", _why_float(integer, name)) for name in integer.kept_float]
     if section.halves is not None:
@@ -208,7 +196,7 @@ def _precision(section: QuantizationSection | None) -> Section:
     table = Table(
         title="Which part is stored how, and why", columns=("part", "stored in", "why"), rows=tuple(rows)
     )
-    return Section(key="precision", title=title, tables=(table,), folded=(quantization_table(section),))
+    return Section(key="precision", tables=(table,), folded=(quantization_table(section),))
 
 
 def _why_float(report: IntegerReport, name: str) -> str:
@@ -218,7 +206,7 @@ def _why_float(report: IntegerReport, name: str) -> str:
 def _parity(contents: PageContents) -> Section:
     figures = contents.report.parity
     if not figures:
-        return Section(key="parity", title="Parity chain", empty="No conversion was checked.")
+        return Section(key="parity", empty="No conversion was checked.")
     failed = sum(figure.verdict is not Verdict.PASSED for figure in figures)
     told = f"{failed} of {len(figures)} FAILED." if failed else f"All {len(figures)} passed."
-    return Section(key="parity", title="Parity chain", words=(told,), tables=(parity_table(contents.report),))
+    return Section(key="parity", words=(told,), tables=(parity_table(contents.report),))

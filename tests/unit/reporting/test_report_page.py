@@ -29,6 +29,7 @@ from edgeprune.reporting.json_report import read_json, write_json
 from edgeprune.reporting.web.facts import PageContents
 from edgeprune.reporting.web.page import render_page
 from edgeprune.reporting.web.picks import pick_limits
+from edgeprune.storage.outputs import read_manifest, sha256_file, write_manifest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 SECTIONS = (
@@ -241,7 +242,7 @@ def _as_good(other: Candidate, each: Candidate) -> bool:
     return sooner and lost and other.size_bytes <= each.size_bytes
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("version", ["1.1", "1.2", "1.3", "1.5"])
 def test_the_page_of_an_older_report(tmp_path: Path, version: str) -> None:
     shutil.copyfile(GOLDEN / f"report-{version}.json", tmp_path / "report.json")
     written = rebuild_page(tmp_path)
@@ -249,6 +250,19 @@ def test_the_page_of_an_older_report(tmp_path: Path, version: str) -> None:
     assert "edgeprune that did not keep this" in read.of("importance")
     assert "edgeprune that did not keep this" in read.of("operators")
     assert read_json(tmp_path / "report.json").schema_version == version
+
+
+def test_the_manifest_lists_the_page_that_was_written_anew(tmp_path: Path) -> None:
+    shutil.copyfile(GOLDEN / "report.json", tmp_path / "report.json")
+    write_manifest(tmp_path, inputs={}, seed=3, command="edgeprune compress", versions={})
+    (tmp_path / "own.txt").write_text("not edgeprune's")
+    for _ in range(2):
+        page = rebuild_page(tmp_path)
+        manifest = read_manifest(tmp_path)
+        assert manifest is not None
+        assert [file.path for file in manifest.outputs] == ["report.html", "report.json"]
+        assert manifest.outputs[0].sha256 == sha256_file(page)
+        assert (manifest.seed, manifest.command) == (3, "edgeprune compress")
 
 
 def test_a_folder_without_a_report_is_refused(tmp_path: Path) -> None:
