@@ -200,8 +200,11 @@ class Pruned:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Quality by stage on the held-out images, and the usability of the delivered network."""
+    """Quality by stage on the held-out images, the usability of the delivered network, and the outputs there
+    of the original and of what is delivered."""
 
     kind: AccuracyKind
     figures: tuple[AccuracyFigure, ...]
     usability: Usability
+    original_outputs: parity.Outputs
+    delivered_outputs: parity.Outputs
