@@ -33,9 +33,9 @@ def calibrate_target(
         OutputError: the file exists or cannot be written.
     """
     path = destination(name, None if output is None else Path(output))
-    require_free(path, overwrite=overwrite)
+    require_free(path, overwrite)
     profile = calibrate(name, device or Measured())
-    return WrittenTarget(path=str(write_profile(profile, path, overwrite=overwrite)), profile=profile)
+    return WrittenTarget(path=str(write_profile(profile, path, overwrite)), profile=profile)
 
 
 def add_target(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -45,4 +45,4 @@ def add_target(path: str | Path, *, overwrite: bool = False) -> Path:
         TargetError: it is no well-formed profile, or has the name of a shipped one.
         OutputError: there is one of that name already, or the folder cannot be written.
     """
-    return add(Path(path), overwrite=overwrite)
+    return add(Path(path), overwrite)

@@ -60,12 +60,12 @@ def _by_roofline(target: TargetProfile, roofline: Roofline, threads: int) -> Nod
     flops_per_ms = target.peak_gflops_per_core * 1e6 * cores
     bytes_per_ms = roofline.memory_bandwidth_gb_per_s * 1e6
 
-    def cost(work: OpWork) -> NodePrediction:
-        rate = flops_per_ms * efficiency(target, work.kind, integer=work.integer)
+    def cost(op: OpWork) -> NodePrediction:
+        rate = flops_per_ms * efficiency(target, op.kind, integer=op.integer)
         return NodePrediction(
-            work=work,
-            compute_ms=_FLOPS_PER_MAC * work.macs / rate,
-            memory_ms=work.bytes_moved / bytes_per_ms,
+            work=op,
+            compute_ms=_FLOPS_PER_MAC * op.macs / rate,
+            memory_ms=op.bytes_moved / bytes_per_ms,
             overhead_ms=roofline.dispatch_overhead_us / 1e3,
         )
 
@@ -107,12 +107,13 @@ def layer_rates(target: TargetProfile, kind: OpKind, *, threads: int) -> Rates:
 def _square(kind: OpKind, size: int) -> OpWork:
     """A layer of so many channels on so many positions."""
     groups = size if kind is OpKind.DEPTHWISE else 1
-    rows, depth = size // groups, _KERNEL * size // groups
+    across, inner = size // groups, _KERNEL * size // groups
     values = size * size
     return OpWork(
         op_type="Gemm" if kind is OpKind.GEMM else "Conv", name="", kind=kind,
-        macs=groups * rows * depth * size,
-        bytes_moved=8 * values, written_bytes=4 * values, rows=rows, depth=depth, columns=size, groups=groups,
+        macs=groups * across * inner * size,
+        bytes_moved=8 * values, written_bytes=4 * values,
+        rows=across, depth=inner, columns=size, groups=groups,
     )  # fmt: skip
 
 
@@ -130,9 +131,9 @@ def _by_tables(target: TargetProfile, calibration: Calibration, threads: int) ->
     tables = {table_key(t.kind, t.op_type, t.integer, t.blocked): t for t in calibration.kinds}
     far = far_from(target)
 
-    def cost(work: OpWork) -> NodePrediction:
-        table = _table_of(tables, work)
-        parts = features(work, quantum=target.width_quantum, far_from_bytes=far)
+    def cost(op: OpWork) -> NodePrediction:
+        table = _table_of(tables, op)
+        parts = features(op, quantum=target.width_quantum, far_from_bytes=far)
         spent = {name: value * float(getattr(table, name)) for name, value in parts.items()}
         cores = 1 + (threads - 1) * table.parallel_efficiency
         arithmetic = ("ps_per_mac", "ps_per_padded_mac", "ps_per_patch_value")
@@ -143,7 +144,7 @@ def _by_tables(target: TargetProfile, calibration: Calibration, threads: int) ->
         worked_ms = (all_us - overhead_us) / cores / 1e3
         bound = compute_us >= (all_us - overhead_us) / 2
         return NodePrediction(
-            work=work,
+            work=op,
             compute_ms=worked_ms if bound else 0.0,
             memory_ms=0.0 if bound else worked_ms,
             overhead_ms=overhead_us / 1e3,

@@ -24,6 +24,8 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
 WEIGHT_AT: Mapping[str, int] = {"QLinearConv": 3}
 """Input with the weight of a convolution where it is not the second."""
 
+_NO_PRODUCT = (0, 0, 0, 1)
+_SIZES = ("rows", "depth", "columns", "groups")
 _VIEWS = frozenset(
     {"Constant", "ConstantOfShape", "Dropout", "Flatten", "Identity"}
     | {"Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"}
@@ -127,11 +129,11 @@ def node_work(node: NodeProto, tensors: Tensors) -> OpWork:
     """
     if is_view(node):
         return free_work(node)
-    kind, rows, depth, columns, groups = _kind(node), 0, 0, 0, 1
+    kind, size = _kind(node), _NO_PRODUCT
     if node.op_type in CONVOLUTIONS or node.op_type == TRANSPOSED:
-        kind, (rows, depth, columns, groups) = _convolution(node, tensors)
+        kind, size = _convolution(node, tensors)
     elif node.op_type in PRODUCTS:
-        kind, (rows, depth, columns, groups) = OpKind.GEMM, _product(node, tensors)
+        kind, size = OpKind.GEMM, _product(node, tensors)
     read = [name for name in node.input if name]
     written = [name for name in node.output if name]
     if node.op_type in ("Gather", "Slice", "Split", "GatherElements", "GatherND"):
@@ -140,10 +142,10 @@ def node_work(node: NodeProto, tensors: Tensors) -> OpWork:
         op_type=node.op_type,
         name=node.name,
         kind=kind,
-        macs=groups * rows * depth * columns,
+        macs=math.prod(size),
         bytes_moved=tensors.bytes_of([*read, *written]),
         integer=_is_integer(node, tensors),
-        rows=rows, depth=depth, columns=columns, groups=groups,
+        **dict(zip(_SIZES, size, strict=True)),
         written_bytes=tensors.bytes_of(written),
         weight_bytes=tensors.bytes_of([n for n in read if n in tensors.constants]),
         blocked=node.domain.endswith("nchwc"),

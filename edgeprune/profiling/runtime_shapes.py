@@ -108,7 +108,7 @@ def _as_standard(node: NodeProto, place: int) -> Iterator[NodeProto]:
 
 
 def _turned(
-    node: NodeProto, op_type: str, chosen: list[str], attributes: dict[str, object], place: int
+    node: NodeProto, op_type: str, chosen: list[str], attributes: dict[str, Any], place: int
 ) -> Iterator[NodeProto]:
     """Of images with channels last, as the standard operator between two transpositions."""
     first, last = f"{_PREFIX}{place}/first", f"{_PREFIX}{place}/last"

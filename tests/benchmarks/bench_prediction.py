@@ -285,22 +285,10 @@ def fast_ms(row: Row, profile: TargetProfile, factors: dict[str, float]) -> floa
     return float(np.maximum(compute, memory).sum() + len(flops) * factors["dispatch_overhead_us"] / 1e3)
 
 
-def factors_of(profile: TargetProfile) -> dict[str, float]:
-    """Factors that a profile states."""
-    roofline = profile.roofline
-    assert roofline is not None
-    found = {}
-    for name in PRIOR:
-        part: object = roofline.int8 if name.startswith("int8.") else roofline
-        found[name] = float(getattr(part, name.removeprefix("int8."))) if part is not None else PRIOR[name]
-    return found
-
-
 def fit(rows: Sequence[Row], prior: dict[str, float] | None = None) -> dict[str, float]:
     """Factors with the least squared log ratio, by coordinate descent with a shrinking step.
 
-    A weak pull to the prior keeps a factor that the rows say nothing about at a sensible value. Rows of 32 bits
-    decide on the factors that both have, as far as there are any.
+    A weak pull to the prior keeps a factor that the rows say nothing about at a sensible value.
     """
     start = dict(PRIOR if prior is None else prior)
     profiles = {name: load_target(name) for name in {row.target for row in rows}}
@@ -326,7 +314,7 @@ def fit(rows: Sequence[Row], prior: dict[str, float] | None = None) -> dict[str,
 def held_out(
     rows: Sequence[Row], key: Callable[[Row], str], prior: dict[str, float] | None = None
 ) -> np.ndarray:
-    """Log ratios of rows, published over predicted by factors fitted without their group (named by ``key``)."""
+    """Log ratios of rows, published over predicted by factors fitted without their group (by ``key``)."""
     logs = np.zeros(len(rows))
     for group in sorted({key(row) for row in rows}):
         rest = [row for row in rows if key(row) != group]
@@ -435,7 +423,8 @@ def device_lines(judged: Sequence[Judged]) -> list[str]:
                 middle = float(np.exp(np.median(np.abs(board.held_out[places]))))
                 correlation = f"{board.spearman(places):.2f}" if len(places) > 3 else "-"
                 lines.append(
-                    f"| {board.target} | {8 if integer else 32} | {OURS if ours else 'others'} | {len(places)} "
+                    f"| {board.target} | {8 if integer else 32} | {OURS if ours else 'others'} | "
+                    f"{len(places)} "
                     f"| {mean:.2f} | {low:.2f} to {high:.2f} | {middle:.2f} | {correlation} | "
                     f"{part.error_low_factor} to {part.error_high_factor} ({100 * inside:.0f}% inside) |"
                 )
@@ -494,13 +483,14 @@ def row_lines(rows: Sequence[Row], judged: Sequence[Judged]) -> list[str]:
 INTRODUCTION = """# Predicted against published latencies
 
 Written by `python tests/benchmarks/bench_prediction.py`; do not edit. Predictions are those of
-`edgeprune.profiling.prediction` for the shipped profiles: 32 and 8 bits, one image, on the graph that onnxruntime
-runs, at the clock of the board that was measured. Others measured: this project measured nothing on these
-devices, and most figures come from other runtimes than onnxruntime. What has onnxruntime's own figures (Raspberry
-Pi 5) is fitted to those alone, drawn to the factors of the other boards.
+`edgeprune.profiling.prediction` for the shipped profiles: 32 and 8 bits, one image, on the graph that
+onnxruntime runs, at the clock of the board that was measured. Others measured: this project measured nothing
+on these devices, and most figures come from other runtimes than onnxruntime. What has onnxruntime's own
+figures (Raspberry Pi 5) is fitted to those alone, drawn to the factors of the other boards.
 
-**Held out**: predicted by factors that were fitted without any row of that model. The shipped factors were fitted to
-all rows of the board that count, so the column *predicted* tells how they fit, and *held out* how well they predict.
+**Held out**: predicted by factors that were fitted without any row of that model. The shipped factors were
+fitted to all rows of the board that count, so the column *predicted* tells how they fit, and *held out* how
+well they predict.
 
 Rows that do not count, and why:
 
@@ -510,11 +500,11 @@ Rows that do not count, and why:
   does not.
 - **32-bit system**: the profiles describe 64-bit ones.
 
-A band starts at the lower end of the held-out range (5% to 95% quantile) and ends at {allowance:.0f} times its upper
-end, both rounded outwards, where no row is onnxruntime's: it took 1.7 to 1.9 times as long as ncnn and 1.2 to 1.5
-times as long as MNN for the same models on a Raspberry Pi 5 (YOLO11n and YOLO11s, Ultralytics documentation,
-Raspberry Pi guide). In 8 bits on the same board other runtimes are up to four times as fast as onnxruntime (rows of
-ExecuTorch below).
+A band starts at the lower end of the held-out range (5% to 95% quantile) and ends at {allowance:.0f} times
+its upper end in 32 bits and 4 times in 8 bits, rounded outwards, where no row is onnxruntime's: it took 1.7 to
+1.9 times as long as ncnn and 1.2 to 1.5 times as long as MNN for the same models on a Raspberry Pi 5 (YOLO11n
+and YOLO11s, Ultralytics documentation, Raspberry Pi guide), and in 8 bits on that board other runtimes are up to
+four times as fast as onnxruntime (rows of ExecuTorch below).
 """
 
 
@@ -534,7 +524,8 @@ def report(rows: Sequence[Row], judged: Sequence[Judged]) -> str:
             "",
             "## Devices (published over predicted, held out)",
             "",
-            "| target | bits | runtime | rows that count | geometric mean | 90% of the rows | median of the single "
+            "| target | bits | runtime | rows that count | geometric mean | 90% of the rows | median "
+            "of the single "
             "errors | Spearman | profile's band, shipped factors |",
             "|---|---|---|---|---|---|---|---|---|",
             *device_lines(judged),
@@ -543,7 +534,8 @@ def report(rows: Sequence[Row], judged: Sequence[Judged]) -> str:
             "",
             "## Rows",
             "",
-            "| target | device | model | bits | MMACs | threads | runtime | predicted ms | held out ms | published ms "
+            "| target | device | model | bits | MMACs | threads | runtime | predicted ms | held out "
+            "ms | published ms "
             "| predicted / published | counts |",
             "|---|---|---|---|---|---|---|---|---|---|---|---|",
             *row_lines(rows, judged),
@@ -576,7 +568,8 @@ def main() -> int:
             for row, ms in zip(board.rows, board.predicted, strict=True):
                 if row.ours or row.model.integer:
                     print(
-                        f"    {row.model.name} {row.model.integer} {row.threads} {row.runtime} {ms:.1f} {row.published_ms}"
+                        f"    {row.model.name} {row.model.integer} {row.threads} {row.runtime} "
+                        f"{ms:.1f} {row.published_ms}"
                     )
         usable = [row for row in rows if not row.excluded]
         for name in ("none", "rpi5"):

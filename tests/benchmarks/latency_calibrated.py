@@ -34,8 +34,10 @@ TORCHVISION = (
     "regnet_x_400mf", "regnet_y_400mf", "densenet121", "googlenet",
 )  # fmt: skip
 TIMM = (
-    "mobilenetv4_conv_small", "ghostnet_100", "repvit_m0_9", "efficientvit_b0", "convnext_atto", "mobilevit_xxs",
-    "mobilevitv2_050", "efficientnet_lite0", "tinynet_e", "lcnet_050", "resnet10t", "hardcorenas_a", "deit_tiny_patch16_224",
+    "mobilenetv4_conv_small", "ghostnet_100", "repvit_m0_9", "efficientvit_b0", "convnext_atto",
+    "mobilevit_xxs",
+    "mobilevitv2_050", "efficientnet_lite0", "tinynet_e", "lcnet_050", "resnet10t", "hardcorenas_a",
+    "deit_tiny_patch16_224",
     "semnasnet_075", "resnext26ts",
 )  # fmt: skip
 PRUNED = ("resnet18", "mobilenet_v3_small", "regnet_x_400mf", "efficientnet_lite0")
@@ -115,7 +117,8 @@ def measured(job: Job, profile: TargetProfile, scratch: Path) -> list[dict[str, 
         rows.append(
             {
                 "name": job.name, "family": job.family, "bits": bits, "predicted_ms": found.latency_ms,
-                "low_ms": found.low_ms, "high_ms": found.high_ms, "measured_ms": spent, "notes": list(found.notes),
+                "low_ms": found.low_ms, "high_ms": found.high_ms, "measured_ms": spent,
+                "notes": list(found.notes),
                 "kinds": [[k.kind, k.in_8_bits, round(k.latency_ms, 4)] for k in found.kinds],
             }
         )  # fmt: skip
@@ -133,10 +136,14 @@ def render(rows: Sequence[dict[str, Any]], profile: TargetProfile, failed: Seque
     calibration = profile.calibration
     assert calibration is not None
     lines = [
-        f"This host was calibrated by `edgeprune targets calibrate --host`: {calibration.measurements} measurements "
-        f"in {calibration.measured_s:.0f} s on a machine that others used at the time. Then networks with random "
-        "weights, none of them in the grid, were predicted and measured: CPU time of one thread, the least median "
-        f"of four sessions. The form of the tables was chosen with {', '.join(LOOKED_AT)}, which are not below.",
+        "This host was calibrated by `edgeprune targets calibrate --host`: "
+        f"{calibration.measurements} measurements "
+        f"in {calibration.measured_s:.0f} s on a machine that others used at the time. Then networks "
+        "with random "
+        "weights, none of them in the grid, were predicted and measured: CPU time of one thread, the "
+        "least median "
+        f"of four sessions. The form of the tables was chosen with {', '.join(LOOKED_AT)}, which are "
+        "not below.",
         "",
         "| what | aimed at | networks in 32 bits | networks in 8 bits | pruned, 32 bits |",
         "|---|---|---|---|---|",
@@ -179,7 +186,8 @@ def render(rows: Sequence[dict[str, Any]], profile: TargetProfile, failed: Seque
         "| network | bits | predicted ms | band | measured ms | predicted / measured |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {r['name']} | {r['bits']} | {r['predicted_ms']:.2f} | {r['low_ms']:.2f} to {r['high_ms']:.2f} | "
+            f"| {r['name']} | {r['bits']} | {r['predicted_ms']:.2f} | {r['low_ms']:.2f} to "
+            f"{r['high_ms']:.2f} | "
             f"{r['measured_ms']:.2f} | {r['predicted_ms'] / r['measured_ms']:.2f} |"
             for r in rows
         ),

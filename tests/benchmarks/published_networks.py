@@ -1,4 +1,4 @@
-"""Networks of the published latencies that torchvision has not, with random weights, from their descriptions."""
+"""Networks of the published latencies that torchvision has not, with random weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def mobilenet_v1() -> nn.Module:
 
 
 def _conv(
-    given: int, made: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.SiLU,
+    given: int, made: int, kernel: int = 1, stride: int = 1, groups: int = 1,
+    act: type[nn.Module] | None = nn.SiLU,
     dilation: int = 1,
 ) -> nn.Sequential:  # fmt: skip
     padding = dilation * (kernel // 2)

@@ -35,7 +35,7 @@ class _RandomImages(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantized_with_random_images(path: Path, destination: Path, *, signed: bool) -> Path:
-    """The file with 8-bit activations and weights (per channel) between QuantizeLinear and DequantizeLinear."""
+    """The file in 8 bits (QDQ), weights per channel."""
     plain = destination.with_name(f"{destination.stem}-plain.onnx")
     quant_pre_process(str(path), str(plain), skip_symbolic_shape=True)
     quantize_static(

@@ -84,7 +84,7 @@ def test_digits_for_a_board(edgeprune: Any, tmp_path: Path) -> None:
     within = [c for c in candidates if c["drop_points"] <= 1.0]
     assert chosen["latency_share"] == min(c["latency_share"] for c in within) < 0.9
     assert all((c["exceeded"] == ["drop"]) == (c["drop_points"] > 1.0) for c in candidates)
-    assert all(c["precision"] == "fp32" for c in candidates)
+    assert {c["precision"] for c in candidates} == {"fp32", "auto"}, "8 bits are predicted for it"
     quality = [figure["value"] for figure in report["accuracy"]]
     assert chosen["drop_points"] == pytest.approx(100 * (quality[0] - quality[-1]))
     paired = chosen["paired"]
@@ -97,7 +97,7 @@ def test_digits_for_a_board(edgeprune: Any, tmp_path: Path) -> None:
     assert "the fastest within 1 point of top-1 accuracy, since no limit was given" in words
     assert f"at most 1 point is {paired['confidence']:.0%} sure; about " in words
     assert "held-out images would decide" in words
-    assert "warning: 8 bits were not tried: their latency on rpi4 is not known here" in done.stderr
+    assert "8 bits were not tried" not in done.stderr
     assert "warning: no limit was given, so this is the fastest network found for rpi4" in done.stderr
     text = (tmp_path / "out" / "report.md").read_text()
     assert "## Ways compared" in text

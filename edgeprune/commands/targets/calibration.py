@@ -91,12 +91,12 @@ def _written(points: Sequence[GridPoint], facts: TargetProfile, folder: Path) ->
     return files
 
 
-def _in_8_bits(path: Path, form: IntegerFormat) -> list[Path]:
+def _in_8_bits(path: Path, chosen: IntegerFormat) -> list[Path]:
     """The file in 8 bits, with ranges of random images; none where nothing of it can be."""
     made = path.with_name(f"{path.stem}-int8.onnx")
     sizes = [d.dim_value for d in onnx.load(str(path)).graph.input[0].type.tensor_type.shape.dim]
     images = torch.randn(*sizes, generator=torch.Generator().manual_seed(0))
-    settings = IntegerSettings(form=form, method=RangeMethod.MINMAX, equalized=False, corrected=False)
+    settings = IntegerSettings(form=chosen, method=RangeMethod.MINMAX, equalized=False, corrected=False)
     try:
         quantize_integers(path, made, images, settings)
     except QuantizationError:
@@ -119,16 +119,16 @@ def _measured(
 
 
 def _profile(
-    name: str, facts: TargetProfile, device: Measured, fitted: FittedTables, count: int, spent_s: float
+    called: str, facts: TargetProfile, device: Measured, fitted: FittedTables, count: int, spent_s: float
 ) -> TargetProfile:
     import onnxruntime
 
     ratios = np.array(fitted.held_out)
     low, high = (float(np.quantile(ratios, q)) for q in ((1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2))
-    machine = device.machine or machine_description()
+    where = device.machine or machine_description()
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    calibration = Calibration(
-        machine=machine,
+    tables = Calibration(
+        machine=where,
         date=today,
         runtime=device.runtime or f"onnxruntime {onnxruntime.__version__}",
         edgeprune=metadata.version("edgeprune"),
@@ -141,14 +141,14 @@ def _profile(
         error_coverage=_COVERAGE,
         kinds=fitted.kinds,
     )
-    source = f"measured by edgeprune targets calibrate on {machine}, {today}"
+    source = f"measured by edgeprune targets calibrate on {where}, {today}"
     return replace(
         facts,
-        name=name,
-        display_name=f"{name}, calibrated on {facts.cpu_name or 'its processor'}",
+        name=called,
+        display_name=f"{called}, calibrated on {facts.cpu_name or 'its processor'}",
         aliases=(),
         roofline=None,
-        calibration=calibration,
+        calibration=tables,
         sources={**facts.sources, "calibration": source},
     )
 
@@ -170,5 +170,5 @@ def _with_threads(
         worked = sum(n.latency_ms for n in nodes if n.work.macs > 0)
         share = worked / max(1e-9, sum(n.latency_ms for n in nodes))
         times.append((share * alone[network.name], (1 - share) * alone[network.name], network.time_ms))
-    kinds = with_threads(profile.calibration.kinds, times, threads)
-    return replace(profile, calibration=replace(profile.calibration, kinds=kinds))
+    improved = with_threads(profile.calibration.kinds, times, threads)
+    return replace(profile, calibration=replace(profile.calibration, kinds=improved))

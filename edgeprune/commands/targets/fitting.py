@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ _BY_OPERATOR = frozenset({OpKind.FUNCTION, OpKind.MEMORY, OpKind.BORDER, OpKind.
 _ARITHMETIC = frozenset(
     kind.value for kind in (OpKind.CONV, OpKind.POINTWISE, OpKind.DEPTHWISE, OpKind.GROUPED, OpKind.GEMM)
 )
+_KEY = ("kind", "op_type", "integer", "blocked")
 _RUN: TableKey = ("run", "", False, False)
 _LEAST_SHARE = 0.01
 _RIDGE, _RIDGE_POOLED = 3e-3, 1e-5
@@ -128,15 +130,10 @@ class _Design:
 
     def tables(self, solution: Array) -> tuple[KindTable, ...]:
         """The coefficients as rows of a profile."""
-        values: dict[TableKey, dict[str, float]] = {}
+        values: dict[TableKey, dict[str, Any]] = {}
         for (key, name), value in zip(self.columns, solution, strict=True):
             values.setdefault(key, {})[name] = float(f"{value:.5g}")
-        return tuple(
-            KindTable(kind=kind, op_type=op_type, integer=integer, blocked=blocked, **values[key])
-            for key in sorted(values)
-            if key != _RUN
-            for kind, op_type, integer, blocked in (key,)
-        )
+        return tuple(KindTable(**_named(key), **values[key]) for key in sorted(values) if key != _RUN)
 
 
 def _nodes_of(
@@ -176,6 +173,10 @@ def _summed(nodes: Sequence[_Row], time_ms: float) -> _Row:
         for column, value in node.items():
             total[column] = total.get(column, 0.0) + value / time_ms
     return total
+
+
+def _named(key: TableKey) -> dict[str, Any]:
+    return dict(zip(_KEY, key, strict=True))
 
 
 def _group(key: TableKey, name: str) -> tuple[str, bool, str]:

@@ -42,9 +42,9 @@ def grid() -> tuple[GridPoint, ...]:
 
 
 def _points() -> Iterator[GridPoint]:
-    for family, (plain, in_8_bits, _, _) in _FAMILIES.items():
-        for seed in range(plain):
-            yield GridPoint(name=f"{family}-{seed}", family=family, seed=seed, in_8_bits=seed < in_8_bits)
+    for name, (plain, integer, _, _) in _FAMILIES.items():
+        for number in range(plain):
+            yield GridPoint(name=f"{name}-{number}", family=name, seed=number, in_8_bits=number < integer)
 
 
 def _width(rng: np.random.Generator, least: int = 8, most: int = 512) -> int:
@@ -78,8 +78,8 @@ def _dense(b: NetworkBuilder) -> None:
 
 
 def _first(b: NetworkBuilder) -> None:
-    kernel, stride = ((3, 2), (7, 2), (4, 4), (3, 1))[int(b.rng.integers(4))]
-    b.convolution(_width(b.rng, 8, 64), kernel, stride=stride, act=_act(b))
+    kernel, step = ((3, 2), (7, 2), (4, 4), (3, 1))[int(b.rng.integers(4))]
+    b.convolution(_width(b.rng, 8, 64), kernel, stride=step, act=_act(b))
     b.pool("MaxPool", 3, 2)
 
 
@@ -95,13 +95,13 @@ def _depthwise(b: NetworkBuilder) -> None:
 
 
 def _inverted(b: NetworkBuilder) -> None:
-    kernel, stride, act = int(b.rng.choice([3, 3, 5])), int(b.rng.choice([1, 1, 2])), _act(b)
+    kernel, step, function = int(b.rng.choice([3, 3, 5])), int(b.rng.choice([1, 1, 2])), _act(b)
 
     def inside() -> None:
         narrow = b.shape[0]
         wide = max(16, int(narrow * b.rng.choice([2, 3, 4, 6])))
-        b.convolution(wide, 1, act=act)
-        b.convolution(wide, kernel, stride=stride, groups=wide, act=act)
+        b.convolution(wide, 1, act=function)
+        b.convolution(wide, kernel, stride=step, groups=wide, act=function)
         if b.rng.random() < 0.4:
             b.squeeze_excite()
         b.convolution(narrow, 1, act="")
@@ -110,11 +110,11 @@ def _inverted(b: NetworkBuilder) -> None:
 
 
 def _grouped(b: NetworkBuilder) -> None:
-    groups = int(b.rng.choice([2, 4, 8]))
-    width = max(1, b.shape[0] // groups) * groups
+    parts = int(b.rng.choice([2, 4, 8]))
+    width = max(1, b.shape[0] // parts) * parts
     b.convolution(width, 1)
     for _ in range(2):
-        b.convolution(width, 3, groups=groups, stride=int(b.rng.choice([1, 1, 2])), act=_act(b))
+        b.convolution(width, 3, groups=parts, stride=int(b.rng.choice([1, 1, 2])), act=_act(b))
 
 
 def _bottleneck(b: NetworkBuilder) -> None:

@@ -113,14 +113,15 @@ class NetworkBuilder:
             kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[low, low, top, top],
         )  # fmt: skip
 
-    def resize(self, factor: int, mode: str) -> None:
+    def resize(self, factor: int, method: str) -> None:
         """Images enlarged by a whole factor."""
         scales = self.constant(np.array([1, 1, factor, factor], np.float32))
         channels, high, wide = self.shape
-        where = "asymmetric" if mode == "nearest" else "half_pixel"
+        where = "asymmetric" if method == "nearest" else "half_pixel"
         self.add(
-            "Resize", self.value, "", scales, shape=(channels, high * factor, wide * factor), mode=mode,
-            coordinate_transformation_mode=where, **({"nearest_mode": "floor"} if mode == "nearest" else {}),
+            "Resize", self.value, "", scales, shape=(channels, high * factor, wide * factor), mode=method,
+            coordinate_transformation_mode=where,
+            **({"nearest_mode": "floor"} if method == "nearest" else {}),
         )  # fmt: skip
 
     def shuffle(self, groups: int) -> None:
@@ -170,10 +171,10 @@ class NetworkBuilder:
         parts = self.constant(np.array([1, count, heads, width // heads], np.int64))
         whole = self.constant(np.array([1, count, width], np.int64))
         made = []
-        for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        for axes in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
             self.value, self.shape = given, (count, width)
             self.linear(width)
-            made.append(self.add("Transpose", self.add("Reshape", self.value, parts), perm=perm))
+            made.append(self.add("Transpose", self.add("Reshape", self.value, parts), perm=axes))
         root = self.constant(np.array((width // heads) ** -0.5, np.float32))
         self.add("Mul", self.add("MatMul", made[0], made[1]), root)
         self.add("MatMul", self.add("Softmax", axis=-1), made[2])

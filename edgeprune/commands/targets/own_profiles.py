@@ -9,7 +9,7 @@ from edgeprune.storage.files import atomic_write_text, cannot_write
 from edgeprune.targets import TargetProfile, check_profile, list_targets, load_target, targets_folder, to_toml
 
 
-def add(path: Path, *, overwrite: bool) -> Path:
+def add(path: Path, overwrite: bool) -> Path:
     """Copy a checked profile into the user's folder, under its own name; returns where it is.
 
     Raises:
@@ -18,9 +18,7 @@ def add(path: Path, *, overwrite: bool) -> Path:
     """
     if path.suffix != ".toml":
         raise TargetError(f"{str(path)!r} is no .toml file; give the path of a profile")
-    return write_profile(
-        load_target(str(path)), destination(load_target(str(path)).name, None), overwrite=overwrite
-    )
+    return write_profile(load_target(str(path)), destination(load_target(str(path)).name, None), overwrite)
 
 
 def destination(name: str, output: Path | None) -> Path:
@@ -42,7 +40,7 @@ def destination(name: str, output: Path | None) -> Path:
     return output
 
 
-def require_free(path: Path, *, overwrite: bool) -> None:
+def require_free(path: Path, overwrite: bool) -> None:
     """Check that a file may be written, before any work.
 
     Raises:
@@ -52,7 +50,7 @@ def require_free(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{str(path)!r} is there already, and stays; name another one, or add --overwrite")
 
 
-def write_profile(profile: TargetProfile, path: Path, *, overwrite: bool) -> Path:
+def write_profile(profile: TargetProfile, path: Path, overwrite: bool) -> Path:
     """Write a profile, whole or not at all.
 
     Raises:
@@ -60,7 +58,7 @@ def write_profile(profile: TargetProfile, path: Path, *, overwrite: bool) -> Pat
         OutputError: the file is to stay, or cannot be written.
     """
     check_profile(profile, path.name)
-    require_free(path, overwrite=overwrite)
+    require_free(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

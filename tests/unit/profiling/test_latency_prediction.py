@@ -126,7 +126,7 @@ def test_threads_beyond_the_cores_are_refused(threads: int) -> None:
 def test_8_bits_are_refused_where_the_profile_says_nothing_of_them() -> None:
     target = device(int8=None)
     assert not target.predicts_int8
-    with pytest.raises(ProfileError, match="says nothing of 8 bits, .* calibrate the device"):
+    with pytest.raises(ProfileError, match=r"says nothing of 8 bits, .* calibrate the device"):
         predict_work([op(macs=1, integer=True)], target)
     flags = op(OpKind.ELEMENTWISE, op_type="Where", moved=8, integer=True)
     assert predict_work([flags], target).latency_ms > 0.0, "bytes that are no 8-bit arithmetic"

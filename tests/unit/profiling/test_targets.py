@@ -243,7 +243,8 @@ def test_a_written_profile_reads_back_equal(tmp_path: Path, name: str) -> None:
 
 def calibrated(note: str, tables: tuple[KindTable, ...]) -> TargetProfile:
     calibration = Calibration(
-        machine=note, date="2026-01-01", runtime="onnxruntime 1", edgeprune="1", measurements=3, measured_s=1.5,
+        machine=note, date="2026-01-01", runtime="onnxruntime 1", edgeprune="1", measurements=3,
+        measured_s=1.5,
         held_out_median_error=0.1, us_per_run=2.0, error_low_factor=0.9, error_high_factor=1.2,
         error_coverage=0.9, kinds=tables,
     )  # fmt: skip
