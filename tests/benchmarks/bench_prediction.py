@@ -501,10 +501,10 @@ Rows that do not count, and why:
 - **32-bit system**: the profiles describe 64-bit ones.
 
 A band starts at the lower end of the held-out range (5% to 95% quantile) and ends at {allowance:.0f} times
-its upper end in 32 bits and 4 times in 8 bits, rounded outwards, where no row is onnxruntime's: it took 1.7 to
-1.9 times as long as ncnn and 1.2 to 1.5 times as long as MNN for the same models on a Raspberry Pi 5 (YOLO11n
-and YOLO11s, Ultralytics documentation, Raspberry Pi guide), and in 8 bits on that board other runtimes are up to
-four times as fast as onnxruntime (rows of ExecuTorch below).
+its upper end in 32 bits and 4 times in 8 bits, rounded outwards, where no row is onnxruntime's. It took 1.7
+to 1.9 times as long as ncnn and 1.2 to 1.5 times as long as MNN for the same models on a Raspberry Pi 5
+(YOLO11n and YOLO11s, Ultralytics documentation, Raspberry Pi guide), and in 8 bits on that board other
+runtimes are up to four times as fast as onnxruntime (rows of ExecuTorch below).
 """
 
 
