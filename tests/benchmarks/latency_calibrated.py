@@ -31,15 +31,15 @@ LOOKED_AT = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0", "vit_tiny_pa
 """Networks that the form of the tables was chosen with; they are not among those judged."""
 TORCHVISION = (
     "resnet18", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "mnasnet0_5", "mnasnet1_0",
-    "regnet_x_400mf", "regnet_y_400mf", "densenet121", "googlenet",
+    "regnet_x_400mf", "regnet_y_400mf",
 )  # fmt: skip
 TIMM = (
-    "mobilenetv4_conv_small", "ghostnet_100", "repvit_m0_9", "efficientvit_b0", "convnext_atto",
-    "mobilevit_xxs",
-    "mobilevitv2_050", "efficientnet_lite0", "tinynet_e", "lcnet_050", "resnet10t", "hardcorenas_a",
-    "deit_tiny_patch16_224",
-    "semnasnet_075", "resnext26ts",
+    "lcnet_050", "tinynet_e", "resnet10t", "mobilenetv4_conv_small", "efficientnet_lite0", "hardcorenas_a",
+    "semnasnet_075", "convnext_atto", "efficientvit_b0", "repvit_m0_9", "mobilevitv2_050", "mobilevit_xxs",
+    "ghostnet_100", "deit_tiny_patch16_224", "resnext26ts",
 )  # fmt: skip
+LARGE = ("googlenet", "densenet121")
+"""Last, since they take longest."""
 PRUNED = ("resnet18", "mobilenet_v3_small", "regnet_x_400mf", "efficientnet_lite0")
 RATIOS = ((0.1, None), (0.2, 8), (0.3, None), (0.4, 8), (0.5, None), (0.6, 8))
 """Shares of channels that go, and what widths stay multiples of; ``None``: odd ones as they come."""
@@ -215,7 +215,7 @@ def main() -> int:
         if not path.exists():
             path.write_text(to_toml(calibrate("this-host", Measured())), encoding="utf-8")
         profile = load_target(str(path))
-        for job in jobs(LOOKED_AT if options.looked_at else (*TORCHVISION, *TIMM)):
+        for job in jobs(LOOKED_AT if options.looked_at else (*TORCHVISION, *TIMM, *LARGE)):
             kept = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in job.name)}.json"
             if not kept.exists():
                 if time.monotonic() > deadline:
