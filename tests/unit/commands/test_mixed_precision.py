@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,15 @@ from edgeprune.quantization.mixed_precision import (
 from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.segments import segments
 from edgeprune.quantization.settings import IntegerSettings
-from edgeprune.targets import load_target
+from edgeprune.targets import TargetProfile, load_target
 
 SHARES = st.floats(-0.3, 0.3)
+
+
+def board_of_unknown_8_bits() -> TargetProfile:
+    board = load_target("rpi4")
+    assert board.roofline is not None
+    return replace(board, roofline=replace(board.roofline, int8=None))
 
 
 def settings_for(target: str) -> IntegerSettings:
@@ -184,13 +191,13 @@ def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
 ) -> None:
     path, images = chain
     done = tmp_path / "q.onnx"
-    free = write_mixed(path, done, images, settings_for("rpi4"), target=load_target("rpi4"))
+    free = write_mixed(path, done, images, settings_for("rpi4"), target=board_of_unknown_8_bits())
     assert all(piece.integer and piece.alone is None for piece in free.pieces)
     before, after = (parity.run_onnx(p, images.images, threads=1)[0] for p in (path, done))
     assert np.square(before - after).sum() < 0.01 * np.square(before).sum()
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     held = write_mixed(
-        path, done, images, settings_for("rpi4"), target=load_target("rpi4"), max_drop_points=6.0
+        path, done, images, settings_for("rpi4"), target=board_of_unknown_8_bits(), max_drop_points=6.0
     )
     assert sum(piece.integer for piece in held.pieces) == 1
     assert held.harm is not None
@@ -257,7 +264,7 @@ def test_a_network_that_8_bits_make_larger_stays_as_it_is(tmp_path: Path) -> Non
     torch.manual_seed(0)
     path = written(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)), tmp_path / "tiny.onnx")
     images = ImageBatch(images=torch.randn(8, *IMAGE), labels=None)
-    done, target = tmp_path / "q.onnx", load_target("rpi4")
+    done, target = tmp_path / "q.onnx", board_of_unknown_8_bits()
     settings = settings_for("rpi4")
     larger = write_quantized(path, done, images, settings, precision=Precision.INT8, target=target)
     assert isinstance(larger, IntegerReport)
