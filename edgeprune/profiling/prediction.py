@@ -56,27 +56,27 @@ def predict_runtime(
     """
     used = target.default_threads if threads is None else threads
     nodes = predict_nodes(work.operations, target, threads=used)
-    latency_ms = sum(node.latency_ms for node in nodes)
-    latency_ms += 0.0 if target.calibration is None else target.calibration.us_per_run / 1e3
+    total_ms = sum(node.latency_ms for node in nodes)
+    total_ms += 0.0 if target.calibration is None else target.calibration.us_per_run / 1e3
     integer = _is_integer(work.operations)
-    low, high, coverage, why = _band(target, integer)
+    low, high, covered, why = _band(target, integer)
     compute_bound_ms = sum(n.latency_ms for n in nodes if n.compute_ms >= n.memory_ms)
     memory = work.weight_bytes + work.activation_bytes if work.activation_bytes else None
-    fits = None if memory is None or target.memory_bytes is None else memory <= target.memory_bytes
+    enough = None if memory is None or target.memory_bytes is None else memory <= target.memory_bytes
     return LatencyPrediction(
         provenance=Provenance.PREDICTED,
         target=target.name,
-        latency_ms=latency_ms,
-        low_ms=latency_ms * low,
-        high_ms=latency_ms * high,
-        compute_bound_share=compute_bound_ms / latency_ms if latency_ms > 0 else 0.0,
+        latency_ms=total_ms,
+        low_ms=total_ms * low,
+        high_ms=total_ms * high,
+        compute_bound_share=compute_bound_ms / total_ms if total_ms > 0 else 0.0,
         basis=f"{_basis(target, integer, used)}: {why}",
-        coverage=coverage,
+        coverage=covered,
         kinds=_by_kind(nodes),
         memory_bytes=memory,
-        fits=fits,
-        energy_mj=None if target.power_w is None or used != target.cores else target.power_w * latency_ms,
-        notes=tuple(filter(None, (work.note, _too_large(target, memory, fits)))),
+        fits=enough,
+        energy_mj=None if target.power_w is None or used != target.cores else target.power_w * total_ms,
+        notes=tuple(filter(None, (work.note, _too_large(target, memory, enough)))),
     )
 
 

@@ -82,7 +82,7 @@ def describe_host() -> TargetProfile:
     shipped = _build(_HostFile, table, f"{HOST}.toml")
     facts = read_host()
     unknown = [field.name for field in dataclasses.fields(facts) if getattr(facts, field.name) is None]
-    note = f"unknown here: {', '.join(unknown)}" if unknown else ""
+    told = f"unknown here: {', '.join(unknown)}" if unknown else ""
     return TargetProfile(
         name=HOST,
         display_name=shipped.display_name,
@@ -98,7 +98,7 @@ def describe_host() -> TargetProfile:
         memory_bytes=facts.memory_bytes,
         width_quantum=facts.width_quantum,
         width_quantum_reason=facts.width_quantum_reason,
-        note=note,
+        note=told,
         sources=shipped.sources,
     )
 
