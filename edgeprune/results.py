@@ -189,7 +189,13 @@ class ProfileResult:
         table.add_row("operators", *(_operators(f) for f in columns))
         if any(predictions):
             table.add_row(f"latency on {self.target}", *(_prediction(p) for p in predictions))
+            table.add_row(f"memory on {self.target}", *(_predicted_memory(p) for p in predictions))
+        if any(p is not None and p.energy_mj is not None for p in predictions):
+            table.add_row(f"energy on {self.target}", *(_energy(p) for p in predictions))
         parts: list[RenderableType] = [table]
+        if self.prediction is not None:
+            parts.append(_predicted_kinds(self.prediction))
+            parts += [Text(f"prediction: {self.prediction.basis}"), *_notes_of(self.prediction)]
         if self.latency_ratio is not None:
             r = self.latency_ratio
             parts.append(
@@ -389,3 +395,29 @@ def _prediction(prediction: LatencyPrediction | None) -> str:
         f"{prediction.latency_ms:.2f} ms [{prediction.low_ms:.2f}, {prediction.high_ms:.2f}] "
         f"({prediction.provenance.value})"
     )
+
+
+def _predicted_memory(prediction: LatencyPrediction | None) -> str:
+    if prediction is None or prediction.memory_bytes is None:
+        return "-"
+    fits = "" if prediction.fits is not False else ", does not fit"
+    return f"{prediction.memory_bytes / 2**20:.1f} MiB weights and values (predicted{fits})"
+
+
+def _energy(prediction: LatencyPrediction | None) -> str:
+    if prediction is None or prediction.energy_mj is None:
+        return "-"
+    return f"{prediction.energy_mj:.3g} mJ (estimate: the board's power with all cores busy x latency)"
+
+
+def _predicted_kinds(prediction: LatencyPrediction) -> RenderableType:
+    table = TerminalTable("predicted time by kind", "bits", "nodes", "ms", "share", box=None)
+    for row in prediction.kinds:
+        share = row.latency_ms / prediction.latency_ms if prediction.latency_ms else 0.0
+        bits = "8" if row.in_8_bits else "32"
+        table.add_row(row.kind, bits, str(row.nodes), f"{row.latency_ms:.3f}", f"{share:.0%}")
+    return table
+
+
+def _notes_of(prediction: LatencyPrediction) -> list[RenderableType]:
+    return [Text(f"note: {note}") for note in prediction.notes]

@@ -291,9 +291,8 @@ def _predicted(
     folder: Path, runner: Runner, quantized: QuantizationSection | None
 ) -> LatencyPrediction | None:
     """Latency prediction for the target; ``None`` if it is unknown for the precision."""
-    if quantized is None:
-        return runner.prediction(folder / "model.onnx")
-    return runner.prediction(folder / FLOAT_FILE) if runner.knows(quantized.precision) else None
+    known = quantized is None or runner.knows(quantized.precision)
+    return runner.prediction(folder / "model.onnx") if known else None
 
 
 def input_hashes(prepared: Prepared) -> dict[str, str]:

@@ -177,14 +177,19 @@ def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
 
 
 def _notes_of_mixture(details: MixedReport, runner: Runner) -> tuple[str, ...]:
-    measures = runner.measures
-    if measures:
+    if runner.knows(Precision.AUTO):
         kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
     else:
         kept = "nothing in 8 bits was smaller and held the drop"
     stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
-    if measures:
+    if runner.measures:
         return stays
+    if runner.knows(Precision.AUTO):
+        return (
+            f"which pieces are faster in 8 bits on {runner.target.name} was predicted, not measured: the gain "
+            "of each is as sure as the prediction's band",
+            *stays,
+        )
     return (
         "which pieces are faster in 8 bits can only be measured on the device itself, not on "
         f"{runner.target.name} from here, so all are in 8 bits but those that the drop forbids",
