@@ -11,7 +11,7 @@ from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, Provenance
 from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
 from edgeprune.artifacts.quantization import (
-    HalvesReport,
+    Float16Report,
     IntegerReport,
     MixedReport,
     Precision,
@@ -260,7 +260,7 @@ class QuantizationResult:
         return Group(*warning, table, words, *self._how(), *(Text(f"note: {note}") for note in self.notes))
 
     def _how(self) -> list[Text]:
-        if isinstance(self.details, HalvesReport):
+        if isinstance(self.details, Float16Report):
             return [Text(f"{self.details.stored} constants stored in 16 bits")]
         if isinstance(self.details, MixedReport):
             pieces = [Text(f"{piece.ends_with}: {piece.why}") for piece in self.details.pieces]

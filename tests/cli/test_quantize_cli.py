@@ -158,7 +158,7 @@ def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
     delivered, exact = tmp_path / "out" / "model.onnx", tmp_path / "out" / "model-fp32.onnx"
     section = report["quantization"]
     assert section["precision"] == precision
-    assert (section["integer"] is None, section["halves"] is None) == (
+    assert (section["integer"] is None, section["float16"] is None) == (
         precision == "fp16",
         precision == "int8",
     )

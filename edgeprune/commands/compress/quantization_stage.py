@@ -11,7 +11,7 @@ from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.quantization import (
-    HalvesReport,
+    Float16Report,
     IntegerReport,
     MixedReport,
     Precision,
@@ -26,7 +26,7 @@ from edgeprune.options.runs import TaskOptions
 from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.fp16 import quantize_halves
+from edgeprune.quantization.fp16 import quantize_fp16
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.showing import first_few
@@ -77,7 +77,7 @@ def put_in_fewer_bits(
         precision=precision,
         integer=details if isinstance(details, IntegerReport) else None,
         mixed=details if isinstance(details, MixedReport) else None,
-        halves=details if isinstance(details, HalvesReport) else None,
+        float16=details if isinstance(details, Float16Report) else None,
         deviation=parity.deviation(before, after, names=("ONNX simplified", precision.value)),
         inner=_inner(exact, delivered, images.images[:_TRACED_IMAGES], run.threads),
         float_size_bytes=size_bytes(exact),
@@ -104,7 +104,7 @@ def write_quantized(
         UsageError: the precision is that of the file.
     """
     if precision is Precision.FP16:
-        return quantize_halves(source, destination, timeout_s=settings.timeout_s)
+        return quantize_fp16(source, destination, timeout_s=settings.timeout_s)
     if precision is Precision.AUTO:
         if nodes_to_exclude:
             raise UsageError(
@@ -140,7 +140,7 @@ def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerP
 
 def details_of(section: QuantizationSection) -> QuantizationDetails:
     """The report of the precision's writer."""
-    details = section.integer or section.mixed or section.halves
+    details = section.integer or section.mixed or section.float16
     assert details is not None
     return details
 
