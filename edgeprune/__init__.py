@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune.api import (
         apply_surgery,
+        bundle,
         compress,
         compress_dry_run,
         inspect,
@@ -71,6 +72,7 @@ __all__ = [
     "Verification",
     "__version__",
     "apply_surgery",
+    "bundle",
     "compress",
     "compress_dry_run",
     "inspect",

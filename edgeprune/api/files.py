@@ -1,4 +1,4 @@
-"""What is done with files as they are: ``profile``, ``quantize`` and ``verify``."""
+"""What is done with files as they are: ``bundle``, ``profile``, ``quantize`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from edgeprune import limits
 from edgeprune.commands.inspect.inspection import profile_onnx
 from edgeprune.commands.quantize.quantizing import quantize_file
 from edgeprune.commands.verify.verifying import verify_models
+from edgeprune.devices.bundle import write_bundle
+from edgeprune.options.devices import BundleOptions
 from edgeprune.options.runs import ProfileOptions, QuantizeOptions, VerifyOptions, called_with
 from edgeprune.results import ProfileResult, QuantizationResult, Verification
 
@@ -24,6 +26,8 @@ def profile(options: ProfileOptions) -> ProfileResult:
         target: device profile by name, alias or path.
         device: where the file is measured, over ssh or adb (:class:`DeviceOptions`); this machine where
             ``None``.
+        result: ``result.json`` of a bundle (:func:`bundle`) that ran on the device: its times, of this very
+            file, in place of a measurement.
         input_shape: channels, height and width of one image; needed where the file leaves any of them open.
 
     Raises:
@@ -34,6 +38,32 @@ def profile(options: ProfileOptions) -> ProfileResult:
     limits.BATCH_SIZE.check("--batch-size", options.batch_size)
     limits.SEED.check("--seed", options.seed)
     return profile_onnx(options, options.threads or torch.get_num_threads())
+
+
+@called_with(BundleOptions)
+def bundle(options: BundleOptions) -> tuple[str, ...]:
+    """Write a tar.gz with models, a measuring job and ``run.sh``, for a device without a network.
+
+    The ``result.json`` that it writes there is read by ``profile(result=...)``. Returns the names of the
+    models in it, the baseline first.
+
+    Args:
+        models: ONNX files, and output folders of ``compress``, which stand for their ONNX files; all are
+            compared with the first.
+        output: the ``.tar.gz``; it appears whole or not at all.
+        threads: of onnxruntime on the device; as many as here where ``None``.
+        batch_size: of inputs whose batch is open; 1 where ``None``.
+        time_limit_s: longest time of the measurement there.
+
+    Raises:
+        ProfileError: a file cannot be loaded or run by onnxruntime.
+        OutputError: the output exists already, or cannot be written.
+    """
+    limits.THREADS.check("--threads", options.threads)
+    limits.TIME_S.check("time_limit_s", options.time_limit_s)
+    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
+    limits.SEED.check("--seed", options.seed)
+    return write_bundle(options, options.threads or torch.get_num_threads())
 
 
 @called_with(VerifyOptions)

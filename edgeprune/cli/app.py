@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli.bundle import bundle
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.inspect import inspect
@@ -58,6 +59,7 @@ app.command()(pick)
 app.command()(rank)
 app.command()(quantize)
 app.command()(profile)
+app.command()(bundle)
 app.command()(inspect)
 app.command()(verify)
 app.command()(schema)

@@ -26,6 +26,15 @@ Baseline = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
+Result = Annotated[
+    Path | None,
+    typer.Option(
+        "--result",
+        metavar="RESULT.json",
+        help="Times of this file that run.sh of a bundle wrote on a device, in place of a measurement.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 BatchSize = Annotated[
     int,
     typer.Option(
@@ -46,6 +55,7 @@ class FileArguments:
     input_shape: opt.ImageSize = None
     target: opt.Target = None
     baseline: Baseline = None
+    result: Result = None
     batch_size: BatchSize = 1
     threads: opt.Threads = None
 
@@ -72,6 +82,7 @@ def profile(session: Session, given: ProfileArguments) -> None:
         input_shape=None if given.input_shape is None else parse_input_shape(given.input_shape),
         target=target,
         device=device,
+        result=given.result,
         baseline=given.baseline,
         threads=given.threads,
         batch_size=given.batch_size,

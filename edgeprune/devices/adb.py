@@ -16,6 +16,7 @@ from edgeprune.devices.connection import (
     JOB_NAME,
     RESULT_NAME,
     SCRIPT_NAME,
+    SCRIPT_NAMES,
     Ended,
     check_ended,
     last_line,
@@ -63,8 +64,9 @@ class AdbDevice:
                     self._push(path, name)
                     self._copied.add(name)
             (scratch / JOB_NAME).write_bytes(job)
-            (scratch / SCRIPT_NAME).write_text(script_text(SCRIPT_NAME), encoding="utf-8")
-            for name in (JOB_NAME, SCRIPT_NAME):
+            for name in SCRIPT_NAMES:
+                (scratch / name).write_text(script_text(name), encoding="utf-8")
+            for name in (JOB_NAME, *SCRIPT_NAMES):
                 self._push(scratch / name, name)
             check_ended(self._run(time_limit_s), self.name, time_limit_s=time_limit_s)
             result = scratch / RESULT_NAME

@@ -9,11 +9,17 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from edgeprune.devices.connection import Device
-from edgeprune.devices.protocol import FailureKind, MeasurementJob, MeasurementResult, from_json
+from edgeprune.devices.protocol import (
+    FailureKind,
+    MeasurementFailure,
+    MeasurementJob,
+    MeasurementResult,
+    from_json,
+)
 from edgeprune.errors import DeviceError, ProfileError
 from edgeprune.onnx_io.check import tensors_of
 from edgeprune.onnx_io.read import read_onnx
-from edgeprune.storage.files import scratch_folder
+from edgeprune.storage.files import scratch_folder, sha256_file
 from edgeprune.system.imports import first_line
 
 _LEAST_LIMIT_S = 300.0
@@ -40,7 +46,7 @@ def run_job(device: Device, job: MeasurementJob, onnx_paths: Sequence[Path]) -> 
     limit_s = _LEAST_LIMIT_S + _MODEL_LIMIT_S * len(job.models)
     with scratch_folder() as scratch:
         files = {
-            model.file: _single_file(path, scratch / model.file)
+            model.file: single_file(path, scratch / model.file)
             for model, path in zip(job.models, onnx_paths, strict=True)
         }
         text = device.measure(job.to_json(), files, time_limit_s=limit_s)
@@ -49,7 +55,7 @@ def run_job(device: Device, job: MeasurementJob, onnx_paths: Sequence[Path]) -> 
 
 
 def _decoded(text: bytes, device: str, names: Mapping[str, str]) -> MeasurementResult:
-    """The result of a job whose models are called ``names`` here.
+    """The result of a job whose models are called ``names`` here; ``device`` is where it ran.
 
     Raises:
         ProfileError: onnxruntime there cannot load or run a model.
@@ -65,12 +71,23 @@ def _decoded(text: bytes, device: str, names: Mapping[str, str]) -> MeasurementR
         ) from fault
     if isinstance(told, MeasurementResult):
         return told
+    raise failure(told, device, names)
+
+
+def failure(told: MeasurementFailure, device: str, names: Mapping[str, str]) -> DeviceError | ProfileError:
+    """The error for what a script has told, of models that are called ``names`` here."""
     where = "" if told.model is None else f"{names.get(told.model, told.model)}: "
     raises = ProfileError if told.kind in _OF_THE_MODEL else DeviceError
-    raise raises(f"{where}{told.message} (on {device}); {_ADVICE[told.kind]}")
+    return raises(f"{where}{told.message} (on {device}); {_ADVICE[told.kind]}")
 
 
-def _single_file(path: Path, copy: Path) -> Path:
+def measured_sha256(path: Path) -> str:
+    """SHA-256 of what is copied to a device for a file."""
+    with scratch_folder() as scratch:
+        return sha256_file(single_file(path, scratch / "model.onnx"))
+
+
+def single_file(path: Path, copy: Path) -> Path:
     """The file, or a copy with what it keeps in other files.
 
     Raises:

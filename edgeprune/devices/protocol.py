@@ -7,15 +7,23 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from edgeprune.artifacts.latency import OperatorShare
+from edgeprune.system.imports import first_line
+
 SCHEMA = 1
+_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelJob:
-    """A model by the name that the result has it under, and its file beside the job."""
+    """A model by the name that the result has it under, and its file beside the job.
+
+    ``sha256``: of the file, which the script then checks.
+    """
 
     name: str
     file: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +32,8 @@ class MeasurementJob:
 
     ``batch_size``: of inputs whose batch is open; 1 where ``None``. ``warmup_limit_s``: longest wait for
     stable times. ``fresh_process``: one process for every model, or one for all that are alone.
+    ``pairs_alone``: models in pairs are timed alone, too. ``noise_check``: the first model is compared with
+    itself, so that it is known how far to trust the rest. ``samples``: of a model alone, 2 ms each or more.
     """
 
     threads: int
@@ -36,6 +46,9 @@ class MeasurementJob:
     time_limit_s: float | None = None
     per_operator: bool = False
     fresh_process: bool = True
+    pairs_alone: bool = False
+    noise_check: bool = False
+    samples: int = 50
 
     def to_json(self) -> bytes:
         """As the script reads it."""
@@ -60,14 +73,6 @@ class Machine:
     temperature_c_after: float | None
     throttled_flags: str | None
     load_average: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatorShare:
-    """Share of a model's time that one kind of operator takes, in [0, 1]."""
-
-    op_type: str
-    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +122,18 @@ class MeasurementFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementResult:
-    """What a device has measured; ``cautions`` say why its figures may be less than they seem."""
+    """What a device has measured; ``cautions`` say why its figures may be less than they seem.
+
+    ``files``: SHA-256 of every model by its name. ``noise``: a model in turns with itself.
+    """
 
     machine: Machine
+    threads: int
+    batch_size: int
+    files: dict[str, str]
     models: dict[str, ModelTimes]
     pairs: tuple[PairTimes, ...]
+    noise: PairTimes | None
     cautions: tuple[str, ...]
 
 
@@ -129,13 +141,24 @@ def from_json(text: bytes) -> MeasurementResult | MeasurementFailure:
     """What the script wrote.
 
     Raises:
-        ValueError: it is no result of this schema.
+        ValueError: it is no result of this schema; says what is wrong.
     """
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
-    told: Any = json.loads(text)
-    if not isinstance(told, dict) or told.pop("schema", None) != SCHEMA:
-        raise ValueError(f"no result of schema {SCHEMA}")
-    if "error" in told:
-        return TypeAdapter(MeasurementFailure).validate_python(told["error"])
-    return TypeAdapter(MeasurementResult).validate_python(told)
+    try:
+        told: Any = json.loads(text)
+    except ValueError as fault:
+        raise ValueError(f"it is no whole JSON ({first_line(fault, _REASON_LENGTH)})") from fault
+    if not isinstance(told, dict) or "schema" not in told:
+        raise ValueError("it is no result of a measurement: it has no 'schema'")
+    schema = told.pop("schema")
+    if schema != SCHEMA:
+        raise ValueError(f"it is of schema {str(schema)[:20]!r}, and {SCHEMA} is read")
+    try:
+        if "error" in told:
+            return TypeAdapter(MeasurementFailure).validate_python(told["error"])
+        return TypeAdapter(MeasurementResult).validate_python(told)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the whole"
+        raise ValueError(f"{place}: {first['msg'][:_REASON_LENGTH]}") from fault

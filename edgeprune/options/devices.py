@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeprune import limits
@@ -106,3 +107,16 @@ class DeviceOptions:
     def name(self) -> str:
         """How the device is called in messages and reports."""
         return str(self.destination) if self.adb is None else f"adb:{self.adb}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOptions:
+    """Options of a bundle that a device without a network measures; see :func:`edgeprune.bundle`."""
+
+    models: Sequence[str | Path] = field(kw_only=False)
+    output: str | Path
+    threads: int | None = None
+    batch_size: int | None = None
+    time_limit_s: float | None = None
+    overwrite: bool = False
+    seed: int = 0

@@ -213,6 +213,7 @@ class ProfileOptions:
     onnx_path: str | Path = field(kw_only=False)
     target: str = HOST
     device: DeviceOptions | None = None
+    result: str | Path | None = None
     baseline: str | Path | None = None
     input_shape: tuple[int, ...] | None = None
     threads: int | None = None

@@ -47,7 +47,10 @@ def test_a_measurement_says_what_it_is(small: Path) -> None:
     assert 0 < found.latency_p50_ms <= found.latency_p90_ms
     assert found.cpu_time_p50_ms > 0
     assert found.repetitions >= 3
-    assert (found.threads, found.batch_size, found.warmup) == (1, 4, 5)
+    assert (found.threads, found.batch_size) == (1, 4)
+    assert found.warmup >= 3
+    assert found.latency_p99_ms is not None
+    assert found.latency_p99_ms >= found.latency_p90_ms
     assert found.runtime.startswith("onnxruntime ")
     assert found.machine
 
@@ -125,8 +128,6 @@ def test_options_out_of_range_are_refused(small: Path) -> None:
         measure(small, threads=0)
     with pytest.raises(UsageError, match="threads is 0"):
         peak_memory_bytes(small, 0)
-    with pytest.raises(UsageError, match="warmup is 2; give at least 3"):
-        measure(small, threads=1, warmup=2)
     with pytest.raises(UsageError, match="pairs is 99; give at least 100"):
         compare(small, small, threads=1, pairs=99)
     with pytest.raises(UsageError, match="batch_size is 0"):

@@ -1,12 +1,13 @@
 """Measures ONNX models where it runs: ``python measure.py JOB.json RESULT.json``; Python 3.9 on.
 
-Needs numpy and onnxruntime alone, so that it can be copied to a device. ``docs/devices.md`` has the fields of
-both files. Every model, and every pair, has a fresh process; threads do not spin; nothing is timed before the
-times have become stable. Exit status 3: the result says what went wrong.
+Needs numpy, onnxruntime and ``sampling.py`` beside it alone, so that it can be copied to a device.
+``docs/devices.md`` has the fields of both files. Every model, and every pair, has a fresh process. Exit
+status 3: the result says what went wrong.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,33 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sampling  # type: ignore[import-not-found] # the file beside this one
+
 SCHEMA = 1
 FAILED_STATUS = 3
-ROUNDS = 5
-MIN_SAMPLE_NS = 2_000_000
-_MAX_INNER = 1000
 _SAMPLES = 50
-_BLOCK = 5
-_STABLE = 0.02
 _NOISY = 1.5
 _SLOWED = 0.9
-_THROTTLED_NOW = 0xF
+_GRACE_S = 5.0
+_PROFILED_RUNS = 5
+_THROTTLED_NOW, _SINCE_START = 0xF, 0xF0000
 _CPU = Path("/sys/devices/system/cpu")
 _MEMORY_SIGNS = ("MemoryError", "bad_alloc", "BFCArena", "Failed to allocate", "Cannot allocate memory")
-_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(int8)": "int8",
-    "tensor(uint8)": "uint8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-}
 
 
 class MeasureError(Exception):
@@ -55,12 +44,15 @@ def main(arguments: list[str]) -> int:
     """Measure a job, or in a fresh process one part of it."""
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     if arguments[1] == "--part":
-        return print_part(job, arguments[2:])
+        return print_part(job, arguments[2], arguments[3:])
     result = Path(arguments[1])
     try:
         answer = {"schema": SCHEMA, **measured(job, arguments[0])}
         status = 0
+        for caution in answer["cautions"]:
+            say(f"caution: {caution}")
     except MeasureError as error:
+        say(f"error: {error.told['model'] or 'the job'}: {error}")
         answer, status = {"schema": SCHEMA, "error": error.told}, FAILED_STATUS
     temporary = result.with_name(result.name + ".part")
     temporary.write_text(json.dumps(answer), encoding="utf-8")
@@ -72,10 +64,12 @@ def measured(job: dict[str, Any], job_path: str) -> dict[str, Any]:
     """Machine, times of all models and pairs, and cautions."""
     if job.get("schema") != SCHEMA:
         raise MeasureError("version", f"the job is of schema {job.get('schema')}, this script of {SCHEMA}")
+    check_packages()
+    files = checked_files(job)
     limit_s = job.get("time_limit_s")
     ends_at = None if limit_s is None else time.monotonic() + limit_s
     before = state()
-    in_pairs = {name for pair in job["pairs"] for name in pair}
+    in_pairs = set() if job.get("pairs_alone") else {name for pair in job["pairs"] for name in pair}
     alone = [model["name"] for model in job["models"] if model["name"] not in in_pairs]
     fresh = job.get("fresh_process", True)
     models: dict[str, Any] = {}
@@ -86,24 +80,74 @@ def measured(job: dict[str, Any], job_path: str) -> dict[str, Any]:
     for number, (first, second) in enumerate(job["pairs"], 1):
         pairs.append({"a": first, "b": second, **part(job, job_path, [first, second], ends_at)})
         say(f"compared {number} of {len(job['pairs'])} pairs")
-    after = state()
+    noise, told = None, []
+    if job.get("noise_check"):
+        name = job["models"][0]["name"]
+        try:
+            noise = {"a": name, "b": name, **part(job, job_path, [name, name], ends_at)}
+            say("compared the first model with itself")
+        except MeasureError as error:
+            if error.told["kind"] != "time":
+                raise
+            told.append("no time was left to find out how busy the device was")
+    after, asked = state(), int(job.get("least_pairs", 100))
+    for pair in pairs:
+        done = sum(map(len, pair["cpu_ratios"]))
+        if done < asked:
+            told.append(f"the time limit of {limit_s:g} s ended the comparison at {done} of {asked} pairs")
     return {
         "machine": machine(before, after),
+        "threads": int(job["threads"]),
+        "batch_size": int(job.get("batch_size") or 1),
+        "files": files,
         "models": models,
         "pairs": pairs,
-        "cautions": cautions(before, after, models),
+        "noise": noise,
+        "cautions": [*cautions(before, after, models), *told],
     }
 
 
+def check_packages() -> None:
+    """Refuse a Python that lacks what this needs."""
+    for name in ("numpy", "onnxruntime"):
+        try:
+            __import__(name)
+        except Exception as error:
+            reason = f"{sys.executable} cannot import {name} ({str(error).strip()[:200]}); install it there"
+            raise MeasureError("version", reason) from error
+
+
+def checked_files(job: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of every model, which has to be the one that the job tells, if it does."""
+    sums = {}
+    for model in job["models"]:
+        name, digest = model["name"], hashlib.sha256()
+        try:
+            with open(model["file"], "rb") as stream:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(block)
+        except OSError as error:
+            raise MeasureError("load", f"{model['file']} cannot be read ({error.strerror})", name) from error
+        if model.get("sha256") not in (None, digest.hexdigest()):
+            reason = f"{model['file']} is not the file that the job was made for (its SHA-256 is another)"
+            raise MeasureError("load", f"{reason}; copy it again", name)
+        sums[name] = digest.hexdigest()
+    return sums
+
+
 def part(job: dict[str, Any], job_path: str, names: list[str], ends_at: float | None) -> dict[str, Any]:
-    """One model or pair, in a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), job_path, "--part", *names]
-    left_s = None if ends_at is None else max(0.1, ends_at - time.monotonic())
-    name = names[-1]
+    """One model or pair, in a fresh process, which ends a comparison itself when the time is over."""
+    left_s = None if ends_at is None else ends_at - time.monotonic()
+    name, late = names[-1], f"took longer than {job['time_limit_s']:g} s" if ends_at is not None else ""
+    if left_s is not None and left_s <= 0:
+        raise MeasureError("time", late, name)
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, job_path, "--part", "-" if left_s is None else str(left_s), *names]
+    kill_after_s = None if left_s is None else left_s + _GRACE_S
     try:
-        done = subprocess.run(command, capture_output=True, timeout=left_s, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=kill_after_s, check=False)
     except subprocess.TimeoutExpired:
-        raise MeasureError("time", f"took longer than {job['time_limit_s']:g} s", name) from None
+        raise MeasureError("time", late, name) from None
     said = done.stderr.decode("utf-8", "replace")
     if done.returncode == 0:
         answer: dict[str, Any] = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])
@@ -126,10 +170,11 @@ def is_of_memory(text: str) -> bool:
     return any(sign in text for sign in _MEMORY_SIGNS)
 
 
-def print_part(job: dict[str, Any], names: list[str]) -> int:
+def print_part(job: dict[str, Any], left: str, names: list[str]) -> int:
     """Measure one model or pair and print it as the last line."""
+    ends_at = None if left == "-" else time.monotonic() + float(left)
     try:
-        answer = timed(job, names[0]) if len(names) == 1 else compared(job, names[0], names[1])
+        answer = timed(job, names[0]) if len(names) == 1 else compared(job, names, ends_at)
     except MeasureError as error:
         print(json.dumps(error.told))
         return FAILED_STATUS
@@ -143,16 +188,8 @@ def timed(job: dict[str, Any], name: str) -> dict[str, Any]:
 
     idle = reset_peak()
     run, load_ms, first_run_ms = opened(job, name)
-    inner, warmup = warmed_up(run, float(job.get("warmup_limit_s", 10)))
-    wall_ns: list[float] = []
-    cpu_ns: list[float] = []
-    for _ in range(_SAMPLES):
-        cpu_start = time.process_time_ns()
-        for _ in range(inner):
-            start = time.perf_counter_ns()
-            run()
-            wall_ns.append(time.perf_counter_ns() - start)
-        cpu_ns.append((time.process_time_ns() - cpu_start) / inner)
+    inner, warmup = sampling.warmed_up(run, float(job.get("warmup_limit_s", 10)))
+    wall_ns, cpu_ns = sampling.timed_alone(run, inner, int(job.get("samples", _SAMPLES)))
     p50, p90, p99 = (float(np.percentile(wall_ns, share)) / 1e6 for share in (50, 90, 99))
     return {
         "latency_p50_ms": p50,
@@ -168,38 +205,29 @@ def timed(job: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def compared(job: dict[str, Any], first: str, second: str) -> dict[str, Any]:
-    """Ratios, second over first, of runs in turns; both are loaded anew for every round."""
-    each = -(-int(job.get("least_pairs", 100)) // ROUNDS)
-    cpu_ratios: list[list[float]] = []
-    wall_ratios: list[list[float]] = []
-    for _ in range(ROUNDS):
-        runs = [opened(job, name)[0] for name in (first, second)]
-        inner = [warmed_up(run, float(job.get("warmup_limit_s", 10)) / ROUNDS)[0] for run in runs]
-        cpu_ratios.append([])
-        wall_ratios.append([])
-        for pair in range(each):
-            spent = [(1.0, 1.0), (1.0, 1.0)]
-            for which in (0, 1) if pair % 2 == 0 else (1, 0):
-                spent[which] = sample(runs[which], inner[which])
-            cpu_ratios[-1].append(spent[1][0] / spent[0][0])
-            wall_ratios[-1].append(spent[1][1] / spent[0][1])
+def compared(job: dict[str, Any], names: list[str], ends_at: float | None) -> dict[str, Any]:
+    """Ratios, second over first; where the time is over, the pairs so far."""
+    cpu_ratios, wall_ratios = sampling.interleaved(
+        lambda: [opened(job, name)[0] for name in names],
+        pairs=int(job.get("least_pairs", 100)),
+        warmup_limit_s=float(job.get("warmup_limit_s", 10)) / sampling.ROUNDS,
+        ends_at=ends_at,
+    )
+    if not cpu_ratios:
+        late = f"the time limit of {job['time_limit_s']:g} s was over before the first pair was done"
+        raise MeasureError("time", late, names[-1])
     return {"cpu_ratios": cpu_ratios, "wall_ratios": wall_ratios}
 
 
-def opened(
-    job: dict[str, Any], name: str, profile: str | None = None
-) -> tuple[Callable[[], Any], float, float]:
-    """A function that runs a model once; milliseconds of loading and of the first run."""
+def opened(job: dict[str, Any], name: str, profile: str | None = None) -> tuple[Any, float, float]:
+    """A function that runs a model once; milliseconds of loading and of the first run.
+
+    With ``profile``, the prefix of onnxruntime's own, some runs more are done and the function ends it.
+    """
     import onnxruntime as ort
 
     files = {model["name"]: model["file"] for model in job["models"]}
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = int(job["threads"])
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options = sampling.session_options(int(job["threads"]))
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile
@@ -207,65 +235,20 @@ def opened(
     try:
         session = ort.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
         loaded = time.perf_counter()
-        feeds = inputs(session, job, name)
+        feeds = sampling.random_inputs(session, job.get("batch_size"), int(job.get("seed", 0)))
         kind, begun = "run", time.perf_counter()
         session.run(None, feeds)
-    except MeasureError:
-        raise
+        first_ms = (time.perf_counter() - begun) * 1e3
+        for _ in range(0 if profile is None else _PROFILED_RUNS):
+            session.run(None, feeds)
+    except sampling.InputError as error:
+        raise MeasureError("run", str(error), name) from error
     except Exception as error:
         reason = f"onnxruntime {ort.__version__} cannot {kind} it ({str(error).strip()[:200]})"
         raise MeasureError("memory" if is_of_memory(repr(error)) else kind, reason, name) from error
-    first_ms = (time.perf_counter() - begun) * 1e3
     if profile is not None:
         return session.end_profiling, (loaded - start) * 1e3, first_ms
     return lambda: session.run(None, feeds), (loaded - start) * 1e3, first_ms
-
-
-def inputs(session: Any, job: dict[str, Any], name: str) -> dict[str, Any]:
-    """Random inputs; a batch that is not fixed is the job's, or 1."""
-    import numpy as np
-
-    rng, feeds = np.random.default_rng(int(job.get("seed", 0))), {}
-    for given in session.get_inputs():
-        sizes = [size if isinstance(size, int) and size > 0 else None for size in given.shape]
-        if None in sizes[1:] or given.type not in _DTYPES:
-            raise MeasureError("run", f"its input {given.name!r} has an open size or is {given.type}", name)
-        asked = job.get("batch_size")
-        if sizes and None not in (sizes[0], asked) and sizes[0] != asked:
-            raise MeasureError(
-                "run", f"its input {given.name!r} has a fixed batch of {sizes[0]}, not {asked}", name
-            )
-        shape = [int(job.get("batch_size") or 1) if size is None else size for size in sizes]
-        dtype = np.dtype(_DTYPES[given.type])
-        values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, size=shape)
-        feeds[given.name] = values.astype(dtype)
-    return feeds
-
-
-def warmed_up(run: Callable[[], Any], limit_s: float) -> tuple[int, int]:
-    """Run until the times are stable, for ``limit_s`` at most: runs of a sample, and runs that it took."""
-    ends_at, count = time.monotonic() + limit_s, 3
-    fastest = min(sample(run, 1)[0] for _ in range(count))
-    inner = int(min(_MAX_INNER, max(1, -(-MIN_SAMPLE_NS // max(1, int(fastest))))))
-    before = 0.0
-    while time.monotonic() < ends_at:
-        middle = sorted(sample(run, inner)[0] for _ in range(_BLOCK))[_BLOCK // 2]
-        count += _BLOCK * inner
-        if before and abs(middle / before - 1.0) < _STABLE:
-            break
-        before = middle
-    return inner, count
-
-
-def sample(run: Callable[[], Any], inner: int) -> tuple[float, float]:
-    """CPU and wall-clock nanoseconds of a run, the mean of ``inner``."""
-    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-    for _ in range(inner):
-        run()
-    return (
-        max(1.0, (time.process_time_ns() - cpu) / inner),
-        max(1.0, (time.perf_counter_ns() - wall) / inner),
-    )
 
 
 def shares(job: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -363,14 +346,16 @@ def cpu_name() -> str | None:
 def cautions(before: dict[str, Any], after: dict[str, Any], models: dict[str, Any]) -> list[str]:
     """Why the figures may be less than they seem."""
     told = []
-    if after["throttled"] and int(after["throttled"], 16) & _THROTTLED_NOW:
-        told.append(f"the device was throttled during the measurement (flags {after['throttled']})")
+    flags = after["throttled"] or "0"
+    since = int(flags, 16) & ~int(before["throttled"] or "0", 16) & _SINCE_START
+    if int(flags, 16) & _THROTTLED_NOW or since:
+        told.append(f"the device was throttled during the measurement (flags {flags})")
     clocks = before["clock_khz"], after["clock_khz"]
     if None not in clocks and clocks[1] < _SLOWED * clocks[0]:
         told.append(f"the clock fell from {clocks[0] // 1000} to {clocks[1] // 1000} MHz")
     worst = max((m["latency_p90_ms"] / m["latency_p50_ms"] for m in models.values()), default=1.0)
     if worst > _NOISY:
-        told.append(f"noisy: one time in ten was {worst:.1f} times the median or more, so it was kept busy")
+        told.append(f"one run in ten took {worst:.1f} times the median or more, so the device was busy")
     return told
 
 

@@ -15,6 +15,7 @@ from edgeprune.devices.connection import (
     JOB_NAME,
     RESULT_NAME,
     SCRIPT_NAME,
+    SCRIPT_NAMES,
     check_ended,
     script_text,
 )
@@ -117,7 +118,8 @@ async def _open(options: DeviceOptions) -> _Session:
         keeper = await KeeperClient.start(connection, python.path, options.name)
         try:
             path = python.path if python.measures else await install(keeper, python, options.name, on_line)
-            await keeper.put(SCRIPT_NAME, script_text(SCRIPT_NAME).encode())
+            for name in SCRIPT_NAMES:
+                await keeper.put(name, script_text(name).encode())
         except BaseException:
             await asyncio.shield(keeper.close())
             raise
