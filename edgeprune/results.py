@@ -295,7 +295,7 @@ class Verification:
     """Two models on the same images; ``tensors`` are those that both have, in order of calculation.
 
     ``passed``: the outputs' relative error is within ``tolerance``; ``first_diverging`` is the first tensor
-    beyond it.
+    beyond it. ``emulated_core``: on which the second one ran, of which only the outputs are known.
     """
 
     deviation: Deviation
@@ -303,6 +303,7 @@ class Verification:
     passed: bool
     tensors: tuple[TensorDeviation, ...]
     first_diverging: str | None
+    emulated_core: str | None = None
 
     def render(self) -> RenderableType:
         """Tables for the terminal: the outputs, and where inside the error grows most."""
@@ -318,6 +319,14 @@ class Verification:
         outputs.add_row("images", str(deviation.images))
         verdict = "passed" if self.passed else "FAILED"
         parts: list[RenderableType] = [outputs, Text(f"{verdict} at a tolerance of {self.tolerance:g}")]
+        if self.emulated_core is not None:
+            parts.append(
+                Text(
+                    f"by onnxruntime for aarch64 on {self.emulated_core}, emulated: of its instructions, "
+                    "not of its speed"
+                )
+            )
+            return Group(*parts)
         if not self.tensors:
             parts.append(Text("no inner tensor has the same name and shape in both"))
             return Group(*parts)

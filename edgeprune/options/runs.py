@@ -191,7 +191,7 @@ class VerifyOptions:
     """Options of the comparison of two models; see :func:`edgeprune.verify`."""
 
     first: str | Path = field(kw_only=False)
-    second: str | Path = field(kw_only=False)
+    second: str | Path | None = field(kw_only=False, default=None)
     calibration: str | Path
     labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
@@ -202,6 +202,8 @@ class VerifyOptions:
     trust_pickle: bool = False
     max_images: int = 64
     tolerance: float = 1e-3
+    target: str = HOST
+    emulate: bool = False
     timeout_s: float = RUN_TIMEOUT_S
     threads: int | None = None
     seed: int = 0
