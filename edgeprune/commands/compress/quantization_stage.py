@@ -186,8 +186,8 @@ def _notes_of_mixture(details: MixedReport, runner: Runner) -> tuple[str, ...]:
         return stays
     if runner.knows(Precision.AUTO):
         return (
-            f"which pieces are faster in 8 bits on {runner.target.name} was predicted, not measured: the gain "
-            "of each is as sure as the prediction's band",
+            f"which pieces are faster in 8 bits on {runner.target.name} was predicted, not measured: the "
+            "gain of each is as sure as the prediction's band",
             *stays,
         )
     return (

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -41,7 +42,8 @@ def emulated_outputs(onnx_path: Path, input_name: str, images: Tensor, core: Cor
     root = system_root(core)
     script = resources.files("edgeprune.devices").joinpath("script", "run_once.py")
     with scratch_folder() as folder, resources.as_file(script) as path:
-        np.savez(folder / "inputs.npz", **{input_name: images.numpy()})
+        named: dict[str, Any] = {input_name: images.numpy()}
+        np.savez(folder / "inputs.npz", **named)
         program = [
             str(path),
             str(onnx_path.resolve()),

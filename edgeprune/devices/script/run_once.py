@@ -4,12 +4,13 @@ Python 3.9 and later with numpy and onnxruntime. Inputs are arrays by name, outp
 """
 
 import sys
+from typing import Any
 
 import numpy
 import onnxruntime
 
 
-def main(model, inputs, outputs):
+def main(model: str, inputs: str, outputs: str) -> None:
     """Write the outputs of every input's first dimension, one run each."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -24,7 +25,8 @@ def main(model, inputs, outputs):
         parts.append(session.run(None, {name: given[name][start : start + step] for name in given.files}))
         print(f"{start + step} of {count}", file=sys.stderr, flush=True)
     joined = [numpy.concatenate(each) for each in zip(*parts)]  # noqa: B905 - Python 3.9
-    numpy.savez(outputs, **{f"output_{place}": value for place, value in enumerate(joined)})
+    named: dict[str, Any] = {f"output_{place}": value for place, value in enumerate(joined)}
+    numpy.savez(outputs, **named)
 
 
 if __name__ == "__main__":
