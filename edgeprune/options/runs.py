@@ -24,6 +24,7 @@ from edgeprune.artifacts.choices import (
     RankedPlayers,
     Task,
 )
+from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
 from edgeprune.options.devices import DeviceOptions
@@ -207,6 +208,22 @@ class VerifyOptions:
     timeout_s: float = RUN_TIMEOUT_S
     threads: int | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(PlayerOptions):
+    """Options of the inspection of a network; see :func:`edgeprune.inspect`."""
+
+    model: str | Path | nn.Module = field(kw_only=False)
+    arch: str | None = None
+    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
+    weights: str | None = None
+    weights_key: str | None = None
+    trust_pickle: bool = False
+    input_shape: InputShape | InputShapes | None = None
+    calibration: str | Path | None = None
+    graph: str | Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
