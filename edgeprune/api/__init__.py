@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprune.api.demonstration import demo
 from edgeprune.api.files import profile, quantize, verify
 from edgeprune.api.inspection import inspect
 from edgeprune.api.models import load_onnx
@@ -12,6 +13,7 @@ __all__ = [
     "apply_surgery",
     "compress",
     "compress_dry_run",
+    "demo",
     "inspect",
     "load_onnx",
     "pick",

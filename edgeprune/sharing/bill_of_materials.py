@@ -30,14 +30,15 @@ def render_bill(facts: ModelFacts, model: Path) -> str:
     digest = sha256_file(model)
     name = f"edgeprune:{facts.source_sha256}:{digest}"
     component = _model(facts, digest, model.name)
+    images = _images(facts)
     bill = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_OID, name),
         metadata=BomMetaData(
             timestamp=datetime.fromisoformat(facts.created_utc), component=component, tools=_tools(facts)
         ),
-        components=[_images(facts)],
+        components=[images],
     )
-    bill.register_dependency(component)
+    bill.register_dependency(component, [images])
     document = json.loads(JsonV1Dot6(bill).output_as_string())
     # The library (11) has no model card yet; the standard has.
     document["metadata"]["component"]["modelCard"] = _card(facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from edgeprune.reporting.formatting import (
 )
 from edgeprune.reporting.headline import advice_in_words, answers_in_words, as_sentence
 
+_FOLDERS = re.compile(r"(^|=)(?:~|[A-Za-z]:)?[/\\].*[/\\]")
+"""Up to the last separator of an absolute path that is a word, or that an option has behind its ``=``."""
 _TASKS = {
     AccuracyKind.TOP1: ("image-classification", "accuracy"),
     AccuracyKind.AP: ("object-detection", "mean_average_precision"),
@@ -192,10 +195,9 @@ def without_folders(command: str) -> str:
     try:
         words = shlex.split(command)
     except ValueError:
-        return command
-    if not any("/" in word for word in words):
-        return command
-    return shlex.join(_base_name(word) if word.startswith(("/", "~")) else word for word in words)
+        words = command.split()
+    short = [_FOLDERS.sub(r"\1", word) for word in words]
+    return command if short == words else shlex.join(short)
 
 
 def _base_name(source: str) -> str:

@@ -159,13 +159,16 @@ def both(size: int | list[int]) -> tuple[int, int]:
 
 
 def resized(pixels: Array, rows: int, columns: int) -> Array:
-    """Bilinear with antialiasing, first across, then down; whole steps where the pixels are uint8."""
+    """Bilinear with antialiasing, first across, then down; in whole steps where the pixels are uint8."""
     if pixels.shape[1:] == (rows, columns):
         return pixels
     if rows * columns > MOST_PIXELS:
         raise ValueError(f"the image would be resized to {rows}x{columns} pixels, more than {MOST_PIXELS:,}")
-    x = along_last_axis(pixels.astype(np.float32), columns)
-    x = along_last_axis(x.swapaxes(1, 2), rows).swapaxes(1, 2)
+    x = pixels.astype(np.float32)
+    if columns == 1:  # down first, as edgeprune does there
+        x = along_last_axis(along_last_axis(x.swapaxes(1, 2), rows).swapaxes(1, 2), columns)
+    else:
+        x = along_last_axis(along_last_axis(x, columns).swapaxes(1, 2), rows).swapaxes(1, 2)
     return np.rint(x).clip(0, 255).astype(np.uint8) if pixels.dtype == np.uint8 else x
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.artifacts.model import shape_words
 from edgeprune.sharing.facts import Metric, ModelFacts, without_folders
+from edgeprune.showing import plain
 
 _FILES = {
     "model.onnx": "the model, for onnxruntime and other runtimes",
@@ -48,7 +49,7 @@ def _front_matter(facts: ModelFacts) -> str:
         entries["pipeline_tag"] = facts.hub.task
         entries["metrics"] = [facts.hub.measure]
         entries["model-index"] = _model_index(facts)
-    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in entries.items())
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in entries.items())
 
 
 def _model_index(facts: ModelFacts) -> list[dict[str, Any]]:
@@ -109,7 +110,7 @@ def _limits(facts: ModelFacts) -> str:
 
 def _reproduce(facts: ModelFacts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(facts.packages.items()))
-    command = without_folders(facts.command).replace("\n", " ")
+    command = plain(" ".join(without_folders(facts.command).split()))
     return (
         "## Reproduce it\n\n"
         f"    {command}\n\n"
@@ -124,8 +125,8 @@ def _listing(files: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of others in one line that Markdown and HTML leave as it is."""
-    line = " ".join(text.split())
+    """Text of others in one line that Markdown, HTML and terminals leave as it is."""
+    line = plain(" ".join(text.split()))
     for sign in "\\`*_[]<>#":
         line = line.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
     return line
