@@ -33,7 +33,7 @@ def demo(
     """
     load_target(target)
     asked = command or "edgeprune.demo (Python API)"
-    example = write_example(Path(output), overwrite=overwrite, command=asked)
+    example = write_example(Path(output), replace=overwrite, asked_by=asked)
     options = CompressOptions(
         model=str(example.model),
         arch=example.arch,

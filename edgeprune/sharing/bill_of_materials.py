@@ -29,16 +29,16 @@ def render_bill(facts: ModelFacts, model: Path) -> str:
 
     digest = sha256_file(model)
     name = f"edgeprune:{facts.source_sha256}:{digest}"
-    component = _model(facts, digest, model.name)
+    described = _model(facts, digest, model.name)
     images = _images(facts)
     bill = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_OID, name),
         metadata=BomMetaData(
-            timestamp=datetime.fromisoformat(facts.created_utc), component=component, tools=_tools(facts)
+            timestamp=datetime.fromisoformat(facts.created_utc), component=described, tools=_tools(facts)
         ),
         components=[images],
     )
-    bill.register_dependency(component, [images])
+    bill.register_dependency(described, [images])
     document = json.loads(JsonV1Dot6(bill).output_as_string())
     # The library (11) has no model card yet; the standard has.
     document["metadata"]["component"]["modelCard"] = _card(facts)
@@ -94,13 +94,13 @@ def _tools(facts: ModelFacts) -> Any:
     return ToolRepository(
         components=[
             Component(
-                name=name,
-                version=version,
-                bom_ref=f"tool-{name}",
-                type=ComponentType.APPLICATION if name == "edgeprune" else ComponentType.LIBRARY,
-                purl=PackageURL("pypi", None, name, version),
+                name=package,
+                version=number,
+                bom_ref=f"tool-{package}",
+                type=ComponentType.APPLICATION if package == "edgeprune" else ComponentType.LIBRARY,
+                purl=PackageURL("pypi", None, package, number),
             )
-            for name, version in sorted(versions.items())
+            for package, number in sorted(versions.items())
         ]
     )
 

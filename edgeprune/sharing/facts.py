@@ -79,29 +79,10 @@ class ModelFacts:
 
 def facts_of_report(report: RunReport) -> ModelFacts:
     """Facts of what ``compress`` delivers."""
-    return _facts(report, _removed(report), _metrics(report), report.environment.command)
-
-
-def facts_of_candidate(report: RunReport, candidate: Candidate, verdict: str, command: str) -> ModelFacts:
-    """Facts of a candidate that was picked from a search, whose headline is ``verdict``."""
-    removed = [f"{format_share(1 - candidate.macs_share)} of the multiply-accumulates"]
-    if candidate.dropped:
-        removed.append(f"the residual blocks {', '.join(candidate.dropped)}")
-    if candidate.fewer_bits:
-        removed.append(f"bits of the weights: stored as {candidate.precision.value}")
-    facts = _facts(report, tuple(removed), _candidate_metrics(report, candidate), command)
-    return replace(
-        facts, name=f"{facts.name}, {candidate.name}", loss=f"{as_sentence(verdict)}.", advice="", notes=()
-    )
-
-
-def _facts(
-    report: RunReport, removed: tuple[str, ...], metrics: tuple[Metric, ...], command: str
-) -> ModelFacts:
     usability, calibration, environment = report.usability, report.calibration, report.environment
     labels = "labelled" if calibration.labelled else "unlabelled"
     names = _TASKS.get(report.accuracy_kind)
-    loss = "It was not judged." if usability is None else as_sentence(usability.headline) + "."
+    verdict = "It was not judged." if usability is None else as_sentence(usability.headline) + "."
     return ModelFacts(
         name=f"{_base_name(report.model.source)}, compressed by edgeprune",
         source=_base_name(report.model.source),
@@ -114,16 +95,36 @@ def _facts(
         ),
         fingerprint_sha256=calibration.fingerprint_sha256,
         input_shape=report.model.input_shape,
-        removed=removed,
-        loss=loss + answers_in_words(report),
+        removed=_removed(report),
+        loss=verdict + answers_in_words(report),
         advice="" if usability is None else advice_in_words(usability),
-        metrics=metrics,
+        metrics=_metrics(report),
         hub=None if names is None else HubTask(task=names[0], measure=names[1]),
-        command=command,
+        command=environment.command,
         edgeprune=environment.edgeprune,
         packages=environment.packages,
         seed=environment.seed,
         notes=report.notes,
+    )
+
+
+def facts_of_candidate(report: RunReport, candidate: Candidate, verdict: str, command: str) -> ModelFacts:
+    """Facts of a candidate that was picked from a search, whose headline is ``verdict``."""
+    removed = [f"{format_share(1 - candidate.macs_share)} of the multiply-accumulates"]
+    if candidate.dropped:
+        removed.append(f"the residual blocks {', '.join(candidate.dropped)}")
+    if candidate.fewer_bits:
+        removed.append(f"bits of the weights: stored as {candidate.precision.value}")
+    facts = facts_of_report(report)
+    return replace(
+        facts,
+        name=f"{facts.name}, {candidate.name}",
+        removed=tuple(removed),
+        loss=f"{as_sentence(verdict)}.",
+        advice="",
+        metrics=_candidate_metrics(report, candidate),
+        notes=(),
+        command=command,
     )
 
 
@@ -155,8 +156,8 @@ def _metrics(report: RunReport) -> tuple[Metric, ...]:
                 high=figure.high,
             )
         )
-    sizes = f"{format_bytes(before.size_bytes)} -> {format_bytes(after.size_bytes)}"
-    rows.append(Metric(name="size of the ONNX file", words=sizes, provenance="counted"))
+    size = f"{format_bytes(before.size_bytes)} -> {format_bytes(after.size_bytes)}"
+    rows.append(Metric(name="size of the ONNX file", words=size, provenance="counted"))
     work = f"{format_macs(before.macs)} -> {format_macs(after.macs)}"
     rows.append(Metric(name="work for one image", words=work, provenance="counted"))
     if deployment.latency_ratio is not None:
@@ -164,9 +165,9 @@ def _metrics(report: RunReport) -> tuple[Metric, ...]:
         where = after.latency.machine if after.latency is not None else "the host of the run"
         rows.append(Metric(name="CPU time", words=ratio, provenance=f"measured on {where}"))
     if deployment.compressed_prediction is not None:
-        words = format_prediction(deployment.compressed_prediction)
+        predicted = format_prediction(deployment.compressed_prediction)
         basis = f"predicted from the profile of {deployment.target}, not measured"
-        rows.append(Metric(name=f"latency on {deployment.target}", words=words, provenance=basis))
+        rows.append(Metric(name=f"latency on {deployment.target}", words=predicted, provenance=basis))
     return tuple(rows)
 
 
@@ -185,8 +186,8 @@ def _candidate_metrics(report: RunReport, candidate: Candidate) -> tuple[Metric,
             low, high = candidate.paired.low_points, candidate.paired.high_points
             interval = f" (95% interval {low:.1f} to {high:.1f})"
         images = f"measured on {report.calibration.held_out_images:,} held-out images"
-        words = f"{candidate.drop_points:.2f} points lost{interval}"
-        rows.insert(0, Metric(name=report.accuracy_kind.value, words=words, provenance=images))
+        lost = f"{candidate.drop_points:.2f} points lost{interval}"
+        rows.insert(0, Metric(name=report.accuracy_kind.value, words=lost, provenance=images))
     return tuple(rows)
 
 

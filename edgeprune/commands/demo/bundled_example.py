@@ -49,8 +49,8 @@ class BundledExample:
         return shlex.join(["edgeprune", "compress", str(self.model), *given, *made])
 
 
-def write_example(folder: Path, *, overwrite: bool, command: str) -> BundledExample:
-    """Put the bundled files into ``folder``, which appears whole or not at all.
+def write_example(place: Path, *, replace: bool, asked_by: str) -> BundledExample:
+    """Put the bundled files into ``place``, which appears whole or not at all.
 
     Raises:
         OutputError: the folder cannot be written, or is there already.
@@ -59,7 +59,7 @@ def write_example(folder: Path, *, overwrite: bool, command: str) -> BundledExam
 
     network, images = data_dir("examples/digits"), data_dir("calibration")
     given = [network / WEIGHTS, network / CODE, images / IMAGES, images / CARD]
-    with staged_output(folder, overwrite=overwrite) as staging:
+    with staged_output(place, overwrite=replace) as staging:
         for source in given:
             shutil.copyfile(source, staging / source.name)
         with np.load(images / IMAGES) as stored:
@@ -68,7 +68,7 @@ def write_example(folder: Path, *, overwrite: bool, command: str) -> BundledExam
             staging,
             inputs={source.name: sha256_file(source) for source in given},
             seed=0,
-            command=command,
+            command=asked_by,
             versions={"edgeprune": metadata.version("edgeprune")},
         )
-    return BundledExample(folder=folder)
+    return BundledExample(folder=place)

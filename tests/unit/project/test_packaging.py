@@ -57,7 +57,7 @@ def test_the_wheel_works_without_the_repository(unpacked: Path, tmp_path: Path) 
         "assert main(['targets', 'list']) == 0\n"
         "assert main(['demo', '--help']) == 0\n"
         "from edgeprune.commands.demo.bundled_example import write_example\n"
-        "example = write_example(Path('demo'), overwrite=False, command='edgeprune demo')\n"
+        "example = write_example(Path('demo'), replace=False, asked_by='edgeprune demo')\n"
         "print(sorted(p.name for p in example.folder.iterdir()))\n"
     )
     said = in_an_empty_folder(unpacked, tmp_path, "-c", code)
