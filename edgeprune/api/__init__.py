@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprune.api.demonstration import demo
 from edgeprune.api.files import bundle, profile, quantize, verify
 from edgeprune.api.inspection import inspect
 from edgeprune.api.models import load_onnx
@@ -16,6 +17,7 @@ __all__ = [
     "calibrate_target",
     "compress",
     "compress_dry_run",
+    "demo",
     "inspect",
     "load_onnx",
     "pick",

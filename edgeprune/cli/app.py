@@ -10,6 +10,7 @@ import typer
 from edgeprune.cli.bundle import bundle
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
+from edgeprune.cli.demo import demo
 from edgeprune.cli.inspect import inspect
 from edgeprune.cli.pick import pick
 from edgeprune.cli.process.session import begin
@@ -65,6 +66,7 @@ app.command()(bundle)
 app.command()(inspect)
 app.command()(verify)
 app.command()(schema)
+app.command()(demo)
 app.command()(init)
 app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

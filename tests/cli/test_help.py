@@ -55,6 +55,7 @@ def test_the_commands_are_those_documented() -> None:
         "quantize",
         "inspect",
         "verify",
+        "demo",
         "init",
         "config",
         "config show",

@@ -29,6 +29,7 @@ from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.fp16 import quantize_fp16
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.settings import IntegerSettings
+from edgeprune.sharing.model_metadata import carry_entries
 from edgeprune.showing import first_few
 
 _LOG = logging.getLogger("edgeprune.quantization")
@@ -70,6 +71,7 @@ def put_in_fewer_bits(
         max_drop_points=max_drop_points,
         seed=run.options.seed,
     )
+    carry_entries(exact, delivered)
     before, after = (
         parity.run_onnx(p, images.images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
     )
