@@ -110,9 +110,10 @@ def _models(given: Sequence[str | Path]) -> list[Path]:
         if not each.is_dir():
             paths.append(each)
             continue
-        if not (each / MANIFEST_NAME).is_file():
+        manifest = read_manifest(each)
+        if manifest is None:
             raise UsageError(f"{str(each)!r} is no folder that compress wrote: it has no {MANIFEST_NAME}")
-        listed = [each / file.path for file in read_manifest(each).outputs]
+        listed = [each / file.path for file in manifest.outputs]
         own = [path for path in listed if path.suffix == ".onnx" and path.parent == each]
         if not own:
             raise UsageError(f"{str(each)!r} has no ONNX file; give the output folder of compress")

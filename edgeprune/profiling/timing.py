@@ -63,7 +63,7 @@ def measure(
         UsageError: ``threads``, ``batch_size`` or ``repetitions`` is below 1.
     """
     _check_at_least("repetitions", repetitions, 1)
-    run = open_runner(onnx_path, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
+    run = open_runner(onnx_path, threads, batch_size, seed, timeout_s)
     inner, warmup = warmed_up(run, _WARMUP_LIMIT_S)
     with task(f"timing {Path(onnx_path).name}", repetitions) as advance:
         wall_ns, cpu_ns = timed_alone(run, inner, repetitions, advance)
@@ -107,10 +107,7 @@ def compare(
     _check_at_least("pairs", pairs, MIN_PAIRS)
 
     def open_both() -> list[Run]:
-        return [
-            open_runner(path, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
-            for path in (onnx_a, onnx_b)
-        ]
+        return [open_runner(path, threads, batch_size, seed, timeout_s) for path in (onnx_a, onnx_b)]
 
     with task(f"comparing {Path(onnx_a).name} and {Path(onnx_b).name}", pairs) as advance:
         ratios = np.array(
@@ -132,10 +129,7 @@ def quick_ratio(
     """
 
     def open_both() -> list[Run]:
-        return [
-            open_runner(path, threads=threads, batch_size=None, timeout_s=timeout_s)
-            for path in (onnx_a, onnx_b)
-        ]
+        return [open_runner(path, threads, None, 0, timeout_s) for path in (onnx_a, onnx_b)]
 
     ratios, _ = interleaved(open_both, pairs=pairs, warmup_limit_s=_WARMUP_LIMIT_S, rounds=1)
     return float(np.median(ratios))
@@ -192,7 +186,6 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 def open_runner(
     onnx_path: str | Path,
-    *,
     threads: int,
     batch_size: int | None = 1,
     seed: int = 0,
@@ -258,7 +251,7 @@ def least_cpu_ms(
     """
     medians = []
     for _ in range(sessions):
-        run = open_runner(onnx_path, threads=threads, batch_size=batch_size)
+        run = open_runner(onnx_path, threads, batch_size)
         inner, _ = warmed_up(run, 0.0)
         medians.append(float(np.median([sample(run, inner)[0] for _ in range(samples)])))
     return min(medians) / 1e6
