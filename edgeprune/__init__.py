@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune.api import (
         apply_surgery,
+        check,
+        compare,
         compress,
         compress_dry_run,
         inspect,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         RankedPlayers,
         Task,
     )
+    from edgeprune.artifacts.gate import Comparison, GateLimits, GateResult, OnInconclusive
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
     from edgeprune.reporting.ranking.facts import RankingReport
@@ -50,12 +53,16 @@ __all__ = [
     "Budget",
     "BudgetSection",
     "ChannelOrder",
+    "Comparison",
     "DryRun",
     "Effort",
     "Finetune",
+    "GateLimits",
+    "GateResult",
     "Ground",
     "Inspection",
     "JsonDocument",
+    "OnInconclusive",
     "PickedCandidate",
     "Precision",
     "Preprocessing",
@@ -69,6 +76,8 @@ __all__ = [
     "Verification",
     "__version__",
     "apply_surgery",
+    "check",
+    "compare",
     "compress",
     "compress_dry_run",
     "inspect",
@@ -93,6 +102,7 @@ _TYPES = {
         "RankedPlayers",
         "Task",
     ),
+    "artifacts.gate": ("Comparison", "GateLimits", "GateResult", "OnInconclusive"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
     "reporting.ranking.facts": ("RankingReport",),

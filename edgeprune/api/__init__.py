@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.api.files import profile, quantize, verify
+from edgeprune.api.gate import check, compare
 from edgeprune.api.inspection import inspect
 from edgeprune.api.models import load_onnx
 from edgeprune.api.networks import compress, compress_dry_run, pick, rank
@@ -10,6 +11,8 @@ from edgeprune.applying import apply_surgery
 
 __all__ = [
     "apply_surgery",
+    "check",
+    "compare",
     "compress",
     "compress_dry_run",
     "inspect",

@@ -9,6 +9,8 @@ import typer
 
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
+from edgeprune.cli.gate.check import check
+from edgeprune.cli.gate.compare import compare
 from edgeprune.cli.inspect import inspect
 from edgeprune.cli.pick import pick
 from edgeprune.cli.process.session import begin
@@ -60,6 +62,8 @@ app.command()(quantize)
 app.command()(profile)
 app.command()(inspect)
 app.command()(verify)
+app.command()(compare)
+app.command()(check)
 app.command()(schema)
 app.command()(init)
 app.add_typer(config_app, name="config")
