@@ -152,7 +152,7 @@ def measure_of(run: Run, prepared: Prepared) -> Measure:
     if run.measure is None:
         held = prepared.calibration.held_out
         original = parity.run_torch(prepared.captured.graph_module, held.images)
-        run.measure = measure_for(run.options, original, held.images, held.labels, run.options.seed)
+        run.measure = measure_for(run.options, original, held, run.options.seed)
         for told in run.measure.notes:
             run.note(told)
     return run.measure
