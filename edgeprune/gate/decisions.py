@@ -19,22 +19,22 @@ def decide(found: Interval, limit: float, *, at_most: bool) -> Decision:
     return Decision.FAILED if outside else Decision.INCONCLUSIVE
 
 
-def judged(key: str, found: Interval, limit: float, basis: str) -> Check:
-    """The check of the limit ``key`` by the interval of what was found.
+def judged(name: str, measured: Interval, accepted: float, source: str) -> Check:
+    """The check of the limit ``name`` by the interval of what was found, and where that comes from.
 
     Raises:
         KeyError: there is no such limit.
     """
-    kind = LIMIT_KINDS[key]
+    kind = LIMIT_KINDS[name]
     return Check(
-        key=key,
+        key=name,
         metric=kind.metric,
         unit=kind.unit,
         most=kind.most,
-        found=found,
-        limit=limit,
-        decision=decide(found, limit, at_most=kind.most),
-        basis=basis,
+        found=measured,
+        limit=accepted,
+        decision=decide(measured, accepted, at_most=kind.most),
+        basis=source,
     )
 
 

@@ -90,7 +90,7 @@ def until_decided(
     one_round: Callable[[], float], limit: float, time_limit_s: float, name: str
 ) -> SequentialRatio:
     """Take rounds until the limit is decided or the time is up; at least one."""
-    state = SequentialRatio(limit=limit)
+    state = SequentialRatio(limit)
     end = time.monotonic() + time_limit_s
     with task(f"measuring {name} in rounds", _ROUNDS_SHOWN) as advance:
         while True:

@@ -81,9 +81,9 @@ def _differences(
     return tuple(rows)
 
 
-def _exact(metric: Metric, after: int, before: int) -> Difference:
+def _exact(what: Metric, after: int, before: int) -> Difference:
     ratio = Interval.exact(after / before) if before else Interval.exact(math.inf if after else 1.0)
-    return Difference(metric=metric, unit=Unit.RATIO, change=ratio, basis="exact")
+    return Difference(metric=what, unit=Unit.RATIO, change=ratio, basis="exact")
 
 
 def _latency(subject: Subject, first: Subject, options: CompareOptions, threads: int) -> Difference:

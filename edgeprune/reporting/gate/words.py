@@ -118,7 +118,7 @@ def advice(result: GateResult) -> str:
 
 def gate_table(result: GateResult) -> Table:
     """All checks."""
-    rows = tuple(
+    checks = tuple(
         (
             check_name(check),
             interval_words(check.found, check.unit),
@@ -131,7 +131,7 @@ def gate_table(result: GateResult) -> Table:
     return Table(
         title="Checks",
         columns=("metric", "found", "accepted", "decision", "from"),
-        rows=rows,
+        rows=checks,
         remark=_rounds_remark(result),
         narrow_columns=(0, 1, 2, 3),
     )
@@ -179,7 +179,7 @@ def models_table(comparison: Comparison) -> Table:
 
 def differences_table(comparison: Comparison) -> Table:
     """Differences of every later model against the first."""
-    rows = tuple(
+    changes = tuple(
         (_letter(place), _NAMES[d.metric], _change(d), _meaning(d), d.basis)
         for place, differences in enumerate(comparison.differences, 1)
         for d in differences
@@ -187,7 +187,7 @@ def differences_table(comparison: Comparison) -> Table:
     return Table(
         title="Differences against A",
         columns=("", "metric", "change", "meaning", "from"),
-        rows=rows,
+        rows=changes,
         remark="Ratios are over A; points are gained (+) or lost (-). Intervals are 95%.",
         narrow_columns=(0, 1, 2, 3),
     )
