@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune.api import (
         apply_surgery,
+        bundle,
         check,
         compare,
         compress,
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
         RankedPlayers,
         Task,
     )
-    from edgeprune.artifacts.gate import Comparison, GateLimits, GateResult, OnInconclusive
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
+    from edgeprune.gate.outcomes import Comparison, GateLimits, GateResult, OnInconclusive
+    from edgeprune.options.devices import DeviceOptions
     from edgeprune.reporting.ranking.facts import RankingReport
     from edgeprune.reporting.schemas import json_schema
     from edgeprune.results import (
@@ -54,6 +56,7 @@ __all__ = [
     "BudgetSection",
     "ChannelOrder",
     "Comparison",
+    "DeviceOptions",
     "DryRun",
     "Effort",
     "Finetune",
@@ -76,6 +79,7 @@ __all__ = [
     "Verification",
     "__version__",
     "apply_surgery",
+    "bundle",
     "check",
     "compare",
     "compress",
@@ -102,9 +106,10 @@ _TYPES = {
         "RankedPlayers",
         "Task",
     ),
-    "artifacts.gate": ("Comparison", "GateLimits", "GateResult", "OnInconclusive"),
+    "gate.outcomes": ("Comparison", "GateLimits", "GateResult", "OnInconclusive"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
+    "options.devices": ("DeviceOptions",),
     "reporting.ranking.facts": ("RankingReport",),
     "reporting.schemas": ("json_schema",),
     "results": (

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeprune.artifacts.budget import BudgetSection
-from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, Provenance
 from edgeprune.artifacts.model import InputShape, InputShapes, shape_words
 from edgeprune.artifacts.quantization import (
     HalvesReport,
@@ -26,12 +26,13 @@ from edgeprune.artifacts.report import (
     Usability,
 )
 from edgeprune.reporting.document import Document
-from edgeprune.reporting.formatting import constant_channels, worst_channel
+from edgeprune.reporting.formatting import constant_channels, doubt, worst_channel
 from edgeprune.reporting.tables import TerminalTable
 from edgeprune.reporting.terminal import render_document
 from edgeprune.showing import first_few
 
 _NAMES_IN_CELL = 4
+_OPERATORS_SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ class ProfileResult:
     latency_ratio: LatencyRatio | None
     prediction: LatencyPrediction | None
     baseline_prediction: LatencyPrediction | None
+    notes: tuple[str, ...] = ()
 
     def render(self) -> RenderableType:
         """A table for the terminal; every time says where it comes from."""
@@ -182,6 +184,9 @@ class ProfileResult:
         table.add_row("MACs", *(f"{f.macs / 1e6:,.3f} M" for f in columns))
         table.add_row("peak memory", *(_memory(f) for f in columns))
         table.add_row("latency", *(_latency(f) for f in columns))
+        table.add_row("CPU time", *(_cpu_time(f) for f in columns))
+        table.add_row("load, first run", *(_start(f) for f in columns))
+        table.add_row("operators", *(_operators(f) for f in columns))
         if any(predictions):
             table.add_row(f"latency on {self.target}", *(_prediction(p) for p in predictions))
         parts: list[RenderableType] = [table]
@@ -191,9 +196,13 @@ class ProfileResult:
                 Text(
                     f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
                     f"[{r.low:.3f}, {r.high:.3f}] ({r.confidence:.0%} interval, {r.pairs} interleaved pairs, "
-                    f"{r.threads} threads, measured on this host)"
+                    f"{r.threads} threads, {r.provenance.value}){doubt(r)}"
                 )
             )
+        latency = self.figures.latency
+        if latency is not None and latency.provenance is Provenance.MEASURED_ON_TARGET:
+            parts.append(Text(f"{latency.runtime} on {latency.machine}"))
+        parts.extend(Text(f"caution: {note}") for note in self.notes)
         return Group(*parts)
 
 
@@ -201,7 +210,7 @@ class ProfileResult:
 class QuantizationResult:
     """One ONNX file in fewer bits: what it costs and gains beside the one that it was made from.
 
-    Accuracy and deviation are on images that were kept back, the CPU time on this host.
+    Accuracy and deviation are on images that were kept back; the CPU time says where it was measured.
     """
 
     source: str
@@ -225,7 +234,9 @@ class QuantizationResult:
         table.add_row(self.accuracy_kind.value, _with_interval(before), _with_interval(after))
         ratio = self.latency_ratio
         table.add_row(
-            "CPU time, measured on this host", "1", f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+            f"CPU time, {ratio.provenance.value}",
+            "1",
+            f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]{doubt(ratio)}",
         )
         deviation = self.deviation
         agreement = (
@@ -336,17 +347,39 @@ def _with_interval(figure: AccuracyFigure) -> str:
 def _memory(figures: ModelFigures) -> str:
     if figures.peak_memory_bytes is None:
         return "not measurable here"
-    return f"{figures.peak_memory_bytes / 2**20:,.1f} MiB (measured on this host)"
+    where = Provenance.MEASURED_ON_HOST if figures.latency is None else figures.latency.provenance
+    return f"{figures.peak_memory_bytes / 2**20:,.1f} MiB ({where.value})"
 
 
 def _latency(figures: ModelFigures) -> str:
     latency = figures.latency
     if latency is None:
         return "not measured"
+    p99 = "" if latency.latency_p99_ms is None else f", p99 {latency.latency_p99_ms:.3f} ms"
     return (
-        f"p50 {latency.latency_p50_ms:.3f} ms, p90 {latency.latency_p90_ms:.3f} ms "
-        f"({latency.provenance.value})"
+        f"p50 {latency.latency_p50_ms:.3f} ms, p90 {latency.latency_p90_ms:.3f} ms{p99} "
+        f"({latency.provenance.value}){doubt(latency)}"
     )
+
+
+def _cpu_time(figures: ModelFigures) -> str:
+    latency = figures.latency
+    return "-" if latency is None else f"p50 {latency.cpu_time_p50_ms:.3f} ms{doubt(latency)}"
+
+
+def _start(figures: ModelFigures) -> str:
+    latency = figures.latency
+    if latency is None or latency.load_ms is None or latency.first_run_ms is None:
+        return "-"
+    return f"{latency.load_ms:.1f} ms, {latency.first_run_ms:.2f} ms{doubt(latency)}"
+
+
+def _operators(figures: ModelFigures) -> str:
+    """Those that take most of the time."""
+    operators = () if figures.latency is None else figures.latency.operators
+    named = [f"{part.op_type} {part.share:.0%}" for part in operators[:_OPERATORS_SHOWN]]
+    rest = sum(part.share for part in operators[_OPERATORS_SHOWN:])
+    return ", ".join([*named, f"others {rest:.0%}"] if rest else named) or "-"
 
 
 def _prediction(prediction: LatencyPrediction | None) -> str:

@@ -10,7 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from synthetic_report import synthetic_report
 
-from edgeprune.artifacts.gate import (
+from edgeprune.artifacts.latency import Provenance
+from edgeprune.artifacts.report import AnswerCounts
+from edgeprune.gate.decisions import judged
+from edgeprune.gate.outcomes import (
     Check,
     Comparison,
     Decision,
@@ -24,9 +27,6 @@ from edgeprune.artifacts.gate import (
     RoundsRatio,
     Unit,
 )
-from edgeprune.artifacts.latency import Provenance
-from edgeprune.artifacts.report import AnswerCounts
-from edgeprune.gate.decisions import judged
 from edgeprune.reporting.json_report import write_json
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.api.files import profile, quantize, verify
+from edgeprune.api.files import bundle, profile, quantize, verify
 from edgeprune.api.gate import check, compare
 from edgeprune.api.inspection import inspect
 from edgeprune.api.models import load_onnx
@@ -11,6 +11,7 @@ from edgeprune.applying import apply_surgery
 
 __all__ = [
     "apply_surgery",
+    "bundle",
     "check",
     "compare",
     "compress",

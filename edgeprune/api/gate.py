@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from edgeprune import limits
-from edgeprune.artifacts.gate import Comparison, GateResult
 from edgeprune.commands.check.checking import check_model
 from edgeprune.commands.compare.comparing import compare_models
+from edgeprune.gate.outcomes import Comparison, GateResult
 from edgeprune.options.gate import CheckOptions, CompareOptions
 from edgeprune.options.runs import called_with
 

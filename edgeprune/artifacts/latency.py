@@ -15,8 +15,19 @@ class Provenance(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperatorShare:
+    """Share of a model's time that one kind of operator takes, in [0, 1]."""
+
+    op_type: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyMeasurement:
-    """Wall-clock latency of one batch on this host with onnxruntime."""
+    """Wall-clock latency of one batch with onnxruntime; ``None`` is what was not measured.
+
+    ``trusted``: nothing speaks against these times; where it is false, ``caution`` says what does.
+    """
 
     provenance: Provenance
     latency_p50_ms: float
@@ -28,11 +39,20 @@ class LatencyMeasurement:
     batch_size: int
     runtime: str
     machine: str
+    latency_p99_ms: float | None = None
+    first_run_ms: float | None = None
+    load_ms: float | None = None
+    operators: tuple[OperatorShare, ...] = ()
+    trusted: bool = True
+    caution: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRatio:
-    """CPU time of B over A from interleaved pairs in one process: median and bootstrap interval."""
+    """CPU time of B over A from interleaved pairs in one process: median and bootstrap interval.
+
+    ``trusted`` and ``caution`` as of a :class:`LatencyMeasurement`.
+    """
 
     ratio: float
     low: float
@@ -41,6 +61,8 @@ class LatencyRatio:
     pairs: int
     threads: int
     provenance: Provenance = Provenance.MEASURED_ON_HOST
+    trusted: bool = True
+    caution: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +87,26 @@ class ModelFigures:
     macs: int
     peak_memory_bytes: int | None
     latency: LatencyMeasurement | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """Wall-clock time that all nodes of one operator take in one run, measured on this host."""
+
+    operator: str
+    nodes: int
+    time_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTimes:
+    """Time by operator of the original and of the delivered file, the longest first; medians over ``runs``.
+
+    Timing single nodes takes time itself, so the sum is more than the latency.
+    """
+
+    original: tuple[OperatorTime, ...]
+    compressed: tuple[OperatorTime, ...]
+    runs: int
+    threads: int
+    provenance: Provenance = Provenance.MEASURED_ON_HOST

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli.bundle import bundle
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.gate.check import check
@@ -17,6 +18,7 @@ from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
+from edgeprune.cli.report import report
 from edgeprune.cli.schema import schema
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.targets import targets_app
@@ -58,8 +60,10 @@ def root(
 app.command()(compress)
 app.command()(pick)
 app.command()(rank)
+app.command()(report)
 app.command()(quantize)
 app.command()(profile)
+app.command()(bundle)
 app.command()(inspect)
 app.command()(verify)
 app.command()(compare)

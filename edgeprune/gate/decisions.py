@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgeprune.artifacts.gate import LIMIT_KINDS, Check, Decision, Interval
+from edgeprune.gate.outcomes import LIMIT_KINDS, Check, Decision, Interval
 
 
 def decide(found: Interval, limit: float, *, at_most: bool) -> Decision:

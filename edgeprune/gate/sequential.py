@@ -13,7 +13,7 @@ import functools
 import math
 from dataclasses import dataclass, field
 
-from edgeprune.artifacts.gate import Decision
+from edgeprune.gate.outcomes import Decision
 
 FALSE_FAILURE = 0.01
 """Largest chance to ever fail a ratio that is within the limit."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from annotated_types import Predicate
 
-from edgeprune.artifacts.gate import GateLimits, OnInconclusive
 from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.gate.outcomes import GateLimits, OnInconclusive
 from edgeprune.limits import RUN_TIMEOUT_S
 from edgeprune.options.quantities import parse_bytes, parse_latency, parse_points
 from edgeprune.storage.documents import UnreadableError, read_toml

@@ -26,6 +26,7 @@ from edgeprune.artifacts.choices import (
 )
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.options.devices import DeviceOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,6 +129,8 @@ class CompressOptions(
     precision: Precision = Precision.FP32
     width_quantum: int | None = None
     batch_size: int | None = None
+    device: DeviceOptions | None = None
+    pictures: bool = True
 
     @property
     def ranking_path(self) -> Path | None:
@@ -163,6 +166,7 @@ class QuantizeOptions(CalibrationOptions, TaskOptions):
     batch_size: int | None = None
     precision: Precision = Precision.INT8
     target: str = HOST
+    device: DeviceOptions | None = None
     method: RangeMethod = RangeMethod.MSE
     max_drop_points: float | None = None
     kept_float: tuple[str, ...] = ()
@@ -209,6 +213,8 @@ class ProfileOptions:
 
     onnx_path: str | Path = field(kw_only=False)
     target: str = HOST
+    device: DeviceOptions | None = None
+    result: str | Path | None = None
     baseline: str | Path | None = None
     input_shape: tuple[int, ...] | None = None
     threads: int | None = None

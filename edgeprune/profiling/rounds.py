@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.artifacts.gate import Decision, Interval, RoundsRatio
+from edgeprune.gate.outcomes import Decision, Interval, RoundsRatio
 from edgeprune.gate.sequential import SequentialRatio
-from edgeprune.profiling.timing import MIN_WARMUP, cpu_ns, open_runner, warm_up
+from edgeprune.profiling.timing import open_runner, ratios_of_one_session
 from edgeprune.system.progress import task
 
 PAIRS = 6
 """Pairs in a round: sessions scatter more than pairs do, so that more rounds tell more than more pairs."""
 _SLOW_PAIRS = 2
-_SLOW_NS = 100_000_000
+_SLOW_S = 5.0
+"""Of a round, after which the next has fewer pairs."""
 _WALL_RUNS = 9
 _ROUNDS_SHOWN = 60
+
+Run = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +46,13 @@ def measure_ratio(onnx_a: str | Path, onnx_b: str | Path, limit: float, options:
         UsageError: ``threads`` is below 1.
     """
     rng = np.random.default_rng(options.seed)
-    count = 0
+    count, pairs = 0, PAIRS
 
     def one_round() -> float:
-        nonlocal count
-        ratios = _round((Path(onnx_a), Path(onnx_b)), options, rng)
+        nonlocal count, pairs
+        start = time.monotonic()
+        ratios = _round((Path(onnx_a), Path(onnx_b)), pairs, options, rng)
+        pairs = _SLOW_PAIRS if time.monotonic() - start > _SLOW_S else PAIRS
         count += len(ratios)
         return float(np.median(ratios))
 
@@ -101,19 +106,19 @@ def until_decided(
                 return state
 
 
-def _round(paths: tuple[Path, Path], options: RoundOptions, rng: np.random.Generator) -> list[float]:
-    """Ratios of CPU times in one session of each model."""
-    runs: dict[int, Callable[[], object]] = {}
-    for which in rng.permutation(2).tolist():
-        runs[which] = open_runner(
-            paths[which], threads=options.threads, batch_size=None, timeout_s=options.timeout_s
-        )
-    slow = max(cpu_ns(run, 1) for run in runs.values()) > _SLOW_NS
-    inner = {which: warm_up(run, 1 if slow else MIN_WARMUP) for which, run in runs.items()}
-    first = int(rng.integers(2))
-    ratios = []
-    for pair in range(_SLOW_PAIRS if slow else PAIRS):
-        order = (0, 1) if (pair + first) % 2 == 0 else (1, 0)
-        spent = {which: cpu_ns(runs[which], inner[which]) for which in order}
-        ratios.append(spent[1] / spent[0])
-    return ratios
+def _round(
+    paths: tuple[Path, Path], pairs: int, options: RoundOptions, rng: np.random.Generator
+) -> list[float]:
+    """CPU times of the second over the first, in one new session of each."""
+    loaded_first, turned = (bool(coin) for coin in rng.integers(2, size=2))
+
+    def open_both() -> list[Run]:
+        runs: dict[int, Run] = {}
+        for which in (0, 1) if loaded_first else (1, 0):
+            runs[which] = open_runner(
+                paths[which], threads=options.threads, batch_size=None, timeout_s=options.timeout_s
+            )
+        return [runs[1], runs[0]] if turned else [runs[0], runs[1]]
+
+    ratios = ratios_of_one_session(open_both, pairs)
+    return [1.0 / ratio for ratio in ratios] if turned else ratios

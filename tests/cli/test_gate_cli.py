@@ -13,12 +13,12 @@ import pytest
 from gate_files import tiny_onnx, tiny_output
 
 import edgeprune
-from edgeprune.artifacts.gate import Decision, GateLimits
 from edgeprune.cli import main
+from edgeprune.gate.outcomes import Decision, GateLimits
 from edgeprune.reporting.json_report import read_json, write_json
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-REPORTS = [GOLDEN / f"report{version}.json" for version in ("", "-1.1", "-1.2", "-1.3")]
+REPORTS = [GOLDEN / f"report{version}.json" for version in ("", "-1.1", "-1.2", "-1.3", "-1.5")]
 
 
 def budget(folder: Path, text: str) -> str:

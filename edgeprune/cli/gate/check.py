@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.artifacts.gate import OnInconclusive
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
 from edgeprune.errors import EdgepruneError, OutputError, UsageError
+from edgeprune.gate.outcomes import OnInconclusive
 from edgeprune.options.quantities import parse_duration
 from edgeprune.showing import for_people
 
 if TYPE_CHECKING:
-    from edgeprune.artifacts.gate import GateResult
+    from edgeprune.gate.outcomes import GateResult
 
 _BUDGET_NAME = "budget.toml"
 _GITHUB = "GITHUB_ACTIONS"

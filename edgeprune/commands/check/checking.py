@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgeprune.artifacts.gate import BASELINE_LIMITS, Check, GateResult, ModelFacts
 from edgeprune.commands.check.questions import QUESTIONS, Situation, UndecidableError
 from edgeprune.commands.check.subjects import Subject, facts_of, figures_here, read_subject
 from edgeprune.errors import UsageError
+from edgeprune.gate.outcomes import BASELINE_LIMITS, Check, GateResult, ModelFacts
 from edgeprune.options.gate import CheckOptions
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from edgeprune.artifacts.gate import Check, GateLimits, Interval, ModelFacts, QualityFacts, Unit
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.report import RunReport
 from edgeprune.commands.check.subjects import (
@@ -17,6 +16,7 @@ from edgeprune.commands.check.subjects import (
     same_original_and_machine,
 )
 from edgeprune.gate.decisions import judged, quotient
+from edgeprune.gate.outcomes import Check, GateLimits, Interval, ModelFacts, QualityFacts, Unit
 from edgeprune.options.gate import CheckOptions
 from edgeprune.profiling.rounds import RoundOptions, measure_latency, measure_ratio
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.artifacts.gate import Interval, ModelFacts, QualityFacts
 from edgeprune.artifacts.latency import LatencyPrediction, ModelFigures
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, RunReport
 from edgeprune.commands.search.paired_drop import paired_drop, points_of
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.gate.decisions import difference
+from edgeprune.gate.outcomes import Interval, ModelFacts, QualityFacts
 from edgeprune.intervals import wilson_interval
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.options.gate import CheckOptions, CompareOptions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from edgeprune.artifacts.gate import Comparison, Difference, Interval, Metric, ModelFacts, Unit
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.commands.check.subjects import (
     Subject,
@@ -17,6 +16,7 @@ from edgeprune.commands.check.subjects import (
 )
 from edgeprune.errors import UsageError
 from edgeprune.gate.decisions import quotient
+from edgeprune.gate.outcomes import Comparison, Difference, Interval, Metric, ModelFacts, Unit
 from edgeprune.options.gate import CompareOptions
 from edgeprune.profiling.timing import compare
 

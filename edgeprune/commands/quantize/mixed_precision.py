@@ -16,8 +16,8 @@ from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
 from edgeprune.options.runs import TaskOptions
 from edgeprune.output_units import relative_errors, units_of
-from edgeprune.profiling.runner import runner_for
-from edgeprune.profiling.timing import quick_ratio
+from edgeprune.profiling.measurer import Measurer
+from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers
 from edgeprune.quantization.mixed_precision import (
@@ -35,7 +35,6 @@ from edgeprune.quantization.segments import Segment, segments
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
-from edgeprune.targets import TargetProfile
 
 _JUDGED_IMAGES = 256
 _TRIES = 6
@@ -47,23 +46,24 @@ def write_mixed(
     images: ImageBatch,
     settings: IntegerSettings,
     *,
-    target: TargetProfile,
+    runner: Runner,
     task: TaskOptions | None = None,
     max_drop_points: float | None = None,
     seed: int = 0,
 ) -> MixedReport:
-    """Write the fastest mixture of 8 and 32 bits on this host within the drop limit on ``images``.
+    """Write the fastest mixture of 8 and 32 bits on the target within the drop limit on ``images``.
 
     Copies the file unchanged if no mixture is faster, by a separate last measurement, and smaller.
-    ``task`` says in whose unit the drop is. Other targets cannot be measured here: all pieces are in 8 bits
-    except those excluded by the drop limit.
+    ``task`` says in whose unit the drop is. Where ``runner`` cannot measure on the target all pieces are in
+    8 bits except those excluded by the drop limit.
 
     Raises:
         QuantizationError: the file cannot be quantized.
+        DeviceError: nothing can be measured on the target.
     """
-    measures = runner_for(target, threads=settings.threads).measures
+    measures = runner.measures
     with scratch_folder() as scratch:
-        work = Mixing.of(source, images, settings, scratch, task or TaskOptions())
+        work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner.measurer)
         chosen = work.fastest() if measures else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
@@ -92,6 +92,7 @@ class Mixing:
     task: TaskOptions
     original: parity.Outputs
     folder: Path
+    measurer: Measurer
     times: dict[Mixture, float] = field(default_factory=dict)
     losses: dict[Mixture, float] = field(default_factory=dict)
     costs: ChainCosts | None = None
@@ -99,7 +100,13 @@ class Mixing:
 
     @classmethod
     def of(
-        cls, source: Path, images: ImageBatch, settings: IntegerSettings, folder: Path, options: TaskOptions
+        cls,
+        source: Path,
+        images: ImageBatch,
+        settings: IntegerSettings,
+        folder: Path,
+        options: TaskOptions,
+        measurer: Measurer,
     ) -> Mixing:
         """Calibrate the model and split it into pieces."""
         calibrated = calibrate(source, images.images, settings)
@@ -114,6 +121,7 @@ class Mixing:
                 source, judged.images, threads=settings.threads, timeout_s=settings.timeout_s
             ),
             folder=folder,
+            measurer=measurer,
         )
 
     @property
@@ -154,7 +162,7 @@ class Mixing:
         if mixture == together or not any(mixture) or self.times[together] > 1.0 - WORTH:
             return mixture
         files = (self._file(together), self._file(mixture))
-        return mixture if self._quick_ratio(*files) <= 1.0 - WORTH else together
+        return mixture if self.measurer.quick_ratio(*files) <= 1.0 - WORTH else together
 
     def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
         """The mixture, or its fastest part within the drop limit, if a new measurement beats 32 bits.
@@ -220,11 +228,7 @@ class Mixing:
         )
 
     def _ratio(self, mixture: Mixture) -> float:
-        return self._quick_ratio(self.source, self._file(mixture))
-
-    def _quick_ratio(self, first: Path, second: Path) -> float:
-        settings = self.calibrated.settings
-        return quick_ratio(first, second, threads=settings.threads, timeout_s=settings.timeout_s)
+        return self.measurer.quick_ratio(self.source, self._file(mixture))
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Negative squared error of the outputs, relative to the spread of each channel."""

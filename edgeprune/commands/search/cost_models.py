@@ -17,11 +17,12 @@ from torch.fx import Node
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
-from edgeprune.errors import ProfileError
 from edgeprune.fx import op_name
-from edgeprune.profiling.layers import LayerGeometry, measure_layer, measure_overhead
+from edgeprune.profiling.layers import LayerGeometry, write_layer, write_overhead
+from edgeprune.profiling.measurer import Measurer
 from edgeprune.recovery.structure import geometry
 from edgeprune.selection import CostModel, LayerCost, Product, RooflineCost, TableCost, Widths
+from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 from edgeprune.targets import TargetProfile
 
@@ -93,27 +94,39 @@ LayerTables = dict[str, tuple[tuple[float, ...], ...]]
 
 
 def measure_tables(
-    captured: CapturedModel, coupling: CouplingGraph, *, threads: int, step: int
+    captured: CapturedModel, coupling: CouplingGraph, measurer: Measurer, *, step: int
 ) -> LayerTables:
-    """CPU milliseconds of each kind of layer on this host, at up to nine pairs of widths.
+    """CPU milliseconds of each kind of layer where ``measurer`` is, at up to nine pairs of widths.
 
     Kinds that cannot be measured alone are left out.
+
+    Raises:
+        DeviceError: nothing can be measured on the device.
     """
-    overhead_ms = measure_overhead(threads=threads)
     kinds = {_kind(s): s for s in _sites(captured, coupling) if s.geometry is not None}
     tables: LayerTables = {}
-    with progress.task("measuring layers at other widths", len(kinds)) as advance:
-        for kind, site in sorted(kinds.items()):
+    with (
+        scratch_folder() as scratch,
+        progress.task("measuring layers at other widths", len(kinds)) as advance,
+    ):
+        (call_ms,) = measurer.least_cpu_ms([write_overhead(scratch / "nothing.onnx")])
+        for place, (kind, site) in enumerate(sorted(kinds.items())):
             outs, ins = _grids(site, step)
             shape = site.geometry
             assert shape is not None
-            try:
-                tables[kind] = tuple(
-                    tuple(max(0.0, measure_layer(shape, o, i, threads=threads) - overhead_ms) for i in ins)
-                    for o in outs
-                )
-            except ProfileError as error:
-                _log.info("%s is not measured alone: %s", site.layer.name, error)
+            files = [
+                write_layer(shape, out, into, scratch / f"layer-{place}-{out}-{into}.onnx")
+                for out in outs
+                for into in ins
+            ]
+            times = [
+                None if ms is None else max(0.0, ms - (call_ms or 0.0)) for ms in measurer.least_cpu_ms(files)
+            ]
+            known = [ms for ms in times if ms is not None]
+            if len(known) == len(times):
+                tables[kind] = tuple(tuple(known[i : i + len(ins)]) for i in range(0, len(known), len(ins)))
+            else:
+                _log.info("%s is not measured alone: onnxruntime does not take it", site.layer.name)
             advance(1)
     return tables
 
@@ -127,7 +140,7 @@ def measured_model(
     total_ms: float,
     note: Note,
 ) -> CostModel:
-    """CPU milliseconds on this host from measured ``tables``; ``total_ms`` is the time of the whole network.
+    """CPU milliseconds from measured ``tables``; ``total_ms`` is the time of the whole network.
 
     Layers that take longer separately than together are scaled to the total. A layer of an unmeasured kind
     costs its share of the multiply-accumulates.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from edgeprune.artifacts.gate import Check, Decision, GateResult, OnInconclusive
+from edgeprune.gate.outcomes import Check, Decision, GateResult, OnInconclusive
 from edgeprune.reporting.gate.words import advice, check_name, check_sentence
 from edgeprune.showing import plain, shown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from edgeprune.artifacts.gate import Comparison, Decision, GateResult
+from edgeprune.gate.outcomes import Comparison, Decision, GateResult
 from edgeprune.reporting.gate.words import (
     advice,
     check_sentence,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgeprune.artifacts.gate import (
+from edgeprune.gate.outcomes import (
     Check,
     Comparison,
     Decision,

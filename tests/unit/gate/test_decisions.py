@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.artifacts.gate import (
+from edgeprune.gate.decisions import decide, difference, judged, quotient
+from edgeprune.gate.outcomes import (
     LIMIT_KINDS,
     Check,
     Decision,
@@ -18,7 +19,6 @@ from edgeprune.artifacts.gate import (
     Interval,
     OnInconclusive,
 )
-from edgeprune.gate.decisions import decide, difference, judged, quotient
 
 NUMBERS = st.floats(0.01, 100)
 

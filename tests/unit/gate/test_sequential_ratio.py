@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.artifacts.gate import Decision
+from edgeprune.gate.outcomes import Decision
 from edgeprune.gate.sequential import FALSE_FAILURE, MISSED, SequentialRatio, evidence, hits_to_reject
 
 LIMIT = 1.05

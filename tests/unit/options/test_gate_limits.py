@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.artifacts.gate import GateLimits
 from edgeprune.errors import UsageError
+from edgeprune.gate.outcomes import GateLimits
 from edgeprune.options.gate import EXAMPLE, read_limits
 
 ROOT = Path(__file__).resolve().parents[3]

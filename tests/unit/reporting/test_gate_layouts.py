@@ -15,7 +15,7 @@ from gate_files import synthetic_comparison, synthetic_gate
 from rich.console import Console, RenderableType
 
 from edgeprune.artifacts.codec import to_jsonable
-from edgeprune.artifacts.gate import OnInconclusive
+from edgeprune.gate.outcomes import OnInconclusive
 from edgeprune.reporting.gate.ci import gate_annotations, gate_junit
 from edgeprune.reporting.gate.layouts import (
     COMMENT_BYTES,
