@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.api.demonstration import demo
 from edgeprune.api.files import bundle, profile, quantize, verify
+from edgeprune.api.gate import check, compare
 from edgeprune.api.inspection import inspect
 from edgeprune.api.models import load_onnx
 from edgeprune.api.networks import compress, compress_dry_run, pick, rank
@@ -15,6 +16,8 @@ __all__ = [
     "apply_surgery",
     "bundle",
     "calibrate_target",
+    "check",
+    "compare",
     "compress",
     "compress_dry_run",
     "demo",
