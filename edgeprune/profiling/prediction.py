@@ -13,7 +13,7 @@ from edgeprune.artifacts.latency import LatencyPrediction, PredictedKind, Proven
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.profiling.costs import NodePrediction, node_cost
 from edgeprune.profiling.kinds import OpKind, OpWork
-from edgeprune.profiling.runtime_graph import RuntimeWork, kernels_of, runtime_work
+from edgeprune.profiling.runtime.graph import RuntimeWork, kernels_of, runtime_work
 from edgeprune.targets import IntegerRoofline, Roofline, TargetProfile
 
 _MIB = 2**20

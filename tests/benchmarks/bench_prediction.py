@@ -32,7 +32,7 @@ from torch import nn
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.profiling.kinds import OpKind
 from edgeprune.profiling.prediction import predict_runtime
-from edgeprune.profiling.runtime_graph import Kernels, RuntimeWork, runtime_work
+from edgeprune.profiling.runtime.graph import Kernels, RuntimeWork, runtime_work
 from edgeprune.storage.files import atomic_write_text
 from edgeprune.system.compat import import_torchvision
 from edgeprune.system.host import machine_description

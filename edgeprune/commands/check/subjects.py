@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.artifacts.latency import LatencyPrediction, ModelFigures
@@ -15,6 +15,7 @@ from edgeprune.intervals import wilson_interval
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.options.gate import CheckOptions, CompareOptions
 from edgeprune.profiling.figures import figures
+from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.reporting.json_report import read_json
 from edgeprune.storage.files import sha256_file
 
@@ -116,13 +117,13 @@ def figures_here(
     Raises:
         ProfileError: the file cannot be loaded or run by onnxruntime, or not in time.
     """
-    return figures(
-        onnx,
-        threads=threads,
-        measure_latency=latency,
-        measure_memory=memory,
-        seed=options.seed,
-        timeout_s=options.timeout_s,
+    measurer = HostMeasurer(
+        settings=RunSettings(threads=threads, seed=options.seed, timeout_s=options.timeout_s)
+    )
+    return replace(
+        figures(onnx, None),
+        latency=measurer.latency(onnx) if latency else None,
+        peak_memory_bytes=measurer.peak_memory_bytes(onnx) if memory else None,
     )
 
 

@@ -20,7 +20,7 @@ from edgeprune.commands.targets.measuring import MeasureFiles, NetworkTime, meas
 from edgeprune.errors import QuantizationError, TargetError
 from edgeprune.profiling.costs import far_from, node_cost
 from edgeprune.profiling.kinds import OpKind
-from edgeprune.profiling.runtime_graph import Kernels, kernels_of, runtime_work
+from edgeprune.profiling.runtime.graph import Kernels, kernels_of, runtime_work
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.settings import IntegerSettings

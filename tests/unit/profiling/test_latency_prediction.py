@@ -11,7 +11,7 @@ from edgeprune.artifacts.latency import Provenance
 from edgeprune.errors import ProfileError, TargetError, UsageError
 from edgeprune.profiling.kinds import OpKind, OpWork
 from edgeprune.profiling.prediction import predict_nodes, predict_runtime, predict_work
-from edgeprune.profiling.runtime_graph import RuntimeWork
+from edgeprune.profiling.runtime.graph import RuntimeWork
 from edgeprune.targets import IntegerRoofline, TargetProfile, list_targets, load_target
 
 DEVICES = tuple(name for name in list_targets() if name != "host")

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.errors import ProfileError
 from edgeprune.profiling.kinds import OpKind
-from edgeprune.profiling.runtime_graph import Kernels, RuntimeWork, kernels_of, runtime_work
+from edgeprune.profiling.runtime.graph import Kernels, RuntimeWork, kernels_of, runtime_work
 from edgeprune.profiling.work import total_macs
 from edgeprune.targets import load_target
 

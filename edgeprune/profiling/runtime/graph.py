@@ -20,7 +20,7 @@ from edgeprune.errors import ProfileError
 from edgeprune.onnx_io.read import read_onnx, require_onnx
 from edgeprune.onnx_io.session import open_session
 from edgeprune.profiling.kinds import OpWork, Tensors, free_work, is_view, node_work
-from edgeprune.profiling.runtime_shapes import with_shapes
+from edgeprune.profiling.runtime.shapes import with_shapes
 from edgeprune.profiling.work import count_work, fix_batch, known_tensors
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system.host import read_host
