@@ -41,9 +41,10 @@ demo-rpi4:
 demo-host:
 	@$(DEMO) --target host --output "$(DEMO_OUT)/host" > "$(DEMO_OUT)/host.txt" 2>&1
 
+# Compiled files are kept, whatever the environment says: the processes of the tests read the package 300 times.
 test: $(DEV) ## run the whole test suite
 	@echo "== testing"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 fuzz: $(DEV) ## an hour of changed files of every format for every command (FUZZ="--minutes 5" for less)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --minutes 60 $(FUZZ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ if TYPE_CHECKING:
         Verification,
     )
 
-__version__ = metadata.version("edgeprune")
+    __version__: str
+
 __all__ = [
     "AttentionUnit",
     "BoxFormat",
@@ -116,6 +116,10 @@ _TYPES = {
 
 def __getattr__(name: str) -> Any:
     """Load the API on first use, so that ``edgeprune --help`` does not wait for torch."""
+    if name == "__version__":
+        from importlib import metadata  # a sixth of what a process imports that only measures memory
+
+        return metadata.version("edgeprune")
     if name in __all__:
         place = next((module for module, names in _TYPES.items() if name in names), "api")
         return getattr(importlib.import_module(f"edgeprune.{place}"), name)

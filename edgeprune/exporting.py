@@ -24,7 +24,7 @@ from edgeprune.plain_names import plain_module_name
 from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
 from edgeprune.system.garbage import collection_paused
 from edgeprune.system.lookups import onnx_forms_kept, operators_listed_once
-from edgeprune.system.quiet import quiet_loggers, quiet_streams
+from edgeprune.system.quiet import quiet_compiled_code, quiet_loggers, quiet_streams
 
 _log = logging.getLogger("edgeprune.exporting")
 INPUT_NAME = "input"
@@ -101,7 +101,7 @@ def simplify_onnx(source: Path, destination: Path) -> str | None:
     """Simplify with onnxsim; return a note if the model is saved unsimplified."""
     model = onnx.load_model(str(source))
     try:
-        with _no_chatter():
+        with _no_chatter(), quiet_compiled_code(_log):
             simplified, equal = onnxsim.simplify(model)
         reason = None if equal else "its own check found a difference"
     except Exception as error:

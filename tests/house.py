@@ -7,6 +7,7 @@ modules, choices given as texts. A bound that is not reached yet is the number o
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ def modules(folder: Path) -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in found}
 
 
+@functools.cache
+def _nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
 def long_files(trees: dict[Path, ast.Module]) -> tuple[str, ...]:
     """Modules of too many lines."""
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in trees}
@@ -56,7 +62,7 @@ def wide_functions(trees: dict[Path, ast.Module]) -> tuple[str, ...]:
     """Functions of too many parameters."""
     found = []
     for path, tree in trees.items():
-        for node in ast.walk(tree):
+        for node in _nodes(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 given = node.args
                 count = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
@@ -70,7 +76,7 @@ def handed_on(trees: dict[Path, ast.Module]) -> int:
     return sum(
         isinstance(node, ast.keyword) and isinstance(node.value, ast.Name) and node.arg == node.value.id
         for tree in trees.values()
-        for node in ast.walk(tree)
+        for node in _nodes(tree)
     )
 
 
@@ -78,7 +84,7 @@ def passed_through(trees: dict[Path, ast.Module]) -> int:
     """Keywords ``x=x`` where ``x`` is the function's own parameter, and what is called makes no object."""
     found = set()
     for path, tree in trees.items():
-        for function in ast.walk(tree):
+        for function in _nodes(tree):
             if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
             given = function.args
@@ -104,11 +110,11 @@ def crossing(trees: dict[Path, ast.Module]) -> tuple[str, ...]:
 
 def _private_names(tree: ast.Module) -> Iterator[str]:
     imported: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgeprune"):
             yield from (alias.name for alias in node.names if _is_private(alias.name))
             imported |= {alias.asname or alias.name for alias in node.names}
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
             continue
         if _is_private(node.attr) and node.value.id in imported:
@@ -124,7 +130,7 @@ def texts_for_choices(trees: dict[Path, ast.Module]) -> tuple[str, ...]:
     return tuple(
         f"{_shown(path)}:{node.lineno}"
         for path, tree in trees.items()
-        for node in ast.walk(tree)
+        for node in _nodes(tree)
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal"
     )
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import edgeprune
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import program_of_graph
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import save_program, save_surgery
 from edgeprune.pruning.surgery import prune, surgery_recipe
@@ -32,7 +32,7 @@ def prune_at_random(model: nn.Module, case: Case, folder: Path, *, program: bool
     save_surgery(surgery_recipe(case.coupling, tuple(removed), case.captured), state, folder)
     if program:
         example = torch.zeros(2, *case.captured.input_shape)
-        save_program(export_program(graph, example), folder / "model.pt2")
+        save_program(program_of_graph(graph, example), folder / "model.pt2")
     return graph
 
 

@@ -339,8 +339,6 @@ def _command(
     torch.set_num_threads(1)
     sys.argv = ["edgeprune", *arguments]
     from edgeprune import cli
-
-    # Made while the fork server's own streams were in place.
     from edgeprune.system import progress
 
     # Made while the fork server's own streams were in place.

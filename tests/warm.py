@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgeprune.capture.capture import capture
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import program_of_graph
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.options.cards import list_cards
 from edgeprune.options.project_file import load_config
@@ -31,7 +31,7 @@ def warm() -> None:
     captured = capture(network.eval(), (1, 8, 8))
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.onnx"
-        export_onnx(export_program(captured.graph_module, torch.zeros(2, 1, 8, 8)), raw)
+        export_onnx(program_of_graph(captured.graph_module, torch.zeros(2, 1, 8, 8)), raw)
         simplify_onnx(raw, Path(folder) / "simplified.onnx")
         config = Path(folder) / "edgeprune.toml"
         config.write_text("[preprocessing]\n")
@@ -41,7 +41,7 @@ def warm() -> None:
     list_cards()
 
 
-for name in ("edgeprune.api", "edgeprune.cli"):
+for name in ("edgeprune.api", "edgeprune.cli", "altair"):
     importlib.import_module(name)
 warm()
 # No test asks how exact latencies of forked commands are, and samples as long as a user's took a fifth of a

@@ -68,6 +68,7 @@ def compress(options: CompressOptions) -> RunReport:
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
+        pictures: whether ``report.html`` holds small pictures of calibration images.
         max_images: at most so many calibration images are used.
         held_out: share of them that only judges the result.
         attention_unit: what leaves an attention layer: channels of all its heads in step, or whole heads.

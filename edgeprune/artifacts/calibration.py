@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from edgeprune.artifacts.truth import Truth
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -57,6 +59,8 @@ class Preprocessing:
 class ImageBatch:
     """Preprocessed images (n, channels, height, width) float32 and labels (n,) int64 or ``None``.
 
+    ``truth``: what tasks other than classification judge by.
+
     ``class_scores``: whether a single output (n, c) is taken for scores of classes; not where the task is
     another one, such as embedding.
     """
@@ -64,6 +68,7 @@ class ImageBatch:
     images: Tensor
     labels: Tensor | None
     class_scores: bool = True
+    truth: Truth | None = None
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -71,7 +76,10 @@ class ImageBatch:
     def first(self, count: int) -> ImageBatch:
         """The first images with their labels."""
         return replace(
-            self, images=self.images[:count], labels=None if self.labels is None else self.labels[:count]
+            self,
+            images=self.images[:count],
+            labels=None if self.labels is None else self.labels[:count],
+            truth=None if self.truth is None else self.truth.first(count),
         )
 
 

@@ -87,3 +87,26 @@ class ModelFigures:
     macs: int
     peak_memory_bytes: int | None
     latency: LatencyMeasurement | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """Wall-clock time that all nodes of one operator take in one run, measured on this host."""
+
+    operator: str
+    nodes: int
+    time_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTimes:
+    """Time by operator of the original and of the delivered file, the longest first; medians over ``runs``.
+
+    Timing single nodes takes time itself, so the sum is more than the latency.
+    """
+
+    original: tuple[OperatorTime, ...]
+    compressed: tuple[OperatorTime, ...]
+    runs: int
+    threads: int
+    provenance: Provenance = Provenance.MEASURED_ON_HOST

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeprune.artifacts.choices import Task
+from edgeprune.artifacts.truth import ImageTruth
 from edgeprune.calibration.folders import IMAGE_EXTENSIONS
 from edgeprune.calibration.limits import check_growth, check_memory
 from edgeprune.calibration.pixels import channels_first, check_values, stored_bits
@@ -27,7 +29,8 @@ def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
     """Images of an ``.npz`` file; pickled objects in it are never run.
 
     ``images``: (n, h, w), (n, h, w, channels) or (n, channels, h, w), uint8 0..255, uint16 0..65535 or
-    floating point. ``labels``: (n,) whole numbers from 0.
+    floating point. ``labels``: (n,) whole numbers from 0; maps of classes (n, h, w) for segmentation, values
+    (n, ...) for regression.
 
     Raises:
         CalibrationError: another kind of file, damaged, or arrays that are not as above.
@@ -35,10 +38,11 @@ def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
     _check_kind(path)
     images, labels = _read(path)
     values = _images(images, path, options.channels)
-    if labels is not None:
-        labels = _labels(labels, len(values), path)
+    truths = None if labels is None else _truths(labels, len(values), path, options.task)
+    known = None
+    if labels is not None and truths is None:
+        known = tuple(int(label) for label in _labels(labels, len(values), path))
     stored = StoredForm(bits=stored_bits(images))
-    known = None if labels is None else tuple(int(label) for label in labels)
 
     def read(index: int) -> RawImage:
         where = f"image {index} of {str(path)!r}"
@@ -47,6 +51,7 @@ def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
             pixels=check_values(pixels, where=where),
             label=known[index] if known else None,
             stored=stored,
+            truth=truths[index] if truths else None,
         )
 
     return ImageSource(
@@ -155,6 +160,27 @@ def _images(values: Array, path: Path, wanted: int | None) -> Array:
         with np.errstate(over="ignore"):  # what overflows is refused when the image is read
             values = values.astype(np.float32, copy=False)
     return values if first else values.transpose(0, 3, 1, 2)
+
+
+def _truths(values: Array, count: int, path: Path, task: Task) -> list[ImageTruth] | None:
+    """What the images show for segmentation and regression; ``None`` where labels are classes of images."""
+    where = f"'labels' in {str(path)!r}"
+    if task is Task.SEGMENTATION and values.ndim > 1:
+        if values.ndim != 3 or values.dtype.kind not in "iu" or len(values) != count:
+            raise CalibrationError(
+                f"{where} is of type {values.dtype} and shape {values.shape}; accepted for segmentation are "
+                f"whole numbers ({count}, height, width)"
+            )
+        return [ImageTruth(map=torch.from_numpy(each.astype(np.int64))) for each in values]
+    if task is Task.REGRESSION:
+        if values.dtype.kind not in "iuf" or len(values) != count or not np.isfinite(values).all():
+            raise CalibrationError(
+                f"{where} is of type {values.dtype} and shape {values.shape}; accepted for regression are "
+                f"finite numbers ({count}, ...)"
+            )
+        rows = values.astype(np.float32).reshape(count, *(values.shape[1:] or (1,)))
+        return [ImageTruth(values=torch.from_numpy(each.copy())) for each in rows]
+    return None
 
 
 def _labels(values: Array, count: int, path: Path) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ from torch.utils.data import Dataset
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
+from edgeprune.artifacts.choices import Task
+from edgeprune.artifacts.truth import ImageTruth, Truth
 from edgeprune.calibration.advice import Observed, advice
+from edgeprune.calibration.annotations.placing import joined, placed
 from edgeprune.calibration.fingerprint import fingerprint, image_digest
 from edgeprune.calibration.geometry import place
 from edgeprune.calibration.limits import check_memory
@@ -29,6 +32,8 @@ from edgeprune.system import progress
 _log = logging.getLogger("edgeprune.calibration")
 _FLOAT32_BYTES = 4
 
+Label = TypeVar("Label", int, ImageTruth)
+
 
 def load_calibration(
     source: str | Path | Dataset[Any],
@@ -39,6 +44,7 @@ def load_calibration(
     max_images: int | None = None,
     seed: int = 0,
     input_shape: tuple[int | None, ...] | None = None,
+    task: Task = Task.AUTO,
 ) -> CalibrationSet:
     """Read images, preprocess them and hold a part out; the same arguments give the same set.
 
@@ -46,12 +52,14 @@ def load_calibration(
         source: folder of images (sub-folders are classes, numbered in alphabetical order), ``.npz`` with
             ``images`` and optionally ``labels``, ``package.module:function`` or a torch Dataset.
         labels: CSV file with the header ``file,label`` for a folder; by itself ``labels.csv`` in a folder
-            without sub-folders of classes, or beside it.
+            without sub-folders of classes, or beside it. For a task other than classification those of
+            :func:`~edgeprune.calibration.annotations.annotated.open_annotated`.
         preprocessing: ``None`` takes the card beside the data, else leaves the images as they are: float
             tensors of a Dataset unchanged, pixels scaled to [0, 1].
         held_out_fraction: share of the images held out, stratified by class.
         max_images: largest number of images used, sampled with ``seed``.
         input_shape: the model's (channels, height, width), where known; ``None`` for a size that is not.
+        task: decides what labels are.
 
     Raises:
         CalibrationError: the data are missing, empty, damaged or do not fit ``input_shape``.
@@ -63,7 +71,7 @@ def load_calibration(
     channels = _wanted_channels(options, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # a Dataset and its transforms may draw random numbers
-        opened = open_source(source, ReadOptions.of(channels, options), labels)
+        opened = open_source(source, ReadOptions.of(channels, options, task), labels)
         reading = _Reading(
             source=opened,
             options=options,
@@ -128,6 +136,7 @@ class _Reading:
     images: list[Tensor] = field(default_factory=list)
     store: Tensor = field(default_factory=lambda: torch.empty(0))
     labels: list[int | None] = field(default_factory=list)
+    truths: list[ImageTruth | None] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     first_name: str = ""
 
@@ -140,6 +149,7 @@ class _Reading:
         height, width = raw.pixels.shape[1:]
         geometry = place((height, width), options, name)
         self.observed.add(raw, geometry, image.shape[0], name)
+        self.truths.append(None if raw.truth is None else placed(raw.truth, options, geometry, name))
         if not self.images:
             self.first_name = name
             self._check_first(image, expected)
@@ -200,7 +210,8 @@ def _remedy(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
 
 
 def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> CalibrationSet:
-    labels = _all_or_no_labels(reading)
+    labels = _all_or_none(reading.labels, reading.source.text)
+    truths = _all_or_none(reading.truths, reading.source.text)
     channels_seen = {image.shape[0] for image in reading.images}
     if len(channels_seen) > 1:
         reading.observed.become_colour([image.shape[0] == 1 for image in reading.images])
@@ -214,6 +225,7 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     ]
     for note in notes:
         _log.warning("%s", note)
+    source = reading.source
     total = len(reading.images)
     rng = np.random.default_rng([seed, 1])
     kept_back = draw(held_out_count(total, held_out_fraction), total, labels, rng)
@@ -230,28 +242,28 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     put_in_order(reading.store, [index for part in (*parts, copies) for index in part])
     stored = torch.split(reading.store, [*map(len, parts), len(copies)])[:2]
     fitting, held_out = (
-        ImageBatch(images=own, labels=_labels_of(labels, part))
+        ImageBatch(images=own, labels=_labels_of(labels, part), truth=_truth_of(truths, part, source.text))
         for own, part in zip(stored, parts, strict=True)
     )
     return CalibrationSet(
         fitting=fitting,
         held_out=held_out,
         preprocessing=options,
-        source=reading.source.text,
-        fingerprint_sha256=fingerprint(reading.digests, labels, options),
-        class_names=reading.source.class_names if labels is not None else None,
+        source=source.text,
+        fingerprint_sha256=fingerprint(reading.digests, labels, options, truths),
+        class_names=source.class_names if labels is not None or truths is not None else None,
         warnings=tuple(notes),
     )
 
 
-def _all_or_no_labels(reading: _Reading) -> list[int] | None:
-    labels = [label for label in reading.labels if label is not None]
-    if labels and len(labels) < len(reading.labels):
+def _all_or_none(labels: list[Label | None], where: str) -> list[Label] | None:
+    known = [label for label in labels if label is not None]
+    if known and len(known) < len(labels):
         raise CalibrationError(
-            f"{len(labels)} of the {len(reading.labels)} images of {reading.source.text!r} have labels; "
-            "accepted are labels for all or for none"
+            f"{len(known)} of the {len(labels)} images of {where!r} have labels; accepted are labels for all "
+            "or for none"
         )
-    return labels or None
+    return known or None
 
 
 def put_in_order(store: Tensor, order: list[int]) -> None:
@@ -269,6 +281,10 @@ def put_in_order(store: Tensor, order: list[int]) -> None:
             source = order[place]
             store[place].copy_(first if source == start else store[source])
             place = source
+
+
+def _truth_of(truths: list[ImageTruth] | None, indices: list[int], where: str) -> Truth | None:
+    return None if truths is None else joined([truths[i] for i in indices], where)
 
 
 def _labels_of(labels: list[int] | None, indices: list[int]) -> Tensor | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from edgeprune.calibration.annotations.items import truth_of_item
 from edgeprune.calibration.pictures import from_pil
 from edgeprune.calibration.pixels import check_values, from_array, from_tensor, stored_bits
 from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions, StoredForm
@@ -31,6 +32,9 @@ def open_dataset_function(spec: str, options: ReadOptions) -> ImageSource:
 
 def open_dataset(dataset: Any, options: ReadOptions, *, text: str) -> ImageSource:
     """Images of a map-style Dataset; an item is an image or starts with (image, label).
+
+    For segmentation a label is a map (h, w), for regression values, and for detection a dictionary of
+    ``boxes`` (k, 4) as x1 y1 x2 y2 and ``labels`` (k,), as the references of torchvision have it.
 
     EXIF orientations are not applied: the Dataset decides how its images are turned.
 
@@ -103,20 +107,23 @@ def _raw(item: Any, options: ReadOptions, where: str) -> RawImage:
     image, label = item, None
     if isinstance(item, (tuple, list)) and item:
         image, label = item[0], item[1] if len(item) > 1 else None
-    number = None if label is None else _label(label, where)
+    truth = None if label is None else truth_of_item(label, image, options.task, where)
+    number = None if label is None or truth is not None else _label(label, where)
+    return replace(_pixels(image, options, where), label=number, truth=truth)
+
+
+def _pixels(image: Any, options: ReadOptions, where: str) -> RawImage:
     if isinstance(image, Image.Image):
         decoded = _decode(image, options, where)
-        return replace(decoded, pixels=check_values(decoded.pixels, where=where), label=number)
+        return replace(decoded, pixels=check_values(decoded.pixels, where=where))
     if isinstance(image, np.ndarray):
         return RawImage(
             pixels=from_array(image, wanted=options.channels, where=where),
-            label=number,
             stored=StoredForm(bits=stored_bits(image)),
         )
     if isinstance(image, Tensor):
         return RawImage(
             pixels=from_tensor(image, wanted=options.channels, where=where),
-            label=number,
             transformed=image.is_floating_point(),
             stored=StoredForm(bits=stored_bits(image)),
         )

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.truth import ImageTruth
 
 
 def image_digest(pixels: Tensor) -> bytes:
@@ -19,7 +20,12 @@ def image_digest(pixels: Tensor) -> bytes:
     return digest.digest()
 
 
-def fingerprint(digests: Sequence[bytes], labels: Sequence[int] | None, preprocessing: Preprocessing) -> str:
+def fingerprint(
+    digests: Sequence[bytes],
+    labels: Sequence[int] | None,
+    preprocessing: Preprocessing,
+    truths: Sequence[ImageTruth] | None = None,
+) -> str:
     """SHA-256, in hexadecimal, of the images in their order, their labels and their preprocessing.
 
     Of options that came later only those that are not at their default count, so that what was stored before
@@ -38,4 +44,10 @@ def fingerprint(digests: Sequence[bytes], labels: Sequence[int] | None, preproce
         if value != getattr(plain, name):
             settings[name] = getattr(value, "value", value)
     text = json.dumps({"labels": labels, "preprocessing": settings}, sort_keys=True)
-    return hashlib.sha256(text.encode() + b"".join(digests)).hexdigest()
+    shown = b"".join(map(_truth_digest, truths or ()))
+    return hashlib.sha256(text.encode() + b"".join(digests) + shown).hexdigest()
+
+
+def _truth_digest(truth: ImageTruth) -> bytes:
+    tensors = [image_digest(value) for value in (truth.map, truth.values) if value is not None]
+    return hashlib.sha256(repr(truth.boxes).encode() + b"".join(tensors)).digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -65,11 +65,11 @@ def open_folder(folder: Path, options: ReadOptions, labels: Path | None) -> Imag
         raise _no_images(folder, top, nested)
     if flat:
         notes += [f"the sub-folder {name!r} has no images and was left out" for name in names]
-        return _source(folder, flat, options, None, notes)
+        return source_of_files(folder, flat, options, None, notes)
     notes += _class_notes(classes)
     numbers = tuple(label for label, files in enumerate(classes.values()) for _ in files)
     known = FileLabels(labels=numbers, class_names=tuple(classes))
-    return _source(folder, inside, options, known, notes)
+    return source_of_files(folder, inside, options, known, notes)
 
 
 def _labels_of(folder: Path, files: list[Path]) -> tuple[Path | None, list[str]]:
@@ -87,7 +87,7 @@ def _labelled(
     folder: Path, files: list[Path], options: ReadOptions, labels: Path, notes: list[str]
 ) -> ImageSource:
     known = read_labels(labels, folder, files)
-    return _source(folder, files, options, known, [*notes, *known.notes])
+    return source_of_files(folder, files, options, known, [*notes, *known.notes])
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -137,13 +137,14 @@ def _class_notes(classes: dict[str, list[Path]]) -> list[str]:
     return notes
 
 
-def _source(
+def source_of_files(
     folder: Path,
     files: list[Path],
     options: ReadOptions,
-    known: FileLabels | None,
-    notes: list[str],
+    known: FileLabels | None = None,
+    notes: Sequence[str] = (),
 ) -> ImageSource:
+    """Images of some files of a folder, with the classes that are known of them."""
     labels = None if known is None else known.labels
 
     def read(index: int) -> RawImage:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from edgeprune.calibration.annotations.annotated import TASKS, check_labels, open_annotated
 from edgeprune.calibration.arrays import open_arrays
 from edgeprune.calibration.datasets import open_dataset, open_dataset_function
 from edgeprune.calibration.folders import open_folder
@@ -17,15 +18,19 @@ _FUNCTION = re.compile(r"(.+\.py|\w+(\.\w+)*):[A-Za-z_]\w*")
 
 
 def open_source(source: Any, options: ReadOptions, labels: str | Path | None = None) -> ImageSource:
-    """Open a folder, a file, a function's name or a Dataset; ``labels`` is a CSV file of a folder's.
+    """Open a folder, a file, a function's name or a Dataset; ``labels`` are those of a folder's images.
 
     Raises:
         CalibrationError: it does not exist or is of no accepted kind.
-        UsageError: ``labels`` for images that are in no folder.
+        UsageError: ``labels`` for images that are in no folder, or of another task.
     """
     is_name = isinstance(source, (str, Path))
+    given = None if labels is None else Path(labels).expanduser()
+    check_labels(given, options.task)
     if is_name and (path := Path(source).expanduser()).is_dir():
-        return open_folder(path, options, None if labels is None else Path(labels).expanduser())
+        if given is not None and options.task in TASKS:
+            return open_annotated(path, options, given, options.task)
+        return open_folder(path, options, given)
     if labels is not None:
         raise UsageError(
             f"--labels {str(labels)!r} was given, but {in_short(str(source))} is no folder of images; "

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from edgeprune.artifacts.calibration import Ground, Preprocessing
+from edgeprune.artifacts.choices import Task
+from edgeprune.artifacts.truth import ImageTruth
 
 ACCEPTED = (
     "accepted are a folder of images (its sub-folders are the classes), an .npz file with 'images' and "
@@ -18,17 +20,21 @@ ACCEPTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How images are read: the model's number of channels where known, and what changes stored pixels."""
+    """How images are read: the model's number of channels where known, and what changes stored pixels.
+
+    ``task`` decides what labels are: classes, or what :class:`~edgeprune.artifacts.truth.ImageTruth` has.
+    """
 
     channels: int | None = None
+    task: Task = Task.AUTO
     exif: bool = True
     ground: Ground = Ground.BLACK
 
     @staticmethod
-    def of(channels: int | None, options: Preprocessing | None) -> ReadOptions:
+    def of(channels: int | None, options: Preprocessing | None, task: Task = Task.AUTO) -> ReadOptions:
         """Of the preprocessing, for a model of so many channels."""
         given = options or Preprocessing()
-        return ReadOptions(channels=channels, exif=given.exif, ground=given.ground)
+        return ReadOptions(channels=channels, task=task, exif=given.exif, ground=given.ground)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,8 @@ class StoredForm:
 class RawImage:
     """One image before preprocessing.
 
-    ``pixels`` is (channels, height, width), uint8 0..255 or float32. ``label`` is the class, or ``None``.
+    ``pixels`` is (channels, height, width), uint8 0..255 or float32. ``label`` is the class, or ``None``;
+    ``truth`` is what other tasks judge by, in pixels of this image.
     ``transformed``: made by the transforms of a Dataset, so no default preprocessing is added.
     """
 
@@ -59,6 +66,7 @@ class RawImage:
     label: int | None = None
     transformed: bool = False
     stored: StoredForm = StoredForm()
+    truth: ImageTruth | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

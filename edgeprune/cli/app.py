@@ -16,6 +16,7 @@ from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
+from edgeprune.cli.report import report
 from edgeprune.cli.schema import schema
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.targets import targets_app
@@ -57,6 +58,7 @@ def root(
 app.command()(compress)
 app.command()(pick)
 app.command()(rank)
+app.command()(report)
 app.command()(quantize)
 app.command()(profile)
 app.command()(bundle)

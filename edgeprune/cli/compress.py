@@ -136,6 +136,14 @@ Resume = Annotated[
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
+Pictures = Annotated[
+    bool,
+    typer.Option(
+        "--pictures/--no-pictures",
+        help="Put small pictures of calibration images into report.html, or keep them out of it.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -174,6 +182,7 @@ class OutputArguments:
     output: Output = None
     overwrite: opt.Overwrite = False
     resume: Resume = False
+    pictures: Pictures = True
     dry_run: DryRun = False
 
 

@@ -26,12 +26,14 @@ class ClassMatches:
     """Detections (d,) of one class over all images, best first.
 
     ``images``: the image of each; ``hits``: (10, d), whether each matches a box of the truth at every IoU;
-    ``truths``: boxes of the truth in each image (n,).
+    ``ignored``: (10, d), whether it is of a crowd there and so no error; ``truths``: boxes of the truth in
+    each image (n,).
     """
 
     scores: FloatArray
     images: IndexArray
     hits: BoolArray
+    ignored: BoolArray
     truths: FloatArray
 
 
@@ -45,7 +47,7 @@ def match_classes(truth: Sequence[Boxes], predicted: Sequence[Boxes]) -> tuple[C
 
 
 def _match_class(name: int, truth: Sequence[Boxes], predicted: Sequence[Boxes]) -> ClassMatches:
-    scores, images, hits, truths = [], [], [], np.zeros(len(truth))
+    scores, images, hits, ignored, truths = [], [], [], [], np.zeros(len(truth))
     for image, (wanted, given) in enumerate(zip(truth, predicted, strict=True)):
         boxes = wanted.corners[wanted.classes == name]
         truths[image] = len(boxes)
@@ -56,14 +58,35 @@ def _match_class(name: int, truth: Sequence[Boxes], predicted: Sequence[Boxes]) 
             scores.append(given.scores[own])
             images.append(np.full(len(own), image))
             hits.append(_match_image(boxes, given.corners[own]))
+            crowds = wanted.crowds[wanted.crowd_classes == name]
+            ignored.append(_of_crowds(crowds, given.corners[own]) & ~hits[-1])
     if not scores:
         none = np.zeros((len(IOUS), 0), dtype=bool)
-        return ClassMatches(np.zeros(0), np.zeros(0, np.int64), none, truths)
+        return ClassMatches(np.zeros(0), np.zeros(0, np.int64), none, none, truths)
     joined = np.concatenate(scores)
     order = np.argsort(-joined, kind="stable")
     return ClassMatches(
-        joined[order], np.concatenate(images)[order], np.concatenate(hits, axis=1)[:, order], truths
+        joined[order],
+        np.concatenate(images)[order],
+        np.concatenate(hits, axis=1)[:, order],
+        np.concatenate(ignored, axis=1)[:, order],
+        truths,
     )
+
+
+def _of_crowds(crowds: FloatArray, predicted: FloatArray) -> BoolArray:
+    """Whether detections (d, 4) lie in a crowd (m, 4) by as much as every IoU asks for: (10, d).
+
+    As COCO does: by the share of the detection that is inside.
+    """
+    if not len(crowds):
+        return np.zeros((len(IOUS), len(predicted)), dtype=bool)
+    upper = np.maximum(predicted[:, None, :2], crowds[None, :, :2])
+    lower = np.minimum(predicted[:, None, 2:], crowds[None, :, 2:])
+    inside = np.prod(np.clip(lower - upper, 0, None), axis=2)
+    area = np.prod(np.clip(predicted[:, 2:] - predicted[:, :2], 0, None), axis=1)
+    share = np.divide(inside.max(axis=1), area, out=np.zeros(len(predicted)), where=area > 0)
+    return np.asarray(share >= np.array(IOUS)[:, None] - _ROUNDING)
 
 
 def _match_image(truth: FloatArray, predicted: FloatArray) -> BoolArray:
@@ -104,11 +127,14 @@ def _of_class(matches: ClassMatches, weights: NDArray[np.float32], truths: Float
     for start in range(0, len(weights), step):
         rows = slice(start, start + step)
         drawn = weights[rows][:, matches.images]
+        crowds = matches.ignored.any()
         seen = np.cumsum(drawn, axis=1, dtype=np.float64)
         for level, matched in enumerate(matches.hits):
             # Precision is greatest, and recall grows, at hits alone.
             places = np.flatnonzero(matched)
             if places.size:
+                if crowds:
+                    seen = np.cumsum(drawn * ~matches.ignored[level], axis=1, dtype=np.float64)
                 hits = np.cumsum(drawn[:, places], axis=1, dtype=np.float64)
                 areas[rows, level] = _area(hits, seen[:, places], truths[rows, None])
     return np.where(truths[:, None] > 0, areas, 0.0)
@@ -128,6 +154,6 @@ def f1_score(matches: Sequence[ClassMatches], confidence: float) -> float:
     """F1 of detections from ``confidence`` on at IoU .5, over all classes; 1 if there is nothing at all."""
     sure = [m.scores >= confidence for m in matches]
     hits = sum(int(m.hits[0][s].sum()) for m, s in zip(matches, sure, strict=True))
-    sure_count = sum(int(s.sum()) for s in sure)
+    sure_count = sum(int((s & ~m.ignored[0]).sum()) for m, s in zip(matches, sure, strict=True))
     truths = sum(float(m.truths.sum()) for m in matches)
     return 2 * hits / (sure_count + truths) if sure_count + truths else 1.0

@@ -17,11 +17,17 @@ from edgeprune.parity import Outputs
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of one image: corners (k, 4) as x1 y1 x2 y2, classes (k,), and scores (k,) where detected."""
+    """Boxes of one image: corners (k, 4) as x1 y1 x2 y2, classes (k,), and scores (k,) where detected.
+
+    ``crowds`` (m, 4) are corners of what neither counts as an object nor, where detected, as an error, with
+    their ``crowd_classes`` (m,).
+    """
 
     corners: FloatArray
     classes: NDArray[np.int64]
     scores: FloatArray | None = None
+    crowds: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))
+    crowd_classes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.corners)
@@ -40,11 +46,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Reference:
-    """What outputs are held against: those of the original, and the labels; ``seed`` of the bootstrap."""
+    """What outputs are held against: those of the original, and the labels; ``seed`` of the bootstrap.
+
+    ``input_size``: (height, width) of the input, in whose pixels boxes of labels are.
+    """
 
     original: Outputs
     labels: Labels = field(default_factory=Labels)
     seed: int = 0
+    input_size: tuple[int, int] | None = None
 
     @property
     def images(self) -> int:

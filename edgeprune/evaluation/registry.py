@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-from torch import Tensor
-
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch
 from edgeprune.artifacts.choices import Task
 from edgeprune.errors import UsageError
-from edgeprune.evaluation.base import Labels, Measure, Reference
+from edgeprune.evaluation.base import Measure, Reference
 from edgeprune.evaluation.by_outputs import ClassificationMeasure, OutputMeasure
 from edgeprune.evaluation.custom import CustomMeasure, find_metric
 from edgeprune.evaluation.detection import DetectionMeasure
 from edgeprune.evaluation.embedding import EmbeddingMeasure
+from edgeprune.evaluation.labels import labels_of
 from edgeprune.evaluation.regression import RegressionMeasure
 from edgeprune.evaluation.segmentation import SegmentationMeasure
 from edgeprune.options.runs import TaskOptions
@@ -57,26 +55,23 @@ def check_task(options: TaskOptions, max_drop_points: float | None) -> None:
         find_metric(options.metric)
 
 
-def measure_for(
-    options: TaskOptions, original: Outputs, images: Tensor, labels: Tensor | None, seed: int = 0
-) -> Measure:
-    """The measure of the task, of outputs for ``images`` against those of the original.
+def measure_for(options: TaskOptions, original: Outputs, held_out: ImageBatch, seed: int = 0) -> Measure:
+    """The measure of the task, of outputs for images against those of the original or their labels.
 
     Args:
         options: the task, or the user's metric.
         original: outputs of the original for the images.
-        images: (n, c, h, w), as the network takes them.
-        labels: a class (n,) for every image, which only classification and a metric use.
+        held_out: the images, and what is known of them.
         seed: of the bootstrap over images.
 
     Raises:
         UsageError: the outputs are not those of such a task, or the metric fails.
         CalibrationError: the images have nothing to judge by.
     """
-    truth = Labels(None if labels is None else np.asarray(labels))
-    reference = Reference(original, truth, seed)
+    height, width = held_out.images.shape[-2:]
+    reference = Reference(original, labels_of(held_out, original), seed, (height, width))
     if options.metric is not None:
-        return CustomMeasure(reference, options.metric, images.numpy())
+        return CustomMeasure(reference, options.metric, held_out.images.numpy())
     if options.task is Task.DETECTION:
         return DetectionMeasure(reference, options.boxes)
     return MEASURES[options.task](reference)
@@ -112,13 +107,12 @@ def check_drop(measure: Measure, max_drop_points: float | None, accepted: str) -
 def for_task(calibration: CalibrationSet, options: TaskOptions) -> tuple[CalibrationSet, tuple[str, ...]]:
     """The images as the task takes them, and a note on labels that do not count.
 
-    Where outputs are no class scores, the images go without labels, which are classes of whole images.
+    Where outputs are no class scores, the images go without classes of whole images.
     """
     if measures_classes(options):
         return calibration, ()
     fitting, held = (
-        ImageBatch(images=b.images, labels=None, class_scores=False)
-        for b in (calibration.fitting, calibration.held_out)
+        replace(b, labels=None, class_scores=False) for b in (calibration.fitting, calibration.held_out)
     )
     note = (
         f"labels are classes of whole images, which --task {options.task.value} does not use: the original's "

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.truth import NOWHERE
 from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.base import (
     Measure,
@@ -20,9 +21,6 @@ from edgeprune.evaluation.base import (
     share_lost,
 )
 from edgeprune.parity import Outputs
-
-IGNORED = 255
-"""Class of pixels in label maps that count nowhere."""
 
 
 class SegmentationMeasure(Measure):
@@ -47,12 +45,14 @@ class SegmentationMeasure(Measure):
         self._classes = max(2, count)
         own, labels = self._decide(reference.original), reference.labels.maps
         self.kind = AccuracyKind.MEAN_IOU_AGREEMENT if labels is None else AccuracyKind.MEAN_IOU
-        self._truth = own if labels is None else labels
+        self._truth = own if labels is None else _resized(labels, own.shape[1:])
         self._check_labels(own.shape)
         self._weights = bootstrap_weights(reference.images, reference.seed)
         self._before = self._draws(reference.original)
         decided = f"the greatest of {count} classes" if count > 1 else f"above {self._threshold:g}"
         against = "the original's own segmentation" if labels is None else "label maps"
+        if labels is not None and labels.shape != own.shape:
+            against += f" of {labels.shape[1:]}, brought to {own.shape[1:]}"
         self.notes = (
             f"segmentation: output {self._place}, {scores.shape[1:]}, has its classes along axis "
             f"{3 if self._last else 1} and each pixel {decided}; judged by {against}",
@@ -73,7 +73,7 @@ class SegmentationMeasure(Measure):
 
     def more(self, outputs: Outputs) -> str:
         """Share of pixels whose class is the same as in the truth."""
-        counted = self._truth != IGNORED
+        counted = self._truth != NOWHERE
         agree = (self._decide(outputs) == self._truth)[counted].mean()
         return f"pixels of the same class {agree:.2%}"
 
@@ -82,16 +82,21 @@ class SegmentationMeasure(Measure):
         return None if self._before[0] > 0 else "the original's own mean IoU is 0 (check the label maps)"
 
     def _check_labels(self, shape: tuple[int, ...]) -> None:
-        counted = self._truth[self._truth != IGNORED]
+        counted = self._truth[self._truth != NOWHERE]
         if self._truth.shape != shape or not counted.size:
             raise CalibrationError(
                 f"label maps are {self._truth.shape} and the network's maps are {shape}; accepted are label "
-                f"maps of that size with a class for some pixels ({IGNORED}: counts nowhere)"
+                f"maps of that size with a class for some pixels ({NOWHERE}: counts nowhere)"
+            )
+        if self.kind is AccuracyKind.MEAN_IOU and not counted.any() and counted.size < self._truth.size:
+            raise CalibrationError(
+                f"label maps have the class 0 alone beside {NOWHERE}, which counts nowhere; accepted are "
+                f"several classes: where {NOWHERE} is the object, save it as class 1"
             )
         if counted.min() < 0 or counted.max() >= self._classes:
             raise CalibrationError(
                 f"label maps have classes {counted.min()} to {counted.max()}, and the network has "
-                f"{self._classes}; accepted are 0 to {self._classes - 1}, and {IGNORED} for pixels that "
+                f"{self._classes}; accepted are 0 to {self._classes - 1}, and {NOWHERE} for pixels that "
                 "count nowhere"
             )
 
@@ -107,7 +112,7 @@ class SegmentationMeasure(Measure):
         """Pixels of every image and class (n, classes) in both maps, and in either."""
         decided = self._decide(outputs)
         common, union = (np.zeros((len(decided), self._classes)) for _ in range(2))
-        for image, counted in enumerate(self._truth != IGNORED):
+        for image, counted in enumerate(self._truth != NOWHERE):
             given, wanted = decided[image][counted], self._truth[image][counted]
             both = np.bincount(wanted[given == wanted], minlength=self._classes)
             either = sum(np.bincount(m, minlength=self._classes) for m in (given, wanted)) - both
@@ -116,6 +121,15 @@ class SegmentationMeasure(Measure):
 
     def _draws(self, outputs: Outputs) -> FloatArray:
         return _mean_iou(*self._counts(outputs), self._weights)
+
+
+def _resized(maps: NDArray[np.int64], size: tuple[int, ...]) -> NDArray[np.int64]:
+    """Maps (n, h, w) at the size of the network's, each pixel by the class at its centre."""
+    rows, columns = (
+        ((np.arange(to) + 0.5) * of / to).astype(np.int64)
+        for of, to in zip(maps.shape[1:], size, strict=True)
+    )
+    return maps[:, rows[:, None], columns[None, :]]
 
 
 def _mean_iou(common: FloatArray, union: FloatArray, weights: NDArray[np.float32]) -> FloatArray:

@@ -130,6 +130,7 @@ class CompressOptions(
     width_quantum: int | None = None
     batch_size: int | None = None
     device: DeviceOptions | None = None
+    pictures: bool = True
 
     @property
     def ranking_path(self) -> Path | None:

@@ -214,7 +214,7 @@ def open_runner(
 
     with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_session(path, options, timeout_s=timeout_s)
-        feeds = _inputs(session, path.name, batch_size, seed)
+        feeds = random_feeds(session, path.name, batch_size, seed)
         began = time.monotonic()
         run_session(session, None, feeds, timeout_s=timeout_s)
         slow = time.monotonic() - began > _SLOW_S
@@ -228,7 +228,12 @@ def open_runner(
     return guarded
 
 
-def _inputs(session: Any, where: str, batch_size: int | None, seed: int) -> dict[str, Any]:
+def random_feeds(session: Any, where: str, batch_size: int | None, seed: int) -> dict[str, Any]:
+    """Random inputs for a session, the same for the same seed.
+
+    Raises:
+        ProfileError: an input is of no accepted type, or a dimension other than the batch is dynamic.
+    """
     try:
         return random_inputs(session, batch_size, seed)
     except InputError as error:

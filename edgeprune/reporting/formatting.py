@@ -85,8 +85,9 @@ def format_quality(figure: AccuracyFigure, kind: AccuracyKind, *, interval: bool
 
 def format_ratio(ratio: LatencyRatio) -> str:
     """CPU time of the compressed model over the original's, and its interpretation."""
+    where = "on this host" if ratio.provenance is Provenance.MEASURED_ON_HOST else "on the target"
     return (
-        f"{ratio.ratio:.2f}x the original's CPU time "
+        f"{ratio.ratio:.2f}x the original's CPU time {where} "
         f"({ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}, "
         f"{ratio.provenance.value}){doubt(ratio)}: {ratio_meaning(ratio)}"
     )

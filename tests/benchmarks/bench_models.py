@@ -23,8 +23,12 @@ from imagenet_data import no_images, read_images
 HERE = Path(__file__).resolve().parent
 IMAGES = 64
 SIZE = 224
-NETWORKS = (*networks.YOLO, *networks.TIMM, *networks.SEGMENTATION)
-TIMEOUT_S = 900
+NETWORKS = (
+    *(*networks.YOLO, *networks.TIMM, *networks.SEGMENTATION),
+    *(*networks.UNET, *networks.SSD, *networks.TRANSFORMERS),
+)
+TIMEOUT_S = 1800
+_ENDED = 124
 
 Row = dict[str, Any]
 
@@ -77,14 +81,17 @@ def measured(name: str, work: Path, threads: int) -> Row:
 def _command(command: str, arguments: tuple[str, ...], output: Path) -> Row:
     """Status, seconds and, where it failed, the last words of a command."""
     began = time.perf_counter()
-    run = subprocess.run(
-        [sys.executable, "-m", "edgeprune", command, *arguments, "-o", str(output)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "edgeprune", command, *arguments, "-o", str(output)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {command: _ENDED, f"{command}_s": TIMEOUT_S, f"{command}_said": "ended by the time limit"}
     row: Row = {command: run.returncode, f"{command}_s": time.perf_counter() - began}
     if run.returncode:
         row[f"{command}_said"] = run.stderr.strip().splitlines()[-1][:300]

@@ -1,4 +1,4 @@
-"""Networks that people bring, with random weights: small ones of torchvision, timm and ultralytics."""
+"""Networks that people bring, with random weights: small ones of the libraries that people take them from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ TIMM = (
     *("convnext_atto", "mobilevit_xxs", "mobilevitv2_050"),
 )
 SEGMENTATION = ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large")
+SSD = ("ssdlite320_mobilenet_v3_large",)
+UNET = ("unet_mobilenet_v2", "unet_resnet18")
+TRANSFORMERS = ("vit_tiny_patch16",)
 YOLO = ("yolov8n", "yolo11n")
 
 
@@ -51,6 +54,41 @@ def segmentation_network(name: str) -> nn.Module:
     return _Only(_seeded(lambda: getattr(models, name)(weights=None, weights_backbone=None)), "out")
 
 
+class _BoxesAndScores(nn.Module):
+    """A detector of torchvision up to its heads; resizing, anchors and suppression are no part of a graph."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self.head(list(self.backbone(images).values()))
+        return outputs["bbox_regression"], outputs["cls_logits"]
+
+
+def ssd_network(name: str) -> nn.Module:
+    """Backbone and heads of a detector of torchvision."""
+    models = import_torchvision().models.detection
+    return _BoxesAndScores(_seeded(lambda: getattr(models, name)(weights=None, weights_backbone=None)))
+
+
+def unet_network(name: str) -> nn.Module:
+    """A U-Net of segmentation-models-pytorch for one class."""
+    import_torchvision()
+    import segmentation_models_pytorch as segmentation
+
+    return _seeded(lambda: segmentation.Unet(name.removeprefix("unet_"), encoder_weights=None))
+
+
+def transformers_network(_name: str) -> nn.Module:
+    """A vision transformer of Hugging Face, of the size that DeiT calls tiny."""
+    import_torchvision()
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=1000)
+    return _seeded(lambda: ViTForImageClassification(config))
+
+
 def yolo_network(name: str) -> nn.Module:
     """A detector of ultralytics from its yaml, as it is exported: decoded boxes and scores in one tensor."""
     import_torchvision()
@@ -67,6 +105,10 @@ def _factory(build: Callable[[str], nn.Module], name: str) -> Callable[[], nn.Mo
     return lambda: build(name)
 
 
-for _build, _names in ((timm_network, TIMM), (segmentation_network, SEGMENTATION), (yolo_network, YOLO)):
+_FAMILIES = (
+    *((timm_network, TIMM), (segmentation_network, SEGMENTATION), (ssd_network, SSD)),
+    *((unet_network, UNET), (transformers_network, TRANSFORMERS), (yolo_network, YOLO)),
+)
+for _build, _names in _FAMILIES:
     for _name in _names:  # a factory each, for --arch FILE:NAME
         setattr(sys.modules[__name__], _name, _factory(_build, _name))

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from loopback_sshd import Sshd, serving
-from small_project import DIGITS_DATA, sentence
+from onnx_models import written
+from small_project import sentence
+from torch import nn
 
 THERE = "measured on target"
 
@@ -20,10 +22,23 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-def test_profile_measures_there(sshd: Sshd, digits: Any, edgeprune: Any) -> None:
-    model = str(digits[0] / "model.onnx")
-    arguments = ["--target", "rpi4", "--threads", "1", "--baseline", model, *sshd.arguments, "--json"]
-    done = edgeprune("profile", model, *arguments)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wide enough for 8 bits to make the file smaller."""
+    layers = [
+        nn.Conv2d(1, 16, 3),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 4),
+    ]
+    return written(nn.Sequential(*layers), tmp_path_factory.mktemp("model") / "model.onnx", (1, 8, 8))
+
+
+def test_profile_measures_there(sshd: Sshd, model: Path, edgeprune: Any) -> None:
+    arguments = ["--target", "rpi4", "--threads", "1", "--baseline", str(model), *sshd.arguments, "--json"]
+    done = edgeprune("profile", str(model), *arguments)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     for figures in (result["figures"], result["baseline"]):
@@ -55,10 +70,10 @@ def test_compress_searches_by_times_from_there(sshd: Sshd, tmp_path: Path, edgep
 
 
 def test_quantize_auto_decides_by_times_from_there(
-    sshd: Sshd, digits: Any, tmp_path: Path, edgeprune: Any
+    sshd: Sshd, model: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
     done = edgeprune(
-        "quantize", str(digits[0] / "model.onnx"), "--calibration", DIGITS_DATA, "--precision", "auto",
+        "quantize", str(model), "--calibration", "grey.npz", "--precision", "auto",
         "--max-images", "32", "--threads", "1", "--target", "rpi4", *sshd.arguments,
         "-o", str(tmp_path / "auto.onnx"), "--json",
     )  # fmt: skip
@@ -88,6 +103,6 @@ def test_a_model_that_cannot_be_run_there_is_named(sshd: Sshd, tmp_path: Path, e
     ],
 )
 def test_a_device_that_cannot_be_used(
-    digits: Any, edgeprune: Any, arguments: list[str], status: int, named: str
+    model: Path, edgeprune: Any, arguments: list[str], status: int, named: str
 ) -> None:
-    assert named in sentence(edgeprune("profile", str(digits[0] / "model.onnx"), "-q", *arguments), status)
+    assert named in sentence(edgeprune("profile", str(model), "-q", *arguments), status)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
+import more_networks
+import networks
 import onnx
 import onnxruntime
 import onnxsim
@@ -17,7 +20,7 @@ from torch.nn import functional
 
 from edgeprune import exporting
 from edgeprune.capture.capture import capture
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import export_program, program_of_graph
 from edgeprune.errors import CaptureError
 
 
@@ -45,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
     graph = capture(TwoHeads().eval(), (1, 8, 8)).graph_module
-    program = export_program(graph, torch.zeros(2, 1, 8, 8))
+    program = program_of_graph(graph, torch.zeros(2, 1, 8, 8))
     exporting.export_onnx(program, folder / "exported.onnx")
     assert exporting.simplify_onnx(folder / "exported.onnx", folder / "model.onnx") is None
     exporting.save_program(program, folder / "model.pt2")
@@ -97,7 +100,7 @@ def test_what_onnxruntime_computes_is_what_torch_computes(kind: type[nn.Module],
     images = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
         expected = graph(images)
-    exporting.export_onnx(export_program(graph, images), tmp_path / "exported.onnx")
+    exporting.export_onnx(program_of_graph(graph, images), tmp_path / "exported.onnx")
     assert exporting.simplify_onnx(tmp_path / "exported.onnx", tmp_path / "model.onnx") is None
     for name in ("exported.onnx", "model.onnx"):
         session = onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"])
@@ -133,6 +136,18 @@ def test_the_file_tells_nothing_about_where_it_was_made(exported: Path) -> None:
         content = (exported / name).read_bytes()
         for word in (b".py", b"torch/nn", b"TwoHeads", str(Path.cwd()).encode()):
             assert word not in content
+
+
+@pytest.mark.parametrize("factory", [networks.channel_shuffle, more_networks.group_norms])
+def test_a_captured_graph_needs_no_functionalising(factory: Any, tmp_path: Path) -> None:
+    case = networks.toy(factory)
+    graph, example = copy.deepcopy(case.captured.graph_module).float(), torch.zeros(2, *networks.IMAGE)
+    files = tmp_path / "functionalised.onnx", tmp_path / "as it is.onnx"
+    for program, path in zip(
+        (export_program(graph, example), program_of_graph(graph, example)), files, strict=True
+    ):
+        exporting.export_onnx(program, path)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_an_op_without_onnx_form_is_named(tmp_path: Path) -> None:

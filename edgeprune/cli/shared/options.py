@@ -134,10 +134,11 @@ Labels = Annotated[
     str | None,
     typer.Option(
         "--labels",
-        metavar="FILE.csv",
+        metavar="FILE|FOLDER",
         help="Labels of a folder of images: a CSV file with the header file,label, classes by number or by "
-        "name. "
-        "Default: labels.csv in the folder or beside it, for a folder without class folders.",
+        "name. Default: labels.csv in the folder or beside it, for a folder without class folders. With "
+        "--task detection a COCO .json or a folder of YOLO texts, with segmentation a folder of PNG maps of "
+        "classes, with regression a CSV file,NAME,... of numbers.",
         rich_help_panel=DATA_PANEL,
     ),
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeprune import exporting, parity
 from edgeprune.artifacts.calibration import CalibrationSet
-from edgeprune.artifacts.latency import LatencyPrediction
+from edgeprune.artifacts.latency import LatencyPrediction, OperatorTimes
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     DeploymentSection,
@@ -27,6 +27,8 @@ from edgeprune.commands.compress.quantization_stage import (
     notes_of_speed,
     put_in_fewer_bits,
 )
+from edgeprune.commands.report.illustrating import illustrate
+from edgeprune.commands.report.page_file import write_page
 from edgeprune.commands.run.exports import exported_path, write_onnx, write_surgery
 from edgeprune.commands.run.report_builder import assemble_report, package_versions
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
@@ -59,6 +61,7 @@ from edgeprune.commands.verify.first_divergence import (
     traced_torch,
 )
 from edgeprune.profiling.figures import figures
+from edgeprune.profiling.operators import operator_times
 from edgeprune.profiling.runner import Runner
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
@@ -93,18 +96,21 @@ def deliver(
         quantized = _quantize(run, prepared, folder, chosen)
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
+        by_operator = _operators(run, work / "original.onnx", folder / "model.onnx")
         _compare_with_search(run, prepared.target, planned, deployment)
         usability = with_speed(judged.usability, deployment)
         judged = replace(judged, usability=usability)
         if usability.grade is not Grade.USABLE or usability.slower:
             _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
+        drawn = illustrate(run, prepared, planned, pruned, judged)
         note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
-        report = replace(report, quantization=quantized)
+        report = replace(report, quantization=quantized, operators=by_operator)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
         if candidates is not None:
             candidates.deliver(folder)
+        write_page(report, folder, shown_folder=options.folder, pictures=drawn)
         outputs.write_manifest(
             folder,
             inputs=input_hashes(prepared),
@@ -198,7 +204,13 @@ def _judge(
         judged = _usability(run, planned, by_stage, prepared.calibration)
         if more := measure.more(list(by_stage.values())[-1]):
             run.notes.append(f"besides {measure.kind.value}, of what is delivered: {more}")
-        return Judged(kind=measure.kind, figures=measure.stages(by_stage), usability=judged)
+        return Judged(
+            kind=measure.kind,
+            figures=measure.stages(by_stage),
+            usability=judged,
+            original_outputs=by_stage["original"],
+            delivered_outputs=list(by_stage.values())[-1],
+        )
 
 
 def _usability(
@@ -253,6 +265,14 @@ def _profile(
             original_prediction=runner.prediction(original),
             compressed_prediction=_predicted(folder, runner, quantized),
             is_original=same,
+        )
+
+
+def _operators(run: Run, original: Path, compressed: Path) -> OperatorTimes:
+    """Time by operator of both files on this host."""
+    with run.stage("profile"):
+        return operator_times(
+            original, compressed, threads=run.threads, batch_size=run.options.batch_size or 1
         )
 
 

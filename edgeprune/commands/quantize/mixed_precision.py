@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
@@ -89,8 +88,7 @@ class Mixing:
     source: Path
     calibrated: Calibrated
     pieces: tuple[Segment, ...]
-    images: Tensor
-    labels: Tensor | None
+    judged: ImageBatch
     task: TaskOptions
     original: parity.Outputs
     folder: Path
@@ -112,15 +110,16 @@ class Mixing:
     ) -> Mixing:
         """Calibrate the model and split it into pieces."""
         calibrated = calibrate(source, images.images, settings)
-        judged = images.images[:_JUDGED_IMAGES]
+        judged = images.first(_JUDGED_IMAGES)
         return cls(
             source=source,
             calibrated=calibrated,
             pieces=segments(calibrated.model),
-            images=judged,
-            labels=None if images.labels is None else images.labels[:_JUDGED_IMAGES],
+            judged=judged,
             task=options,
-            original=parity.run_onnx(source, judged, threads=settings.threads, timeout_s=settings.timeout_s),
+            original=parity.run_onnx(
+                source, judged.images, threads=settings.threads, timeout_s=settings.timeout_s
+            ),
             folder=folder,
             measurer=measurer,
         )
@@ -153,7 +152,7 @@ class Mixing:
 
             for mixture in {*alone, together}:
                 self.times[mixture] = time(mixture)
-            values = [int(np.prod(self.images.shape[1:])), *(p.end_values for p in self.pieces)]
+            values = [int(np.prod(self.judged.images.shape[1:])), *(p.end_values for p in self.pieces)]
             self.costs = chain_costs([self.times[m] for m in alone], self.times[together], values)
             return self._worth_it(improve(self.costs, self.times, time))
 
@@ -190,7 +189,7 @@ class Mixing:
     @cached_property
     def measure(self) -> Measure:
         """Quality by the task; points are of accuracy, agreement, AP and so on."""
-        return measure_for(self.task, self.original, self.images, self.labels)
+        return measure_for(self.task, self.original, self.judged)
 
     def lost(self, mixture: Mixture) -> float:
         """Points lost by the measure of the task; relative error in percent where there is none."""
@@ -241,7 +240,7 @@ class Mixing:
             return self.original
         settings = self.calibrated.settings
         return parity.run_onnx(
-            self._file(mixture), self.images, threads=settings.threads, timeout_s=settings.timeout_s
+            self._file(mixture), self.judged.images, threads=settings.threads, timeout_s=settings.timeout_s
         )
 
     def _file(self, mixture: Mixture) -> Path:

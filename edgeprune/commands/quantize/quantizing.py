@@ -61,6 +61,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         calibration = load_calibration(
             options.calibration,
             labels=options.labels,
+            task=options.task,
             preprocessing=options.preprocessing,
             held_out_fraction=options.held_out,
             max_images=options.max_images,
@@ -71,9 +72,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         calibration = replace(calibration, warnings=(*calibration.warnings, *left_out))
         source = source.prepared(calibration)
         held = calibration.held_out
-        measure = measure_for(
-            options, _original_outputs(source, held.images), held.images, held.labels, options.seed
-        )
+        measure = measure_for(options, _original_outputs(source, held.images), held, options.seed)
         check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
         how = RunSettings(
             threads=options.threads or 1, batch_size=None, seed=options.seed, timeout_s=options.timeout_s

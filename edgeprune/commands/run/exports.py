@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune import exporting
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import program_of_graph
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
 from edgeprune.pruning.surgery import own_state, surgery_recipe
 
@@ -28,7 +28,7 @@ def write_onnx(
     """Export to ``path`` via the folder ``work``; returns the program and the simplifier's note, if any."""
     size = run.options.batch_size
     example = torch.zeros((size or 2, *prepared.captured.input_shape))
-    program = export_program(module, example, dynamic_batch=size is None)
+    program = program_of_graph(module, example, dynamic_batch=size is None)
     exporting.export_onnx(program, exported_path(path, work))
     return program, exporting.simplify_onnx(exported_path(path, work), path)
 

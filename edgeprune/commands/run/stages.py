@@ -145,6 +145,7 @@ def prepare(run: Run) -> Prepared:
         calibration = load_calibration(
             options.calibration,
             labels=options.labels,
+            task=options.task,
             preprocessing=options.preprocessing,
             max_images=options.max_images,
             held_out_fraction=options.held_out,

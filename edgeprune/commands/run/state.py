@@ -157,7 +157,7 @@ def measure_of(run: Run, prepared: Prepared) -> Measure:
     if run.measure is None:
         held = prepared.calibration.held_out
         original = parity.run_torch(prepared.captured.graph_module, held.images)
-        run.measure = measure_for(run.options, original, held.images, held.labels, run.options.seed)
+        run.measure = measure_for(run.options, original, held, run.options.seed)
         for told in run.measure.notes:
             run.note(told)
     return run.measure
@@ -200,8 +200,11 @@ class Pruned:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Quality by stage on the held-out images, and the usability of the delivered network."""
+    """Quality by stage on the held-out images, the usability of the delivered network, and the outputs there
+    of the original and of what is delivered."""
 
     kind: AccuracyKind
     figures: tuple[AccuracyFigure, ...]
     usability: Usability
+    original_outputs: parity.Outputs
+    delivered_outputs: parity.Outputs

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import edgeprune
 from edgeprune.capture.capture import capture
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import program_of_graph
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import SurgeryError
 from edgeprune.exporting import save_program, save_surgery
@@ -103,7 +103,7 @@ def write_run(
     state = {**model.state_dict(), **graph.state_dict()}
     save_surgery(surgery_recipe(coupling, removed, captured), state, folder)
     if program:
-        save_program(export_program(graph, torch.zeros(2, *IMAGE)), folder / "model.pt2")
+        save_program(program_of_graph(graph, torch.zeros(2, *IMAGE)), folder / "model.pt2")
     return graph
 
 

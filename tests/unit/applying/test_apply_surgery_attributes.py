@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from torch.nn import functional
 import edgeprune
 from edgeprune.applying.attributes import attempts, put
 from edgeprune.capture.capture import capture
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import program_of_graph
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, SurgeryError
 from edgeprune.exporting import save_program, save_surgery
@@ -94,8 +98,34 @@ def write_run(
         surgery_recipe(coupling, removed, captured), {**model.state_dict(), **graph.state_dict()}, folder
     )
     if kwargs.get("program", True):
-        save_program(export_program(graph, torch.zeros(2, *IMAGE)), folder / "model.pt2")
+        save_program(program_of_graph(graph, torch.zeros(2, *IMAGE)), folder / "model.pt2")
     return graph
+
+
+TokensRun = Callable[..., tuple[Tokens, nn.Module]]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Tokens, nn.Module, Path]]:
+    @functools.cache
+    def once(heads: int, *, fused: bool = False) -> tuple[Tokens, nn.Module, Path]:
+        torch.manual_seed(0)
+        model, folder = Tokens(heads, fused=fused), tmp_path_factory.mktemp("tokens")
+        return model, write_run(model, folder), folder
+
+    return once
+
+
+@pytest.fixture
+def tokens_run(written: Callable[..., tuple[Tokens, nn.Module, Path]], tmp_path: Path) -> TokensRun:
+    """A model with what a run wrote about it, in ``tmp_path``, and the rewritten graph."""
+
+    def copied(heads: int, *, fused: bool = False) -> tuple[Tokens, nn.Module]:
+        model, graph, folder = written(heads, fused=fused)
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        return copy.deepcopy(model), graph
+
+    return copied
 
 
 def apply(model: nn.Module, folder: Path) -> nn.Module:
@@ -110,10 +140,11 @@ def assert_equal_outputs(one: nn.Module, two: nn.Module) -> None:
 
 @pytest.mark.parametrize(("heads", "left"), [(2, (2, 4)), (4, (4, 2))])
 @pytest.mark.parametrize("fused", [False, True])
-def test_the_width_of_heads_follows(heads: int, left: tuple[int, int], fused: bool, tmp_path: Path) -> None:
+def test_the_width_of_heads_follows(
+    heads: int, left: tuple[int, int], fused: bool, tokens_run: TokensRun, tmp_path: Path
+) -> None:
     """Of four heads of four one number tells both, and only one of them has become smaller."""
-    model = Tokens(heads, fused=fused)
-    graph = write_run(model, tmp_path)
+    model, graph = tokens_run(heads, fused=fused)
     replayed = apply(model, tmp_path)
     assert_equal_outputs(replayed, graph)
     assert (replayed.attention.num_heads, replayed.attention.head_dim) == left
@@ -123,9 +154,10 @@ def test_the_width_of_heads_follows(heads: int, left: tuple[int, int], fused: bo
     assert all(p.grad is not None for p in replayed.parameters())
 
 
-def test_a_fused_attention_gives_way_to_the_scale_that_the_class_keeps(tmp_path: Path) -> None:
-    model = Tokens(2, fused=True)
-    write_run(model, tmp_path)
+def test_a_fused_attention_gives_way_to_the_scale_that_the_class_keeps(
+    tokens_run: TokensRun, tmp_path: Path
+) -> None:
+    model, _ = tokens_run(2, fused=True)
     replayed = apply(model, tmp_path)
     assert replayed.attention.fused_attn is False
     assert replayed.attention.scale == model.attention.scale
@@ -155,27 +187,24 @@ def test_pieces_that_differ_after_pruning_are_refused(tmp_path: Path) -> None:
         apply(model, tmp_path)
 
 
-def test_without_the_program_nothing_is_guessed(tmp_path: Path) -> None:
-    model = Tokens(2)
-    write_run(model, tmp_path, program=False)
+def test_without_the_program_nothing_is_guessed(tokens_run: TokensRun, tmp_path: Path) -> None:
+    model, _ = tokens_run(2)
+    (tmp_path / "model.pt2").unlink()
     with pytest.raises(SurgeryError, match="conflicts with the smaller widths"):
         apply(model, tmp_path)
 
 
-def test_weights_of_another_run_are_still_found(tmp_path: Path) -> None:
-    model = Tokens(2)
-    write_run(model, tmp_path)
-    kept = (tmp_path / "model.pt2").read_bytes()
+def test_weights_of_another_run_are_still_found(tokens_run: TokensRun, tmp_path: Path) -> None:
+    model, _ = tokens_run(2)
     with torch.no_grad():
         model.head.weight.mul_(1.5)
-    write_run(model, tmp_path)
-    (tmp_path / "model.pt2").write_bytes(kept)
+    write_run(model, tmp_path, program=False)
     with pytest.raises(SurgeryError, match="holds other weights than"):
         apply(model, tmp_path)
 
 
-def test_a_recipe_tells_what_each_size_has_become(tmp_path: Path) -> None:
-    write_run(Tokens(4), tmp_path, program=False)
+def test_a_recipe_tells_what_each_size_has_become(tokens_run: TokensRun, tmp_path: Path) -> None:
+    tokens_run(4)
     sizes = json.loads((tmp_path / "surgery.json").read_text())["module_sizes"]
     assert sizes["attention"] == {"4": [2, 4], "16": [8, 16], "48": [24]}
     assert sizes["attention.qkv"] == {"48": [24]}
@@ -199,9 +228,9 @@ def test_attempts_read_an_attribute_alike_in_all_modules_of_a_class_and_can_be_u
     assert (model[1].attention.num_heads, model[1].attention.attn_dim) == (4, 16)
 
 
-def test_sizes_that_are_no_numbers(tmp_path: Path) -> None:
-    model = Tokens(2)
-    write_run(model, tmp_path, program=False)
+def test_sizes_that_are_no_numbers(tokens_run: TokensRun, tmp_path: Path) -> None:
+    model, _ = tokens_run(2)
+    (tmp_path / "model.pt2").unlink()
     recipe = json.loads((tmp_path / "surgery.json").read_text())
     recipe["module_sizes"] = {"attention": {"8": "4"}}
     (tmp_path / "surgery.json").write_text(json.dumps(recipe))

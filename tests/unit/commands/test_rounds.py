@@ -47,7 +47,7 @@ def _few_samples() -> Iterator[None]:
     real = iterative_pruning.options_for
 
     def few(coupling: CouplingGraph, ratio: float, *, work: float) -> RankingOptions:
-        return replace(real(coupling, ratio, work=work), samples=128, cost_samples=256)
+        return replace(real(coupling, ratio, work=work), samples=32, cost_samples=64)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(iterative_pruning, "options_for", few)
@@ -65,7 +65,7 @@ def started(*, rounds: bool) -> tuple[Run, Prepared]:
         model=path,
         calibration=DIGITS_DATA,
         arch=architecture,
-        max_images=160,
+        max_images=80,
         ratio=0.5,
         rounds=rounds,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
 import networks as nets
 import numpy as np
 import pytest
@@ -92,8 +96,16 @@ NETWORKS = {
 
 
 def made(name: str, options: CouplingOptions = ALLOWED) -> Case:
-    torch.manual_seed(0)
-    return make_case(NETWORKS[name](), options=options)
+    """The case of a network, captured once; nobody changes it."""
+    case = captured_once(NETWORKS[name])
+    return replace(case, coupling=couple(case.captured, options))
+
+
+@functools.cache
+def captured_once(build: Callable[[], nn.Module]) -> Case:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make_case(build())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -217,8 +229,8 @@ REDUCTIONS = {
 def test_ops_that_reduce_channels(name, options):
     """Sums lose their terms exactly; means and softmax are taken over what is present on request only."""
     build, *players = REDUCTIONS[name]
-    torch.manual_seed(0)
-    case = make_case(build(), options=options)
+    case = captured_once(build)
+    case = replace(case, coupling=couple(case.captured, options))
     assert case.coupling.num_players == players[options.prune_normalized]
     for row in nets.compare(case, case.removals()):
         assert row.deviation < 1e-10

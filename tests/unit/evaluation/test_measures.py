@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import BoxFormat, Task
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.errors import CalibrationError, UsageError
@@ -38,7 +39,9 @@ def scores(*shape: int) -> Outputs:
 
 
 def measured(task: Task, outputs: Outputs) -> Measure:
-    return measure_for(TaskOptions(task=task), outputs, torch.zeros(IMAGES, 1, 8, 8), None)
+    return measure_for(
+        TaskOptions(task=task), outputs, ImageBatch(images=torch.zeros(IMAGES, 1, 8, 8), labels=None)
+    )
 
 
 CASES = {
@@ -223,7 +226,7 @@ def test_options_that_do_not_go_together(options: TaskOptions, drop: float | Non
 def by_metric(tmp_path: Path, body: str, outputs: Outputs) -> Measure:
     (tmp_path / "own.py").write_text(f"import numpy as np\ndef f(outputs, images, labels):\n    {body}\n")
     options = TaskOptions(metric=f"{tmp_path / 'own.py'}:f")
-    return measure_for(options, outputs, torch.zeros(IMAGES, 1, 8, 8), None)
+    return measure_for(options, outputs, ImageBatch(images=torch.zeros(IMAGES, 1, 8, 8), labels=None))
 
 
 def test_a_metric_of_ones_own_with_and_without_an_interval(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning
-from criteria_cases import BASELINES, TINY, context_of, parameter, score
+from criteria_cases import BASELINES, context_of, parameter, score, three_filters
 from torch import Tensor, nn
 from torch_pruning.pruner.importance import (
     BNScaleImportance,
@@ -49,7 +49,7 @@ def test_random_scores_follow_the_generator():
 
 
 def test_filter_norms_by_hand():
-    context = context_of(TINY)
+    context = context_of(three_filters())
     np.testing.assert_allclose(score("l1", context).values, [7, 2, 2])
     found = score("l2", context)
     np.testing.assert_allclose(found.values, [5, 2**0.5, 2])
@@ -58,7 +58,7 @@ def test_filter_norms_by_hand():
 
 
 def test_geometric_median_by_hand():
-    found = score("fpgm", context_of(TINY))
+    found = score("fpgm", context_of(three_filters()))
     distances = [29**0.5 + 41**0.5, 29**0.5 + 10**0.5, 41**0.5 + 10**0.5]
     np.testing.assert_allclose(found.values, distances)
 
@@ -138,20 +138,22 @@ def test_batch_norm_scale_says_where_it_fell_back_and_refuses_where_there_is_non
 
 
 def test_activations_are_reduced_exactly():
-    context = context_of(TINY, images=9)
+    context = context_of(three_filters(), images=9)
     pixels = context.images.images
-    weights = parameter(TINY, "0.weight").flatten(1)
+    weights = parameter(three_filters(), "0.weight").flatten(1)
     expected = torch.einsum("oc,nchw->onhw", weights, pixels).relu().flatten(1)
     for at_once in (4, 9, 100):
-        (found,) = channel_activations(TINY.captured, TINY.coupling, pixels, images_at_once=at_once).values()
+        (found,) = channel_activations(
+            three_filters().captured, three_filters().coupling, pixels, images_at_once=at_once
+        ).values()
         np.testing.assert_allclose(found.mean_magnitude, expected.abs().mean(1))
         np.testing.assert_allclose(found.mean_square, expected.square().mean(1))
         np.testing.assert_allclose(found.zero_share, (expected == 0).double().mean(1))
 
 
 def test_apoz_and_activation_weight_by_hand():
-    context = context_of(TINY)
-    weights = parameter(TINY, "0.weight").flatten(1)
+    context = context_of(three_filters())
+    weights = parameter(three_filters(), "0.weight").flatten(1)
     maps = torch.einsum("oc,nchw->onhw", weights, context.images.images).relu().flatten(1)
     np.testing.assert_allclose(score("apoz", context).values, (maps > 0).double().mean(1))
     found = score("activation-weight", context)

@@ -6,7 +6,7 @@ import networks as nets
 import numpy as np
 import pytest
 import torch
-from criteria_cases import GRADIENTS, MEASURED, PASSES, TINY, context_of, parameter, score
+from criteria_cases import GRADIENTS, MEASURED, PASSES, context_of, parameter, score, three_filters
 from torch import nn
 
 from edgeprune.artifacts.calibration import ImageBatch
@@ -44,9 +44,9 @@ def test_taylor_terms_are_derivatives_by_a_gate_on_every_channel(factory):
 
 
 def test_taylor_is_activation_times_gradient_by_autograd():
-    context = context_of(TINY)
-    weights = parameter(TINY, "0.weight").flatten(1)
-    reader = parameter(TINY, "2.weight").flatten(1)
+    context = context_of(three_filters())
+    weights = parameter(three_filters(), "0.weight").flatten(1)
+    reader = parameter(three_filters(), "2.weight").flatten(1)
     maps = torch.einsum("oc,nchw->nohw", weights, context.images.images).relu().requires_grad_(True)
     outputs = torch.einsum("kc,nchw->nk", reader, maps) / 16
     labels = context.images.labels % 2
@@ -54,13 +54,14 @@ def test_taylor_is_activation_times_gradient_by_autograd():
     (gradient,) = torch.autograd.grad(loss, maps)
     expected = -(gradient * maps).sum((2, 3)).detach()
     game = MaskedGame(
-        mask_module(TINY.captured, TINY.coupling),
+        mask_module(three_filters().captured, three_filters().coupling),
         3,
         ImageBatch(images=context.images.images, labels=labels),
         [outputs.detach()],
     )
     narrowed = ScoringContext(
-        captured=TINY.captured, coupling=TINY.coupling, images=context.images, game=game,
+        captured=three_filters().captured, coupling=three_filters().coupling,
+        images=context.images, game=game,
         recovery_game=game, ratio=0.25,
     )  # fmt: skip
     found = score("taylor", narrowed)

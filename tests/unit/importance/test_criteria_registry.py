@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from criteria_cases import BASELINES, TINY, context_of, score
+from criteria_cases import BASELINES, context_of, score, three_filters
 
 from edgeprune.artifacts.choices import DEFAULT_CRITERION
 from edgeprune.errors import UsageError
@@ -101,7 +101,7 @@ def test_the_documented_example_runs_as_a_plugin(install):
     assert example[1].startswith(f"# my_package/{module}.py")
     install([(name, f"documented_{module}:{kind}")], **{f"documented_{module}": example[1]})
     assert criterion_names()[-1] == name
-    found = score(name, context_of(TINY))
+    found = score(name, context_of(three_filters()))
     np.testing.assert_allclose(found.values, [4, 1, 2])
     np.testing.assert_allclose(found.removal_costs, np.array([4, 1, 2]) * 3 / 7 / 3)
 

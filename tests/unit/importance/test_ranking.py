@@ -289,8 +289,9 @@ def test_same_seed_same_ranking():
             network_game(labelled=False), groups, rng=np.random.default_rng(seed), options=options
         ).values
 
-    np.testing.assert_array_equal(run(3), run(3))
-    assert not np.array_equal(run(3), run(4))
+    first = run(3)
+    np.testing.assert_array_equal(first, run(3))
+    assert not np.array_equal(first, run(4))
 
 
 def test_a_channel_that_is_multiplied_by_zero_is_worth_least():

@@ -15,7 +15,7 @@ from torch.fx import graph_module
 
 import edgeprune
 from edgeprune.capture.capture import capture
-from edgeprune.capture.export import export_program
+from edgeprune.capture.export import program_of_graph
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, ModelLoadError
 from edgeprune.exporting import save_program, save_surgery
@@ -140,7 +140,7 @@ def cut(model: nn.Module, folder: Path) -> None:
     graph = prune(captured, coupling, removed)
     state = {**model.state_dict(), **own_state(captured, graph.state_dict())}
     save_surgery(surgery_recipe(coupling, removed, captured), state, folder)
-    save_program(export_program(graph, torch.zeros(2, *IMAGE)), folder / "model.pt2")
+    save_program(program_of_graph(graph, torch.zeros(2, *IMAGE)), folder / "model.pt2")
 
 
 @pytest.fixture

@@ -1,0 +1,48 @@
+"""Labels of held-out images as measures take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifacts.boxes import Box, ImageBoxes
+from edgeprune.artifacts.calibration import ImageBatch
+from edgeprune.artifacts.truth import Truth
+from edgeprune.evaluation.base import Boxes, Labels
+from edgeprune.parity import Outputs
+
+
+def labels_of(batch: ImageBatch, original: Outputs) -> Labels:
+    """Classes of the images, or what they show.
+
+    Values are brought to the shape of the only output where they are as many.
+    """
+    classes = None if batch.labels is None else batch.labels.numpy()
+    truth = batch.truth or Truth()
+    values = None if truth.values is None else truth.values.numpy()
+    if values is not None and len(original) == 1 and values.size == original[0].size:
+        values = values.reshape(original[0].shape)
+    return Labels(
+        classes=classes,
+        boxes=None if truth.boxes is None else tuple(map(_boxes, truth.boxes)),
+        maps=None if truth.maps is None else truth.maps.numpy(),
+        values=values,
+    )
+
+
+def _boxes(image: ImageBoxes) -> Boxes:
+    objects = [box for box in image.boxes if not box.ignore]
+    crowds = [box for box in image.boxes if box.ignore]
+    return Boxes(
+        _corners(objects), _classes(objects), crowds=_corners(crowds), crowd_classes=_classes(crowds)
+    )
+
+
+def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
+    return np.array([box.corners for box in boxes], dtype=np.float64).reshape(-1, 4)
+
+
+def _classes(boxes: Sequence[Box]) -> NDArray[np.int64]:
+    return np.array([box.class_index for box in boxes], dtype=np.int64)
