@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeprune.devices.connection import JOB_NAME, RESULT_NAME, SCRIPT_NAME, Ended, check_ended
 from edgeprune.storage.files import scratch_folder
-from edgeprune.system import progress
+from edgeprune.system.progress import task
 
 _LOG = logging.getLogger("edgeprune.devices")
 
@@ -30,7 +30,7 @@ class HostDevice:
             DeviceError: no memory, or longer than ``time_limit_s``.
         """
         script = resources.files("edgeprune.devices").joinpath("script", SCRIPT_NAME)
-        with scratch_folder() as folder, resources.as_file(script) as path, progress.stage("measuring"):
+        with scratch_folder() as folder, resources.as_file(script) as path, task("measuring", 1):
             for name, given in files.items():
                 (folder / name).symlink_to(given.resolve())
             (folder / JOB_NAME).write_bytes(job)
