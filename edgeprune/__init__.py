@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from edgeprune.api import (
         apply_surgery,
         bundle,
+        check,
+        compare,
         compress,
         compress_dry_run,
+        demo,
         inspect,
         load_onnx,
         pick,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     )
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
+    from edgeprune.gate.outcomes import Comparison, GateLimits, GateResult, OnInconclusive
     from edgeprune.options.devices import DeviceOptions
     from edgeprune.reporting.ranking.facts import RankingReport
     from edgeprune.reporting.schemas import json_schema
@@ -52,13 +56,17 @@ __all__ = [
     "Budget",
     "BudgetSection",
     "ChannelOrder",
+    "Comparison",
     "DeviceOptions",
     "DryRun",
     "Effort",
     "Finetune",
+    "GateLimits",
+    "GateResult",
     "Ground",
     "Inspection",
     "JsonDocument",
+    "OnInconclusive",
     "PickedCandidate",
     "Precision",
     "Preprocessing",
@@ -73,8 +81,11 @@ __all__ = [
     "__version__",
     "apply_surgery",
     "bundle",
+    "check",
+    "compare",
     "compress",
     "compress_dry_run",
+    "demo",
     "inspect",
     "json_schema",
     "load_onnx",
@@ -97,6 +108,7 @@ _TYPES = {
         "RankedPlayers",
         "Task",
     ),
+    "gate.outcomes": ("Comparison", "GateLimits", "GateResult", "OnInconclusive"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
     "options.devices": ("DeviceOptions",),

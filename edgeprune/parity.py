@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -279,17 +279,3 @@ def answer_counts(
         lost=int(((before == truth) & (after != truth)).sum()),
         gained=int(((before != truth) & (after == truth)).sum()),
     )
-
-
-def accuracies(
-    stages: Mapping[str, Outputs], labels: Tensor | None
-) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...]]:
-    """Quality measure, and the figure of every stage; the first stage is the original."""
-    original = next(iter(stages.values()))
-    truth = None if labels is None else labels.numpy()
-    kind = accuracy_kind(original, truth is not None)
-    figures = tuple(
-        accuracy(stage, outputs, original=original, labels=truth, kind=kind)
-        for stage, outputs in stages.items()
-    )
-    return kind, figures

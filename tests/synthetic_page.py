@@ -74,7 +74,7 @@ def synthetic_quantization() -> QuantizationSection:
             mixed_units={"head": "it calculates with the outputs"},
         ),
         mixed=None,
-        halves=None,
+        float16=None,
         deviation=Deviation(
             reference="ONNX", candidate="int8", max_abs_error=0.2, mean_abs_error=0.01, relative_error=0.02,
             cosine=0.999, top1_agreement=0.99, images=64,

@@ -73,9 +73,11 @@ def verify(options: VerifyOptions) -> Verification:
 
     Args:
         first: the reference: an ``.onnx`` file or a model as in :func:`compress`.
-        second: what is compared with it.
+        second: what is compared with it; left out where ``emulate``.
         tolerance: largest error of an output, over the largest output, that passes; the first inner tensor
             whose relative error is beyond it is named.
+        target: whose processor core is emulated.
+        emulate: hold ``first``, an ONNX file, here against itself on an emulated core of ``target``.
         timeout_s: longest time of loading an ONNX file, and of one run of it; status 10 beyond.
 
     Raises:

@@ -66,8 +66,24 @@ class LatencyRatio:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictedKind:
+    """Predicted time of all nodes of one kind in one precision."""
+
+    kind: str
+    nodes: int
+    in_8_bits: bool
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyPrediction:
-    """Roofline prediction for a device: ``low_ms`` and ``high_ms`` are the stated error band."""
+    """Prediction for a device: ``low_ms`` and ``high_ms`` are the stated error band.
+
+    ``coverage``: share of models that the band is to hold; ``None`` where it was not measured. ``kinds``: the
+    longest first. ``memory_bytes``: weights and the most that calculated values take at once, without the
+    runtime itself; ``fits`` says whether that is less than the device has. ``energy_mj``: an estimate, the
+    board's power with all cores busy times the latency. What is not known is ``None``.
+    """
 
     provenance: Provenance
     target: str
@@ -76,6 +92,12 @@ class LatencyPrediction:
     high_ms: float
     compute_bound_share: float
     basis: str
+    coverage: float | None = None
+    kinds: tuple[PredictedKind, ...] = ()
+    memory_bytes: int | None = None
+    fits: bool | None = None
+    energy_mj: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

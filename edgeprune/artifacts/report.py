@@ -8,7 +8,7 @@ from enum import Enum
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, OperatorTimes
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
+from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport, Precision
 
 REPORT_SCHEMA_VERSION = "1.6"
 
@@ -336,14 +336,14 @@ class DeploymentSection:
 class QuantizationSection:
     """How the delivered file was stored in fewer bits than the 32-bit one beside it.
 
-    ``integer`` tells of 8 bits, ``mixed`` of 8 and 32, ``halves`` of 16; ``deviation`` is that of both files
+    ``integer`` tells of 8 bits, ``mixed`` of 8 and 32, ``float16`` of 16; ``deviation`` is that of both files
     on calibration images, ``inner`` that of the tensors inside.
     """
 
     precision: Precision
     integer: IntegerReport | None
     mixed: MixedReport | None
-    halves: HalvesReport | None
+    float16: Float16Report | None
     deviation: Deviation
     inner: InnerParity
     float_size_bytes: int

@@ -77,11 +77,18 @@ def _resize(pixels: Tensor, size: tuple[int, int], where: str) -> Tensor:
         return pixels
     needed_bytes = 4 * pixels.shape[0] * size[0] * size[1]
     check_memory(needed_bytes, len_text=f"{where} resized to {size[0]}x{size[1]} pixels")
-    resized = nn.functional.interpolate(
-        pixels.to(torch.float32).unsqueeze(0), size, mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    values = pixels.to(torch.float32).unsqueeze(0)
+    if size[1] == 1:
+        # torch (2.13) resamples the rows of a single column wrongly, but the columns of a single row rightly.
+        resized = _interpolated(values.transpose(2, 3).contiguous(), size[::-1]).transpose(2, 3)[0]
+    else:
+        resized = _interpolated(values, size)[0]
     # Models were trained on images that Pillow resized, in whole steps of 1/255.
     return resized.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else resized
+
+
+def _interpolated(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return nn.functional.interpolate(values, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def convert_channels(x: Tensor, channels: int | None) -> Tensor:

@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.bundle import bundle
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
+from edgeprune.cli.demo import demo
+from edgeprune.cli.finished.bundle import bundle
+from edgeprune.cli.finished.pick import pick
+from edgeprune.cli.finished.report import report
+from edgeprune.cli.gate.check import check
+from edgeprune.cli.gate.compare import compare
 from edgeprune.cli.inspect import inspect
-from edgeprune.cli.pick import pick
 from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
-from edgeprune.cli.report import report
 from edgeprune.cli.schema import schema
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.targets import targets_app
@@ -64,7 +67,10 @@ app.command()(profile)
 app.command()(bundle)
 app.command()(inspect)
 app.command()(verify)
+app.command()(compare)
+app.command()(check)
 app.command()(schema)
+app.command()(demo)
 app.command()(init)
 app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

@@ -24,6 +24,7 @@ from edgeprune.artifacts.choices import (
     RankedPlayers,
     Task,
 )
+from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
 from edgeprune.options.devices import DeviceOptions
@@ -191,7 +192,7 @@ class VerifyOptions:
     """Options of the comparison of two models; see :func:`edgeprune.verify`."""
 
     first: str | Path = field(kw_only=False)
-    second: str | Path = field(kw_only=False)
+    second: str | Path | None = field(kw_only=False, default=None)
     calibration: str | Path
     labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
@@ -202,9 +203,27 @@ class VerifyOptions:
     trust_pickle: bool = False
     max_images: int = 64
     tolerance: float = 1e-3
+    target: str = HOST
+    emulate: bool = False
     timeout_s: float = RUN_TIMEOUT_S
     threads: int | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(PlayerOptions):
+    """Options of the inspection of a network; see :func:`edgeprune.inspect`."""
+
+    model: str | Path | nn.Module = field(kw_only=False)
+    arch: str | None = None
+    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
+    weights: str | None = None
+    weights_key: str | None = None
+    trust_pickle: bool = False
+    input_shape: InputShape | InputShapes | None = None
+    calibration: str | Path | None = None
+    graph: str | Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ class MeasuringRunner:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedRunner:
-    """A device that is not at hand, by the roofline of its profile, which knows models in 32 bits."""
+    """A device that is not at hand, by the tables or the roofline of its profile."""
 
     target: TargetProfile
     measurer: Measurer
@@ -137,8 +137,8 @@ class PredictedRunner:
     measures: bool = False
 
     def knows(self, precision: Precision) -> bool:
-        """Weights in 16 bits are turned back when a file is loaded; of 8-bit kernels nothing is known."""
-        return precision in (Precision.FP32, Precision.FP16)
+        """Weights in 16 bits are turned back when a file is loaded; of 8 bits a profile may say nothing."""
+        return precision in (Precision.FP32, Precision.FP16) or self.target.predicts_int8
 
     def latency_ms(self, onnx_path: Path) -> float:
         """Of one input."""
@@ -149,8 +149,10 @@ class PredictedRunner:
         return 0.0
 
     def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:
-        """Of two predictions."""
-        return LatencyShare(value=self.latency_ms(in_32_bits or candidate) / self.latency_ms(original))
+        """Of two predictions; ``in_32_bits`` stands for a candidate in bits of which nothing is known."""
+        stands_in = in_32_bits is not None and not self.target.predicts_int8
+        known = in_32_bits if stands_in and in_32_bits is not None else candidate
+        return LatencyShare(value=self.latency_ms(known) / self.latency_ms(original))
 
     def prediction(self, onnx_path: Path) -> LatencyPrediction | None:
         """With its band."""

@@ -135,6 +135,11 @@ def quick_ratio(
     return float(np.median(ratios))
 
 
+def ratios_of_one_session(open_both: Callable[[], list[Run]], pairs: int) -> list[float]:
+    """CPU time of the second over the first in turns, in the sessions that ``open_both`` gives."""
+    return interleaved(open_both, pairs=pairs, rounds=1, warmup_limit_s=0.0)[0][0]
+
+
 def bootstrap_median(
     samples: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:

@@ -101,7 +101,7 @@ def rendered(comparisons: list[Comparison], load_average: tuple[float, float], t
             header("Noise of measured latencies", "python tests/benchmarks/bench_latency.py", "0 on", 1),
             "A model against itself, by the protocol of every comparison: 100 pairs in turns, five rounds of",
             "new sessions, CPU time, one thread. Another process computed all the while, beside whatever",
-            f"else the machine did: its load average was {load_average[0]:.1f} before, {load_average[1]:.1f}",
+            f"else the machine did: load average {load_average[0]:.1f} before and {load_average[1]:.1f}",
             f"after, on {os.cpu_count()} cores. It took {took_s:.0f} s.",
             "",
             f"**90th percentile of |ratio - 1| over all comparisons: {tail:.2%}** (aim: at most "

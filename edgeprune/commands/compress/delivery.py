@@ -66,6 +66,8 @@ from edgeprune.profiling.runner import Runner
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
+from edgeprune.sharing.companions import write_companions
+from edgeprune.sharing.facts import facts_of_report
 from edgeprune.storage import outputs
 from edgeprune.storage.files import atomic_write_text, scratch_folder
 from edgeprune.targets import TargetProfile
@@ -108,6 +110,7 @@ def deliver(
         report = replace(report, quantization=quantized, operators=by_operator)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
+        write_companions(folder, facts_of_report(report))
         if candidates is not None:
             candidates.deliver(folder)
         write_page(report, folder, shown_folder=options.folder, pictures=drawn)
@@ -126,7 +129,7 @@ def _export(
 ) -> tuple[ParityFigure, ...]:
     with run.stage("export"):
         write_onnx(run, prepared, prepared.captured.graph_module, work / "original.onnx", work)
-        program, note = write_onnx(run, prepared, pruned.final, folder / "model.onnx", work)
+        program, note = write_onnx(run, prepared, pruned.final, folder / "model.onnx", work, planned)
         if note is not None:
             run.notes.append(note)
         exporting.save_program(program, folder / "model.pt2")
@@ -291,9 +294,8 @@ def _predicted(
     folder: Path, runner: Runner, quantized: QuantizationSection | None
 ) -> LatencyPrediction | None:
     """Latency prediction for the target; ``None`` if it is unknown for the precision."""
-    if quantized is None:
-        return runner.prediction(folder / "model.onnx")
-    return runner.prediction(folder / FLOAT_FILE) if runner.knows(quantized.precision) else None
+    known = quantized is None or runner.knows(quantized.precision)
+    return runner.prediction(folder / "model.onnx") if known else None
 
 
 def input_hashes(prepared: Prepared) -> dict[str, str]:

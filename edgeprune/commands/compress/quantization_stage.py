@@ -11,7 +11,7 @@ from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.quantization import (
-    HalvesReport,
+    Float16Report,
     IntegerReport,
     MixedReport,
     Precision,
@@ -26,9 +26,10 @@ from edgeprune.options.runs import TaskOptions
 from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.fp16 import quantize_halves
+from edgeprune.quantization.fp16 import quantize_fp16
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.settings import IntegerSettings
+from edgeprune.sharing.model_metadata import carry_entries
 from edgeprune.showing import first_few
 
 _LOG = logging.getLogger("edgeprune.quantization")
@@ -70,6 +71,7 @@ def put_in_fewer_bits(
         max_drop_points=max_drop_points,
         seed=run.options.seed,
     )
+    carry_entries(exact, delivered)
     before, after = (
         parity.run_onnx(p, images.images[:PARITY_IMAGES], threads=run.threads) for p in (exact, delivered)
     )
@@ -77,7 +79,7 @@ def put_in_fewer_bits(
         precision=precision,
         integer=details if isinstance(details, IntegerReport) else None,
         mixed=details if isinstance(details, MixedReport) else None,
-        halves=details if isinstance(details, HalvesReport) else None,
+        float16=details if isinstance(details, Float16Report) else None,
         deviation=parity.deviation(before, after, names=("ONNX simplified", precision.value)),
         inner=_inner(exact, delivered, images.images[:_TRACED_IMAGES], run.threads),
         float_size_bytes=size_bytes(exact),
@@ -104,7 +106,7 @@ def write_quantized(
         UsageError: the precision is that of the file.
     """
     if precision is Precision.FP16:
-        return quantize_halves(source, destination, timeout_s=settings.timeout_s)
+        return quantize_fp16(source, destination, timeout_s=settings.timeout_s)
     if precision is Precision.AUTO:
         if nodes_to_exclude:
             raise UsageError(
@@ -140,7 +142,7 @@ def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerP
 
 def details_of(section: QuantizationSection) -> QuantizationDetails:
     """The report of the precision's writer."""
-    details = section.integer or section.mixed or section.halves
+    details = section.integer or section.mixed or section.float16
     assert details is not None
     return details
 
@@ -177,14 +179,19 @@ def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
 
 
 def _notes_of_mixture(details: MixedReport, runner: Runner) -> tuple[str, ...]:
-    measures = runner.measures
-    if measures:
+    if runner.knows(Precision.AUTO):
         kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
     else:
         kept = "nothing in 8 bits was smaller and held the drop"
     stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
-    if measures:
+    if runner.measures:
         return stays
+    if runner.knows(Precision.AUTO):
+        return (
+            f"which pieces are faster in 8 bits on {runner.target.name} was predicted, not measured: the "
+            "gain of each is as sure as the prediction's band",
+            *stays,
+        )
     return (
         "which pieces are faster in 8 bits can only be measured on the device itself, not on "
         f"{runner.target.name} from here, so all are in 8 bits but those that the drop forbids",

@@ -23,6 +23,8 @@ from edgeprune.reporting.json_report import read_json
 from edgeprune.reporting.markdown import render_document as render_markdown
 from edgeprune.reporting.picked import build_picked_document
 from edgeprune.results import PickedCandidate
+from edgeprune.sharing.companions import write_companions
+from edgeprune.sharing.facts import ModelFacts, facts_of_candidate
 from edgeprune.storage import outputs
 from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.files import atomic_write_text, sha256_file
@@ -74,7 +76,8 @@ def pick_candidate(
     picked = _picked(report, section, chosen)
     if output is not None:
         words = render_markdown(picked.document)
-        _copy(folder, _place(folder, chosen), output, words, overwrite=overwrite, command=command)
+        facts = facts_of_candidate(report, chosen, picked.usability.headline, command)
+        _copy(folder, _place(folder, chosen), output, words, facts, overwrite=overwrite)
     return picked
 
 
@@ -159,7 +162,7 @@ def _place(folder: Path, chosen: Candidate) -> Path:
     )
 
 
-def _copy(folder: Path, place: Path, output: Path, words: str, *, overwrite: bool, command: str) -> None:
+def _copy(folder: Path, place: Path, output: Path, words: str, facts: ModelFacts, *, overwrite: bool) -> None:
     manifest = outputs.read_manifest(folder)
     for path in place.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -170,10 +173,11 @@ def _copy(folder: Path, place: Path, output: Path, words: str, *, overwrite: boo
     with outputs.staged_output(output, overwrite=overwrite) as staging:
         shutil.copytree(place, staging, dirs_exist_ok=True)
         atomic_write_text(staging / "report.md", words)
+        write_companions(staging, facts)
         outputs.write_manifest(
             staging,
             inputs={str(folder / "report.json"): sha256_file(folder / "report.json")},
             seed=manifest.seed if manifest is not None else 0,
-            command=command,
+            command=facts.command,
             versions=manifest.versions if manifest is not None else {},
         )

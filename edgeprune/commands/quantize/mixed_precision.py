@@ -11,12 +11,11 @@ import numpy as np
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow
+from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, Precision
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
 from edgeprune.options.runs import TaskOptions
 from edgeprune.output_units import relative_errors, units_of
-from edgeprune.profiling.measurer import Measurer
 from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers
@@ -54,21 +53,21 @@ def write_mixed(
     """Write the fastest mixture of 8 and 32 bits on the target within the drop limit on ``images``.
 
     Copies the file unchanged if no mixture is faster, by a separate last measurement, and smaller.
-    ``task`` says in whose unit the drop is. Where ``runner`` cannot measure on the target all pieces are in
-    8 bits except those excluded by the drop limit.
+    ``task`` says in whose unit the drop is. On other targets than this host times are predicted; where
+    nothing is known of 8 bits there, all pieces are in 8 bits except those excluded by the drop limit.
 
     Raises:
         QuantizationError: the file cannot be quantized.
         DeviceError: nothing can be measured on the target.
     """
-    measures = runner.measures
+    known = runner.knows(Precision.AUTO)
     with scratch_folder() as scratch:
-        work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner.measurer)
-        chosen = work.fastest() if measures else (True,) * len(work.pieces)
+        work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner)
+        chosen = work.fastest() if known else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
             chosen, harm = work.held(chosen, max_drop_points, np.random.default_rng([seed, 3]))
-        if measures:
+        if known:
             chosen = work.still_faster(chosen, max_drop_points)
         report = work.write_smaller(chosen, destination)
         if report is None:
@@ -92,7 +91,7 @@ class Mixing:
     task: TaskOptions
     original: parity.Outputs
     folder: Path
-    measurer: Measurer
+    runner: Runner
     times: dict[Mixture, float] = field(default_factory=dict)
     losses: dict[Mixture, float] = field(default_factory=dict)
     costs: ChainCosts | None = None
@@ -106,9 +105,9 @@ class Mixing:
         settings: IntegerSettings,
         folder: Path,
         options: TaskOptions,
-        measurer: Measurer,
+        runner: Runner,
     ) -> Mixing:
-        """Calibrate the model and split it into pieces."""
+        """Calibrate the model and split it into pieces; ``runner`` says what a mixture takes."""
         calibrated = calibrate(source, images.images, settings)
         judged = images.first(_JUDGED_IMAGES)
         return cls(
@@ -121,7 +120,7 @@ class Mixing:
                 source, judged.images, threads=settings.threads, timeout_s=settings.timeout_s
             ),
             folder=folder,
-            measurer=measurer,
+            runner=runner,
         )
 
     @property
@@ -143,7 +142,8 @@ class Mixing:
         count = len(self.pieces)
         alone = [tuple(place == piece for place in range(count)) for piece in range(count)]
         together = (True,) * count
-        with progress.task("measuring pieces in 8 bits", count + _TRIES) as advance:
+        doing = "measuring" if self.runner.measures else "predicting"
+        with progress.task(f"{doing} pieces in 8 bits", count + _TRIES) as advance:
 
             def time(mixture: Mixture) -> float:
                 ratio = self._ratio(mixture)
@@ -162,7 +162,7 @@ class Mixing:
         if mixture == together or not any(mixture) or self.times[together] > 1.0 - WORTH:
             return mixture
         files = (self._file(together), self._file(mixture))
-        return mixture if self.measurer.quick_ratio(*files) <= 1.0 - WORTH else together
+        return mixture if self._quick_ratio(*files) <= 1.0 - WORTH else together
 
     def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
         """The mixture, or its fastest part within the drop limit, if a new measurement beats 32 bits.
@@ -212,7 +212,7 @@ class Mixing:
         """Report row of a piece: its precision and the reason."""
         piece = self.pieces[place]
         alone = self.times.get(tuple(i == place for i in range(len(self.pieces))))
-        timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time"
+        timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time{self._how}"
         if chosen[place]:
             why = f"8 bits{timed}" if alone is not None else "8 bits: latency was not measured"
         elif place in self.put_back:
@@ -227,8 +227,17 @@ class Mixing:
             why=why,
         )
 
+    @property
+    def _how(self) -> str:
+        return "" if self.runner.measures else f", predicted for {self.runner.target.name}"
+
     def _ratio(self, mixture: Mixture) -> float:
-        return self.measurer.quick_ratio(self.source, self._file(mixture))
+        return self._quick_ratio(self.source, self._file(mixture))
+
+    def _quick_ratio(self, first: Path, second: Path) -> float:
+        if self.runner.measures:
+            return self.runner.measurer.quick_ratio(first, second)
+        return self.runner.share(first, second).value
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Negative squared error of the outputs, relative to the spread of each channel."""

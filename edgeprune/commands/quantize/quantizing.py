@@ -31,7 +31,8 @@ from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.results import QuantizationResult
-from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder
+from edgeprune.sharing.model_metadata import image_entries, origin_entries, read_entries, write_entries
+from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder, sha256_file
 from edgeprune.storage.ownership import remove_abandoned
 from edgeprune.targets import load_target
 
@@ -96,9 +97,17 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             max_drop_points=options.max_drop_points,
             seed=options.seed,
         )
+        _write_facts(options, calibration, source.path, made)
         result = _result(options, runner, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
+
+
+def _write_facts(options: QuantizeOptions, calibration: CalibrationSet, source: Path, made: Path) -> None:
+    """Put into the file how images become its input, and where it is from if the source does not tell."""
+    told = read_entries(source)
+    origin = told or origin_entries(source_sha256=sha256_file(options.source), seed=options.seed)
+    write_entries(made, {**origin, **image_entries(calibration)})
 
 
 def _original_outputs(source: SourceFile, images: Tensor) -> parity.Outputs:

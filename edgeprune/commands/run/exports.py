@@ -12,6 +12,7 @@ from edgeprune import exporting
 from edgeprune.capture.export import program_of_graph
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
 from edgeprune.pruning.surgery import own_state, surgery_recipe
+from edgeprune.sharing.model_metadata import PlanFacts, image_entries, origin_entries, write_entries
 
 SURGERY_WITH_BLOCKS = "1.3"
 """Schema version of a recipe that names dropped blocks, which older readers must not take for a whole one."""
@@ -23,14 +24,40 @@ def exported_path(path: Path, work: Path) -> Path:
 
 
 def write_onnx(
-    run: Run, prepared: Prepared, module: GraphModule, path: Path, work: Path
+    run: Run,
+    prepared: Prepared,
+    module: GraphModule,
+    path: Path,
+    work: Path,
+    planned: Planned | None = None,
 ) -> tuple[ExportedProgram, str | None]:
-    """Export to ``path`` via the folder ``work``; returns the program and the simplifier's note, if any."""
+    """Export to ``path`` via the folder ``work``; returns the program and the simplifier's note, if any.
+
+    The file says how an image becomes its input and where it is from; nothing is removed without ``planned``.
+    """
     size = run.options.batch_size
     example = torch.zeros((size or 2, *prepared.captured.input_shape))
     program = program_of_graph(module, example, dynamic_batch=size is None)
     exporting.export_onnx(program, exported_path(path, work))
-    return program, exporting.simplify_onnx(exported_path(path, work), path)
+    note = exporting.simplify_onnx(exported_path(path, work), path)
+    facts = PlanFacts() if planned is None else _plan_facts(prepared, planned)
+    origin = origin_entries(source_sha256=prepared.loaded.sha256, seed=run.options.seed, plan=facts)
+    write_entries(path, {**image_entries(prepared.calibration), **origin})
+    return program, note
+
+
+def _plan_facts(prepared: Prepared, planned: Planned) -> PlanFacts:
+    return PlanFacts(
+        macs_removed_share=round(planned.plan.macs_removed_share, 6),
+        channels_removed=channels_removed(prepared, planned),
+        blocks_dropped=tuple(block.name for block in planned.variant.dropped),
+    )
+
+
+def channels_removed(prepared: Prepared, planned: Planned) -> int:
+    """Channels that the plan removes, those of dropped blocks included."""
+    with_blocks = prepared.coupling.num_players - planned.variant.coupling.num_players
+    return len(planned.plan.removed) + with_blocks
 
 
 def write_surgery(prepared: Prepared, planned: Planned, pruned: Pruned, folder: Path) -> None:

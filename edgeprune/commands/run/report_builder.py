@@ -27,6 +27,7 @@ from edgeprune.artifacts.report import (
     RecoverySection,
     RunReport,
 )
+from edgeprune.commands.run.exports import channels_removed
 from edgeprune.commands.run.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.system.host import machine_description
 
@@ -205,9 +206,7 @@ def _pruning(prepared: Prepared, planned: Planned) -> PruningSection:
         ratio_asked_by=planned.ratio_asked_by,
         macs_removed_share=plan.macs_removed_share,
         width_quantum=plan.width_quantum,
-        players_removed=len(plan.removed)
-        + prepared.coupling.num_players
-        - planned.variant.coupling.num_players,
+        players_removed=channels_removed(prepared, planned),
         layers=_all_layers(prepared, planned),
     )
 

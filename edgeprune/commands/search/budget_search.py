@@ -254,7 +254,7 @@ class BudgetSearch:
         began_s = self._run.elapsed_s
         pruned = pruned or build(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
-            write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work)
+            write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work, planned)
             drop = self._drop(self._in_torch(pruned.final))
             quantization = put_in_fewer_bits(
                 self._run, self._prepared, folder, precision, max_drop_points=self._left_to_lose(drop.points)

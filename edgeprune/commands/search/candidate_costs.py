@@ -115,7 +115,7 @@ class CandidateCosts:
         shutil.copyfile(self._onnx, folder / "model.onnx")
         put_in_fewer_bits(run, self._prepared, folder, run.options.precision)
         precision = run.options.precision.value
-        if not self._runner.measures:
+        if not self._runner.knows(run.options.precision):
             run.note(
                 f"latency of candidates is predicted for their 32-bit form: nothing is known of {precision} "
                 f"on {self._prepared.target.name}"

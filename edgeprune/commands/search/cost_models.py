@@ -18,6 +18,8 @@ from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
 from edgeprune.fx import op_name
+from edgeprune.profiling.costs import layer_rates
+from edgeprune.profiling.kinds import OpKind
 from edgeprune.profiling.layers import LayerGeometry, write_layer, write_overhead
 from edgeprune.profiling.measurer import Measurer
 from edgeprune.recovery.structure import geometry
@@ -29,7 +31,6 @@ from edgeprune.targets import TargetProfile
 _log = logging.getLogger("edgeprune.commands")
 
 _ITEM_BYTES = 4
-_FLOPS_PER_MAC = 2
 _SHARES = (0.25, 0.5, 1.0)
 """Widths at which a layer is measured, relative to its own."""
 
@@ -63,17 +64,14 @@ def size_model(captured: CapturedModel, coupling: CouplingGraph, total_bytes: in
 def roofline_model(
     captured: CapturedModel, coupling: CouplingGraph, target: TargetProfile, total_ms: float
 ) -> CostModel:
-    """Milliseconds by the target's roofline; nodes without weights are the fixed rest of ``total_ms``."""
-    roofline = target.roofline
-    assert roofline is not None
-    cores = 1 + (target.default_threads - 1) * roofline.parallel_efficiency
+    """Milliseconds by the target's rates; nodes without weights are the fixed rest of ``total_ms``."""
     layers = []
     for site in _sites(captured, coupling):
         depthwise = site.geometry is not None and site.geometry.depthwise
-        efficiency = roofline.gemm_efficiency
+        kind = OpKind.GEMM
         if site.geometry is not None and site.geometry.kernel:
-            efficiency = roofline.depthwise_efficiency if depthwise else roofline.conv_efficiency
-        flops_per_ms = target.peak_gflops_per_core * 1e6 * cores * efficiency
+            kind = OpKind.DEPTHWISE if depthwise else OpKind.CONV
+        rates = layer_rates(target, kind, threads=target.default_threads)
         through = _ITEM_BYTES * site.inputs
         layers.append(
             RooflineCost(
@@ -81,9 +79,9 @@ def roofline_model(
                 weight_bytes=_ITEM_BYTES * site.area,
                 input_bytes=0.0 if depthwise else through,
                 output_bytes=_ITEM_BYTES * site.outputs + (through if depthwise else 0.0),
-                macs_per_ms=flops_per_ms / _FLOPS_PER_MAC,
-                bytes_per_ms=roofline.memory_bandwidth_gb_per_s * 1e6,
-                overhead_ms=roofline.dispatch_overhead_us / 1e3,
+                macs_per_ms=rates.macs_per_ms,
+                bytes_per_ms=rates.bytes_per_ms,
+                overhead_ms=rates.overhead_ms,
             )
         )
     return _with_rest("latency", coupling, layers, total_ms)

@@ -190,9 +190,9 @@ def _precision(section: QuantizationSection | None) -> Section:
         rows.append((nodes, "8 bits", integer.format.reason))
     if integer is not None:
         rows += [(name, "32 bits", _why_float(integer, name)) for name in integer.kept_float]
-    if section.halves is not None:
-        rows += [(count_words(section.halves.stored, "constant"), "16 bits", "weights are stored so")]
-        rows += [(name, "32 bits", "16 bits do not hold it") for name in section.halves.kept_float]
+    if section.float16 is not None:
+        rows += [(count_words(section.float16.stored, "constant"), "16 bits", "weights are stored so")]
+        rows += [(name, "32 bits", "16 bits do not hold it") for name in section.float16.kept_float]
     table = Table(
         title="Which part is stored how, and why", columns=("part", "stored in", "why"), rows=tuple(rows)
     )

@@ -243,3 +243,13 @@ def test_the_fingerprint_of_old_preprocessing_stays_and_new_fields_change_it() -
     }
     assert len(prints) == 8
     assert fingerprint([b"a"], [0], old).startswith(known)
+
+
+@pytest.mark.parametrize("source", [(20, 10), (20, 1), (2, 2)])
+def test_an_image_of_one_column_has_the_means_of_its_rows(source: tuple[int, int]) -> None:
+    """As those of one row are, on their side; torch itself repeats the first row there."""
+    pixels = torch.rand(3, *source)
+    upright = preprocess(pixels, Preprocessing(resize=(7, 1)), channels=3, where="it")
+    on_its_side = preprocess(pixels.transpose(1, 2), Preprocessing(resize=(1, 7)), channels=3, where="it")
+    assert torch.equal(upright, on_its_side.transpose(1, 2))
+    assert float(upright.std(1).min()) > 0

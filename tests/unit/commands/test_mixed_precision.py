@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,15 @@ from edgeprune.quantization.mixed_precision import (
 from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.segments import segments
 from edgeprune.quantization.settings import IntegerSettings
-from edgeprune.targets import load_target
+from edgeprune.targets import TargetProfile, load_target
 
 SHARES = st.floats(-0.3, 0.3)
+
+
+def board_of_unknown_8_bits() -> TargetProfile:
+    board = load_target("rpi4")
+    assert board.roofline is not None
+    return replace(board, roofline=replace(board.roofline, int8=None))
 
 
 def settings_for(target: str) -> IntegerSettings:
@@ -198,21 +204,13 @@ def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
 ) -> None:
     path, images = chain
     done = tmp_path / "q.onnx"
-    free = write_mixed(
-        path, done, images, settings_for("rpi4"), runner=runner_for(load_target("rpi4"), threads=1)
-    )
+    runner = runner_for(board_of_unknown_8_bits(), threads=1)
+    free = write_mixed(path, done, images, settings_for("rpi4"), runner=runner)
     assert all(piece.integer and piece.alone is None for piece in free.pieces)
     before, after = (parity.run_onnx(p, images.images, threads=1)[0] for p in (path, done))
     assert np.square(before - after).sum() < 0.01 * np.square(before).sum()
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
-    held = write_mixed(
-        path,
-        done,
-        images,
-        settings_for("rpi4"),
-        runner=runner_for(load_target("rpi4"), threads=1),
-        max_drop_points=6.0,
-    )
+    held = write_mixed(path, done, images, settings_for("rpi4"), runner=runner, max_drop_points=6.0)
     assert sum(piece.integer for piece in held.pieces) == 1
     assert held.harm is not None
     assert any("among the most harmful" in piece.why for piece in held.pieces)
@@ -273,7 +271,7 @@ def test_a_network_that_8_bits_make_larger_stays_as_it_is(tmp_path: Path) -> Non
     torch.manual_seed(0)
     path = written(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)), tmp_path / "tiny.onnx")
     images = ImageBatch(images=torch.randn(8, *IMAGE), labels=None)
-    done, runner = tmp_path / "q.onnx", runner_for(load_target("rpi4"), threads=1)
+    done, runner = tmp_path / "q.onnx", runner_for(board_of_unknown_8_bits(), threads=1)
     settings = settings_for("rpi4")
     larger = write_quantized(path, done, images, settings, precision=Precision.INT8, runner=runner)
     assert isinstance(larger, IntegerReport)

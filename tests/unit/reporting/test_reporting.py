@@ -166,6 +166,25 @@ def test_a_report_from_before_sessions_and_with_the_old_name_of_the_ratio_is_rea
     assert report.deployment.latency_ratio is not None
 
 
+def test_16_bits_under_their_name_before_1_6_are_read(tmp_path: Path) -> None:
+    data = json.loads((GOLDEN / "report-1.5.json").read_text())
+    deviation = {
+        "reference": "a", "candidate": "b", "max_abs_error": 0.0, "mean_abs_error": 0.0,
+        "relative_error": 0.0, "cosine": 1.0, "top1_agreement": None, "images": 1, "by_channel": None,
+    }  # fmt: skip
+    data["quantization"] = {
+        "precision": "fp16", "integer": None, "mixed": None, "halves": {"stored": 3, "kept_float": ["w"]},
+        "deviation": deviation, "float_size_bytes": 10,
+        "inner": {"compared": 0, "tolerance": 0.1, "first_apart": None, "farthest": None},
+    }  # fmt: skip
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(data))
+    section = read_json(path).quantization
+    assert section is not None
+    assert section.float16 is not None
+    assert section.float16.stored == 3
+
+
 def found_by_default(*, confidence: float, more: int | None) -> str:
     """The row that says how sure it is that the delivered network is within the limit."""
     section = synthetic_default()

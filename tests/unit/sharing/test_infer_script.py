@@ -1,0 +1,227 @@
+"""The script for the device: it sees an image as edgeprune does, without torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_files import noise, save_as
+from onnx import TensorProto, helper
+from PIL import Image
+
+from edgeprune.artifacts.calibration import ChannelOrder, Ground, Preprocessing
+from edgeprune.calibration.folders import opened_image
+from edgeprune.calibration.pictures import from_pil
+from edgeprune.calibration.preprocess import preprocess
+from edgeprune.calibration.source import ReadOptions
+from edgeprune.sharing import infer
+from edgeprune.sharing.model_metadata import preprocessing_text, write_entries
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+CARDS = {
+    "nothing": Preprocessing(),
+    "shorter side and crop": Preprocessing(resize=32, crop=24, **IMAGENET),
+    "exact size": Preprocessing(resize=(21, 40), mean=(0.5,), std=(0.25,)),
+    "crop alone": Preprocessing(crop=(9, 12)),
+    "letterbox": Preprocessing(letterbox=40),
+    "flat letterbox, bgr": Preprocessing(letterbox=(17, 33), pad=7, channel_order=ChannelOrder.BGR),
+    "as stored, on white": Preprocessing(exif=False, ground=Ground.WHITE, resize=13),
+}
+
+
+def ours(path: Path, card: Preprocessing, channels: int) -> np.ndarray[Any, Any]:
+    options = ReadOptions(channels=channels, ground=card.ground, exif=card.exif)
+    pixels = opened_image(path, lambda image: from_pil(image, options)).pixels
+    return preprocess(pixels, card, channels=channels, where="it").numpy()
+
+
+def theirs(path: Path, card: Preprocessing, channels: int) -> np.ndarray[Any, Any]:
+    steps = json.loads(preprocessing_text(card))
+    return infer.preprocess(infer.read_image(str(path), steps, channels), steps, channels)
+
+
+def assert_same(path: Path, card: Preprocessing, channels: int) -> None:
+    expected, found = ours(path, card, channels), theirs(path, card, channels)
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A photo on its side, grey, 16 bits, a palette, transparent ones in color and grey."""
+    folder = tmp_path_factory.mktemp("pictures")
+    side = save_as(folder / "side.jpg", noise(31, 47), orientation=6)
+    image = Image.fromarray(noise(45, 26, seed=1))
+    image.convert("L").save(folder / "grey.png")
+    image.quantize(16).save(folder / "palette.png")
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.fromarray(noise(45, 26, seed=2)[..., 0]))
+    clear.save(folder / "clear.png")
+    clear.convert("LA").save(folder / "clear-grey.png")
+    deep = np.random.default_rng(3).integers(0, 65536, (25, 19), dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
+    return [side, *sorted(folder.glob("*.png"))]
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_become_the_same_input(pictures: list[Path], card: Preprocessing, channels: int) -> None:
+    if channels == 1 and card.mean is not None and len(card.mean) == 3:
+        card = Preprocessing(resize=card.resize, crop=card.crop, mean=(0.4,), std=(0.3,))
+    for path in pictures:
+        assert_same(path, card, channels)
+
+
+sides = st.integers(1, 70)
+
+
+@settings(max_examples=25)
+@given(size=st.tuples(sides, sides), to=st.tuples(sides, sides), whole=st.booleans(), seed=st.integers(0, 99))
+def test_resizing_is_that_of_torch_to_the_last_step(
+    size: tuple[int, int], to: tuple[int, int], whole: bool, seed: int
+) -> None:
+    """Without that, a pixel on a half would differ by a whole step of 1/255."""
+    pixels = np.ascontiguousarray(noise(*size, seed=seed).transpose(2, 0, 1))
+    given_pixels = pixels if whole else pixels.astype(np.float32) / 255
+    card = Preprocessing(resize=to)
+    expected = preprocess(torch.from_numpy(given_pixels), card, channels=3, where="it").numpy()
+    found = infer.preprocess(given_pixels, json.loads(preprocessing_text(card)), 3)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.realdata
+def test_photos_become_the_same_input(research_data: Path, tmp_path: Path) -> None:
+    archive = research_data / "imagenet_test_250.zip"
+    if not archive.is_file():
+        pytest.skip(f"{archive.name} is not among the research data")
+    card = Preprocessing(resize=256, crop=224, **IMAGENET)
+    with zipfile.ZipFile(archive) as photos:
+        names = sorted(n for n in photos.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png")))[:2]
+        assert names
+        for name in names:
+            path = tmp_path / Path(name).name
+            Image.open(io.BytesIO(photos.read(name))).convert("RGB").save(path.with_suffix(".png"))
+            assert_same(path.with_suffix(".png"), card, 3)
+
+
+def model_file(path: Path, *, entries: dict[str, str] | None, batch: int | str = "batch") -> Path:
+    """Scores of six classes: the means of six columns of a grey image of 8x6, plus a constant."""
+    nodes = [
+        helper.make_node("ReduceMean", ["input", "axes"], ["means"], keepdims=0),
+        helper.make_node("Add", ["means", "more"], ["output"]),
+    ]
+    constants = [
+        helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("more", TensorProto.FLOAT, [6], [0, 0, 9, 0, 0, 5]),
+    ]
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 1, 8, 6])
+    scores = helper.make_tensor_value_info("output", TensorProto.FLOAT, [batch, 6])
+    graph = helper.make_graph(nodes, "columns", [image], [scores], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+    if entries is not None:
+        write_entries(path, entries)
+    return path
+
+
+LABELS = ("ape", "bee", "cat", "dog", "elk", "fox")
+ENTRIES = {
+    "edgeprune.preprocessing": preprocessing_text(Preprocessing(resize=(8, 6))),
+    "edgeprune.outputs": "class scores",
+    "edgeprune.labels": json.dumps(LABELS),
+}
+
+
+def with_card(card: Preprocessing) -> dict[str, str]:
+    return ENTRIES | {"edgeprune.preprocessing": preprocessing_text(card)}
+
+
+def test_it_runs_alone_and_prints_the_best_five(tmp_path: Path) -> None:
+    """In a process of its own, beside a model.onnx; nothing of edgeprune or torch is imported."""
+    model_file(tmp_path / "model.onnx", entries=ENTRIES)
+    np.save(tmp_path / "image.npy", noise(20, 10)[..., 0])
+    script = tmp_path / "infer.py"
+    script.write_bytes(Path(infer.__file__).read_bytes())
+    code = (
+        "import runpy, sys\n"
+        "sys.modules.update(torch=None, edgeprune=None, PIL=None)\n"
+        f"sys.argv = [{str(script)!r}, 'image.npy']\n"
+        f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("cat: score 9.")
+    assert lines[1].startswith("fox: score 5.")
+    assert lines[0].endswith("%")
+
+
+@pytest.mark.parametrize("changed", [{"edgeprune.labels": '["one"]'}, {"edgeprune.labels": "[]"}])
+def test_labels_that_do_not_fit_are_not_used(tmp_path: Path, changed: dict[str, str]) -> None:
+    model = model_file(tmp_path / "m.onnx", entries=ENTRIES | changed)
+    np.save(tmp_path / "image.npy", noise(8, 6)[..., 0])
+    assert infer.run(str(tmp_path / "image.npy"), str(model))[0].startswith("class 2: ")
+
+
+def test_other_outputs_are_told_by_shape_and_a_fixed_batch_is_filled(tmp_path: Path) -> None:
+    model = model_file(tmp_path / "m.onnx", entries=ENTRIES | {"edgeprune.outputs": "other"}, batch=3)
+    np.save(tmp_path / "image.npy", noise(8, 6)[..., 0])
+    (line,) = infer.run(str(tmp_path / "image.npy"), str(model))
+    assert line.startswith("output: shape 3x6, from 0.")
+
+
+@pytest.mark.parametrize(
+    ("array", "entries", "words"),
+    [
+        (np.zeros((8, 6), np.int64), ENTRIES, "int64"),
+        (np.full((8, 6), np.nan, np.float32), ENTRIES, "finite"),
+        (np.zeros((2, 2, 8, 6), np.uint8), ENTRIES, "two or three axes"),
+        (np.zeros((8, 6), np.uint8), None, "no entry edgeprune.preprocessing"),
+        (np.zeros((8, 6), np.uint8), with_card(Preprocessing(crop=9)), "smaller than the crop"),
+        (np.zeros((9, 9), np.uint8), with_card(Preprocessing()), "does not resize"),
+        (np.zeros((8, 6), np.uint8), with_card(Preprocessing(resize=(9**9, 9**9))), "more than"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], array: Any, entries: Any, words: str
+) -> None:
+    model = model_file(tmp_path / "m.onnx", entries=entries)
+    np.save(tmp_path / "image.npy", array)
+    assert infer.main([str(tmp_path / "image.npy"), str(model)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert words in said
+
+
+def test_missing_files_and_pillow_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(model_file(tmp_path / "m.onnx", entries=ENTRIES))
+    picture, text = str(save_as(tmp_path / "p.png", noise(8, 6))), tmp_path / "text.png"
+    text.write_text("no image")
+    for arguments, words in (
+        ([str(tmp_path / "none.png"), model], "there is no file"),
+        ([picture, str(tmp_path / "none.onnx")], "there is no model"),
+        ([picture, picture], "cannot be read by onnxruntime"),
+        ([str(text), model], "cannot be read as an image"),
+    ):
+        assert infer.main(arguments) == 1
+        assert words in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert infer.main([picture, model]) == 1
+    assert "Pillow is not installed" in capsys.readouterr().err
