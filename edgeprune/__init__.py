@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune.api import (
         apply_surgery,
+        bundle,
+        check,
+        compare,
         compress,
         compress_dry_run,
         demo,
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     )
     from edgeprune.artifacts.quantization import Precision, RangeMethod
     from edgeprune.artifacts.report import RunReport
+    from edgeprune.gate.outcomes import Comparison, GateLimits, GateResult, OnInconclusive
+    from edgeprune.options.devices import DeviceOptions
     from edgeprune.reporting.ranking.facts import RankingReport
     from edgeprune.reporting.schemas import json_schema
     from edgeprune.results import (
@@ -51,12 +56,17 @@ __all__ = [
     "Budget",
     "BudgetSection",
     "ChannelOrder",
+    "Comparison",
+    "DeviceOptions",
     "DryRun",
     "Effort",
     "Finetune",
+    "GateLimits",
+    "GateResult",
     "Ground",
     "Inspection",
     "JsonDocument",
+    "OnInconclusive",
     "PickedCandidate",
     "Precision",
     "Preprocessing",
@@ -70,6 +80,9 @@ __all__ = [
     "Verification",
     "__version__",
     "apply_surgery",
+    "bundle",
+    "check",
+    "compare",
     "compress",
     "compress_dry_run",
     "demo",
@@ -95,8 +108,10 @@ _TYPES = {
         "RankedPlayers",
         "Task",
     ),
+    "gate.outcomes": ("Comparison", "GateLimits", "GateResult", "OnInconclusive"),
     "artifacts.quantization": ("Precision", "RangeMethod"),
     "artifacts.report": ("RunReport",),
+    "options.devices": ("DeviceOptions",),
     "reporting.ranking.facts": ("RankingReport",),
     "reporting.schemas": ("json_schema",),
     "results": (

@@ -90,6 +90,12 @@ class QuantizationError(EdgepruneError):
     exit_status = 13
 
 
+class DeviceError(EdgepruneError):
+    """A device cannot be reached, or nothing can be measured there."""
+
+    exit_status = 14
+
+
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 from edgeprune.intervals import Z_95, wilson_interval
 from edgeprune.onnx_io.session import fixed_batch, in_a_sentence, open_session, run_filled
-from edgeprune.output_units import channel_errors, relative_errors, units_of
+from edgeprune.output_units import OutputUnits, channel_errors, relative_errors, units_of
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))
@@ -227,12 +227,21 @@ def accuracy_kind(outputs: Outputs, labelled: bool) -> AccuracyKind:
 
 
 def accuracy(
-    stage: str, outputs: Outputs, *, original: Outputs, labels: NDArray[np.int64] | None, kind: AccuracyKind
+    stage: str,
+    outputs: Outputs,
+    *,
+    original: Outputs,
+    labels: NDArray[np.int64] | None,
+    kind: AccuracyKind,
+    units: Sequence[OutputUnits] | None = None,
 ) -> AccuracyFigure:
-    """Quality of one stage's outputs with a 95% interval (Wilson 1927; normal for errors)."""
+    """Quality of one stage's outputs with a 95% interval (Wilson 1927; normal for errors).
+
+    ``units``: those of the original's outputs, where they are known already.
+    """
     count = len(outputs[0])
     if kind is AccuracyKind.RELATIVE_ERROR:
-        errors = relative_errors(original, outputs, [units_of(output) for output in original])
+        errors = relative_errors(original, outputs, units or [units_of(output) for output in original])
         mean, half = float(errors.mean()), Z_95 * float(errors.std()) / math.sqrt(count)
         return AccuracyFigure(
             stage=stage, value=mean, low=max(0.0, mean - half), high=mean + half, images=count
@@ -270,17 +279,3 @@ def answer_counts(
         lost=int(((before == truth) & (after != truth)).sum()),
         gained=int(((before != truth) & (after == truth)).sum()),
     )
-
-
-def accuracies(
-    stages: Mapping[str, Outputs], labels: Tensor | None
-) -> tuple[AccuracyKind, tuple[AccuracyFigure, ...]]:
-    """Quality measure, and the figure of every stage; the first stage is the original."""
-    original = next(iter(stages.values()))
-    truth = None if labels is None else labels.numpy()
-    kind = accuracy_kind(original, truth is not None)
-    figures = tuple(
-        accuracy(stage, outputs, original=original, labels=truth, kind=kind)
-        for stage, outputs in stages.items()
-    )
-    return kind, figures

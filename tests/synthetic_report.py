@@ -10,6 +10,8 @@ from edgeprune.artifacts.latency import (
     LatencyPrediction,
     LatencyRatio,
     ModelFigures,
+    OperatorTime,
+    OperatorTimes,
     Provenance,
 )
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
@@ -20,8 +22,10 @@ from edgeprune.artifacts.report import (
     AccuracyKind,
     AnswerCounts,
     CalibrationSection,
+    ChannelImportance,
     DeploymentSection,
     Environment,
+    GroupImportance,
     LayerRow,
     ModelSection,
     ParityFigure,
@@ -304,4 +308,29 @@ def synthetic_report() -> RunReport:
             command="edgeprune compress net.safetensors --target rpi4",
         ),
         notes=("no rule for op aten.foo; 4 channels stay",),
+        importance=(
+            GroupImportance(
+                group="stem.conv",
+                layers=("stem.conv",),
+                channels=16,
+                removed=4,
+                shown=(
+                    ChannelImportance(place=1, value=0.81, standard_error=0.02, removed=False),
+                    ChannelImportance(place=9, value=0.25, standard_error=0.01, removed=False),
+                    ChannelImportance(place=16, value=0.03, standard_error=None, removed=True),
+                ),
+            ),
+        ),
+        operators=OperatorTimes(
+            original=(
+                OperatorTime(operator="Conv", nodes=2, time_ms=0.09),
+                OperatorTime(operator="Gemm", nodes=1, time_ms=0.02),
+            ),
+            compressed=(
+                OperatorTime(operator="Conv", nodes=2, time_ms=0.06),
+                OperatorTime(operator="Gemm", nodes=1, time_ms=0.02),
+            ),
+            runs=30,
+            threads=1,
+        ),
     )

@@ -41,7 +41,7 @@ def warm() -> None:
     list_cards()
 
 
-for name in ("edgeprune.api", "edgeprune.cli"):
+for name in ("edgeprune.api", "edgeprune.cli", "altair"):
     importlib.import_module(name)
 warm()
 # No test asks how exact latencies of forked commands are, and samples as long as a user's took a fifth of a

@@ -1,4 +1,4 @@
-"""What is done with files as they are: ``profile``, ``quantize`` and ``verify``."""
+"""What is done with files as they are: ``bundle``, ``profile``, ``quantize`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from edgeprune import limits
 from edgeprune.commands.inspect.inspection import profile_onnx
 from edgeprune.commands.quantize.quantizing import quantize_file
 from edgeprune.commands.verify.verifying import verify_models
+from edgeprune.devices.bundle import write_bundle
+from edgeprune.options.devices import BundleOptions
 from edgeprune.options.runs import ProfileOptions, QuantizeOptions, VerifyOptions, called_with
 from edgeprune.results import ProfileResult, QuantizationResult, Verification
 
 
 @called_with(ProfileOptions)
 def profile(options: ProfileOptions) -> ProfileResult:
-    """Size, work and latency of an ONNX file: measured here, and predicted for a target elsewhere.
+    """Size, work and latency of an ONNX file: measured here or on a device, or predicted for a target.
 
     Loading a file, and one run of it, take ``timeout_s`` seconds at most.
 
     Args:
+        target: device profile by name, alias or path.
+        device: where the file is measured, over ssh or adb (:class:`DeviceOptions`); this machine where
+            ``None``.
+        result: ``result.json`` of a bundle (:func:`bundle`) that ran on the device: its times, of this very
+            file, in place of a measurement.
         input_shape: channels, height and width of one image; needed where the file leaves any of them open.
 
     Raises:
@@ -33,15 +40,44 @@ def profile(options: ProfileOptions) -> ProfileResult:
     return profile_onnx(options, options.threads or torch.get_num_threads())
 
 
+@called_with(BundleOptions)
+def bundle(options: BundleOptions) -> tuple[str, ...]:
+    """Write a tar.gz with models, a measuring job and ``run.sh``, for a device without a network.
+
+    The ``result.json`` that it writes there is read by ``profile(result=...)``. Returns the names of the
+    models in it, the baseline first.
+
+    Args:
+        models: ONNX files, and output folders of ``compress``, which stand for their ONNX files; all are
+            compared with the first.
+        output: the ``.tar.gz``; it appears whole or not at all.
+        threads: of onnxruntime on the device; as many as here where ``None``.
+        batch_size: of inputs whose batch is open; 1 where ``None``.
+        time_limit_s: longest time of the measurement there.
+
+    Raises:
+        ProfileError: a file cannot be loaded or run by onnxruntime.
+        OutputError: the output exists already, or cannot be written.
+    """
+    limits.THREADS.check("--threads", options.threads)
+    if options.time_limit_s is not None:
+        limits.TIME_S.check("time_limit_s", options.time_limit_s)
+    limits.BATCH_SIZE.check("--batch-size", options.batch_size or 1)
+    limits.SEED.check("--seed", options.seed)
+    return write_bundle(options, options.threads or torch.get_num_threads())
+
+
 @called_with(VerifyOptions)
 def verify(options: VerifyOptions) -> Verification:
     """Hold two models, torch or ONNX, against each other on calibration images.
 
     Args:
         first: the reference: an ``.onnx`` file or a model as in :func:`compress`.
-        second: what is compared with it.
+        second: what is compared with it; left out where ``emulate``.
         tolerance: largest error of an output, over the largest output, that passes; the first inner tensor
             whose relative error is beyond it is named.
+        target: whose processor core is emulated.
+        emulate: hold ``first``, an ONNX file, here against itself on an emulated core of ``target``.
         timeout_s: longest time of loading an ONNX file, and of one run of it; status 10 beyond.
 
     Raises:
@@ -68,6 +104,8 @@ def quantize(options: QuantizeOptions) -> QuantizationResult:
         batch_size: fixed batch of the file that is written; as in ``onnx_path`` where ``None``.
         precision: ``INT8``, or ``FP16`` for weights stored in 16 bits.
         target: decides the 8-bit form: signed or unsigned, 7 or 8 bits of weights.
+        device: where files are measured, over ssh or adb (:class:`DeviceOptions`), so that ``AUTO``
+            decides by times from there; this machine where ``None``.
         method: which part of the values seen an 8-bit scale covers.
         max_drop_points: refuse to write a file that loses more percentage points.
         task: what the network is for; points are of its measure; ``metric`` and ``boxes`` are as in

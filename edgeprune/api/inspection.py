@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-from torch import nn
-
-from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
-from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
+from edgeprune.artifacts.model import takes_several
 from edgeprune.capture.inputs import input_shapes
 from edgeprune.commands.inspect import network_graph
 from edgeprune.commands.inspect.inspection import inspect_loaded
 from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.loading import load_model
+from edgeprune.options.runs import InspectOptions, called_with
 from edgeprune.results import Inspection
 
 
-def inspect(
-    model: str | Path | nn.Module,
-    *,
-    arch: str | None = None,
-    arch_kwargs: Mapping[str, int | float | bool | str] | None = None,
-    weights: str | None = None,
-    weights_key: str | None = None,
-    trust_pickle: bool = False,
-    input_shape: InputShape | InputShapes | None = None,
-    calibration: str | Path | None = None,
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS,
-    prune_normalized: bool = False,
-    graph: str | Path | None = None,
-    overwrite: bool = False,
-) -> Inspection:
+@called_with(InspectOptions)
+def inspect(options: InspectOptions) -> Inspection:
     """Layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why.
 
     ``input_shape`` is that of one input, without the batch, or one such shape for each of several inputs:
@@ -43,24 +25,23 @@ def inspect(
             ``graph`` has another suffix.
         OutputError: ``graph`` exists already or cannot be written.
     """
-    drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=overwrite)
+    graph, shape = options.graph, options.input_shape
+    drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=options.overwrite)
     loaded = load_model(
-        model,
-        architecture=arch,
-        arch_kwargs=arch_kwargs,
-        weights=weights,
-        weights_key=weights_key,
-        trust_pickle=trust_pickle,
-        input_shape=None
-        if input_shape is None or takes_several(input_shape)
-        else input_shapes(input_shape)[0],
+        options.model,
+        architecture=options.arch,
+        arch_kwargs=options.arch_kwargs,
+        weights=options.weights,
+        weights_key=options.weights_key,
+        trust_pickle=options.trust_pickle,
+        input_shape=None if shape is None or takes_several(shape) else input_shapes(shape)[0],
         operators=ruled_operators(),
     )
     return inspect_loaded(
         loaded,
-        input_shape=input_shape,
-        calibration=calibration,
-        options=CouplingOptions(attention=attention_unit, prune_normalized=prune_normalized),
+        input_shape=shape,
+        calibration=options.calibration,
+        options=options.coupling,
         drawing=drawing,
         told=None if graph is None else str(graph),
     )

@@ -25,6 +25,7 @@ from edgeprune.commands.search.budget_preview import check_preview, preview
 from edgeprune.commands.search.budget_search import BudgetSearch, search
 from edgeprune.commands.search.default_goal import caution_about_judging, check_measure, with_default_goal
 from edgeprune.commands.search.default_search import DefaultSearch
+from edgeprune.devices.connection import connected
 from edgeprune.errors import UsageError
 from edgeprune.options.runs import CompressOptions, RankOptions, called_with
 from edgeprune.reporting.ranking.facts import RankingReport
@@ -41,6 +42,8 @@ def compress(options: CompressOptions) -> RunReport:
         labels: CSV file with the header ``file,label`` of a folder of images.
         output: folder to write; it appears whole or not at all.
         target: device profile by name, alias or path; its width quantum rounds the layers' widths.
+        device: where models are measured, over ssh or adb (:class:`DeviceOptions`); on this machine, or
+            predicted for ``target``, where ``None``.
         ratio: share of MACs to remove, in (0, 1). Where it is ``None`` and there is no budget, the fastest
             network that loses at most one point on the held-out images is searched for, or the original is
             delivered; a quarter goes where no points can be counted.
@@ -65,6 +68,7 @@ def compress(options: CompressOptions) -> RunReport:
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
+        pictures: whether ``report.html`` holds small pictures of calibration images.
         max_images: at most so many calibration images are used.
         held_out: share of them that only judges the result.
         attention_unit: what leaves an attention layer: channels of all its heads in step, or whole heads.
@@ -87,6 +91,11 @@ def compress_network(options: CompressOptions) -> RunReport:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     run = _start(replace(options, command=options.command or "edgeprune.compress (Python API)"))
     check_journal(options.folder, resume=options.resume, reads=stages.read_by(run.options))
+    with connected(options.device) as run.device:
+        return _compress(run)
+
+
+def _compress(run: Run) -> RunReport:
     prepared = with_effort(run, stages.prepare(run), trains=True)
     stages.check_training(run, prepared)
     check_measure(run, prepared)
@@ -148,6 +157,11 @@ def plan_network(options: CompressOptions) -> DryRun:
     """:func:`compress_dry_run` with its options in one."""
     run = _start(replace(options, output=None))
     check_preview(run.options.budget)
+    with connected(options.device) as run.device:
+        return _plan(run)
+
+
+def _plan(run: Run) -> DryRun:
     run.options = replace(run.options, precision=Precision.FP32)
     prepared = with_effort(run, stages.prepare(run), trains=False)
     stages.check_training(run, prepared)

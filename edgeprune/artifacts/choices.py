@@ -56,11 +56,12 @@ class BoxFormat(Enum):
 
 
 class JsonDocument(Enum):
-    """A file that edgeprune writes for other programs."""
+    """A file that edgeprune writes for other programs, and the profile of a target, which it reads."""
 
     REPORT = "report"
     RANKING = "ranking"
     MANIFEST = "manifest"
+    TARGET = "target"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,19 @@ class Provenance(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperatorShare:
+    """Share of a model's time that one kind of operator takes, in [0, 1]."""
+
+    op_type: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyMeasurement:
-    """Wall-clock latency of one batch on this host with onnxruntime."""
+    """Wall-clock latency of one batch with onnxruntime; ``None`` is what was not measured.
+
+    ``trusted``: nothing speaks against these times; where it is false, ``caution`` says what does.
+    """
 
     provenance: Provenance
     latency_p50_ms: float
@@ -28,11 +39,20 @@ class LatencyMeasurement:
     batch_size: int
     runtime: str
     machine: str
+    latency_p99_ms: float | None = None
+    first_run_ms: float | None = None
+    load_ms: float | None = None
+    operators: tuple[OperatorShare, ...] = ()
+    trusted: bool = True
+    caution: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRatio:
-    """CPU time of B over A from interleaved pairs in one process: median and bootstrap interval."""
+    """CPU time of B over A from interleaved pairs in one process: median and bootstrap interval.
+
+    ``trusted`` and ``caution`` as of a :class:`LatencyMeasurement`.
+    """
 
     ratio: float
     low: float
@@ -41,11 +61,29 @@ class LatencyRatio:
     pairs: int
     threads: int
     provenance: Provenance = Provenance.MEASURED_ON_HOST
+    trusted: bool = True
+    caution: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedKind:
+    """Predicted time of all nodes of one kind in one precision."""
+
+    kind: str
+    nodes: int
+    in_8_bits: bool
+    latency_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyPrediction:
-    """Roofline prediction for a device: ``low_ms`` and ``high_ms`` are the stated error band."""
+    """Prediction for a device: ``low_ms`` and ``high_ms`` are the stated error band.
+
+    ``coverage``: share of models that the band is to hold; ``None`` where it was not measured. ``kinds``: the
+    longest first. ``memory_bytes``: weights and the most that calculated values take at once, without the
+    runtime itself; ``fits`` says whether that is less than the device has. ``energy_mj``: an estimate, the
+    board's power with all cores busy times the latency. What is not known is ``None``.
+    """
 
     provenance: Provenance
     target: str
@@ -54,6 +92,12 @@ class LatencyPrediction:
     high_ms: float
     compute_bound_share: float
     basis: str
+    coverage: float | None = None
+    kinds: tuple[PredictedKind, ...] = ()
+    memory_bytes: int | None = None
+    fits: bool | None = None
+    energy_mj: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +109,26 @@ class ModelFigures:
     macs: int
     peak_memory_bytes: int | None
     latency: LatencyMeasurement | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """Wall-clock time that all nodes of one operator take in one run, measured on this host."""
+
+    operator: str
+    nodes: int
+    time_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTimes:
+    """Time by operator of the original and of the delivered file, the longest first; medians over ``runs``.
+
+    Timing single nodes takes time itself, so the sum is more than the latency.
+    """
+
+    original: tuple[OperatorTime, ...]
+    compressed: tuple[OperatorTime, ...]
+    runs: int
+    threads: int
+    provenance: Provenance = Provenance.MEASURED_ON_HOST

@@ -90,11 +90,11 @@ class MixedReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HalvesReport:
+class Float16Report:
     """How many constants are stored in 16 bits, and which ones cannot be."""
 
     stored: int
     kept_float: tuple[str, ...]
 
 
-QuantizationDetails = IntegerReport | MixedReport | HalvesReport
+QuantizationDetails = IntegerReport | MixedReport | Float16Report

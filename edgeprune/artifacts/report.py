@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgeprune.artifacts.budget import BudgetSection
-from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures
+from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, OperatorTimes
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
-from edgeprune.artifacts.quantization import HalvesReport, IntegerReport, MixedReport, Precision
+from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.5"
+REPORT_SCHEMA_VERSION = "1.6"
 
 
 class AccuracyKind(Enum):
@@ -264,6 +264,27 @@ class RankingSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelImportance:
+    """One channel in the order of its group's values, place 1 the highest; ``standard_error`` where known."""
+
+    place: int
+    value: float
+    standard_error: float | None
+    removed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupImportance:
+    """Values of a coupled group's channels; of many ``shown`` has some, evenly over the places."""
+
+    group: str
+    layers: tuple[str, ...]
+    channels: int
+    removed: int
+    shown: tuple[ChannelImportance, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruningSection:
     """What was removed."""
 
@@ -315,14 +336,14 @@ class DeploymentSection:
 class QuantizationSection:
     """How the delivered file was stored in fewer bits than the 32-bit one beside it.
 
-    ``integer`` tells of 8 bits, ``mixed`` of 8 and 32, ``halves`` of 16; ``deviation`` is that of both files
+    ``integer`` tells of 8 bits, ``mixed`` of 8 and 32, ``float16`` of 16; ``deviation`` is that of both files
     on calibration images, ``inner`` that of the tensors inside.
     """
 
     precision: Precision
     integer: IntegerReport | None
     mixed: MixedReport | None
-    halves: HalvesReport | None
+    float16: Float16Report | None
     deviation: Deviation
     inner: InnerParity
     float_size_bytes: int
@@ -346,7 +367,8 @@ class RunReport:
     """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one.
 
     ``usability`` is ``None`` only in a report of schema 1.1, which had none. ``sessions``: how often the run
-    was begun, once and with every ``--resume``; ``stage_times`` are of all of them.
+    was begun, once and with every ``--resume``; ``stage_times`` are of all of them. ``importance`` and
+    ``operators`` are empty and ``None`` in a report of schema 1.5 or earlier, which had neither.
     """
 
     schema_version: str
@@ -367,3 +389,5 @@ class RunReport:
     notes: tuple[str, ...]
     quantization: QuantizationSection | None = None
     sessions: int = 1
+    importance: tuple[GroupImportance, ...] = ()
+    operators: OperatorTimes | None = None

@@ -48,7 +48,7 @@ def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
         where = f"image {index} of {str(path)!r}"
         pixels = torch.from_numpy(np.ascontiguousarray(values[index]).copy())
         return RawImage(
-            pixels=check_values(pixels, where=where),
+            pixels=check_values(pixels, where),
             label=known[index] if known else None,
             stored=stored,
             truth=truths[index] if truths else None,

@@ -115,15 +115,15 @@ def _raw(item: Any, options: ReadOptions, where: str) -> RawImage:
 def _pixels(image: Any, options: ReadOptions, where: str) -> RawImage:
     if isinstance(image, Image.Image):
         decoded = _decode(image, options, where)
-        return replace(decoded, pixels=check_values(decoded.pixels, where=where))
+        return replace(decoded, pixels=check_values(decoded.pixels, where))
     if isinstance(image, np.ndarray):
         return RawImage(
-            pixels=from_array(image, wanted=options.channels, where=where),
+            pixels=from_array(image, where, wanted=options.channels),
             stored=StoredForm(bits=stored_bits(image)),
         )
     if isinstance(image, Tensor):
         return RawImage(
-            pixels=from_tensor(image, wanted=options.channels, where=where),
+            pixels=from_tensor(image, where, wanted=options.channels),
             transformed=image.is_floating_point(),
             stored=StoredForm(bits=stored_bits(image)),
         )

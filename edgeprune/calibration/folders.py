@@ -176,7 +176,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def _read_file(path: Path, options: ReadOptions) -> RawImage:
     raw = opened_image(path, lambda image: from_pil(image, options))
-    return replace(raw, pixels=check_values(raw.pixels, where=f"the image {str(path)!r}"))
+    return replace(raw, pixels=check_values(raw.pixels, f"the image {str(path)!r}"))
 
 
 def opened_image(path: Path, use: Callable[[Image.Image], Result]) -> Result:

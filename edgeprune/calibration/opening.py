@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgeprune.calibration.annotations.annotated import TASKS, open_annotated
+from edgeprune.calibration.annotations.annotated import TASKS, check_labels, open_annotated
 from edgeprune.calibration.arrays import open_arrays
 from edgeprune.calibration.datasets import open_dataset, open_dataset_function
 from edgeprune.calibration.folders import open_folder
@@ -22,11 +22,12 @@ def open_source(source: Any, options: ReadOptions, labels: str | Path | None = N
 
     Raises:
         CalibrationError: it does not exist or is of no accepted kind.
-        UsageError: ``labels`` for images that are in no folder.
+        UsageError: ``labels`` for images that are in no folder, or of another task.
     """
     is_name = isinstance(source, (str, Path))
+    given = None if labels is None else Path(labels).expanduser()
+    check_labels(given, options.task)
     if is_name and (path := Path(source).expanduser()).is_dir():
-        given = None if labels is None else Path(labels).expanduser()
         if given is not None and options.task in TASKS:
             return open_annotated(path, options, given, options.task)
         return open_folder(path, options, given)

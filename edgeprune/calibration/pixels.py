@@ -30,7 +30,7 @@ def channels_first(shape: Sequence[int], wanted: int | None) -> bool | None:
     return False if last in _COMMON_CHANNELS else None
 
 
-def from_tensor(values: Tensor, *, wanted: int | None, where: str) -> Tensor:
+def from_tensor(values: Tensor, where: str, *, wanted: int | None) -> Tensor:
     """Pixels of a tensor (height, width), (channels, height, width) or (height, width, channels).
 
     Raises:
@@ -44,10 +44,10 @@ def from_tensor(values: Tensor, *, wanted: int | None, where: str) -> Tensor:
             f"{where} has the shape {tuple(values.shape)}; accepted are (height, width), "
             "(height, width, channels) and (channels, height, width) with 1, 3 or 4 channels"
         )
-    return check_values(values if first else values.permute(2, 0, 1), where=where)
+    return check_values(values if first else values.permute(2, 0, 1), where)
 
 
-def check_values(values: Tensor, *, where: str) -> Tensor:
+def check_values(values: Tensor, where: str) -> Tensor:
     """The values as uint8 or float32 on the CPU; of 16 bits scaled to [0, 1].
 
     Raises:
@@ -77,7 +77,7 @@ def stored_bits(values: Tensor | np.ndarray[Any, Any]) -> int | None:
     return 8 * values.dtype.itemsize if values.dtype.kind == "u" else None
 
 
-def from_array(values: np.ndarray[Any, Any], *, wanted: int | None, where: str) -> Tensor:
+def from_array(values: np.ndarray[Any, Any], where: str, *, wanted: int | None) -> Tensor:
     """Pixels of a NumPy array; see :func:`from_tensor`."""
     if values.dtype.kind not in "uif":
         raise CalibrationError(f"{where} is an array of type {values.dtype}; {_ACCEPTED}")
@@ -85,4 +85,4 @@ def from_array(values: np.ndarray[Any, Any], *, wanted: int | None, where: str) 
     if native.dtype.kind == "f":
         with np.errstate(over="ignore"):  # an overflow becomes infinite, which is refused
             native = native.astype(np.float32)
-    return from_tensor(torch.from_numpy(native.copy()), wanted=wanted, where=where)
+    return from_tensor(torch.from_numpy(native.copy()), where, wanted=wanted)

@@ -10,8 +10,12 @@ import typer
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.demo import demo
+from edgeprune.cli.finished.bundle import bundle
+from edgeprune.cli.finished.pick import pick
+from edgeprune.cli.finished.report import report
+from edgeprune.cli.gate.check import check
+from edgeprune.cli.gate.compare import compare
 from edgeprune.cli.inspect import inspect
-from edgeprune.cli.pick import pick
 from edgeprune.cli.process.session import begin
 from edgeprune.cli.profile import profile
 from edgeprune.cli.quantize import quantize
@@ -57,10 +61,14 @@ def root(
 app.command()(compress)
 app.command()(pick)
 app.command()(rank)
+app.command()(report)
 app.command()(quantize)
 app.command()(profile)
+app.command()(bundle)
 app.command()(inspect)
 app.command()(verify)
+app.command()(compare)
+app.command()(check)
 app.command()(schema)
 app.command()(demo)
 app.command()(init)

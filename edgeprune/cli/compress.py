@@ -24,6 +24,7 @@ from edgeprune.cli.shared.arguments import (
     command,
     joined,
 )
+from edgeprune.cli.shared.device_options import DeviceArguments
 from edgeprune.options.project_file import check_ratio, read_ratio
 from edgeprune.options.quantities import parse_finetune
 from edgeprune.options.runs import CompressOptions
@@ -135,6 +136,14 @@ Resume = Annotated[
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
+Pictures = Annotated[
+    bool,
+    typer.Option(
+        "--pictures/--no-pictures",
+        help="Put small pictures of calibration images into report.html, or keep them out of it.",
+        rich_help_panel=opt.RUN_PANEL,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -173,6 +182,7 @@ class OutputArguments:
     output: Output = None
     overwrite: opt.Overwrite = False
     resume: Resume = False
+    pictures: Pictures = True
     dry_run: DryRun = False
 
 
@@ -183,6 +193,7 @@ class CompressArguments(
     EffortArguments,
     OutputArguments,
     GoalArguments,
+    DeviceArguments,
     TargetArguments,
     NetworkArguments,
 ):
@@ -223,6 +234,7 @@ def _options(session: Session, given: CompressArguments) -> CompressOptions:
         model,
         **given.settled(session, config),
         target=device,
+        device=given.device_for(settings.first_given(given.target, config.target)),
         ratio=share,
         finetune=training,
         output=folder,

@@ -22,6 +22,7 @@ from edgeprune.cli.shared.arguments import (
     command,
     joined,
 )
+from edgeprune.cli.shared.device_options import DeviceArguments
 from edgeprune.options.project_file import parse_input_shape
 from edgeprune.options.quantities import parse_points
 from edgeprune.options.runs import QuantizeOptions
@@ -109,6 +110,7 @@ class QuantizeArguments(
     MachineArguments,
     OutputArguments,
     TaskArguments,
+    DeviceArguments,
     GoalArguments,
     SplitArguments,
     DataArguments,
@@ -137,6 +139,7 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
         input_shape=None if given.input_shape is None else parse_input_shape(given.input_shape),
         output=given.output or Path(f"{given.model.stem}-{given.precision.value}.onnx"),
         target=device,
+        device=given.device_for(settings.first_given(given.target, config.target)),
         method=given.ranges,
         max_drop_points=limit,
         kept_float=tuple(given.keep_float or ()),

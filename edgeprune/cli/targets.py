@@ -1,14 +1,16 @@
-"""``edgeprune targets list`` and ``edgeprune targets show``."""
+"""``edgeprune targets``: list, show, validate, diff, add, calibrate."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeprune.cli.process.session import begin, show, show_json
+from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
+from edgeprune.errors import UsageError
 from edgeprune.showing import for_people
 
 if TYPE_CHECKING:
@@ -24,6 +26,25 @@ Name = Annotated[
         metavar="NAME", help="A target, an alias or a .toml profile.", autocompletion=opt.complete_target
     ),
 ]
+Other = Annotated[
+    str,
+    typer.Argument(
+        metavar="OTHER", help="What to compare it with, likewise.", autocompletion=opt.complete_target
+    ),
+]
+ProfileFile = Annotated[Path, typer.Argument(metavar="FILE.toml", help="A device profile.")]
+NewName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="What the profile is to be called: small letters, digits, - and _."),
+]
+OnHost = Annotated[bool, typer.Option("--host", metavar="", help="Measure on this machine.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE.toml", help="Where to write it. Default: your folder of profiles."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace an existing profile.")]
 
 
 @targets_app.command("list")
@@ -35,9 +56,9 @@ def list_command(
 ) -> None:
     """List the targets."""
     begin(context, verbose, quiet)
-    from edgeprune.targets import list_targets, load_target
+    from edgeprune.targets import list_targets, load_target, own_targets
 
-    profiles = [load_target(name) for name in list_targets()]
+    profiles = [load_target(name) for name in (*list_targets(), *own_targets())]
     if as_json:
         show_json([dataclasses.asdict(profile) for profile in profiles])
     else:
@@ -61,6 +82,104 @@ def show_command(
         show_json(profile)
     else:
         show(_details(for_people(profile)))
+
+
+@targets_app.command("validate")
+def validate_command(
+    context: typer.Context,
+    file: ProfileFile,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Check a profile: its keys, their values, and that every group of figures has a source."""
+    session = begin(context, verbose, quiet)
+    from edgeprune.targets import load_target
+
+    profile = load_target(str(file) if "/" in str(file) else f"./{file}")
+    session.say(f"{file} is a profile of {profile.display_name!r}")
+    if as_json:
+        show_json({"path": str(file), "name": profile.name, "predicts_8_bits": profile.predicts_int8})
+
+
+@targets_app.command("diff")
+def diff_command(
+    context: typer.Context,
+    name: Name,
+    other: Other,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """List the fields in which two profiles differ."""
+    begin(context, verbose, quiet)
+    from edgeprune.reporting.tables import TerminalTable
+    from edgeprune.targets import differences, load_target
+
+    first, second = load_target(name), load_target(other)
+    rows = differences(first, second)
+    if as_json:
+        show_json([{"field": path, "first": one, "second": two} for path, one, two in rows])
+        return
+    table = TerminalTable("field", first.name, second.name, box=None, padding=(0, 2, 0, 0))
+    for path, one, two in rows:
+        table.add_row(path, _words(one), _words(two))
+    show(for_people(table) if rows else "no field differs")
+
+
+@targets_app.command("add")
+def add_command(
+    context: typer.Context,
+    file: ProfileFile,
+    overwrite: Overwrite = False,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Check a profile and keep it in your folder, where --target finds it by its name."""
+    session = begin(context, verbose, quiet)
+    from edgeprune import api
+
+    path = api.add_target(file, overwrite=overwrite)
+    session.say_written(path, what="profile")
+    if as_json:
+        show_json({"path": str(path)})
+
+
+@targets_app.command("calibrate")
+def calibrate_command(
+    context: typer.Context,
+    name: NewName,
+    on_host: OnHost = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Measure small networks on a device, in minutes, and write a profile that predicts from their times."""
+    session = begin(context, verbose, quiet)
+    if not on_host:
+        raise UsageError("where to measure was not said; accepted is --host, for this machine")
+    from edgeprune import api
+
+    quiet_libraries(session)
+    written = api.calibrate_target(name, output=output, overwrite=overwrite)
+    session.say_written(written.path, what="profile")
+    if as_json:
+        show_json(written)
+    else:
+        show(_calibrated(for_people(written.profile)))
+
+
+def _calibrated(profile: TargetProfile) -> str:
+    found = profile.calibration
+    assert found is not None
+    return (
+        f"{found.measurements} measurements in {found.measured_s:.0f} s; networks left out of the fit: "
+        f"median error {found.held_out_median_error:.1%}, {found.error_coverage:.0%} between "
+        f"{found.error_low_factor:.2f} and {found.error_high_factor:.2f} of the prediction"
+    )
 
 
 def _overview(profiles: list[TargetProfile]) -> RenderableType:

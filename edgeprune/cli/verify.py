@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune import limits
+from edgeprune.artifacts.choices import HOST
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
@@ -23,7 +24,22 @@ from edgeprune.showing import for_people
 First = Annotated[
     str, typer.Argument(metavar="A", help="The reference: an .onnx file, or a model as compress takes it.")
 ]
-Second = Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")]
+Second = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[B]", help="What is compared with it; left out with --emulate.", show_default=False
+    ),
+]
+Emulate = Annotated[
+    bool,
+    typer.Option(
+        "--emulate",
+        metavar="",
+        help="Compare the .onnx file A here with itself on an emulated core of --target: the same results on "
+        "its instruction set? Needs qemu-user; fetches 60 MB once.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
 Tolerance = Annotated[
     float,
     typer.Option(
@@ -51,7 +67,7 @@ class PairArguments:
     """The two models, and how state_dicts among them are read."""
 
     first: First
-    second: Second
+    second: Second = None
     arch: opt.Arch = None
     arch_kwargs: opt.ArchKwargs = None
     weights: opt.Weights = None
@@ -65,6 +81,8 @@ class GoalArguments:
 
     max_images: Images = 64
     tolerance: Tolerance = 1e-3
+    target: opt.Target = None
+    emulate: Emulate = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +117,8 @@ def verify(session: Session, given: VerifyArguments) -> None:
         trust_pickle=given.trust_pickle,
         max_images=given.max_images,
         tolerance=given.tolerance,
+        target=given.target or HOST,
+        emulate=given.emulate,
         timeout_s=timeout_s,
         threads=given.threads_or(config),
         seed=given.seed_or(config),

@@ -46,11 +46,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Reference:
-    """What outputs are held against: those of the original, and the labels; ``seed`` of the bootstrap."""
+    """What outputs are held against: those of the original, and the labels; ``seed`` of the bootstrap.
+
+    ``input_size``: (height, width) of the input, in whose pixels boxes of labels are.
+    """
 
     original: Outputs
     labels: Labels = field(default_factory=Labels)
     seed: int = 0
+    input_size: tuple[int, int] | None = None
 
     @property
     def images(self) -> int:

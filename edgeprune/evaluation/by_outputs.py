@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeprune import parity
 from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
 from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, misfit
+from edgeprune.output_units import units_of
 from edgeprune.parity import Outputs
 
 
@@ -15,11 +16,18 @@ class OutputMeasure(Measure):
         super().__init__(reference)
         self.kind = parity.accuracy_kind(reference.original, reference.labels.classes is not None)
         self.counts_points = self.kind is not AccuracyKind.RELATIVE_ERROR
+        self._units = () if self.counts_points else tuple(map(units_of, reference.original))
 
     def figure(self, outputs: Outputs) -> MeasureFigure:
         """Accuracy, agreement or error of the outputs."""
-        before, classes = self.reference.original, self.reference.labels.classes
-        accuracy = parity.accuracy("", outputs, original=before, labels=classes, kind=self.kind)
+        accuracy = parity.accuracy(
+            "",
+            outputs,
+            original=self.reference.original,
+            labels=self.reference.labels.classes,
+            kind=self.kind,
+            units=self._units,
+        )
         return MeasureFigure(accuracy.value, accuracy.low, accuracy.high, self.kind.value, self.counts_points)
 
     def loss(self, outputs: Outputs) -> MeasureFigure | None:
@@ -35,6 +43,8 @@ class OutputMeasure(Measure):
 
     def points_lost(self, outputs: Outputs) -> float:
         """Percentage points lost, or the relative error in percent."""
+        if not self.counts_points:
+            return 100 * self.figure(outputs).value
         return parity.points_lost(self.reference.original, outputs, self.reference.labels.classes)
 
     def answers(self, outputs: Outputs) -> AnswerCounts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +31,8 @@ from edgeprune.evaluation.boxes import CONFIDENCE, infer_layout
 from edgeprune.parity import Outputs
 
 _FEWEST_TRUTHS = 10
+_MOST_SHARE = 1.5
+"""Corners are shares of the input, not pixels, where half of the boxes end before."""
 
 
 class _Judged:
@@ -55,7 +58,8 @@ class DetectionMeasure(Measure):
         own = self._layout.decode(reference.original)
         labelled = reference.labels.boxes is not None
         self.kind = AccuracyKind.AP if labelled else AccuracyKind.AP_AGREEMENT
-        self._truth = reference.labels.boxes or tuple(map(confident, own))
+        scaled, in_shares = _like_detections(reference, own)
+        self._truth = tuple(map(confident, own)) if scaled is None else scaled
         self._objects = sum(map(len, self._truth))
         if not self._objects:
             raise CalibrationError(_nothing(labelled))
@@ -65,8 +69,9 @@ class DetectionMeasure(Measure):
         against = (
             "labels" if labelled else f"the original's own detections of confidence {CONFIDENCE} and more"
         )
+        reading = "--boxes: another reading" + ("; in shares of the input" if in_shares else "")
         self.notes = (
-            f"detection: {self._layout.in_words(reference.original)} (--boxes: another reading); judged by "
+            f"detection: {self._layout.in_words(reference.original)} ({reading}); judged by "
             f"{against}: {self._objects:,} boxes in {reference.images:,} images",
         )
 
@@ -101,8 +106,22 @@ class DetectionMeasure(Measure):
                 "fewest to judge by (--calibration, --held-out)"
             )
         if not self.value(self.reference.original) > 0:
-            return "the original itself finds none of the labelled boxes (check labels and preprocessing)"
+            return f"the original itself finds none of the labelled boxes ({self._why_none()})"
         return None
+
+    def _why_none(self) -> str:
+        """Whether only the classes are others than those of the labels."""
+        own = self._layout.decode(self.reference.original)
+        truth, found = (
+            [replace(b, classes=np.zeros_like(b.classes)) for b in part] for part in (self._truth, own)
+        )
+        placed = average_precisions(match_classes(truth, found), self._weights[:1])[0, 0]
+        if placed > 0:
+            return (
+                f"AP50 is {placed:.1%} without regard to classes: check that labels number them from 0 as "
+                "the network does"
+            )
+        return "check labels and preprocessing"
 
     def _judged(self, outputs: Outputs) -> _Judged:
         """The outputs, matched; the last ones are kept, since several figures are made of them."""
@@ -112,6 +131,17 @@ class DetectionMeasure(Measure):
             decoded = self._layout.decode(outputs)
             self._last = outputs, _Judged(match_classes(self._truth, decoded), self._weights)
         return self._last[1]
+
+
+def _like_detections(reference: Reference, own: tuple[Boxes, ...]) -> tuple[tuple[Boxes, ...] | None, bool]:
+    """The labelled boxes in the unit of the detections, and whether that is shares of the input."""
+    labels, size = reference.labels.boxes, reference.input_size
+    farthest = [float(np.abs(corners).max()) for boxes in own for corners in boxes.corners]
+    if labels is None or size is None or not farthest or np.median(farthest) > _MOST_SHARE:
+        return labels, False
+    sides = np.array([size[1], size[0], size[1], size[0]], dtype=np.float64)
+    scaled = (replace(b, corners=b.corners / sides, crowds=b.crowds / sides) for b in labels)
+    return tuple(scaled), True
 
 
 def confident(boxes: Boxes) -> Boxes:

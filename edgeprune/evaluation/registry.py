@@ -68,7 +68,8 @@ def measure_for(options: TaskOptions, original: Outputs, held_out: ImageBatch, s
         UsageError: the outputs are not those of such a task, or the metric fails.
         CalibrationError: the images have nothing to judge by.
     """
-    reference = Reference(original, labels_of(held_out, original), seed)
+    height, width = held_out.images.shape[-2:]
+    reference = Reference(original, labels_of(held_out, original), seed, (height, width))
     if options.metric is not None:
         return CustomMeasure(reference, options.metric, held_out.images.numpy())
     if options.task is Task.DETECTION:

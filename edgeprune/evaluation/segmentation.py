@@ -88,6 +88,11 @@ class SegmentationMeasure(Measure):
                 f"label maps are {self._truth.shape} and the network's maps are {shape}; accepted are label "
                 f"maps of that size with a class for some pixels ({NOWHERE}: counts nowhere)"
             )
+        if self.kind is AccuracyKind.MEAN_IOU and not counted.any() and counted.size < self._truth.size:
+            raise CalibrationError(
+                f"label maps have the class 0 alone beside {NOWHERE}, which counts nowhere; accepted are "
+                f"several classes: where {NOWHERE} is the object, save it as class 1"
+            )
         if counted.min() < 0 or counted.max() >= self._classes:
             raise CalibrationError(
                 f"label maps have classes {counted.min()} to {counted.max()}, and the network has "

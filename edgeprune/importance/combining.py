@@ -80,9 +80,9 @@ def named(groups: list[str]) -> str:
 def make_ranking(
     criterion: str,
     values: FloatArray,
+    started: float,
     *,
     choice: str,
-    started: float,
     removal_costs: FloatArray | None = None,
     standard_errors: FloatArray | None = None,
     evaluations: int = 0,

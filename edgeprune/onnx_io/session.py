@@ -66,9 +66,15 @@ def _quiet_default_logger() -> None:
 
 
 def open_session(
-    model: Path | bytes, options: onnxruntime.SessionOptions, *, timeout_s: float | None = None
+    model: Path | bytes,
+    options: onnxruntime.SessionOptions,
+    *,
+    timeout_s: float | None = None,
+    without: Sequence[str] = (),
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU of a file or of serialized bytes, which also calculates what is constant.
+
+    ``without`` names optimizers of onnxruntime that are left out.
 
     Raises:
         TooLongError: that took longer than ``timeout_s`` seconds.
@@ -76,8 +82,9 @@ def open_session(
     """
     _quiet_default_logger()
     given = model if isinstance(model, bytes) else str(model)
+    more: dict[str, Any] = {"disabled_optimizers": list(without)} if without else {}
     return within(
-        lambda: onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"]),
+        lambda: onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"], **more),
         timeout_s,
         what="loading the model",
     )

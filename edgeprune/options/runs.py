@@ -24,8 +24,10 @@ from edgeprune.artifacts.choices import (
     RankedPlayers,
     Task,
 )
+from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.options.devices import DeviceOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,6 +130,8 @@ class CompressOptions(
     precision: Precision = Precision.FP32
     width_quantum: int | None = None
     batch_size: int | None = None
+    device: DeviceOptions | None = None
+    pictures: bool = True
 
     @property
     def ranking_path(self) -> Path | None:
@@ -163,6 +167,7 @@ class QuantizeOptions(CalibrationOptions, TaskOptions):
     batch_size: int | None = None
     precision: Precision = Precision.INT8
     target: str = HOST
+    device: DeviceOptions | None = None
     method: RangeMethod = RangeMethod.MSE
     max_drop_points: float | None = None
     kept_float: tuple[str, ...] = ()
@@ -187,7 +192,7 @@ class VerifyOptions:
     """Options of the comparison of two models; see :func:`edgeprune.verify`."""
 
     first: str | Path = field(kw_only=False)
-    second: str | Path = field(kw_only=False)
+    second: str | Path | None = field(kw_only=False, default=None)
     calibration: str | Path
     labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
@@ -198,9 +203,27 @@ class VerifyOptions:
     trust_pickle: bool = False
     max_images: int = 64
     tolerance: float = 1e-3
+    target: str = HOST
+    emulate: bool = False
     timeout_s: float = RUN_TIMEOUT_S
     threads: int | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(PlayerOptions):
+    """Options of the inspection of a network; see :func:`edgeprune.inspect`."""
+
+    model: str | Path | nn.Module = field(kw_only=False)
+    arch: str | None = None
+    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
+    weights: str | None = None
+    weights_key: str | None = None
+    trust_pickle: bool = False
+    input_shape: InputShape | InputShapes | None = None
+    calibration: str | Path | None = None
+    graph: str | Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +232,8 @@ class ProfileOptions:
 
     onnx_path: str | Path = field(kw_only=False)
     target: str = HOST
+    device: DeviceOptions | None = None
+    result: str | Path | None = None
     baseline: str | Path | None = None
     input_shape: tuple[int, ...] | None = None
     threads: int | None = None

@@ -1,15 +1,13 @@
-"""Latency of single layers at other widths, measured on this host with onnxruntime."""
+"""Single layers at other widths as ONNX files, to be measured where the network is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
-from edgeprune.profiling.timing import least_cpu_ms
-from edgeprune.storage.files import scratch_folder
 
 _OPSET = 17
 
@@ -30,32 +28,22 @@ class LayerGeometry:
     depthwise: bool = False
 
 
-def measure_layer(geometry: LayerGeometry, out: int, into: int, *, threads: int) -> float:
-    """CPU milliseconds of one input through the layer and a ReLU: the least median of three sessions.
-
-    A median is over samples of at least 2 ms each. The call itself is included (:func:`measure_overhead`).
+def write_layer(geometry: LayerGeometry, out: int, into: int, path: Path) -> Path:
+    """Write the layer and a ReLU for one input as an ONNX file, and return its path.
 
     ``into`` counts the input channels that each output channel reads.
-
-    Raises:
-        ProfileError: onnxruntime does not take the layer.
     """
-    with scratch_folder() as scratch:
-        path = scratch / "layer.onnx"
-        onnx.save(_model(geometry, out, into), path)
-        return least_cpu_ms(path, threads=threads)
+    onnx.save(_model(geometry, out, into), path)
+    return path
 
 
-def measure_overhead(*, threads: int) -> float:
-    """CPU milliseconds of calling onnxruntime at all: single layers pay it, those of a network do not."""
-    with scratch_folder() as scratch:
-        path = scratch / "nothing.onnx"
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "z")]
-        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "nothing", ends[:1], ends[1:])
-        onnx.save(
-            helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8), path
-        )
-        return least_cpu_ms(path, threads=threads)
+def write_overhead(path: Path) -> Path:
+    """Write a model whose time is the call of onnxruntime: single layers pay it, those of a network "
+    "do not."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "z")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "nothing", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8), path)
+    return path
 
 
 def _model(geometry: LayerGeometry, out: int, into: int) -> onnx.ModelProto:

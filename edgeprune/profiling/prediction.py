@@ -1,89 +1,82 @@
-"""Roofline prediction of fp32 latency on a device that is not at hand.
+"""Prediction of latency, memory and energy on a device that is not at hand, in 32 and 8 bits.
 
-Every node that runs takes the longer of its arithmetic (2 x MACs over peak x efficiency) and its memory
-traffic (bytes over bandwidth), plus a fixed dispatch overhead; a model takes the sum. Source of the
-model: Williams, Waterman and Patterson 2009, "Roofline".
+A model takes the sum of what its nodes take (``costs.py``) on the graph that onnxruntime runs
+(``runtime_graph.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.artifacts.latency import LatencyPrediction, Provenance
-from edgeprune.errors import ProfileError, TargetError, UsageError
-from edgeprune.profiling.work import OpKind, OpWork, count_work
-from edgeprune.targets import Roofline, TargetProfile
+from edgeprune.artifacts.latency import LatencyPrediction, PredictedKind, Provenance
+from edgeprune.errors import ProfileError, UsageError
+from edgeprune.profiling.costs import NodePrediction, node_cost
+from edgeprune.profiling.kinds import OpKind, OpWork
+from edgeprune.profiling.runtime.graph import RuntimeWork, kernels_of, runtime_work
+from edgeprune.targets import IntegerRoofline, Roofline, TargetProfile
 
-_QUANTIZED_OPS = frozenset(
-    {
-        "ConvInteger",
-        "DequantizeLinear",
-        "MatMulInteger",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QuantizeLinear",
-    }
-)
-_FLOPS_PER_MAC = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodePrediction:
-    """Predicted time of one node: ``latency_ms`` is the longer of the two parts plus the overhead."""
-
-    work: OpWork
-    compute_ms: float
-    memory_ms: float
-    overhead_ms: float
-
-    @property
-    def latency_ms(self) -> float:
-        """Time of the node."""
-        return max(self.compute_ms, self.memory_ms) + self.overhead_ms
+_MIB = 2**20
 
 
 def predict(onnx_path: str | Path, target: TargetProfile, *, threads: int | None = None) -> LatencyPrediction:
     """Predicted latency of one input on ``target``; ``threads`` is by default that of the profile.
 
     Raises:
-        ProfileError: the file cannot be read or counted, or is quantized.
+        ProfileError: the file cannot be read or counted, or is in 8 bits, of which the profile knows nothing.
         TargetError: the target is this host, which is measured and never predicted.
         UsageError: ``threads`` is not between 1 and the target's cores.
     """
-    return predict_work(count_work(onnx_path), target, threads=threads)
+    return predict_runtime(runtime_work(onnx_path, kernels_of(target)), target, threads=threads)
 
 
 def predict_work(
     work: Sequence[OpWork], target: TargetProfile, *, threads: int | None = None
 ) -> LatencyPrediction:
-    """Predicted latency of counted work; see :func:`predict`.
+    """Predicted latency of counted work, whose memory is not known; see :func:`predict`.
 
     Raises:
-        ProfileError: the model is quantized.
+        ProfileError: the model is in 8 bits, of which the profile knows nothing.
         TargetError: the target is this host.
         UsageError: ``threads`` is not between 1 and the target's cores.
     """
-    roofline = _roofline(target)
+    counted = RuntimeWork(operations=tuple(work), weight_bytes=0, activation_bytes=0)
+    return predict_runtime(counted, target, threads=threads)
+
+
+def predict_runtime(
+    work: RuntimeWork, target: TargetProfile, *, threads: int | None = None
+) -> LatencyPrediction:
+    """Predicted latency of a model whose work was counted before; see :func:`predict`.
+
+    Raises:
+        ProfileError: the model is in 8 bits, of which the profile knows nothing.
+        TargetError: the target is this host.
+        UsageError: ``threads`` is not between 1 and the target's cores.
+    """
     used = target.default_threads if threads is None else threads
-    nodes = predict_nodes(work, target, threads=used)
-    latency_ms = sum(node.latency_ms for node in nodes)
+    nodes = predict_nodes(work.operations, target, threads=used)
+    total_ms = sum(node.latency_ms for node in nodes)
+    total_ms += 0.0 if target.calibration is None else target.calibration.us_per_run / 1e3
+    integer = _is_integer(work.operations)
+    low, high, covered, why = _band(target, integer)
     compute_bound_ms = sum(n.latency_ms for n in nodes if n.compute_ms >= n.memory_ms)
+    memory = work.weight_bytes + work.activation_bytes if work.activation_bytes else None
+    enough = None if memory is None or target.memory_bytes is None else memory <= target.memory_bytes
     return LatencyPrediction(
         provenance=Provenance.PREDICTED,
         target=target.name,
-        latency_ms=latency_ms,
-        low_ms=latency_ms * roofline.error_low_factor,
-        high_ms=latency_ms * roofline.error_high_factor,
-        compute_bound_share=compute_bound_ms / latency_ms if latency_ms > 0 else 0.0,
-        basis=(
-            f"roofline of {target.display_name}, fp32, {used} of {target.cores} cores at "
-            f"{roofline.clock_ghz} GHz, not calibrated on a device: {roofline.error_reason}"
-            if not roofline.calibrated_on_device
-            else f"roofline of {target.display_name}, fp32, {used} of {target.cores} cores, "
-            f"calibrated on a device: {roofline.error_reason}"
-        ),
+        latency_ms=total_ms,
+        low_ms=total_ms * low,
+        high_ms=total_ms * high,
+        compute_bound_share=compute_bound_ms / total_ms if total_ms > 0 else 0.0,
+        basis=f"{_basis(target, integer, used)}: {why}",
+        coverage=covered,
+        kinds=_by_kind(nodes),
+        memory_bytes=memory,
+        fits=enough,
+        energy_mj=None if target.power_w is None or used != target.cores else target.power_w * total_ms,
+        notes=tuple(filter(None, (work.note, _too_large(target, memory, enough)))),
     )
 
 
@@ -93,42 +86,65 @@ def predict_nodes(
     """Predicted time of every node that runs, in graph order; see :func:`predict`.
 
     Raises:
-        ProfileError: the model is quantized.
+        ProfileError: the model is in 8 bits, of which the profile knows nothing.
         TargetError: the target is this host.
         UsageError: ``threads`` is not between 1 and the target's cores.
     """
-    roofline = _roofline(target)
+    cost = node_cost(target, threads)
     if target.cores is None or not 1 <= threads <= target.cores:
         raise UsageError(f"{threads} threads on {target.name}; give 1 to {target.cores}, its number of cores")
-    quantized = sorted({op.op_type for op in work} & _QUANTIZED_OPS)
-    if quantized:
+    if _is_integer(work) and not target.predicts_int8:
         raise ProfileError(
-            f"latency is predicted for fp32 models, and this one has {quantized[0]} nodes; give the fp32 ONNX"
+            f"the profile {target.name!r} says nothing of 8 bits, and this model has nodes in 8 bits; give "
+            "the fp32 ONNX, add [roofline.int8] to the profile, or calibrate the device"
         )
-    cores = 1 + (threads - 1) * roofline.parallel_efficiency
-    peak_flops_per_ms = target.peak_gflops_per_core * 1e6 * cores
-    bytes_per_ms = roofline.memory_bandwidth_gb_per_s * 1e6
-    efficiency = {
-        OpKind.CONV: roofline.conv_efficiency,
-        OpKind.DEPTHWISE: roofline.depthwise_efficiency,
-        OpKind.GEMM: roofline.gemm_efficiency,
-    }
-    return tuple(
-        NodePrediction(
-            work=op,
-            compute_ms=_FLOPS_PER_MAC * op.macs / (peak_flops_per_ms * efficiency.get(op.kind, 1.0)),
-            memory_ms=op.bytes_moved / bytes_per_ms,
-            overhead_ms=roofline.dispatch_overhead_us / 1e3,
+    return tuple(cost(op) for op in work if op.kind is not OpKind.FREE)
+
+
+def _is_integer(work: Sequence[OpWork]) -> bool:
+    return any(op.integer and (op.macs > 0 or op.kind is OpKind.BORDER) for op in work)
+
+
+def _band(target: TargetProfile, integer: bool) -> tuple[float, float, float | None, str]:
+    """Factors of the band's ends, its coverage, and where they come from."""
+    if target.calibration is not None:
+        found = target.calibration
+        why = (
+            f"{found.measurements} measurements on {found.machine} with {found.runtime}, {found.date}; the "
+            f"band held {100 * found.error_coverage:.0f}% of networks left out"
         )
-        for op in work
-        if op.kind is not OpKind.FREE
+        return found.error_low_factor, found.error_high_factor, found.error_coverage, why
+    roofline = target.roofline
+    assert roofline is not None
+    part: Roofline | IntegerRoofline = roofline.int8 if integer and roofline.int8 is not None else roofline
+    coverage = roofline.error_coverage
+    return part.error_low_factor, part.error_high_factor, coverage, part.error_reason
+
+
+def _basis(target: TargetProfile, integer: bool, threads: int) -> str:
+    bits = "8 bits" if integer else "fp32"
+    on = f"{target.display_name}, {bits}, {threads} of {target.cores} cores"
+    if target.calibration is not None:
+        return f"tables measured on {on}"
+    assert target.roofline is not None
+    how = "calibrated" if target.roofline.calibrated_on_device else "not calibrated"
+    return f"roofline of {on} at {target.roofline.clock_ghz} GHz, {how} on a device"
+
+
+def _by_kind(nodes: Sequence[NodePrediction]) -> tuple[PredictedKind, ...]:
+    keys = dict.fromkeys((n.work.kind, n.work.integer) for n in nodes)
+    grouped = {key: [n.latency_ms for n in nodes if (n.work.kind, n.work.integer) == key] for key in keys}
+    rows = [
+        PredictedKind(kind=kind.value, nodes=len(times), in_8_bits=integer, latency_ms=sum(times))
+        for (kind, integer), times in grouped.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.latency_ms))
+
+
+def _too_large(target: TargetProfile, memory: int | None, fits: bool | None) -> str:
+    if fits is not False or memory is None or target.memory_bytes is None:
+        return ""
+    return (
+        f"does not fit into {target.memory_bytes / _MIB:.0f} MB of {target.display_name}: weights and values "
+        f"take {memory / _MIB:.0f} MB"
     )
-
-
-def _roofline(target: TargetProfile) -> Roofline:
-    if target.roofline is None:
-        raise TargetError(
-            f"latency on {target.name!r} is measured, never predicted; "
-            "measure here, or name a device to predict for"
-        )
-    return target.roofline

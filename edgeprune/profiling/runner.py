@@ -11,12 +11,10 @@ from typing import Protocol
 
 from edgeprune.artifacts.latency import LatencyPrediction, Provenance
 from edgeprune.artifacts.quantization import Precision
+from edgeprune.errors import ProfileError
+from edgeprune.profiling.measurer import HostMeasurer, Measurer, RunSettings
 from edgeprune.profiling.prediction import predict
-from edgeprune.profiling.timing import compare, least_cpu_ms, measure
 from edgeprune.targets import TargetProfile
-
-LATENCY_PAIRS = 100
-"""Interleaved pairs of a comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +31,11 @@ class Runner(Protocol):
     @property
     def target(self) -> TargetProfile:
         """The device."""
+        ...
+
+    @property
+    def measurer(self) -> Measurer:
+        """What runs models: the device, or this machine where the device is not at hand."""
         ...
 
     @property
@@ -85,15 +88,17 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalRunner:
-    """This machine, where onnxruntime runs the model."""
+class MeasuringRunner:
+    """The device itself, this machine or one behind a connection, where onnxruntime runs the model."""
 
     target: TargetProfile
-    threads: int
-    batch_size: int = 1
-    seed: int = 0
-    provenance: Provenance = Provenance.MEASURED_ON_HOST
+    measurer: Measurer
     measures: bool = True
+
+    @property
+    def provenance(self) -> Provenance:
+        """By where models are run."""
+        return self.measurer.provenance
 
     def knows(self, precision: Precision) -> bool:  # noqa: ARG002 - whatever it is can be run
         """Any."""
@@ -101,18 +106,20 @@ class LocalRunner:
 
     def latency_ms(self, onnx_path: Path) -> float:
         """Median wall-clock time."""
-        return measure(onnx_path, threads=self.threads, batch_size=self.batch_size).latency_p50_ms
+        return self.measurer.latency(onnx_path).latency_p50_ms
 
     def cpu_ms(self, onnx_path: Path) -> float:
         """Least of some sessions."""
-        return least_cpu_ms(onnx_path, threads=self.threads, batch_size=self.batch_size)
+        (least,) = self.measurer.least_cpu_ms([onnx_path])
+        if least is None:
+            raise ProfileError(
+                f"{onnx_path.name} cannot be run {self.measurer.place}; give a valid ONNX file"
+            )
+        return least
 
     def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:  # noqa: ARG002
         """CPU time of interleaved pairs."""
-        ratio = compare(
-            original, candidate,
-            threads=self.threads, batch_size=self.batch_size, pairs=LATENCY_PAIRS, seed=self.seed,
-        )  # fmt: skip
+        ratio = self.measurer.ratio(original, candidate)
         return LatencyShare(value=ratio.ratio, high=ratio.high)
 
     def prediction(self, onnx_path: Path) -> LatencyPrediction | None:  # noqa: ARG002
@@ -122,15 +129,16 @@ class LocalRunner:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedRunner:
-    """A device that is not at hand, by the roofline of its profile, which knows models in 32 bits."""
+    """A device that is not at hand, by the tables or the roofline of its profile."""
 
     target: TargetProfile
+    measurer: Measurer
     provenance: Provenance = Provenance.PREDICTED
     measures: bool = False
 
     def knows(self, precision: Precision) -> bool:
-        """Weights in 16 bits are turned back when a file is loaded; of 8-bit kernels nothing is known."""
-        return precision in (Precision.FP32, Precision.FP16)
+        """Weights in 16 bits are turned back when a file is loaded; of 8 bits a profile may say nothing."""
+        return precision in (Precision.FP32, Precision.FP16) or self.target.predicts_int8
 
     def latency_ms(self, onnx_path: Path) -> float:
         """Of one input."""
@@ -141,8 +149,10 @@ class PredictedRunner:
         return 0.0
 
     def share(self, original: Path, candidate: Path, *, in_32_bits: Path | None = None) -> LatencyShare:
-        """Of two predictions."""
-        return LatencyShare(value=self.latency_ms(in_32_bits or candidate) / self.latency_ms(original))
+        """Of two predictions; ``in_32_bits`` stands for a candidate in bits of which nothing is known."""
+        stands_in = in_32_bits is not None and not self.target.predicts_int8
+        known = in_32_bits if stands_in and in_32_bits is not None else candidate
+        return LatencyShare(value=self.latency_ms(known) / self.latency_ms(original))
 
     def prediction(self, onnx_path: Path) -> LatencyPrediction | None:
         """With its band."""
@@ -150,7 +160,14 @@ class PredictedRunner:
 
 
 def runner_for(target: TargetProfile, *, threads: int, batch_size: int = 1, seed: int = 0) -> Runner:
-    """The runner of a target."""
+    """The runner of a target that no connection leads to."""
+    how = RunSettings(threads=threads, batch_size=batch_size, seed=seed)
+    return runner_here(target, how)
+
+
+def runner_here(target: TargetProfile, how: RunSettings) -> Runner:
+    """The runner of a target that no connection leads to: measured if it is this machine, else predicted."""
+    here = HostMeasurer(settings=how)
     if target.is_host:
-        return LocalRunner(target=target, threads=threads, batch_size=batch_size, seed=seed)
-    return PredictedRunner(target=target)
+        return MeasuringRunner(target=target, measurer=here)
+    return PredictedRunner(target=target, measurer=here)

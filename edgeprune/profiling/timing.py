@@ -1,14 +1,15 @@
 """Latency on this host with onnxruntime: one model, or one against another.
 
 Times of one model are wall clock. A comparison uses CPU time of interleaved pairs in one process, which a
-busy machine disturbs far less, and says how sure it is.
+busy machine disturbs far less, and says how sure it is. Warm-up, samples and pairs are those of
+``devices/script/sampling.py``, as on a device; here models are loaded within time limits.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -18,6 +19,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
+from edgeprune.devices.script.sampling import (
+    InputError,
+    Run,
+    interleaved,
+    random_inputs,
+    sample,
+    session_options,
+    timed_alone,
+    warmed_up,
+)
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.onnx_io.read import require_onnx
 from edgeprune.onnx_io.session import in_a_sentence, open_session, run_session
@@ -25,27 +36,11 @@ from edgeprune.system.host import machine_description
 from edgeprune.system.progress import task
 
 _SLOW_S = 1.0
-MIN_WARMUP = 3
+_WARMUP_LIMIT_S = 0.25
+"""Of a session; a search times many. Stable times take 20 ms in small networks."""
 MIN_PAIRS = 100
-# CPU clocks may tick as coarsely as 1 ms or be read late; a sample must dwarf that.
-MIN_SAMPLE_NS = 2_000_000
-_MAX_INNER = 1000
 _BOOTSTRAP_DRAWS = 2000
 _ANGLES = 20_001
-_ROUNDS = 5
-"""Times that both models are loaded anew: on a busy machine a session can stay at twice the CPU time."""
-_INPUT_TYPES: Mapping[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
-
-Feeds = dict[str, NDArray[Any]]
 
 
 def measure(
@@ -53,40 +48,30 @@ def measure(
     *,
     threads: int,
     batch_size: int = 1,
-    warmup: int = 5,
     repetitions: int = 50,
     seed: int = 0,
     timeout_s: float | None = None,
 ) -> LatencyMeasurement:
     """Wall-clock latency of one batch of random inputs on this host, in milliseconds.
 
-    Percentiles are over single runs. ``repetitions`` samples are taken, each of enough runs to last
-    2 ms; CPU time per run is the median over the samples, all threads together.
+    Percentiles are over single runs. ``repetitions`` samples are taken once times no longer fall,
+    each of enough runs to last 2 ms; CPU time per run is the median over the samples, all threads together.
 
     Raises:
         ProfileError: the file is missing, no ONNX or cannot run, or a dimension other than the batch
             is dynamic.
-        UsageError: ``threads``, ``batch_size`` or ``repetitions`` is below 1, or ``warmup`` below 3.
+        UsageError: ``threads``, ``batch_size`` or ``repetitions`` is below 1.
     """
     _check_at_least("repetitions", repetitions, 1)
-    _check_at_least("warmup", warmup, MIN_WARMUP)
-    run = open_runner(onnx_path, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
-    inner = warm_up(run, warmup)
-    wall_ns: list[int] = []
-    cpu_ns: list[float] = []
+    run = open_runner(onnx_path, threads, batch_size, seed, timeout_s)
+    inner, warmup = warmed_up(run, _WARMUP_LIMIT_S)
     with task(f"timing {Path(onnx_path).name}", repetitions) as advance:
-        for _ in range(repetitions):
-            cpu_start = time.process_time_ns()
-            for _ in range(inner):
-                start = time.perf_counter_ns()
-                run()
-                wall_ns.append(time.perf_counter_ns() - start)
-            cpu_ns.append((time.process_time_ns() - cpu_start) / inner)
-            advance(1)
+        wall_ns, cpu_ns = timed_alone(run, inner, repetitions, advance)
     return LatencyMeasurement(
         provenance=Provenance.MEASURED_ON_HOST,
         latency_p50_ms=float(np.percentile(wall_ns, 50)) / 1e6,
         latency_p90_ms=float(np.percentile(wall_ns, 90)) / 1e6,
+        latency_p99_ms=float(np.percentile(wall_ns, 99)) / 1e6,
         cpu_time_p50_ms=float(np.median(cpu_ns)) / 1e6,
         repetitions=len(wall_ns),
         warmup=warmup,
@@ -104,7 +89,6 @@ def compare(
     threads: int,
     batch_size: int | None = 1,
     pairs: int = MIN_PAIRS,
-    warmup: int = 5,
     confidence: float = 0.95,
     seed: int = 0,
     timeout_s: float | None = None,
@@ -121,25 +105,14 @@ def compare(
         UsageError: fewer than 100 pairs, or as :func:`measure`; ``confidence`` not in (0, 1).
     """
     _check_at_least("pairs", pairs, MIN_PAIRS)
-    _check_at_least("warmup", warmup, MIN_WARMUP)
-    each = -(-pairs // _ROUNDS)
-    ratios = np.empty((_ROUNDS, each))
-    with task(f"comparing {Path(onnx_a).name} and {Path(onnx_b).name}", ratios.size) as advance:
-        for own in ratios:
-            run_a, run_b = (
-                open_runner(path, threads=threads, batch_size=batch_size, seed=seed, timeout_s=timeout_s)
-                for path in (onnx_a, onnx_b)
-            )
-            inner_a, inner_b = warm_up(run_a, warmup), warm_up(run_b, warmup)
-            for pair in range(each):
-                if pair % 2 == 0:
-                    a_ns = cpu_ns(run_a, inner_a)
-                    b_ns = cpu_ns(run_b, inner_b)
-                else:
-                    b_ns = cpu_ns(run_b, inner_b)
-                    a_ns = cpu_ns(run_a, inner_a)
-                own[pair] = b_ns / a_ns
-                advance(1)
+
+    def open_both() -> list[Run]:
+        return [open_runner(path, threads, batch_size, seed, timeout_s) for path in (onnx_a, onnx_b)]
+
+    with task(f"comparing {Path(onnx_a).name} and {Path(onnx_b).name}", pairs) as advance:
+        ratios = np.array(
+            interleaved(open_both, pairs=pairs, warmup_limit_s=_WARMUP_LIMIT_S, advance=advance)[0]
+        )
     median, low, high = bootstrap_median(ratios, confidence=confidence, seed=seed)
     return LatencyRatio(
         ratio=median, low=low, high=high, confidence=confidence, pairs=ratios.size, threads=threads
@@ -154,16 +127,17 @@ def quick_ratio(
     Raises:
         ProfileError: as :func:`measure`, for either file.
     """
-    runs = [
-        open_runner(path, threads=threads, batch_size=None, timeout_s=timeout_s) for path in (onnx_a, onnx_b)
-    ]
-    inner = [warm_up(run, MIN_WARMUP) for run in runs]
-    ratios = []
-    for pair in range(pairs):
-        order = (0, 1) if pair % 2 == 0 else (1, 0)
-        spent = {which: cpu_ns(runs[which], inner[which]) for which in order}
-        ratios.append(spent[1] / spent[0])
+
+    def open_both() -> list[Run]:
+        return [open_runner(path, threads, None, 0, timeout_s) for path in (onnx_a, onnx_b)]
+
+    ratios, _ = interleaved(open_both, pairs=pairs, warmup_limit_s=_WARMUP_LIMIT_S, rounds=1)
     return float(np.median(ratios))
+
+
+def ratios_of_one_session(open_both: Callable[[], list[Run]], pairs: int) -> list[float]:
+    """CPU time of the second over the first in turns, in the sessions that ``open_both`` gives."""
+    return interleaved(open_both, pairs=pairs, rounds=1, warmup_limit_s=0.0)[0][0]
 
 
 def bootstrap_median(
@@ -217,7 +191,6 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 def open_runner(
     onnx_path: str | Path,
-    *,
     threads: int,
     batch_size: int | None = 1,
     seed: int = 0,
@@ -239,19 +212,14 @@ def open_runner(
     _check_at_least("batch_size", 1 if batch_size is None else batch_size, 1)
     path = Path(onnx_path)
     require_onnx(path, ProfileError)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options = session_options(threads)
 
     def failed(reason: str) -> str:
         return f"{path.name}: onnxruntime cannot load or run it ({reason}); give a valid ONNX file"
 
     with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_session(path, options, timeout_s=timeout_s)
-        feeds = _feeds(session, path.name, batch_size, np.random.default_rng(seed))
+        feeds = random_feeds(session, path.name, batch_size, seed)
         began = time.monotonic()
         run_session(session, None, feeds, timeout_s=timeout_s)
         slow = time.monotonic() - began > _SLOW_S
@@ -265,51 +233,16 @@ def open_runner(
     return guarded
 
 
-def _feeds(session: Any, where: str, batch_size: int | None, rng: np.random.Generator) -> Feeds:
-    feeds: Feeds = {}
-    for given in session.get_inputs():
-        if given.type not in _INPUT_TYPES:
-            raise ProfileError(
-                f"{where}: input {given.name!r} is of type {given.type}; accepted are "
-                f"{', '.join(sorted(_INPUT_TYPES))}"
-            )
-        shape = _shape(given.name, list(given.shape), where, batch_size)
-        dtype = np.dtype(_INPUT_TYPES[given.type])
-        if dtype.kind == "f":
-            feeds[given.name] = rng.standard_normal(shape).astype(dtype)
-        else:
-            feeds[given.name] = rng.integers(0, 2, size=shape).astype(dtype)
-    return feeds
+def random_feeds(session: Any, where: str, batch_size: int | None, seed: int) -> dict[str, Any]:
+    """Random inputs for a session, the same for the same seed.
 
-
-def _shape(name: str, dims: list[Any], where: str, batch_size: int | None) -> tuple[int, ...]:
-    dynamic = [i for i, dim in enumerate(dims) if not isinstance(dim, int) or dim <= 0]
-    beyond = [i for i in dynamic if i > 0]
-    if beyond:
-        raise ProfileError(
-            f"{where}: dimension {beyond[0]} of input {name!r} is dynamic ({dims[beyond[0]]}); "
-            "only the batch may be: export it with a fixed size"
-        )
-    if not dynamic and dims and batch_size not in (None, dims[0]):
-        raise ProfileError(
-            f"{where}: input {name!r} has a fixed batch of {dims[0]}, not {batch_size}; "
-            f"ask for --batch-size {dims[0]} or export with a dynamic batch"
-        )
-    return tuple(batch_size or 1 if i in dynamic else int(dim) for i, dim in enumerate(dims))
-
-
-def warm_up(run: Callable[[], object], warmup: int) -> int:
-    """Run ``warmup`` times; how many runs make a sample of at least 2 ms CPU time, from the fastest."""
-    fastest_ns = min(cpu_ns(run, 1) for _ in range(warmup))
-    return int(min(_MAX_INNER, max(1, -(-MIN_SAMPLE_NS // max(1, int(fastest_ns))))))
-
-
-def cpu_ns(run: Callable[[], object], inner: int) -> float:
-    """CPU time of one run, all threads together: the mean of ``inner`` runs, at least 1 ns."""
-    start = time.process_time_ns()
-    for _ in range(inner):
-        run()
-    return max(1.0, (time.process_time_ns() - start) / inner)
+    Raises:
+        ProfileError: an input is of no accepted type, or a dimension other than the batch is dynamic.
+    """
+    try:
+        return random_inputs(session, batch_size, seed)
+    except InputError as error:
+        raise ProfileError(f"{where}: {error}") from error
 
 
 def least_cpu_ms(
@@ -323,9 +256,9 @@ def least_cpu_ms(
     """
     medians = []
     for _ in range(sessions):
-        run = open_runner(onnx_path, threads=threads, batch_size=batch_size)
-        inner = warm_up(run, MIN_WARMUP)
-        medians.append(float(np.median([cpu_ns(run, inner) for _ in range(samples)])))
+        run = open_runner(onnx_path, threads, batch_size)
+        inner, _ = warmed_up(run, 0.0)
+        medians.append(float(np.median([sample(run, inner)[0] for _ in range(samples)])))
     return min(medians) / 1e6
 
 

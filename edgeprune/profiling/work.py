@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -25,25 +24,20 @@ from edgeprune.onnx_io.memory import bytes_of_value
 from edgeprune.onnx_io.normalize import normal_form
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import within
+from edgeprune.profiling.kinds import OpWork, Shape, Tensors, free_work, node_work
 from edgeprune.showing import first_few
 from edgeprune.system.imports import first_line
 from edgeprune.system.quiet import quiet_compiled_code
 
 _LOG = logging.getLogger("edgeprune.profiling")
 
-Shape = tuple[int, ...]
 _SHOWN = 3
 
-_FREE_OPS = frozenset(
-    {"Constant", "ConstantOfShape", "Dropout", "Flatten", "Identity"}
-    | {"Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"}
-)
 _FUSED_AFTER_GEMM = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 # onnxruntime folds or fuses these into the convolution whose only reader they are.
 _FUSED_AFTER_CONV = _FUSED_AFTER_GEMM | {"BatchNormalization", "Clip", "HardSigmoid"}
 _UNCOUNTED_OPS = frozenset(
-    {"Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
-    | {"MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "Scan"}
+    {"Attention", "Einsum", "GRU", "If", "LSTM", "Loop", "MultiHeadAttention", "RNN", "Scan"}
 )
 # Where ops on integers read values; their other inputs are scales and zero points.
 _VALUES_AT = {
@@ -51,42 +45,6 @@ _VALUES_AT = {
     **{"ConvInteger": (0, 1), "MatMulInteger": (0, 1)},
 }
 _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-
-
-class OpKind(Enum):
-    """Which kernel family runs a node."""
-
-    CONV = "convolution"
-    DEPTHWISE = "depthwise convolution"
-    GEMM = "matrix product"
-    MEMORY = "moves or maps data"
-    FREE = "free: folded, fused or no data moved"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpWork:
-    """Work of one node for one input: ``bytes_moved`` counts inputs, weights and outputs once each."""
-
-    op_type: str
-    name: str
-    kind: OpKind
-    macs: int
-    bytes_moved: int
-
-    @property
-    def is_depthwise(self) -> bool:
-        """Whether this is a convolution with one input channel a group."""
-        return self.kind is OpKind.DEPTHWISE
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Tensors:
-    shapes: Mapping[str, Shape]
-    item_bytes: Mapping[str, int]
-    constants: frozenset[str]
-
-    def bytes_of(self, names: Sequence[str]) -> int:
-        return sum(math.prod(self.shapes[n]) * self.item_bytes[n] for n in names if n in self.shapes)
 
 
 def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
@@ -101,15 +59,15 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
             shapes of a convolution or matrix product cannot be inferred.
     """
     model = _load(Path(onnx_path))
-    _fix_batch(model, Path(onnx_path).name)
+    fix_batch(model, Path(onnx_path).name)
     graph = _inferred(model, Path(onnx_path).name)
-    tensors = _tensors(graph)
+    tensors = known_tensors(graph)
     if _unknown(graph, tensors):
         # Sizes that are computed in the graph become constants once the batch is fixed.
         simplified = _simplified(Path(onnx_path), {x.name: _dims(x) for x in model.graph.input})
-        _fix_batch(simplified, Path(onnx_path).name)
+        fix_batch(simplified, Path(onnx_path).name)
         graph = _inferred(simplified, Path(onnx_path).name)
-        tensors = _tensors(graph)
+        tensors = known_tensors(graph)
     if unknown := _unknown(graph, tensors):
         _LOG.warning(
             "%s: the sizes of %s are unknown, their bytes are not counted",
@@ -153,7 +111,7 @@ def _inferred(model: ModelProto, where: str) -> GraphProto:
         ) from error
 
 
-def _unknown(graph: GraphProto, tensors: _Tensors) -> tuple[str, ...]:
+def _unknown(graph: GraphProto, tensors: Tensors) -> tuple[str, ...]:
     """Tensors that nodes read or give and whose shape was not inferred."""
     named = (name for node in graph.node for name in (*node.input, *node.output) if name)
     return tuple(dict.fromkeys(name for name in named if name not in tensors.shapes))
@@ -211,7 +169,12 @@ def _load(path: Path) -> ModelProto:
     return normal_form(read_onnx(path, ProfileError, external_data=False), path, ProfileError)
 
 
-def _fix_batch(model: ModelProto, where: str) -> None:
+def fix_batch(model: ModelProto, where: str) -> None:
+    """Give every input a batch of one, in place, and forget shapes that follow from another.
+
+    Raises:
+        ProfileError: another size is dynamic.
+    """
     # Stored shapes may carry the symbol of the batch, which would hide the sizes found at batch 1.
     del model.graph.value_info[:]
     for taken in model_inputs(model):
@@ -237,7 +200,8 @@ def _constant_tensors(graph: GraphProto) -> dict[str, TensorProto]:
     return tensors
 
 
-def _tensors(graph: GraphProto) -> _Tensors:
+def known_tensors(graph: GraphProto) -> Tensors:
+    """Shapes and constants that a graph states."""
     constant = _constant_tensors(graph)
     shapes: dict[str, Shape] = {name: tuple(tensor.dims) for name, tensor in constant.items()}
     item_bytes = {name: bytes_of_value(tensor.data_type) for name, tensor in constant.items()}
@@ -252,7 +216,7 @@ def _tensors(graph: GraphProto) -> _Tensors:
     for node in graph.node:
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
-    return _Tensors(shapes=shapes, item_bytes=item_bytes, constants=frozenset(constants))
+    return Tensors(shapes=shapes, item_bytes=item_bytes, constants=frozenset(constants))
 
 
 def _fused_nodes(graph: GraphProto) -> frozenset[int]:
@@ -278,40 +242,8 @@ def _fused_nodes(graph: GraphProto) -> frozenset[int]:
     return frozenset(fused)
 
 
-def _node_work(node: NodeProto, tensors: _Tensors, fused: bool) -> OpWork:
-    kind, macs = OpKind.MEMORY, 0
-    if fused or node.op_type in _FREE_OPS or all(o in tensors.constants for o in node.output if o):
-        return OpWork(op_type=node.op_type, name=node.name, kind=OpKind.FREE, macs=0, bytes_moved=0)
-    if node.op_type in ("Conv", "ConvTranspose"):
-        kind, macs = _conv_work(node, tensors)
-    elif node.op_type in ("Gemm", "MatMul"):
-        kind, macs = OpKind.GEMM, _product_macs(node, tensors)
-    moved = tensors.bytes_of([*node.input, *node.output])
-    return OpWork(op_type=node.op_type, name=node.name, kind=kind, macs=macs, bytes_moved=moved)
-
-
-def _shape(node: NodeProto, name: str, tensors: _Tensors) -> Shape:
-    if name not in tensors.shapes:
-        raise ProfileError(
-            f"the shape of {name!r} at {node.op_type} node {node.name!r} cannot be inferred; "
-            "export the model with fixed sizes"
-        )
-    return tensors.shapes[name]
-
-
-def _conv_work(node: NodeProto, tensors: _Tensors) -> tuple[OpKind, int]:
-    weight = _shape(node, node.input[1], tensors)
-    groups = next((int(a.i) for a in node.attribute if a.name == "group"), 1)
-    # Each output value of a convolution, or each input value of a transposed one, meets
-    # one filter: the weight elements without its dimension 0.
-    positions = node.output[0] if node.op_type == "Conv" else node.input[0]
-    macs = math.prod(_shape(node, positions, tensors)) * math.prod(weight[1:])
-    channels = weight[1] * groups if node.op_type == "Conv" else weight[0]
-    return (OpKind.DEPTHWISE if groups > 1 and groups == channels else OpKind.CONV), macs
-
-
-def _product_macs(node: NodeProto, tensors: _Tensors) -> int:
-    left = _shape(node, node.input[0], tensors)
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    inner = left[0] if transposed else left[-1]
-    return math.prod(_shape(node, node.output[0], tensors)) * inner
+def _node_work(node: NodeProto, tensors: Tensors, fused: bool) -> OpWork:
+    if fused or all(o in tensors.constants for o in node.output if o):
+        return free_work(node)
+    work = node_work(node, tensors)
+    return replace(work, macs=0) if node.op_type in _UNCOUNTED_OPS else work

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import onnx
 
-from edgeprune.artifacts.quantization import HalvesReport
+from edgeprune.artifacts.quantization import Float16Report
 from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.passes.base import rewritten
 from edgeprune.quantization.passes.half_constants import LEAST_VALUES, HalfConstants
 from edgeprune.quantization.preparation import load_simplified
 
 
-def quantize_halves(source: Path, destination: Path, *, timeout_s: float | None = None) -> HalvesReport:
+def quantize_fp16(source: Path, destination: Path, *, timeout_s: float | None = None) -> Float16Report:
     """Write ``source`` with its constants in 16 bits to ``destination``.
 
     Constants with a value beyond 65,504, which 16 bits cannot hold, stay as they are and are named.
@@ -36,4 +36,4 @@ def quantize_halves(source: Path, destination: Path, *, timeout_s: float | None 
         )
     del half.graph.value_info[:]  # every reader can infer the shapes of inner tensors
     onnx.save_model(half, str(destination))
-    return HalvesReport(stored=len(halved.stored), kept_float=tuple(halved.kept))
+    return Float16Report(stored=len(halved.stored), kept_float=tuple(halved.kept))

@@ -7,6 +7,7 @@ from edgeprune.artifacts.report import RunReport
 from edgeprune.reporting.formatting import (
     MISSING,
     count_words,
+    doubt,
     format_bytes,
     format_change,
     format_count,
@@ -67,7 +68,9 @@ def _latency_rows(
     rows = []
     for label, name in labels.items():
         shown = [
-            MISSING if figure is None else format_ms(getattr(figure, name), figure.provenance)
+            MISSING
+            if figure is None
+            else f"{format_ms(getattr(figure, name), figure.provenance)}{doubt(figure)}"
             for figure in (before, after)
         ]
         change = ""
@@ -99,6 +102,8 @@ def _timing_remark(report: RunReport) -> str:
             f"batch {latency.batch_size}, {latency.repetitions} repetitions after {latency.warmup} "
             "to warm up, one model after the other."
         )
+        if latency.caution is not None:
+            parts.append(f"These times are not to be trusted: {latency.caution}.")
     ratio = report.deployment.latency_ratio
     if ratio is not None:
         parts.append(
@@ -106,6 +111,8 @@ def _timing_remark(report: RunReport) -> str:
             f"{count_words(ratio.threads, 'thread')}, which a busy machine disturbs less than it does the "
             f"columns: {format_ratio(ratio)}."
         )
+        if ratio.caution is not None:
+            parts.append(f"This change is not to be trusted: {ratio.caution}.")
     prediction = report.deployment.compressed_prediction
     if prediction is not None:
         parts.append(

@@ -62,12 +62,12 @@ def build_document(report: RunReport) -> Document:
     tables = (
         comparison_table(report),
         *([] if report.budget is None else [candidates_table(report.budget)]),
-        _accuracy(report),
-        _parity(report),
-        *([] if report.quantization is None else [_quantization(report.quantization)]),
-        _layers(report),
-        _method(report),
-        _environment(report),
+        accuracy_table(report),
+        parity_table(report),
+        *([] if report.quantization is None else [quantization_table(report.quantization)]),
+        layers_table(report),
+        method_table(report),
+        environment_table(report),
     )
     return Document(
         headline=build_headline(report),
@@ -162,7 +162,8 @@ def candidates_table(section: BudgetSection) -> Table:
     )
 
 
-def _accuracy(report: RunReport) -> Table:
+def accuracy_table(report: RunReport) -> Table:
+    """Quality by stage."""
     kind = report.accuracy_kind
     rows = tuple(
         (figure.stage, format_quality(figure, kind), str(figure.images)) for figure in report.accuracy
@@ -179,7 +180,8 @@ def _accuracy(report: RunReport) -> Table:
     )
 
 
-def _parity(report: RunReport) -> Table:
+def parity_table(report: RunReport) -> Table:
+    """Neighbours in the chain of models held against each other."""
     figures = report.parity
     columns: dict[str, tuple[str, ...]] = {
         "models": tuple(f"{figure.reference} / {figure.candidate}" for figure in figures),
@@ -211,13 +213,15 @@ def _parity(report: RunReport) -> Table:
     )
 
 
-def _quantization(section: QuantizationSection) -> Table:
+def quantization_table(section: QuantizationSection) -> Table:
+    """How the delivered file is stored in fewer bits."""
     return Table(
         title=f"Quantization: {section.precision.value}", columns=("", ""), rows=quantization_rows(section)
     )
 
 
-def _layers(report: RunReport) -> Table:
+def layers_table(report: RunReport) -> Table:
+    """Every layer before and after."""
     layers = report.pruning.layers
     saved = {index: row.macs_before - row.macs_after for index, row in enumerate(layers)}
     most = sorted(saved, key=lambda index: (-saved[index], index))[:_LAYERS_ON_A_TERMINAL]
@@ -246,7 +250,8 @@ def _layer_row(row: LayerRow) -> tuple[str, ...]:
     return (row.layer, row.op, channels, macs, change, row.group or "", row.frozen_by or "")
 
 
-def _method(report: RunReport) -> Table:
+def method_table(report: RunReport) -> Table:
+    """How the network was ranked, recovered and trained, and how long that took."""
     ranking, recovery, calibration = report.ranking, report.recovery, report.calibration
     methods = ", ".join(f"{name} for {count}" for name, count in ranking.methods.items())
     labels = "labelled" if calibration.labelled else "unlabelled"
@@ -304,7 +309,8 @@ def _finetuning(report: DistillationReport) -> tuple[str, str]:
     )
 
 
-def _environment(report: RunReport) -> Table:
+def environment_table(report: RunReport) -> Table:
+    """Command, inputs, machine and versions."""
     environment, model = report.environment, report.model
     versions = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
     rows = [

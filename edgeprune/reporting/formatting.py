@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, Provenance
+from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, LatencyRatio, Provenance
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ChannelSummary
 
 MISSING = "not measured"
@@ -85,11 +85,17 @@ def format_quality(figure: AccuracyFigure, kind: AccuracyKind, *, interval: bool
 
 def format_ratio(ratio: LatencyRatio) -> str:
     """CPU time of the compressed model over the original's, and its interpretation."""
+    where = "on this host" if ratio.provenance is Provenance.MEASURED_ON_HOST else "on the target"
     return (
-        f"{ratio.ratio:.2f}x the original's CPU time on this host "
+        f"{ratio.ratio:.2f}x the original's CPU time {where} "
         f"({ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}, "
-        f"{Provenance.MEASURED_ON_HOST.value}): {ratio_meaning(ratio)}"
+        f"{ratio.provenance.value}){doubt(ratio)}: {ratio_meaning(ratio)}"
     )
+
+
+def doubt(figure: LatencyMeasurement | LatencyRatio) -> str:
+    """What stands behind a time that is not to be trusted; nothing behind others."""
+    return "" if figure.trusted else " NOT TO BE TRUSTED"
 
 
 def ratio_meaning(ratio: LatencyRatio) -> str:

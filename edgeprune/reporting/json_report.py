@@ -14,10 +14,14 @@ from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.documents import read_json as read_json_file
 from edgeprune.storage.files import atomic_write_text
 
-_READABLE = (REPORT_SCHEMA_VERSION, "1.4", "1.3", "1.2", "1.1")
-"""Readable schema versions: 1.4 and 1.2 lack fields with defaults; 1.1 also ``usability``, and its recovery
-has no deciding images."""
-_WITH_OLD_NAMES = frozenset({"1.1", "1.2", "1.3"})
+_READABLE = (REPORT_SCHEMA_VERSION, "1.5", "1.4", "1.3", "1.2", "1.1")
+"""Readable schema versions: 1.5, 1.4 and 1.2 lack fields with defaults; 1.1 also ``usability``, and its
+recovery has no deciding images."""
+_OLD_NAMES = {
+    "deployment": {"host_cpu_ratio": "latency_ratio"},
+    "quantization": {"halves": "float16"},
+}
+"""Names of fields before schema 1.4 and 1.6, by section."""
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
@@ -30,12 +34,12 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(data: dict[str, Any]) -> dict[str, Any]:
-    """Rename the fields of a report of schema 1.3 or earlier to the current names."""
-    deployment = data.get("deployment")
-    if not isinstance(deployment, dict):
-        raise ValueError("deployment: expected an object")
-    names = {"host_cpu_ratio": "latency_ratio"}
-    return data | {"deployment": {names.get(key, key): value for key, value in deployment.items()}}
+    """Rename the fields of a report of schema 1.5 or earlier to the current names."""
+    for section, names in _OLD_NAMES.items():
+        fields = data.get(section)
+        if isinstance(fields, dict):  # what else there may be is judged by its type later
+            data = data | {section: {names.get(key, key): value for key, value in fields.items()}}
+    return data
 
 
 def report_to_json(report: RunReport) -> str:
@@ -74,6 +78,6 @@ def read_json(path: str | Path) -> RunReport:
         )
     try:
         data = _upgraded(data) if version == "1.1" else data
-        return from_jsonable(RunReport, _renamed(data) if version in _WITH_OLD_NAMES else data)
+        return from_jsonable(RunReport, data if version == REPORT_SCHEMA_VERSION else _renamed(data))
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

@@ -24,7 +24,7 @@ def render_document(document: Document) -> str:
         *_headline(document),
         _verdict(document),
         *_alerts(document),
-        *(_table(table) for table in document.tables),
+        *(render_table(table) for table in document.tables),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -74,7 +74,8 @@ def _alerts(document: Document) -> list[str]:
     return [f"## Warnings and notes\n\n> [!WARNING]\n{lines}"]
 
 
-def _table(table: Table) -> str:
+def render_table(table: Table) -> str:
+    """A table with its title as heading and its remark below."""
     numeric = table.numeric_columns
     lines = [
         _row(tuple(escape(column) for column in table.columns)),

@@ -22,8 +22,8 @@ def quantization_rows(section: QuantizationSection) -> Rows:
         rows += tuple((piece.ends_with, piece.why) for piece in section.mixed.pieces)
         rows += () if section.mixed.harm is None else (("harm", section.mixed.harm),)
         rows += () if section.mixed.integer is None else _integers(section.mixed.integer)
-    if section.halves is not None:
-        rows += (("constants", f"{section.halves.stored} stored in 16 bits"),)
+    if section.float16 is not None:
+        rows += (("constants", f"{section.float16.stored} stored in 16 bits"),)
     return rows
 
 

@@ -9,6 +9,7 @@ from edgeprune.artifacts.codec import NON_FINITE
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, RankingReport
 from edgeprune.storage.outputs import MANIFEST_SCHEMA_VERSION, Manifest
+from edgeprune.targets import TARGET_SCHEMA_VERSION, TargetProfile
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -20,6 +21,7 @@ _KINDS: dict[JsonDocument, tuple[type[Any], str]] = {
     JsonDocument.REPORT: (RunReport, REPORT_SCHEMA_VERSION),
     JsonDocument.RANKING: (RankingReport, RANKING_SCHEMA_VERSION),
     JsonDocument.MANIFEST: (Manifest, MANIFEST_SCHEMA_VERSION),
+    JsonDocument.TARGET: (TargetProfile, TARGET_SCHEMA_VERSION),
 }
 
 
@@ -31,11 +33,17 @@ def schema_version(document: JsonDocument) -> str:
 def json_schema(document: JsonDocument) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of ``report.json``, ``ranking.json`` or ``manifest.json`` as written today.
 
-    Every field is there and no other; what has no finite value is one of three strings.
+    Every field is there and no other; what has no finite value is one of three strings. That of a target is
+    of what is read from TOML: keys with a default may be left out.
     """
     from pydantic import TypeAdapter  # takes 50 ms, and few callers need it
 
     kind, version = _KINDS[document]
+    if document is JsonDocument.TARGET:
+        read = TypeAdapter(kind).json_schema(mode="validation")
+        for definition in (read, *read.get("$defs", {}).values()):
+            definition["additionalProperties"] = False
+        return {"$schema": _DIALECT, "$id": f"urn:edgeprune:{document.value}:{version}", **read}
     schema = TypeAdapter(kind).json_schema(mode="serialization", schema_generator=_generator())
     schema["properties"]["schema_version"] = {"const": version}
     return {"$schema": _DIALECT, "$id": f"urn:edgeprune:{document.value}:{version}", **schema}

@@ -30,7 +30,12 @@ def render_terminal(report: RunReport) -> RenderableType:
 def render_document(document: Document) -> RenderableType:
     """Rich renderable of a document."""
     parts: list[RenderableType] = [*_headline(document), _verdict(document), *_alerts(document)]
-    return Group(*parts, *map(_Grid, document.tables))
+    return Group(*parts, *map(terminal_table, document.tables))
+
+
+def terminal_table(table: Table) -> RenderableType:
+    """Rich renderable of a table."""
+    return _Grid(table)
 
 
 def _headline(document: Document) -> list[RenderableType]:

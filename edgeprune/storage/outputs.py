@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +33,7 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "check_destination",
+    "list_again",
     "read_manifest",
     "sha256_file",
     "staged_output",
@@ -251,17 +252,34 @@ def write_manifest(
         seed=seed,
         versions=dict(sorted(versions.items())),
         inputs=dict(sorted(inputs.items())),
-        outputs=tuple(
-            OutputFile(
-                path=file.relative_to(folder).as_posix(),
-                size_bytes=file.stat().st_size,
-                sha256=sha256_file(file),
-            )
-            for file in files
-        ),
+        outputs=tuple(_listing(folder, file) for file in files),
     )
-    atomic_write_text(folder / MANIFEST_NAME, json.dumps(to_jsonable(manifest), indent=2) + "\n")
+    _write(folder, manifest)
     return manifest
+
+
+def list_again(folder: Path, file: Path) -> None:
+    """Put a file that was written anew, or added, into the manifest of its output folder, if it has one.
+
+    Raises:
+        OutputError: the manifest cannot be written.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    listing = _listing(folder, file)
+    others = tuple(each for each in manifest.outputs if each.path != listing.path)
+    _write(folder, replace(manifest, outputs=tuple(sorted((*others, listing), key=lambda each: each.path))))
+
+
+def _listing(folder: Path, file: Path) -> OutputFile:
+    return OutputFile(
+        path=file.relative_to(folder).as_posix(), size_bytes=file.stat().st_size, sha256=sha256_file(file)
+    )
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    atomic_write_text(folder / MANIFEST_NAME, json.dumps(to_jsonable(manifest), indent=2) + "\n")
 
 
 def read_manifest(folder: str | Path) -> Manifest | None:

@@ -21,6 +21,7 @@ from edgeprune.commands.quantize.mixed_precision import write_mixed
 from edgeprune.exporting import export_onnx, simplify_onnx
 from edgeprune.loading import load_model
 from edgeprune.options.cards import load_card
+from edgeprune.profiling.runner import runner_for
 from edgeprune.profiling.timing import compare
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
@@ -51,7 +52,7 @@ def network(name: str, work: Path, *, threads: int) -> Row:
     quantize_integers(source, work / "ours.onnx", images, IntegerSettings(form=form, threads=threads))
     mixed = write_mixed(
         source, work / "mixed.onnx", ImageBatch(images=images, labels=None),
-        IntegerSettings(form=form, threads=threads), target=load_target(HOST),
+        IntegerSettings(form=form, threads=threads), runner=runner_for(load_target(HOST), threads=threads),
     )  # fmt: skip
     files = {
         "onnxruntime static": "plain",

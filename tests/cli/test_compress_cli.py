@@ -19,6 +19,7 @@ FILES = {
     "model.onnx",
     "model.pt2",
     "report.json",
+    "report.html",
     "report.md",
     "surgery.json",
     "weights.safetensors",
@@ -62,13 +63,21 @@ def test_two_words_are_enough_and_again_gives_the_same_bytes(as_typed: Path, edg
     assert names(output) == FILES
     report = json.loads((output / "report.json").read_text())
     assert report["calibration"]["labelled"] is True
+    assert "data:image/png;base64," in (output / "report.html").read_text()
 
     before = snapshot(output)
     (output / "mine").write_text("x")
-    done = edgeprune("compress", "model.pt", "--target", "rpi", "--overwrite", "-q", cwd=as_typed)
+    again = ("compress", "model.pt", "--target", "rpi", "--overwrite", "--no-pictures", "-q")
+    done = edgeprune(*again, cwd=as_typed)
     assert (done.returncode, done.stderr) == (0, "")
     assert "25.0% fewer MACs (default)" in done.stdout
     assert names(output) == {*FILES, "mine"}
+    page = (output / "report.html").read_text()
+    assert "data:image" not in page
+    assert "Left out, as --no-pictures asks for" in page
+    done = edgeprune("report", "model-edgeprune", cwd=as_typed)
+    assert (done.returncode, done.stderr) == (0, f"written to {Path('model-edgeprune', 'report.html')}\n")
+    assert "No pictures are kept in report.json" in (output / "report.html").read_text()
     assert names(as_typed) == {"model.pt", "calibration", "model-edgeprune"}
     after = snapshot(output)
     same = {"surgery.json", "weights.safetensors", "model.onnx", "model.pt2"}

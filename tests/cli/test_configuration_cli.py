@@ -28,7 +28,7 @@ VALUES = {
     "--batch-size": "2", "--seed": "11", "--ranges": "minmax", "--players": "blocks",
     "--max-evaluations": "500", "--recover-at": "0.5", "--tolerance": "0.01", "--prune-normalized":
     "True", "--arch-kwargs": "width=0.5,pretrained=False", "--drop-blocks": "False", "--rounds": "False",
-    "--task": "embedding", "--boxes": "xywh-objectness",
+    "--pictures": "False", "--task": "embedding", "--boxes": "xywh-objectness", "--ssh-port": "2222",
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ ALONE = ("trust-pickle", "overwrite", "resume", "dry-run", "json", "quiet", "ver
 
 @pytest.mark.parametrize("command", COMMAND_TABLES)
 @pytest.mark.parametrize(
-    "key", ["trust-pickle", "overwrite", "resume", "dry-run", "json", "quiet", "verbose"]
+    "key", ["trust-pickle", "known-hosts", "overwrite", "resume", "dry-run", "json", "quiet", "verbose"]
 )
 def test_a_file_decides_nothing_about_trust_or_about_replacing(
     command: str, key: str, tmp_path: Path, capsys: Any

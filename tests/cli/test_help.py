@@ -55,6 +55,8 @@ def test_the_commands_are_those_documented() -> None:
         "quantize",
         "inspect",
         "verify",
+        "compare",
+        "check",
         "demo",
         "init",
         "config",

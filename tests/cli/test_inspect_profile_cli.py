@@ -216,3 +216,18 @@ def test_inspect_tells_what_the_choices_change(edgeprune: Any, tmp_path: Path) -
     # 4 channels in each of 3 heads, a stream of 12.
     assert players() == 4
     assert players("--attention-unit", "heads", "--prune-normalized") == 3 + 12
+
+
+def test_a_bundle_is_packed_and_a_result_that_is_none_is_refused(
+    digits: Any, edgeprune: Any, tmp_path: Path
+) -> None:
+    bundle, result = tmp_path / "bench.tar.gz", tmp_path / "result.json"
+    command = ("bundle", str(digits[0]), "-o", str(bundle), "--threads", "1", "--json")
+    done = edgeprune(*command)
+    assert done.returncode == 0, done.stderr
+    assert "model" in json.loads(done.stdout)["models"]
+    assert bundle.stat().st_size > 0
+    sentence(edgeprune(*command), 7)
+    result.write_text("{")
+    said = sentence(edgeprune("profile", str(digits[0] / "model.onnx"), "--result", str(result)), 2)
+    assert "no whole JSON" in said

@@ -15,6 +15,8 @@ import torch
 from onnx_models import branches, written
 from small_project import DIGITS_DATA, DIGITS_MODEL, digits_network, sentence
 
+from edgeprune.system.data import data_dir
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -156,7 +158,7 @@ def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
     delivered, exact = tmp_path / "out" / "model.onnx", tmp_path / "out" / "model-fp32.onnx"
     section = report["quantization"]
     assert section["precision"] == precision
-    assert (section["integer"] is None, section["halves"] is None) == (
+    assert (section["integer"] is None, section["float16"] is None) == (
         precision == "fp16",
         precision == "int8",
     )
@@ -223,7 +225,10 @@ def test_a_budget_holds_on_the_file_in_fewer_bits(edgeprune: Any, tmp_path: Path
     assert (place / "model-fp32.onnx").stat().st_size == report["quantization"]["float_size_bytes"]
     quality = {figure["stage"]: figure["value"] for figure in report["accuracy"]}
     assert chosen["drop_points"] == pytest.approx(100 * (quality["original"] - quality["int8"]))
-    assert any("predicted for their 32-bit form" in note for note in report["notes"])
+    assert not any("predicted for their 32-bit form" in note for note in report["notes"])
+    assert report["deployment"]["compressed_prediction"]["basis"].startswith(
+        "roofline of Raspberry Pi 4 Model B, 8 bits"
+    )
     assert any("weights rounded to 8 bits" in note for note in report["notes"])
 
     picked = edgeprune("pick", str(out), "--max-drop", "40", "-o", str(tmp_path / "picked"))
@@ -232,8 +237,22 @@ def test_a_budget_holds_on_the_file_in_fewer_bits(edgeprune: Any, tmp_path: Path
 
 
 def test_latency_in_eight_bits_is_not_limited_where_it_is_not_known(edgeprune: Any, tmp_path: Path) -> None:
-    done = edgeprune(*BUDGETED, "--precision", "int8", "--max-latency", "1ms", "-o", str(tmp_path / "out"))
-    assert "--target rpi4, whose latency in 8 bits is not known here" in sentence(done, 2)
+    text = (data_dir("targets") / "rpi4.toml").read_text(encoding="utf-8")
+    start, end = text.index("[roofline.int8]"), text.index("[sources]")
+    own = tmp_path / "own.toml"
+    own.write_text((text[:start] + text[end:]).replace('name = "rpi4"', 'name = "own"', 1), encoding="utf-8")
+    done = edgeprune(
+        *BUDGETED,
+        "--precision",
+        "int8",
+        "--max-latency",
+        "1ms",
+        "--target",
+        str(own),
+        "-o",
+        str(tmp_path / "out"),
+    )
+    assert f"--target {own}, whose latency in 8 bits is not known here" in sentence(done, 2)
 
 
 def json_of(done: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.profiling.figures import figures
+from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.profiling.memory import peak_memory_bytes
 from edgeprune.profiling.prediction import predict
 from edgeprune.profiling.timing import compare, measure
@@ -46,7 +47,10 @@ def test_a_measurement_says_what_it_is(small: Path) -> None:
     assert 0 < found.latency_p50_ms <= found.latency_p90_ms
     assert found.cpu_time_p50_ms > 0
     assert found.repetitions >= 3
-    assert (found.threads, found.batch_size, found.warmup) == (1, 4, 5)
+    assert (found.threads, found.batch_size) == (1, 4)
+    assert found.warmup >= 3
+    assert found.latency_p99_ms is not None
+    assert found.latency_p99_ms >= found.latency_p90_ms
     assert found.runtime.startswith("onnxruntime ")
     assert found.machine
 
@@ -59,11 +63,11 @@ def test_a_comparison_has_a_finite_interval_around_its_ratio(tmp_path: Path, sma
 
 
 def test_all_figures_of_a_model(small: Path) -> None:
-    found = figures(small, threads=1, repetitions=3)
+    found = figures(small, HostMeasurer(settings=RunSettings(threads=1)))
     assert found.size_bytes == small.stat().st_size
     assert found.parameters == found.macs == 64 * 32
     assert found.latency is not None
-    untimed = figures(small, threads=1, measure_latency=False, measure_memory=False)
+    untimed = figures(small, None)
     assert untimed.latency is None
     assert untimed.peak_memory_bytes is None
 
@@ -124,8 +128,6 @@ def test_options_out_of_range_are_refused(small: Path) -> None:
         measure(small, threads=0)
     with pytest.raises(UsageError, match="threads is 0"):
         peak_memory_bytes(small, 0)
-    with pytest.raises(UsageError, match="warmup is 2; give at least 3"):
-        measure(small, threads=1, warmup=2)
     with pytest.raises(UsageError, match="pairs is 99; give at least 100"):
         compare(small, small, threads=1, pairs=99)
     with pytest.raises(UsageError, match="batch_size is 0"):

@@ -77,8 +77,8 @@ def test_the_manifest_lists_every_file_with_its_hash(digits: Any) -> None:
     }
     assert listed == found
     assert found.keys() == {
-        "README.md", "bom.cdx.json", "infer.py", "model.onnx", "model.pt2", "report.json", "report.md",
-        "surgery.json", "weights.safetensors",
+        "README.md", "bom.cdx.json", "infer.py", "model.onnx", "model.pt2", "report.html", "report.json",
+        "report.md", "surgery.json", "weights.safetensors",
     }  # fmt: skip
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
         (folder / "report.md").stat().st_mode & 0o777

@@ -15,11 +15,14 @@ from edgeprune.calibration.annotations.values import read_values
 from edgeprune.calibration.annotations.yolo import read_yolo
 from edgeprune.calibration.folders import image_files, source_of_files
 from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
-from edgeprune.errors import CalibrationError
+from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.showing import first_few
 
 _NAMES_SHOWN = 3
 _COCO_SUFFIX = ".json"
+_NAMES = "classes.txt"
+_MOST_CLASSES = 10_000
+"""Of texts without names of classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,26 @@ class _Known:
     truth: Callable[[int], ImageTruth]
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+
+def check_labels(labels: Path | None, task: Task) -> None:
+    """Check before anything is read that labels are not plainly those of another task.
+
+    Raises:
+        UsageError: they are.
+    """
+    if labels is None:
+        return
+    if task is Task.EMBEDDING:
+        raise UsageError(
+            f"--labels {str(labels)!r} was given with --task embedding, which is judged by the original's "
+            "own embeddings; leave it out"
+        )
+    if task not in TASKS and labels.is_file() and labels.suffix.lower() == _COCO_SUFFIX:
+        raise UsageError(
+            f"--labels {str(labels)!r} was given without --task detection; accepted are a CSV file with the "
+            "header file,label, or boxes with that task"
+        )
 
 
 def open_annotated(folder: Path, options: ReadOptions, labels: Path, task: Task) -> ImageSource:
@@ -60,20 +83,22 @@ def open_annotated(folder: Path, options: ReadOptions, labels: Path, task: Task)
 
 
 def _boxes(folder: Path, files: list[Path], labels: Path, options: ReadOptions) -> _Known:
+    named = not labels.is_dir() or (labels / _NAMES).is_file()
     if labels.is_dir():
-        boxes = read_yolo(folder, labels, exif=options.exif)
+        numbers = None if named else tuple(map(str, range(_MOST_CLASSES)))
+        boxes = read_yolo(folder, labels, class_names=numbers, exif=options.exif)
     elif labels.suffix.lower() == _COCO_SUFFIX:
         boxes = read_coco(labels, folder, exif=options.exif)
     else:
         raise CalibrationError(
             f"the labels {str(labels)!r} were given with --task detection; accepted are a COCO file "
-            f"({_COCO_SUFFIX}) and a folder of YOLO texts with classes.txt"
+            f"({_COCO_SUFFIX}) and a folder of YOLO texts"
         )
     by_name = {os.path.normpath(image.file): image for image in boxes.images}
     names = [os.path.relpath(path, folder) for path in files]
     return _Known(
         truth=lambda index: ImageTruth(boxes=by_name[names[index]]),
-        class_names=boxes.class_names,
+        class_names=boxes.class_names if named else None,
         notes=boxes.notes,
     )
 

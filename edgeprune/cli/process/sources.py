@@ -21,9 +21,20 @@ from edgeprune.storage.tables import unknown_key
 
 PREFIX = "EDGEPRUNE_"
 ONLY_ON_THE_COMMAND_LINE = frozenset(
-    {"trust_pickle", "overwrite", "resume", "dry_run", "as_json", "verbose", "quiet", "graph", "help"}
+    {
+        "trust_pickle",
+        "known_hosts",
+        "overwrite",
+        "resume",
+        "dry_run",
+        "as_json",
+        "verbose",
+        "quiet",
+        "graph",
+        "help",
+    }
 )
-_PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline"})
+_PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline", "identity"})
 """Options whose paths in a file count from its folder."""
 _SIZES = frozenset({"resize", "crop", "letterbox"})
 """Options that may be height x width."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeprune import exporting, parity
 from edgeprune.artifacts.calibration import CalibrationSet
-from edgeprune.artifacts.latency import LatencyPrediction
+from edgeprune.artifacts.latency import LatencyPrediction, OperatorTimes
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     DeploymentSection,
@@ -27,6 +27,8 @@ from edgeprune.commands.compress.quantization_stage import (
     notes_of_speed,
     put_in_fewer_bits,
 )
+from edgeprune.commands.report.illustrating import illustrate
+from edgeprune.commands.report.page_file import write_page
 from edgeprune.commands.run.exports import exported_path, write_onnx, write_surgery
 from edgeprune.commands.run.report_builder import assemble_report, package_versions
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
@@ -59,8 +61,8 @@ from edgeprune.commands.verify.first_divergence import (
     traced_torch,
 )
 from edgeprune.profiling.figures import figures
-from edgeprune.profiling.runner import LATENCY_PAIRS, Runner
-from edgeprune.profiling.timing import compare as compare_latency
+from edgeprune.profiling.operators import operator_times
+from edgeprune.profiling.runner import Runner
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
@@ -96,19 +98,22 @@ def deliver(
         quantized = _quantize(run, prepared, folder, chosen)
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
+        by_operator = _operators(run, work / "original.onnx", folder / "model.onnx")
         _compare_with_search(run, prepared.target, planned, deployment)
         usability = with_speed(judged.usability, deployment)
         judged = replace(judged, usability=usability)
         if usability.grade is not Grade.USABLE or usability.slower:
             _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
+        drawn = illustrate(run, prepared, planned, pruned, judged)
         note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
-        report = replace(report, quantization=quantized)
+        report = replace(report, quantization=quantized, operators=by_operator)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
         write_companions(folder, facts_of_report(report))
         if candidates is not None:
             candidates.deliver(folder)
+        write_page(report, folder, shown_folder=options.folder, pictures=drawn)
         outputs.write_manifest(
             folder,
             inputs=input_hashes(prepared),
@@ -167,7 +172,7 @@ def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -
         (folder / "model.onnx").rename(folder / FLOAT_FILE)
         shutil.copyfile(chosen / "model.onnx", folder / "model.onnx")
     assert section is not None
-    run.notes.extend(notes_of(details_of(section), prepared.target))
+    run.notes.extend(notes_of(details_of(section), runner_of(run, prepared.target)))
     return section
 
 
@@ -202,7 +207,13 @@ def _judge(
         judged = _usability(run, planned, by_stage, prepared.calibration)
         if more := measure.more(list(by_stage.values())[-1]):
             run.notes.append(f"besides {measure.kind.value}, of what is delivered: {more}")
-        return Judged(kind=measure.kind, figures=measure.stages(by_stage), usability=judged)
+        return Judged(
+            kind=measure.kind,
+            figures=measure.stages(by_stage),
+            usability=judged,
+            original_outputs=by_stage["original"],
+            delivered_outputs=list(by_stage.values())[-1],
+        )
 
 
 def _usability(
@@ -236,27 +247,19 @@ def _profile(
     run: Run, target: TargetProfile, original: Path, folder: Path, quantized: QuantizationSection | None
 ) -> DeploymentSection:
     compressed = folder / "model.onnx"
-    threads = run.threads
-    batch = run.options.batch_size or 1
+    runner = runner_of(run, target)
+    measurer = runner.measurer
     with run.stage("profile"):
-        before = after = figures(original, threads=threads, batch_size=batch, seed=run.options.seed)
+        before = after = figures(original, measurer)
         ratio, same = None, filecmp.cmp(original, compressed, shallow=False)
         if not same:
-            after = figures(compressed, threads=threads, batch_size=batch, seed=run.options.seed)
-            ratio = compare_latency(
-                original,
-                compressed,
-                threads=threads,
-                batch_size=batch,
-                pairs=LATENCY_PAIRS,
-                seed=run.options.seed,
-            )
-        runner = runner_of(run, target)
+            after, ratio = figures(compressed, measurer), measurer.ratio(original, compressed)
         if quantized is not None and ratio is not None:
             # Quantization keeps the numbers of parameters and MACs of the 32-bit file.
-            exact = figures(folder / FLOAT_FILE, threads=threads, measure_latency=False, measure_memory=False)
+            exact = figures(folder / FLOAT_FILE, None)
             after = replace(after, parameters=exact.parameters, macs=exact.macs)
-            run.notes.extend(notes_of_speed(quantized.precision, target, ratio))
+            run.notes.extend(notes_of_speed(quantized.precision, runner, ratio))
+        run.notes.extend(measurer.cautions)
         return DeploymentSection(
             target=target.name,
             original=before,
@@ -265,6 +268,14 @@ def _profile(
             original_prediction=runner.prediction(original),
             compressed_prediction=_predicted(folder, runner, quantized),
             is_original=same,
+        )
+
+
+def _operators(run: Run, original: Path, compressed: Path) -> OperatorTimes:
+    """Time by operator of both files on this host."""
+    with run.stage("profile"):
+        return operator_times(
+            original, compressed, threads=run.threads, batch_size=run.options.batch_size or 1
         )
 
 
@@ -283,9 +294,8 @@ def _predicted(
     folder: Path, runner: Runner, quantized: QuantizationSection | None
 ) -> LatencyPrediction | None:
     """Latency prediction for the target; ``None`` if it is unknown for the precision."""
-    if quantized is None:
-        return runner.prediction(folder / "model.onnx")
-    return runner.prediction(folder / FLOAT_FILE) if runner.knows(quantized.precision) else None
+    known = quantized is None or runner.knows(quantized.precision)
+    return runner.prediction(folder / "model.onnx") if known else None
 
 
 def input_hashes(prepared: Prepared) -> dict[str, str]:

@@ -11,7 +11,7 @@ from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.latency import LatencyRatio
 from edgeprune.artifacts.quantization import (
-    HalvesReport,
+    Float16Report,
     IntegerReport,
     MixedReport,
     Precision,
@@ -19,19 +19,18 @@ from edgeprune.artifacts.quantization import (
 )
 from edgeprune.artifacts.report import InnerParity, QuantizationSection
 from edgeprune.commands.quantize.mixed_precision import write_mixed
-from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run
+from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run, runner_of
 from edgeprune.commands.verify.first_divergence import first_apart, inner_deviations, traced_onnx
 from edgeprune.errors import UsageError
 from edgeprune.options.runs import TaskOptions
-from edgeprune.profiling.runner import runner_for
+from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
-from edgeprune.quantization.fp16 import quantize_halves
+from edgeprune.quantization.fp16 import quantize_fp16
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.sharing.model_metadata import carry_entries
 from edgeprune.showing import first_few
-from edgeprune.targets import TargetProfile
 
 _LOG = logging.getLogger("edgeprune.quantization")
 
@@ -67,7 +66,7 @@ def put_in_fewer_bits(
         images,
         IntegerSettings(form=integer_format(prepared.target), threads=run.threads),
         precision=precision,
-        target=prepared.target,
+        runner=runner_of(run, prepared.target),
         task_options=run.options,
         max_drop_points=max_drop_points,
         seed=run.options.seed,
@@ -80,7 +79,7 @@ def put_in_fewer_bits(
         precision=precision,
         integer=details if isinstance(details, IntegerReport) else None,
         mixed=details if isinstance(details, MixedReport) else None,
-        halves=details if isinstance(details, HalvesReport) else None,
+        float16=details if isinstance(details, Float16Report) else None,
         deviation=parity.deviation(before, after, names=("ONNX simplified", precision.value)),
         inner=_inner(exact, delivered, images.images[:_TRACED_IMAGES], run.threads),
         float_size_bytes=size_bytes(exact),
@@ -94,7 +93,7 @@ def write_quantized(
     settings: IntegerSettings,
     *,
     precision: Precision,
-    target: TargetProfile,
+    runner: Runner,
     nodes_to_exclude: frozenset[str] = frozenset(),
     task_options: TaskOptions | None = None,
     max_drop_points: float | None = None,
@@ -107,7 +106,7 @@ def write_quantized(
         UsageError: the precision is that of the file.
     """
     if precision is Precision.FP16:
-        return quantize_halves(source, destination, timeout_s=settings.timeout_s)
+        return quantize_fp16(source, destination, timeout_s=settings.timeout_s)
     if precision is Precision.AUTO:
         if nodes_to_exclude:
             raise UsageError(
@@ -116,7 +115,7 @@ def write_quantized(
             )
         return write_mixed(
             source, destination, images, settings,
-            target=target, task=task_options, max_drop_points=max_drop_points, seed=seed,
+            runner=runner, task=task_options, max_drop_points=max_drop_points, seed=seed,
         )  # fmt: skip
     if precision is not Precision.INT8:
         raise UsageError(
@@ -143,7 +142,7 @@ def _inner(exact: Path, delivered: Path, images: Tensor, threads: int) -> InnerP
 
 def details_of(section: QuantizationSection) -> QuantizationDetails:
     """The report of the precision's writer."""
-    details = section.integer or section.mixed or section.halves
+    details = section.integer or section.mixed or section.float16
     assert details is not None
     return details
 
@@ -153,13 +152,13 @@ def stores_fewer_bits(section: QuantizationSection) -> bool:
     return section.mixed is None or section.mixed.integer is not None
 
 
-def notes_of(details: QuantizationDetails, target: TargetProfile) -> tuple[str, ...]:
+def notes_of(details: QuantizationDetails, runner: Runner) -> tuple[str, ...]:
     """Notes on what differs from the request or gains less than expected."""
     if isinstance(details, IntegerReport):
         return _notes_of_scales(details)
     if isinstance(details, MixedReport):
         stays = () if details.integer is None else _notes_of_scales(details.integer)
-        return (*_notes_of_mixture(details, target), *stays)
+        return (*_notes_of_mixture(details, runner), *stays)
     notes = [
         "weights are stored in 16 bits and calculated with in 32: onnxruntime's CPU provider gains "
         "nothing from 16-bit arithmetic, so only the file is smaller"
@@ -179,35 +178,40 @@ def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
     return (*notes[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
 
 
-def _notes_of_mixture(details: MixedReport, target: TargetProfile) -> tuple[str, ...]:
-    measures = runner_for(target, threads=1).measures
-    if measures:
+def _notes_of_mixture(details: MixedReport, runner: Runner) -> tuple[str, ...]:
+    if runner.knows(Precision.AUTO):
         kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
     else:
         kept = "nothing in 8 bits was smaller and held the drop"
     stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
-    if measures:
+    if runner.measures:
         return stays
+    if runner.knows(Precision.AUTO):
+        return (
+            f"which pieces are faster in 8 bits on {runner.target.name} was predicted, not measured: the "
+            "gain of each is as sure as the prediction's band",
+            *stays,
+        )
     return (
         "which pieces are faster in 8 bits can only be measured on the device itself, not on "
-        f"{target.name} from here, so all are in 8 bits but those that the drop forbids",
+        f"{runner.target.name} from here, so all are in 8 bits but those that the drop forbids",
         *stays,
     )
 
 
-def notes_of_speed(precision: Precision, target: TargetProfile, ratio: LatencyRatio) -> tuple[str, ...]:
+def notes_of_speed(precision: Precision, runner: Runner, ratio: LatencyRatio) -> tuple[str, ...]:
     """Notes if fewer bits are slower, or their speed is unknown on the target."""
     notes = []
     integers = precision in (Precision.INT8, Precision.AUTO)
     if integers and ratio.low > 1.0:
         notes.append(
-            f"8 bits are slower than the original in 32 on this host ({ratio.ratio:.2f} of the CPU "
-            "time): ops "
-            "between the quantized ones run in 32 bits, and each change costs more than it gains"
+            f"8 bits are slower than the original in 32 {runner.measurer.place} ({ratio.ratio:.2f} of the "
+            "CPU time): ops between the quantized ones run in 32 bits, and each change costs more "
+            "than it gains"
         )
-    if not runner_for(target, threads=1).knows(precision):
+    if not runner.knows(precision):
         notes.append(
-            f"CPU time was measured on this host, whose 8-bit kernels are not those of {target.name}, "
+            f"CPU time was measured on this host, whose 8-bit kernels are not those of {runner.target.name}, "
             "and for "
             "those no prediction is known; measure there"
         )

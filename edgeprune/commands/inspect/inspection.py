@@ -6,23 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
 
 from edgeprune.artifacts.choices import CouplingOptions
+from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.model import InputShape, InputShapes, LoadedModel, takes_several
 from edgeprune.calibration import load_calibration
 from edgeprune.capture.capture import capture
 from edgeprune.commands.inspect import network_graph
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.coupling.coupling import couple
+from edgeprune.devices.bundle import read_result
+from edgeprune.devices.connection import Device, connected
+from edgeprune.devices.host import HostDevice
+from edgeprune.devices.runner import DeviceMeasurer, runner_on
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.onnx_io.inputs import dynamic_sentence, model_inputs, sizes_with
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.working_copy import write_working_copy
 from edgeprune.options.runs import ProfileOptions
 from edgeprune.profiling.figures import figures
-from edgeprune.profiling.runner import LATENCY_PAIRS, runner_for
-from edgeprune.profiling.timing import compare, open_runner
+from edgeprune.profiling.measurer import RunSettings
 from edgeprune.profiling.work import size_bytes
 from edgeprune.results import GroupRow, Inspection, ProfileResult
 from edgeprune.storage.files import scratch_folder
@@ -74,38 +77,36 @@ def inspect_loaded(
     )
 
 
-class _How(TypedDict):
-    """Settings for running a model."""
-
-    threads: int
-    batch_size: int
-    seed: int
-    timeout_s: float
-
-
 def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     """Size, work and latency of an ONNX file, and of an optional baseline, with ``threads`` threads.
 
     Raises:
         ProfileError: a file is missing, or cannot be loaded or run by onnxruntime, or one run takes longer
             than ``timeout_s`` seconds.
+        DeviceError: the device cannot be reached, or nothing can be measured there.
+        UsageError: ``result`` is damaged, or of other files; or both it and a device are given.
     """
+    if options.result is not None and options.device is not None:
+        raise UsageError("--result has times of a device already; give it, or --ssh or --adb, not both")
     described = load_target(options.target)
     path, baseline = Path(options.onnx_path), None if options.baseline is None else Path(options.baseline)
     paths = [path] + ([] if baseline is None else [baseline])
-    how = _How(threads=threads, batch_size=options.batch_size, seed=options.seed, timeout_s=options.timeout_s)
-    ratio = None
-    with _sized(paths, options.input_shape) as sized:
+    how = RunSettings(
+        threads=threads, batch_size=options.batch_size, seed=options.seed, timeout_s=options.timeout_s
+    )
+    recorded = None if options.result is None else read_result(Path(options.result))
+    with _sized(paths, options.input_shape) as sized, connected(options.device) as device:
+        runner = runner_on(described, device, how)
+        measurer = recorded or _fresh(device, how)
         for each in sized:  # check that it runs before any figure is computed
-            open_runner(each, **how)
+            (recorded or runner.measurer).check(each)
         measured = [
-            replace(figures(copy, **how), size_bytes=size_bytes(given))
+            replace(figures(copy, measurer), size_bytes=size_bytes(given))
             for copy, given in zip(sized, paths, strict=True)
         ]
-        runner = runner_for(described, threads=threads, batch_size=options.batch_size, seed=options.seed)
-        predictions = [runner.prediction(each) for each in sized]
-        if baseline is not None:
-            ratio = compare(sized[1], sized[0], pairs=LATENCY_PAIRS, **how)
+        at_hand = device is not None or recorded is not None
+        predictions = [None if at_hand else runner.prediction(each) for each in sized]
+        ratio = None if baseline is None else measurer.ratio(sized[1], sized[0])
     return ProfileResult(
         path=str(path),
         target=described.name,
@@ -115,6 +116,16 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
         latency_ratio=ratio,
         prediction=predictions[0],
         baseline_prediction=predictions[1] if baseline is not None else None,
+        notes=tuple(measurer.cautions),
+    )
+
+
+def _fresh(device: Device | None, how: RunSettings) -> DeviceMeasurer:
+    """Measures in fresh processes, there or here, and finds out how far that is to be trusted."""
+    if device is not None:
+        return DeviceMeasurer(device=device, settings=how, noise_check=True)
+    return DeviceMeasurer(
+        device=HostDevice(), settings=how, noise_check=True, provenance=Provenance.MEASURED_ON_HOST
     )
 
 

@@ -11,13 +11,12 @@ import numpy as np
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow
+from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, Precision
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
 from edgeprune.options.runs import TaskOptions
 from edgeprune.output_units import relative_errors, units_of
-from edgeprune.profiling.runner import runner_for
-from edgeprune.profiling.timing import quick_ratio
+from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers
 from edgeprune.quantization.mixed_precision import (
@@ -35,7 +34,6 @@ from edgeprune.quantization.segments import Segment, segments
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
-from edgeprune.targets import TargetProfile
 
 _JUDGED_IMAGES = 256
 _TRIES = 6
@@ -47,28 +45,29 @@ def write_mixed(
     images: ImageBatch,
     settings: IntegerSettings,
     *,
-    target: TargetProfile,
+    runner: Runner,
     task: TaskOptions | None = None,
     max_drop_points: float | None = None,
     seed: int = 0,
 ) -> MixedReport:
-    """Write the fastest mixture of 8 and 32 bits on this host within the drop limit on ``images``.
+    """Write the fastest mixture of 8 and 32 bits on the target within the drop limit on ``images``.
 
     Copies the file unchanged if no mixture is faster, by a separate last measurement, and smaller.
-    ``task`` says in whose unit the drop is. Other targets cannot be measured here: all pieces are in 8 bits
-    except those excluded by the drop limit.
+    ``task`` says in whose unit the drop is. On other targets than this host times are predicted; where
+    nothing is known of 8 bits there, all pieces are in 8 bits except those excluded by the drop limit.
 
     Raises:
         QuantizationError: the file cannot be quantized.
+        DeviceError: nothing can be measured on the target.
     """
-    measures = runner_for(target, threads=settings.threads).measures
+    known = runner.knows(Precision.AUTO)
     with scratch_folder() as scratch:
-        work = Mixing.of(source, images, settings, scratch, task or TaskOptions())
-        chosen = work.fastest() if measures else (True,) * len(work.pieces)
+        work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner)
+        chosen = work.fastest() if known else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
             chosen, harm = work.held(chosen, max_drop_points, np.random.default_rng([seed, 3]))
-        if measures:
+        if known:
             chosen = work.still_faster(chosen, max_drop_points)
         report = work.write_smaller(chosen, destination)
         if report is None:
@@ -92,6 +91,7 @@ class Mixing:
     task: TaskOptions
     original: parity.Outputs
     folder: Path
+    runner: Runner
     times: dict[Mixture, float] = field(default_factory=dict)
     losses: dict[Mixture, float] = field(default_factory=dict)
     costs: ChainCosts | None = None
@@ -99,9 +99,15 @@ class Mixing:
 
     @classmethod
     def of(
-        cls, source: Path, images: ImageBatch, settings: IntegerSettings, folder: Path, options: TaskOptions
+        cls,
+        source: Path,
+        images: ImageBatch,
+        settings: IntegerSettings,
+        folder: Path,
+        options: TaskOptions,
+        runner: Runner,
     ) -> Mixing:
-        """Calibrate the model and split it into pieces."""
+        """Calibrate the model and split it into pieces; ``runner`` says what a mixture takes."""
         calibrated = calibrate(source, images.images, settings)
         judged = images.first(_JUDGED_IMAGES)
         return cls(
@@ -114,6 +120,7 @@ class Mixing:
                 source, judged.images, threads=settings.threads, timeout_s=settings.timeout_s
             ),
             folder=folder,
+            runner=runner,
         )
 
     @property
@@ -135,7 +142,8 @@ class Mixing:
         count = len(self.pieces)
         alone = [tuple(place == piece for place in range(count)) for piece in range(count)]
         together = (True,) * count
-        with progress.task("measuring pieces in 8 bits", count + _TRIES) as advance:
+        doing = "measuring" if self.runner.measures else "predicting"
+        with progress.task(f"{doing} pieces in 8 bits", count + _TRIES) as advance:
 
             def time(mixture: Mixture) -> float:
                 ratio = self._ratio(mixture)
@@ -204,7 +212,7 @@ class Mixing:
         """Report row of a piece: its precision and the reason."""
         piece = self.pieces[place]
         alone = self.times.get(tuple(i == place for i in range(len(self.pieces))))
-        timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time"
+        timed = "" if alone is None else f", alone {alone:.3f} of the 32-bit network's time{self._how}"
         if chosen[place]:
             why = f"8 bits{timed}" if alone is not None else "8 bits: latency was not measured"
         elif place in self.put_back:
@@ -219,12 +227,17 @@ class Mixing:
             why=why,
         )
 
+    @property
+    def _how(self) -> str:
+        return "" if self.runner.measures else f", predicted for {self.runner.target.name}"
+
     def _ratio(self, mixture: Mixture) -> float:
         return self._quick_ratio(self.source, self._file(mixture))
 
     def _quick_ratio(self, first: Path, second: Path) -> float:
-        settings = self.calibrated.settings
-        return quick_ratio(first, second, threads=settings.threads, timeout_s=settings.timeout_s)
+        if self.runner.measures:
+            return self.runner.measurer.quick_ratio(first, second)
+        return self.runner.share(first, second).value
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Negative squared error of the outputs, relative to the spread of each channel."""

@@ -13,6 +13,8 @@ from edgeprune.artifacts.quantization import QuantizationDetails
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
 from edgeprune.commands.quantize.source_file import SourceFile
+from edgeprune.devices.connection import connected
+from edgeprune.devices.runner import runner_on
 from edgeprune.errors import (
     BudgetError,
     CalibrationError,
@@ -23,8 +25,8 @@ from edgeprune.errors import (
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import check_drop, check_task, for_task, measure_for
 from edgeprune.options.runs import QuantizeOptions
-from edgeprune.profiling.runner import LATENCY_PAIRS
-from edgeprune.profiling.timing import compare
+from edgeprune.profiling.measurer import RunSettings
+from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.settings import IntegerSettings
@@ -32,7 +34,7 @@ from edgeprune.results import QuantizationResult
 from edgeprune.sharing.model_metadata import image_entries, origin_entries, read_entries, write_entries
 from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_folder, sha256_file
 from edgeprune.storage.ownership import remove_abandoned
-from edgeprune.targets import TargetProfile, load_target
+from edgeprune.targets import load_target
 
 _WITHOUT_POINTS = (
     "leave it out and judge by the errors in the report, or say with --task what the outputs are"
@@ -46,6 +48,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         QuantizationError, CalibrationError, TargetError, OutputError: see their classes.
         BudgetError: the drop exceeds ``max_drop_points``; nothing is written.
         UsageError: a node to keep is not in the file, or images do not fit.
+        DeviceError: the device cannot be reached, or nothing can be measured there.
     """
     if options.calibration is None:
         raise CalibrationError(
@@ -54,7 +57,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
     target = load_target(options.target)
     _check_output(options)
     check_task(options, options.max_drop_points)
-    with scratch_folder() as scratch:
+    with scratch_folder() as scratch, connected(options.device) as device:
         source = SourceFile.opened(options, scratch)
         calibration = load_calibration(
             options.calibration,
@@ -72,6 +75,10 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         held = calibration.held_out
         measure = measure_for(options, _original_outputs(source, held.images), held, options.seed)
         check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
+        how = RunSettings(
+            threads=options.threads or 1, batch_size=None, seed=options.seed, timeout_s=options.timeout_s
+        )
+        runner = runner_on(target, device, how)
         made = scratch / options.file.name
         details = write_quantized(
             source.path,
@@ -80,18 +87,18 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             IntegerSettings(
                 form=integer_format(target),
                 method=options.method,
-                threads=options.threads or 1,
-                timeout_s=options.timeout_s,
+                threads=how.threads,
+                timeout_s=how.timeout_s,
             ),
             precision=options.precision,
-            target=target,
+            runner=runner,
             nodes_to_exclude=frozenset(options.kept_float),
             task_options=options,
             max_drop_points=options.max_drop_points,
             seed=options.seed,
         )
         _write_facts(options, calibration, source.path, made)
-        result = _result(options, target, calibration, source, measure, made, details)
+        result = _result(options, runner, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
 
@@ -117,7 +124,7 @@ def _original_outputs(source: SourceFile, images: Tensor) -> parity.Outputs:
 
 def _result(
     options: QuantizeOptions,
-    target: TargetProfile,
+    runner: Runner,
     calibration: CalibrationSet,
     source: SourceFile,
     measure: Measure,
@@ -135,15 +142,11 @@ def _result(
     figures = measure.stages(dict(zip(names, (before, after), strict=True)))
     _check_drop(options, measure, after)
     more = measure.more(after)
-    ratio = compare(
-        *source.sized(calibration, made),
-        threads=options.threads or 1, batch_size=None,
-        pairs=LATENCY_PAIRS, seed=options.seed, timeout_s=options.timeout_s,
-    )  # fmt: skip
+    ratio = runner.measurer.ratio(*source.sized(calibration, made))
     return QuantizationResult(
         source=str(options.source),
         path=str(options.file),
-        target=target.name,
+        target=runner.target.name,
         precision=options.precision,
         details=details,
         size_bytes=size_bytes(made),
@@ -157,8 +160,9 @@ def _result(
             *source.notes,
             *measure.notes,
             *((f"besides {measure.kind.value}, in {names[1]}: {more}",) if more else ()),
-            *notes_of(details, target),
-            *notes_of_speed(options.precision, target, ratio),
+            *notes_of(details, runner),
+            *notes_of_speed(options.precision, runner, ratio),
+            *runner.measurer.cautions,
         ),
     )
 

@@ -15,8 +15,10 @@ from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, WeightedLayer
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     CalibrationSection,
+    ChannelImportance,
     DeploymentSection,
     Environment,
+    GroupImportance,
     LayerRow,
     ModelSection,
     ParityFigure,
@@ -30,6 +32,8 @@ from edgeprune.commands.run.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.system.host import machine_description
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy")
+
+_SHOWN_CHANNELS = 32
 
 
 def package_versions() -> dict[str, str]:
@@ -103,7 +107,44 @@ def assemble_report(
         environment=_environment(run),
         notes=tuple(dict.fromkeys(run.notes)),
         sessions=1 if run.sessions is None else run.sessions.number,
+        importance=group_importance(planned),
     )
+
+
+def group_importance(planned: Planned) -> tuple[GroupImportance, ...]:
+    """Values of the ranking by group, highest first, and which channels go; of many a part."""
+    ranking, coupling = planned.ranking, planned.variant.coupling
+    if ranking.values.size != coupling.num_players:
+        return ()  # a ranking of the whole network, of which blocks were dropped
+    gone = coupling.removed_mask(planned.plan.removed)
+    rows = []
+    for group in coupling.groups:
+        order = sorted(group.players, key=lambda player: (-ranking.values[player], player))
+        positions = np.unique(
+            np.linspace(1, len(order), min(len(order), _SHOWN_CHANNELS)).round().astype(int)
+        )
+        shown = []
+        for position in positions.tolist():
+            player = order[position - 1]
+            error = float(ranking.standard_errors[player])
+            shown.append(
+                ChannelImportance(
+                    place=position,
+                    value=float(ranking.values[player]),
+                    standard_error=error if np.isfinite(error) else None,
+                    removed=bool(gone[player]),
+                )
+            )
+        rows.append(
+            GroupImportance(
+                group=group.name,
+                layers=group.layers,
+                channels=len(order),
+                removed=int(gone[list(group.players)].sum()),
+                shown=tuple(shown),
+            )
+        )
+    return tuple(rows)
 
 
 def model_section(prepared: Prepared) -> ModelSection:

@@ -120,6 +120,7 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
         "limits of the default": f"{run.limits_by_default}",
         "ratio": f"{options.ratio}",
         "target": f"{prepared.target}",
+        **({} if options.device is None else {"device": options.device.name}),
         "width quantum": f"{options.width_quantum}",
         "batch size": f"{options.batch_size}",
         "finetune": f"{options.finetune}",

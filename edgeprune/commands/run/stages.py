@@ -116,11 +116,11 @@ def _check_precision(options: CompressOptions) -> None:
     budget = options.budget
     limited = budget.max_latency_ms is not None or budget.max_latency_share is not None
     runner = runner_for(load_target(options.target), threads=1)
-    if limited and not runner.knows(options.precision):
+    if limited and options.device is None and not runner.knows(options.precision):
         raise UsageError(
             f"--max-latency was given with --precision {options.precision.value} and --target "
             f"{options.target}, whose latency in 8 bits is not known here; accepted there are --max-size, "
-            "--max-memory and --max-drop, or run on the device itself with --target host"
+            "--max-memory and --max-drop, or measure on the device itself with --ssh"
         )
 
 

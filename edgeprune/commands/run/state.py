@@ -20,12 +20,15 @@ from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
+from edgeprune.devices.connection import Device
+from edgeprune.devices.runner import runner_on
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
 from edgeprune.options.runs import CompressOptions
-from edgeprune.profiling.runner import Runner, runner_for
+from edgeprune.profiling.measurer import RunSettings
+from edgeprune.profiling.runner import Runner
 from edgeprune.recovery.splitting import SplitImages, split_images
 from edgeprune.storage.sessions import Sessions
 from edgeprune.system import progress
@@ -50,6 +53,7 @@ class Run:
     ``journals``: storage of stage results in a run for one plan; ``None`` if they are not stored.
     ``limits_by_default``: the budget is the default, not requested by the user.
     ``measure``: of the task, on the held-out images; ``None`` until :func:`measure_of` makes it.
+    ``device``: what measures in place of this machine; ``None`` where nothing is connected.
     ``sessions``: stage times of earlier interrupted sessions; ``None`` until known.
     """
 
@@ -60,6 +64,7 @@ class Run:
     limits_by_default: bool = False
     sessions: Sessions | None = None
     measure: Measure | None = None
+    device: Device | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = field(init=False)
 
@@ -107,8 +112,8 @@ class Run:
 
 def runner_of(run: Run, target: TargetProfile) -> Runner:
     """The target's runner, with the threads, the batch and the seed of the run."""
-    batch_size = run.options.batch_size or 1
-    return runner_for(target, threads=run.threads, batch_size=batch_size, seed=run.options.seed)
+    how = RunSettings(threads=run.threads, batch_size=run.options.batch_size or 1, seed=run.options.seed)
+    return runner_on(target, run.device, how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +200,11 @@ class Pruned:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Quality by stage on the held-out images, and the usability of the delivered network."""
+    """Quality by stage on the held-out images, the usability of the delivered network, and the outputs there
+    of the original and of what is delivered."""
 
     kind: AccuracyKind
     figures: tuple[AccuracyFigure, ...]
     usability: Usability
+    original_outputs: parity.Outputs
+    delivered_outputs: parity.Outputs

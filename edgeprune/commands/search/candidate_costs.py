@@ -14,7 +14,6 @@ from edgeprune.commands.run.state import Prepared, Run, runner_of
 from edgeprune.commands.search.budget_aims import latency_share
 from edgeprune.commands.search.candidate_records import Baseline
 from edgeprune.commands.search.cost_models import measure_tables, measured_model, roofline_model, size_model
-from edgeprune.profiling.memory import peak_memory_bytes
 from edgeprune.profiling.work import size_bytes
 from edgeprune.selection import CostModel, macs_model
 
@@ -89,7 +88,7 @@ class CandidateCosts:
             tables = measure_tables(
                 self._prepared.captured,
                 self._prepared.coupling,
-                threads=self._run.threads,
+                runner.measurer,
                 step=runner.target.width_quantum,
             )
         original = Candidate(
@@ -116,7 +115,7 @@ class CandidateCosts:
         shutil.copyfile(self._onnx, folder / "model.onnx")
         put_in_fewer_bits(run, self._prepared, folder, run.options.precision)
         precision = run.options.precision.value
-        if not self._runner.measures:
+        if not self._runner.knows(run.options.precision):
             run.note(
                 f"latency of candidates is predicted for their 32-bit form: nothing is known of {precision} "
                 f"on {self._prepared.target.name}"
@@ -126,4 +125,4 @@ class CandidateCosts:
     def _memory(self, path: Path) -> int | None:
         if self._run.options.budget.max_memory_bytes is None:
             return None
-        return peak_memory_bytes(path, self._run.threads, self._run.options.batch_size or 1)
+        return self._runner.measurer.peak_memory_bytes(path)

@@ -17,18 +17,20 @@ from torch.fx import Node
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
-from edgeprune.errors import ProfileError
 from edgeprune.fx import op_name
-from edgeprune.profiling.layers import LayerGeometry, measure_layer, measure_overhead
+from edgeprune.profiling.costs import layer_rates
+from edgeprune.profiling.kinds import OpKind
+from edgeprune.profiling.layers import LayerGeometry, write_layer, write_overhead
+from edgeprune.profiling.measurer import Measurer
 from edgeprune.recovery.structure import geometry
 from edgeprune.selection import CostModel, LayerCost, Product, RooflineCost, TableCost, Widths
+from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 from edgeprune.targets import TargetProfile
 
 _log = logging.getLogger("edgeprune.commands")
 
 _ITEM_BYTES = 4
-_FLOPS_PER_MAC = 2
 _SHARES = (0.25, 0.5, 1.0)
 """Widths at which a layer is measured, relative to its own."""
 
@@ -62,17 +64,14 @@ def size_model(captured: CapturedModel, coupling: CouplingGraph, total_bytes: in
 def roofline_model(
     captured: CapturedModel, coupling: CouplingGraph, target: TargetProfile, total_ms: float
 ) -> CostModel:
-    """Milliseconds by the target's roofline; nodes without weights are the fixed rest of ``total_ms``."""
-    roofline = target.roofline
-    assert roofline is not None
-    cores = 1 + (target.default_threads - 1) * roofline.parallel_efficiency
+    """Milliseconds by the target's rates; nodes without weights are the fixed rest of ``total_ms``."""
     layers = []
     for site in _sites(captured, coupling):
         depthwise = site.geometry is not None and site.geometry.depthwise
-        efficiency = roofline.gemm_efficiency
+        kind = OpKind.GEMM
         if site.geometry is not None and site.geometry.kernel:
-            efficiency = roofline.depthwise_efficiency if depthwise else roofline.conv_efficiency
-        flops_per_ms = target.peak_gflops_per_core * 1e6 * cores * efficiency
+            kind = OpKind.DEPTHWISE if depthwise else OpKind.CONV
+        rates = layer_rates(target, kind, threads=target.default_threads)
         through = _ITEM_BYTES * site.inputs
         layers.append(
             RooflineCost(
@@ -80,9 +79,9 @@ def roofline_model(
                 weight_bytes=_ITEM_BYTES * site.area,
                 input_bytes=0.0 if depthwise else through,
                 output_bytes=_ITEM_BYTES * site.outputs + (through if depthwise else 0.0),
-                macs_per_ms=flops_per_ms / _FLOPS_PER_MAC,
-                bytes_per_ms=roofline.memory_bandwidth_gb_per_s * 1e6,
-                overhead_ms=roofline.dispatch_overhead_us / 1e3,
+                macs_per_ms=rates.macs_per_ms,
+                bytes_per_ms=rates.bytes_per_ms,
+                overhead_ms=rates.overhead_ms,
             )
         )
     return _with_rest("latency", coupling, layers, total_ms)
@@ -93,27 +92,39 @@ LayerTables = dict[str, tuple[tuple[float, ...], ...]]
 
 
 def measure_tables(
-    captured: CapturedModel, coupling: CouplingGraph, *, threads: int, step: int
+    captured: CapturedModel, coupling: CouplingGraph, measurer: Measurer, *, step: int
 ) -> LayerTables:
-    """CPU milliseconds of each kind of layer on this host, at up to nine pairs of widths.
+    """CPU milliseconds of each kind of layer where ``measurer`` is, at up to nine pairs of widths.
 
     Kinds that cannot be measured alone are left out.
+
+    Raises:
+        DeviceError: nothing can be measured on the device.
     """
-    overhead_ms = measure_overhead(threads=threads)
     kinds = {_kind(s): s for s in _sites(captured, coupling) if s.geometry is not None}
     tables: LayerTables = {}
-    with progress.task("measuring layers at other widths", len(kinds)) as advance:
-        for kind, site in sorted(kinds.items()):
+    with (
+        scratch_folder() as scratch,
+        progress.task("measuring layers at other widths", len(kinds)) as advance,
+    ):
+        (call_ms,) = measurer.least_cpu_ms([write_overhead(scratch / "nothing.onnx")])
+        for place, (kind, site) in enumerate(sorted(kinds.items())):
             outs, ins = _grids(site, step)
             shape = site.geometry
             assert shape is not None
-            try:
-                tables[kind] = tuple(
-                    tuple(max(0.0, measure_layer(shape, o, i, threads=threads) - overhead_ms) for i in ins)
-                    for o in outs
-                )
-            except ProfileError as error:
-                _log.info("%s is not measured alone: %s", site.layer.name, error)
+            files = [
+                write_layer(shape, out, into, scratch / f"layer-{place}-{out}-{into}.onnx")
+                for out in outs
+                for into in ins
+            ]
+            times = [
+                None if ms is None else max(0.0, ms - (call_ms or 0.0)) for ms in measurer.least_cpu_ms(files)
+            ]
+            known = [ms for ms in times if ms is not None]
+            if len(known) == len(times):
+                tables[kind] = tuple(tuple(known[i : i + len(ins)]) for i in range(0, len(known), len(ins)))
+            else:
+                _log.info("%s is not measured alone: onnxruntime does not take it", site.layer.name)
             advance(1)
     return tables
 
@@ -127,7 +138,7 @@ def measured_model(
     total_ms: float,
     note: Note,
 ) -> CostModel:
-    """CPU milliseconds on this host from measured ``tables``; ``total_ms`` is the time of the whole network.
+    """CPU milliseconds from measured ``tables``; ``total_ms`` is the time of the whole network.
 
     Layers that take longer separately than together are scaled to the total. A layer of an unmeasured kind
     costs its share of the multiply-accumulates.

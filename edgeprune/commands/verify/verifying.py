@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from edgeprune import parity
+from edgeprune.artifacts.choices import HOST
 from edgeprune.calibration import load_calibration
 from edgeprune.capture.capture import capture
 from edgeprune.commands.verify.first_divergence import (
@@ -17,6 +18,8 @@ from edgeprune.commands.verify.first_divergence import (
     traced_torch,
 )
 from edgeprune.coupling.plugins import ruled_operators
+from edgeprune.devices.emulation.cores import core_of
+from edgeprune.devices.emulation.running import emulated_outputs
 from edgeprune.errors import ParityError, ProfileError, UsageError
 from edgeprune.loading import load_model
 from edgeprune.onnx_io.inputs import only_input
@@ -24,6 +27,7 @@ from edgeprune.onnx_io.passes.normal_form import Sizes
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.options.runs import VerifyOptions
 from edgeprune.results import Verification
+from edgeprune.targets import load_target
 
 
 def verify_models(options: VerifyOptions, threads: int) -> Verification:
@@ -36,6 +40,13 @@ def verify_models(options: VerifyOptions, threads: int) -> Verification:
     """
     if not options.tolerance > 0:
         raise UsageError(f"--tolerance {options.tolerance:g} was given; accepted is a number above 0")
+    if options.emulate:
+        return verify_emulated(options, threads)
+    if options.second is None or options.target != HOST:
+        raise UsageError(
+            "a single model, or --target, was given without --emulate; accepted are two models, or one .onnx "
+            "file with --target NAME --emulate"
+        )
     pair = str(options.first), str(options.second)
     shape = _image_sizes(pair)
     calibration = load_calibration(
@@ -58,6 +69,44 @@ def verify_models(options: VerifyOptions, threads: int) -> Verification:
         passed=deviation.relative_error <= options.tolerance,
         tensors=tensors,
         first_diverging=None if apart is None else apart.name,
+    )
+
+
+def verify_emulated(options: VerifyOptions, threads: int) -> Verification:
+    """Compare an ONNX file here with itself on an emulated core of the target.
+
+    Raises:
+        UsageError: it is no ONNX file, a second model was given, or the target has no core that is known.
+        DeviceError: qemu or its system is missing, or the file does not run there.
+    """
+    path = Path(options.first)
+    if options.second is not None or not _is_onnx(str(path)):
+        raise UsageError(
+            f"--emulate was given with {str(options.second or path)!r}; accepted is a single .onnx file, "
+            "which is compared with itself on the core of --target"
+        )
+    core = core_of(load_target(options.target))
+    taken = only_input(read_onnx(path, ProfileError), path, ProfileError)
+    calibration = load_calibration(
+        options.calibration,
+        preprocessing=options.preprocessing,
+        max_images=options.max_images,
+        seed=options.seed,
+        input_shape=taken.image if taken.may_be_image else None,
+    )
+    batch = taken.batch or 1
+    images = torch.cat([calibration.fitting.images, calibration.held_out.images])
+    images = images[: len(images) - len(images) % batch]
+    before = parity.run_onnx(path, images, threads=threads, timeout_s=options.timeout_s)
+    after = emulated_outputs(path, taken.name, images, core)
+    deviation = parity.deviation(before, after, names=(path.name, f"{path.name} on an emulated {core.name}"))
+    return Verification(
+        deviation=deviation,
+        tolerance=options.tolerance,
+        passed=deviation.relative_error <= options.tolerance,
+        tensors=(),
+        first_diverging=None,
+        emulated_core=core.name,
     )
 
 

@@ -56,8 +56,8 @@ class ActivationWeight:
         return make_ranking(
             self.name,
             np.sqrt(costs),
+            started,
             removal_costs=costs,
-            started=started,
             evaluations=math.ceil(images / IMAGES_AT_ONCE),
             images=images,
             choice="mean square of the channel where it enters a consumer, times the squared norm of the "

@@ -62,7 +62,7 @@ class BatchNormScale:
         return make_ranking(
             self.name,
             values,
-            started=started,
+            started,
             choice="sum of |scale| over the channel's batch norms, compared over all layers as they are",
             notes=_notes([g.name for g in lacking]),
         )

@@ -28,4 +28,4 @@ class Random:
         """Draw every player's score."""
         started = time.perf_counter()
         values = rng.random(context.coupling.num_players)
-        return make_ranking(self.name, values, started=started, choice="uniform in [0, 1) for every player")
+        return make_ranking(self.name, values, started, choice="uniform in [0, 1) for every player")

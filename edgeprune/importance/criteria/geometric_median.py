@@ -43,8 +43,8 @@ class Fpgm:
         return make_ranking(
             self.name,
             values,
+            started,
             removal_costs=relative_to_group(values, coupling),
-            started=started,
             choice="sum of Euclidean distances to all filters of the layer, added over the layers that make "
             f"the channel; {PER_GROUP}",
         )

@@ -70,7 +70,7 @@ class GreedyLeaveOneOut:
         return make_ranking(
             self.name,
             values,
-            started=started,
+            started,
             evaluations=game.evaluations - before,
             images=images,
             choice="what the next removal within the group costs, all other groups whole, mean over images, "

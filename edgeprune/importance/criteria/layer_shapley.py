@@ -113,9 +113,9 @@ class LayerShapley:
         return make_ranking(
             self.name,
             values,
+            started,
             removal_costs=costs,
             standard_errors=errors,
-            started=started,
             evaluations=spent * plan.passes_each,
             images=plan.images,
             choice=_words(chosen)

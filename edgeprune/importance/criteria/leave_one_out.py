@@ -59,8 +59,8 @@ class LeaveOneOut:
         return make_ranking(
             self.name,
             values,
+            started,
             standard_errors=errors,
-            started=started,
             evaluations=game.evaluations - before,
             images=images,
             choice="value of the whole network less that without the player, mean over images; costs may be "

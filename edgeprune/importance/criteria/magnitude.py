@@ -39,8 +39,8 @@ class L1:
         return make_ranking(
             self.name,
             values,
+            started,
             removal_costs=relative_to_group(values, context.coupling),
-            started=started,
             choice=f"sum of |w| {_CHOICE}; {PER_GROUP}",
         )
 
@@ -67,8 +67,8 @@ class L2:
         return make_ranking(
             self.name,
             np.sqrt(squares),
+            started,
             removal_costs=relative_to_group(squares, context.coupling),
-            started=started,
             choice=f"L2 norm {_CHOICE}; costs are squares; {PER_GROUP}",
         )
 

@@ -73,8 +73,8 @@ class ReconstructionResidual:
         return make_ranking(
             self.name,
             np.sqrt(costs),
+            started,
             removal_costs=costs,
-            started=started,
             evaluations=2 * batches,
             images=count,
             choice=f"variance given the other channels (ridge {RIDGE:g}), times the squared norm of the "

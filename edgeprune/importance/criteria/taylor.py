@@ -121,9 +121,9 @@ def _score(name: str, context: ScoringContext, advance: Advance, kind: _Kind) ->
     return make_ranking(
         name,
         values,
+        started,
         removal_costs=costs,
         standard_errors=errors,
-        started=started,
         evaluations=context.game.evaluations - before,
         images=images,
         choice=f"{kind.value}{scale}; loss: {context.game.loss_description}",

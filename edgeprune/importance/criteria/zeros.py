@@ -84,8 +84,8 @@ class Apoz:
         return make_ranking(
             self.name,
             values,
+            started,
             removal_costs=relative_to_group(values, coupling),
-            started=started,
             evaluations=math.ceil(images / IMAGES_AT_ONCE),
             images=images,
             choice="share of activations that are not zero, after every rectifier that the channel passes; "

@@ -41,7 +41,7 @@ class Layout:
     paths: dict[tuple[str, str], str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Columns:
     """Rows with their tops and heights, and the column of each row."""
 
@@ -122,16 +122,7 @@ def _columns(ranked: Ranked) -> _Columns:
         bottoms.append(y - gaps[end])
         rights.append(left + high - low)
         left = rights[-1] + _GUTTER + _TRACK * (cut[column] if column < len(cut) else 0)
-    return _Columns(
-        tops=tops,
-        heights=heights,
-        of_row=of_row,
-        shifts=shifts,
-        bottoms=bottoms,
-        rights=rights,
-        top=top,
-        width=rights[-1],
-    )
+    return _Columns(tops, heights, of_row, shifts, bottoms, rights, top, rights[-1])
 
 
 def _breaks(

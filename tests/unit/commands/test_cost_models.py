@@ -14,11 +14,14 @@ from edgeprune.capture.export import export_program
 from edgeprune.commands.search.cost_models import measure_tables, measured_model, roofline_model, size_model
 from edgeprune.coupling.coupling import couple
 from edgeprune.exporting import export_onnx, simplify_onnx
-from edgeprune.profiling.layers import LayerGeometry, measure_layer
+from edgeprune.profiling.layers import LayerGeometry, write_layer
+from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.profiling.work import size_bytes
 from edgeprune.pruning.surgery import prune
 from edgeprune.selection.costs import Widths
 from edgeprune.targets import load_target
+
+HERE = HostMeasurer(settings=RunSettings(threads=1))
 
 
 def cost_of(model, coupling, removed: tuple[int, ...]) -> float:
@@ -71,7 +74,7 @@ def test_layers_are_measured_and_those_that_cannot_be_are_named() -> None:
     captured = capture(network.eval(), (3, 8, 8))
     coupling = couple(captured)
     notes: list[str] = []
-    tables = measure_tables(captured, coupling, threads=1, step=4)
+    tables = measure_tables(captured, coupling, HERE, step=4)
     model = measured_model(captured, coupling, tables, step=4, total_ms=5.0, note=notes.append)
     assert cost_of(model, coupling, ()) >= 5.0
     assert len(notes) == 1
@@ -99,5 +102,7 @@ def test_layers_are_measured_and_those_that_cannot_be_are_named() -> None:
         ),
     ],
 )
-def test_every_kind_of_layer_runs_alone(geometry, out, into):
-    assert measure_layer(geometry, out, into, threads=1) > 0.0
+def test_every_kind_of_layer_runs_alone(geometry: LayerGeometry, out: int, into: int, tmp_path: Path) -> None:
+    (least_ms,) = HERE.least_cpu_ms([write_layer(geometry, out, into, tmp_path / "layer.onnx")])
+    assert least_ms is not None
+    assert least_ms > 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from edgeprune.artifacts.quantization import IntegerReport, Precision
 from edgeprune.commands.compress.quantization_stage import notes_of, write_quantized
 from edgeprune.commands.quantize import mixed_precision
 from edgeprune.commands.quantize.mixed_precision import write_mixed
+from edgeprune.profiling.measurer import HostMeasurer, RunSettings
+from edgeprune.profiling.runner import MeasuringRunner, runner_for
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.mixed_precision import (
     ChainCosts,
@@ -32,13 +36,34 @@ from edgeprune.quantization.mixed_precision import (
 from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.segments import segments
 from edgeprune.quantization.settings import IntegerSettings
-from edgeprune.targets import load_target
+from edgeprune.targets import TargetProfile, load_target
 
 SHARES = st.floats(-0.3, 0.3)
 
 
+def board_of_unknown_8_bits() -> TargetProfile:
+    board = load_target("rpi4")
+    assert board.roofline is not None
+    return replace(board, roofline=replace(board.roofline, int8=None))
+
+
 def settings_for(target: str) -> IntegerSettings:
     return IntegerSettings(form=integer_format(load_target(target)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(HostMeasurer):
+    """Ratios that a test makes up."""
+
+    ratio_of: Callable[[Path, Path], float]
+
+    def quick_ratio(self, onnx_a: Path, onnx_b: Path) -> float:
+        return self.ratio_of(onnx_a, onnx_b)
+
+
+def timed(ratio_of: Callable[[Path, Path], float]) -> MeasuringRunner:
+    measurer = Timed(settings=RunSettings(threads=1), ratio_of=ratio_of)
+    return MeasuringRunner(target=load_target("host"), measurer=measurer)
 
 
 @st.composite
@@ -141,15 +166,12 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageBatch]:
 
 
 @pytest.mark.parametrize("faster", [True, False])
-def test_what_is_measured_decides(
-    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: bool
-) -> None:
-    def ratio(_source: Path, path: Path, *, threads: int, timeout_s: float | None) -> float:
+def test_what_is_measured_decides(chain: tuple[Path, ImageBatch], tmp_path: Path, faster: bool) -> None:
+    def ratio(_source: Path, path: Path) -> float:
         return 1.0 + (-0.1 if faster else 0.1) * path.stem.count("8")
 
-    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
     path, images = chain
-    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), target=load_target("host"))
+    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), runner=timed(ratio))
     assert {piece.integer for piece in report.pieces} == {faster}
     assert (report.integer is None) is not faster
     assert all(piece.alone == pytest.approx(0.9 if faster else 1.1) for piece in report.pieces)
@@ -160,21 +182,19 @@ def test_what_is_measured_decides(
 def test_a_mixture_that_is_not_faster_than_all_in_8_bits_side_by_side_is_not_taken(
     chain: tuple[Path, ImageBatch],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     side_by_side: float,
     pieces: int | None,
 ) -> None:
     """Figures of short measurements may favour a mixture; all in 8 bits is smaller."""
     path, images = chain
 
-    def ratio(first: Path, second: Path, *, threads: int, timeout_s: float | None) -> float:
+    def ratio(first: Path, second: Path) -> float:
         if first != path:
             assert "-" not in first.stem
             return side_by_side
         return 0.7 if second.stem.count("8") == 1 else 0.8
 
-    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
-    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), target=load_target("host"))
+    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), runner=timed(ratio))
     expected = len(report.pieces) if pieces is None else pieces
     assert sum(piece.integer for piece in report.pieces) == expected
 
@@ -184,14 +204,13 @@ def test_a_target_elsewhere_is_all_in_8_bits_but_what_the_drop_forbids(
 ) -> None:
     path, images = chain
     done = tmp_path / "q.onnx"
-    free = write_mixed(path, done, images, settings_for("rpi4"), target=load_target("rpi4"))
+    runner = runner_for(board_of_unknown_8_bits(), threads=1)
+    free = write_mixed(path, done, images, settings_for("rpi4"), runner=runner)
     assert all(piece.integer and piece.alone is None for piece in free.pieces)
     before, after = (parity.run_onnx(p, images.images, threads=1)[0] for p in (path, done))
     assert np.square(before - after).sum() < 0.01 * np.square(before).sum()
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
-    held = write_mixed(
-        path, done, images, settings_for("rpi4"), target=load_target("rpi4"), max_drop_points=6.0
-    )
+    held = write_mixed(path, done, images, settings_for("rpi4"), runner=runner, max_drop_points=6.0)
     assert sum(piece.integer for piece in held.pieces) == 1
     assert held.harm is not None
     assert any("among the most harmful" in piece.why for piece in held.pieces)
@@ -203,20 +222,17 @@ def test_what_the_drop_leaves_is_measured_and_not_taken_where_it_is_slower_than_
     """All in 8 bits is fast; with pieces back in 32 the changes of precision cost more than is gained."""
     path, images = chain
 
-    def ratio(_first: Path, second: Path, *, threads: int, timeout_s: float | None) -> float:
+    def ratio(_first: Path, second: Path) -> float:
         return 0.7 if "-" not in second.stem else 1.1
 
-    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
-    report = write_mixed(
-        path, done, images, settings_for("host"), target=load_target("host"), max_drop_points=6.0
-    )
+    report = write_mixed(path, done, images, settings_for("host"), runner=timed(ratio), max_drop_points=6.0)
     assert not any(piece.integer for piece in report.pieces)
     assert report.integer is None
     assert report.harm is not None
     assert done.read_bytes() == path.read_bytes()
-    assert notes_of(report, load_target("host")) == (
+    assert notes_of(report, timed(ratio)) == (
         "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller, so the file stays as it is",
     )
 
@@ -225,29 +241,27 @@ def test_what_the_drop_leaves_is_taken_where_it_is_faster(
     chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, images = chain
-    monkeypatch.setattr(
-        mixed_precision, "quick_ratio", lambda _a, b, *, threads, timeout_s: 1.0 - 0.1 * b.stem.count("8")
-    )
+
+    def ratio(_first: Path, second: Path) -> float:
+        return 1.0 - 0.1 * second.stem.count("8")
+
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     done = tmp_path / "q.onnx"
-    report = write_mixed(
-        path, done, images, settings_for("host"), target=load_target("host"), max_drop_points=6.0
-    )
+    report = write_mixed(path, done, images, settings_for("host"), runner=timed(ratio), max_drop_points=6.0)
     assert sum(piece.integer for piece in report.pieces) == 1
 
 
 def test_the_best_of_many_short_measurements_is_measured_again(
-    chain: tuple[Path, ImageBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chain: tuple[Path, ImageBatch], tmp_path: Path
 ) -> None:
     path, images = chain
     seen: list[str] = []
 
-    def ratio(_first: Path, second: Path, *, threads: int, timeout_s: float | None) -> float:
+    def ratio(_first: Path, second: Path) -> float:
         seen.append(second.stem)
         return 0.97 if seen.count(second.stem) == 1 else 1.01
 
-    monkeypatch.setattr(mixed_precision, "quick_ratio", ratio)
-    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), target=load_target("host"))
+    report = write_mixed(path, tmp_path / "q.onnx", images, settings_for("host"), runner=timed(ratio))
     assert report.integer is None
     assert not any(piece.integer for piece in report.pieces)
 
@@ -257,14 +271,14 @@ def test_a_network_that_8_bits_make_larger_stays_as_it_is(tmp_path: Path) -> Non
     torch.manual_seed(0)
     path = written(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)), tmp_path / "tiny.onnx")
     images = ImageBatch(images=torch.randn(8, *IMAGE), labels=None)
-    done, target = tmp_path / "q.onnx", load_target("rpi4")
+    done, runner = tmp_path / "q.onnx", runner_for(board_of_unknown_8_bits(), threads=1)
     settings = settings_for("rpi4")
-    larger = write_quantized(path, done, images, settings, precision=Precision.INT8, target=target)
+    larger = write_quantized(path, done, images, settings, precision=Precision.INT8, runner=runner)
     assert isinstance(larger, IntegerReport)
     assert done.stat().st_size > path.stat().st_size
-    report = write_mixed(path, done, images, settings, target=target)
+    report = write_mixed(path, done, images, settings, runner=runner)
     assert report.integer is None
     assert done.read_bytes() == path.read_bytes()
-    assert notes_of(report, target)[-1] == (
+    assert notes_of(report, runner)[-1] == (
         "nothing in 8 bits was smaller and held the drop, so the file stays as it is"
     )

@@ -37,7 +37,7 @@ from edgeprune.commands.run.usability import (
 from edgeprune.evaluation.base import Measure, MeasureFigure, Reference
 from edgeprune.evaluation.by_outputs import OutputMeasure
 from edgeprune.intervals import wilson_interval
-from edgeprune.parity import Outputs, accuracies, answer_counts
+from edgeprune.parity import Outputs, accuracy, answer_counts
 
 ORDER = [Grade.USABLE, Grade.INCONCLUSIVE, Grade.DEGRADED, Grade.NOT_USABLE]
 PLAIN = Circumstances(
@@ -317,7 +317,10 @@ def test_answers_are_counted_image_by_image() -> None:
     maps = [np.zeros((6, 2, 3, 3), dtype=np.float32)]
     assert answer_counts(maps, maps, None) is None
 
-    _, figures = accuracies({"original": original, "ONNX": delivered}, truth)
+    figures = [
+        accuracy("", each, original=original, labels=truth.numpy(), kind=AccuracyKind.TOP1)
+        for each in (original, delivered)
+    ]
     assert [round(6 * figure.value) for figure in figures] == [3, 3]
 
 

@@ -9,15 +9,24 @@ import pytest
 
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.errors import ProfileError, TargetError, UsageError
-from edgeprune.profiling.prediction import predict_nodes, predict_work
-from edgeprune.profiling.work import OpKind, OpWork
-from edgeprune.targets import TargetProfile, list_targets, load_target
+from edgeprune.profiling.kinds import OpKind, OpWork
+from edgeprune.profiling.prediction import predict_nodes, predict_runtime, predict_work
+from edgeprune.profiling.runtime.graph import RuntimeWork
+from edgeprune.targets import IntegerRoofline, TargetProfile, list_targets, load_target
 
 DEVICES = tuple(name for name in list_targets() if name != "host")
 
 
-def op(kind: OpKind = OpKind.CONV, macs: int = 0, moved: int = 0, op_type: str = "Conv") -> OpWork:
-    return OpWork(op_type=op_type, name="n", kind=kind, macs=macs, bytes_moved=moved)
+def op(
+    kind: OpKind = OpKind.CONV, macs: int = 0, moved: int = 0, op_type: str = "Conv", integer: bool = False
+) -> OpWork:
+    return OpWork(op_type=op_type, name="n", kind=kind, macs=macs, bytes_moved=moved, integer=integer)
+
+
+EIGHT = IntegerRoofline(
+    conv_efficiency=0.25, depthwise_efficiency=0.05, gemm_efficiency=0.125, error_low_factor=0.25,
+    error_high_factor=4.0, error_reason="made up for a test",
+)  # fmt: skip
 
 
 def device(**changes: Any) -> TargetProfile:
@@ -34,6 +43,7 @@ def device(**changes: Any) -> TargetProfile:
         "dispatch_overhead_us": 0.0,
         "error_low_factor": 0.5,
         "error_high_factor": 3.0,
+        "int8": EIGHT,
     }
     return dataclasses.replace(base, roofline=dataclasses.replace(base.roofline, **(simple | changes)))
 
@@ -113,6 +123,73 @@ def test_threads_beyond_the_cores_are_refused(threads: int) -> None:
         predict_work([op(macs=1)], device(), threads=threads)
 
 
-def test_a_quantized_model_is_refused() -> None:
-    with pytest.raises(ProfileError, match="fp32 models, and this one has DequantizeLinear"):
-        predict_work([op(op_type="DequantizeLinear", kind=OpKind.MEMORY)], device())
+def test_8_bits_are_refused_where_the_profile_says_nothing_of_them() -> None:
+    target = device(int8=None)
+    assert not target.predicts_int8
+    with pytest.raises(ProfileError, match=r"says nothing of 8 bits, .* calibrate the device"):
+        predict_work([op(macs=1, integer=True)], target)
+    flags = op(OpKind.ELEMENTWISE, op_type="Where", moved=8, integer=True)
+    assert predict_work([flags], target).latency_ms > 0.0, "bytes that are no 8-bit arithmetic"
+
+
+@pytest.mark.parametrize(
+    ("kind", "dot_product", "milliseconds"),
+    [
+        # 8 GFLOP/s of fp32 are 4 GMAC/s, so 8 GMAC/s of bytes without and 16 with a dot product.
+        (OpKind.CONV, False, 2.0),
+        (OpKind.POINTWISE, True, 1.0),
+        (OpKind.DEPTHWISE, False, 10.0),
+        (OpKind.GEMM, True, 2.0),
+    ],
+)
+def test_8_bit_arithmetic_by_hand(kind: OpKind, dot_product: bool, milliseconds: float) -> None:
+    target = dataclasses.replace(device(), dot_product=dot_product)
+    found = predict_work([op(kind, macs=4_000_000, integer=True)], target, threads=1)
+    assert found.latency_ms == pytest.approx(milliseconds)
+    assert (found.low_ms, found.high_ms) == pytest.approx((milliseconds / 4, milliseconds * 4))
+    assert "8 bits" in found.basis
+    assert "made up for a test" in found.basis
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_every_shipped_board_predicts_8_bits_and_dense_ones_no_slower_with_a_dot_product(name: str) -> None:
+    target = load_target(name)
+    assert target.predicts_int8
+    plain, eight = (
+        predict_work([op(macs=10**8, moved=10**6 // (4 if integer else 1), integer=integer)], target)
+        for integer in (False, True)
+    )
+    if target.dot_product:
+        assert eight.latency_ms <= plain.latency_ms
+
+
+def test_kinds_add_up_to_the_whole_and_come_longest_first() -> None:
+    work = [op(macs=10**6), op(macs=10**7), op(OpKind.POOL, moved=10**5), op(macs=10**6, integer=True)]
+    found = predict_work(work, device(dispatch_overhead_us=3.0), threads=1)
+    assert sum(row.latency_ms for row in found.kinds) == pytest.approx(found.latency_ms)
+    assert [row.latency_ms for row in found.kinds] == sorted(
+        (r.latency_ms for r in found.kinds), reverse=True
+    )
+    assert {(r.kind, r.in_8_bits, r.nodes) for r in found.kinds} == {
+        ("convolution", False, 2), ("pooling", False, 1), ("convolution", True, 1),
+    }  # fmt: skip
+
+
+def test_what_does_not_fit_into_the_memory_is_said() -> None:
+    work = RuntimeWork(operations=(op(macs=1),), weight_bytes=400 * 2**20, activation_bytes=200 * 2**20)
+    found = predict_runtime(work, load_target("rpi-zero2"))
+    assert found.fits is False
+    assert found.memory_bytes == 600 * 2**20
+    assert found.notes == (
+        "does not fit into 512 MB of Raspberry Pi Zero 2 W: weights and values take 600 MB",
+    )
+    assert predict_runtime(work, load_target("rpi4")).fits is True
+    assert predict_work(work.operations, load_target("rpi4")).fits is None
+
+
+def test_energy_is_power_times_latency_with_all_cores_alone() -> None:
+    target = dataclasses.replace(device(), power_w=6.0)
+    all_cores = predict_work([op(macs=5_000_000)], target)
+    assert all_cores.energy_mj == pytest.approx(6.0 * all_cores.latency_ms)
+    assert predict_work([op(macs=1)], target, threads=1).energy_mj is None
+    assert predict_work([op(macs=1)], dataclasses.replace(target, power_w=None)).energy_mj is None

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.errors import ProfileError
+from edgeprune.profiling.kinds import OpKind
 from edgeprune.profiling.work import (
-    OpKind,
     count_parameters,
     count_work,
     size_bytes,
@@ -75,8 +75,8 @@ def test_macs_bytes_and_kinds_by_hand(small: Path) -> None:
         OpKind.FREE,
         OpKind.FREE,
         OpKind.DEPTHWISE,
-        OpKind.CONV,
-        OpKind.MEMORY,
+        OpKind.GROUPED,
+        OpKind.ELEMENTWISE,
         OpKind.FREE,
         OpKind.GEMM,
     ]
@@ -126,7 +126,7 @@ def test_an_activation_with_a_second_reader_is_not_fused(tmp_path: Path) -> None
         helper.make_node("Mul", ["c", "s"], ["y"], name="m"),
     ]
     path = save(tmp_path / "silu.onnx", nodes, [constant("w", 4, 3, 1, 1)], [1, 3, 5, 5])
-    assert {op.name: op.kind for op in count_work(path)}["s"] is OpKind.MEMORY
+    assert {op.name: op.kind for op in count_work(path)}["s"] is OpKind.FUNCTION
 
 
 def test_nodes_on_constants_are_free(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_only_the_host_is_measured(name: str) -> None:
     expected = Provenance.MEASURED_ON_HOST if here else Provenance.PREDICTED
     assert runner.provenance is expected
     assert runner.knows(Precision.FP32)
-    assert runner.knows(Precision.INT8) is runner.knows(Precision.AUTO) is here
+    assert runner.knows(Precision.INT8)
+    assert runner.knows(Precision.AUTO)
 
 
 def test_here_it_is_run(model: Path) -> None:
@@ -49,4 +51,14 @@ def test_elsewhere_it_is_the_prediction(model: Path, tmp_path: Path) -> None:
     assert runner.prediction(model) == predict(model, target)
     assert runner.latency_ms(model) == predict(model, target).latency_ms
     assert (runner.cpu_ms(model), runner.share(model, model).value) == (0.0, 1.0)
-    assert runner.share(model, tmp_path / "missing.onnx", in_32_bits=model).high is None
+    assert runner.share(model, model, in_32_bits=tmp_path / "missing.onnx").high is None
+
+
+def test_a_file_in_32_bits_stands_for_what_a_profile_does_not_know(model: Path, tmp_path: Path) -> None:
+    target = load_target("rpi4")
+    assert target.roofline is not None
+    runner = runner_for(replace(target, roofline=replace(target.roofline, int8=None)), threads=1)
+    assert not runner.knows(Precision.INT8)
+    assert not runner.knows(Precision.AUTO)
+    assert runner.knows(Precision.FP16)
+    assert runner.share(model, tmp_path / "missing.onnx", in_32_bits=model).value == 1.0

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from edgeprune.errors import TargetError
 from edgeprune.system.data import data_dir
 from edgeprune.system.host import machine_description, read_host, simd_width_bits_for, width_quantum_for
-from edgeprune.targets import describe_host, list_targets, load_target
+from edgeprune.targets import (
+    Calibration,
+    KindTable,
+    TargetProfile,
+    describe_host,
+    differences,
+    is_arm,
+    list_targets,
+    load_target,
+    own_targets,
+    to_toml,
+)
 
 DEVICES = tuple(name for name in list_targets() if name != "host")
 RPI4_TOML = (data_dir("targets") / "rpi4.toml").read_text(encoding="utf-8")
@@ -26,8 +40,11 @@ def own_profile(tmp_path: Path, old: str = "", new: str = "") -> str:
 def test_the_promised_targets_are_shipped_and_host_comes_first() -> None:
     assert list_targets() == (
         "host",
+        "imx8mp",
         "jetson-nano",
         "jetson-orin-nano",
+        "n100",
+        "pixel7",
         "rpi-zero2",
         "rpi3",
         "rpi4",
@@ -45,8 +62,10 @@ def test_a_shipped_profile_loads_and_says_where_its_figures_come_from(name: str)
     everything = " ".join([*profile.sources.values(), profile.roofline.error_reason])
     assert "TODO" not in everything
     assert all(len(source) > 20 for source in profile.sources.values())
-    assert profile.width_quantum == 4
+    assert profile.width_quantum == (4 if is_arm(profile.isa) else 8)
     assert 1.0 < profile.peak_gflops_per_core < 100.0
+    assert profile.predicts_int8
+    assert ("power" in profile.sources) is (profile.power_w is not None)
 
 
 @pytest.mark.parametrize("name", ["jetson-nano", "jetson-orin-nano"])
@@ -194,3 +213,83 @@ def test_host_facts_are_plausible_here() -> None:
     facts = read_host()
     assert facts.cores is None or facts.cores >= 1
     assert facts.memory_bytes is None or facts.memory_bytes > 2**26
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config" / "edgeprune" / "targets"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_profiles_in_the_users_folder_are_found_by_name_after_those_of_the_package(own_folder: Path) -> None:
+    mine = RPI4_TOML.replace('name = "rpi4"', 'name = "garage-pi"', 1)
+    (own_folder / "garage-pi.toml").write_text(mine, encoding="utf-8")
+    (own_folder / "rpi5.toml").write_text(mine, encoding="utf-8")
+    assert load_target("garage-pi").cores == 4
+    assert set(own_targets()) == {"garage-pi"}
+    assert load_target("rpi5").cpu_name == "4x Cortex-A76 (BCM2712)"
+    with pytest.raises(TargetError, match="did you mean 'garage-pi'"):
+        load_target("garage-pie")
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_written_profile_reads_back_equal(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "again.toml"
+    path.write_text(to_toml(load_target(name)), encoding="utf-8")
+    assert load_target(str(path)) == load_target(name)
+
+
+def calibrated(note: str, tables: tuple[KindTable, ...]) -> TargetProfile:
+    calibration = Calibration(
+        machine=note, date="2026-01-01", runtime="onnxruntime 1", edgeprune="1", measurements=3,
+        measured_s=1.5,
+        held_out_median_error=0.1, us_per_run=2.0, error_low_factor=0.9, error_high_factor=1.2,
+        error_coverage=0.9, kinds=tables,
+    )  # fmt: skip
+    base = load_target("rpi4")
+    return dataclasses.replace(
+        base, name="mine", aliases=(), roofline=None, calibration=calibration, note=note
+    )
+
+
+_coefficients = st.floats(min_value=0.0, max_value=1e9, allow_nan=False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    note=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
+    table=st.builds(
+        KindTable, kind=st.just("convolution"), integer=st.booleans(), blocked=st.booleans(),
+        us_per_node=_coefficients, ps_per_mac=_coefficients,
+    ),
+)  # fmt: skip
+def test_a_calibrated_profile_of_any_words_reads_back_equal(note: str, table: KindTable) -> None:
+    profile = calibrated(note, (table, dataclasses.replace(table, kind="pooling")))
+    read = tomllib.loads(to_toml(profile))
+    assert read["note"] == note
+    assert read["calibration"]["machine"] == note
+    assert read["calibration"]["kinds"][0]["us_per_node"] == table.us_per_node if table.us_per_node else True
+    assert len(read["calibration"]["kinds"]) == 2
+
+
+def test_a_calibrated_profile_is_read_and_says_what_it_knows(tmp_path: Path) -> None:
+    table = KindTable(kind="convolution", integer=True, blocked=False, ps_per_mac=3.5)
+    path = tmp_path / "mine.toml"
+    path.write_text(to_toml(calibrated("a board", (table,))), encoding="utf-8")
+    profile = load_target(str(path))
+    assert profile == calibrated("a board", (table,))
+    assert profile.predicts_int8
+    assert not calibrated("x", (dataclasses.replace(table, integer=False),)).predicts_int8
+
+
+def test_differences_are_named_by_their_path() -> None:
+    first = load_target("rpi4")
+    assert differences(first, first) == ()
+    assert first.roofline is not None
+    faster = dataclasses.replace(first.roofline, clock_ghz=2.0)
+    second = dataclasses.replace(first, roofline=faster, memory_bytes=None)
+    assert set(differences(first, second)) == {
+        ("roofline.clock_ghz", 1.8, 2.0), ("memory_bytes", 4_294_967_296, None),
+    }  # fmt: skip

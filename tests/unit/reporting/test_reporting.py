@@ -155,9 +155,8 @@ def test_a_report_from_before_the_default_searched_is_read() -> None:
     report = read_json(GOLDEN / "report-1.2.json")
     assert report.schema_version == "1.2"
     assert report.budget == synthetic_budget()
-    assert dataclasses.replace(report, budget=None) == dataclasses.replace(
-        synthetic_report(), schema_version="1.2"
-    )
+    before = dataclasses.replace(synthetic_report(), importance=(), operators=None)
+    assert dataclasses.replace(report, budget=None) == dataclasses.replace(before, schema_version="1.2")
 
 
 def test_a_report_from_before_sessions_and_with_the_old_name_of_the_ratio_is_read() -> None:
@@ -165,6 +164,25 @@ def test_a_report_from_before_sessions_and_with_the_old_name_of_the_ratio_is_rea
     assert (report.schema_version, report.sessions) == ("1.3", 1)
     assert report.deployment == synthetic_report().deployment
     assert report.deployment.latency_ratio is not None
+
+
+def test_16_bits_under_their_name_before_1_6_are_read(tmp_path: Path) -> None:
+    data = json.loads((GOLDEN / "report-1.5.json").read_text())
+    deviation = {
+        "reference": "a", "candidate": "b", "max_abs_error": 0.0, "mean_abs_error": 0.0,
+        "relative_error": 0.0, "cosine": 1.0, "top1_agreement": None, "images": 1, "by_channel": None,
+    }  # fmt: skip
+    data["quantization"] = {
+        "precision": "fp16", "integer": None, "mixed": None, "halves": {"stored": 3, "kept_float": ["w"]},
+        "deviation": deviation, "float_size_bytes": 10,
+        "inner": {"compared": 0, "tolerance": 0.1, "first_apart": None, "farthest": None},
+    }  # fmt: skip
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(data))
+    section = read_json(path).quantization
+    assert section is not None
+    assert section.float16 is not None
+    assert section.float16.stored == 3
 
 
 def found_by_default(*, confidence: float, more: int | None) -> str:
@@ -223,7 +241,7 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ('{"model": 1}', "has no schema_version"),
         (
             '{"schema_version": "99.0"}',
-            "schema version '99.0', this edgeprune reads '1.5', '1.4', '1.3', '1.2' and '1.1'",
+            "schema version '99.0', this edgeprune reads '1.6', '1.5', '1.4', '1.3', '1.2' and '1.1'",
         ),
         (
             '{"schema_version": "1.4"}',

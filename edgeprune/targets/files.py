@@ -1,117 +1,31 @@
-"""Device profiles: shipped ones by name, a user's own by path, and this host as detected.
+"""Where profiles are found: in the package, in the user's folder, by path, and the host as detected.
 
-A profile is data (``targets/*.toml``): every number has its unit in its name and its source in
-``[sources]``. Peak arithmetic is derived here, never stored.
+A profile is data (``targets/*.toml``); peak arithmetic is derived, never stored.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-from annotated_types import Ge, Gt, IsFinite, Le, MultipleOf, Predicate
+from typing import Any, TypeVar
 
 from edgeprune.artifacts.choices import HOST
 from edgeprune.errors import TargetError
 from edgeprune.showing import did_you_mean
 from edgeprune.storage.documents import UnreadableError, read_toml
-from edgeprune.storage.tables import Expected, TableError, from_table
+from edgeprune.storage.tables import TableError, from_table
 from edgeprune.system.data import data_dir
+from edgeprune.system.folders import configuration_folder
 from edgeprune.system.host import read_host
+from edgeprune.targets.profile import TargetProfile, Text
 
-_FLOPS_PER_FMA = 2
-_FP32_BITS = 32
-_SOURCE_GROUPS = ("cpu", "memory", "width_quantum", "roofline", "error_band")
+_SOURCE_GROUPS = ("cpu", "memory", "width_quantum")
+_SOURCES_OF_ROOFLINES = ("roofline", "error_band")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 T = TypeVar("T")
-
-Text = Annotated[str, Predicate(str.strip), Expected("a text in quotes that is not empty")]
-Count = Annotated[int, Gt(0), Expected("a positive whole number")]
-Bytes = Annotated[int, Ge(0), Expected("a whole number of bytes, or 0 for none,")]
-Positive = Annotated[float, Gt(0), IsFinite, Expected("a positive number")]
-NotNegative = Annotated[float, Ge(0), IsFinite, Expected("a number of at least 0")]
-Share = Annotated[float, Gt(0), Le(1), Expected("a share, above 0 and at most 1,")]
-LowFactor = Annotated[
-    float, Gt(0), Le(1), Expected("a factor, above 0 and at most 1 since the band holds 1,")
-]
-HighFactor = Annotated[float, Ge(1), IsFinite, Expected("a factor of at least 1, since the band holds 1,")]
-Lanes = Annotated[int, Gt(0), MultipleOf(_FP32_BITS), Expected("a multiple of 32")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Roofline:
-    """Processor parameters of the latency prediction.
-
-    Efficiencies are shares in (0, 1] of the peak that onnxruntime-like kernels reach.
-    ``parallel_efficiency`` is what every thread after the first adds, as a share of a core.
-    ``dispatch_overhead_us`` is the fixed cost of every node that runs. The error band multiplies a
-    prediction: the truth is expected between ``error_low_factor`` (at most 1) and
-    ``error_high_factor`` (at least 1) times it.
-    """
-
-    clock_ghz: Positive
-    fma_pipes: Count
-    memory_bandwidth_gb_per_s: Positive
-    conv_efficiency: Share
-    depthwise_efficiency: Share
-    gemm_efficiency: Share
-    parallel_efficiency: Share
-    dispatch_overhead_us: NotNegative
-    calibrated_on_device: bool
-    error_low_factor: LowFactor
-    error_high_factor: HighFactor
-    error_reason: Text
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetProfile:
-    """One device. ``None`` means unknown (only on the host); 0 cache bytes mean that there is no such cache.
-
-    ``width_quantum`` is the number of channels that layer widths should be a multiple of.
-    ``l2_cache_bytes`` and ``l3_cache_bytes`` are totals over the whole processor.
-    ``roofline`` is ``None`` on the host, where latency is measured and never predicted.
-    ``sources`` says for each group of fields where its figures come from.
-    """
-
-    name: Text
-    display_name: Text
-    aliases: tuple[Text, ...] = ()
-    cpu_name: Text | None
-    cores: Count | None
-    default_threads: Count
-    isa: Text | None
-    dot_product: bool | None
-    fp16_arithmetic: bool | None
-    simd_width_bits: Lanes | None
-    l2_cache_bytes: Bytes | None
-    l3_cache_bytes: Bytes | None
-    memory_bytes: Count | None
-    width_quantum: Count
-    width_quantum_reason: Text
-    roofline: Roofline | None = None
-    note: str = ""
-    sources: dict[str, Text]
-
-    @property
-    def is_host(self) -> bool:
-        """Whether this is the local machine."""
-        return self.name == HOST
-
-    @property
-    def peak_gflops_per_core(self) -> float:
-        """Peak fp32 GFLOP/s of one core: clock x pipes x lanes x 2 (a fused multiply-add is two operations).
-
-        Raises:
-            TargetError: the profile has no roofline.
-        """
-        if self.roofline is None or self.simd_width_bits is None:
-            raise TargetError(
-                f"target {self.name!r} has no roofline to derive a peak from; measure there instead"
-            )
-        lanes = self.simd_width_bits // _FP32_BITS
-        return self.roofline.clock_ghz * self.roofline.fma_pipes * lanes * _FLOPS_PER_FMA
 
 
 def list_targets() -> tuple[str, ...]:
@@ -120,8 +34,22 @@ def list_targets() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name != HOST))
 
 
+def targets_folder() -> Path:
+    """Folder of the user's own profiles: ``$XDG_CONFIG_HOME/edgeprune/targets``."""
+    return configuration_folder() / "targets"
+
+
+def own_targets() -> dict[str, Path]:
+    """The user's own profiles by name; a shipped one of the same name comes before."""
+    shipped = set(list_targets())
+    files = sorted(targets_folder().glob("*.toml")) if targets_folder().is_dir() else []
+    return {path.stem: path for path in files if path.stem not in shipped}
+
+
 def load_target(name_or_path: str) -> TargetProfile:
     """A profile by name, by alias, or from a user's own ``.toml`` file.
+
+    Names are those of shipped profiles, then their aliases, then of files in :func:`targets_folder`.
 
     Raises:
         TargetError: no such name or file, or the file is not a well-formed profile.
@@ -136,7 +64,10 @@ def load_target(name_or_path: str) -> TargetProfile:
     aliases = _aliases(shipped)
     if name_or_path in aliases:
         return _load_file(shipped[aliases[name_or_path]])
-    raise TargetError(_unknown_name(name_or_path, tuple(shipped), tuple(sorted(aliases))))
+    own = own_targets()
+    if name_or_path in own:
+        return _load_own(own[name_or_path])
+    raise TargetError(_unknown_name(name_or_path, (*shipped, *own), tuple(sorted(aliases))))
 
 
 def describe_host() -> TargetProfile:
@@ -151,7 +82,7 @@ def describe_host() -> TargetProfile:
     shipped = _build(_HostFile, table, f"{HOST}.toml")
     facts = read_host()
     unknown = [field.name for field in dataclasses.fields(facts) if getattr(facts, field.name) is None]
-    note = f"unknown here: {', '.join(unknown)}" if unknown else ""
+    told = f"unknown here: {', '.join(unknown)}" if unknown else ""
     return TargetProfile(
         name=HOST,
         display_name=shipped.display_name,
@@ -167,7 +98,7 @@ def describe_host() -> TargetProfile:
         memory_bytes=facts.memory_bytes,
         width_quantum=facts.width_quantum,
         width_quantum_reason=facts.width_quantum_reason,
-        note=note,
+        note=told,
         sources=shipped.sources,
     )
 
@@ -212,7 +143,7 @@ def _load_own(path: Path) -> TargetProfile:
 
 def _load_file(path: Path) -> TargetProfile:
     profile = _build(TargetProfile, _read_toml(path), path.name)
-    _check_profile(profile, path.name)
+    check_profile(profile, path.name)
     return profile
 
 
@@ -230,10 +161,24 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
         raise TargetError(f"{where} {error}") from error
 
 
-def _check_profile(profile: TargetProfile, where: str) -> None:
-    if profile.roofline is None:
-        raise TargetError(f"{where}: the table [roofline] is missing; add it")
-    missing = [group for group in _SOURCE_GROUPS if group not in profile.sources]
+def check_profile(profile: TargetProfile, where: str) -> None:
+    """Check what no single field says; ``where`` begins the sentence.
+
+    Raises:
+        TargetError: nothing to predict by, a group without its source, more threads than cores, or a name
+            that is no file name.
+    """
+    if not _NAME.fullmatch(profile.name):
+        raise TargetError(
+            f"{where}: the name {profile.name!r} cannot be a file's; give small letters, digits, "
+            "'-', '_' and '.'"
+        )
+    if profile.roofline is None and profile.calibration is None and not profile.is_host:
+        raise TargetError(
+            f"{where}: the table [roofline] is missing; add it, or [calibration] as 'edgeprune targets "
+            "calibrate' writes it"
+        )
+    missing = [group for group in _groups(profile) if group not in profile.sources]
     if missing:
         raise TargetError(f"{where}: [sources] has no {missing[0]!r}; say where those figures come from")
     if profile.cores is not None and profile.default_threads > profile.cores:
@@ -241,3 +186,12 @@ def _check_profile(profile: TargetProfile, where: str) -> None:
             f"{where}: default_threads is {profile.default_threads} on {profile.cores} cores; "
             "give at most one thread a core"
         )
+
+
+def _groups(profile: TargetProfile) -> list[str]:
+    """Groups of figures that need a source."""
+    groups = list(_SOURCE_GROUPS)
+    if profile.roofline is not None:
+        groups += _SOURCES_OF_ROOFLINES
+        groups += ["int8"] if profile.roofline.int8 is not None else []
+    return groups + (["power"] if profile.power_w is not None else [])

@@ -1,0 +1,51 @@
+"""What a pipeline asks of results: ``compare`` and ``check``."""
+
+from __future__ import annotations
+
+import torch
+
+from edgeprune import limits
+from edgeprune.commands.check.checking import check_model
+from edgeprune.commands.compare.comparing import compare_models
+from edgeprune.gate.outcomes import Comparison, GateResult
+from edgeprune.options.gate import CheckOptions, CompareOptions
+from edgeprune.options.runs import called_with
+
+
+@called_with(CompareOptions)
+def compare(options: CompareOptions) -> Comparison:
+    """Put models side by side: output folders, reports of any schema, ONNX files.
+
+    Args:
+        models: two or more paths; differences are against the first.
+        measure: compare CPU times on this host by interleaved pairs, where both have an ONNX file.
+
+    Raises:
+        EdgepruneError: one sentence; each subclass carries the command line's exit status.
+    """
+    _check(options)
+    return compare_models(options, options.threads or torch.get_num_threads())
+
+
+@called_with(CheckOptions)
+def check(options: CheckOptions) -> GateResult:
+    """Hold a model against limits and a baseline; ``exit_status`` of the result is that of the command.
+
+    Args:
+        model: an output folder, a ``report.json`` or an ``.onnx`` file.
+        baseline: another one, which ratios and points are against; without ``limits``, sizes may grow by 2%,
+            CPU time by 5% and memory by 10%, and 1 point may be lost.
+        time_limit_s: latency is measured in rounds until its limit is decided, or for so long.
+
+    Raises:
+        EdgepruneError: nothing could be decided, in one sentence; the command ends with status 2 then.
+    """
+    _check(options)
+    limits.TIME_S.check("--time-limit", options.time_limit_s)
+    return check_model(options, options.threads or torch.get_num_threads())
+
+
+def _check(options: CompareOptions | CheckOptions) -> None:
+    limits.THREADS.check("--threads", options.threads)
+    limits.TIME_S.check("timeout_s", options.timeout_s)
+    limits.SEED.check("--seed", options.seed)

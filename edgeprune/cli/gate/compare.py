@@ -1,0 +1,83 @@
+"""``edgeprune compare``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
+from edgeprune.showing import for_people
+
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="A B...",
+        help="Two or more output folders, report.json files (of any schema) or ONNX files; "
+        "differences are against A.",
+    ),
+]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure",
+        help="Compare CPU times on this host by interleaved pairs, where both have an ONNX file.",
+        rich_help_panel=opt.GOAL_PANEL,
+    ),
+]
+Markdown = Annotated[
+    Path | None,
+    typer.Option(
+        "--markdown", metavar="FILE", help="Also write it as Markdown.", rich_help_panel=opt.RUN_PANEL
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Also write it as a page of its own.", rich_help_panel=opt.RUN_PANEL
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsArguments:
+    """The models, and how and where they are compared."""
+
+    models: Models
+    measure: Measure = True
+    markdown: Markdown = None
+    html: Html = None
+    threads: opt.Threads = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments(SpokenArguments, TimeoutArguments, ModelsArguments):
+    """All arguments of ``compare``."""
+
+
+@command(CompareArguments)
+def compare(session: Session, given: CompareArguments) -> None:
+    """Put models side by side: size, work, latency, memory, quality, and their differences with intervals."""
+    from edgeprune import api
+    from edgeprune.reporting.gate import layouts
+    from edgeprune.storage.files import atomic_write_text
+
+    quiet_libraries(session)
+    result = api.compare(
+        tuple(given.models), measure=given.measure, threads=given.threads, timeout_s=given.timeout_s
+    )
+    for path, layout in (
+        (given.markdown, layouts.comparison_markdown),
+        (given.html, layouts.comparison_page),
+    ):
+        if path is not None:
+            atomic_write_text(path, layout(result))
+            session.say_written(path)
+    if given.as_json:
+        show_json(result)
+    else:
+        show(layouts.comparison_terminal(for_people(result)))

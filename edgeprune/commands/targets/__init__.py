@@ -1,0 +1,1 @@
+"""Profiles of devices: made by measuring a grid of small networks, compared, added."""

@@ -1,0 +1,376 @@
+"""Measures ONNX models where it runs: ``python measure.py JOB.json RESULT.json``; Python 3.9 on.
+
+Needs numpy, onnxruntime and ``sampling.py`` beside it alone, so that it can be copied to a device.
+``docs/devices.md`` has the fields of both files. Every model, and every pair, has a fresh process. Exit
+status 3: the result says what went wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import sampling  # type: ignore[import-not-found] # the file beside this one
+
+SCHEMA = 1
+FAILED_STATUS = 3
+_SAMPLES = 50
+_NOISY = 1.5
+_SLOWED = 0.9
+_GRACE_S = 5.0
+_PROFILED_RUNS = 5
+_THROTTLED_NOW, _SINCE_START = 0xF, 0xF0000
+_CPU = Path("/sys/devices/system/cpu")
+_MEMORY_SIGNS = ("MemoryError", "bad_alloc", "BFCArena", "Failed to allocate", "Cannot allocate memory")
+
+
+class MeasureError(Exception):
+    """What went wrong, for the result; ``kind`` is one of load, run, memory, time, version."""
+
+    def __init__(self, kind: str, message: str, model: str | None = None) -> None:
+        super().__init__(message)
+        self.told = {"kind": kind, "model": model, "message": message}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure a job, or in a fresh process one part of it."""
+    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    if arguments[1] == "--part":
+        return print_part(job, arguments[2], arguments[3:])
+    result = Path(arguments[1])
+    try:
+        answer = {"schema": SCHEMA, **measured(job, arguments[0])}
+        status = 0
+        for caution in answer["cautions"]:
+            say(f"caution: {caution}")
+    except MeasureError as error:
+        say(f"error: {error.told['model'] or 'the job'}: {error}")
+        answer, status = {"schema": SCHEMA, "error": error.told}, FAILED_STATUS
+    temporary = result.with_name(result.name + ".part")
+    temporary.write_text(json.dumps(answer), encoding="utf-8")
+    temporary.replace(result)
+    return status
+
+
+def measured(job: dict[str, Any], job_path: str) -> dict[str, Any]:
+    """Machine, times of all models and pairs, and cautions."""
+    if job.get("schema") != SCHEMA:
+        raise MeasureError("version", f"the job is of schema {job.get('schema')}, this script of {SCHEMA}")
+    check_packages()
+    files = checked_files(job)
+    limit_s = job.get("time_limit_s")
+    ends_at = None if limit_s is None else time.monotonic() + limit_s
+    before = state()
+    in_pairs = set() if job.get("pairs_alone") else {name for pair in job["pairs"] for name in pair}
+    alone = [model["name"] for model in job["models"] if model["name"] not in in_pairs]
+    fresh = job.get("fresh_process", True)
+    models: dict[str, Any] = {}
+    for number, name in enumerate(alone, 1):
+        models[name] = part(job, job_path, [name], ends_at) if fresh else timed(job, name)
+        say(f"measured {number} of {len(alone)} models")
+    pairs = []
+    for number, (first, second) in enumerate(job["pairs"], 1):
+        pairs.append({"a": first, "b": second, **part(job, job_path, [first, second], ends_at)})
+        say(f"compared {number} of {len(job['pairs'])} pairs")
+    noise, told = None, []
+    if job.get("noise_check"):
+        name = job["models"][0]["name"]
+        try:
+            noise = {"a": name, "b": name, **part(job, job_path, [name, name], ends_at)}
+            say("compared the first model with itself")
+        except MeasureError as error:
+            if error.told["kind"] != "time":
+                raise
+            told.append("no time was left to find out how busy the device was")
+    after, asked = state(), int(job.get("least_pairs", 100))
+    for pair in pairs:
+        done = sum(map(len, pair["cpu_ratios"]))
+        if done < asked:
+            told.append(f"the time limit of {limit_s:g} s ended the comparison at {done} of {asked} pairs")
+    return {
+        "machine": machine(before, after),
+        "threads": int(job["threads"]),
+        "batch_size": int(job.get("batch_size") or 1),
+        "files": files,
+        "models": models,
+        "pairs": pairs,
+        "noise": noise,
+        "cautions": [*cautions(before, after, models), *told],
+    }
+
+
+def check_packages() -> None:
+    """Refuse a Python that lacks what this needs."""
+    for name in ("numpy", "onnxruntime"):
+        try:
+            __import__(name)
+        except Exception as error:
+            reason = f"{sys.executable} cannot import {name} ({str(error).strip()[:200]}); install it there"
+            raise MeasureError("version", reason) from error
+
+
+def checked_files(job: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of every model, which has to be the one that the job tells, if it does."""
+    sums = {}
+    for model in job["models"]:
+        name, digest = model["name"], hashlib.sha256()
+        try:
+            with open(model["file"], "rb") as stream:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(block)
+        except OSError as error:
+            raise MeasureError("load", f"{model['file']} cannot be read ({error.strerror})", name) from error
+        if model.get("sha256") not in (None, digest.hexdigest()):
+            reason = f"{model['file']} is not the file that the job was made for (its SHA-256 is another)"
+            raise MeasureError("load", f"{reason}; copy it again", name)
+        sums[name] = digest.hexdigest()
+    return sums
+
+
+def part(job: dict[str, Any], job_path: str, names: list[str], ends_at: float | None) -> dict[str, Any]:
+    """One model or pair, in a fresh process, which ends a comparison itself when the time is over."""
+    left_s = None if ends_at is None else ends_at - time.monotonic()
+    name, late = names[-1], f"took longer than {job['time_limit_s']:g} s" if ends_at is not None else ""
+    if left_s is not None and left_s <= 0:
+        raise MeasureError("time", late, name)
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, job_path, "--part", "-" if left_s is None else str(left_s), *names]
+    kill_after_s = None if left_s is None else left_s + _GRACE_S
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=kill_after_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise MeasureError("time", late, name) from None
+    said = done.stderr.decode("utf-8", "replace")
+    if done.returncode == 0:
+        answer: dict[str, Any] = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])
+        return answer
+    if done.returncode == FAILED_STATUS:
+        raise as_error(json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1]))
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "no message")
+    if done.returncode == -9 or is_of_memory(said):
+        raise MeasureError("memory", "was killed or refused memory: it does not fit into what is free", name)
+    raise MeasureError("run", f"its process ended with status {done.returncode} ({last[:200]})", name)
+
+
+def as_error(told: dict[str, Any]) -> MeasureError:
+    """What a fresh process has said."""
+    return MeasureError(told["kind"], told["message"], told["model"])
+
+
+def is_of_memory(text: str) -> bool:
+    """Whether a message is about memory that was refused."""
+    return any(sign in text for sign in _MEMORY_SIGNS)
+
+
+def print_part(job: dict[str, Any], left: str, names: list[str]) -> int:
+    """Measure one model or pair and print it as the last line."""
+    ends_at = None if left == "-" else time.monotonic() + float(left)
+    try:
+        answer = timed(job, names[0]) if len(names) == 1 else compared(job, names, ends_at)
+    except MeasureError as error:
+        print(json.dumps(error.told))
+        return FAILED_STATUS
+    print(json.dumps(answer))
+    return 0
+
+
+def timed(job: dict[str, Any], name: str) -> dict[str, Any]:
+    """Times of one model on the same random inputs, and its peak memory above an idle onnxruntime."""
+    import numpy as np
+
+    idle = reset_peak()
+    run, load_ms, first_run_ms = opened(job, name)
+    inner, warmup = sampling.warmed_up(run, float(job.get("warmup_limit_s", 10)))
+    wall_ns, cpu_ns = sampling.timed_alone(run, inner, int(job.get("samples", _SAMPLES)))
+    p50, p90, p99 = (float(np.percentile(wall_ns, share)) / 1e6 for share in (50, 90, 99))
+    return {
+        "latency_p50_ms": p50,
+        "latency_p90_ms": p90,
+        "latency_p99_ms": p99,
+        "cpu_time_p50_ms": float(np.median(cpu_ns)) / 1e6,
+        "first_run_ms": first_run_ms,
+        "load_ms": load_ms,
+        "peak_memory_bytes": None if idle is None else max(0, peak_bytes() - idle),
+        "repetitions": len(wall_ns),
+        "warmup": warmup,
+        "operators": shares(job, name) if job.get("per_operator") else [],
+    }
+
+
+def compared(job: dict[str, Any], names: list[str], ends_at: float | None) -> dict[str, Any]:
+    """Ratios, second over first; where the time is over, the pairs so far."""
+    cpu_ratios, wall_ratios = sampling.interleaved(
+        lambda: [opened(job, name)[0] for name in names],
+        pairs=int(job.get("least_pairs", 100)),
+        warmup_limit_s=float(job.get("warmup_limit_s", 10)) / sampling.ROUNDS,
+        ends_at=ends_at,
+    )
+    if not cpu_ratios:
+        late = f"the time limit of {job['time_limit_s']:g} s was over before the first pair was done"
+        raise MeasureError("time", late, names[-1])
+    return {"cpu_ratios": cpu_ratios, "wall_ratios": wall_ratios}
+
+
+def opened(job: dict[str, Any], name: str, profile: str | None = None) -> tuple[Any, float, float]:
+    """A function that runs a model once; milliseconds of loading and of the first run.
+
+    With ``profile``, the prefix of onnxruntime's own, some runs more are done and the function ends it.
+    """
+    import onnxruntime as ort
+
+    files = {model["name"]: model["file"] for model in job["models"]}
+    options = sampling.session_options(int(job["threads"]))
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    kind, start = "load", time.perf_counter()
+    try:
+        session = ort.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+        loaded = time.perf_counter()
+        feeds = sampling.random_inputs(session, job.get("batch_size"), int(job.get("seed", 0)))
+        kind, begun = "run", time.perf_counter()
+        session.run(None, feeds)
+        first_ms = (time.perf_counter() - begun) * 1e3
+        for _ in range(0 if profile is None else _PROFILED_RUNS):
+            session.run(None, feeds)
+    except sampling.InputError as error:
+        raise MeasureError("run", str(error), name) from error
+    except Exception as error:
+        reason = f"onnxruntime {ort.__version__} cannot {kind} it ({str(error).strip()[:200]})"
+        raise MeasureError("memory" if is_of_memory(repr(error)) else kind, reason, name) from error
+    if profile is not None:
+        return session.end_profiling, (loaded - start) * 1e3, first_ms
+    return lambda: session.run(None, feeds), (loaded - start) * 1e3, first_ms
+
+
+def shares(job: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Shares of the time by kind of operator; onnxruntime's profile makes times longer, so shares alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        end_profiling = opened(job, name, str(Path(folder) / "profile"))[0]
+        events = json.loads(Path(end_profiling()).read_text(encoding="utf-8"))
+    spent: dict[str, float] = {}
+    for event in events:
+        kind = event.get("args", {}).get("op_name")
+        if event.get("cat") == "Node" and kind and str(event.get("name", "")).endswith("_kernel_time"):
+            spent[kind] = spent.get(kind, 0.0) + float(event["dur"])
+    total = sum(spent.values()) or 1.0
+    return [
+        {"op_type": kind, "share": duration / total}
+        for kind, duration in sorted(spent.items(), key=lambda item: -item[1])
+    ]
+
+
+def reset_peak() -> int | None:
+    """Resident bytes now, where the peak is counted from here on; nothing where that cannot be."""
+    import onnxruntime  # noqa: F401 - idle memory is that with it
+
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return status_bytes("VmRSS")
+    except (OSError, StopIteration):
+        return None
+
+
+def peak_bytes() -> int:
+    """Peak of resident bytes."""
+    return status_bytes("VmHWM")
+
+
+def status_bytes(field: str) -> int:
+    """A figure of the kernel about this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+
+
+def state() -> dict[str, Any]:
+    """What changes while a device works."""
+    clocks = [read(path) for path in _CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    warm = read(Path("/sys/class/thermal/thermal_zone0/temp"))
+    return {
+        "clock_khz": max((int(text) for text in clocks if text and text.isdigit()), default=None),
+        "temperature_c": int(warm) / 1000 if warm and warm.lstrip("-").isdigit() else None,
+        "throttled": throttled_flags(),
+    }
+
+
+def throttled_flags() -> str | None:
+    """``vcgencmd get_throttled`` of a Raspberry Pi, such as ``0x50005``."""
+    try:
+        done = subprocess.run(["vcgencmd", "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("ascii", "replace").strip().partition("=")[2] or None
+
+
+def machine(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What decides how fast a device is; what its system does not tell is null."""
+    import numpy as np
+    import onnxruntime as ort
+
+    board = read(Path("/proc/device-tree/model"))
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": ort.__version__,
+        "cpu_name": board.strip("\0") if board else cpu_name(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "governor": read(_CPU / "cpu0/cpufreq/scaling_governor"),
+        "clock_khz_before": before["clock_khz"],
+        "clock_khz_after": after["clock_khz"],
+        "temperature_c_before": before["temperature_c"],
+        "temperature_c_after": after["temperature_c"],
+        "throttled_flags": after["throttled"],
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def cpu_name() -> str | None:
+    """Of the first processor."""
+    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("model name", "hardware", "model") and not value.strip().isdigit():
+            return value.strip()
+    return platform.machine() or None
+
+
+def cautions(before: dict[str, Any], after: dict[str, Any], models: dict[str, Any]) -> list[str]:
+    """Why the figures may be less than they seem."""
+    told = []
+    flags = after["throttled"] or "0"
+    since = int(flags, 16) & ~int(before["throttled"] or "0", 16) & _SINCE_START
+    if int(flags, 16) & _THROTTLED_NOW or since:
+        told.append(f"the device was throttled during the measurement (flags {flags})")
+    clocks = before["clock_khz"], after["clock_khz"]
+    if None not in clocks and clocks[1] < _SLOWED * clocks[0]:
+        told.append(f"the clock fell from {clocks[0] // 1000} to {clocks[1] // 1000} MHz")
+    worst = max((m["latency_p90_ms"] / m["latency_p50_ms"] for m in models.values()), default=1.0)
+    if worst > _NOISY:
+        told.append(f"one run in ten took {worst:.1f} times the median or more, so the device was busy")
+    return told
+
+
+def read(path: Path) -> str | None:
+    """Text of a file of the system, if there is one."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def say(line: str) -> None:
+    """Progress, for whoever watches."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""Options of ``compare`` and ``check``, and the file of limits, ``budget.toml``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Predicate
+
+from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.gate.outcomes import GateLimits, OnInconclusive
+from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.options.quantities import parse_bytes, parse_latency, parse_points
+from edgeprune.storage.documents import UnreadableError, read_toml
+from edgeprune.storage.tables import Expected, TableError, from_table
+
+TIME_LIMIT_S = 60.0
+EXAMPLE = """\
+# Limits of `edgeprune check OUT --budget budget.toml`; leave out what does not matter.
+# Ratios and max_drop_points are against --baseline, or else against the original network of the report.
+max_size_bytes = "1.2 MB"      # or a whole number of bytes; kB, MB: powers of 1000, KiB, MiB: of 1024
+max_size_ratio = 1.02
+max_latency_ms = "40 ms"       # on the report's target (predicted), or measured here for target host
+max_latency_ratio = 1.05       # CPU time, measured here in rounds
+max_memory_bytes = "64 MiB"
+max_memory_ratio = 1.10
+max_drop_points = 1.0          # percentage points of accuracy, AP or mean IoU
+min_agreement = 0.95           # share of the original's (right) answers that it still gives
+# min_measure = 0.90           # the task measure itself: a share, or the value of --metric
+# max_error = 0.05             # where the measure is an error
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of the comparison; see :func:`edgeprune.compare`."""
+
+    models: tuple[str | Path, ...] = field(kw_only=False)
+    measure: bool = True
+    threads: int | None = None
+    timeout_s: float = RUN_TIMEOUT_S
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of the gate; see :func:`edgeprune.check`."""
+
+    model: str | Path = field(kw_only=False)
+    baseline: str | Path | None = None
+    limits: GateLimits | None = None
+    time_limit_s: float = TIME_LIMIT_S
+    on_inconclusive: OnInconclusive = OnInconclusive.REPORT
+    threads: int | None = None
+    timeout_s: float = RUN_TIMEOUT_S
+    seed: int = 0
+
+
+def _number_with(parse: Callable[[str], float | None]) -> Callable[[Any], bool]:
+    """Whether a value is a positive number, or a text that ``parse`` takes."""
+
+    def holds(value: Any) -> bool:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value > 0
+        try:
+            return isinstance(value, str) and parse(value) is not None
+        except EdgepruneError:
+            return False
+
+    return holds
+
+
+def _bytes(value: Any) -> int:
+    return parse_bytes(value, option="") if isinstance(value, str) else int(value)
+
+
+def _milliseconds(value: Any) -> float | None:
+    return parse_latency(value, option="")[0] if isinstance(value, str) else float(value)
+
+
+def _points(value: Any) -> float:
+    return parse_points(value, option="") if isinstance(value, str) else float(value)
+
+
+def _is_points(value: Any) -> bool:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return 0 <= value <= 100
+    return _number_with(_points)(value)
+
+
+_Bytes = Annotated[
+    Any, Predicate(_number_with(_bytes)), Expected('a positive number of bytes, or a text such as "1.2 MB",')
+]
+_Milliseconds = Annotated[
+    Any,
+    Predicate(_number_with(_milliseconds)),
+    Expected('a positive number of milliseconds, or a text such as "40 ms",'),
+]
+_Ratio = Annotated[
+    float, Predicate(lambda value: 0 < value < 1000), Expected("a positive ratio such as 1.05")
+]
+_Points = Annotated[Any, Predicate(_is_points), Expected("percentage points from 0 to 100")]
+_Share = Annotated[float, Predicate(lambda value: 0 <= value <= 1), Expected("a share from 0 to 1")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BudgetFile:
+    """The keys of ``budget.toml`` with what each accepts; the names are those of :class:`GateLimits`."""
+
+    max_size_bytes: _Bytes = None
+    max_size_ratio: _Ratio | None = None
+    max_latency_ms: _Milliseconds = None
+    max_latency_ratio: _Ratio | None = None
+    max_memory_bytes: _Bytes = None
+    max_memory_ratio: _Ratio | None = None
+    max_drop_points: _Points = None
+    max_error: float | None = None
+    min_measure: float | None = None
+    min_agreement: _Share | None = None
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "max_size_bytes": _bytes,
+    "max_memory_bytes": _bytes,
+    "max_latency_ms": _milliseconds,
+    "max_drop_points": _points,
+}
+
+
+def read_limits(path: str | Path) -> GateLimits:
+    """The limits of a ``budget.toml``.
+
+    Raises:
+        UsageError: no such file, no TOML, an unknown key (with the nearest known one), a value that is not
+            accepted, or no limit at all.
+    """
+    shown = repr(str(path))
+    try:
+        table = from_table(_BudgetFile, read_toml(Path(path)))
+    except UnreadableError as error:
+        raise UsageError(f"budget {shown} {error}; edgeprune check --init shows one") from error
+    except TableError as error:
+        raise UsageError(f"budget {shown} {error}") from error
+    given = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
+    limits = GateLimits(
+        **{
+            name: value if value is None else _CONVERSIONS.get(name, lambda number: number)(value)
+            for name, value in given.items()
+        }
+    )
+    if limits.is_empty:
+        raise UsageError(f"budget {shown} has no limit; accepted are {', '.join(given)}")
+    return limits

@@ -1,0 +1,1 @@
+"""The graph that onnxruntime makes of a file, which is what runs."""

@@ -1,0 +1,1 @@
+"""report.html: all of a run on one self-contained page."""

@@ -1,0 +1,82 @@
+"""Altair charts as static SVG that follows the colours of the page, light or dark."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.reporting.drawing.words import visible
+
+if TYPE_CHECKING:
+    import altair
+
+INK, SOFT, GRID = "var(--ink)", "var(--soft)", "var(--line)"
+BEFORE, AFTER, GONE, CHOSEN = "var(--before)", "var(--after)", "var(--gone)", "var(--chosen)"
+WIDTH = 230
+"""Of a plot without its labels: what a phone has room for."""
+LABEL_WIDTH = 130
+_PADDING = {"left": 18, "right": 12, "top": 4, "bottom": 4}
+"""A browser's own font may be wider than the one that places are reckoned with."""
+_SIZE = re.compile(r'<svg ([^>]*?)width="([\d.]+)" height="([\d.]+)"')
+_OWN_ID = re.compile(r'\bid="([^"]+)"')
+
+
+def to_svg(chart: altair.TopLevelMixin, label: str, key: str) -> str:
+    """The chart as an ``<svg>`` element with ``label`` for people who cannot see it.
+
+    ``key`` sets its inner names apart from those of other charts on the page. The same chart gives the same
+    text; nothing is asked of the network.
+    """
+    import vl_convert
+
+    text = vl_convert.vegalite_to_svg(_plain(_configured(chart).to_dict()))
+    for name in sorted(set(_OWN_ID.findall(text))):
+        text = text.replace(f'id="{name}"', f'id="{key}-{name}"').replace(f"#{name})", f"#{key}-{name})")
+    named = _attribute(visible(label))
+    # "group", not "img": the points of a chart have names of their own.
+    return _SIZE.sub(rf'<svg role="group" aria-label="{named}" \1width="\2" height="\3"', text, count=1)
+
+
+def rows(values: list[dict[str, Any]]) -> altair.Data:
+    """Data of a chart."""
+    import altair as alt
+
+    return alt.Data(values=values)  # type: ignore[no-untyped-call]  # Altair has no types for it
+
+
+def _plain(part: Any) -> Any:
+    """A specification whose texts, names of others among them, hold nothing that cannot be seen.
+
+    The drawing library ends the process where it measures a control character.
+    """
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_plain(value) for value in part]
+    if isinstance(part, float) and not math.isfinite(part):
+        return None  # a mark without a place is not drawn
+    return visible(part) if isinstance(part, str) else part
+
+
+def _attribute(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return escaped.replace("\\", r"\\")
+
+
+def _configured(chart: Any) -> Any:
+    """Colours of the page's stylesheet, so that one drawing serves light and dark."""
+    words = {"labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 11, "titleFontSize": 11}
+    return (
+        chart.configure(background="transparent", font="system-ui, sans-serif", padding=_PADDING)
+        .configure_axis(
+            **words, gridColor=GRID, domainColor=SOFT, tickColor=SOFT, titleFontWeight="normal",
+            labelLimit=LABEL_WIDTH,
+        )
+        .configure_legend(**words, orient="bottom", title=None, labelLimit=300, columns=2)
+        .configure_title(
+            color=INK, subtitleColor=SOFT, fontSize=12, subtitleFontSize=11, anchor="start", limit=300
+        )
+        .configure_view(stroke=None)
+        .configure_text(color=INK)
+    )  # fmt: skip

@@ -1,0 +1,246 @@
+"""This host calibrated, then networks that were not used for fitting: predicted against measured CPU time.
+
+Run: python tests/benchmarks/latency_calibrated.py [--results FOLDER] [--limit-minutes N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import folder_or_scratch, header, keep, write_result
+from quantized_random import quantized_with_random_images
+from torch import nn
+
+from edgeprune.commands.targets.calibration import Measured, calibrate
+from edgeprune.profiling.prediction import predict
+from edgeprune.profiling.timing import least_cpu_ms
+from edgeprune.system.compat import import_torchvision
+from edgeprune.targets import TargetProfile, load_target, to_toml
+
+LOOKED_AT = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0", "vit_tiny_patch16_224")
+"""Networks that the form of the tables was chosen with; they are not among those judged."""
+TORCHVISION = (
+    "resnet18", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "mnasnet0_5", "mnasnet1_0",
+    "regnet_x_400mf", "regnet_y_400mf",
+)  # fmt: skip
+TIMM = (
+    "lcnet_050", "tinynet_e", "resnet10t", "mobilenetv4_conv_small", "efficientnet_lite0", "hardcorenas_a",
+    "semnasnet_075", "convnext_atto", "efficientvit_b0", "repvit_m0_9", "mobilevitv2_050", "mobilevit_xxs",
+    "ghostnet_100", "deit_tiny_patch16_224", "resnext26ts",
+)  # fmt: skip
+LARGE = ("googlenet", "densenet121")
+"""Last, since they take longest."""
+PRUNED = ("resnet18", "mobilenet_v3_small", "regnet_x_400mf", "efficientnet_lite0")
+RATIOS = ((0.1, None), (0.2, 8), (0.3, None), (0.4, 8), (0.5, None), (0.6, 8))
+"""Shares of channels that go, and what widths stay multiples of; ``None``: odd ones as they come."""
+SIZE = 224
+
+
+def network(name: str) -> nn.Module:
+    """A classifier with random weights."""
+    torch.manual_seed(0)
+    models = import_torchvision().models
+    if name in models.list_models():
+        options = {"init_weights": False} if name == "googlenet" else {}
+        return models.get_model(name, weights=None, **options).eval()  # type: ignore[no-any-return]
+    import timm
+
+    return timm.create_model(name, pretrained=False, exportable=True).eval()  # type: ignore[no-any-return]
+
+
+def pruned(name: str, ratio: float, multiple: int | None) -> nn.Module:
+    """Some of its channels gone, by weight norms, which do not matter here."""
+    import torch_pruning
+
+    module = network(name)
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    heads = [m for m in module.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+    pruner = torch_pruning.pruner.MagnitudePruner(
+        module, example, importance=torch_pruning.importance.MagnitudeImportance(), pruning_ratio=ratio,
+        round_to=multiple, ignored_layers=heads,
+    )  # fmt: skip
+    pruner.step()
+    return module
+
+
+def written(module: nn.Module, path: Path) -> Path:
+    """The network as an ONNX file."""
+    torch.onnx.export(
+        module, (torch.zeros(1, 3, SIZE, SIZE),), str(path), dynamo=False, opset_version=17, verbose=False
+    )
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One network of the benchmark, in 32 and 8 bits or in 32 alone."""
+
+    name: str
+    family: str
+    build: Callable[[], nn.Module]
+    in_8_bits: bool
+
+
+def jobs(names: Sequence[str]) -> Iterator[Job]:
+    """Originals first, then the pruned variants."""
+    for name in names:
+        yield Job(name=name, family=name, build=lambda name=name: network(name), in_8_bits=True)  # type: ignore[misc]
+    for name in (n for n in PRUNED if n in names):
+        for ratio, multiple in RATIOS:
+            told = f"{name} -{ratio:.0%}{'' if multiple is None else f', multiples of {multiple}'}"
+            yield Job(
+                name=told, family=name, in_8_bits=False,
+                build=lambda name=name, r=ratio, m=multiple: pruned(name, r, m),  # type: ignore[misc]
+            )  # fmt: skip
+
+
+def measured(job: Job, profile: TargetProfile, scratch: Path) -> list[dict[str, Any]]:
+    """Predicted before it is measured."""
+    rows = []
+    path = written(job.build(), scratch / "model.onnx")
+    files = [(32, path)]
+    if job.in_8_bits:
+        files.append((8, quantized_with_random_images(path, scratch / "int8.onnx", signed=False)))
+    for bits, file in files:
+        found = predict(file, profile, threads=1)
+        spent = least_cpu_ms(file, threads=1, samples=5, sessions=4)
+        rows.append(
+            {
+                "name": job.name, "family": job.family, "bits": bits, "predicted_ms": found.latency_ms,
+                "low_ms": found.low_ms, "high_ms": found.high_ms, "measured_ms": spent,
+                "notes": list(found.notes),
+                "kinds": [[k.kind, k.in_8_bits, round(k.latency_ms, 4)] for k in found.kinds],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float:
+    """Kendall's tau-a of two lists."""
+    pairs = [(i, j) for i in range(len(first)) for j in range(i)]
+    return float(np.mean([np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i, j in pairs]))
+
+
+def render(rows: Sequence[dict[str, Any]], profile: TargetProfile, failed: Sequence[str]) -> str:
+    """The page below its header."""
+    calibration = profile.calibration
+    assert calibration is not None
+    lines = [
+        "This host was calibrated by `edgeprune targets calibrate --host`: "
+        f"{calibration.measurements} measurements "
+        f"in {calibration.measured_s:.0f} s on a machine that others used at the time. Then networks "
+        "with random "
+        "weights, none of them in the grid, were predicted and measured: CPU time of one thread, the "
+        "least median "
+        f"of four sessions. The form of the tables was chosen with {', '.join(LOOKED_AT)}, which are "
+        "not below.",
+        "",
+        "| what | aimed at | networks in 32 bits | networks in 8 bits | pruned, 32 bits |",
+        "|---|---|---|---|---|",
+    ]
+    groups = [
+        [r for r in rows if r["bits"] == bits and (r["name"] != r["family"]) == cut]
+        for bits, cut in ((32, False), (8, False), (32, True))
+    ]
+    errors = [np.array([abs(r["predicted_ms"] / r["measured_ms"] - 1) for r in group]) for group in groups]
+
+    def line(what: str, aim: str, value: Callable[[int], str]) -> str:
+        return f"| {what} | {aim} | {' | '.join(value(g) if len(errors[g]) else '-' for g in range(3))} |"
+
+    def inside(group: int) -> str:
+        held = [r["low_ms"] <= r["measured_ms"] <= r["high_ms"] for r in groups[group]]
+        return f"{100 * np.mean(held):.0f}%"
+
+    def tau(group: int) -> str:
+        if group != 2:
+            return "-"
+        found = [
+            kendall(
+                *zip(
+                    *[(r["predicted_ms"], r["measured_ms"]) for r in groups[2] if r["family"] == family],
+                    strict=True,
+                )
+            )
+            for family in dict.fromkeys(r["family"] for r in groups[2])
+        ]
+        return f"{min(found):.2f} to {max(found):.2f}"
+
+    lines += [
+        line("models", "at least 20", lambda g: str(len(groups[g]))),
+        line("median error", "5%", lambda g: f"{100 * np.median(errors[g]):.1f}%"),
+        line("95% of errors", "10%", lambda g: f"{100 * np.quantile(errors[g], 0.95):.1f}%"),
+        line("worst", "30%", lambda g: f"{100 * errors[g].max():.1f}%"),
+        line("inside the band", "90%", inside),
+        line("Kendall tau within a family", "at least .9", tau),
+        "",
+        "| network | bits | predicted ms | band | measured ms | predicted / measured |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {r['name']} | {r['bits']} | {r['predicted_ms']:.2f} | {r['low_ms']:.2f} to "
+            f"{r['high_ms']:.2f} | "
+            f"{r['measured_ms']:.2f} | {r['predicted_ms'] / r['measured_ms']:.2f} |"
+            for r in rows
+        ),
+        "",
+        *([f"Not measured: {', '.join(failed)}.", ""] if failed else []),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Calibrate, predict, measure, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, help="keeps the profile and one JSON a network")
+    parser.add_argument("--limit-minutes", type=float, default=math.inf)
+    parser.add_argument(
+        "--looked-at", action="store_true", help="print the networks that forms are chosen with"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    deadline = time.monotonic() + 60 * options.limit_minutes
+    rows: list[dict[str, Any]] = []
+    failed: list[str] = []
+    with folder_or_scratch(options.results) as folder:
+        path = folder / "this-host.toml"
+        if not path.exists():
+            path.write_text(to_toml(calibrate("this-host", Measured())), encoding="utf-8")
+        profile = load_target(str(path))
+        for job in jobs(LOOKED_AT if options.looked_at else (*TORCHVISION, *TIMM, *LARGE)):
+            kept = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in job.name)}.json"
+            if not kept.exists():
+                if time.monotonic() > deadline:
+                    failed.append(f"{job.name} (no time left)")
+                    continue
+                scratch = folder / "scratch"
+                scratch.mkdir(exist_ok=True)
+                try:
+                    keep(kept, {"rows": measured(job, profile, scratch)})
+                except Exception as error:
+                    failed.append(f"{job.name} ({type(error).__name__})")
+                    print(f"{job.name}: {error}", file=sys.stderr, flush=True)
+                    continue
+            rows += json.loads(kept.read_text())["rows"]
+            for row in rows[-2:] if job.in_8_bits else rows[-1:]:
+                shown = {key: row[key] for key in ("name", "bits", "predicted_ms", "measured_ms")}
+                print(json.dumps(shown), row["predicted_ms"] / row["measured_ms"], flush=True)
+    if not options.looked_at:
+        command = "python tests/benchmarks/latency_calibrated.py"
+        write_result(
+            "latency-calibrated.md",
+            header("Latency predicted after calibration", command, "0", 1) + render(rows, profile, failed),
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
