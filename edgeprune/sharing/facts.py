@@ -20,7 +20,7 @@ from edgeprune.reporting.formatting import (
 )
 from edgeprune.reporting.headline import advice_in_words, answers_in_words, as_sentence
 
-_FOLDERS = re.compile(r"(^|=)(?:~|[A-Za-z]:)?[/\\].*[/\\]")
+_FOLDERS = re.compile(r"(^['\"]?|=)(?:~|[A-Za-z]:)?[/\\].*[/\\]")
 """Up to the last separator of an absolute path that is a word, or that an option has behind its ``=``."""
 _TASKS = {
     AccuracyKind.TOP1: ("image-classification", "accuracy"),

@@ -79,7 +79,8 @@ def test_its_files_are_copied_whole_with_a_manifest(tmp_path: Path) -> None:
     assert (tmp_path / "picked" / "model.onnx").read_text() == "candidate 2"
     manifest = read_manifest(tmp_path / "picked")
     assert manifest is not None
-    assert {file.path for file in manifest.outputs} == {"model.onnx", "candidate.json", "report.md"}
+    written = {"model.onnx", "candidate.json", "report.md", "README.md", "bom.cdx.json", "infer.py"}
+    assert {file.path for file in manifest.outputs} == written
     assert manifest.command == "edgeprune pick"
 
 
