@@ -28,7 +28,8 @@ VALUES = {
     "--batch-size": "2", "--seed": "11", "--ranges": "minmax", "--players": "blocks",
     "--max-evaluations": "500", "--recover-at": "0.5", "--tolerance": "0.01", "--prune-normalized":
     "True", "--arch-kwargs": "width=0.5,pretrained=False", "--drop-blocks": "False", "--rounds": "False",
-    "--pictures": "False", "--emulate": "True", "--task": "embedding", "--boxes": "xywh-objectness", "--ssh-port": "2222",
+    "--pictures": "False", "--emulate": "True", "--task": "embedding", "--boxes": "xywh-objectness",
+    "--ssh-port": "2222",
 }  # fmt: skip
 
 
