@@ -17,6 +17,7 @@ _FILES = {
     "weights.safetensors": "its weights under their original names",
     "surgery.json": "which channels were kept, for `edgeprune.apply_surgery`",
     "infer.py": "runs one image; needs numpy and onnxruntime alone",
+    "report.html": "the report with plots, for a browser",
     "report.md": "the whole report, to read",
     "report.json": "the whole report, for programs",
     "bom.cdx.json": "bill of materials with hashes and a model card (CycloneDX)",

@@ -110,10 +110,10 @@ def deliver(
         report = replace(report, quantization=quantized, operators=by_operator)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
-        write_companions(folder, facts_of_report(report))
         if candidates is not None:
             candidates.deliver(folder)
         write_page(report, folder, shown_folder=options.folder, pictures=drawn)
+        write_companions(folder, facts_of_report(report))
         outputs.write_manifest(
             folder,
             inputs=input_hashes(prepared),
