@@ -62,8 +62,14 @@ def test_the_commands_are_those_documented() -> None:
         "config",
         "config show",
         "targets",
+        "bundle",
+        "report",
         "targets list",
         "targets show",
+        "targets validate",
+        "targets diff",
+        "targets add",
+        "targets calibrate",
     }
     assert set(COMMANDS) == expected
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.process.session import begin
+from edgeprune.cli.process.session import begin, show_json
 from edgeprune.cli.shared import options as opt
 
 Compressed = Annotated[Path, typer.Argument(metavar="FOLDER", help="What compress wrote.")]
@@ -16,6 +16,7 @@ Compressed = Annotated[Path, typer.Argument(metavar="FOLDER", help="What compres
 def report(
     context: typer.Context,
     folder: Compressed,
+    as_json: opt.AsJson = False,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -23,4 +24,7 @@ def report(
     session = begin(context, verbose, quiet)
     from edgeprune.commands.report.page_file import rebuild_page
 
-    session.say_written(rebuild_page(folder))
+    page = rebuild_page(folder)
+    session.say_written(page)
+    if as_json:
+        show_json({"path": str(page)})
