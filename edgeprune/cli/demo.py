@@ -37,7 +37,7 @@ def demo(
     from edgeprune.storage.outputs import check_destination
     from edgeprune.targets import load_target
 
-    device = target or "rpi4"
+    device = "rpi4" if target is None else target
     load_target(device)
     check_destination(output, overwrite=overwrite)
     from edgeprune import api
