@@ -32,6 +32,12 @@ _FATAL = 4
 
 Result = TypeVar("Result")
 
+EXACT_8_BITS = ("session.x64quantprecision", "1")
+"""Option of a session: products of 8 bits are exact on x86 without VNNI, too, where they saturate otherwise.
+
+Models are judged by what they compute, on a device as here; latencies are of the usual kernels.
+"""
+
 
 class TooLongError(Exception):
     """A limit on time was exceeded; the text begins a sentence's reason."""

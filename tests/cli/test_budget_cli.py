@@ -60,7 +60,7 @@ def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> Non
 
 
 def test_a_killed_search_goes_on_and_ends_the_same(project: Path, edgeprune: Any, tmp_path: Path) -> None:
-    asked = (*SMALL, "--target", "rpi4", "--max-size", "4000B")
+    asked = (*SMALL, "--target", "rpi4", "--max-size", "3000B")
     journal = tmp_path / "out.journal"
     killed = signalled(
         *asked, "-o", str(tmp_path / "out"), cwd=project, scratch=tmp_path / "killed",

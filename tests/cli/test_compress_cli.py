@@ -15,6 +15,9 @@ import pytest
 from small_project import STAGE_LINE, environment, other_lines, snapshot
 
 FILES = {
+    "README.md",
+    "bom.cdx.json",
+    "infer.py",
     "manifest.json",
     "model.onnx",
     "model.pt2",

@@ -273,7 +273,7 @@ def _profile(
 
 def _operators(run: Run, original: Path, compressed: Path) -> OperatorTimes:
     """Time by operator of both files on this host."""
-    with run.stage("profile"):
+    with run.stage("profile operators"):
         return operator_times(
             original, compressed, threads=run.threads, batch_size=run.options.batch_size or 1
         )

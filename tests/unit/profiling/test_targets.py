@@ -123,7 +123,7 @@ def test_a_users_own_profile_loads_by_path(tmp_path: Path) -> None:
             "'roofline.parallel_efficiency' = 9.*, but a share, above 0",
         ),
         (
-            "error_high_factor = 2.6",
+            "error_high_factor = 2.7",
             "error_high_factor = 0.9",
             "'roofline.error_high_factor' = 0.9, but a factor of at least 1, since the band holds 1",
         ),
