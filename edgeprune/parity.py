@@ -26,7 +26,7 @@ from edgeprune.artifacts.report import (
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 from edgeprune.intervals import Z_95, wilson_interval
-from edgeprune.onnx_io.session import EXACT_8_BITS, fixed_batch, in_a_sentence, open_session, run_filled
+from edgeprune.onnx_io.session import fixed_batch, in_a_sentence, open_exact_session, run_filled
 from edgeprune.output_units import OutputUnits, channel_errors, relative_errors, units_of
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -68,7 +68,6 @@ def run_onnx(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # failures are raised and reported
-    options.add_session_config_entry(*EXACT_8_BITS)
 
     def failed(reason: str) -> str:
         return (
@@ -77,7 +76,7 @@ def run_onnx(
         )
 
     with in_a_sentence(ProfileError, failed, name=path.name):
-        session = open_session(path, options, timeout_s=timeout_s)
+        session = open_exact_session(path, options, timeout_s=timeout_s)
         _check_interface(session)
         at_once = fixed_batch(session) or _at_once(images, batch)
         parts = [

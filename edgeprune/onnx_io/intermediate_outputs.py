@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnxruntime
 from onnx import ModelProto, helper
 
-from edgeprune.onnx_io.session import EXACT_8_BITS, open_session
+from edgeprune.onnx_io.session import open_exact_session
 
 
 def tapped_session(
@@ -27,8 +27,7 @@ def tapped_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised and told
-    options.add_session_config_entry(*EXACT_8_BITS)
     options.enable_cpu_mem_arena = False  # all that is asked for stays alive, and the arena would double it
     serialized = tapped.SerializeToString()
     del tapped  # its weights need not be there twice while onnxruntime reads them
-    return open_session(serialized, options, timeout_s=timeout_s)
+    return open_exact_session(serialized, options, timeout_s=timeout_s)

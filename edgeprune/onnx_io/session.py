@@ -32,11 +32,8 @@ _FATAL = 4
 
 Result = TypeVar("Result")
 
-EXACT_8_BITS = ("session.x64quantprecision", "1")
-"""Option of a session: products of 8 bits are exact on x86 without VNNI, too, where they saturate otherwise.
-
-Models are judged by what they compute, on a device as here; latencies are of the usual kernels.
-"""
+_EXACT, _UNFUSED = "session.x64quantprecision", "session.disable_quant_qdq"
+_SHARED_WEIGHTS = "replace the existing tensor"
 
 
 class TooLongError(Exception):
@@ -94,6 +91,29 @@ def open_session(
         timeout_s,
         what="loading the model",
     )
+
+
+def open_exact_session(
+    model: Path | bytes, options: onnxruntime.SessionOptions, *, timeout_s: float | None = None
+) -> onnxruntime.InferenceSession:
+    """:func:`open_session` for what is judged: products of 8 bits are exact on x86 without VNNI, too.
+
+    onnxruntime's usual ones saturate there, and those of boards do not; latencies are of the usual kernels.
+    Where two nodes share a weight, onnxruntime (1.31) cannot load a model so: operators then
+    calculate in 32 bits between their roundings, which is exact as well.
+
+    Raises:
+        Exception: as :func:`open_session`.
+    """
+    options.add_session_config_entry(_EXACT, "1")
+    try:
+        return open_session(model, options, timeout_s=timeout_s)
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        if _SHARED_WEIGHTS not in str(error):
+            raise
+    options.add_session_config_entry(_EXACT, "0")
+    options.add_session_config_entry(_UNFUSED, "1")
+    return open_session(model, options, timeout_s=timeout_s)
 
 
 def run_session(
