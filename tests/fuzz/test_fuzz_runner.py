@@ -26,7 +26,7 @@ MISBEHAVIOUR: dict[str, tuple[str, str]] = {
     "left in the temporary folder": ("import tempfile; tempfile.mkdtemp()", "left in the temporary folder"),
     "changed": ("open('nets.py', 'a').write('#')", "inputs were changed: 'nets.py'"),
     "crash": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "died of SIGSEGV"),
-    "status": ("import os; os._exit(14)", "status 14, which is not documented"),
+    "status": ("import os; os._exit(40)", "status 40, which is not documented"),
     "fault": ("1 / 0", "status 70"),
     "traceback": ("import traceback\ntry: 1 / 0\nexcept Exception: traceback.print_exc()", "a traceback"),
     "silent": ("import os; os._exit(3)", "0 sentences for one failure"),
