@@ -61,7 +61,9 @@ def test_a_pipeline_from_baseline_to_regression_to_new_baseline(
     tiny_output(tmp_path / "out", width=2048, lost=80, seed=1)
     assert main(["check", "out", *against, "--annotations", "--summary", "summary.md"]) == 1
     shown = capsys.readouterr()
-    assert "FAILED: ONNX file (max_size_ratio), quality (max_drop_points)" in shown.out
+    # Lines break, and the larger network may be slower, too.
+    told = " ".join(shown.out.split())
+    assert "FAILED: ONNX file (max_size_ratio), quality (max_drop_points)" in told
     assert "::error title=edgeprune check%3A quality (max_drop_points)" in shown.err
     assert "❌ edgeprune check: FAILED: ONNX file" in (tmp_path / "summary.md").read_text()
 
