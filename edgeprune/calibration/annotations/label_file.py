@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def lists_any(path: Path, folder: Path, files: Sequence[Path]) -> bool:
         listed = _rows(path, "")
     except CalibrationError:
         return False
-    return any(_name_in(listed, path, folder, file) is not None for file in files)
+    return any(name_in(listed, path, folder, file) is not None for file in files)
 
 
 def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
@@ -139,7 +139,7 @@ def _matched(
     """The label of each file, and the names that were used."""
     labels, used, missing = [], set(), []
     for file in files:
-        name = _name_in(listed, path, folder, file)
+        name = name_in(listed, path, folder, file)
         if name is None:
             missing.append(repr(os.path.relpath(file, folder)))
             continue
@@ -153,7 +153,7 @@ def _matched(
     return labels, used
 
 
-def _name_in(listed: dict[str, str], path: Path, folder: Path, file: Path) -> str | None:
+def name_in(listed: Container[str], path: Path, folder: Path, file: Path) -> str | None:
     """The name under which a file is listed, within the folder or from the CSV's own."""
     inside = os.path.relpath(file, folder)
     beside = os.path.relpath(file.absolute(), path.absolute().parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgeprune.calibration.annotations.label_file import name_in
 from edgeprune.errors import CalibrationError
 from edgeprune.limits import is_finite, read_number
 from edgeprune.showing import first_few, in_short
@@ -32,23 +33,16 @@ def read_values(path: Path, folder: Path, files: Sequence[Path]) -> tuple[Tensor
     """
     where = f"the values {str(path)!r}"
     listed = _rows(path, where)
+    names = [name_in(listed, path, folder, file) for file in files]
     missing = [
-        repr(os.path.relpath(file, folder))
-        for file in files
-        if _values_of(listed, path, folder, file) is None
+        repr(os.path.relpath(file, folder)) for file, name in zip(files, names, strict=True) if not name
     ]
     if missing:
         raise CalibrationError(
             f"{len(missing)} of {len(files)} images have no values in {str(path)!r}: "
             f"{first_few(missing, _SHOWN)}; accepted is a line for each image: add them, or remove the images"
         )
-    return tuple(torch.tensor(_values_of(listed, path, folder, file), dtype=torch.float32) for file in files)
-
-
-def _values_of(listed: dict[str, list[float]], path: Path, folder: Path, file: Path) -> list[float] | None:
-    inside = os.path.relpath(file, folder)
-    beside = os.path.relpath(file.absolute(), path.absolute().parent)
-    return listed.get(inside, listed.get(beside))
+    return tuple(torch.tensor(listed[name], dtype=torch.float32) for name in names if name)
 
 
 def _rows(path: Path, where: str) -> dict[str, list[float]]:
