@@ -162,9 +162,13 @@ def _ranking(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> I
     return replace(inputs, ranking=("--ranking", "ranking"))
 
 
+CANDIDATES = "candidates/*/candidate.json"
+
+
 def _search(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
     shutil.copytree(seeds / "search", folder / "search")
-    candidate = f"candidates/candidate-{rng.choice((1, 2))}/candidate.json"
+    records = sorted(place.relative_to(folder / "search") for place in (folder / "search").glob(CANDIDATES))
+    candidate = str(rng.choice(records))
     _change_one(rng, folder / "search", ("report.json", "report.json", candidate, "manifest.json"))
     return replace(inputs, search="search")
 

@@ -22,7 +22,7 @@ SEARCH = (
     "--target",
     "rpi4",
     "--max-size",
-    "4000B",
+    "4100B",
     "--width-quantum",
     "1",
 )
