@@ -24,7 +24,7 @@ from edgeprune.cli.process.sources import environment_name, take_file
 from edgeprune.cli.shared import image_options as images
 from edgeprune.cli.shared import options as opt
 from edgeprune.options.cards import PreprocessingOptions
-from edgeprune.options.cli_option import CliOption, Completion
+from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.project_file import ProjectConfig, parse_input_shape
 from edgeprune.options.quantities import parse_budget, parse_duration
 
@@ -202,6 +202,13 @@ def _with_declared(kind: type[Arguments], run: type[Any]) -> type[Arguments]:
     return make_dataclass(kind.__name__, declared, bases=(kind,), frozen=True, kw_only=True)
 
 
+def _panel_order(hint: Any) -> int:
+    """Place of an option's panel; arguments, which have none, come first."""
+    info = next(part for part in get_args(hint) if isinstance(part, (ArgumentInfo, OptionInfo)))
+    panel = info.rich_help_panel
+    return list(Panel).index(Panel(panel)) if panel else -1
+
+
 def _typer_option(name: str, told: CliOption) -> OptionInfo:
     complete = None if told.completion is None else _COMPLETIONS[told.completion]
     info: OptionInfo = typer.Option(
@@ -272,7 +279,7 @@ def command(
                 default=inspect.Parameter.empty if f.default is MISSING else f.default,
                 annotation=hints[f.name],
             )
-            for f in fields(kind)
+            for f in sorted(fields(kind), key=lambda f: _panel_order(hints[f.name]))
         ]
         own = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         call.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
