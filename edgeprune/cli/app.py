@@ -26,6 +26,7 @@ from edgeprune.cli.targets import targets_app
 from edgeprune.cli.verify import verify
 
 app = typer.Typer(
+    cls=opt.Group,
     no_args_is_help=True,
     help="Prune a trained PyTorch vision model by Shapley values, recover it without training, "
     "and ship it to a small device as ONNX.",
@@ -58,19 +59,22 @@ def root(
     begin(context, verbose, quiet)
 
 
-app.command()(compress)
-app.command()(pick)
-app.command()(rank)
-app.command()(report)
-app.command()(quantize)
-app.command()(profile)
-app.command()(bundle)
-app.command()(inspect)
-app.command()(verify)
-app.command()(compare)
-app.command()(check)
-app.command()(schema)
-app.command()(demo)
-app.command()(init)
+for each in (
+    compress,
+    pick,
+    rank,
+    report,
+    quantize,
+    profile,
+    bundle,
+    inspect,
+    verify,
+    compare,
+    check,
+    schema,
+    demo,
+    init,
+):
+    app.command(cls=opt.Command)(each)
 app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

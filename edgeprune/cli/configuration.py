@@ -24,7 +24,9 @@ from edgeprune.options.project_file import (
 from edgeprune.showing import did_you_mean, for_people
 from edgeprune.storage.files import atomic_write_bytes
 
-config_app = typer.Typer(no_args_is_help=True, help="What a command would run with, and where that is from.")
+config_app = typer.Typer(
+    cls=opt.Group, no_args_is_help=True, help="What a command would run with, and where that is from."
+)
 
 Command = Annotated[str, typer.Argument(metavar="COMMAND", help=f"One of {', '.join(COMMAND_TABLES)}.")]
 Arguments = Annotated[
@@ -33,7 +35,7 @@ Arguments = Annotated[
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the model.")]
 
 
-@config_app.command("show", context_settings={"ignore_unknown_options": True})
+@config_app.command("show", cls=opt.Command, context_settings={"ignore_unknown_options": True})
 def show_command(
     context: typer.Context,
     command: Command,

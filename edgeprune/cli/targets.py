@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from edgeprune.targets import TargetProfile
 
-targets_app = typer.Typer(no_args_is_help=True, help="Device profiles: what is known about each target.")
+targets_app = typer.Typer(
+    cls=opt.Group, no_args_is_help=True, help="Device profiles: what is known about each target."
+)
 
 Name = Annotated[
     str,
@@ -47,7 +49,7 @@ Output = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace an existing profile.")]
 
 
-@targets_app.command("list")
+@targets_app.command("list", cls=opt.Command)
 def list_command(
     context: typer.Context,
     as_json: opt.AsJson = False,
@@ -65,7 +67,7 @@ def list_command(
         show(_overview([for_people(profile) for profile in profiles]))
 
 
-@targets_app.command("show")
+@targets_app.command("show", cls=opt.Command)
 def show_command(
     context: typer.Context,
     name: Name,
@@ -84,7 +86,7 @@ def show_command(
         show(_details(for_people(profile)))
 
 
-@targets_app.command("validate")
+@targets_app.command("validate", cls=opt.Command)
 def validate_command(
     context: typer.Context,
     file: ProfileFile,
@@ -102,7 +104,7 @@ def validate_command(
         show_json({"path": str(file), "name": profile.name, "predicts_8_bits": profile.predicts_int8})
 
 
-@targets_app.command("diff")
+@targets_app.command("diff", cls=opt.Command)
 def diff_command(
     context: typer.Context,
     name: Name,
@@ -127,7 +129,7 @@ def diff_command(
     show(for_people(table) if rows else "no field differs")
 
 
-@targets_app.command("add")
+@targets_app.command("add", cls=opt.Command)
 def add_command(
     context: typer.Context,
     file: ProfileFile,
@@ -146,7 +148,7 @@ def add_command(
         show_json({"path": str(path)})
 
 
-@targets_app.command("calibrate")
+@targets_app.command("calibrate", cls=opt.Command)
 def calibrate_command(
     context: typer.Context,
     name: NewName,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from edgeprune import errors
 from edgeprune.cli import entry
@@ -42,6 +43,13 @@ def every_command() -> dict[str, Any]:
 
 
 COMMANDS = every_command()
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_flags_are_shown_without_a_type(path: str) -> None:
+    shown = CliRunner().invoke(app, [*path.split(), "--help"]).output
+    assert "--help" in shown
+    assert "<bool>" not in shown
 
 
 def test_the_commands_are_those_documented() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from edgeprune import limits
 from edgeprune.options.cli_option import Panel
@@ -13,6 +14,26 @@ MODEL_PANEL = Panel.MODEL.value
 DATA_PANEL = Panel.DATA.value
 GOAL_PANEL = Panel.GOAL.value
 RUN_PANEL = Panel.RUN.value
+
+
+class _PlainFlags:
+    """Shows flags, ``--help`` among them, without the name of a type, since they take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of what this is mixed into
+        for param in params:
+            if getattr(param, "is_flag", False) and param.metavar is None:
+                param.metavar = ""
+        return params
+
+
+class Command(_PlainFlags, TyperCommand):
+    """A command."""
+
+
+class Group(_PlainFlags, TyperGroup):
+    """Commands under a name."""
 
 
 def complete_target(incomplete: str) -> list[str]:
