@@ -68,8 +68,18 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"{}")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "surgery.json", "candidate.json"])
-@pytest.mark.parametrize("harm", [_remove, _append, _flip, _folder, _empty])
+HARMS = (_remove, _append, _flip, _folder, _empty)
+PARTS = ("model.onnx", "weights.safetensors", "surgery.json", "candidate.json")
+
+
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [
+        pytest.param(harm, name, marks=() if number % len(PARTS) == place else pytest.mark.wide)
+        for number, harm in enumerate(HARMS)
+        for place, name in enumerate(PARTS)
+    ],
+)
 def test_a_candidate_that_is_not_whole_is_not_handed_out(
     harm: Callable[[Path], None], name: str, searched: Path, tmp_path: Path
 ) -> None:

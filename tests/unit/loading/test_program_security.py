@@ -149,9 +149,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [n if n != "call" else pytest.param(n, marks=pytest.mark.wide) for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_code_in_place_of_any_text_never_runs(members: dict[str, bytes], scratch: Path, name: str) -> None:
     tried = 0
     for end in (MODEL, WEIGHTS):
