@@ -14,7 +14,7 @@ from edgeprune.artifacts.latency import (
     OperatorTimes,
     Provenance,
 )
-from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
+from edgeprune.artifacts.pruning import ChannelImportance, DecisionMeasure, GroupImportance, NetworkDecision
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
@@ -22,13 +22,12 @@ from edgeprune.artifacts.report import (
     AccuracyKind,
     AnswerCounts,
     CalibrationSection,
-    ChannelImportance,
     DeploymentSection,
     Environment,
-    GroupImportance,
     LayerRow,
     ModelSection,
     ParityFigure,
+    PreprocessingSection,
     PruningSection,
     RankingSection,
     RecoverySection,
@@ -320,6 +319,17 @@ def synthetic_report() -> RunReport:
                     ChannelImportance(place=16, value=0.03, standard_error=None, removed=True),
                 ),
             ),
+        ),
+        preprocessing=PreprocessingSection(
+            exif=True,
+            ground="black",
+            resize=(256,),
+            letterbox=None,
+            pad=None,
+            crop=(224, 320),
+            channel_order="rgb",
+            mean=(0.485, 127 / 255, 0.406),
+            std=None,
         ),
         operators=OperatorTimes(
             original=(

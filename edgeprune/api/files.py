@@ -12,7 +12,8 @@ from edgeprune.commands.quantize.quantizing import quantize_file
 from edgeprune.commands.verify.verifying import verify_models
 from edgeprune.devices.bundle import write_bundle
 from edgeprune.options.devices import BundleOptions
-from edgeprune.options.runs import ProfileOptions, QuantizeOptions, VerifyOptions, called_with
+from edgeprune.options.runs import ProfileOptions, QuantizeOptions, VerifyOptions
+from edgeprune.options.signatures import called_with
 from edgeprune.results import ProfileResult, QuantizationResult, Verification
 
 
@@ -33,6 +34,11 @@ def profile(options: ProfileOptions) -> ProfileResult:
     Raises:
         ProfileError: a file cannot be loaded or run by onnxruntime, or not in time.
     """
+    return profile_file(options)
+
+
+def profile_file(options: ProfileOptions) -> ProfileResult:
+    """:func:`profile` with its options in one."""
     limits.THREADS.check("--threads", options.threads)
     limits.TIME_S.check("timeout_s", options.timeout_s)
     limits.BATCH_SIZE.check("--batch-size", options.batch_size)
@@ -83,6 +89,11 @@ def verify(options: VerifyOptions) -> Verification:
     Raises:
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
+    return verify_pair(options)
+
+
+def verify_pair(options: VerifyOptions) -> Verification:
+    """:func:`verify` with its options in one."""
     limits.THREADS.check("--threads", options.threads)
     limits.TIME_S.check("timeout_s", options.timeout_s)
     limits.SEED.check("--seed", options.seed)

@@ -9,7 +9,7 @@ from edgeprune.commands.check.checking import check_model
 from edgeprune.commands.compare.comparing import compare_models
 from edgeprune.gate.outcomes import Comparison, GateResult
 from edgeprune.options.gate import CheckOptions, CompareOptions
-from edgeprune.options.runs import called_with
+from edgeprune.options.signatures import called_with
 
 
 @called_with(CompareOptions)

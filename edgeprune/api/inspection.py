@@ -8,7 +8,8 @@ from edgeprune.commands.inspect import network_graph
 from edgeprune.commands.inspect.inspection import inspect_loaded
 from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.loading import load_model
-from edgeprune.options.runs import InspectOptions, called_with
+from edgeprune.options.runs import InspectOptions
+from edgeprune.options.signatures import called_with
 from edgeprune.results import Inspection
 
 
@@ -25,6 +26,11 @@ def inspect(options: InspectOptions) -> Inspection:
             ``graph`` has another suffix.
         OutputError: ``graph`` exists already or cannot be written.
     """
+    return inspect_network(options)
+
+
+def inspect_network(options: InspectOptions) -> Inspection:
+    """:func:`inspect` with its options in one."""
     graph, shape = options.graph, options.input_shape
     drawing = None if graph is None else network_graph.check_graph_path(graph, overwrite=options.overwrite)
     loaded = load_model(

@@ -27,7 +27,8 @@ from edgeprune.commands.search.default_goal import caution_about_judging, check_
 from edgeprune.commands.search.default_search import DefaultSearch
 from edgeprune.devices.connection import connected
 from edgeprune.errors import UsageError
-from edgeprune.options.runs import CompressOptions, RankOptions, called_with
+from edgeprune.options.runs import CompressOptions, RankOptions
+from edgeprune.options.signatures import called_with
 from edgeprune.reporting.ranking.facts import RankingReport
 from edgeprune.results import DryRun, PickedCandidate, PredictedCost
 

@@ -132,3 +132,11 @@ class OperatorTimes:
     runs: int
     threads: int
     provenance: Provenance = Provenance.MEASURED_ON_HOST
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """Wall-clock time of one stage."""
+
+    stage: str
+    duration_s: float

@@ -179,3 +179,24 @@ class DistillationReport:
     feature: str | None = None
     learning_rate: float | None = None
     decision: NetworkDecision | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelImportance:
+    """One channel in the order of its group's values, place 1 the highest; ``standard_error`` where known."""
+
+    place: int
+    value: float
+    standard_error: float | None
+    removed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupImportance:
+    """Values of a coupled group's channels; of many ``shown`` has some, evenly over the places."""
+
+    group: str
+    layers: tuple[str, ...]
+    channels: int
+    removed: int
+    shown: tuple[ChannelImportance, ...]

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated, ClassVar
 
 from edgeprune.artifacts.budget import BudgetSection
-from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, OperatorTimes
-from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision, RankingOrigin
+from edgeprune.artifacts.latency import (
+    LatencyPrediction,
+    LatencyRatio,
+    ModelFigures,
+    OperatorTimes,
+    StageTime,
+)
+from edgeprune.artifacts.pruning import DistillationReport, GroupImportance, NetworkDecision, RankingOrigin
 from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport, Precision
 
 REPORT_SCHEMA_VERSION = "1.6"
@@ -212,14 +219,6 @@ class LayerRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageTime:
-    """Wall-clock time of one stage."""
-
-    stage: str
-    duration_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelSection:
     """What was given."""
 
@@ -261,27 +260,6 @@ class RankingSection:
     origin: RankingOrigin | None = None
     criterion: str = "hybrid"
     choice: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelImportance:
-    """One channel in the order of its group's values, place 1 the highest; ``standard_error`` where known."""
-
-    place: int
-    value: float
-    standard_error: float | None
-    removed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupImportance:
-    """Values of a coupled group's channels; of many ``shown`` has some, evenly over the places."""
-
-    group: str
-    layers: tuple[str, ...]
-    channels: int
-    removed: int
-    shown: tuple[ChannelImportance, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,13 +340,41 @@ class Environment:
     command: str
 
 
+@dataclass(frozen=True)
+class Words:
+    """Annotation of a field of a :class:`FactSection`: what it is called in reports."""
+
+    text: str
+
+
+class FactSection:
+    """Base of a section that reports show as a table of its fields; ``None`` is left out."""
+
+    TITLE: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingSection(FactSection):
+    """How an image became the input, in this order; a size is that of a side, or height and width."""
+
+    TITLE: ClassVar[str] = "Preprocessing"
+    exif: Annotated[bool, Words("turned upright by EXIF")]
+    ground: Annotated[str, Words("under transparent parts")]
+    resize: Annotated[tuple[int, ...] | None, Words("resized (shorter side, or height x width)")]
+    letterbox: Annotated[tuple[int, ...] | None, Words("letterbox (square, or height x width)")]
+    pad: Annotated[int | None, Words("grey of the letterbox")]
+    crop: Annotated[tuple[int, ...] | None, Words("centre crop (square, or height x width)")]
+    channel_order: Annotated[str, Words("channel order, pixels in 0 to 1")]
+    mean: Annotated[tuple[float, ...] | None, Words("mean subtracted")]
+    std: Annotated[tuple[float, ...] | None, Words("divided by")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
     """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one.
 
     ``usability`` is ``None`` only in a report of schema 1.1, which had none. ``sessions``: how often the run
-    was begun, once and with every ``--resume``; ``stage_times`` are of all of them. ``importance`` and
-    ``operators`` are empty and ``None`` in a report of schema 1.5 or earlier, which had neither.
+    was begun, once and with every ``--resume``, all in ``stage_times``. The last three came with schema 1.6.
     """
 
     schema_version: str
@@ -391,3 +397,4 @@ class RunReport:
     sessions: int = 1
     importance: tuple[GroupImportance, ...] = ()
     operators: OperatorTimes | None = None
+    preprocessing: PreprocessingSection | None = None

@@ -8,19 +8,15 @@ from typing import Annotated
 
 import typer
 
-from edgeprune import limits
-from edgeprune.artifacts.quantization import Precision
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import (
     BudgetArguments,
-    EffortArguments,
     MachineArguments,
     NetworkArguments,
-    PlayerArguments,
     SpokenArguments,
-    TaskArguments,
+    TimeArguments,
     command,
     joined,
 )
@@ -51,72 +47,6 @@ Finetuning = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="FILE.py:FUNCTION",
-        help="After recovery, train with your own function: it is called with the pruned network, of your "
-        "own class where that allows it, and trains it in place.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-DropBlocks = Annotated[
-    bool,
-    typer.Option(
-        "--drop-blocks/--keep-blocks",
-        help="With a limit on costs: also try the network without some residual blocks, or keep them all.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-Rounds = Annotated[
-    bool,
-    typer.Option(
-        "--rounds/--one-round",
-        help="Beyond 30% of the MACs: rank channels anew once a part is gone and recovered, or all at once, "
-        "which is sooner and worse.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-GivenRanking = Annotated[
-    Path | None,
-    typer.Option(
-        "--ranking",
-        metavar="FOLDER",
-        help="Go by what 'edgeprune rank' wrote for this model and these images instead of ranking again.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-GivenCriterion = Annotated[
-    str | None,
-    typer.Option(
-        "--criterion",
-        metavar="NAME",
-        help="Rank by this criterion ('edgeprune rank' compares them), or by your own, path/to/file.py:NAME; "
-        "with --ranking, go by this one of it. Default: hybrid, else the first one there.",
-        autocompletion=opt.complete_criterion,
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-Bits = Annotated[
-    Precision,
-    typer.Option(
-        "--precision",
-        metavar="|".join(p.value for p in Precision),
-        help="How the delivered file is stored; in 8 or 16 bits the 32-bit file is kept beside it.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-WidthQuantum = Annotated[
-    int | None,
-    typer.Option(
-        "--width-quantum",
-        metavar="N",
-        parser=limits.WIDTH_QUANTUM.reader("--width-quantum"),
-        help="Round layer widths to multiples of this. Default: the target's.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -124,23 +54,6 @@ Output = Annotated[
         "--output",
         metavar="FOLDER",
         help="Folder to write. Default: MODEL-edgeprune in the current folder.",
-        rich_help_panel=opt.RUN_PANEL,
-    ),
-]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        metavar="",
-        help="Go on with a run that was stopped, from what it kept in OUTPUT.journal.",
-        rich_help_panel=opt.RUN_PANEL,
-    ),
-]
-Pictures = Annotated[
-    bool,
-    typer.Option(
-        "--pictures/--no-pictures",
-        help="Put small pictures of calibration images into report.html, or keep them out of it.",
         rich_help_panel=opt.RUN_PANEL,
     ),
 ]
@@ -153,18 +66,10 @@ DryRun = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalArguments(PlayerArguments, TaskArguments, BudgetArguments):
+class GoalArguments(BudgetArguments):
     """Goal of the compression."""
 
     finetune: Finetuning = None
-    recipe: Recipe = None
-    drop_blocks: DropBlocks = True
-    rounds: Rounds = True
-    ranking: GivenRanking = None
-    criterion: GivenCriterion = None
-    precision: Bits = Precision.FP32
-    width_quantum: WidthQuantum = None
-    batch_size: opt.FixedBatch = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +86,6 @@ class OutputArguments:
 
     output: Output = None
     overwrite: opt.Overwrite = False
-    resume: Resume = False
-    pictures: Pictures = True
     dry_run: DryRun = False
 
 
@@ -190,7 +93,7 @@ class OutputArguments:
 class CompressArguments(
     SpokenArguments,
     MachineArguments,
-    EffortArguments,
+    TimeArguments,
     OutputArguments,
     GoalArguments,
     DeviceArguments,
@@ -200,7 +103,7 @@ class CompressArguments(
     """All arguments of ``compress``."""
 
 
-@command(CompressArguments)
+@command(CompressArguments, CompressOptions)
 def compress(session: Session, given: CompressArguments) -> None:
     """Prune a trained model, recover it without training, export it to ONNX and report."""
     options = _options(session, given)

@@ -11,9 +11,10 @@ import typer
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
-from edgeprune.cli.shared.arguments import ModelArguments, PlayerArguments, SpokenArguments, command
+from edgeprune.cli.shared.arguments import ModelArguments, SpokenArguments, command, joined
 from edgeprune.errors import UsageError
 from edgeprune.options.project_file import parse_input_shapes
+from edgeprune.options.runs import InspectOptions
 from edgeprune.showing import for_people
 
 GraphFile = Annotated[
@@ -64,11 +65,11 @@ class DrawingArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectArguments(SpokenArguments, DrawingArguments, PlayerArguments, ShapeArguments):
+class InspectArguments(SpokenArguments, DrawingArguments, ShapeArguments):
     """All arguments of ``inspect``."""
 
 
-@command(InspectArguments)
+@command(InspectArguments, InspectOptions)
 def inspect(session: Session, given: InspectArguments) -> None:
     """Show layers, channels, coupled groups, MACs, parameters, and what cannot be pruned and why."""
     if given.overwrite and given.graph is None:
@@ -78,23 +79,19 @@ def inspect(session: Session, given: InspectArguments) -> None:
     config = settings.project_config(given.model, session)
     shape = parse_input_shapes(given.input_shape) if given.input_shape is not None else config.input_shape
 
-    from edgeprune import api
-
-    quiet_libraries(session)
-    result = api.inspect(
+    options = joined(
+        InspectOptions,
+        given,
         given.model,
         arch=settings.first_given(given.arch, config.arch),
-        arch_kwargs=given.arch_kwargs,
-        weights=given.weights,
-        weights_key=given.weights_key,
-        trust_pickle=given.trust_pickle,
         input_shape=shape,
         calibration=settings.calibration_for_shape(given.calibration, shape, given.model, config),
-        attention_unit=given.attention_unit,
-        prune_normalized=given.prune_normalized,
-        graph=given.graph,
-        overwrite=given.overwrite,
     )
+
+    from edgeprune.api import inspection
+
+    quiet_libraries(session)
+    result = inspection.inspect_network(options)
     if given.as_json:
         show_json(result)
     else:

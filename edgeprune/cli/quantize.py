@@ -15,9 +15,7 @@ from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import (
     DataArguments,
     MachineArguments,
-    SplitArguments,
     SpokenArguments,
-    TaskArguments,
     TimeoutArguments,
     command,
     joined,
@@ -100,7 +98,6 @@ class FileArguments:
 
     model: OnnxModel
     input_shape: opt.ImageSize = None
-    batch_size: opt.FixedBatch = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +106,15 @@ class QuantizeArguments(
     TimeoutArguments,
     MachineArguments,
     OutputArguments,
-    TaskArguments,
     DeviceArguments,
     GoalArguments,
-    SplitArguments,
     DataArguments,
     FileArguments,
 ):
     """All arguments of ``quantize``."""
 
 
-@command(QuantizeArguments)
+@command(QuantizeArguments, QuantizeOptions)
 def quantize(session: Session, given: QuantizeArguments) -> None:
     """Write an ONNX file in 8 or 16 bits, and judge it on images that are kept back."""
     config = settings.project_config(str(given.model), session)

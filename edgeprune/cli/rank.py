@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from edgeprune import limits
 from edgeprune.artifacts.choices import (
     DEFAULT_CRITERION,
     GAME_MEMORY_BYTES,
@@ -18,11 +17,10 @@ from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import (
-    EffortArguments,
     MachineArguments,
     NetworkArguments,
-    PlayerArguments,
     SpokenArguments,
+    TimeArguments,
     command,
     joined,
 )
@@ -69,16 +67,6 @@ Ratio = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
-MaxEvaluations = Annotated[
-    int | None,
-    typer.Option(
-        "--max-evaluations",
-        metavar="N",
-        parser=limits.EVALUATIONS.reader("--max-evaluations"),
-        help="Most batch passes that each criterion may make. Default: what it takes for a good estimate.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
 Players = Annotated[
     RankedPlayers,
     typer.Option(
@@ -107,15 +95,6 @@ RecoverAt = Annotated[
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        metavar="",
-        help="Go on with the coalition values that a stopped run left in OUTPUT.journal.",
-        rich_help_panel=opt.RUN_PANEL,
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -129,13 +108,12 @@ Output = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalArguments(PlayerArguments):
+class GoalArguments:
     """What to rank, and by what."""
 
     criterion: Criteria = None
     layer: Layers = None
     ratio: Ratio = None
-    max_evaluations: MaxEvaluations = None
     recover_at: RecoverAt = None
     players: Players = RankedPlayers.CHANNELS
 
@@ -147,14 +125,13 @@ class OutputArguments:
     memory_limit: MemoryLimit = None
     output: Output = None
     overwrite: opt.Overwrite = False
-    resume: Resume = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankArguments(
     SpokenArguments,
     MachineArguments,
-    EffortArguments,
+    TimeArguments,
     OutputArguments,
     GoalArguments,
     NetworkArguments,
@@ -162,7 +139,7 @@ class RankArguments(
     """All arguments of ``rank``."""
 
 
-@command(RankArguments)
+@command(RankArguments, RankOptions)
 def rank(session: Session, given: RankArguments) -> None:
     """Value every channel by one or several criteria, and plot what is lost while filters go."""
     options = _options(session, given)

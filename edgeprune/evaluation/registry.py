@@ -16,7 +16,7 @@ from edgeprune.evaluation.embedding import EmbeddingMeasure
 from edgeprune.evaluation.labels import labels_of
 from edgeprune.evaluation.regression import RegressionMeasure
 from edgeprune.evaluation.segmentation import SegmentationMeasure
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 from edgeprune.parity import Outputs
 
 MEASURES: dict[Task, Callable[[Reference], Measure]] = {

@@ -1,115 +1,36 @@
-"""Options of a run, one frozen dataclass per subject; they define the signatures of the Python API."""
+"""Options of a command; they define the signatures of the Python API and most of the command line.
+
+A field with a :class:`CliOption` is an option of the command line, its environment variable and its key in
+``edgeprune.toml``, too; the command line adds the others itself (``cli/``).
+"""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
+from edgeprune import limits
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import (
-    DEFAULT_CRITERION,
-    GAME_MEMORY_BYTES,
-    HOST,
-    AttentionUnit,
-    BoxFormat,
-    CouplingOptions,
-    Effort,
-    Finetune,
-    RankedPlayers,
-    Task,
-)
+from edgeprune.artifacts.choices import DEFAULT_CRITERION, GAME_MEMORY_BYTES, HOST, Finetune, RankedPlayers
 from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.devices import DeviceOptions
+from edgeprune.options.subjects import (
+    CalibrationOptions,
+    ModelOptions,
+    OutputOptions,
+    PlayerOptions,
+    TaskOptions,
+    WeightsOptions,
+    WorkOptions,
+)
 
 if TYPE_CHECKING:
     from torch import nn
-
-Parameters = ParamSpec("Parameters")
-Options = TypeVar("Options")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The network: a file, a name such as ``torchvision:NAME`` or a module, and how it is read."""
-
-    model: str | Path | nn.Module = field(kw_only=False)
-    arch: str | None = None
-    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
-    weights: str | None = None
-    weights_key: str | None = None
-    trust_pickle: bool = False
-    input_shape: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationOptions:
-    """The images, and how they become the input."""
-
-    calibration: str | Path | None
-    labels: str | Path | None = None
-    preprocessing: Preprocessing | None = None
-    max_images: int | None = None
-    held_out: float = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """What the network is for, which decides how its quality is measured.
-
-    ``metric``: ``file.py:function`` of the user in place of a built-in measure. ``boxes``: how a detector's
-    boxes are given; inferred where ``None``.
-    """
-
-    task: Task = Task.AUTO
-    metric: str | None = None
-    boxes: BoxFormat | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayerOptions:
-    """Which channels may be removed."""
-
-    attention_unit: AttentionUnit = AttentionUnit.HEAD_DIMENSIONS
-    prune_normalized: bool = False
-
-    @property
-    def coupling(self) -> CouplingOptions:
-        """Options of the coupling analysis."""
-        return CouplingOptions(attention=self.attention_unit, prune_normalized=self.prune_normalized)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkOptions:
-    """Effort, time limit, random seed and number of threads."""
-
-    effort: Effort = Effort.NORMAL
-    max_time_s: float | None = None
-    seed: int = 0
-    threads: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """Where results go; ``command`` is the command line recorded in a manifest."""
-
-    output: str | Path | None = None
-    overwrite: bool = False
-    resume: bool = False
-    command: str = ""
-
-    @property
-    def folder(self) -> Path | None:
-        """``output`` as a path."""
-        return None if self.output is None else Path(self.output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +43,90 @@ class CompressOptions(
     ratio: float | None = None
     budget: Budget = field(default_factory=Budget)
     finetune: Finetune | None = None
-    recipe: str | None = None
-    drop_blocks: bool = True
-    rounds: bool = True
-    ranking: str | Path | None = None
-    criterion: str | None = None
-    precision: Precision = Precision.FP32
-    width_quantum: int | None = None
-    batch_size: int | None = None
+    recipe: Annotated[
+        str | None,
+        CliOption(
+            metavar="FILE.py:FUNCTION",
+            help="After recovery, train with your own function: it is called with the pruned network, of "
+            "your own class where that allows it, and trains it in place.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    drop_blocks: Annotated[
+        bool,
+        CliOption(
+            flags="--drop-blocks/--keep-blocks",
+            help="With a limit on costs: also try the network without some residual blocks, or keep them "
+            "all.",
+            panel=Panel.GOAL,
+        ),
+    ] = True
+    rounds: Annotated[
+        bool,
+        CliOption(
+            flags="--rounds/--one-round",
+            help="Beyond 30% of the MACs: rank channels anew once a part is gone and recovered, or all at "
+            "once, which is sooner and worse.",
+            panel=Panel.GOAL,
+        ),
+    ] = True
+    ranking: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="FOLDER",
+            kind=Path | None,
+            help="Go by what 'edgeprune rank' wrote for this model and these images instead of ranking "
+            "again.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    criterion: Annotated[
+        str | None,
+        CliOption(
+            metavar="NAME",
+            help="Rank by this criterion ('edgeprune rank' compares them), or by your own, "
+            "path/to/file.py:NAME; with --ranking, go by this one of it. Default: hybrid, else the first one "
+            "there.",
+            completion=Completion.CRITERIA,
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    precision: Annotated[
+        Precision,
+        CliOption(
+            metavar="|".join(p.value for p in Precision),
+            help="How the delivered file is stored; in 8 or 16 bits the 32-bit file is kept beside it.",
+            panel=Panel.GOAL,
+        ),
+    ] = Precision.FP32
+    width_quantum: Annotated[
+        int | None,
+        CliOption(
+            metavar="N",
+            limit=limits.WIDTH_QUANTUM,
+            help="Round layer widths to multiples of this. Default: the target's.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        CliOption(
+            metavar="N",
+            limit=limits.BATCH_SIZE,
+            help="Fix the batch size of the ONNX file that is written. Default: as the file given, else "
+            "dynamic.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
     device: DeviceOptions | None = None
-    pictures: bool = True
+    pictures: Annotated[
+        bool,
+        CliOption(
+            flags="--pictures/--no-pictures",
+            help="Put small pictures of calibration images into report.html, or keep them out of it.",
+            panel=Panel.RUN,
+        ),
+    ] = True
 
     @property
     def ranking_path(self) -> Path | None:
@@ -146,7 +141,16 @@ class RankOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, 
     criteria: tuple[str, ...] = (DEFAULT_CRITERION,)
     layers: tuple[str, ...] = ()
     ratio: float | None = None
-    max_evaluations: int | None = None
+    max_evaluations: Annotated[
+        int | None,
+        CliOption(
+            metavar="N",
+            limit=limits.EVALUATIONS,
+            help="Most batch passes that each criterion may make. Default: what it takes for a good "
+            "estimate.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
     players: RankedPlayers = RankedPlayers.CHANNELS
     memory_limit_bytes: int = GAME_MEMORY_BYTES
     recover_at: tuple[float, ...] = ()
@@ -164,7 +168,16 @@ class QuantizeOptions(CalibrationOptions, TaskOptions):
     onnx_path: str | Path = field(kw_only=False)
     output: str | Path
     input_shape: tuple[int, ...] | None = None
-    batch_size: int | None = None
+    batch_size: Annotated[
+        int | None,
+        CliOption(
+            metavar="N",
+            limit=limits.BATCH_SIZE,
+            help="Fix the batch size of the ONNX file that is written. Default: as the file given, else "
+            "dynamic.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
     precision: Precision = Precision.INT8
     target: str = HOST
     device: DeviceOptions | None = None
@@ -188,7 +201,7 @@ class QuantizeOptions(CalibrationOptions, TaskOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
+class VerifyOptions(WeightsOptions):
     """Options of the comparison of two models; see :func:`edgeprune.verify`."""
 
     first: str | Path = field(kw_only=False)
@@ -196,30 +209,44 @@ class VerifyOptions:
     calibration: str | Path
     labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
-    arch: str | None = None
-    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
-    weights: str | None = None
-    weights_key: str | None = None
-    trust_pickle: bool = False
-    max_images: int = 64
-    tolerance: float = 1e-3
+    max_images: Annotated[
+        int,
+        CliOption(
+            metavar="N",
+            limit=replace(limits.IMAGES, least=2),
+            help="Compare on at most so many images.",
+            panel=Panel.DATA,
+        ),
+    ] = 64
+    tolerance: Annotated[
+        float,
+        CliOption(
+            metavar="SHARE",
+            limit=limits.TOLERANCE,
+            help="Largest error of an output, over the largest output, that passes.",
+            panel=Panel.GOAL,
+        ),
+    ] = 1e-3
     target: str = HOST
-    emulate: bool = False
+    emulate: Annotated[
+        bool,
+        CliOption(
+            metavar="",
+            help="Compare the .onnx file A here with itself on an emulated core of --target: the same "
+            "results on its instruction set? Needs qemu-user; fetches 60 MB once.",
+            panel=Panel.GOAL,
+        ),
+    ] = False
     timeout_s: float = RUN_TIMEOUT_S
     threads: int | None = None
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions(PlayerOptions):
+class InspectOptions(PlayerOptions, WeightsOptions):
     """Options of the inspection of a network; see :func:`edgeprune.inspect`."""
 
     model: str | Path | nn.Module = field(kw_only=False)
-    arch: str | None = None
-    arch_kwargs: Mapping[str, int | float | bool | str] | None = None
-    weights: str | None = None
-    weights_key: str | None = None
-    trust_pickle: bool = False
     input_shape: InputShape | InputShapes | None = None
     calibration: str | Path | None = None
     graph: str | Path | None = None
@@ -233,48 +260,29 @@ class ProfileOptions:
     onnx_path: str | Path = field(kw_only=False)
     target: str = HOST
     device: DeviceOptions | None = None
-    result: str | Path | None = None
-    baseline: str | Path | None = None
+    result: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="RESULT.json",
+            kind=Path | None,
+            help="Times of this file that run.sh of a bundle wrote on a device, in place of a measurement.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    baseline: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="OTHER.onnx",
+            kind=Path | None,
+            help="Compare with this ONNX file by interleaved pairs of runs.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
     input_shape: tuple[int, ...] | None = None
     threads: int | None = None
-    batch_size: int = 1
+    batch_size: Annotated[
+        int,
+        CliOption(metavar="N", limit=limits.BATCH_SIZE, help="Images in a batch.", panel=Panel.GOAL),
+    ] = 1
     seed: int = 0
     timeout_s: float = RUN_TIMEOUT_S
-
-
-def called_with(
-    kind: Callable[Parameters, Options],
-) -> Callable[[Callable[[Options], Result]], Callable[Parameters, Result]]:
-    """Decorator that lets a function of an options object be called with the arguments of ``kind``.
-
-    Type checkers and ``inspect.signature`` see the signature of ``kind``.
-    """
-
-    def decorate(function: Callable[[Options], Result]) -> Callable[Parameters, Result]:
-        @functools.wraps(function)
-        def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
-            _check_names(function.__name__, kind, options)
-            return function(kind(*arguments, **options))
-
-        from torch import nn  # needed for annotations only, and already loaded when functions are decorated
-
-        hints = get_type_hints(kind, localns={"nn": nn})
-        hints |= {"return": get_type_hints(function)["return"]}
-        given = inspect.signature(kind)
-        call.__signature__ = given.replace(  # type: ignore[attr-defined]
-            parameters=[p.replace(annotation=hints[p.name]) for p in given.parameters.values()],
-            return_annotation=hints["return"],
-        )
-        call.__annotations__ = {**{name: hints[name] for name in given.parameters}, "return": hints["return"]}
-        return call
-
-    return decorate
-
-
-def _check_names(function: str, kind: Callable[..., Any], options: dict[str, Any]) -> None:
-    known = list(inspect.signature(kind).parameters)
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; accepted are {', '.join(known)}"
-            raise TypeError(f"{function}() has no option {name!r}{hint}")

@@ -37,7 +37,7 @@ from edgeprune.reporting.formatting import (
 from edgeprune.reporting.headline import Headline, answers_in_words, build_headline
 from edgeprune.reporting.quantization_words import quantization_rows
 from edgeprune.reporting.ranking.origin import ranking_rows
-from edgeprune.reporting.table import Table
+from edgeprune.reporting.table import Table, fact_tables
 
 _LAYERS_ON_A_TERMINAL = 12
 
@@ -67,6 +67,7 @@ def build_document(report: RunReport) -> Document:
         *([] if report.quantization is None else [quantization_table(report.quantization)]),
         layers_table(report),
         method_table(report),
+        *fact_tables(report),
         environment_table(report),
     )
     return Document(

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
-from edgeprune.artifacts.report import StageTime
+from edgeprune.artifacts.latency import StageTime
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.files import atomic_write_bytes

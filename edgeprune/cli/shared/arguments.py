@@ -1,7 +1,8 @@
 """Shared arguments of commands, one frozen dataclass per subject, and commands built from them.
 
-A command's options are the fields of its arguments in order, as declared in ``cli.shared.options``; a
-subclass lists its bases from last to first, since fields of the last base come first.
+A command's options are the fields of its arguments in order, as declared in ``cli.shared.options`` (a
+subclass lists its bases from last to first, since fields of the last base come first), and those that the
+options of its run declare themselves (:class:`~edgeprune.options.cli_option.CliOption`).
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from edgeprune.artifacts.budget import Budget
-from edgeprune.artifacts.choices import AttentionUnit, Effort, Task
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin
 from edgeprune.cli.process.sources import environment_name, take_file
 from edgeprune.cli.shared import image_options as images
 from edgeprune.cli.shared import options as opt
 from edgeprune.options.cards import PreprocessingOptions
+from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.project_file import ProjectConfig, parse_input_shape
 from edgeprune.options.quantities import parse_budget, parse_duration
 
@@ -45,10 +47,6 @@ class ModelArguments:
 
     model: opt.Model
     arch: opt.Arch = None
-    arch_kwargs: opt.ArchKwargs = None
-    weights: opt.Weights = None
-    weights_key: opt.WeightsKey = None
-    trust_pickle: opt.TrustPickle = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +94,6 @@ class DataArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitArguments:
-    """Number of images to use, and the share held out to judge."""
-
-    max_images: opt.MaxImages = None
-    held_out: opt.HeldOut = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
 class BudgetArguments:
     """Limits of a search."""
 
@@ -123,27 +113,9 @@ class BudgetArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskArguments:
-    """What the network is for, and how its quality is measured."""
+class TimeArguments:
+    """For how long the work may go on."""
 
-    task: opt.TaskOption = Task.AUTO
-    metric: opt.Metric = None
-    boxes: opt.BoxesOption = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayerArguments:
-    """Which channels may be removed."""
-
-    attention_unit: opt.AttentionPlayers = AttentionUnit.HEAD_DIMENSIONS
-    prune_normalized: opt.PruneNormalized = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EffortArguments:
-    """How much work, and for how long."""
-
-    effort: opt.EffortOption = Effort.NORMAL
     max_time: opt.MaxTime = None
 
     @property
@@ -189,7 +161,7 @@ class TimeoutArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
+class NetworkArguments(DataArguments, ShapeArguments):
     """The network and its calibration images."""
 
     def settled(self, session: Session, config: ProjectConfig) -> dict[str, Any]:
@@ -208,6 +180,46 @@ class NetworkArguments(SplitArguments, DataArguments, ShapeArguments):
 Arguments = TypeVar("Arguments", bound=SpokenArguments)
 _MODELS = frozenset({"model", "first"})
 """Arguments that name a file beside which a project file may lie."""
+_NO_TORCH = SimpleNamespace(Module=object)
+"""In place of ``torch.nn``, which annotations name and the command line does without."""
+_COMPLETIONS = {
+    Completion.CRITERIA: opt.complete_criterion,
+    Completion.TARGETS: opt.complete_target,
+}
+
+
+def _with_declared(kind: type[Arguments], run: type[Any]) -> type[Arguments]:
+    """``kind`` with a field for every option that the options of a run declare and it has not."""
+    own = {field.name for field in fields(kind)}
+    hints = get_type_hints(run, include_extras=True, localns={"nn": _NO_TORCH})
+    declared = []
+    for option in fields(run):
+        told = next((t for t in get_args(hints[option.name]) if isinstance(t, CliOption)), None)
+        if told is not None and option.name not in own:
+            hint = get_args(hints[option.name])[0] if told.kind is None else told.kind
+            infos = (_typer_option(option.name, told),)
+            declared.append((option.name, Annotated[(hint, *infos)], field(default=option.default)))
+    return make_dataclass(kind.__name__, declared, bases=(kind,), frozen=True, kw_only=True)
+
+
+def _panel_order(hint: Any) -> int:
+    """Place of an option's panel; arguments, which have none, come first."""
+    info = next(part for part in get_args(hint) if isinstance(part, (ArgumentInfo, OptionInfo)))
+    panel = info.rich_help_panel
+    return list(Panel).index(Panel(panel)) if panel else -1
+
+
+def _typer_option(name: str, told: CliOption) -> OptionInfo:
+    complete = None if told.completion is None else _COMPLETIONS[told.completion]
+    info: OptionInfo = typer.Option(
+        told.spelling(name),
+        metavar=told.metavar,
+        parser=told.reader(name),
+        help=told.help,
+        autocompletion=complete,
+        rich_help_panel=told.panel.value,
+    )
+    return info
 
 
 def _hints(kind: type[Any]) -> list[tuple[Field[Any], Any]]:
@@ -245,11 +257,17 @@ def joined(kind: type[Options], given: object, *positional: object, **settled: A
     return kind(*positional, **own, **settled)
 
 
-def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:
-    """Turn a function of the session and one arguments object into a Typer command."""
+def command(
+    asked: type[Arguments], run: type[Any] | None = None
+) -> Callable[[Callable[[Session, Arguments], None]], Callable[..., None]]:
+    """Turn a function of the session and one arguments object into a Typer command.
+
+    Its options are the fields of ``asked``, and those that ``run``, the options of a run, declares.
+    """
+    kind = asked if run is None else _with_declared(asked, run)
 
     def decorate(function: Callable[[Session, Arguments], None]) -> Callable[..., None]:
-        def run(context: typer.Context, **given: Any) -> None:
+        def call(context: typer.Context, **given: Any) -> None:
             arguments = kind(**given)
             function(begin(context, arguments.verbose, arguments.quiet), arguments)
 
@@ -261,12 +279,12 @@ def command(kind: type[Arguments]) -> Callable[[Callable[[Session, Arguments], N
                 default=inspect.Parameter.empty if f.default is MISSING else f.default,
                 annotation=hints[f.name],
             )
-            for f in fields(kind)
+            for f in sorted(fields(kind), key=lambda f: _panel_order(hints[f.name]))
         ]
         own = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-        run.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
-        run.__annotations__ = {"context": typer.Context, **{f.name: hints[f.name] for f in fields(kind)}}
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        return run
+        call.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+        call.__annotations__ = {"context": typer.Context, **{f.name: hints[f.name] for f in fields(kind)}}
+        call.__name__, call.__doc__ = function.__name__, function.__doc__
+        return call
 
     return decorate

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edgeprune import limits
-from edgeprune.artifacts.choices import AttentionUnit, BoxFormat, Effort, Task
-from edgeprune.options.keywords import parse_keywords
+from edgeprune.options.cli_option import Panel
 
-MODEL_PANEL = "Model"
-DATA_PANEL = "Calibration data"
-GOAL_PANEL = "Goal"
-RUN_PANEL = "Run and output"
+MODEL_PANEL = Panel.MODEL.value
+DATA_PANEL = Panel.DATA.value
+GOAL_PANEL = Panel.GOAL.value
+RUN_PANEL = Panel.RUN.value
 
 
 def complete_target(incomplete: str) -> list[str]:
@@ -49,46 +48,6 @@ Arch = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
-ArchKwargs = Annotated[
-    dict[str, Any] | None,
-    typer.Option(
-        "--arch-kwargs",
-        metavar="NAME=VALUE,...",
-        parser=parse_keywords,
-        help="Keyword arguments to build the architecture with, such as width=0.5,num_classes=10: numbers, "
-        "true, false or text.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-WeightsKey = Annotated[
-    str | None,
-    typer.Option(
-        "--weights-key",
-        metavar="KEY",
-        help="Entry of a checkpoint that holds the weights, such as model_ema or state_dict.student: a path "
-        "with dots, or what the keys begin with. Default: the first known name, averages last.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="NAME",
-        help="Weights of a model given by name: a file, their name in torchvision or timm, or 'none' for "
-        "random ones.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-TrustPickle = Annotated[
-    bool,
-    typer.Option(
-        "--trust-pickle",
-        metavar="",
-        help="Load a whole pickled module. A pickle runs code: only for files that you trust.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
 InputShape = Annotated[
     str | None,
     typer.Option(
@@ -107,16 +66,6 @@ ImageSize = Annotated[
         help="Channels, height and width of one image, such as 3x224x224, for a file that leaves any of them "
         "open. Default: from the file, or the calibration images.",
         rich_help_panel=MODEL_PANEL,
-    ),
-]
-FixedBatch = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        metavar="N",
-        parser=limits.BATCH_SIZE.reader("--batch-size"),
-        help="Fix the batch size of the ONNX file that is written. Default: as the file given, else dynamic.",
-        rich_help_panel=GOAL_PANEL,
     ),
 ]
 Calibration = Annotated[
@@ -204,59 +153,12 @@ Quiet = Annotated[
         rich_help_panel=RUN_PANEL,
     ),
 ]
-AttentionPlayers = Annotated[
-    AttentionUnit,
-    typer.Option(
-        "--attention-unit",
-        help="What leaves an attention layer: channels of all its heads in step, or whole heads.",
-        rich_help_panel=GOAL_PANEL,
-    ),
-]
-PruneNormalized = Annotated[
-    bool,
-    typer.Option(
-        "--prune-normalized",
-        metavar="",
-        help="Let channels go that a layer norm takes its statistics over (the residual stream of a "
-        "transformer or ConvNeXt); it then does so over those that stay.",
-        rich_help_panel=GOAL_PANEL,
-    ),
-]
-MaxImages = Annotated[
-    int | None,
-    typer.Option(
-        "--max-images",
-        metavar="N",
-        parser=limits.IMAGES.reader("--max-images"),
-        help="Use at most this many calibration images.",
-        rich_help_panel=DATA_PANEL,
-    ),
-]
-HeldOut = Annotated[
-    float,
-    typer.Option(
-        "--held-out",
-        metavar="SHARE",
-        parser=limits.HELD_OUT.reader("--held-out"),
-        help="Share of the calibration images kept back to judge the result.",
-        rich_help_panel=DATA_PANEL,
-    ),
-]
 Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
         metavar="",
         help="Replace an output folder that edgeprune wrote before.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-EffortOption = Annotated[
-    Effort,
-    typer.Option(
-        "--effort",
-        help="How much work goes into passes, images, rounds and training. quick is sooner and worse, "
-        "thorough also fine-tunes what compress delivers.",
         rich_help_panel=RUN_PANEL,
     ),
 ]
@@ -314,35 +216,6 @@ MaxDrop = Annotated[
         metavar="POINTS",
         help="Most percentage points of accuracy to lose on held-out images (without labels: of "
         "agreement with the original; with --task: of its measure).",
-        rich_help_panel=GOAL_PANEL,
-    ),
-]
-TaskOption = Annotated[
-    Task,
-    typer.Option(
-        "--task",
-        help="What the network is for, in whose unit quality is measured: accuracy, AP of detections, mean "
-        "IoU, absolute error, or nearest neighbours. auto: accuracy of class scores, relative error of all "
-        "else.",
-        rich_help_panel=GOAL_PANEL,
-    ),
-]
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        "--metric",
-        metavar="FILE.py:FUNCTION",
-        help="Measure quality with your own function: it is called with the outputs (a list of arrays), the "
-        "images and the labels or None, and returns a number, or one for every image; higher is better.",
-        rich_help_panel=GOAL_PANEL,
-    ),
-]
-BoxesOption = Annotated[
-    BoxFormat | None,
-    typer.Option(
-        "--boxes",
-        help="With --task detection: whether a box is two corners or centre and size, and whether an "
-        "objectness precedes its class scores. Default: told by the values.",
         rich_help_panel=GOAL_PANEL,
     ),
 ]

@@ -22,7 +22,7 @@ from edgeprune.commands.quantize.mixed_precision import write_mixed
 from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run, runner_of
 from edgeprune.commands.verify.first_divergence import first_apart, inner_deviations, traced_onnx
 from edgeprune.errors import UsageError
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.formats import integer_format

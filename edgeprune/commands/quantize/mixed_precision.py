@@ -14,7 +14,7 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, Precision
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 from edgeprune.output_units import relative_errors, units_of
 from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes

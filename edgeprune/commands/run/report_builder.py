@@ -11,17 +11,18 @@ from importlib import metadata
 import numpy as np
 
 from edgeprune.artifacts.arrays import IndexArray
+from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, WeightedLayer, kept_count
+from edgeprune.artifacts.pruning import ChannelImportance, GroupImportance
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     CalibrationSection,
-    ChannelImportance,
     DeploymentSection,
     Environment,
-    GroupImportance,
     LayerRow,
     ModelSection,
     ParityFigure,
+    PreprocessingSection,
     PruningSection,
     RankingSection,
     RecoverySection,
@@ -108,6 +109,7 @@ def assemble_report(
         notes=tuple(dict.fromkeys(run.notes)),
         sessions=1 if run.sessions is None else run.sessions.number,
         importance=group_importance(planned),
+        preprocessing=preprocessing_section(prepared.calibration.preprocessing),
     )
 
 
@@ -169,6 +171,25 @@ def calibration_section(prepared: Prepared) -> CalibrationSection:
         held_out_images=len(calibration.held_out),
         labelled=calibration.labelled,
         warnings=calibration.warnings,
+    )
+
+
+def preprocessing_section(steps: Preprocessing) -> PreprocessingSection:
+    """How images became the input; steps that were left out are ``None``."""
+
+    def size(pixels: int | tuple[int, int] | None) -> tuple[int, ...] | None:
+        return (pixels,) if isinstance(pixels, int) else pixels
+
+    return PreprocessingSection(
+        exif=steps.exif,
+        ground=steps.ground.value,
+        resize=size(steps.resize),
+        letterbox=size(steps.letterbox),
+        pad=None if steps.letterbox is None else steps.pad,
+        crop=size(steps.crop),
+        channel_order=steps.channel_order.value,
+        mean=steps.mean,
+        std=steps.std,
     )
 
 

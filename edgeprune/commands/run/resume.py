@@ -12,7 +12,7 @@ from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import BudgetError, OutputError, UsageError
 from edgeprune.evaluation.registry import by_task
 from edgeprune.importance.journals import Journals, read_about
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 from edgeprune.storage import outputs
 from edgeprune.storage.files import NO_ROOM, check_room
 from edgeprune.storage.ownership import remove_abandoned

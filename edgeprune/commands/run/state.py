@@ -16,10 +16,11 @@ from edgeprune import parity
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
+from edgeprune.artifacts.latency import StageTime
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, StageTime, Usability
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Usability
 from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on
 from edgeprune.evaluation.base import Measure

@@ -6,7 +6,8 @@ import json
 
 from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.latency import OperatorTimes
-from edgeprune.artifacts.report import GroupImportance, LayerRow, RunReport
+from edgeprune.artifacts.pruning import GroupImportance
+from edgeprune.artifacts.report import LayerRow, RunReport
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.drawing.words import keep_end, visible

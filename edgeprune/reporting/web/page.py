@@ -20,7 +20,7 @@ from edgeprune.reporting.formatting import (
 )
 from edgeprune.reporting.headline import Tone, as_sentence
 from edgeprune.reporting.pages import render
-from edgeprune.reporting.table import Table
+from edgeprune.reporting.table import Table, fact_tables
 from edgeprune.reporting.web.facts import Card, PageContents, Section
 from edgeprune.reporting.web.pictured import picture_sections
 from edgeprune.reporting.web.sections import figure_sections
@@ -143,5 +143,5 @@ def _repeat(report: RunReport) -> Section:
         key="repeat",
         words=(told,),
         tables=(environment_table(report),),
-        folded=(method_table(report),),
+        folded=(method_table(report), *fact_tables(report)),
     )

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
+from edgeprune.artifacts.latency import StageTime
 from edgeprune.artifacts.pruning import Aggregate, MultilinearEstimate, Ranking, RankingMethod, RecoveryReport
-from edgeprune.artifacts.report import StageTime
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
 from edgeprune.commands.run.state import Run
 from edgeprune.errors import UsageError

@@ -19,7 +19,7 @@ from edgeprune.evaluation.embedding import EmbeddingMeasure
 from edgeprune.evaluation.registry import check_task, measure_for
 from edgeprune.evaluation.regression import RegressionMeasure
 from edgeprune.evaluation.segmentation import SegmentationMeasure
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 from edgeprune.parity import Outputs
 
 IMAGES = 12

@@ -22,13 +22,12 @@ from synthetic_report import (
 )
 
 from edgeprune.artifacts.budget import BudgetSection
-from edgeprune.artifacts.latency import LatencyRatio, Provenance
+from edgeprune.artifacts.latency import LatencyRatio, Provenance, StageTime
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
     AccuracyKind,
     Grade,
     RunReport,
-    StageTime,
     Verdict,
 )
 from edgeprune.commands.run.usability import with_speed
@@ -155,7 +154,7 @@ def test_a_report_from_before_the_default_searched_is_read() -> None:
     report = read_json(GOLDEN / "report-1.2.json")
     assert report.schema_version == "1.2"
     assert report.budget == synthetic_budget()
-    before = dataclasses.replace(synthetic_report(), importance=(), operators=None)
+    before = dataclasses.replace(synthetic_report(), importance=(), operators=None, preprocessing=None)
     assert dataclasses.replace(report, budget=None) == dataclasses.replace(before, schema_version="1.2")
 
 

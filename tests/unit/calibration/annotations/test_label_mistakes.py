@@ -17,7 +17,7 @@ from edgeprune.calibration import load_calibration
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 
 COUNT, HEIGHT, WIDTH = 12, 20, 40
 SQUARE = (4.0, 6.0, 12.0, 14.0)

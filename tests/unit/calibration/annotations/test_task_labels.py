@@ -25,7 +25,7 @@ from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.average_precision import average_precisions, match_classes
 from edgeprune.evaluation.base import Boxes
 from edgeprune.evaluation.registry import for_task, measure_for
-from edgeprune.options.runs import TaskOptions
+from edgeprune.options.subjects import TaskOptions
 
 COUNT, SIDE = 12, 40
 """Image i is grey of value 10 + i, and its labels tell i, too."""

@@ -1,0 +1,51 @@
+"""Functions of one options object that are called with its fields."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, get_type_hints
+
+Parameters = ParamSpec("Parameters")
+Options = TypeVar("Options")
+Result = TypeVar("Result")
+
+
+def called_with(
+    kind: Callable[Parameters, Options],
+) -> Callable[[Callable[[Options], Result]], Callable[Parameters, Result]]:
+    """Decorator that lets a function of an options object be called with the arguments of ``kind``.
+
+    Type checkers and ``inspect.signature`` see the signature of ``kind``.
+    """
+
+    def decorate(function: Callable[[Options], Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+            _check_names(function.__name__, kind, options)
+            return function(kind(*arguments, **options))
+
+        from torch import nn  # needed for annotations only, and already loaded when functions are decorated
+
+        hints = get_type_hints(kind, localns={"nn": nn})
+        hints |= {"return": get_type_hints(function)["return"]}
+        given = inspect.signature(kind)
+        call.__signature__ = given.replace(  # type: ignore[attr-defined]
+            parameters=[p.replace(annotation=hints[p.name]) for p in given.parameters.values()],
+            return_annotation=hints["return"],
+        )
+        call.__annotations__ = {**{name: hints[name] for name in given.parameters}, "return": hints["return"]}
+        return call
+
+    return decorate
+
+
+def _check_names(function: str, kind: Callable[..., Any], options: dict[str, Any]) -> None:
+    known = list(inspect.signature(kind).parameters)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; accepted are {', '.join(known)}"
+            raise TypeError(f"{function}() has no option {name!r}{hint}")

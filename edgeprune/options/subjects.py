@@ -1,0 +1,199 @@
+"""Options by subject, which those of a command are joined from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from edgeprune import limits
+from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.choices import AttentionUnit, BoxFormat, CouplingOptions, Effort, Task
+from edgeprune.options.cli_option import CliOption, Panel
+from edgeprune.options.keywords import parse_keywords
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """How a state_dict, a name or a pickle becomes a network."""
+
+    arch: str | None = None
+    arch_kwargs: Annotated[
+        Mapping[str, int | float | bool | str] | None,
+        CliOption(
+            metavar="NAME=VALUE,...",
+            kind=dict[str, Any] | None,
+            parser=parse_keywords,
+            help="Keyword arguments to build the architecture with, such as width=0.5,num_classes=10: "
+            "numbers, true, false or text.",
+            panel=Panel.MODEL,
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        CliOption(
+            metavar="NAME",
+            help="Weights of a model given by name: a file, their name in torchvision or timm, or 'none' for "
+            "random ones.",
+            panel=Panel.MODEL,
+        ),
+    ] = None
+    weights_key: Annotated[
+        str | None,
+        CliOption(
+            metavar="KEY",
+            help="Entry of a checkpoint that holds the weights, such as model_ema or state_dict.student: a "
+            "path with dots, or what the keys begin with. Default: the first known name, averages last.",
+            panel=Panel.MODEL,
+        ),
+    ] = None
+    trust_pickle: Annotated[
+        bool,
+        CliOption(
+            metavar="",
+            help="Load a whole pickled module. A pickle runs code: only for files that you trust.",
+            panel=Panel.MODEL,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(WeightsOptions):
+    """The network: a file, a name such as ``torchvision:NAME`` or a module, and how it is read."""
+
+    model: str | Path | nn.Module = field(kw_only=False)
+    input_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """The images, and how they become the input."""
+
+    calibration: str | Path | None
+    labels: str | Path | None = None
+    preprocessing: Preprocessing | None = None
+    max_images: Annotated[
+        int | None,
+        CliOption(
+            metavar="N",
+            limit=limits.IMAGES,
+            help="Use at most this many calibration images.",
+            panel=Panel.DATA,
+        ),
+    ] = None
+    held_out: Annotated[
+        float,
+        CliOption(
+            metavar="SHARE",
+            limit=limits.HELD_OUT,
+            help="Share of the calibration images kept back to judge the result.",
+            panel=Panel.DATA,
+        ),
+    ] = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What the network is for, which decides how its quality is measured.
+
+    ``metric``: ``file.py:function`` of the user in place of a built-in measure. ``boxes``: how a detector's
+    boxes are given; inferred where ``None``.
+    """
+
+    task: Annotated[
+        Task,
+        CliOption(
+            help="What the network is for, in whose unit quality is measured: accuracy, AP of detections, "
+            "mean IoU, absolute error, or nearest neighbours. auto: accuracy of class scores, relative error "
+            "of all else.",
+            panel=Panel.GOAL,
+        ),
+    ] = Task.AUTO
+    metric: Annotated[
+        str | None,
+        CliOption(
+            metavar="FILE.py:FUNCTION",
+            help="Measure quality with your own function: it is called with the outputs (a list of arrays), "
+            "the images and the labels or None, and returns a number, or one for every image; higher is "
+            "better.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    boxes: Annotated[
+        BoxFormat | None,
+        CliOption(
+            help="With --task detection: whether a box is two corners or centre and size, and whether an "
+            "objectness precedes its class scores. Default: told by the values.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayerOptions:
+    """Which channels may be removed."""
+
+    attention_unit: Annotated[
+        AttentionUnit,
+        CliOption(
+            help="What leaves an attention layer: channels of all its heads in step, or whole heads.",
+            panel=Panel.GOAL,
+        ),
+    ] = AttentionUnit.HEAD_DIMENSIONS
+    prune_normalized: Annotated[
+        bool,
+        CliOption(
+            metavar="",
+            help="Let channels go that a layer norm takes its statistics over (the residual stream of a "
+            "transformer or ConvNeXt); it then does so over those that stay.",
+            panel=Panel.GOAL,
+        ),
+    ] = False
+
+    @property
+    def coupling(self) -> CouplingOptions:
+        """Options of the coupling analysis."""
+        return CouplingOptions(attention=self.attention_unit, prune_normalized=self.prune_normalized)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    """Effort, time limit, random seed and number of threads."""
+
+    effort: Annotated[
+        Effort,
+        CliOption(
+            help="How much work goes into passes, images, rounds and training. quick is sooner and worse, "
+            "thorough also fine-tunes what compress delivers.",
+            panel=Panel.RUN,
+        ),
+    ] = Effort.NORMAL
+    max_time_s: float | None = None
+    seed: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where results go; ``command`` is the command line recorded in a manifest."""
+
+    output: str | Path | None = None
+    overwrite: bool = False
+    resume: Annotated[
+        bool,
+        CliOption(
+            metavar="",
+            help="Go on with a run that was stopped, from what it kept in OUTPUT.journal.",
+            panel=Panel.RUN,
+        ),
+    ] = False
+    command: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        """``output`` as a path."""
+        return None if self.output is None else Path(self.output)
