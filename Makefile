@@ -19,7 +19,7 @@ DOCS := $(VENV)/.stamp-docs
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format docs bench bench-large clean
+.PHONY: help demo test test-all fuzz lint format docs bench bench-large clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -42,9 +42,15 @@ demo-host:
 	@$(DEMO) --target host --output "$(DEMO_OUT)/host" > "$(DEMO_OUT)/host.txt" 2>&1
 
 # Compiled files are kept, whatever the environment says: the processes of the tests read the package 300 times.
-test: $(DEV) ## run the whole test suite
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test: $(DEV) ## run the tests, in under ten minutes: all but those marked wide
 	@echo "== testing"
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTEST) -m "not wide"
+
+test-all: $(DEV) ## run the whole test suite, with the wide tests: more networks, options and examples of the same
+	@echo "== testing everything"
+	$(PYTEST)
 
 fuzz: $(DEV) ## an hour of changed files of every format for every command (FUZZ="--minutes 5" for less)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --minutes 60 $(FUZZ)

@@ -9,19 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_counts import ALL, FEW
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "edgeprune",
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.load_profile("edgeprune")
+for name in (ALL, FEW):
+    settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+settings.load_profile(ALL)
 
 importlib.import_module("edgeprune.api")
 gc.collect()
 gc.freeze()  # or every pass of the collector would visit the libraries' half a million objects
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where wide tests are left out (``-m "not wide"``), fewer examples are tried, too."""
+    if config.option.markexpr == "not wide":
+        settings.load_profile(FEW)
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ def search_in(edgeprune: Any, folder: Path, *command: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.wide
 def test_three_limits_at_once_hold_on_the_artefact(edgeprune: Any, tmp_path: Path) -> None:
     report = search_in(
         edgeprune, tmp_path / "out", "compress", *DIGITS_MODEL, "--calibration", DIGITS_DATA,
@@ -59,6 +60,7 @@ def test_on_this_host_latency_is_measured(edgeprune: Any, tmp_path: Path) -> Non
     assert chosen["macs_share"] <= 0.5
 
 
+@pytest.mark.wide
 def test_a_killed_search_goes_on_and_ends_the_same(project: Path, edgeprune: Any, tmp_path: Path) -> None:
     asked = (*SMALL, "--target", "rpi4", "--max-size", "3000B")
     journal = tmp_path / "out.journal"
@@ -108,6 +110,7 @@ def test_a_dry_run_predicts_the_costs_of_the_first_plan(edgeprune: Any) -> None:
     assert "note: the original already holds the budget, so nothing would be removed" in held.stdout
 
 
+@pytest.mark.wide
 def test_a_block_that_hardly_adds_anything_goes_as_a_whole(
     edgeprune: Any, project: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_block_that_hardly_adds_anything_goes_as_a_whole(
     assert "latency binds: the nearest of 3 candidates" in sentence(kept, 12)
 
 
+@pytest.mark.wide
 def test_blocks_go_where_only_the_drop_is_limited(edgeprune: Any, tmp_path: Path) -> None:
     asked = (
         "compress", "blocks.pt", "--arch", "nets.py:blocks", "--calibration", "flat", "--threads", "1",

@@ -55,6 +55,7 @@ def as_typed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.wide
 def test_two_words_are_enough_and_again_gives_the_same_bytes(as_typed: Path, edgeprune: Any) -> None:
     done = edgeprune("compress", "model.pt", "--target", "rpi", cwd=as_typed, fork=False)
     assert done.returncode == 0, done.stderr

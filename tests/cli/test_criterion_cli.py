@@ -38,7 +38,9 @@ def report(folder: Path) -> Any:
     return json.loads((folder / "report.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["l1", "taylor", "random"])
+@pytest.mark.parametrize(
+    "name", ["l1", *(pytest.param(name, marks=pytest.mark.wide) for name in ("taylor", "random"))]
+)
 def test_it_prunes_as_by_the_ranking_of_that_criterion(name: str, tmp_path: Path, edgeprune: Any) -> None:
     ranked = edgeprune("rank", *SMALL, "--criterion", name, "-o", str(tmp_path / "ranking"))
     assert ranked.returncode == 0, ranked.stderr

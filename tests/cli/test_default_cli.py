@@ -74,6 +74,7 @@ def told(done: Any, output: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.wide
 def test_digits_for_a_board(edgeprune: Any, tmp_path: Path) -> None:
     done = edgeprune(*DIGITS, "--target", "rpi4", "-o", str(tmp_path / "out"))
     report = told(done, tmp_path / "out")
@@ -111,6 +112,7 @@ def test_digits_for_a_board(edgeprune: Any, tmp_path: Path) -> None:
     assert picked.returncode == 0, picked.stderr
 
 
+@pytest.mark.wide
 def test_on_this_host_8_bits_are_among_the_ways(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("compress", "half.pt", "--arch", "nets.py:classes", "--calibration", "noise.npz", *DATA)
@@ -135,6 +137,7 @@ def test_on_this_host_8_bits_are_among_the_ways(noise: Path, edgeprune: Any, tmp
     assert "nothing pruned, 8 bits where faster" in (out / "report.md").read_text()
 
 
+@pytest.mark.wide
 def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
     out, board = tmp_path / "out", tmp_path / "board.toml"
     text = (data_dir("targets") / "rpi4.toml").read_text(encoding="utf-8")
@@ -210,7 +213,10 @@ FALLBACKS = {
 }
 
 
-@pytest.mark.parametrize("case", FALLBACKS)
+@pytest.mark.parametrize(
+    "case",
+    [name if name == "regression" else pytest.param(name, marks=pytest.mark.wide) for name in FALLBACKS],
+)
 def test_where_no_point_can_be_told_a_quarter_goes_and_it_says_so(
     case: str, noise: Path, edgeprune: Any, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def recovered_with(report: dict[str, Any]) -> int:
     return int(report["recovery"]["images"] + report["recovery"]["deciding_images"])
 
 
+@pytest.mark.wide
 def test_normal_is_usual_enough_time_changes_nothing_and_quick_is_less_of_everything(
     many: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
@@ -66,6 +67,7 @@ def test_normal_is_usual_enough_time_changes_nothing_and_quick_is_less_of_everyt
     assert quick["pruning"]["macs_removed_share"] >= 0.4
 
 
+@pytest.mark.wide
 def test_thorough_makes_more_passes_and_trains(many: Path, tmp_path: Path, edgeprune: Any) -> None:
     found = compressed(
         edgeprune, many, tmp_path / "out", "--ratio", "0.25", "--effort", "thorough", "--max-time", "30s"

@@ -139,6 +139,7 @@ def changed(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     return found
 
 
+@pytest.mark.wide
 def test_a_report_with_any_value_changed_is_read_or_refused(tmp_path: Path, capsys: Any) -> None:
     from test_picking import searched
 

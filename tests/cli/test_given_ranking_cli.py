@@ -37,6 +37,7 @@ def report(folder: Path) -> Any:
     return json.loads((folder / "report.json").read_text())
 
 
+@pytest.mark.wide
 def test_the_same_network_comes_out_as_from_ranking_again(
     ranking: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
@@ -79,6 +80,7 @@ def test_another_criterion_of_the_folder_decides_what_goes(
     assert "coalition sizes follow" not in " ".join(found["notes"])
 
 
+@pytest.mark.wide
 def test_a_ranking_for_another_cut_or_precision_is_noted(
     ranking: Path, edgeprune: Any, tmp_path: Path
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_part_of_a_network_or_its_blocks_are_refused(ranking: Path, tmp_path: 
     assert "schema version '1.1'" in refused()
 
 
+@pytest.mark.wide
 def test_a_search_of_a_budget_goes_by_it_too(ranking: Path, project: Path, tmp_path: Path) -> None:
     import edgeprune
     from edgeprune.artifacts.budget import Budget

@@ -127,6 +127,7 @@ def test_files_of_a_ranking(ranked: Path) -> None:
     assert set(space["NAMES"][:3]) <= layers  # whole, since compress goes by them
 
 
+@pytest.mark.wide
 def test_a_ranking_and_a_recipe_of_such_names_are_gone_by(ranked: Path, place: Path) -> None:
     from edgeprune import apply_surgery
 

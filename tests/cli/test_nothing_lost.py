@@ -58,6 +58,7 @@ def test_streams_that_take_nothing(name: str, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == (1 if said else 0)
 
 
+@pytest.mark.wide
 def test_a_limit_on_files_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()

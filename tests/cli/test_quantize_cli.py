@@ -145,6 +145,7 @@ def test_more_loss_than_allowed_writes_nothing(edgeprune: Any, folder: Path) -> 
     assert not (folder / "coarse-int8.onnx").exists()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_compress_delivers_fewer_bits_and_keeps_the_32_bit_file(
     edgeprune: Any, tmp_path: Path, precision: str
@@ -206,6 +207,7 @@ BUDGETED = (
 )  # fmt: skip
 
 
+@pytest.mark.wide
 def test_a_budget_holds_on_the_file_in_fewer_bits(edgeprune: Any, tmp_path: Path) -> None:
     """What fits in 8 bits is not pruned; what does not is cut just so far that it does."""
     whole = json_of(edgeprune(*BUDGETED, "--precision", "int8", "--max-size", "150kB", "--json",

@@ -68,8 +68,18 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"{}")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "surgery.json", "candidate.json"])
-@pytest.mark.parametrize("harm", [_remove, _append, _flip, _folder, _empty])
+HARMS = (_remove, _append, _flip, _folder, _empty)
+PARTS = ("model.onnx", "weights.safetensors", "surgery.json", "candidate.json")
+
+
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [
+        pytest.param(harm, name, marks=() if number % len(PARTS) == place else pytest.mark.wide)
+        for number, harm in enumerate(HARMS)
+        for place, name in enumerate(PARTS)
+    ],
+)
 def test_a_candidate_that_is_not_whole_is_not_handed_out(
     harm: Callable[[Path], None], name: str, searched: Path, tmp_path: Path
 ) -> None:
@@ -83,7 +93,14 @@ def test_a_candidate_that_is_not_whole_is_not_handed_out(
     assert not (tmp_path / "picked").exists()
 
 
-@pytest.mark.parametrize("what", ["candidates", "candidates/candidate-1", "ranking-0.25.json", ""])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "candidates",
+        "",
+        *(pytest.param(n, marks=pytest.mark.wide) for n in ("candidates/candidate-1", "ranking-0.25.json")),
+    ],
+)
 def test_a_link_in_a_journal_is_refused_and_leads_nobody_astray(
     what: str, project: Path, tmp_path: Path
 ) -> None:
@@ -134,8 +151,18 @@ def test_of_two_runs_of_quantize_at_once_one_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "two.onnx").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(
+    ("delay_s", "number"),
+    [
+        (0.02, signal.SIGINT),
+        *(
+            pytest.param(delay_s, number, marks=pytest.mark.wide)
+            for delay_s in (0.0, 0.02, 0.1)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if (delay_s, number) != (0.02, signal.SIGINT)
+        ),
+    ],
+)
 def test_a_signal_behind_the_result_never_says_that_nothing_was_written(
     number: signal.Signals, delay_s: float, tmp_path: Path
 ) -> None:

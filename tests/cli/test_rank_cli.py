@@ -57,6 +57,7 @@ def report(ranked: Any) -> Any:
     return json.loads((ranked[0] / "ranking.json").read_text())
 
 
+@pytest.mark.wide
 def test_the_folder_holds_the_files_and_nothing_else_is_left(ranked: Any) -> None:
     folder, done = ranked
     assert {p.name for p in folder.iterdir()} == FILES | {f"values-{name}.svg" for name in CRITERIA}
@@ -71,6 +72,7 @@ def test_the_folder_holds_the_files_and_nothing_else_is_left(ranked: Any) -> Non
     assert {f["path"] for f in listed} == {p.name for p in folder.iterdir()} - {"manifest.json"}
 
 
+@pytest.mark.wide
 def test_the_json_follows_the_schema(ranked: Any, report: Any) -> None:
     from edgeprune.reporting.ranking.files import read_ranking
 
@@ -86,6 +88,7 @@ def test_the_json_follows_the_schema(ranked: Any, report: Any) -> None:
     )
 
 
+@pytest.mark.wide
 def test_every_player_has_a_row_for_every_criterion(ranked: Any, report: Any) -> None:
     rows = list(csv.DictReader((ranked[0] / "ranking.csv").read_text().splitlines()))
     assert Counter(r["criterion"] for r in rows) == dict.fromkeys(CRITERIA, 224)
@@ -106,6 +109,7 @@ def test_every_player_has_a_row_for_every_criterion(ranked: Any, report: Any) ->
     assert not any(r["standard_error"] for r in rows if r["criterion"] == "l1")
 
 
+@pytest.mark.wide
 def test_over_the_network_the_cost_of_a_mac_decides(report: Any) -> None:
     for found in report["criteria"]:
         ranks, prices = [], []
@@ -115,6 +119,7 @@ def test_over_the_network_the_cost_of_a_mac_decides(report: Any) -> None:
         assert np.array_equal(np.array(prices)[np.argsort(ranks)], sorted(prices, reverse=True))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("absent", ["reconstructed", "masked"])
 def test_the_areas_follow_from_the_points(report: Any, absent: str) -> None:
     curves = report["removal"][absent]
@@ -136,6 +141,7 @@ def test_the_areas_follow_from_the_points(report: Any, absent: str) -> None:
     assert len({c["points"][-1]["macs_removed_share"] for c in curves}) == 1, "areas over the same range"
 
 
+@pytest.mark.wide
 def test_both_treatments_follow_the_same_removals(report: Any) -> None:
     removal = report["removal"]
     assert removal["reconstructing_points"] == removal["mask_points"] == 5
@@ -148,6 +154,7 @@ def test_both_treatments_follow_the_same_removals(report: Any) -> None:
         assert rebuilt["quality_auc"] > masked["quality_auc"] + 0.1
 
 
+@pytest.mark.wide
 def test_the_network_is_recovered_at_the_cut_asked_for(report: Any) -> None:
     removal = report["removal"]
     assert report["settings"]["recover_at"] == [0.5]
@@ -162,6 +169,7 @@ def test_the_network_is_recovered_at_the_cut_asked_for(report: Any) -> None:
     assert report["durations_s"]["recover"] > 0
 
 
+@pytest.mark.wide
 def test_ours_leads_by_what_is_delivered_on_the_example(report: Any) -> None:
     """By more than three standard errors of the difference, were the errors independent."""
     ours, *others = report["removal"]["reconstructed"]
@@ -172,6 +180,7 @@ def test_ours_leads_by_what_is_delivered_on_the_example(report: Any) -> None:
             assert sign * (ours[f"{measure}_auc"] - other[f"{measure}_auc"]) > 3 * error, other["criterion"]
 
 
+@pytest.mark.wide
 def test_coalition_sizes_go_from_nobody_to_everybody(report: Any) -> None:
     (curve,) = report["coalition_sizes"]
     points = curve["points"]
@@ -182,6 +191,7 @@ def test_coalition_sizes_go_from_nobody_to_everybody(report: Any) -> None:
     assert points[-1]["mean"] > points[0]["mean"]
 
 
+@pytest.mark.wide
 def test_the_terminal_shows_layers_and_areas(ranked: Any, report: Any) -> None:
     text = ranked[1].stdout
     for group in report["groups"]:
@@ -203,6 +213,7 @@ def test_the_terminal_shows_layers_and_areas(ranked: Any, report: Any) -> None:
             assert f"{curve['loss_auc']:.3f} ± " in table
 
 
+@pytest.mark.wide
 def test_hybrid_ranks_as_compress_does(report: Any) -> None:
     """The same evidence and random state: what ``compress`` removes first stands last here."""
     import edgeprune
@@ -307,9 +318,7 @@ def test_nothing_to_rank(project: Path, tmp_path: Path, edgeprune: Any) -> None:
     assert "nothing to rank" in said
 
 
-def test_an_existing_output_is_replaced_only_on_request(
-    ranked: Any, project: Path, tmp_path: Path, edgeprune: Any
-) -> None:
+def test_an_existing_output_is_replaced_only_on_request(tmp_path: Path, edgeprune: Any) -> None:
     command = (*SMALL, *asked("l1"), "-o", str(tmp_path / "out"))
     assert edgeprune(*command).returncode == 0
     before = snapshot(tmp_path / "out")

@@ -69,6 +69,7 @@ def straight(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return output
 
 
+@pytest.mark.wide
 def test_ctrl_c_while_the_result_is_written_keeps_ranking_and_recovered_network(
     project: Path, tmp_path: Path, edgeprune: Any, straight: Any
 ) -> None:
@@ -107,6 +108,7 @@ def test_ctrl_c_while_the_result_is_written_keeps_ranking_and_recovered_network(
     assert {"rank", "recover", "profile"} <= {time["stage"] for time in report["stage_times"]}
 
 
+@pytest.mark.wide
 def test_resume_without_a_journal_begins_anew_and_says_so(tmp_path: Path, edgeprune: Any) -> None:
     done = edgeprune(*SMALL, "--ratio", "0.25", "--resume", "-o", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
@@ -125,6 +127,7 @@ def test_half_an_estimate_is_kept_when_the_run_is_killed(
     assert same_bytes(tmp_path / "out", straight(*SMALL, "--ratio", "0.25"))
 
 
+@pytest.mark.wide
 def test_rounds_go_on_behind_the_last_one_that_was_ranked(
     project: Path, tmp_path: Path, edgeprune: Any, straight: Any
 ) -> None:
@@ -139,6 +142,7 @@ def test_rounds_go_on_behind_the_last_one_that_was_ranked(
     assert same_bytes(tmp_path / "out", straight(*asked))
 
 
+@pytest.mark.wide
 def test_training_goes_on_from_the_recovered_network(
     project: Path, tmp_path: Path, edgeprune: Any, straight: Any
 ) -> None:
@@ -151,6 +155,7 @@ def test_training_goes_on_from_the_recovered_network(
     assert same_bytes(tmp_path / "out", straight(*SMALL, *more))
 
 
+@pytest.mark.wide
 def test_a_trained_network_is_not_trained_again(
     project: Path, tmp_path: Path, edgeprune: Any, straight: Any
 ) -> None:

@@ -106,6 +106,7 @@ def test_the_function_trains_the_users_class_and_the_weights_are_delivered(
     assert (replayed.head.weight == first["head.weight"]).all()
 
 
+@pytest.mark.wide
 def test_a_search_trains_every_candidate(edgeprune: Any, tmp_path: Path, recipes: Path) -> None:
     done = edgeprune(
         *COMPRESS, "--max-size", "4kB", "--recipe", f"{recipes}:train", "--json", "-o", str(tmp_path / "out")
@@ -119,13 +120,13 @@ def test_a_search_trains_every_candidate(edgeprune: Any, tmp_path: Path, recipes
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("another", "returned another network"),
-        ("wider", "returned a network whose head.weight is (5, "),
-        ("other_layers", "computes something else than the pruned graph"),
+        pytest.param("another", "returned another network", marks=pytest.mark.wide),
+        pytest.param("wider", "returned a network whose head.weight is (5, ", marks=pytest.mark.wide),
+        pytest.param("other_layers", "computes something else than the pruned graph", marks=pytest.mark.wide),
         ("steeper", "computes something else than the pruned graph"),
         ("explode", "left NaN or infinite values in head.weight"),
-        ("number", "returned a value of type int"),
-        ("fails", "raised RuntimeError (no data loader)"),
+        pytest.param("number", "returned a value of type int", marks=pytest.mark.wide),
+        pytest.param("fails", "raised RuntimeError (no data loader)", marks=pytest.mark.wide),
         ("missing", "which is no function of that module"),
     ],
 )

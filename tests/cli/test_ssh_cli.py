@@ -52,6 +52,7 @@ def test_profile_measures_there(sshd: Sshd, model: Path, edgeprune: Any) -> None
     assert sshd.left_over() == []
 
 
+@pytest.mark.wide
 def test_compress_searches_by_times_from_there(sshd: Sshd, tmp_path: Path, edgeprune: Any) -> None:
     done = edgeprune(
         "compress", "small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1",
@@ -69,6 +70,7 @@ def test_compress_searches_by_times_from_there(sshd: Sshd, tmp_path: Path, edgep
     assert sshd.left_over() == []
 
 
+@pytest.mark.wide
 def test_quantize_auto_decides_by_times_from_there(
     sshd: Sshd, model: Path, tmp_path: Path, edgeprune: Any
 ) -> None:

@@ -44,7 +44,10 @@ def test_list_as_json() -> None:
     assert [profile["name"] for profile in json.loads(done.stdout)] == list(list_targets())
 
 
-@pytest.mark.parametrize("name", list_targets())
+@pytest.mark.parametrize(
+    "name",
+    [n if n in {"host", "rpi4"} else pytest.param(n, marks=pytest.mark.wide) for n in list_targets()],
+)
 def test_show_has_every_field(name: str) -> None:
     done = run("show", name)
     assert (done.returncode, done.stderr) == (0, "")

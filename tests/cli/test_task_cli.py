@@ -117,14 +117,27 @@ def compress(name: str, data: str = "images.npz") -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("name", "task", "kind", "words"),
     [
-        ("detector", "detection", "AP against the original's own detections", "centre and size"),
+        pytest.param(
+            "detector",
+            "detection",
+            "AP against the original's own detections",
+            "centre and size",
+            marks=pytest.mark.wide,
+        ),
         ("segmenter", "segmentation", "mean IoU against the original's own segmentation", "of 3 classes"),
-        ("classifier", "embedding", "nearest neighbours shared with the original", "3 numbers an image"),
-        (
+        pytest.param(
+            "classifier",
+            "embedding",
+            "nearest neighbours shared with the original",
+            "3 numbers an image",
+            marks=pytest.mark.wide,
+        ),
+        pytest.param(
             "segmenter",
             "regression",
             "mean absolute error against the original, worst output channel",
             "3 output",
+            marks=pytest.mark.wide,
         ),
     ],
 )
@@ -158,6 +171,7 @@ def test_a_report_is_in_the_unit_of_the_task(
     assert kind in (output / "report.md").read_text()
 
 
+@pytest.mark.wide
 def test_the_limit_of_a_search_is_in_points_of_the_task(edgeprune: Any, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     done = edgeprune(
@@ -182,7 +196,7 @@ def test_the_limit_of_a_search_is_in_points_of_the_task(edgeprune: Any, folder: 
     assert "points of mean IoU" in json.loads(picked.stdout)["usability"]["headline"]
 
 
-@pytest.mark.parametrize("precision", ["int8", "auto"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("auto", marks=pytest.mark.wide)])
 def test_a_quantized_detector_is_judged_by_its_boxes(
     edgeprune: Any, folder: Path, tmp_path: Path, precision: str
 ) -> None:

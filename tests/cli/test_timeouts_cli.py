@@ -114,7 +114,7 @@ def test_a_loop_that_looks_at_no_request_ends_with_the_process(folder: Path) -> 
     assert "one run of the model took longer than 0.5 s" in sentence(done, 10)
 
 
-@pytest.mark.parametrize("command", ["profile", "quantize"])
+@pytest.mark.parametrize("command", ["profile", pytest.param("quantize", marks=pytest.mark.wide)])
 def test_ctrl_c_ends_a_loop_without_end(folder: Path, command: str) -> None:
     with interruptible():
         process = subprocess.Popen(

@@ -90,6 +90,7 @@ def test_a_network_that_pruning_ruined_says_so_first(noise: Path, tmp_path: Path
     assert "this is not about accuracy" in done.stdout
 
 
+@pytest.mark.wide
 def test_the_smaller_cut_that_is_advised_keeps_the_answers(
     noise: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
@@ -106,6 +107,7 @@ def test_the_smaller_cut_that_is_advised_keeps_the_answers(
     assert report["usability"]["what_to_do"] == []
 
 
+@pytest.mark.wide
 def test_three_images_do_not_condemn_a_network(noise: Path, tmp_path: Path, edgeprune: Any) -> None:
     done = edgeprune(
         "compress", "net.pt", "--arch", "nets.py:perceptron", *DATA, "--ratio", "0.93",
@@ -131,6 +133,7 @@ def test_what_8_bits_lose_counts_for_the_delivered_file(noise: Path, tmp_path: P
     assert (tmp_path / "out" / "model-fp32.onnx").is_file()
 
 
+@pytest.mark.wide
 def test_labels_say_which_answers_count_and_wrong_ones_are_named(
     noise: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
@@ -149,6 +152,7 @@ def test_labels_say_which_answers_count_and_wrong_ones_are_named(
     assert "check the labels" in usability["what_to_do"][0]
 
 
+@pytest.mark.wide
 def test_outputs_without_classes_are_judged_by_their_error(
     noise: Path, tmp_path: Path, edgeprune: Any
 ) -> None:

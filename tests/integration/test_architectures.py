@@ -51,25 +51,25 @@ def check(case: Case, *, groups_at_once: int = 1) -> None:
     ("name", "groups"),
     [
         # 8 blocks with a convolution inside each, and the stream of each of 4 stages.
-        ("resnet18", 12),
+        pytest.param("resnet18", 12, marks=pytest.mark.wide),
         # 16 expansions, 7 streams, stem and the last convolution.
-        ("mobilenet_v2", 25),
+        pytest.param("mobilenet_v2", 25, marks=pytest.mark.wide),
         # 8 convolutions and 2 hidden linear layers.
-        ("vgg11_bn", 10),
+        pytest.param("vgg11_bn", 10, marks=pytest.mark.wide),
         # 58 bottlenecks and growths, the stem and 3 transitions.
-        ("densenet121", 120),
+        pytest.param("densenet121", 120, marks=pytest.mark.wide),
         # Stem, and 3 convolutions in each of 8 fire modules; the classifier stays.
         ("squeezenet1_0", 25),
         # Channel shuffles couple halves of the streams with each other.
         ("shufflenet_v2_x0_5", 33),
         # Squeeze and excitation in 9 of 11 blocks.
-        ("mobilenet_v3_small", 27),
+        pytest.param("mobilenet_v3_small", 27, marks=pytest.mark.wide),
         # Group convolutions of 16 channels a group, squeeze and excitation.
-        ("regnet_y_400mf", 53),
-        ("mnasnet0_5", 25),
-        ("efficientnet_b0", 40),
+        pytest.param("regnet_y_400mf", 53, marks=pytest.mark.wide),
+        pytest.param("mnasnet0_5", 25, marks=pytest.mark.wide),
+        pytest.param("efficientnet_b0", 40, marks=pytest.mark.wide),
         # Four branches joined in each of 9 modules.
-        ("googlenet", 57),
+        pytest.param("googlenet", 57, marks=pytest.mark.wide),
     ],
 )
 def test_torchvision(name, groups, tmp_path):
@@ -88,7 +88,10 @@ def test_torchvision(name, groups, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "shape", "groups"),
-    [("r3d_18", (3, 4, 16, 16), 12), ("lraspp_mobilenet_v3_large", (3, 32, 32), 30)],
+    [
+        ("r3d_18", (3, 4, 16, 16), 12),
+        pytest.param("lraspp_mobilenet_v3_large", (3, 32, 32), 30, marks=pytest.mark.wide),
+    ],
 )
 def test_video_and_segmentation(name, shape, groups):
     extra = {"weights_backbone": None} if "lraspp" in name else {}

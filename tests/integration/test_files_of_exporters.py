@@ -31,6 +31,8 @@ STYLES = {
     "functions": Style(opset=21, in_function=True, computed=True),
     "fixed batch of four": Style(opset=11, dims=(4, *IMAGE)),
 }
+QUICK = {"functions", "fixed batch of four", "opset 7, dynamic"}
+"""A new opset, an old one, and one with sizes that are open."""
 
 
 @pytest.fixture
@@ -71,7 +73,13 @@ def bytes_of_weights(path: Path) -> int:
     return sum(numpy_helper.to_array(t).nbytes for t in tensors if t.data_type in FLOATS)
 
 
-@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES.keys())
+@pytest.mark.parametrize(
+    "style",
+    [
+        pytest.param(style, id=name, marks=() if name in QUICK else pytest.mark.wide)
+        for name, style in STYLES.items()
+    ],
+)
 def test_every_style_is_quantized_and_profiled(style: Style, tmp_path: Path, images: Path) -> None:
     path = file_of(exported(style), tmp_path)
     result = quantized(path, images)

@@ -142,6 +142,7 @@ def test_no_private_path_is_in_what_is_shipped(digits: Any) -> None:
 # --- other models and options
 
 
+@pytest.mark.wide
 def test_fixed_batch(project: Path, tmp_path: Path) -> None:
     """From a program exported for one image to an ONNX file for one image, and on from its result."""
     report = api.compress(
@@ -188,6 +189,7 @@ def test_several_outputs_and_images_without_labels(project: Path, tmp_path: Path
         assert_close(found, expected)
 
 
+@pytest.mark.wide
 def test_the_seed_decides(project: Path) -> None:
     def plan(seed: int) -> Any:
         return api.compress_dry_run(
@@ -253,7 +255,7 @@ def test_the_gpu_checkpoint_really_names_a_gpu(project: Path) -> None:
         torch.load(project / "from_gpu.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("broken", ["exported", "simplified"])
+@pytest.mark.parametrize("broken", [pytest.param("exported", marks=pytest.mark.wide), "simplified"])
 def test_a_wrong_conversion_is_refused_and_its_place_named(
     broken: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

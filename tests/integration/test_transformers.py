@@ -100,7 +100,9 @@ def layer_macs(case: nets.Case) -> int:
     return counter.total // len(case.images)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [n if n in {"vit", "convnext"} else pytest.param(n, marks=pytest.mark.wide) for n in MODELS]
+)
 def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
     factory, shape, *players = MODELS[name]
     torch.manual_seed(0)
@@ -118,7 +120,11 @@ def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
     ("name", "options"),
     [
         ("vit", {"ratio": 0.25}),
-        ("vit", {"attention_unit": AttentionUnit.HEADS, "prune_normalized": True, "ratio": 0.75}),
+        pytest.param(
+            "vit",
+            {"attention_unit": AttentionUnit.HEADS, "prune_normalized": True, "ratio": 0.75},
+            marks=pytest.mark.wide,
+        ),
     ],
     ids=["head dimensions", "heads and stream"],
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import networks as nets
 import torch
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -228,7 +229,7 @@ def drawn_networks(draw: st.DrawFn, kinds: tuple[str, ...] = STEPS) -> Drawn:
     return Drawn(builder.steps, builder.layers)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(drawn_networks(), st.randoms(use_true_random=False))
 def test_masked_equals_pruned(module, random):
     torch.manual_seed(random.randrange(2**31))
@@ -247,7 +248,7 @@ def test_masked_equals_pruned(module, random):
         assert macs == nets.counted_macs(pruned, case.images), module.description
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(drawn_networks((*STEPS, *MIXING)), OPTIONS, st.randoms(use_true_random=False))
 def test_masked_equals_pruned_with_ops_that_mix_channels_whatever_was_chosen(module, options, random):
     torch.manual_seed(random.randrange(2**31))
@@ -261,7 +262,7 @@ def test_masked_equals_pruned_with_ops_that_mix_channels_whatever_was_chosen(mod
         assert row.deviation < 1e-10, (module.description, options, row)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(drawn_networks())
 def test_the_hidden_layer_can_always_be_pruned(module):
     coupling = nets.make_case(module, (3, SIZE, SIZE)).coupling

@@ -147,6 +147,7 @@ def test_with_all_points_reconstructed_there_is_no_note(tmp_path: Path) -> None:
     assert not [n for n in report.notes if "reconstructed" in n]
 
 
+@pytest.mark.wide
 def test_the_reconstructed_curve_stands_for_recovery_from_below() -> None:
     """Digits without four fifths of the MACs: recovery keeps more than either estimate.
 

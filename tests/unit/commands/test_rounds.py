@@ -99,6 +99,7 @@ def test_a_deep_cut_is_ranked_in_rounds_and_each_is_made_once(
     assert ranking.rounds == pytest.approx((0.2, 0.35))
 
 
+@pytest.mark.wide
 def test_those_who_went_before_go_first_and_nobody_else_is_out_of_turn(
     digits: tuple[Run, Prepared], ranking: Ranking
 ) -> None:
@@ -114,11 +115,13 @@ def test_those_who_went_before_go_first_and_nobody_else_is_out_of_turn(
         assert (np.diff(ranking.removal_costs[order]) > 0).all()
 
 
+@pytest.mark.wide
 def test_the_same_seed_ranks_the_same(digits: tuple[Run, Prepared], ranking: Ranking) -> None:
     again = RoundsRanker(*digits).at(0.5)
     np.testing.assert_array_equal(again.removal_costs, ranking.removal_costs)
 
 
+@pytest.mark.wide
 def test_costs_of_what_is_left_are_estimated_on_what_is_left(
     digits: tuple[Run, Prepared], ranking: Ranking
 ) -> None:

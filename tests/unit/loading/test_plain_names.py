@@ -157,7 +157,13 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sources
 
 
-@pytest.mark.parametrize("names", batched([*CHOSEN, *drawn(16)]), ids=lambda names: ascii(names[0])[:20])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(names, id=ascii(names[0])[:20], marks=pytest.mark.wide if number % 2 else ())
+        for number, names in enumerate(batched([*CHOSEN, *drawn(16)]))
+    ],
+)
 def test_a_run_on_any_names_is_read_back_and_replayed(
     names: tuple[str, ...], tmp_path: Path, generated: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

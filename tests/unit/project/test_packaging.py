@@ -126,9 +126,13 @@ def loaded(path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("classifier", "40 of 40 images right"), ("detector", ", ONNX: "), ("ci", "of the answers lost"),
-     ("device", "ms on rpi4 (predicted")],
-)  # fmt: skip
+    [
+        ("classifier", "40 of 40 images right"),
+        pytest.param("detector", ", ONNX: ", marks=pytest.mark.wide),
+        pytest.param("ci", "of the answers lost", marks=pytest.mark.wide),
+        ("device", "ms on rpi4 (predicted"),
+    ],
+)
 def test_an_example_runs(
     at_the_examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
 ) -> None:
@@ -137,6 +141,7 @@ def test_an_example_runs(
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.wide
 def test_the_notebook_is_bare_and_runs_in_order(at_the_examples: Path) -> None:
     notebook = json.loads((at_the_examples / "walkthrough.ipynb").read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_models import written
@@ -55,7 +56,7 @@ class Detector(nn.Module):
     stride=st.sampled_from([4.0, 32.0, 640.0]),
     heads=st.sampled_from([1, 2]),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_scores_are_kept_whatever_they_are_joined_with(
     tmp_path_factory: pytest.TempPathFactory, layout: str, classes: int, stride: float, heads: int
 ) -> None:
@@ -154,7 +155,7 @@ def test_the_expectation_over_bins_is_decoding(tmp_path: Path) -> None:
     kernel=st.integers(1, 4),
     stride=st.integers(1, 3),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_transposed_convolutions_of_any_groups_are_right(
     tmp_path_factory: pytest.TempPathFactory,
     groups: int,

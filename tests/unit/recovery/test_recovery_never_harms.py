@@ -5,6 +5,7 @@ from __future__ import annotations
 import networks as nets
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_recovery import Trial, trial
@@ -65,7 +66,7 @@ def on_unseen(case: Trial, network: nn.Module, unseen: Tensor, step: str = "reco
     count=st.sampled_from([20, 40, 80]),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_never_worse_on_unseen_images_beyond_chance(factory, count, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -75,7 +76,7 @@ def test_never_worse_on_unseen_images_beyond_chance(factory, count, seed):
     assert found.difference <= 4 * found.standard_error
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 8])
+@pytest.mark.parametrize("count", [8, *(pytest.param(count, marks=pytest.mark.wide) for count in (2, 3, 5))])
 def test_a_handful_of_images_seldom_harms_and_helps_on_the_whole(count):
     """One to four images decide, which can be wrong about four hundred others, but not often."""
     harmed, change = 0, 0.0

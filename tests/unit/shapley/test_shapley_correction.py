@@ -151,7 +151,9 @@ def test_weights_are_one_on_average_and_antithetic_coalitions_follow_the_same_la
         np.testing.assert_array_equal(one.memberships + other.memberships, 1.0)
 
 
-@pytest.mark.parametrize("coalitions", [3, 12, 32])
+@pytest.mark.parametrize(
+    "coalitions", [3, *(pytest.param(count, marks=pytest.mark.wide) for count in (12, 32))]
+)
 def test_the_bias_of_the_derivatives_is_gone_and_the_error_stated(coalitions):
     game = Bent()
     truth = exact(game).mean(axis=1)

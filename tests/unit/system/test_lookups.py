@@ -51,7 +51,13 @@ def traced(factory: Any, folder: Path) -> tuple[str, bytes]:
 
 @pytest.mark.parametrize(
     "factory",
-    [networks.residual_add, networks.squeeze_excitation, networks.interpolate, more_networks.instance_norms],
+    [
+        networks.residual_add,
+        *(
+            pytest.param(factory, marks=pytest.mark.wide)
+            for factory in (networks.squeeze_excitation, networks.interpolate, more_networks.instance_norms)
+        ),
+    ],
 )
 def test_graphs_and_files_are_the_same(factory: Any, without: Any, tmp_path: Path) -> None:
     found = traced(factory, tmp_path)

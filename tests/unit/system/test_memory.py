@@ -39,6 +39,7 @@ print(kept, faults, hashlib.sha256(result.numpy().tobytes()).hexdigest())
 gnu_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
 
 
+@pytest.mark.wide
 @gnu_only
 def test_buffers_are_used_again_and_results_are_the_same():
     def run(how: str) -> list[str]:

@@ -13,8 +13,8 @@ from edgeprune.loading.model import load_model
 from edgeprune.system.compat import import_torchvision
 
 SHAPE = (3, 32, 32)
-NAMES = (
-    "resnet18",
+NAMES = ("resnet18",)
+MORE_NAMES = (
     "mobilenet_v2",
     "mobilenet_v3_small",
     "squeezenet1_1",
@@ -25,7 +25,7 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(n, marks=pytest.mark.wide) for n in MORE_NAMES)])
 def test_exported_networks_prune_as_their_masks_say(name, tmp_path):
     torch.manual_seed(0)
     module = import_torchvision().models.get_model(name, weights=None, num_classes=10)

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx_graphs import check, write_one
 
 RANDOM = np.random.default_rng(1)
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FEW = settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 PADDINGS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx_models import written
@@ -42,7 +43,7 @@ def ops(path: Path) -> list[str]:
 
 
 @given(data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_the_result_is_the_same_to_the_bit(data: st.DataObject) -> None:
     stride, channels = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 4))
     kernel = [data.draw(st.integers(2, 8)) for _ in range(2)]
