@@ -69,7 +69,6 @@ def put_in_fewer_bits(
         runner=runner_of(run, prepared.target),
         task_options=run.options,
         max_drop_points=max_drop_points,
-        seed=run.options.seed,
     )
     carry_entries(exact, delivered)
     before, after = (
@@ -97,7 +96,6 @@ def write_quantized(
     nodes_to_exclude: frozenset[str] = frozenset(),
     task_options: TaskOptions | None = None,
     max_drop_points: float | None = None,
-    seed: int = 0,
 ) -> QuantizationDetails:
     """Write ``source`` in the given precision, in 8 bits as ``settings`` say; points are those of its task.
 
@@ -115,7 +113,7 @@ def write_quantized(
             )
         return write_mixed(
             source, destination, images, settings,
-            runner=runner, task=task_options, max_drop_points=max_drop_points, seed=seed,
+            runner=runner, task=task_options, max_drop_points=max_drop_points,
         )  # fmt: skip
     if precision is not Precision.INT8:
         raise UsageError(

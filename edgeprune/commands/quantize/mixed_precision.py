@@ -20,6 +20,7 @@ from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers
 from edgeprune.quantization.mixed_precision import (
+    EXACT_PIECES,
     WORTH,
     ChainCosts,
     FidelityGame,
@@ -36,6 +37,8 @@ from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 
 _JUDGED_IMAGES = 256
+_HARM_IMAGES = 64
+"""Enough to order pieces, whose harm differs by factors; what is accepted is judged on all."""
 _TRIES = 6
 
 
@@ -48,7 +51,6 @@ def write_mixed(
     runner: Runner,
     task: TaskOptions | None = None,
     max_drop_points: float | None = None,
-    seed: int = 0,
 ) -> MixedReport:
     """Write the fastest mixture of 8 and 32 bits on the target within the drop limit on ``images``.
 
@@ -66,7 +68,7 @@ def write_mixed(
         chosen = work.fastest() if known else (True,) * len(work.pieces)
         harm = None
         if max_drop_points is not None and work.lost(chosen) > max_drop_points:
-            chosen, harm = work.held(chosen, max_drop_points, np.random.default_rng([seed, 3]))
+            chosen, harm = work.held(chosen, max_drop_points)
         if known:
             chosen = work.still_faster(chosen, max_drop_points)
         report = work.write_smaller(chosen, destination)
@@ -194,19 +196,24 @@ class Mixing:
     def lost(self, mixture: Mixture) -> float:
         """Points lost by the measure of the task; relative error in percent where there is none."""
         if mixture not in self.losses:
-            self.losses[mixture] = self.measure.points_lost(self._outputs(mixture))
+            self.losses[mixture] = self.measure.points_lost(self._outputs(mixture, self.judged))
         return self.losses[mixture]
 
-    def held(self, mixture: Mixture, limit: float, rng: np.random.Generator) -> tuple[Mixture, str]:
+    def held(self, mixture: Mixture, limit: float) -> tuple[Mixture, str]:
         """The mixture with its most harmful pieces in 32 bits, and how their harm was measured."""
         game = FidelityGame(len(self.pieces), self._fidelity)
-        harm = sensitivities(game, rng)
+        harm = sensitivities(game)
         accepted = hold(mixture, self.lost, limit, harm)
         self.put_back = {
             i for i, (old, new) in enumerate(zip(mixture, accepted, strict=True)) if old and not new
         }
         shown = ", ".join(f"{self.pieces[i].ends_with} {harm[i]:.2e}" for i in np.argsort(-harm)[:5])
-        return accepted, f"Shapley values of the outputs' relative squared error, greatest first: {shown}"
+        how = (
+            "Shapley values of"
+            if len(self.pieces) <= EXACT_PIECES
+            else "mean, alone and last of all, of what each piece adds to"
+        )
+        return accepted, f"{how} the outputs' relative squared error, greatest first: {shown}"
 
     def row(self, place: int, chosen: Mixture) -> PieceRow:
         """Report row of a piece: its precision and the reason."""
@@ -241,15 +248,17 @@ class Mixing:
 
     def _fidelity(self, mixture: Mixture) -> float:
         """Negative squared error of the outputs, relative to the spread of each channel."""
+        few = [output[:_HARM_IMAGES] for output in self.original]
         units = [units_of(output) for output in self.original]
-        return -float(relative_errors(self.original, self._outputs(mixture), units).mean())
+        outputs = self._outputs(mixture, self.judged.first(_HARM_IMAGES))
+        return -float(relative_errors(few, outputs, units).mean())
 
-    def _outputs(self, mixture: Mixture) -> parity.Outputs:
+    def _outputs(self, mixture: Mixture, images: ImageBatch) -> parity.Outputs:
         if not any(mixture):
-            return self.original
+            return [output[: len(images)] for output in self.original]
         settings = self.calibrated.settings
         return parity.run_onnx(
-            self._file(mixture), self.judged.images, threads=settings.threads, timeout_s=settings.timeout_s
+            self._file(mixture), images.images, threads=settings.threads, timeout_s=settings.timeout_s
         )
 
     def _file(self, mixture: Mixture) -> Path:

@@ -95,7 +95,6 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             nodes_to_exclude=frozenset(options.kept_float),
             task_options=options,
             max_drop_points=options.max_drop_points,
-            seed=options.seed,
         )
         _write_facts(options, calibration, source.path, made)
         result = _result(options, runner, calibration, source, measure, made, details)
