@@ -201,8 +201,16 @@ class Mixing:
 
     def held(self, mixture: Mixture, limit: float) -> tuple[Mixture, str]:
         """The mixture with its most harmful pieces in 32 bits, and how their harm was measured."""
-        game = FidelityGame(len(self.pieces), self._fidelity)
-        harm = sensitivities(game)
+        count = len(self.pieces)
+        asked = 2**count if count <= EXACT_PIECES else 2 * count + 2
+        with progress.task("judging pieces in 8 bits", asked) as advance:
+
+            def kept(tried: Mixture) -> float:
+                fidelity = self._fidelity(tried)
+                advance(1)
+                return fidelity
+
+            harm = sensitivities(FidelityGame(count, kept))
         accepted = hold(mixture, self.lost, limit, harm)
         self.put_back = {
             i for i, (old, new) in enumerate(zip(mixture, accepted, strict=True)) if old and not new
@@ -210,7 +218,7 @@ class Mixing:
         shown = ", ".join(f"{self.pieces[i].ends_with} {harm[i]:.2e}" for i in np.argsort(-harm)[:5])
         how = (
             "Shapley values of"
-            if len(self.pieces) <= EXACT_PIECES
+            if count <= EXACT_PIECES
             else "mean, alone and last of all, of what each piece adds to"
         )
         return accepted, f"{how} the outputs' relative squared error, greatest first: {shown}"
