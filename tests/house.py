@@ -165,7 +165,7 @@ def private_in_tests(tests: Path = ROOT / "tests") -> Count:
     return Count(what="private names in tests", number=len(places), bound=0, places=places)
 
 
-BOUNDS = {"keywords x=x": 604, "parameters passed through": 177}
+BOUNDS = {"keywords x=x": 600, "parameters passed through": 177}
 """Of what is not reached yet: 250 is the aim. All others are 0."""
 
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgeprune.calibration.annotations.annotated import TASKS, check_labels, open_annotated
+from edgeprune.artifacts.choices import Task
+from edgeprune.calibration.annotations.annotated import TASKS, check_labels, open_annotated, values_found
 from edgeprune.calibration.arrays import open_arrays
 from edgeprune.calibration.datasets import open_dataset, open_dataset_function
 from edgeprune.calibration.folders import open_folder
@@ -28,6 +29,8 @@ def open_source(source: Any, options: ReadOptions, labels: str | Path | None = N
     given = None if labels is None else Path(labels).expanduser()
     check_labels(given, options.task)
     if is_name and (path := Path(source).expanduser()).is_dir():
+        if given is None and options.task is Task.REGRESSION:
+            given = values_found(path)
         if given is not None and options.task in TASKS:
             return open_annotated(path, options, given, options.task)
         return open_folder(path, options, given)

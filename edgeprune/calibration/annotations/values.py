@@ -45,6 +45,15 @@ def read_values(path: Path, folder: Path, files: Sequence[Path]) -> tuple[Tensor
     return tuple(torch.tensor(listed[name], dtype=torch.float32) for name in names if name)
 
 
+def lists_values(path: Path, folder: Path, files: Sequence[Path]) -> bool:
+    """Whether a CSV is one of values that lists any of the files."""
+    try:
+        listed = _rows(path, "")
+    except CalibrationError:
+        return False
+    return any(name_in(listed, path, folder, file) for file in files)
+
+
 def _rows(path: Path, where: str) -> dict[str, list[float]]:
     try:
         text = read_bytes(path, most_bytes=_MOST_BYTES).decode("utf-8-sig", errors="surrogateescape")

@@ -153,6 +153,29 @@ def test_other_labels_make_other_data(folder: Path, tmp_path: Path) -> None:
     assert len({*prints, load_calibration(folder).fingerprint_sha256}) == 3
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_values_of_a_folder_are_found_by_themselves(beside: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(8):
+        Image.fromarray(np.full((6, 6, 3), 20 * index, np.uint8)).save(folder / f"p{index:02}.png")
+    place = (tmp_path if beside else folder) / "labels.csv"
+    lines = [f"images/p{i:02}.png,{i}" if beside else f"p{i:02}.png,{i}" for i in range(8)]
+    place.write_text("\n".join(["file,label", *lines]))
+    calibration = load_calibration(folder, task=Task.REGRESSION)
+    assert calibration.fitting.labels is None  # not classes, though a number each
+    both = (calibration.fitting, calibration.held_out)
+    values = [float(v) for part in both for v in part.truth.values.flatten()]  # type: ignore[union-attr]
+    assert sorted(values) == list(range(8))
+    assert load_calibration(folder).fitting.labels is not None
+    place.write_text("file,label\nothers.png,1\n")
+    if beside:
+        assert load_calibration(folder, task=Task.REGRESSION).fitting.truth is None
+    else:
+        with pytest.raises(CalibrationError, match="8 of 8 images have no values"):
+            load_calibration(folder, task=Task.REGRESSION)
+
+
 @pytest.mark.parametrize(
     ("task", "content", "words"),
     [
