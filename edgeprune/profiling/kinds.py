@@ -21,6 +21,8 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("QLinearMatMul", "QGemm"), (0, 3)),
 }
 """Operators that multiply matrices, and at which of their inputs these are."""
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+"""Operators that step through a sequence; inputs 1 and 2 are weights (directions, gates x hidden, ...)."""
 WEIGHT_AT: Mapping[str, int] = {"QLinearConv": 3}
 """Input with the weight of a convolution where it is not the second."""
 
@@ -134,6 +136,8 @@ def node_work(node: NodeProto, tensors: Tensors) -> OpWork:
         kind, size = _convolution(node, tensors)
     elif node.op_type in PRODUCTS:
         kind, size = OpKind.GEMM, _product(node, tensors)
+    elif node.op_type in RECURRENT:
+        kind, size = OpKind.GEMM, _recurrence(node, tensors)
     read = [name for name in node.input if name]
     written = [name for name in node.output if name]
     if node.op_type in ("Gather", "Slice", "Split", "GatherElements", "GatherND"):
@@ -214,6 +218,13 @@ def _convolution(node: NodeProto, tensors: Tensors) -> tuple[OpKind, tuple[int, 
     else:
         kind = OpKind.POINTWISE if math.prod(weight[2:]) == 1 else OpKind.CONV
     return kind, (rows, depth, columns, groups)
+
+
+def _recurrence(node: NodeProto, tensors: Tensors) -> tuple[int, int, int, int]:
+    """Gates of each step from its input and the hidden state; sums and products of gates are not counted."""
+    given, weight, hidden = (_shape(node, name, tensors) for name in node.input[:3])
+    directions, gates, inputs = weight
+    return gates, inputs + hidden[2], given[0] * given[1], directions
 
 
 def _product(node: NodeProto, tensors: Tensors) -> tuple[int, int, int, int]:

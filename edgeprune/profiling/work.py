@@ -36,9 +36,7 @@ _SHOWN = 3
 _FUSED_AFTER_GEMM = frozenset({"LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 # onnxruntime folds or fuses these into the convolution whose only reader they are.
 _FUSED_AFTER_CONV = _FUSED_AFTER_GEMM | {"BatchNormalization", "Clip", "HardSigmoid"}
-_UNCOUNTED_OPS = frozenset(
-    {"Attention", "Einsum", "GRU", "If", "LSTM", "Loop", "MultiHeadAttention", "RNN", "Scan"}
-)
+_UNCOUNTED_OPS = frozenset({"Attention", "Einsum", "If", "Loop", "MultiHeadAttention", "Scan"})
 # Where ops on integers read values; their other inputs are scales and zero points.
 _VALUES_AT = {
     **{"DequantizeLinear": (0,), "QuantizeLinear": (0,), "QLinearConv": (3, 8), "QLinearMatMul": (0, 3)},
@@ -50,9 +48,9 @@ _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BF
 def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
     """Work of every node at batch 1, in graph order.
 
-    Convolutions (grouped too), transposed convolutions, Gemm and MatMul have MACs; other nodes only
-    move bytes. Nodes that onnxruntime folds, fuses into a convolution or skips are ``OpKind.FREE``.
-    An op whose MACs are not counted is logged.
+    Convolutions (grouped too), transposed convolutions, Gemm, MatMul, LSTM, GRU and RNN have MACs; other
+    nodes only move bytes. Nodes that onnxruntime folds, fuses into a convolution or skips are
+    ``OpKind.FREE``. An op whose MACs are not counted is logged.
 
     Raises:
         ProfileError: the file is missing or no ONNX, a size other than the batch is dynamic, or the

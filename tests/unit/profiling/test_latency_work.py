@@ -162,6 +162,30 @@ def test_external_data_counts_in_the_size_and_must_be_there(tmp_path: Path) -> N
         size_bytes(path)
 
 
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_have_the_products_of_every_step(
+    op: str, gates: int, direction: str, layout: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps, inputs, hidden, ways = 7, 5, 3, 2 if direction == "bidirectional" else 1
+    node = helper.make_node(
+        op, ["x", "w", "r"], ["y"], name="e", hidden_size=hidden, direction=direction, layout=layout
+    )
+    weights = [
+        constant("w", ways, gates * hidden, inputs), constant("r", ways, gates * hidden, hidden)
+    ]  # fmt: skip
+    # Without a batch of its own the first size is fixed at one, whichever it is.
+    dims = [1, steps, inputs]
+    path = save(tmp_path / "e.onnx", [node], weights, dims)
+    with caplog.at_level(logging.WARNING, logger="edgeprune.profiling"):
+        (work,) = count_work(path)
+    # By hand: each gate of each hidden unit reads the input of a step and every hidden unit.
+    assert work.macs == sum(inputs + hidden for _ in range(steps * ways * gates * hidden))
+    assert work.kind is OpKind.GEMM
+    assert caplog.text == ""
+
+
 def test_ops_without_a_count_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     node = [helper.make_node("Einsum", ["x", "w"], ["y"], name="e", equation="bi,io->bo")]
     path = save(tmp_path / "e.onnx", node, [constant("w", 3, 4)], [1, 3])
