@@ -115,10 +115,13 @@ def compress(session: Session, given: CompressArguments) -> None:
         plan = networks.plan_network(options)
         return show_json(plan) if given.as_json else show(for_people(plan).render())
     report = networks.compress_network(options)
-    from edgeprune.reporting import render_terminal
+    from edgeprune.reporting import render_brief, render_terminal
 
     session.say_written(options.output)
-    return show_json(report) if given.as_json else show(render_terminal(for_people(report)))
+    if given.as_json:
+        return show_json(report)
+    shown = for_people(report)
+    return show(render_terminal(shown) if session.verbosity else render_brief(shown, str(options.output)))
 
 
 def _options(session: Session, given: CompressArguments) -> CompressOptions:

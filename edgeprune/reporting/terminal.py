@@ -27,6 +27,13 @@ def render_terminal(report: RunReport) -> RenderableType:
     return render_document(build_document(report))
 
 
+def render_brief(report: RunReport, folder: str) -> RenderableType:
+    """Headline, verdict and warnings, and where the tables are; ``folder`` is the output."""
+    document = build_document(report)
+    where = Text(f"tables and figures: {folder}/report.html, {folder}/report.md, or here with -v")
+    return Group(*_headline(document), _verdict(document), *_alerts(document), where)
+
+
 def render_document(document: Document) -> RenderableType:
     """Rich renderable of a document."""
     parts: list[RenderableType] = [*_headline(document), _verdict(document), *_alerts(document)]

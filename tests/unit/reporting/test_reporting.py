@@ -32,7 +32,14 @@ from edgeprune.artifacts.report import (
 )
 from edgeprune.commands.run.usability import with_speed
 from edgeprune.errors import OutputError, UsageError
-from edgeprune.reporting import read_json, render_markdown, render_terminal, report_to_json, write_json
+from edgeprune.reporting import (
+    read_json,
+    render_brief,
+    render_markdown,
+    render_terminal,
+    report_to_json,
+    write_json,
+)
 from edgeprune.reporting.default_words import default_line, way_rows
 from edgeprune.reporting.document import build_document
 from edgeprune.reporting.formatting import (
@@ -56,7 +63,18 @@ def terminal_text(report: RunReport, width: int = 160) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-RENDERERS = {"report.json": report_to_json, "report.md": render_markdown, "report.txt": terminal_text}
+def brief_text(report: RunReport) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=120, color_system=None).print(render_brief(report, "out"))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+RENDERERS = {
+    "report.json": report_to_json,
+    "report.md": render_markdown,
+    "report.txt": terminal_text,
+    "report-brief.txt": brief_text,
+}
 
 
 @pytest.mark.parametrize("name", RENDERERS)
