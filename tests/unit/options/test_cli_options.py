@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from edgeprune import limits
 from edgeprune.cli.app import app
 from edgeprune.cli.process.session import Session
+from edgeprune.cli.shared import arguments
 from edgeprune.cli.shared.arguments import SpokenArguments, command, joined
 from edgeprune.errors import UsageError
 from edgeprune.options.cli_option import CliOption, Panel
@@ -71,13 +72,17 @@ class Run:
     (("--not-so", "--plain", "1"), Run(plain=1, either=False)),
     (("--json",), Run(as_json=True)),
 ])  # fmt: skip
-def test_a_declared_field_needs_nothing_else(given: tuple[str, ...], expected: Run) -> None:
+def test_a_declared_field_needs_nothing_else(
+    given: tuple[str, ...], expected: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A command sets up the logging of its process, which here is that of all tests.
+    monkeypatch.setattr(arguments, "begin", lambda *_: Session())
     seen: list[Run] = []
 
     @command(SpokenArguments, Run)
-    def made_up(session: Session, arguments: SpokenArguments) -> None:
+    def made_up(session: Session, asked: SpokenArguments) -> None:
         """Made up."""
-        seen.append(joined(Run, arguments, hidden="python alone"))
+        seen.append(joined(Run, asked, hidden="python alone"))
 
     one = typer.Typer()
     one.command()(made_up)
