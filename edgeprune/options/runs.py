@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_FIXED_BATCH = CliOption(
+    metavar="N",
+    limit=limits.BATCH_SIZE,
+    help="Fix the batch size of the ONNX file that is written. Default: as the file given, else dynamic.",
+    panel=Panel.GOAL,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions(
     ModelOptions, CalibrationOptions, TaskOptions, PlayerOptions, WorkOptions, OutputOptions
@@ -108,16 +116,7 @@ class CompressOptions(
             panel=Panel.GOAL,
         ),
     ] = None
-    batch_size: Annotated[
-        int | None,
-        CliOption(
-            metavar="N",
-            limit=limits.BATCH_SIZE,
-            help="Fix the batch size of the ONNX file that is written. Default: as the file given, else "
-            "dynamic.",
-            panel=Panel.GOAL,
-        ),
-    ] = None
+    batch_size: Annotated[int | None, _FIXED_BATCH] = None
     device: DeviceOptions | None = None
     pictures: Annotated[
         bool,
@@ -168,16 +167,7 @@ class QuantizeOptions(CalibrationOptions, TaskOptions):
     onnx_path: str | Path = field(kw_only=False)
     output: str | Path
     input_shape: tuple[int, ...] | None = None
-    batch_size: Annotated[
-        int | None,
-        CliOption(
-            metavar="N",
-            limit=limits.BATCH_SIZE,
-            help="Fix the batch size of the ONNX file that is written. Default: as the file given, else "
-            "dynamic.",
-            panel=Panel.GOAL,
-        ),
-    ] = None
+    batch_size: Annotated[int | None, _FIXED_BATCH] = None
     precision: Precision = Precision.INT8
     target: str = HOST
     device: DeviceOptions | None = None
