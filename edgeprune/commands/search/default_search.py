@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
+from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.commands.run.recipe import build
 from edgeprune.commands.run.state import Planned, Pruned, Run, runner_of
@@ -76,11 +77,18 @@ class DefaultSearch(BudgetSearch):
         """Galloping search over channel cuts."""
         before, most = len(self._tried), self._planner.most_saved()
 
-        def attempt(cut: float) -> bool | None:
+        def attempt(cut: float) -> float | None:
             built = self._cut(cut, most)
-            return None if built is None else holds(built.figures)
+            return None if built is None else self._times_limit(built.figures)
 
         gallop(most, attempt, lambda: len(self._tried) - before < _MOST_PRUNED and not self._no_time())
+
+    def _times_limit(self, figures: Candidate) -> float:
+        """The points lost as a multiple of the limit; below 1 if every limit holds."""
+        limit = self._budget.max_drop_points
+        assert limit is not None, "the default goal limits the drop"
+        times = (figures.drop_points or 0.0) / limit
+        return min(times, 1.0) if holds(figures) else max(times, 1.0 + 1e-9)
 
     def _no_time(self) -> bool:
         """Whether --max-time forbids another candidate; the first is always tried."""
