@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeprune.artifacts.choices import (
         AttentionUnit,
         BoxFormat,
+        ComputeDevice,
         Effort,
         Finetune,
         JsonDocument,
@@ -57,6 +58,7 @@ __all__ = [
     "BudgetSection",
     "ChannelOrder",
     "Comparison",
+    "ComputeDevice",
     "DeviceOptions",
     "DryRun",
     "Effort",
@@ -102,6 +104,7 @@ _TYPES = {
     "artifacts.choices": (
         "AttentionUnit",
         "BoxFormat",
+        "ComputeDevice",
         "Effort",
         "Finetune",
         "JsonDocument",

@@ -37,7 +37,7 @@ def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:
 
 def round_weight(weight: Tensor, form: IntegerFormat) -> None:
     """Round a weight in place, as :func:`rounded` does."""
-    exact = weight.detach().double().numpy()
+    exact = weight.detach().double().cpu().numpy()
     with torch.no_grad():
         weight.copy_(torch.from_numpy(rounded(exact, form)))
 

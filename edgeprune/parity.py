@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeprune.accelerator import CPU, device_of
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.artifacts.report import (
     AccuracyFigure,
@@ -49,9 +50,10 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
     At most ``batch`` images at once, fewer where they are large, as in :func:`run_onnx`.
     """
     parts: list[list[Tensor]] = []
+    device = device_of(module) if isinstance(module, nn.Module) else CPU
     with torch.no_grad():
         for chunk in torch.split(images, _at_once(images, batch)):
-            parts.append(tensor_leaves(module(chunk)))
+            parts.append([t.cpu() for t in tensor_leaves(module(chunk.to(device)))])
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
 
 

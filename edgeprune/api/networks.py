@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from edgeprune.accelerator import repeatable
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
@@ -64,6 +65,7 @@ def compress(options: CompressOptions) -> RunReport:
             been made of this network with these images, the same seed and share of images held out.
         criterion: which one of ``ranking``; hybrid where ``None``, else its first.
         effort: passes, images, rounds and training; see ``docs/effort.md``.
+        compute_device: where networks run while they are ranked, recovered and trained.
         max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
             need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
@@ -92,7 +94,7 @@ def compress_network(options: CompressOptions) -> RunReport:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     run = _start(replace(options, command=options.command or "edgeprune.compress (Python API)"))
     check_journal(options.folder, resume=options.resume, reads=stages.read_by(run.options))
-    with connected(options.device) as run.device:
+    with repeatable(options.compute_device), connected(options.device) as run.device:
         return _compress(run)
 
 
@@ -158,7 +160,7 @@ def plan_network(options: CompressOptions) -> DryRun:
     """:func:`compress_dry_run` with its options in one."""
     run = _start(replace(options, output=None))
     check_preview(run.options.budget)
-    with connected(options.device) as run.device:
+    with repeatable(options.compute_device), connected(options.device) as run.device:
         return _plan(run)
 
 
@@ -219,7 +221,9 @@ def rank_channels(options: RankOptions) -> RankingReport:
     """:func:`rank` with its options in one."""
     command = options.command or "edgeprune.rank (Python API)"
     options = replace(options, recover_at=tuple(dict.fromkeys(options.recover_at)))
-    return rank_network(_start(replace(options.of_run(), command=command)), options)
+    run = _start(replace(options.of_run(), command=command))
+    with repeatable(options.compute_device):
+        return rank_network(run, options)
 
 
 def _start(options: CompressOptions) -> Run:

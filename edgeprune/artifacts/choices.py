@@ -55,6 +55,14 @@ class BoxFormat(Enum):
     XYWH_OBJECTNESS = "xywh-objectness"
 
 
+class ComputeDevice(Enum):
+    """Where networks run while they are ranked, recovered and trained; ``AUTO``: on a GPU if there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class JsonDocument(Enum):
     """A file that edgeprune writes for other programs, and the profile of a target, which it reads."""
 

@@ -33,6 +33,7 @@ _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 _BETWEEN = re.compile(r"[ \t\n\r]+")
 _OUT_OF_MEMORY = (
     "can't allocate memory",
+    "CUDA out of memory",
     "std::bad_alloc",
     "Failed to allocate memory",
     "failed to map segment",

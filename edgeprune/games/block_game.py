@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from edgeprune.accelerator import device_of
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import BatchLayout
@@ -124,7 +125,8 @@ def block_module(captured: CapturedModel, blocks: Sequence[ResidualBlock]) -> Gr
         branch, add = by_name[block.branch], by_name[block.add]
         columns = torch.full((int(branch.meta["val"].shape[block.dim]),), number)
         name = f"_block_mask_{number}"
-        root.add_module(name, ChannelMask(columns, block.dim, block.batch))
+        point = ChannelMask(columns, block.dim, block.batch)
+        root.add_module(name, point.to(device_of(captured.graph_module)))
         with graph.inserting_before(add):
             masked = graph.call_module(name, (branch, masks))
         add.replace_input_with(branch, masked)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from edgeprune.accelerator import device_of
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.pruning.masking import mask_sources
@@ -63,11 +64,14 @@ def channel_activations(
     that of a plain forward pass.
     """
     wanted = [(s, d) for s, d, _ in mask_sources(coupling)] if places is None else list(places)
-    reduced = _reducing(captured.graph_module, wanted)
+    reduced, device = _reducing(captured.graph_module, wanted), device_of(captured.graph_module)
     totals: list[Tensor] = [torch.zeros(()) for _ in wanted]
     for batch in torch.split(images, images_at_once):
         weight = len(batch) / len(images)
-        totals = [total + weight * means for total, means in zip(totals, reduced(batch), strict=True)]
+        totals = [
+            total + weight * means.cpu()
+            for total, means in zip(totals, reduced(batch.to(device)), strict=True)
+        ]
         advance(1)
     return {
         key: ChannelActivations(mean_magnitude=means[0], mean_square=means[1], zero_share=means[2])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 
+from edgeprune.accelerator import device_of
 from edgeprune.artifacts.coupling import BatchLayout, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.unflattening import FLATTENING
@@ -52,13 +53,13 @@ def channel_statistics(
         for source, dim, points in mask_sources(coupling)
         if points[0].players.size <= MAX_CHANNELS and all(p.consumer in absorbing for p in points)
     }
-    watched = _watched(captured.graph_module, places)
+    watched, device = _watched(captured.graph_module, places), device_of(captured.graph_module)
     for batch in torch.split(images[:_IMAGES_OF_ORIGINS], images_at_once):
-        watched(batch)
+        watched(batch.to(device))
     for place in places.values():
         place.fix_origin()
     for batch in torch.split(images, images_at_once):
-        watched(batch)
+        watched(batch.to(device))
     statistics = {key: place.result() for key, place in places.items()}
     _check_finite(statistics)
     return statistics
@@ -100,7 +101,7 @@ class _Place(nn.Module):
         """Take all later moments about the mean so far."""
         origin = torch.cat(self._means).mean(0)
         count = len(origin)
-        nothing = torch.zeros(count, count, dtype=torch.float64)
+        nothing = torch.zeros(count, count, dtype=torch.float64, device=origin.device)
         self._sums = _Sums(origin=origin[:, None], first=nothing[0].clone(), products=nothing)
 
     def forward(self, value: Tensor) -> None:

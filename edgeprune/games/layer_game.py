@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edgeprune.accelerator import device_of
 from edgeprune.artifacts.arrays import IndexArray
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
@@ -83,7 +84,7 @@ class SuffixGame:
         memory_limit_bytes: int = GAME_MEMORY_BYTES,
         further_inputs: tuple[Tensor, ...] = (),
     ) -> None:
-        self._cut = cut_at_masks(masked)
+        self._cut, self._device = cut_at_masks(masked), device_of(masked)
         self._inputs = (batch.images, *further_inputs)
         self._num_players = num_players
         self._loss = ImageLoss(batch, reference)
@@ -131,7 +132,7 @@ class SuffixGame:
             count = replay.coalitions.stop - replay.coalitions.start
             images = torch.arange(replay.images.start, replay.images.stop).repeat(count)
             loss = self._loss(replay.outputs, images).view(count, size)
-            result[replay.coalitions, replay.images] = -loss.numpy()
+            result[replay.coalitions, replay.images] = -loss.cpu().numpy()
         return result
 
     @torch.no_grad()
@@ -183,7 +184,7 @@ class SuffixGame:
             block = coalitions[start : start + at_once]
             if len(block) != times:
                 tiled, times = self._cut.tile(cut, len(block)), len(block)
-            masks = _masks(block, size, self._inputs[0].dtype)
+            masks = _masks(block, size, self._inputs[0].dtype).to(self._device)
             outputs = tensor_leaves(self._cut.suffix(*tiled, masks))
             yield Replay(coalitions=slice(start, start + len(block)), images=images, outputs=outputs)
 
@@ -191,7 +192,7 @@ class SuffixGame:
         """Activations on the cut for some images, computed once if all of them fit."""
         cut = self._cached.get(images.start)
         if cut is None:
-            cut = tensor_leaves(self._cut.prefix(*(i[images] for i in self._inputs)))
+            cut = tensor_leaves(self._cut.prefix(*(i[images].to(self._device) for i in self._inputs)))
             if self._sizes.keep and not self.is_linear:
                 self._cached[images.start] = cut
         return cut
@@ -200,9 +201,9 @@ class SuffixGame:
     def _fitting_sizes(self) -> _Sizes:
         """Measure activations on a few images and divide the memory between cache and passes."""
         few = min(_MEASURED_IMAGES, self.num_images)
-        inputs = [i[:few].clone() for i in self._inputs]
+        inputs = [i[:few].clone().to(self._device) for i in self._inputs]
         cut = tensor_leaves(self._cut.prefix(*inputs))
-        masks = _masks(np.ones((1, self._num_players), bool), few, inputs[0].dtype)
+        masks = _masks(np.ones((1, self._num_players), bool), few, inputs[0].dtype).to(self._device)
         outputs = tensor_leaves(self._cut.suffix(*cut, masks))
         output_bytes, cut_bytes = (-(-sum(t.nbytes for t in ts) // few) for ts in (outputs, cut))
         row = max(1, peak_bytes_per_row(self._cut.suffix, [*cut, masks], few))

@@ -114,6 +114,6 @@ class LinearSuffix:
         outputs = []
         for base, contributions in zip(self.base, self.contributions, strict=True):
             flat = contributions.reshape(len(contributions), -1)
-            sums = torch.addmm(base.reshape(1, -1), coalitions.to(flat.dtype), flat)
+            sums = torch.addmm(base.reshape(1, -1), coalitions.to(flat), flat)
             outputs.append(sums.reshape(-1, *base.shape[1:]))
         return outputs

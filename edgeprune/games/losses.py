@@ -54,24 +54,27 @@ class ImageLoss:
         if self.kind is not LossKind.OUTPUTS:
             drawn = _random_like(outputs[0], rng)
             return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
-        drawn_each = [_random_like(o, rng) * w.sqrt() for o, w in zip(outputs, self._weights, strict=True)]
+        drawn_each = [
+            _random_like(o, rng) * w.sqrt().to(o.device) for o, w in zip(outputs, self._weights, strict=True)
+        ]
         return torch.stack([(d * o).sum() for d, o in zip(drawn_each, outputs, strict=True)]).sum()
 
     def __call__(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         """Loss (rows,) of ``outputs`` (rows, ...) whose rows belong to the images ``chosen`` (rows,)."""
         if self.kind is not LossKind.OUTPUTS:
             # Four times as fast as functional.cross_entropy on few classes, and as exact at high confidence.
-            own = outputs[0].gather(1, self._classes[chosen][:, None])
+            own = outputs[0].gather(1, self._classes[chosen].to(outputs[0].device)[:, None])
             return torch.logsumexp(outputs[0] - own, dim=1)
         losses = [
-            ((o - r[chosen]).square() * w).reshape(len(o), -1).sum(1)
+            ((o - r[chosen].to(o.device)).square() * w.to(o.device)).reshape(len(o), -1).sum(1)
             for o, r, w in zip(outputs, self._reference, self._weights, strict=True)
         ]
         return torch.stack(losses).mean(0)
 
 
 def _random_like(values: Tensor, rng: np.random.Generator) -> Tensor:
-    return torch.from_numpy(rng.standard_normal(tuple(values.shape), dtype=np.float32))
+    drawn = rng.standard_normal(tuple(values.shape), dtype=np.float32)
+    return torch.from_numpy(drawn).to(values.device)
 
 
 def _weights(reference: Tensor) -> Tensor:

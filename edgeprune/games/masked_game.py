@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edgeprune.accelerator import device_of, free_bytes
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.coupling.membership import Membership
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.losses import ImageLoss, LossKind
 from edgeprune.games.partial import PartialGraph, cut_at_points
-from edgeprune.games.saved_memory import even_parts, saved_bytes_per_image
+from edgeprune.games.saved_memory import even_parts, in_memory, saved_bytes_per_image
 from edgeprune.games.second_moments import SecondMoments
 from edgeprune.pruning.masking import POINTS, ChannelReconstruction
 
@@ -35,11 +36,13 @@ class MaskedGame:
     """All players of a network as one game over calibration images (see ``shapley.game``).
 
     Args:
-        masked: module (images, *further inputs, masks) -> outputs from ``masking.mask_module``.
+        masked: module (images, *further inputs, masks) -> outputs from ``masking.mask_module``; all is
+            computed where its tensors are.
         batch: inputs; labels decide the loss if present.
         reference: the original's outputs on these images, one tensor per output.
         images_at_once: rows of one forward pass.
-        gradient_bytes: see ``GRADIENT_BYTES``; at least one image passes.
+        gradient_bytes: see ``GRADIENT_BYTES``, a quarter of the free memory of a GPU; at least one image
+            passes.
         further_inputs: those of a model with several inputs, after the images, one row per image each.
     """
 
@@ -51,13 +54,14 @@ class MaskedGame:
         reference: list[Tensor],
         *,
         images_at_once: int = 128,
-        gradient_bytes: int = GRADIENT_BYTES,
+        gradient_bytes: int | None = None,
         further_inputs: tuple[Tensor, ...] = (),
     ) -> None:
         self._masked = masked
+        self._device = device_of(masked)
         self._inputs = (batch.images, *further_inputs)
         self._images_at_once = images_at_once
-        self._gradient_bytes = gradient_bytes
+        self._gradient_bytes = gradient_bytes or max(GRADIENT_BYTES, free_bytes(self._device) // 4)
         self._image_bytes: int | None = None
         self._num_players = num_players
         self._counter = [0]
@@ -129,7 +133,7 @@ class MaskedGame:
         result = np.empty((len(coalitions), self.num_images))
         for row, coalition in enumerate(coalitions):
             for chosen, outputs in self._replays(coalition):
-                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
+                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().cpu().numpy()
         return result
 
     @torch.no_grad()
@@ -139,7 +143,7 @@ class MaskedGame:
         result = np.empty((len(coalitions), self.num_images))
         for chosen in self._batches():
             masks = self._membership(np.broadcast_to(coalitions[0], (len(chosen), self._num_players)))
-            inputs = tuple(i[chosen] for i in self._inputs)
+            inputs = self._inputs_of(chosen)
             before = cut.before(inputs, masks)
             for row, coalition in enumerate(coalitions):
                 present = self._present(coalition)
@@ -147,7 +151,7 @@ class MaskedGame:
                     point.set_coalition(present)
                 self._counter[0] += 1
                 outputs = cut.outputs(inputs, masks, before)
-                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
+                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().cpu().numpy()
         return result
 
     def _cut(self, coalitions: NDArray[np.bool_]) -> PartialGraph:
@@ -162,8 +166,8 @@ class MaskedGame:
         parts: list[list[Tensor]] = []
         values = np.empty(self.num_images)
         for chosen, outputs in self._replays(coalition):
-            parts.append(outputs)
-            values[chosen.numpy()] = -self._losses(outputs, chosen).double().numpy()
+            parts.append([o.cpu() for o in outputs])
+            values[chosen.numpy()] = -self._losses(outputs, chosen).double().cpu().numpy()
         return [torch.cat(p).numpy() for p in zip(*parts, strict=True)], values
 
     def values_of(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -174,12 +178,16 @@ class MaskedGame:
     def marginals(self, memberships: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """dv/dm (b, n) of every player for the images (b,), each at its own membership (b, n)."""
         marginals = np.empty(memberships.shape)
+
+        def gradients(part: slice) -> NDArray[np.float64]:
+            masks = self._membership(memberships[part]).requires_grad_(True)
+            total = -self._loss(torch.from_numpy(images[part]), masks).sum()
+            (gradient,) = torch.autograd.grad(total, masks)
+            return np.asarray(gradient[:, :-1].double().cpu().numpy())
+
         with torch.enable_grad():
-            for part in self._parts(memberships, images):
-                masks = self._membership(memberships[part]).requires_grad_(True)
-                total = -self._loss(torch.from_numpy(images[part]), masks).sum()
-                (gradient,) = torch.autograd.grad(total, masks)
-                marginals[part] = gradient[:, :-1].double().numpy()
+            for part, found in in_memory(self._parts(memberships, images), gradients):
+                marginals[part] = found
         self._counter[0] += 1
         return marginals
 
@@ -194,10 +202,14 @@ class MaskedGame:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         memberships = np.broadcast_to(coalition, (len(images), len(coalition)))
         self._counter[0] += 1
-        for part in self._parts(memberships, images):
-            chosen = torch.from_numpy(images[part])
+
+        def projected(part: slice) -> tuple[Tensor, Tensor]:
             masks = self._membership(memberships[part]).requires_grad_(True)
-            yield self._image_loss.projection(self._outputs(chosen, masks), rng), masks
+            outputs = self._outputs(torch.from_numpy(images[part]), masks)
+            return self._image_loss.projection(outputs, rng), masks
+
+        for _, found in in_memory(self._parts(memberships, images), projected):
+            yield found
 
     def _parts(
         self, memberships: NDArray[np.float64] | NDArray[np.bool_], images: NDArray[np.int64]
@@ -231,17 +243,18 @@ class MaskedGame:
         present = self._present(memberships[0] > 0)
         for point in self._points:
             point.set_coalition(present)
-        return torch.zeros((len(memberships), self._num_players + 1), dtype=self._inputs[0].dtype)
+        size = (len(memberships), self._num_players + 1)
+        return torch.zeros(size, dtype=self._inputs[0].dtype, device=self._device)
 
     def _present(self, coalition: NDArray[np.bool_]) -> Tensor:
         present = torch.ones(self._num_players + 1, dtype=torch.bool)
         present[:-1] = torch.from_numpy(coalition)
-        return present
+        return present.to(self._device)
 
     def _masks(self, memberships: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
         masks = torch.ones((len(memberships), self._num_players + 1), dtype=self._inputs[0].dtype)
         masks[:, :-1] = torch.from_numpy(np.array(memberships))
-        return masks
+        return masks.to(self._device)
 
     @torch.no_grad()
     def _replay(self, coalition: NDArray[np.bool_], chosen: Tensor) -> list[Tensor]:
@@ -252,8 +265,13 @@ class MaskedGame:
 
     def _replays(self, coalition: NDArray[np.bool_]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Outputs for all images under one coalition, with the images' indices, batch by batch."""
-        for chosen in self._batches():
-            yield chosen, self._replay(coalition, chosen)
+        for batch in self._batches():
+
+            def replay(part: slice, batch: Tensor = batch) -> list[Tensor]:
+                return self._replay(coalition, batch[part])
+
+            for part, outputs in in_memory([slice(0, len(batch))], replay):
+                yield batch[part], outputs
 
     def _batches(self) -> Iterator[Tensor]:
         """Indices of all images, batch by batch."""
@@ -261,7 +279,11 @@ class MaskedGame:
             yield torch.arange(start, min(start + self._images_at_once, self.num_images))
 
     def _outputs(self, chosen: Tensor, masks: Tensor) -> list[Tensor]:
-        return tensor_leaves(self._masked(*(i[chosen] for i in self._inputs), masks))
+        return tensor_leaves(self._masked(*self._inputs_of(chosen), masks))
+
+    def _inputs_of(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        """Inputs for some images, where the network is."""
+        return tuple(i[chosen].to(self._device) for i in self._inputs)
 
     def _loss(self, chosen: Tensor, masks: Tensor) -> Tensor:
         return self._losses(self._outputs(chosen, masks), chosen)

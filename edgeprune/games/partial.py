@@ -36,7 +36,7 @@ class PartialGraph:
 
 def cut_at_points(masked: GraphModule, varying: Tensor) -> PartialGraph:
     """Cut before the mask points of the players in ``varying`` (players + 1,), a boolean each."""
-    starts = {node: point for node, point in _points(masked) if bool(varying[point.players].any())}
+    starts = {node: point for node, point in _points(masked) if bool(varying[point.players.cpu()].any())}
     reached = reached_from(masked.graph, starts)
     again = [node for node in masked.graph.nodes if node in reached or node.op == "output"]
     taken = {

@@ -46,7 +46,7 @@ class SecondMoments:
         self._others = others
         self._num_players = num_players
         self._project = project
-        self._metric = [torch.zeros(p.covariance.shape, dtype=torch.float64) for p in points]
+        self._metric = [torch.zeros_like(p.covariance) for p in points]
         self._exact = [np.zeros(len(p.players)) for p in points]
         self._modelled = [np.zeros(len(p.players)) for p in points]
         self._squares = np.zeros(num_players)
@@ -66,7 +66,7 @@ class SecondMoments:
     def _add_part(self, total: Tensor, masks: Tensor, seen: dict[int, Tensor], powers: list[_Powers]) -> None:
         passed = [seen[place] for place in range(len(self._points))]
         gradients = torch.autograd.grad(total, (masks, *passed))
-        self._squares += gradients[0][:, :-1].double().square().sum(0).numpy()
+        self._squares += gradients[0][:, :-1].double().square().sum(0).cpu().numpy()
         for place, gradient in enumerate(gradients[1:]):
             self._gather(place, gradient, powers[place])
 
@@ -74,7 +74,7 @@ class SecondMoments:
         """All accumulated sums, for :meth:`restore`."""
         arrays: dict[str, NDArray[Any]] = {"squares": self._squares, "images": np.array(self._images)}
         for place, metric in enumerate(self._metric):
-            arrays[f"metric-{place}"] = metric.numpy()
+            arrays[f"metric-{place}"] = metric.cpu().numpy()
             arrays[f"exact-{place}"], arrays[f"modelled-{place}"] = self._exact[place], self._modelled[place]
         return arrays
 
@@ -82,7 +82,8 @@ class SecondMoments:
         """Continue from a result of :meth:`state`."""
         self._squares, self._images = state["squares"].copy(), int(state["images"])
         for place in range(len(self._points)):
-            self._metric[place] = torch.from_numpy(state[f"metric-{place}"].copy())
+            metric = torch.from_numpy(state[f"metric-{place}"].copy())
+            self._metric[place] = metric.to(self._points[place].covariance.device)
             self._exact[place] = state[f"exact-{place}"].copy()
             self._modelled[place] = state[f"modelled-{place}"].copy()
 
@@ -91,11 +92,11 @@ class SecondMoments:
         return tuple(self._place(place) for place in range(len(self._points)))
 
     def _place(self, place: int) -> QuadraticPlace:
-        point, players = self._points[place], self._points[place].players.numpy()
+        point, players = self._points[place], self._points[place].players.cpu().numpy()
         ratios = _ratios(self._exact[place], self._modelled[place])
-        metric = self._metric[place].numpy() * np.sqrt(np.outer(ratios, ratios)) / max(1, self._images)
+        metric = self._metric[place].cpu().numpy() * np.sqrt(np.outer(ratios, ratios)) / max(1, self._images)
         return QuadraticPlace(
-            covariance=point.covariance.numpy(),
+            covariance=point.covariance.cpu().numpy(),
             metric=metric,
             players=np.where(players == self._num_players, NO_PLAYER, players),
             ridge=point.ridge,
@@ -105,7 +106,7 @@ class SecondMoments:
         """Players (n,) that enter a consumer unreconstructed, so that ``places`` do not cover them fully."""
         masked = np.zeros(self._num_players + 1, dtype=bool)
         for point in self._others:
-            masked[point.players.numpy()] = True
+            masked[point.players.cpu().numpy()] = True
         return masked[:-1]
 
     def squares(self) -> NDArray[np.float64]:
@@ -142,7 +143,7 @@ class SecondMoments:
         self._metric[place] += (flat @ flat.T).double()
         rows = (along * error).sum(2)
         per_image = rows.reshape(point.batch.outer, -1, point.batch.inner, rows.shape[1]).sum((0, 2))
-        self._exact[place] += per_image.double().square().sum(0).numpy()
+        self._exact[place] += per_image.double().square().sum(0).cpu().numpy()
         powers.add(along, error)
 
 
@@ -156,8 +157,8 @@ class _Powers:
 
     def add(self, gradients: Tensor, errors: Tensor) -> None:
         """Add a part, both (rows, channels, positions)."""
-        self._gradients += gradients.square().sum((0, 2)).double()
-        self._errors += errors.square().sum((0, 2)).double()
+        self._gradients += gradients.square().sum((0, 2)).double().cpu()
+        self._errors += errors.square().sum((0, 2)).double().cpu()
         self._positions += errors.shape[0] * errors.shape[2]
 
     def modelled(self) -> NDArray[np.float64]:

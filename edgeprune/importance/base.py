@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import torch
 
+from edgeprune.accelerator import CPU, moved
 from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
@@ -27,7 +30,7 @@ class ScoringContext:
     limits the batch passes, ``None`` leaves them to the criterion. ``groups`` names the requested coupled
     groups, ``None`` all: criteria that measure groups one by one may score the others NaN.
     ``memory_limit_bytes`` bounds the activations of games of single layers; their coalition values are
-    stored in ``journals``, if given.
+    stored in ``journals``, if given. ``captured`` is in the processor's memory; both games run on ``device``.
     """
 
     captured: CapturedModel
@@ -41,6 +44,12 @@ class ScoringContext:
     groups: tuple[str, ...] | None = None
     memory_limit_bytes: int = GAME_MEMORY_BYTES
     journals: Journals | None = None
+    device: torch.device = CPU
+
+    @cached_property
+    def running(self) -> CapturedModel:
+        """``captured`` on ``device``, to be run over images."""
+        return replace(self.captured, graph_module=moved(self.captured.graph_module, self.device))
 
 
 class Criterion(Protocol):

@@ -35,13 +35,14 @@ class Limit(Protocol):
 class CliOption:
     """Annotation of a field that is an option of the command line under its own name.
 
-    ``flags``: its spelling where that is not ``--name-of-the-field``. ``kind``: its type on the command line
-    where Python takes more. ``limit`` or ``parser`` reads its text.
+    ``flags``: its spelling where that is not ``--name-of-the-field``; ``short``: another, shorter one.
+    ``kind``: its type on the command line where Python takes more. ``limit`` or ``parser`` reads its text.
     """
 
     help: str
     panel: Panel
     flags: str | None = None
+    short: str | None = None
     metavar: str | None = None
     kind: Any = None
     limit: Limit | None = None

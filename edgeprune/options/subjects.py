@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.artifacts.choices import AttentionUnit, BoxFormat, CouplingOptions, Effort, Task
+from edgeprune.artifacts.choices import (
+    AttentionUnit,
+    BoxFormat,
+    ComputeDevice,
+    CouplingOptions,
+    Effort,
+    Task,
+)
 from edgeprune.options.cli_option import CliOption, Panel
 from edgeprune.options.keywords import parse_keywords
 
@@ -173,6 +180,15 @@ class WorkOptions:
         ),
     ] = Effort.NORMAL
     max_time_s: float | None = None
+    compute_device: Annotated[
+        ComputeDevice,
+        CliOption(
+            short="--device",
+            help="Where the network runs while it is ranked, recovered and trained; auto: on a GPU if there "
+            "is one. Latency is never measured there.",
+            panel=Panel.RUN,
+        ),
+    ] = ComputeDevice.CPU
     seed: int = 0
     threads: int | None = None
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from edgeprune.accelerator import device_of
 from edgeprune.artifacts.coupling import NO_PLAYER, BatchLayout, CouplingGraph, MaskPoint
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.membership import Membership, rows_of_images
@@ -58,10 +59,11 @@ class ChannelReconstruction(nn.Module):
         self.covariance = covariance
         self._lifted = lifted
         self._precision = self._inverse(covariance)
-        self._member = torch.empty(0, dtype=torch.bool)
-        self._outside = torch.empty(0, dtype=torch.long)
-        self._estimate = torch.empty(0, len(covariance))
-        self._direction = torch.eye(len(covariance))
+        where = covariance.device
+        self._member = torch.empty(0, dtype=torch.bool, device=where)
+        self._outside = torch.empty(0, dtype=torch.long, device=where)
+        self._estimate = torch.empty(0, len(covariance), device=where)
+        self._direction = torch.eye(len(covariance), device=where)
         self.keeps_own_part = False
         self.own_part = torch.empty(0)
 
@@ -73,7 +75,7 @@ class ChannelReconstruction(nn.Module):
         self._member = member
         inside, outside = torch.where(member)[0], torch.where(~member)[0]
         mapped, inverse = self._conditional(inside, outside)
-        estimate = torch.zeros(len(outside), len(member), dtype=self.covariance.dtype)
+        estimate = self.covariance.new_zeros(len(outside), len(member))
         estimate[:, inside] = mapped
         direction = torch.zeros_like(self.covariance)
         direction[inside[:, None], inside] = inverse / torch.diagonal(inverse)[:, None]
@@ -99,7 +101,8 @@ class ChannelReconstruction(nn.Module):
 
     def _inverse(self, covariance: Tensor) -> Tensor:
         """Inverse of a covariance (n, n) with the ridge added."""
-        system = covariance + self._lifted * torch.eye(len(covariance), dtype=covariance.dtype)
+        unit = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        system = covariance + self._lifted * unit
         return torch.cholesky_inverse(torch.linalg.cholesky(system))
 
     def forward(self, value: Tensor, masks: Tensor) -> Tensor:
@@ -170,7 +173,7 @@ def mask_module(
     by_name = {old.name: new for old, new in mapping.items()}
     root = copy.copy(source_module)
     root._modules = dict(source_module._modules)
-    masks = add_mask_input(graph)
+    masks, device = add_mask_input(graph), device_of(source_module)
     for number, (source, dim, points) in enumerate(mask_sources(coupling)):
         columns = player_columns(points[0], coupling.num_players)
         moments = (statistics or {}).get((source, dim))
@@ -181,7 +184,7 @@ def mask_module(
             else ChannelReconstruction(columns, dim, batch, moments, ridge)
         )
         name = f"_mask_point_{number}"
-        root.add_module(name, point_module)
+        root.add_module(name, point_module.to(device))
         with graph.inserting_after(by_name[source]):
             masked = graph.call_module(name, (by_name[source], masks))
         for point in points:
@@ -197,7 +200,7 @@ def _mask_norms(coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Nod
         columns = player_columns(point, coupling.num_players)
         module, operands = masked_statistics(columns, point.dim, point.batch, node)
         name = f"_masked_statistics_{number}"
-        root.add_module(name, module)
+        root.add_module(name, module.to(device_of(root)))
         with node.graph.inserting_after(node):
             replaced = node.graph.call_module(name, (*operands, masks))
         node.replace_all_uses_with(replaced)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeprune.accelerator import CPU, free_bytes
 from edgeprune.storage.files import scratch_directory
 
 _log = logging.getLogger("edgeprune.recovery")
@@ -24,6 +25,7 @@ MEMORY_LIMIT_BYTES = 2**29
 HALF_BEYOND_BYTES = 2**27
 """Of one node over all images: smaller ones stay in single precision, which costs nothing that counts."""
 _LARGEST_HALF = 65504.0
+_SHARE_OF_A_GPU = 3
 
 
 _LEAST_APART_BYTES = 2**20
@@ -39,7 +41,7 @@ def _apart(value: Tensor) -> Tensor:
     half a GiB of activations made the process grow by 1.9 GB instead of 1.0.
     """
     size = value.numel() * value.element_size()
-    if size < _LEAST_APART_BYTES:
+    if size < _LEAST_APART_BYTES or value.device.type != "cpu":
         own = value.untyped_storage().nbytes() == size
         return value if own and value.is_contiguous() else value.clone().contiguous()
     pages = mmap.mmap(-1, size, **_PRIVATE)
@@ -51,17 +53,18 @@ class _Spilled:
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    device: torch.device
 
 
 class ActivationStore:
     """Tensors by (network, node, chunk); beyond ``memory_limit_bytes`` each is spilled to its own file.
 
     Use it as a context manager, which deletes the files on exit. Tensors that cannot be written to disk stay
-    in memory; ``notes`` records that.
+    in memory; ``notes`` records that. Those of a GPU may take a third of what is free there.
     """
 
-    def __init__(self, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
-        self._limit = memory_limit_bytes
+    def __init__(self, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES, device: torch.device = CPU) -> None:
+        self._limit = max(memory_limit_bytes, free_bytes(device) // _SHARE_OF_A_GPU)
         self._held: dict[Key, Any] = {}
         self._used = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -98,7 +101,8 @@ class ActivationStore:
         """Return a stored value; half-precision tensors are converted to float32."""
         value = self._held[key]
         if isinstance(value, _Spilled):
-            value = torch.from_numpy(np.fromfile(value.path, dtype=value.dtype).reshape(value.shape))
+            array = np.fromfile(value.path, dtype=value.dtype).reshape(value.shape)
+            value = torch.from_numpy(array).to(value.device)
         return value.float() if isinstance(value, Tensor) and value.dtype is torch.float16 else value
 
     def drop(self, key: Key) -> None:
@@ -115,7 +119,7 @@ class ActivationStore:
             if self._folder is None:
                 self._folder = scratch_directory("activations-")
             path = Path(self._folder.name) / str(self._written)
-            array = value.detach().contiguous().numpy()
+            array = value.detach().contiguous().cpu().numpy()
             try:
                 array.tofile(path)
             except OSError:
@@ -130,4 +134,4 @@ class ActivationStore:
             return None
         self._written += 1
         self.spilled_bytes += array.nbytes
-        return _Spilled(path=path, shape=tuple(array.shape), dtype=array.dtype)
+        return _Spilled(path=path, shape=tuple(array.shape), dtype=array.dtype, device=value.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeprune.accelerator import device_of
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.fx import tensor_leaves
 from edgeprune.output_units import relative_errors, units_of
@@ -29,9 +30,10 @@ def is_classifier(outputs: list[Tensor]) -> bool:
 
 @torch.no_grad()
 def outputs_on(network: nn.Module, images: Tensor, places: Tensor) -> list[Tensor]:
-    """Outputs (k, ...) of a network on the images at the indices ``places`` (k,)."""
-    parts = [tensor_leaves(network(images[part])) for part in torch.split(places, _AT_ONCE)]
-    return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
+    """Outputs (k, ...) of a network, wherever it is, on the images at the indices ``places`` (k,)."""
+    device = device_of(network)
+    parts = [tensor_leaves(network(images[part].to(device))) for part in torch.split(places, _AT_ONCE)]
+    return [torch.cat(outputs).cpu() for outputs in zip(*parts, strict=True)]
 
 
 def decide_between(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.accelerator import device_of
 from edgeprune.attributes import get_attribute
 from edgeprune.recovery.activations import HALF_BEYOND_BYTES, ActivationStore
 
@@ -36,7 +37,7 @@ class LazyGraph:
         store: ActivationStore,
         name: str,
     ) -> None:
-        self._module = module
+        self._module, self._device = module, device_of(module)
         self._images = images
         self._chunks = chunks
         self._store = store
@@ -60,7 +61,7 @@ class LazyGraph:
         """
         node = self._by_name[name]
         if node.op == "placeholder":
-            return self._images[self._chunks[index]]
+            return self._images[self._chunks[index]].to(self._device)
         if node not in self._stored:
             if node in self._done:
                 raise RuntimeError(f"{name} was freed; it needed another pin")

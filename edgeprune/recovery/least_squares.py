@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from edgeprune.accelerator import CPU
+
 _ROUNDING = 1e-10
 """Variance below this share of a square is what single precision leaves of a constant."""
 
@@ -22,16 +24,19 @@ class NormalEquations:
     of the first rows, so that constant channels leave no noise; sums are float64.
     """
 
-    def __init__(self, groups: int, inputs: int, outputs: int, *, solvable: bool = True) -> None:
+    def __init__(
+        self, groups: int, inputs: int, outputs: int, *, solvable: bool = True, device: torch.device = CPU
+    ) -> None:
         """``solvable``: false if only biases are needed, so that no products are accumulated."""
         self._solvable = solvable
         kept = inputs if solvable else 0
-        self._xx = torch.zeros(groups, kept, kept, dtype=torch.float64)
-        self._xt = torch.zeros(groups, kept, outputs, dtype=torch.float64)
-        self._x = torch.zeros(groups, inputs, dtype=torch.float64)
-        self._t = torch.zeros(groups, outputs, dtype=torch.float64)
-        self._x_origin = torch.zeros(groups, inputs)
-        self._t_origin = torch.zeros(groups, outputs)
+        nothing = torch.zeros(0, dtype=torch.float64).to(device)
+        self._xx = nothing.new_zeros(groups, kept, kept)
+        self._xt = nothing.new_zeros(groups, kept, outputs)
+        self._x = nothing.new_zeros(groups, inputs)
+        self._t = nothing.new_zeros(groups, outputs)
+        self._x_origin = torch.zeros(groups, inputs).to(device)
+        self._t_origin = torch.zeros(groups, outputs).to(device)
         self.rows = 0
 
     def add(self, x: Tensor, t: Tensor) -> None:
@@ -157,10 +162,11 @@ class ChannelMoments:
     Products are taken in single precision about the means of the first rows; sums are float64.
     """
 
-    def __init__(self, kept: int, wanted: int) -> None:
-        self._square = torch.zeros(kept, kept, dtype=torch.float64)
-        self._across = torch.zeros(kept, wanted, dtype=torch.float64)
-        self._sums = (torch.zeros(kept, dtype=torch.float64), torch.zeros(wanted, dtype=torch.float64))
+    def __init__(self, kept: int, wanted: int, device: torch.device = CPU) -> None:
+        nothing = torch.zeros(0, dtype=torch.float64).to(device)
+        self._square = nothing.new_zeros(kept, kept)
+        self._across = nothing.new_zeros(kept, wanted)
+        self._sums = (nothing.new_zeros(kept), nothing.new_zeros(wanted))
         self._origins: tuple[Tensor, Tensor] | None = None
         self._rows = 0
 
@@ -189,5 +195,5 @@ class ChannelMoments:
         gram = self.covariance()
         across = self._across / rows - (self._sums[0] / rows)[:, None] * (self._sums[1] / rows)
         level = torch.diagonal(gram).mean().clamp_min(1e-12)
-        eye = torch.eye(len(gram), dtype=torch.float64)
+        eye = torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         return [torch.linalg.solve(gram + ridge * level * eye, across).T for ridge in ridges]

@@ -94,7 +94,9 @@ class NetworkPair:
 
             def told(name: str, index: int = index, places: Tensor = places) -> Tensor:
                 value = self.original.chunk(name, index)
-                return targets_of(value.index_select(shape.channel_dim, request.keep_out), shape, places)
+                return targets_of(
+                    value.index_select(shape.channel_dim, request.keep_out.to(value.device)), shape, places
+                )
 
             shortcut = None
             if request.repairs:
@@ -117,7 +119,7 @@ class NetworkPair:
                 for network in (self.pruned, self.original)
             )
             if moments is None:
-                moments = ChannelMoments(kept.shape[1], wanted.shape[1])
+                moments = ChannelMoments(kept.shape[1], wanted.shape[1], kept.device)
             picked = torch.randperm(len(kept), generator=self._rng)
             picked = picked[: max(1, rows * size // self._fitting_images)]
             moments.add(kept[picked], wanted[picked])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from edgeprune.accelerator import device_of
 from edgeprune.attributes import get_attribute
 from edgeprune.recovery.structure import LayerSite
 
@@ -22,7 +23,8 @@ def tensor(module: nn.Module, path: str) -> Tensor:
 def norm_affine(module: GraphModule, node: Node | None, width: int) -> tuple[Tensor, Tensor]:
     """Scale and shift (o,) of the batch norm ``node`` after a layer; 1 and 0 without one."""
     if node is None:
-        return torch.ones(width), torch.zeros(width)
+        unit = torch.ones(width).to(device_of(module))
+        return unit, torch.zeros_like(unit)
     gamma, beta, mean, variance = (tensor(module, p) for p in _parameters(node))
     epsilon = node.args[6] if len(node.args) > 6 else node.kwargs.get("eps", 1e-5)
     if str(getattr(node.target, "overloadpacket", "")).endswith(("batch_norm", "native_batch_norm")):

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edgeprune.accelerator import CPU, moved
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
 from edgeprune.artifacts.pruning import NetworkDecision, RecoveryReport, RecoveryStep
 from edgeprune.artifacts.quantization import IntegerFormat
@@ -90,19 +91,22 @@ def reconstruct(
     changed: frozenset[str] = frozenset(),
     stored_as: IntegerFormat | None = None,
     advance: Callable[[int], None] = lambda _units: None,
+    device: torch.device = CPU,
 ) -> tuple[GraphModule, RecoveryReport]:
     """Recover a pruned graph on unlabelled images (n, *input shape); returns a new graph and a report.
 
     ``original`` must still carry the shapes of its capture; node names of both graphs correspond. Nodes in
     ``changed`` have other values in ``pruned`` though no player is removed (the sums of dropped blocks).
     With ``stored_as`` every layer is solved with the preceding weights rounded to that format, so that it
-    also compensates for their rounding errors; the returned graph has unrounded weights.
+    also compensates for their rounding errors; the returned graph has unrounded weights. All is computed on
+    ``device``, and the returned graph is in the processor's memory.
     """
     options = options or RecoveryOptions()
     started = time.perf_counter()
-    with ActivationStore(memory_limit_bytes=options.memory_limit_bytes) as store:
+    original, bare = moved(original, device), moved(pruned, device)
+    with ActivationStore(memory_limit_bytes=options.memory_limit_bytes, device=device) as store:
         solver = _Reconstruction(
-            original, copy.deepcopy(pruned), coupling, removed, images, generator, options, changed,
+            original, copy.deepcopy(bare), coupling, removed, images, generator, options, changed,
             stored_as, store,
         )  # fmt: skip
         steps = solver.run(advance)
@@ -110,9 +114,9 @@ def reconstruct(
     if not len(images.deciding) and steps:
         notes.append("there is a single image to fit with and none to decide, so recovery changed nothing")
     solver.pruned.recompile()
-    recovered, decision = solver.pruned, None
+    recovered, decision = moved(solver.pruned, CPU), None
     if steps and len(images.deciding):
-        decision = _decide(original, _stored(pruned, coupling, stored_as), solver.stored(), images)
+        decision = _decide(original, _stored(bare, coupling, stored_as), solver.stored(), images)
         recovered = recovered if decision.taken else copy.deepcopy(pruned)
     if decision is not None and not decision.taken:
         notes.append(in_words(decision))
@@ -298,7 +302,7 @@ class _Reconstruction:
         norm = None if site.norm is None else self._pair.pruned.node(site.norm)
         scale, shift = norm_affine(self.pruned, norm, len(weight))
         sizes = (shape.groups, weight[0].numel(), len(weight) // shape.groups)
-        equations = NormalEquations(*sizes, solvable=self._is_solvable(layer))
+        equations = NormalEquations(*sizes, solvable=self._is_solvable(layer), device=weight.device)
         problem = self._problem(layer, shape, scale, shift)
         choice = decide(problem, equations)
         taken = choice.taken
@@ -330,7 +334,7 @@ class _Reconstruction:
         keep_out = torch.from_numpy(kept_positions(layer.out_players, self._gone))
         merged = Merged(weights=[weight.flatten(1)], metrics=[])
         if places := self._merge_places(layer):
-            full = tensor(self._original, layer.weight).index_select(0, keep_out)
+            full = tensor(self._original, layer.weight).index_select(0, keep_out.to(weight.device))
             merged = merge(
                 self._pair, places, shape, full,
                 ridges=self._options.merge_ridges, min_rows=self._options.min_rows,
@@ -373,8 +377,8 @@ class _Reconstruction:
             return lambda weights: weights
 
         def stored(weights: Tensor) -> Tensor:
-            flat = ungrouped(weights.double()).numpy()
-            return grouped(torch.from_numpy(rounded(flat, form)), shape)
+            flat = ungrouped(weights.double()).cpu().numpy()
+            return grouped(torch.from_numpy(rounded(flat, form)).to(weights.device), shape)
 
         return stored
 

@@ -192,6 +192,7 @@ def rows_of(x: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     """Unfolded input rows (picked, groups, d) at the picked output positions of one batch."""
     if shape.is_linear:
         return x.reshape(-1, x.shape[-1])[picked].unsqueeze(1)
+    picked = picked.to(x.device)
     (down, right), (high, wide) = shape.padding, shape.kernel
     last = functional.pad(x, (right, right, down, down)).permute(0, 2, 3, 1).contiguous()
     _, height, width, channels = last.shape
@@ -204,8 +205,8 @@ def rows_of(x: Tensor, shape: Geometry, picked: Tensor) -> Tensor:
     image, place = picked // (rows_out * columns_out), picked % (rows_out * columns_out)
     top, left = place // columns_out * shape.stride[0], place % columns_out * shape.stride[1]
     corner = (image * height + top) * width + left
-    below = shape.dilation[0] * width * torch.arange(high)
-    beside = shape.dilation[1] * torch.arange(wide)
+    below = shape.dilation[0] * width * torch.arange(high, device=x.device)
+    beside = shape.dilation[1] * torch.arange(wide, device=x.device)
     # Only the picked patches are gathered: unfolding everything takes up to fifty times as long.
     patches = last.view(-1, channels)[corner[:, None] + (below[:, None] + beside).flatten()]
     if shape.groups == 1:

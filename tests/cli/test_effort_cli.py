@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_project import digits_like, sentence
 
 SMALL = ("small.pt", "--arch", "nets.py:small", "--threads", "1")
@@ -158,3 +159,19 @@ def test_what_is_not_accepted_is_one_sentence(
     assert (done.returncode, done.stdout) == (2, "")
     assert part in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+def test_a_gpu_that_is_not_there_is_refused_at_once_and_auto_does_without(
+    many: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    for command in ("compress", "rank"):
+        asked = ("--calibration", "calibration.npz", "--device", "cuda", "-o", str(tmp_path / command))
+        done = edgeprune(command, *SMALL, *asked, cwd=many)
+        assert "finds no CUDA device here; accepted are cpu, and auto" in sentence(done, 2)
+        assert not (tmp_path / command).exists()
+    usual, auto = tmp_path / "usual", tmp_path / "auto"
+    for output, more in ((usual, ()), (auto, ("--device", "auto"))):
+        compressed(edgeprune, many, output, "--effort", "quick", "--ratio", "0.2", *more)
+    for name in WEIGHTS:
+        assert (usual / name).read_bytes() == (auto / name).read_bytes()

@@ -122,7 +122,7 @@ def settings_of(context: Any, config: ProjectConfig) -> tuple[Setting, ...]:
 
 
 def _setting(context: Any, param: Any, config: ProjectConfig) -> Setting:
-    option, value = param.opts[-1], context.params.get(param.name)
+    option, value = max(param.opts, key=len), context.params.get(param.name)
     source = context.get_parameter_source(param.name).name
     words = {
         "COMMANDLINE": "command line",

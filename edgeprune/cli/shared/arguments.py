@@ -213,6 +213,7 @@ def _typer_option(name: str, told: CliOption) -> OptionInfo:
     complete = None if told.completion is None else _COMPLETIONS[told.completion]
     info: OptionInfo = typer.Option(
         told.spelling(name),
+        *([] if told.short is None else [told.short]),
         metavar=told.metavar,
         parser=told.reader(name),
         help=told.help,

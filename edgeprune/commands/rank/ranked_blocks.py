@@ -59,9 +59,9 @@ def rank_blocks(
     with run.stage("rank blocks"):
         batch = fitting.first(images)
         game = BlockGame(
-            prepared.captured,
+            prepared.running,
             batch,
-            original_outputs(prepared.captured, batch),
+            original_outputs(prepared.running, batch),
             blocks=blocks,
             memory_limit_bytes=memory_limit_bytes,
         )
@@ -141,9 +141,9 @@ class _Judge:
     def __init__(self, prepared: Prepared, blocks: tuple[ResidualBlock, ...]) -> None:
         held = prepared.calibration.held_out
         labels = None if held.labels is None else held.labels.numpy()
-        reference = original_outputs(prepared.captured, held)
+        reference = original_outputs(prepared.running, held)
         self._blocks = blocks
-        self._game = MaskedGame(block_module(prepared.captured, blocks), len(blocks), held, reference)
+        self._game = MaskedGame(block_module(prepared.running, blocks), len(blocks), held, reference)
         outputs, values = self._game.outcome(np.ones(len(blocks), dtype=bool))
         self.kind = parity.accuracy_kind(outputs, labels is not None)
         self._classes = None

@@ -248,7 +248,7 @@ def _removal(
         run.stage("removal curves"),
         progress.task("removing filters on held-out images", 2 * POINTS * len(scores)) as advance,
     ):
-        reference = original_outputs(prepared.captured, held)
+        reference = original_outputs(prepared.running, held)
         judges = [
             RemovalJudge(game.on_batch(held, reference), coupling, labels, axis)
             for game in (context.recovery_game, context.game)

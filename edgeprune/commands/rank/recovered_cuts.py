@@ -95,6 +95,7 @@ def _recovered(
         removed,
         split_for_recovery(run, prepared),
         generator=torch.Generator().manual_seed(run.options.seed),
+        device=prepared.device,
     )
     run.notes.extend(report.notes)
     outputs = parity.run_torch(network, prepared.calibration.held_out.images)

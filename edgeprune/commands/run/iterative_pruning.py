@@ -170,9 +170,11 @@ class RoundsRanker:
         with self._run.stage("rank what is left"):
             coupling = couple(captured, self._run.options.coupling)
             left = 1 - (1 - ratio) * whole.total_macs() / coupling.total_macs()
-            reference = original_outputs(self._prepared.captured, images)
+            reference = original_outputs(self._prepared.running, images)
             stored = as_stored(captured, self._prepared, coupling)
-            context = context_of_network(stored, coupling, images, reference, ratio=left)
+            context = context_of_network(
+                stored, coupling, images, reference, ratio=left, device=self._prepared.device
+            )
             stream = 2 + len(before.rounds)
             if (chosen := self._other) is not None:
                 # Without a journal: its games of the same name belong to another network.
@@ -240,6 +242,7 @@ class RoundsRanker:
                         stored_as=self._prepared.stored_as,
                         generator=torch.Generator().manual_seed(self._run.options.seed),
                         advance=advance,
+                        device=self._prepared.device,
                     ),
                 )  # fmt: skip
             return capture(recovered, whole.input_shapes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeprune.accelerator import CPU, in_words
 from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import BudgetError, OutputError, UsageError
@@ -148,4 +149,5 @@ def _about(run: Run, prepared: Prepared) -> dict[str, str]:
         "calibration set": images_sha256(prepared.calibration.fitting),
         "choice of players": f"{run.options.coupling}",
         "seed": str(run.options.seed),
+        **({} if prepared.device == CPU else {"computed on": in_words(prepared.device)}),
     }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from edgeprune import parity
+from edgeprune.accelerator import CPU, moved
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
@@ -42,10 +43,11 @@ def scoring_context(
     """Inputs of criteria: network and fitting images, for a cut of the share ``ratio`` of the MACs."""
     keep_freed_memory()
     captured, images = prepared.captured, prepared.calibration.fitting
-    reference = original_outputs(captured, images)
+    reference = original_outputs(prepared.running, images)
     context = context_of_network(
-        as_stored(captured, prepared), prepared.coupling, images, reference, ratio=ratio
-    )
+        as_stored(captured, prepared), prepared.coupling, images, reference,
+        ratio=ratio, device=prepared.device,
+    )  # fmt: skip
     return replace(
         context, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
     )
@@ -70,13 +72,15 @@ def context_of_network(
     reference: list[torch.Tensor],
     *,
     ratio: float,
+    device: torch.device = CPU,
 ) -> ScoringContext:
     """Inputs of criteria for one network, compared with the outputs ``reference`` on ``images``."""
-    maps = at_maps(captured, coupling)
-    statistics = channel_statistics(captured, maps, images.images)
+    running = replace(captured, graph_module=moved(captured.graph_module, device))
+    maps = at_maps(running, coupling)
+    statistics = channel_statistics(running, maps, images.images)
     plain, reconstructing = (
         MaskedGame(masked, coupling.num_players, images, reference)
-        for masked in (mask_module(captured, coupling), mask_module(captured, maps, statistics))
+        for masked in (mask_module(running, coupling), mask_module(running, maps, statistics))
     )
     return ScoringContext(
         captured=captured,
@@ -85,6 +89,7 @@ def context_of_network(
         game=plain,
         recovery_game=reconstructing,
         ratio=ratio,
+        device=device,
     )
 
 
@@ -137,5 +142,5 @@ def ranked_by(
 
 
 def original_outputs(captured: CapturedModel, images: ImageBatch) -> list[torch.Tensor]:
-    """The original's outputs, one tensor per output."""
+    """The original's outputs, one tensor per output, computed where the network is."""
     return [torch.from_numpy(o) for o in parity.run_torch(captured.graph_module, images.images)]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune import limits, parity
+from edgeprune.accelerator import CPU, find_device, in_words
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
@@ -128,7 +129,11 @@ def prepare(run: Run) -> Prepared:
     """Load, calibrate, capture and couple."""
     options = run.options
     assert options.calibration is not None
-    target = load_target(options.target)
+    target, device = load_target(options.target), find_device(options.compute_device)
+    if device != CPU:
+        run.note(
+            f"ranked and recovered on {in_words(device)}, whose last digits are not those of a processor"
+        )
     with run.stage("load"):
         loaded = load_model(
             options.model,
@@ -173,6 +178,7 @@ def prepare(run: Run) -> Prepared:
         coupling=coupling,
         target=target,
         stored_as=_stored_as(run, target),
+        device=device,
     )
 
 
@@ -279,6 +285,7 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
                     stored_as=prepared.stored_as,
                     generator=torch.Generator().manual_seed(run.options.seed),
                     advance=advance,
+                    device=prepared.device,
                 ),
             )  # fmt: skip
     run.notes.extend(report.notes)
@@ -328,6 +335,7 @@ def _finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, im
                 planned.plan.removed, images,
                 generator=torch.Generator().manual_seed(run.options.seed), options=options,
                 advance=advance if math.isinf(options.time_limit_s) else _by_second(advance),
+                device=prepared.device,
             ),
         )  # fmt: skip
     note_training_cut(run, options.steps, report.steps, asked.time_limit_s, limit_s)

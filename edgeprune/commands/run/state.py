@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch.fx import GraphModule
 
 from edgeprune import parity
+from edgeprune.accelerator import CPU, moved
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.coupling import CouplingGraph
@@ -134,6 +136,7 @@ class Prepared:
     """A model ready to be pruned, with its calibration data and target.
 
     ``stored_as``: integer format of the weights, simulated in ranking and recovery; ``None`` in 32 bits.
+    ``device``: where networks run while they are ranked, recovered and trained.
     """
 
     loaded: LoadedModel
@@ -142,11 +145,17 @@ class Prepared:
     coupling: CouplingGraph
     target: TargetProfile
     stored_as: IntegerFormat | None = None
+    device: torch.device = CPU
 
     @property
     def variant(self) -> Variant:
         """The original network, with all blocks."""
         return Variant(captured=self.captured, coupling=self.coupling)
+
+    @cached_property
+    def running(self) -> CapturedModel:
+        """The original network on ``device``, to be run over many images."""
+        return replace(self.captured, graph_module=moved(self.captured.graph_module, self.device))
 
 
 def measure_of(run: Run, prepared: Prepared) -> Measure:

@@ -101,7 +101,7 @@ def _greedy(
     batch = fitting.first(count)
     run.notes.append(f"residual blocks to drop were chosen by what is lost over {count} images")
     with run.stage("load the game of residual blocks"):
-        game = BlockGame(prepared.captured, batch, original_outputs(prepared.captured, batch), blocks=blocks)
+        game = BlockGame(prepared.running, batch, original_outputs(prepared.running, batch), blocks=blocks)
         whole = float(game.values(np.ones((1, len(blocks)), dtype=bool)).mean())
     dropped: list[int] = []
     for _ in range(most):

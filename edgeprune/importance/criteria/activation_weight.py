@@ -49,7 +49,7 @@ class ActivationWeight:
         started = time.perf_counter()
         images = affordable_images(context, at_once=IMAGES_AT_ONCE)
         activations = channel_activations(
-            context.captured, context.coupling, context.images.images[:images], advance=advance
+            context.running, context.coupling, context.images.images[:images], advance=advance
         )
         squares = {key: value.mean_square for key, value in activations.items()}
         costs, notes = read_power(context, squares)

@@ -287,7 +287,8 @@ def _originals(context: ScoringContext, images: int) -> tuple[ImageBatch, list[T
     parts = []
     with torch.no_grad():
         for chunk in torch.split(batch.images, context.game.images_at_once):
-            parts.append(tensor_leaves(context.captured.graph_module(chunk)))
+            outputs = tensor_leaves(context.running.graph_module(chunk.to(context.device)))
+            parts.append([output.cpu() for output in outputs])
     return batch, [torch.cat(p) for p in zip(*parts, strict=True)]
 
 
@@ -297,7 +298,7 @@ def _game(
 ) -> Iterator[Game]:
     """A group's game, its values stored where there is a journal."""
     game = LayerGame(
-        context.captured,
+        context.running,
         context.coupling,
         group.players,
         batch,

@@ -49,18 +49,18 @@ class ReconstructionResidual:
     def score(self, context: ScoringContext, *, rng: np.random.Generator, advance: Advance) -> Ranking:
         """Score by two passes over the images."""
         started = time.perf_counter()
-        captured, coupling = context.captured, context.coupling
+        coupling = context.coupling
         count = affordable_images(context, at_once=IMAGES_AT_ONCE, rounds=2)
         images = context.images.images[:count]
         batches = math.ceil(count / IMAGES_AT_ONCE)
-        activations = channel_activations(captured, coupling, images, advance=advance)
-        statistics = channel_statistics(captured, coupling, images, images_at_once=IMAGES_AT_ONCE)
+        activations = channel_activations(context.running, coupling, images, advance=advance)
+        statistics = channel_statistics(context.running, coupling, images, images_at_once=IMAGES_AT_ONCE)
         advance(batches)
         squares: dict[tuple[str, int], Tensor] = {}
         alone = []
         for source, dim, points in mask_sources(coupling):
             if (source, dim) in statistics:
-                squares[source, dim] = unexplained(statistics[source, dim][1], points[0].players)
+                squares[source, dim] = unexplained(statistics[source, dim][1].cpu(), points[0].players)
             else:
                 squares[source, dim] = activations[source, dim].mean_square
                 alone.append(source)

@@ -57,7 +57,7 @@ class Apoz:
         images = affordable_images(context, at_once=IMAGES_AT_ONCE)
         places = _rectified(context)
         activations = channel_activations(
-            context.captured,
+            context.running,
             coupling,
             context.images.images[:images],
             places=places,

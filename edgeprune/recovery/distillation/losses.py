@@ -11,7 +11,7 @@ from edgeprune.output_units import units_of
 
 def error_weights(wanted: list[list[Tensor]]) -> list[Tensor]:
     """Weight of a squared error for every output, from the original's outputs on batches of images."""
-    outputs = [torch.cat(parts).numpy() for parts in zip(*wanted, strict=True)]
+    outputs = [torch.cat(parts).cpu().numpy() for parts in zip(*wanted, strict=True)]
     return [torch.from_numpy(units_of(o).weights_for(o.shape)).float() for o in outputs]
 
 
@@ -25,7 +25,7 @@ def class_divergence(scores: Tensor, wanted: Tensor, temperature: float) -> Tens
 def output_error(outputs: list[Tensor], wanted: list[Tensor], weights: list[Tensor]) -> Tensor:
     """Squared error of outputs that are no class scores, by channels' spread."""
     errors = [
-        ((output - target).square() * weight).reshape(len(output), -1).sum(1).mean()
+        ((output - target).square() * weight.to(output.device)).reshape(len(output), -1).sum(1).mean()
         for output, target, weight in zip(outputs, wanted, weights, strict=True)
     ]
     return torch.stack(errors).mean()

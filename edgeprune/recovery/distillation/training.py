@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
+from edgeprune.accelerator import CPU, device_of, moved
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
@@ -84,19 +85,22 @@ def distill(
     generator: torch.Generator,
     options: DistillationOptions | None = None,
     advance: Callable[[int], None] = lambda _units: None,
+    device: torch.device = CPU,
 ) -> tuple[GraphModule, DistillationReport]:
     """Train ``recovered`` to match ``original`` on images (n, c, h, w); returns a new graph and a report.
 
     The deciding images, not used by recovery either, select the learning rate and the best step, and decide
-    whether the network is closer to the original than before; otherwise an unchanged copy is returned.
+    whether the network is closer to the original than before; otherwise an unchanged copy is returned. All
+    is computed on ``device``, and the returned graph is in the processor's memory.
     """
     options = options or DistillationOptions()
     started = time.perf_counter()
-    pupil = _Pupil(original, copy.deepcopy(recovered), coupling, removed, images, options)
+    original, before = moved(original, device), moved(recovered, device)
+    pupil = _Pupil(original, copy.deepcopy(before), coupling, removed, images, options)
     course = _Course(pupil, options, started, generator, advance)
     rate = course.run()
     network = pupil.with_state(course.best.state)
-    networks = (original, recovered, network)
+    networks = (original, before, network)
     decision = decide_between(
         "distillation",
         *(outputs_on(m, images.images, images.deciding) for m in networks),
@@ -104,7 +108,7 @@ def distill(
     )
     if course.best.step and not decision.taken:
         _log.warning(in_words(decision))
-    return (network if decision.taken else copy.deepcopy(recovered)), DistillationReport(
+    return (moved(network, CPU) if decision.taken else copy.deepcopy(recovered)), DistillationReport(
         steps=course.taken,
         kept_step=course.best.step if decision.taken else 0,
         learning_rate=rate,
@@ -243,8 +247,10 @@ class _Pupil:
         self._network = network
         self._images = images
         self._options = options
+        self._device = device_of(network)
         self._teacher, self._student = fast_graph(original), fast_graph(network)
-        self.feature, self._kept = last_features(original, coupling, removed)
+        self.feature, kept = last_features(original, coupling, removed)
+        self._kept = kept.to(self._device)
         self._feature_weight = 0.0
         for parameter in network.parameters():
             parameter.requires_grad_(True)
@@ -267,7 +273,7 @@ class _Pupil:
     @torch.no_grad()
     def _run(self, network: GraphModule, parts: Iterable[Tensor]) -> list[_Answers]:
         """Outputs and compared features of every part."""
-        return [_run(network, part, self.feature) for part in parts]
+        return [_run(network, part.to(self._device), self.feature) for part in parts]
 
     def parameters(self) -> list[nn.Parameter]:
         """Trained parameters."""
@@ -324,6 +330,7 @@ class _Pupil:
 
     def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Output error, and feature error relative to the features' variance."""
+        images = images.to(self._device)
         images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
         (wanted,) = self._run(self._teacher, [images])
         return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)

@@ -52,7 +52,9 @@ def test_an_option_is_the_same_in_python_and_on_the_command_line(name: str) -> N
         param = params[option]
         assert param.help == told.help
         assert param.rich_help_panel == told.panel.value
-        assert "/".join((*param.opts, *param.secondary_opts)) == told.spelling(option)
+        spellings = [o for o in (*param.opts, *param.secondary_opts) if o != told.short]
+        assert "/".join(spellings) == told.spelling(option)
+        assert told.short is None or told.short in param.opts
         assert param.default == defaults[option]
 
 
