@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Jobs
+from common import Jobs, NotMeasuredError
 from imagenet_data import FITTING, answers, judged, no_images, read_images
 from imagenet_networks import lacking, trained
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.splitting import split_images
 from edgeprune.selection import select
+from edgeprune.system.host import machine_description
 from edgeprune.targets import load_target
 
 Row = dict[str, Any]
@@ -47,7 +48,7 @@ _ROUNDING = 1e-6
 
 def lacks() -> str | None:
     """Why nothing can be measured here."""
-    return no_images() or lacking(0) or (None if torch.cuda.is_available() else "there is no GPU")
+    return no_images() or lacking(0)
 
 
 def jobs(_folder: Path, _seeds: int, threads: int) -> Jobs:
@@ -77,12 +78,15 @@ def _images(count: int) -> Tensor:
 
 @torch.no_grad()
 def _measured(name: str, asked: ComputeDevice, seed: int, threads: int) -> Row:
+    if asked is ComputeDevice.CUDA and not torch.cuda.is_available():
+        raise NotMeasuredError("there is no GPU")
     captured = capture(_network(name), (3, SIZE, SIZE))
     coupling, images = couple(captured), _images(IMAGES[name])
     batch, device = ImageBatch(images=images, labels=None), find_device(asked)
     quantum, settings = load_target(TARGET).width_quantum, options_for(coupling, RATIO)
     row: Row = {"network": name, "device": asked.value, "seed": seed, "images": len(images)}
     row["where"] = in_words(device) if device.type == "cuda" else f"processor, {threads} threads"
+    row["machine"] = f"{machine_description()}, torch {torch.__version__}"
     with repeatable(asked):
         with _timed(row, "statistics_s", device):
             running = replace(captured, graph_module=moved(captured.graph_module, device))
@@ -137,15 +141,16 @@ def render(rows: list[Row]) -> str:
         "removal costs; its eliminations run on the processor. *images/s*: images that pass forward and\n"
         "backward, over the whole ranking. *recovery*: in closed form. Durations of single runs.\n\n"
         "| network | images | seed | where | statistics | ranking | images/s | recovery | top-1 "
-        "| agreement |\n"
-        "|---|---|---|---|---|---|---|---|---|---|\n"
+        "| agreement | machine |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for row in rows:
         quality = [f"{row[k]:.1%}" if k in row else "" for k in ("top1", "agreement")]
         text += (
             f"| {row['network']} | {row['images']} | {row['seed']} | {row['where']} "
             f"| {row['statistics_s']:.0f} s | {row['ranking_s']:.0f} s "
-            f"| {row['image_passes'] / row['ranking_s']:.0f} | {row['recovery_s']:.0f} s | {' | '.join(quality)} |\n"
+            f"| {row['image_passes'] / row['ranking_s']:.0f} | {row['recovery_s']:.0f} s "
+            f"| {' | '.join(quality)} | {row['machine']} |\n"
         )
     return text + _agreement(rows)
 
