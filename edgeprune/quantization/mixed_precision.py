@@ -126,6 +126,11 @@ class FidelityGame:
         return kept
 
 
+def sensitivity_evaluations(pieces: int) -> int:
+    """Mixtures that :func:`sensitivities` evaluates."""
+    return 2**pieces if pieces <= EXACT_PIECES else 2 * pieces + 2
+
+
 def sensitivities(game: FidelityGame) -> FloatArray:
     """What each piece (n,) costs in fidelity: minus its Shapley value, exact for few pieces.
 

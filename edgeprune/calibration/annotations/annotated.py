@@ -10,9 +10,9 @@ from pathlib import Path
 from edgeprune.artifacts.choices import Task
 from edgeprune.artifacts.truth import ImageTruth
 from edgeprune.calibration.annotations.coco import read_coco
-from edgeprune.calibration.annotations.label_file import find_labels
+from edgeprune.calibration.annotations.label_file import find_labels, lists_any
 from edgeprune.calibration.annotations.maps import MAP_SUFFIX, read_map
-from edgeprune.calibration.annotations.values import lists_values, read_values
+from edgeprune.calibration.annotations.values import read_values, value_rows
 from edgeprune.calibration.annotations.yolo import read_yolo
 from edgeprune.calibration.folders import image_files, source_of_files
 from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
@@ -58,7 +58,7 @@ def check_labels(labels: Path | None, task: Task) -> None:
 def values_found(folder: Path) -> Path | None:
     """``labels.csv`` in a folder of images for regression, or beside it where it lists any of them."""
     path = find_labels(folder)
-    if path is None or path.parent == folder or lists_values(path, folder, image_files(folder)):
+    if path is None or path.parent == folder or lists_any(path, folder, image_files(folder), value_rows):
         return path
     return None
 

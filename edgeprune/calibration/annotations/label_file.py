@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,15 @@ def find_labels(folder: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def lists_any(path: Path, folder: Path, files: Sequence[Path]) -> bool:
-    """Whether a CSV is one of labels that lists any of the files."""
+def lists_any(
+    path: Path,
+    folder: Path,
+    files: Sequence[Path],
+    read: Callable[[Path, str], Mapping[str, object]] | None = None,
+) -> bool:
+    """Whether a CSV is one of labels, or of what else ``read`` accepts, that lists any of the files."""
     try:
-        listed = _rows(path, "")
+        listed = (read or _rows)(path, "")
     except CalibrationError:
         return False
     return any(name_in(listed, path, folder, file) is not None for file in files)

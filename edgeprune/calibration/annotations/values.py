@@ -32,7 +32,7 @@ def read_values(path: Path, folder: Path, files: Sequence[Path]) -> tuple[Tensor
         CalibrationError: unreadable, no such header, no finite number, or an image that is not listed.
     """
     where = f"the values {str(path)!r}"
-    listed = _rows(path, where)
+    listed = value_rows(path, where)
     names = [name_in(listed, path, folder, file) for file in files]
     missing = [
         repr(os.path.relpath(file, folder)) for file, name in zip(files, names, strict=True) if not name
@@ -45,16 +45,12 @@ def read_values(path: Path, folder: Path, files: Sequence[Path]) -> tuple[Tensor
     return tuple(torch.tensor(listed[name], dtype=torch.float32) for name in names if name)
 
 
-def lists_values(path: Path, folder: Path, files: Sequence[Path]) -> bool:
-    """Whether a CSV is one of values that lists any of the files."""
-    try:
-        listed = _rows(path, "")
-    except CalibrationError:
-        return False
-    return any(name_in(listed, path, folder, file) for file in files)
+def value_rows(path: Path, where: str) -> dict[str, list[float]]:
+    """Values by the name of their file.
 
-
-def _rows(path: Path, where: str) -> dict[str, list[float]]:
+    Raises:
+        CalibrationError: as :func:`read_values`, but for images that are not listed.
+    """
     try:
         text = read_bytes(path, most_bytes=_MOST_BYTES).decode("utf-8-sig", errors="surrogateescape")
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))

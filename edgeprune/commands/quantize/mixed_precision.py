@@ -30,6 +30,7 @@ from edgeprune.quantization.mixed_precision import (
     hold,
     improve,
     sensitivities,
+    sensitivity_evaluations,
 )
 from edgeprune.quantization.segments import Segment, segments
 from edgeprune.quantization.settings import IntegerSettings
@@ -202,8 +203,7 @@ class Mixing:
     def held(self, mixture: Mixture, limit: float) -> tuple[Mixture, str]:
         """The mixture with its most harmful pieces in 32 bits, and how their harm was measured."""
         count = len(self.pieces)
-        asked = 2**count if count <= EXACT_PIECES else 2 * count + 2
-        with progress.task("judging pieces in 8 bits", asked) as advance:
+        with progress.task("judging pieces in 8 bits", sensitivity_evaluations(count)) as advance:
 
             def kept(tried: Mixture) -> float:
                 fidelity = self._fidelity(tried)
