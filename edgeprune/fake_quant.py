@@ -10,6 +10,7 @@ from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.attributes import get_attribute
+from edgeprune.fx import RECURRENT
 
 _STEPS, _REDUCED_STEPS = 127, 64
 """Steps of a symmetric weight on either side of 0, as onnxruntime rounds."""
@@ -45,13 +46,14 @@ def round_weight(weight: Tensor, form: IntegerFormat) -> None:
 def round_layers(module: nn.Module, coupling: CouplingGraph, form: IntegerFormat) -> dict[str, Tensor]:
     """Round the weights of all layers of ``module`` in place; return the exact ones by path.
 
-    Transposed convolutions, whose output channels come second, stay unchanged.
+    Transposed convolutions, whose output channels come second, and recurrent layers, which are not stored in
+    8 bits, stay unchanged.
     """
     exact: dict[str, Tensor] = {}
     for layer in coupling.layers:
         first = coupling.parameter_players.get((layer.weight, 0))
         out_first = first is None or np.array_equal(first, layer.out_players)
-        if not out_first or layer.weight in exact:
+        if not out_first or layer.weight in exact or layer.op in RECURRENT:
             continue
         weight = get_attribute(module, layer.weight)
         exact[layer.weight] = weight.detach().clone()

@@ -11,6 +11,7 @@ from torch.fx import Node
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 TRANSPOSED_CONVOLUTIONS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm")
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 WEIGHTED = frozenset((*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *PRODUCTS, "scaled_dot_product_attention"))
 """Ops that take most of the run time, with or without stored operands."""
 

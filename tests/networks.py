@@ -475,6 +475,46 @@ def volumes() -> nn.Module:
     )
 
 
+def _steps(m: Network, x: Tensor) -> Tensor:
+    """Rows of pixels as steps (batch, steps, channels)."""
+    return m.stem(x).flatten(2).transpose(1, 2)
+
+
+def lstm() -> nn.Module:
+    """Two layers in both directions, every step read."""
+    return Network(
+        lambda m, x: m.head(
+            m.rnn(_steps(m, x), (x.new_zeros(4, len(x), 6), x.new_zeros(4, len(x), 6)))[0].mean(1)
+        ),
+        stem=conv_bn(3, 8, stride=2),
+        rnn=nn.LSTM(8, 6, 2, bidirectional=True, batch_first=True),
+        head=nn.Linear(12, 5),
+    )
+
+
+def gru() -> nn.Module:
+    """Steps first, from a learnt initial state; only the last state is read."""
+    return Network(
+        lambda m, x: m.head(
+            m.rnn(_steps(m, x).transpose(0, 1), m.first.weight[:, None].expand(-1, len(x), -1))[1][0]
+        ),
+        stem=conv_bn(3, 8, stride=2),
+        rnn=nn.GRU(8, 6),
+        first=nn.Embedding(1, 6),
+        head=nn.Linear(6, 5),
+    )
+
+
+def plain_recurrence() -> nn.Module:
+    """No gates, no biases; a convolution reads the steps."""
+    return Network(
+        lambda m, x: m.head(m.rnn(_steps(m, x), x.new_zeros(1, len(x), 6))[0].transpose(1, 2)).mean(2),
+        stem=conv_bn(3, 8, stride=2),
+        rnn=nn.RNN(8, 6, nonlinearity="relu", bias=False, batch_first=True),
+        head=nn.Conv1d(6, 5, 1),
+    )
+
+
 PLAYERS: dict[Callable[[], nn.Module], tuple[int, int]] = {
     chain: (14, 2),
     chain_without_norm: (14, 2),
@@ -508,6 +548,9 @@ PLAYERS: dict[Callable[[], nn.Module], tuple[int, int]] = {
     half_of_the_channels: (17, 4),
     two_outputs: (8, 1),
     volumes: (14, 2),
+    lstm: (14, 2),
+    gru: (14, 2),
+    plain_recurrence: (14, 2),
 }
 """Every toy network with the number of players and of groups that a person counts by hand."""
 

@@ -30,7 +30,7 @@ NORMS = (
     nn.InstanceNorm2d,
     nn.InstanceNorm3d,
 )
-FIXED = (nn.MultiheadAttention, nn.RNNBase)
+FIXED = (nn.MultiheadAttention,)
 """Modules that tie several widths of theirs together, so that a pruned one has no such module."""
 
 LIFTED = "lifted_tensor_"
@@ -245,6 +245,9 @@ def _follow(name: str, before: nn.Module, after: nn.Module, sliced: Mapping[int,
     own = [sliced[id(p)] for p in (*after.parameters(), *after.buffers()) if id(p) in sliced]
     if not own:
         return
+    if isinstance(after, nn.RNNBase):
+        _follow_recurrent(after)
+        return
     if isinstance(after, FIXED):
         raise SurgeryError(
             f"{name!r} is a {type(after).__name__}, which was pruned inside and cannot have those sizes; "
@@ -262,6 +265,13 @@ def _follow(name: str, before: nn.Module, after: nn.Module, sliced: Mapping[int,
         groups = int(torch.unique(firsts[0] // (old.shape[0] // groups)).numel())
     for key, value in layer_sizes(after, new.shape, groups).items():
         setattr(after, key, value)
+
+
+def _follow_recurrent(module: nn.RNNBase) -> None:
+    """Update the sizes and the list of weights of a recurrent module."""
+    weights = [getattr(module, name) for name in module._flat_weights_names]
+    module._flat_weights = weights
+    module.input_size, module.hidden_size = weights[0].shape[1], weights[1].shape[1]
 
 
 def _sizing(module: nn.Module) -> Tensor | None:

@@ -40,6 +40,7 @@ class MaskPoint:
     """Where channels enter a consumer: multiplying ``source``'s ``dim`` there equals removing them.
 
     ``renormalises``: the consumer is a norm, which has to take its statistics over those present instead.
+    ``inside``: the players are units inside the consumer, a recurrent op, which masks its states instead.
     """
 
     consumer: str
@@ -48,6 +49,12 @@ class MaskPoint:
     players: IndexArray
     batch: BatchLayout = BatchLayout()
     renormalises: bool = False
+    inside: bool = False
+
+    @property
+    def replaces(self) -> bool:
+        """Whether masking replaces the consumer instead of scaling what enters it."""
+        return self.renormalises or self.inside
 
 
 @dataclass(frozen=True, kw_only=True)

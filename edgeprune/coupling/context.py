@@ -38,6 +38,7 @@ class MaskCandidate:
     atoms: Atoms
     batch: BatchLayout
     renormalises: bool = False
+    inside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

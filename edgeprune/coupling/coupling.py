@@ -104,7 +104,7 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
     }
     layers = tuple(
         WeightedLayer(
-            name=names[record.node],
+            name=name,
             node=record.node.name,
             op=record.op,
             weight=record.weight,
@@ -112,7 +112,7 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
             out_players=players.of(record.out_atoms),
             in_players=players.of(record.in_atoms),
         )
-        for record in context.layers
+        for name, record in zip(names, context.layers, strict=True)
     )
     return CouplingGraph(
         num_players=len(players.number),
@@ -125,6 +125,7 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
                 players=indices,
                 batch=m.batch,
                 renormalises=m.renormalises,
+                inside=m.inside,
             )
             for m in context.masks
             if ((indices := players.of(m.atoms)) != NO_PLAYER).any()
@@ -138,14 +139,14 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
     )
 
 
-def _layer_names(context: Context) -> dict[Node, str]:
+def _layer_names(context: Context) -> list[str]:
     """Name of each weighted layer: its weight's path without ``.weight``; later uses are numbered."""
     seen: Counter[str] = Counter()
-    names = {}
+    names = []
     for record in context.layers:
         base = record.weight.removesuffix(".weight")
         seen[base] += 1
-        names[record.node] = base if seen[base] == 1 else f"{base}@{seen[base]}"
+        names.append(base if seen[base] == 1 else f"{base}@{seen[base]}")
     return names
 
 
@@ -180,10 +181,10 @@ def _groups(
     return tuple(groups)
 
 
-def _frozen(context: Context, players: _Players, names: dict[Node, str]) -> tuple[FrozenChannels, ...]:
+def _frozen(context: Context, players: _Players, names: list[str]) -> tuple[FrozenChannels, ...]:
     unknown = Freeze(node="", op="", reason="never enters a layer that could do without it")
     rows = []
-    for record in context.layers:
+    for name, record in zip(names, context.layers, strict=True):
         stay = record.out_atoms[players.of(record.out_atoms) == NO_PLAYER]
         if not len(stay):
             continue
@@ -192,7 +193,7 @@ def _frozen(context: Context, players: _Players, names: dict[Node, str]) -> tupl
         )
         rows.append(
             FrozenChannels(
-                layer=names[record.node],
+                layer=name,
                 channels=len(stay),
                 op=because.op,
                 node=because.node,

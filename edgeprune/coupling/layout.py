@@ -14,11 +14,12 @@ from edgeprune.coupling.context import CONCRETE_BATCH, Context, MaskCandidate, c
 from edgeprune.coupling.labels import Atoms
 from edgeprune.coupling.movement import MAX_ELEMENTS, MOVEMENT, index_type, run_movement, spread, varies
 from edgeprune.coupling.rules.joining import stacked_dim
-from edgeprune.fx import op_name
+from edgeprune.fx import RECURRENT, op_name
 
 _ADDING_LAST = ("unfold", "col2im")
 """Ops whose result has more dimensions behind the batch, not before it."""
 
+_REDUCING = ("mean", "sum", "amax", "amin")
 _JOINING = ("cat", "concat", "concatenate")
 
 Rows = tuple[int, NDArray[np.int64]]
@@ -32,7 +33,14 @@ def image_layout(context: Context, node: Node) -> BatchLayout | None:
 
 
 def mask(
-    context: Context, node: Node, source: Node, dim: int, entering: Atoms, *, renormalises: bool = False
+    context: Context,
+    node: Node,
+    source: Node,
+    dim: int,
+    entering: Atoms,
+    *,
+    renormalises: bool = False,
+    inside: bool = False,
 ) -> None:
     """Add a mask point where ``source``'s ``dim`` enters ``node``, with one mask per image.
 
@@ -44,7 +52,13 @@ def mask(
         return
     context.add_mask(
         MaskCandidate(
-            node=node, source=source, dim=dim, atoms=entering, batch=layout, renormalises=renormalises
+            node=node,
+            source=source,
+            dim=dim,
+            atoms=entering,
+            batch=layout,
+            renormalises=renormalises,
+            inside=inside,
         )
     )
 
@@ -69,6 +83,8 @@ def trace_images(context: Context, node: Node) -> Rows | None:
         assert isinstance(number, int)
         if op_name(source) in MOVEMENT:
             return _moved(context, source, number)
+        if op_name(source) in RECURRENT and number > 0:
+            return _of_states(context, source)
         operands = source.all_input_nodes
     else:
         operands = node.all_input_nodes
@@ -97,18 +113,38 @@ def _joined(context: Context, node: Node) -> Rows | None:
     return known[0][0], np.concatenate([images for _, images in known])
 
 
+def _of_states(context: Context, node: Node) -> Rows | None:
+    """Last states (layers, batch, units) of a recurrent op, whichever dimension of its input is the batch."""
+    source = node.args[0]
+    rows = context.image_rows.get(source) if isinstance(source, Node) else None
+    return None if rows is None else (1, rows[1])
+
+
 def _kept(context: Context, node: Node, operand: Node, rows: Rows) -> Rows | None:
     dim, images = rows
     shape = context.shape(node)
     added = len(shape) - len(context.shape(operand))
     if added < 0 and dim > 0:
-        return None
+        return _reduced(context, node, rows)
     if op_name(node) == "stack":
         place = dim + (dim >= stacked_dim(node))
     else:
         place = dim if op_name(node) in _ADDING_LAST else dim + max(added, 0)
     fits = place in context.symbolic_dims(node) and shape[place] == len(images)
     return (place, images) if fits else None
+
+
+def _reduced(context: Context, node: Node, rows: Rows) -> Rows | None:
+    """A reduction over dimensions before the batch moves it to the front."""
+    over = node.args[1] if op_name(node) in _REDUCING and len(node.args) > 1 else None
+    if not isinstance(over, (list, tuple)):
+        return None
+    dim, images = rows
+    rank = len(context.shape(node)) + len(over)
+    gone = {int(d) % rank for d in over}
+    place = dim - sum(d < dim for d in gone)
+    fits = dim not in gone and place in context.symbolic_dims(node)
+    return (place, images) if fits and context.shape(node)[place] == len(images) else None
 
 
 def _moved(context: Context, node: Node, number: int) -> Rows | None:

@@ -44,7 +44,7 @@ def at_maps(captured: CapturedModel, coupling: CouplingGraph) -> CouplingGraph:
 
 def _moved(source: Node, point: MaskPoint) -> MaskPoint | None:
     """The point at the map that ``source`` flattens; None if there is none, or a channel has many players."""
-    if point.dim != _MAP_CHANNELS or point.batch != BatchLayout() or point.renormalises:
+    if point.dim != _MAP_CHANNELS or point.batch != BatchLayout() or point.replaces:
         return None
     if len(_shape(source)) != _FLAT_DIMENSIONS:
         return None

@@ -20,7 +20,7 @@ from edgeprune.artifacts.coupling import BatchLayout, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.unflattening import FLATTENING
 from edgeprune.errors import CalibrationError
-from edgeprune.fx import op_name
+from edgeprune.fx import RECURRENT, op_name
 from edgeprune.pruning.masking import mask_sources
 
 MAX_CHANNELS = 4096
@@ -46,7 +46,7 @@ def channel_statistics(
     Raises:
         CalibrationError: activations whose moments are not finite.
     """
-    absorbing = {layer.node for layer in coupling.layers}
+    absorbing = {layer.node for layer in coupling.layers if layer.op not in RECURRENT}
     absorbing |= {n.name for n in captured.graph_module.graph.nodes if op_name(n) in FLATTENING}
     places = {
         (source, dim): _Place(dim, points[0].batch)

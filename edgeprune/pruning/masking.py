@@ -19,6 +19,7 @@ from edgeprune.artifacts.coupling import NO_PLAYER, BatchLayout, CouplingGraph, 
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.membership import Membership, rows_of_images
 from edgeprune.coupling.rules.norm_masking import masked_statistics
+from edgeprune.coupling.rules.recurrent import masked_recurrent
 
 
 class ChannelMask(Membership):
@@ -145,7 +146,7 @@ def mask_sources(coupling: CouplingGraph) -> list[tuple[str, int, list[MaskPoint
     def key(point: MaskPoint) -> tuple[str, int]:
         return point.source, point.dim
 
-    ordered = sorted((p for p in coupling.mask_points if not p.renormalises), key=key)
+    ordered = sorted((p for p in coupling.mask_points if not p.replaces), key=key)
     return [(source, dim, list(points)) for (source, dim), points in itertools.groupby(ordered, key=key)]
 
 
@@ -194,11 +195,12 @@ def mask_module(
 
 
 def _mask_norms(coupling: CouplingGraph, root: nn.Module, by_name: dict[str, Node], masks: Node) -> None:
-    """Compute norm statistics over present channels instead of all."""
-    for number, point in enumerate(p for p in coupling.mask_points if p.renormalises):
+    """Replace norms by ones over the present channels, and recurrent ops by ones of the present units."""
+    for number, point in enumerate(p for p in coupling.mask_points if p.replaces):
         node = by_name[point.consumer]
         columns = player_columns(point, coupling.num_players)
-        module, operands = masked_statistics(columns, point.dim, point.batch, node)
+        replacement = masked_recurrent if point.inside else masked_statistics
+        module, operands = replacement(columns, point.dim, point.batch, node)
         name = f"_masked_statistics_{number}"
         root.add_module(name, module.to(device_of(root)))
         with node.graph.inserting_after(node):

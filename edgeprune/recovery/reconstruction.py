@@ -98,8 +98,7 @@ def reconstruct(
     ``original`` must still carry the shapes of its capture; node names of both graphs correspond. Nodes in
     ``changed`` have other values in ``pruned`` though no player is removed (the sums of dropped blocks).
     With ``stored_as`` every layer is solved with the preceding weights rounded to that format, so that it
-    also compensates for their rounding errors; the returned graph has unrounded weights. All is computed on
-    ``device``, and the returned graph is in the processor's memory.
+    also compensates for their errors; the returned graph, on the CPU, has unrounded weights.
     """
     options = options or RecoveryOptions()
     started = time.perf_counter()
@@ -110,7 +109,7 @@ def reconstruct(
             stored_as, store,
         )  # fmt: skip
         steps = solver.run(advance)
-        notes = [*solver.notes, *store.notes]
+        notes = [*dict.fromkeys(solver.notes), *store.notes]
     if not len(images.deciding) and steps:
         notes.append("there is a single image to fit with and none to decide, so recovery changed nothing")
     solver.pruned.recompile()
@@ -206,7 +205,8 @@ class _Reconstruction:
         for layer in affected:
             weight = tensor(self.pruned, layer.weight)
             if geometry(self._nodes[layer.node], weight) is None:
-                self.notes.append(f"{layer.name} ({layer.op}) is of a kind that recovery leaves as it is")
+                name = layer.name.partition(".weight_")[0]  # one note for all weights of a recurrent op
+                self.notes.append(f"{name} ({layer.op}) is of a kind that recovery leaves as it is")
             elif has_computed_bias(self._nodes[layer.node]):
                 self.notes.append(f"{layer.name}: its bias is computed, so recovery leaves it as it is")
             else:

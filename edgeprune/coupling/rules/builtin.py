@@ -8,5 +8,6 @@ from edgeprune.coupling.rules import (  # noqa: F401 - each registers its rules
     joining,
     layers,
     norms,
+    recurrent,
     reductions,
 )
