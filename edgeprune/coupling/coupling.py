@@ -104,7 +104,7 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
     }
     layers = tuple(
         WeightedLayer(
-            name=name,
+            name=label,
             node=record.node.name,
             op=record.op,
             weight=record.weight,
@@ -112,7 +112,7 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
             out_players=players.of(record.out_atoms),
             in_players=players.of(record.in_atoms),
         )
-        for name, record in zip(names, context.layers, strict=True)
+        for label, record in zip(names, context.layers, strict=True)
     )
     return CouplingGraph(
         num_players=len(players.number),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from edgeprune import parity
-from edgeprune.accelerator import CPU, moved
+from edgeprune.accelerator import CPU, device_of, moved
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
@@ -89,7 +89,7 @@ def context_of_network(
         game=plain,
         recovery_game=reconstructing,
         ratio=ratio,
-        device=device,
+        device=device_of(running.graph_module),
     )
 
 

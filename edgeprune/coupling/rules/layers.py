@@ -46,7 +46,7 @@ def convolution(context: Context, node: Node) -> Labelling:
             _couple_groups(context, node, entering, groups)
             context.couple(node, entering[: len(in_atoms)], in_atoms)
             mask(context, node, source, 1, entering)
-    _add_layer(context, node, weight, out_atoms, in_atoms, _places(context, node))
+    add_weighted(context, node, weight, out_atoms, in_atoms, _places(context, node))
     return {1: out_atoms}
 
 
@@ -75,7 +75,7 @@ def transposed_convolution(context: Context, node: Node) -> Labelling:
         out_atoms = np.tile(weight_out, groups)
         in_atoms = weight_in[: in_channels // groups]
     _couple_bias(context, node, out_atoms)
-    _add_layer(context, node, weight, out_atoms, in_atoms, _places(context, source))
+    add_weighted(context, node, weight, out_atoms, in_atoms, _places(context, source))
     return {1: out_atoms}
 
 
@@ -136,9 +136,10 @@ def _places(context: Context, node: Node) -> int:
     return rows_per_image((batch, *spatial))
 
 
-def _add_layer(
+def add_weighted(
     context: Context, node: Node, weight: Node, out_atoms: Atoms, in_atoms: Atoms, spatial: int
 ) -> None:
+    """Declare a layer whose weight is applied at ``spatial`` positions of an image."""
     macs_per_weight = spatial * math.prod(context.shape(weight)[2:])
     context.add_layer(
         LayerRecord(
@@ -166,6 +167,6 @@ def linear(context: Context, node: Node) -> Labelling:
     in_atoms = context.parameter(weight, 1)
     _couple_bias(context, node, out_atoms)
     _enter(context, node, source, last, entering, in_atoms)
-    _add_layer(context, node, weight, out_atoms, in_atoms, rows_per_image(shape[:-1]))
+    add_weighted(context, node, weight, out_atoms, in_atoms, rows_per_image(shape[:-1]))
     labels[last] = out_atoms
     return labels

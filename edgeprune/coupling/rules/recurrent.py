@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.artifacts.coupling import BatchLayout
-from edgeprune.coupling.context import Context, Labelling, LayerRecord, rows_per_image
+from edgeprune.coupling.context import Context, Labelling, rows_per_image
 from edgeprune.coupling.labels import Atoms
 from edgeprune.coupling.layout import image_layout, mask
 from edgeprune.coupling.membership import Membership, rows_of_images
+from edgeprune.coupling.rules.layers import add_weighted
 from edgeprune.coupling.rules.table import freeze_all, rule
 from edgeprune.fx import RECURRENT, op_name
 
@@ -42,21 +43,21 @@ def recurrent_call(node: Node) -> RecurrentCall | None:
     """What a node computes; ``None`` for packed sequences and projected states."""
     if len(node.args) != 9 or not isinstance(node.args[0], Node):
         return None
-    source, states, given, has_biases, layers, _, _, bidirectional, batch_first = node.args
-    assert isinstance(source, Node)
+    read, states, given, has_biases, layers, _, _, bidirectional, batch_first = node.args
+    assert isinstance(read, Node)
     assert isinstance(given, (list, tuple))
     assert isinstance(layers, int)
-    directions = 2 if bidirectional else 1
+    ways = 2 if bidirectional else 1
     each = 4 if has_biases else 2
     parameters = [p for p in given if isinstance(p, Node)]
-    if len(given) != each * layers * directions or len(parameters) != len(given):
+    if len(given) != each * layers * ways or len(parameters) != len(given):
         return None
     several = states if isinstance(states, (list, tuple)) else (states,)
     return RecurrentCall(
-        source=source,
+        source=read,
         states=tuple(s for s in several if isinstance(s, Node)),
         parameters=tuple(tuple(parameters[i : i + each]) for i in range(0, len(parameters), each)),
-        directions=directions,
+        directions=ways,
         batch_first=bool(batch_first),
     )
 
@@ -120,16 +121,7 @@ def _couple_states(context: Context, node: Node, call: RecurrentCall, units: Ato
 def _add_layers(context: Context, node: Node, parameters: tuple[Node, ...], steps: int) -> None:
     """Two weighted layers for each layer and direction: of the input and of the hidden state."""
     for weight in parameters[:2]:
-        context.add_layer(
-            LayerRecord(
-                node=node,
-                weight=str(weight.target),
-                op=op_name(node),
-                macs_per_weight=steps,
-                out_atoms=context.parameter(weight, 0),
-                in_atoms=context.parameter(weight, 1),
-            )
-        )
+        add_weighted(context, node, weight, context.parameter(weight, 0), context.parameter(weight, 1), steps)
 
 
 class MaskedRecurrent(Membership):
