@@ -54,9 +54,10 @@ class OutputUnits:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelErrors:
-    """How far channels (c,) of one output are off: root mean squared error over the counted spread, and
-    which channels, not constant in the original, became constant."""
+    """How far channels (c,) of one output are off: root mean squared error, in the output's own numbers and
+    over the counted spread, and which channels, not constant in the original, became constant."""
 
+    absolute: FloatArray
     relative: FloatArray
     constant: BoolArray
 
@@ -74,6 +75,10 @@ def units_of(reference: NDArray[Any]) -> OutputUnits:
     for group in np.unique(unit):
         own = unit == group
         counted[own] = np.maximum(spread[own], _LEAST_SHARE * float(spread[own].max()))
+    # What is constant counts by its size: by the least spread of others its rounding would be an error.
+    counted = np.where(
+        spread > 0, counted, np.maximum(counted, np.abs(values).mean(axis=_others(values.ndim, axis)))
+    )
     counted = np.where(counted > 0, counted, max(float(np.abs(values).max(initial=0.0)), _LEAST))
     sizes = np.bincount(unit)[unit]
     weights = 1.0 / (len(np.unique(unit)) * sizes * np.square(counted))
@@ -104,6 +109,7 @@ def channel_errors(reference: NDArray[Any], output: NDArray[Any], units: OutputU
     spread = _spread(values, units.axis)
     relative = np.sqrt(squared * units.weights * sizes * count)
     return ChannelErrors(
+        absolute=np.sqrt(squared),
         relative=np.where(np.isfinite(relative), relative, np.inf),
         constant=(units.spread > 0) & (spread < _CONSTANT * units.spread),
     )

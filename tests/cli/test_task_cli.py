@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from onnx_models import written
+from PIL import Image
 from small_project import sentence
 
 NETWORKS = '''
 import torch
+from PIL import Image
 from torch import nn
 
 
@@ -273,3 +275,66 @@ def test_a_task_that_does_not_exist_is_told_with_those_that_do(edgeprune: Any, f
     done = edgeprune(*compress("detector"), "--task", "pose", cwd=folder)
     assert done.returncode == 2
     assert "'detection', 'segmentation'" in done.stderr
+
+
+def seeing(network: Any) -> None:
+    """Weights by hand: bright squares of 6 pixels around every fourth pixel are found; the rest is noise."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(0.05)
+        network.first.weight[0], network.first.bias[0] = 0.0, 0.0
+        network.first.weight[0, 0, 1, 1] = 1.0
+        network.second.weight[0], network.second.bias[0] = 0.0, 0.0
+        network.second.weight[0, 0] = 1 / 9
+        network.head.weight[:4] *= 0.1
+        network.head.weight[4:, 0] = torch.tensor([12.0, 0.0])[:, None, None]
+        network.head.bias.copy_(torch.tensor([-2.0, -2.0, 6.0, 6.0, -8.0, -8.0]))
+
+
+@pytest.fixture(scope="module")
+def labelled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector that sees squares, and pictures of squares with their boxes as COCO and as YOLO files."""
+    place = tmp_path_factory.mktemp("boxes")
+    (place / "nets.py").write_text(NETWORKS)
+    namespace: dict[str, Any] = {}
+    exec(compile(NETWORKS, "nets.py", "exec"), namespace)
+    torch.manual_seed(0)
+    network = namespace["detector"]().eval()
+    seeing(network)
+    torch.save(network.state_dict(), place / "detector.pt")
+    (place / "images").mkdir()
+    (place / "yolo").mkdir()
+    rng, entries, boxes = np.random.default_rng(0), [], []
+    for number in range(64):
+        pixels = rng.integers(0, 20, (24, 24)).astype(np.uint8)
+        column, row = (4 * rng.integers(1, 5, 2)).tolist()
+        pixels[row - 3 : row + 3, column - 3 : column + 3] = 250
+        Image.fromarray(pixels).save(place / "images" / f"{number:02}.png")
+        entries.append({"id": number, "file_name": f"{number:02}.png", "width": 24, "height": 24})
+        corner = [column - 3, row - 3, 6, 6]
+        box = {"id": number, "image_id": number, "category_id": 1, "bbox": corner}
+        boxes.append({**box, "area": 36, "iscrowd": 0})
+        text = f"0 {column / 24} {row / 24} 0.25 0.25\n"
+        (place / "yolo" / f"{number:02}.txt").write_text(text)
+    document = {"images": entries, "annotations": boxes, "categories": [{"id": 1, "name": "square"}]}
+    (place / "boxes.json").write_text(json.dumps(document))
+    return place
+
+
+@pytest.mark.parametrize("labels", ["boxes.json", pytest.param("yolo", marks=pytest.mark.wide)])
+def test_boxes_of_a_file_are_what_a_detector_is_judged_by(
+    edgeprune: Any, labelled: Path, tmp_path: Path, labels: str
+) -> None:
+    output = tmp_path / "out"
+    done = edgeprune(
+        *compress("detector", "images"), "--task", "detection", "--labels", labels,
+        "--mean", "0", "--std", "1", "--ratio", "0.3", "-o", str(output), "--json",
+        cwd=labelled,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["accuracy_kind"] == "AP (IoU .5 to .95)"
+    original, delivered = report["accuracy"][0], report["accuracy"][-1]
+    assert original["value"] > 0.95
+    assert delivered["value"] > 0.9
+    assert report["pruning"]["macs_removed_share"] >= 0.3

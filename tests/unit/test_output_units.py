@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune import parity
+from edgeprune.artifacts.report import Verdict
 from edgeprune.output_units import channel_errors, relative_errors, units_of
 
 LAYOUTS = {
@@ -101,3 +103,45 @@ def test_single_values_and_outputs_that_are_no_numbers() -> None:
     assert relative_errors([reference], [reference + 1], [units]) == pytest.approx([1 / 2.5] * 5)
     broken = np.array([0.0, 1.0, np.nan, 3.0, 4.0])
     assert np.isinf(channel_errors(reference, broken, units).relative).all()
+
+
+@given(
+    size=st.floats(1.0, 1e4),
+    least=st.floats(1e-9, 1e-3),
+    constants=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rounding_of_a_large_constant_is_no_error_beside_a_channel_that_hardly_moves(
+    size: float, least: float, constants: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    fixed = np.full((IMAGES, constants, 40), size)
+    moving = joined([least, 1.0], rng)
+    values = np.concatenate([fixed, moving], axis=1)
+    told = values * (1 + rng.normal(0, 6e-8, values.shape))  # what single precision leaves
+    units = units_of(values)
+    assert channel_errors(values, told, units).relative[:constants].max() < 1e-5
+    wrong = values.copy()
+    wrong[:, 0] *= 1.1
+    assert channel_errors(values, wrong, units).relative[0] == pytest.approx(0.1, rel=1e-6)
+
+
+@pytest.mark.parametrize("pixels", [24.0, 640.0])
+def test_parity_takes_rounding_for_what_it_is_and_an_error_of_small_scores_for_an_error(
+    pixels: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(0, pixels, (IMAGES, 4, 40))
+    scores = rng.uniform(0, 1, (IMAGES, 1, 40))
+    never = 3e-4 + rng.normal(0, 1e-9, (IMAGES, 1, 40))  # a class that no image shows
+    wanted = np.concatenate([boxes, scores, never], axis=1).astype(np.float32)
+    names = ("the one", "the other")
+    rounded = wanted + rng.normal(0, 1e-7, wanted.shape).astype(np.float32)
+    assert parity.compare([wanted], [rounded], names=names, tolerance=1e-4).verdict is Verdict.PASSED
+    wrong = wanted.copy()
+    wrong[:, 4] *= 0.95
+    figure = parity.compare([wanted], [wrong], names=names, tolerance=1e-2)
+    assert figure.relative_error < 1e-2  # of the largest number, which is a pixel
+    found = parity.compare([wanted], [wrong], names=names, tolerance=1e-4)
+    assert found.verdict is Verdict.FAILED
+    assert found.by_channel.worst[0].channel == 4
