@@ -18,7 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import Argument
 from torch.nn import functional
 
-from edgeprune.fx import op_name
+from edgeprune.fx import RECURRENT, op_name
 from edgeprune.recovery.norms import tensor
 from edgeprune.recovery.structure import find_norm, geometry
 
@@ -45,6 +45,10 @@ def fast_graph(module: GraphModule) -> GraphModule:
     for node in graph.nodes:
         if node.target is torch.ops.aten.view.default:  # view needs contiguous positions
             node.target = torch.ops.aten.reshape.default
+        if op_name(node) in RECURRENT and len(node.args) == 9:
+            # Without dropout training mode computes the same, and cuDNN has gradients in that mode alone.
+            node.update_arg(5, 0.0)
+            node.update_arg(6, True)
     graph.eliminate_dead_code()
     return GraphModule(copy.copy(module), graph, class_name="FusedGraph")
 

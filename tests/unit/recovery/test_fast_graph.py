@@ -29,9 +29,16 @@ class Bottleneck(nn.Module):
         return self.head(self.padded(self.out(self.deep(self.wide(x))) + self.strided(x)))
 
 
+def with_dropout() -> nn.Module:
+    """Recurrent layers with dropout between them, which is none in evaluation mode."""
+    module = nets.lstm()
+    module.rnn.dropout = 0.5
+    return module
+
+
 FACTORIES = [
     Bottleneck, nets.chain, nets.residual_add, nets.squeeze_excitation, nets.grouped_convolution,
-    nets.concat_flatten_linear, nets.two_outputs, nets.channels_last,
+    nets.concat_flatten_linear, nets.two_outputs, nets.channels_last, nets.lstm, nets.gru, with_dropout,
 ]  # fmt: skip
 
 
