@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
+from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate, PairedDrop
 from edgeprune.artifacts.latency import (
     LatencyMeasurement,
     LatencyPrediction,
@@ -117,6 +117,12 @@ def synthetic_budget() -> BudgetSection:
     )
 
 
+def _to_six_digits(drop: PairedDrop) -> PairedDrop:
+    """With a confidence whose last digits do not depend on the processor's instructions."""
+    assert drop.confidence is not None
+    return replace(drop, confidence=float(f"{drop.confidence:.6g}"))
+
+
 def synthetic_default() -> BudgetSection:
     """A search that nobody asked for, on this host: of three ways 8 bits on top of pruning paid."""
     original = replace(
@@ -132,7 +138,7 @@ def synthetic_default() -> BudgetSection:
             latency_share_high=share + 0.01,
             precision=precision,
             fewer_bits=precision is not Precision.FP32,
-            paired=paired_drop(counts, 1.0),
+            paired=_to_six_digits(paired_drop(counts, 1.0)),
             exceeded=("drop",) if points_of(counts) > 1.0 else (),
         )
 
