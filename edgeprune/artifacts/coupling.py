@@ -59,7 +59,7 @@ class MaskPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedLayer:
-    """A convolution or linear layer: ``macs = macs_per_weight * out * in`` with the widths kept.
+    """A convolution, a linear layer or a product of a recurrent one: ``macs = macs_per_weight * out * in`` with the widths kept.
 
     ``out_players`` are those of its output channels, ``in_players`` those of the input channels that each
     output channel reads (the first group's), whichever dimension of the weight these are.
@@ -118,7 +118,7 @@ class CouplingGraph:
         return mask
 
     def total_macs(self, removed: NDArray[np.bool_] | None = None) -> int:
-        """Multiply-accumulates per image of all convolutions and linear layers."""
+        """Multiply-accumulates per image of all convolutions, linear and recurrent layers."""
         gone = np.zeros(self.num_players, dtype=bool) if removed is None else removed
         return sum(layer.macs(gone) for layer in self.layers)
 
