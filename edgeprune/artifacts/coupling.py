@@ -59,7 +59,7 @@ class MaskPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedLayer:
-    """A convolution, a linear layer or a product of a recurrent one: ``macs = macs_per_weight * out * in`` with the widths kept.
+    """A convolution, linear layer or product of a recurrent one: ``macs_per_weight * out * in`` MACs as kept.
 
     ``out_players`` are those of its output channels, ``in_players`` those of the input channels that each
     output channel reads (the first group's), whichever dimension of the weight these are.
