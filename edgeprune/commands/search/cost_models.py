@@ -17,7 +17,7 @@ from torch.fx import Node
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.attributes import get_attribute
-from edgeprune.fx import op_name
+from edgeprune.fx import RECURRENT, op_name
 from edgeprune.profiling.costs import layer_rates
 from edgeprune.profiling.kinds import OpKind
 from edgeprune.profiling.layers import LayerGeometry, write_layer, write_overhead
@@ -204,6 +204,9 @@ def _site(captured: CapturedModel, node: Node, layer: WeightedLayer) -> _Site:
     assert isinstance(weight, Tensor)
     out, into = int(layer.out_players.size), int(layer.in_players.size)
     area = weight.numel() / max(1, out * into)
+    if layer.op in RECURRENT:
+        steps = layer.macs_per_weight
+        return _Site(layer=layer, geometry=None, inputs=steps, outputs=steps, area=area)
     given, result = _shape(node.args[0]), _shape(node)
     channels_in = given[1] if op_name(node).startswith("conv") else given[-1]
     channels_out = result[1] if op_name(node).startswith("conv") else result[-1]

@@ -40,7 +40,7 @@ def onnx_size(module, shape: tuple[int, ...], folder: Path) -> int:
     return size_bytes(folder / "model.onnx")
 
 
-@pytest.mark.parametrize("factory", [nets.residual_add, nets.depthwise])
+@pytest.mark.parametrize("factory", [nets.residual_add, nets.depthwise, nets.lstm])
 def test_bytes_are_those_of_the_file(factory, tmp_path: Path) -> None:
     captured = capture(factory().eval(), nets.IMAGE)
     coupling = couple(captured)
@@ -53,8 +53,9 @@ def test_bytes_are_those_of_the_file(factory, tmp_path: Path) -> None:
     assert saved == pytest.approx(whole - pruned, rel=0.05)
 
 
-def test_a_roofline_is_the_prediction_at_full_width_and_falls() -> None:
-    captured = capture(nets.residual_add().eval(), nets.IMAGE)
+@pytest.mark.parametrize("factory", [nets.residual_add, nets.lstm, nets.gru])
+def test_a_roofline_is_the_prediction_at_full_width_and_falls(factory) -> None:
+    captured = capture(factory().eval(), nets.IMAGE)
     coupling = couple(captured)
     model = roofline_model(captured, coupling, load_target("rpi4"), 2.0)
     assert cost_of(model, coupling, ()) == pytest.approx(2.0)
@@ -79,6 +80,17 @@ def test_layers_are_measured_and_those_that_cannot_be_are_named() -> None:
     assert cost_of(model, coupling, ()) >= 5.0
     assert len(notes) == 1
     assert "1 layers of kinds that are not measured alone (3," in notes[0]
+
+
+def test_recurrent_layers_cost_what_their_products_do() -> None:
+    captured = capture(nets.lstm().eval(), nets.IMAGE)
+    coupling = couple(captured)
+    notes: list[str] = []
+    tables = measure_tables(captured, coupling, HERE, step=2)
+    model = measured_model(captured, coupling, tables, step=2, total_ms=5.0, note=notes.append)
+    assert "8 layers of kinds that are not measured alone (rnn.weight_ih_l0, ...)" in notes[0]
+    units = tuple(coupling.groups[1].players[:3])
+    assert cost_of(model, coupling, units) < cost_of(model, coupling, ())
 
 
 @pytest.mark.parametrize(
