@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.applying import apply_surgery
+from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.capture.capture import capture
 from edgeprune.coupling.coupling import couple
@@ -58,6 +59,22 @@ def images(count: int = 6) -> Tensor:
     return torch.randn(count, *STEPS, generator=torch.Generator().manual_seed(1))
 
 
+def check_removals(network: CapturedModel, coupling: CouplingGraph) -> None:
+    """Mask and prune some channels of every group, and compare."""
+    masked, rng = mask_module(network, coupling), np.random.default_rng(1)
+    for _ in range(6):
+        gone = rng.random(coupling.num_players) < rng.random()
+        for group in coupling.groups:
+            gone[group.players[0]] = False
+        removed = tuple(np.flatnonzero(gone).tolist())
+        masks = full_masks(6, coupling.num_players)
+        masks[:, list(removed)] = 0
+        with torch.no_grad():
+            told = masked(images(), masks)
+            wanted = prune(network, coupling, removed)(images())
+        torch.testing.assert_close(told, wanted, rtol=1e-4, atol=1e-5)
+
+
 def drawn(count: int) -> list[tuple[str, int, int, bool, bool, bool, bool]]:
     """Kinds, widths, layers, directions, orders, biases and readers, each value in some network."""
     rng = np.random.default_rng(0)
@@ -76,18 +93,7 @@ def test_masked_is_pruned_whatever_is_removed(kind, width, layers, both, first, 
     coupling = couple(network)
     assert [len(g.players) for g in coupling.groups] == [8, width]
     assert coupling.unruled_ops == ()
-    masked, rng = mask_module(network, coupling), np.random.default_rng(1)
-    for _ in range(6):
-        gone = rng.random(coupling.num_players) < rng.random()
-        for group in coupling.groups:
-            gone[group.players[0]] = False
-        removed = tuple(np.flatnonzero(gone).tolist())
-        masks = full_masks(6, coupling.num_players)
-        masks[:, list(removed)] = 0
-        with torch.no_grad():
-            told = masked(images(), masks)
-            wanted = prune(network, coupling, removed)(images())
-        torch.testing.assert_close(told, wanted, rtol=1e-4, atol=1e-5)
+    check_removals(network, coupling)
 
 
 def test_every_image_has_its_own_mask_and_all_present_is_the_op_itself() -> None:
@@ -187,3 +193,59 @@ def test_the_users_own_class_follows(kind: str, tmp_path: Path) -> None:
     # It trains on, too: the list of weights that the fused op reads is that of the new ones.
     own.train()(images()).sum().backward()
     assert own.rnn.weight_hh_l1.grad.shape == own.rnn.weight_hh_l1.shape
+
+
+def rows_of_pixels(m: nets.Network, x: Tensor) -> Tensor:
+    return m.stem(x).flatten(2).transpose(1, 2)
+
+
+def windows(m: nets.Network, x: Tensor) -> Tensor:
+    """Every row of pixels is a sequence of its own, so that rows share the batch dimension."""
+    y = m.stem(x).permute(0, 2, 3, 1)
+    read = m.rnn(y.flatten(0, 1))[0][:, -1]
+    return m.head(read.unflatten(0, (len(x), y.shape[1])).mean(1))
+
+
+ODD = {
+    "pixels themselves": lambda: nets.Network(
+        lambda m, x: m.head(m.rnn(x.transpose(1, 2).flatten(2))[0][:, -1]),
+        rnn=nn.LSTM(24, 6, batch_first=True), head=nn.Linear(6, 5),
+    ),
+    "last states of both directions": lambda: nets.Network(
+        lambda m, x: m.head(torch.cat(list(m.rnn(rows_of_pixels(m, x))[1]), 1)),
+        stem=nets.conv_bn(3, 8, stride=2), rnn=nn.GRU(8, 6, batch_first=True, bidirectional=True),
+        head=nn.Linear(12, 5),
+    ),
+    "shortcut around it": lambda: nets.Network(
+        lambda m, x: m.head(((y := rows_of_pixels(m, x)) + m.rnn(y)[0]).mean(1)),
+        stem=nets.conv_bn(3, 8, stride=2), rnn=nn.GRU(8, 8, batch_first=True), head=nn.Linear(8, 5),
+    ),
+    "one behind the other": lambda: nets.Network(
+        lambda m, x: m.head(m.second(m.rnn(rows_of_pixels(m, x))[0].relu())[0].amax(1)),
+        stem=nets.conv_bn(3, 8, stride=2), rnn=nn.LSTM(8, 6, batch_first=True),
+        second=nn.GRU(6, 5, batch_first=True, bidirectional=True), head=nn.Linear(10, 5),
+    ),
+    "used twice": lambda: nets.Network(
+        lambda m, x: m.head(m.rnn(m.rnn(rows_of_pixels(m, x))[0])[0].mean(1)),
+        stem=nets.conv_bn(3, 6, stride=2), rnn=nn.GRU(6, 6, batch_first=True), head=nn.Linear(6, 5),
+    ),
+    "windows in the batch": lambda: nets.Network(
+        windows, stem=nets.conv_bn(3, 8), rnn=nn.GRU(8, 6, batch_first=True), head=nn.Linear(6, 5),
+    ),
+    "cell state": lambda: nets.Network(
+        lambda m, x: m.head(m.rnn(rows_of_pixels(m, x))[1][1][0]),
+        stem=nets.conv_bn(3, 8, stride=2), rnn=nn.LSTM(8, 6, batch_first=True), head=nn.Linear(6, 5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    zip(ODD, ([6], [8, 6], [8], [8, 6, 5], [6], [8, 6], [8, 6]), strict=True),
+)
+def test_masked_is_pruned_wherever_a_recurrent_op_stands(name: str, groups: list[int]) -> None:
+    network = captured(ODD[name]())
+    coupling = couple(network)
+    assert [len(g.players) for g in coupling.groups] == groups
+    assert coupling.unruled_ops == ()
+    check_removals(network, coupling)
