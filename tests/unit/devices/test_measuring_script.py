@@ -153,8 +153,8 @@ def other_sum(folder: Path) -> None:
             FailureKind.VERSION, None, "schema 7",
         ),
         (
-            lambda folder: edit(folder / "job.json", lambda job: job.update(time_limit_s=0.001)),
-            FailureKind.TIME, "first", "longer than 0.001 s",
+            lambda folder: edit(folder / "job.json", lambda job: job.update(time_limit_s=1e-9)),
+            FailureKind.TIME, "first", "longer than 1e-09 s",
         ),
     ],
 )  # fmt: skip
