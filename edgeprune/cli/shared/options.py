@@ -54,7 +54,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A .pt2 exported program, a state_dict (.pt .pth .safetensors, with --arch), "
+        help="A .pt2 exported program, an .onnx file, a state_dict (.pt .pth .safetensors, with --arch), "
         "a pickled module (.pt, with --trust-pickle), a folder with safetensors files, torchvision:NAME, "
         "timm:NAME, or hf:FOLDER of transformers.",
     ),

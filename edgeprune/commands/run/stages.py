@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeprune import limits, parity
 from edgeprune.accelerator import CPU, find_device, in_words
 from edgeprune.artifacts.calibration import CalibrationSet
+from edgeprune.artifacts.choices import ComputeDevice
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
 from edgeprune.artifacts.pruning import DistillationReport, RecoveryReport
@@ -134,6 +135,8 @@ def prepare(run: Run) -> Prepared:
         run.note(
             f"ranked and recovered on {in_words(device)}, whose last digits are not those of a processor"
         )
+    elif options.compute_device is ComputeDevice.AUTO:
+        run.note("--device auto found no GPU, so all was computed on the processor")
     with run.stage("load"):
         loaded = load_model(
             options.model,

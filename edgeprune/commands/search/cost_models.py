@@ -204,19 +204,15 @@ def _site(captured: CapturedModel, node: Node, layer: WeightedLayer) -> _Site:
     assert isinstance(weight, Tensor)
     out, into = int(layer.out_players.size), int(layer.in_players.size)
     area = weight.numel() / max(1, out * into)
-    if layer.op in RECURRENT:
-        steps = layer.macs_per_weight
-        return _Site(layer=layer, geometry=None, inputs=steps, outputs=steps, area=area)
-    given, result = _shape(node.args[0]), _shape(node)
-    channels_in = given[1] if op_name(node).startswith("conv") else given[-1]
-    channels_out = result[1] if op_name(node).startswith("conv") else result[-1]
-    return _Site(
-        layer=layer,
-        geometry=_geometry(node, given, weight),
-        inputs=math.prod(given[1:]) // max(1, channels_in),
-        outputs=math.prod(result[1:]) // max(1, channels_out),
-        area=area,
-    )
+    form, positions = None, (layer.macs_per_weight, layer.macs_per_weight)  # steps of a recurrent op
+    if layer.op not in RECURRENT:
+        given, result = _shape(node.args[0]), _shape(node)
+        place = 1 if op_name(node).startswith("conv") else -1
+        positions = (
+            math.prod(given[1:]) // max(1, given[place]), math.prod(result[1:]) // max(1, result[place])
+        )  # fmt: skip
+        form = _geometry(node, given, weight)
+    return _Site(layer=layer, geometry=form, inputs=positions[0], outputs=positions[1], area=area)
 
 
 def _shape(node: object) -> tuple[int, ...]:

@@ -273,8 +273,8 @@ def _bound(name: str, why: str) -> ModelLoadError:
 def batch_freed(folded: FoldedFile, node: ir.Node) -> Mapping[str, Constant]:
     """Constants of a node in a file of a fixed batch, with the batch taken out of them.
 
-    What a ``Reshape`` gives is as long as its values make it; what is joined with images is repeated for
-    each.
+    What a ``Reshape`` gives is as long as its values make it, or as its input where that is what it asks for
+    (steps may stand before the batch); what is joined with images is repeated for each.
     """
     batch, constants = folded.fixed_batch, folded.constants
     names = [value.name for value in node.inputs if value is not None and value.name in constants]
@@ -286,7 +286,8 @@ def batch_freed(folded: FoldedFile, node: ir.Node) -> Mapping[str, Constant]:
             lead: Size = -1
             if node.op_type == "Expand":
                 lead = BatchMultiple(1) if shape[0] == batch else shape[0]
-            changed[str(node.inputs[1].name)] = Sizes((lead, *shape[1:]))
+            if node.op_type == "Expand" or not _copies_first(node, constants[str(node.inputs[1].name)]):
+                changed[str(node.inputs[1].name)] = Sizes((lead, *shape[1:]))
     elif node.op_type == "Gather":
         changed = _gathered_for_each(folded, node)
     elif node.op_type == "Concat" or batch != 1:
@@ -297,6 +298,13 @@ def batch_freed(folded: FoldedFile, node: ir.Node) -> Mapping[str, Constant]:
                 if _joins_images(node) and (constant == sliced).all():
                     changed[str(name)] = Repeated(sliced, 0) if node.op_type == "Concat" else sliced
     return {**constants, **changed} if changed else constants
+
+
+def _copies_first(node: ir.Node, target: Constant) -> bool:
+    """Whether a ``Reshape`` takes the first size of its input: then no size of its target is the batch."""
+    allowed = node.attributes.get("allowzero")
+    zeros_are_sizes = allowed is not None and bool(allowed.value)
+    return isinstance(target, np.ndarray) and target.size > 0 and not target.flat[0] and not zeros_are_sizes
 
 
 def _gathered_for_each(folded: FoldedFile, node: ir.Node) -> dict[str, Any]:

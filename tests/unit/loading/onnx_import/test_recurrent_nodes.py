@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto
 from onnx_graphs import Node, check, write
 
@@ -112,3 +113,28 @@ def test_units_of_an_imported_node_can_leave(tmp_path: Path) -> None:
     coupling = couple(capture(module.eval(), (3, 8, 8)))
     assert coupling.unruled_ops == ()
     assert sum(layer.macs(coupling.removed_mask(())) for layer in coupling.layers) == 24 * 2 * 4 * 5 * (8 + 5)
+
+
+def test_steps_may_stand_before_a_batch_that_the_file_fixes(tmp_path: Path) -> None:
+    """Exporters join directions by a target that copies the first sizes, which are those of steps."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "to_rows": np.array([1, 24, FEATURES]),
+        "join": np.array([0, 0, -1]),
+        "W": rng.normal(0, 0.5, (2, 15, FEATURES)).astype(np.float32),
+        "R": rng.normal(0, 0.5, (2, 15, 5)).astype(np.float32),
+    }
+    attributes = {"hidden_size": 5, "direction": "bidirectional", "linear_before_reset": 1}
+    nodes: list[Node] = [
+        ("Reshape", ["x", "to_rows"], ["rows"], {}),
+        ("Transpose", ["rows"], ["steps"], {"perm": [1, 0, 2]}),
+        ("GRU", ["steps", "W", "R"], ["all"], attributes),
+        ("Transpose", ["all"], ["moved"], {"perm": [0, 2, 1, 3]}),
+        ("Reshape", ["moved", "join"], ["joined"], {}),
+        ("Transpose", ["joined"], ["y"], {"perm": [1, 0, 2]}),
+    ]
+    module = check(write(tmp_path / "m.onnx", nodes, constants, batch=1), batch=1)
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        alone = torch.cat([module(image[None]) for image in images])
+        torch.testing.assert_close(module(images), alone)
