@@ -124,27 +124,26 @@ def _kept(context: Context, node: Node, operand: Node, rows: Rows) -> Rows | Non
     dim, images = rows
     shape = context.shape(node)
     added = len(shape) - len(context.shape(operand))
+    place: int | None
     if added < 0 and dim > 0:
-        return _reduced(context, node, rows)
-    if op_name(node) == "stack":
+        place = _behind_reduction(context, node, dim)
+    elif op_name(node) == "stack":
         place = dim + (dim >= stacked_dim(node))
     else:
         place = dim if op_name(node) in _ADDING_LAST else dim + max(added, 0)
-    fits = place in context.symbolic_dims(node) and shape[place] == len(images)
-    return (place, images) if fits else None
+    if place is None or place not in context.symbolic_dims(node) or shape[place] != len(images):
+        return None
+    return place, images
 
 
-def _reduced(context: Context, node: Node, rows: Rows) -> Rows | None:
-    """A reduction over dimensions before the batch moves it to the front."""
+def _behind_reduction(context: Context, node: Node, dim: int) -> int | None:
+    """Where a reduction over other dimensions leaves the batch, ``None`` where it takes the batch away."""
     over = node.args[1] if op_name(node) in _REDUCING and len(node.args) > 1 else None
     if not isinstance(over, (list, tuple)):
         return None
-    dim, images = rows
     rank = len(context.shape(node)) + len(over)
     gone = {int(d) % rank for d in over}
-    place = dim - sum(d < dim for d in gone)
-    fits = dim not in gone and place in context.symbolic_dims(node)
-    return (place, images) if fits and context.shape(node)[place] == len(images) else None
+    return None if dim in gone else dim - sum(d < dim for d in gone)
 
 
 def _moved(context: Context, node: Node, number: int) -> Rows | None:

@@ -126,6 +126,15 @@ def close(found, wanted, tolerance=2e-3):
     np.testing.assert_allclose(found, wanted, atol=tolerance * max(np.abs(wanted).max(), _ROUNDING))
 
 
+def contexts(captured, coupling, batch, reference):
+    """Inputs of criteria on the processor, then on the GPU, each while it is in use."""
+    for asked in (ComputeDevice.CPU, ComputeDevice.CUDA):
+        with repeatable(asked), torch.no_grad():
+            yield context_of_network(
+                captured, coupling, batch, reference, ratio=0.25, device=find_device(asked)
+            )
+
+
 @on_gpu
 @pytest.mark.parametrize("factory", list(nets.PLAYERS))
 def test_ranking_on_a_gpu_gives_the_figures_of_the_processor(factory):
@@ -134,27 +143,23 @@ def test_ranking_on_a_gpu_gives_the_figures_of_the_processor(factory):
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(images))
     found = []
-    for asked in (ComputeDevice.CPU, ComputeDevice.CUDA):
-        with repeatable(asked), torch.no_grad():
-            context = context_of_network(
-                captured, coupling, batch, reference, ratio=0.25, device=find_device(asked)
+    for context in contexts(captured, coupling, batch, reference):
+        ranking = rank(
+            context.recovery_game, coupling.groups, rng=np.random.default_rng(0),
+            options=options_for(coupling, 0.25), advance=lambda _units: None,
+        )  # fmt: skip
+        coalitions = np.random.default_rng(1).random((40, coupling.num_players)) < 0.7
+        few = coalitions[:3]
+        group = coupling.groups[0].players
+        layer = LayerGame(context.running, coupling, group, batch, reference)
+        found.append(
+            (
+                ranking.values,
+                context.recovery_game.values(coalitions),
+                context.game.values(few),
+                layer.values(coalitions[:, : len(group)]),
             )
-            ranking = rank(
-                context.recovery_game, coupling.groups, rng=np.random.default_rng(0),
-                options=options_for(coupling, 0.25), advance=lambda _units: None,
-            )  # fmt: skip
-            coalitions = np.random.default_rng(1).random((40, coupling.num_players)) < 0.7
-            few = coalitions[:3]
-            group = coupling.groups[0].players
-            layer = LayerGame(context.running, coupling, group, batch, reference)
-            found.append(
-                (
-                    ranking.values,
-                    context.recovery_game.values(coalitions),
-                    context.game.values(few),
-                    layer.values(coalitions[:, : len(group)]),
-                )
-            )
+        )
     for wanted, told in zip(*found, strict=True):
         close(told, wanted, 2e-2)
 
@@ -167,13 +172,9 @@ def test_every_criterion_ranks_on_a_gpu(name):
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(images))
     found = []
-    for asked in (ComputeDevice.CPU, ComputeDevice.CUDA):
-        with repeatable(asked), torch.no_grad():
-            context = context_of_network(
-                captured, coupling, batch, reference, ratio=0.25, device=find_device(asked)
-            )
-            scored = criterion(name).score(context, rng=np.random.default_rng(0), advance=lambda _units: None)
-            found.append(scored.values)
+    for context in contexts(captured, coupling, batch, reference):
+        scored = criterion(name).score(context, rng=np.random.default_rng(0), advance=lambda _units: None)
+        found.append(scored.values)
     close(found[1], found[0], 2e-2)
 
 

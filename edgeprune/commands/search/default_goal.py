@@ -59,9 +59,11 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
 
 def caution_about_judging(run: Run, prepared: Prepared) -> None:
     """Note before minutes of work that the images are too few to call a result usable."""
-    held_out, measure = len(prepared.calibration.held_out), measure_of(run, prepared)
-    counted = measure.answers(measure.reference.original) is not None
-    if counted and held_out < FEWEST_FOR_USABLE and not run.limits_by_default:
+    held_out = len(prepared.calibration.held_out)
+    if held_out >= FEWEST_FOR_USABLE or run.limits_by_default:
+        return
+    measure = measure_of(run, prepared)
+    if measure.answers(measure.reference.original) is not None:
         run.note(
             f"{count_words(held_out, 'image')} will judge the result, and {FEWEST_FOR_USABLE} without a loss "
             "are the fewest that show it to be usable (--calibration, --held-out)"

@@ -19,7 +19,6 @@ from edgeprune.coupling.rules.table import freeze_all, rule
 from edgeprune.fx import RECURRENT, op_name
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-_STAYS = "its hidden units cannot go"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +79,14 @@ def recurrent(context: Context, node: Node) -> Labelling:
     context.freeze(node, labels, "steps of a sequence")
     units = context.atoms.new(context.shape(call.hidden)[1])
     for number, parameters in enumerate(call.parameters):
-        first = number < call.directions
+        read = entering if number < call.directions else np.tile(units, call.directions)
+        inputs = context.parameter(parameters[0], 1)
         _couple_parameters(context, node, parameters, units)
-        read = None if first else np.tile(units, call.directions)
         _add_layers(context, node, parameters, rows_per_image(shape[:2]))
-        if read is not None:
-            context.couple(node, read, context.parameter(parameters[0], 1))
-        elif entering is None:
-            context.atoms.freeze(
-                context.parameter(parameters[0], 1), context.because(node, "its input channels cannot go")
-            )
+        if read is None:
+            context.freeze(node, {1: inputs}, "its input channels cannot go")
         else:
-            context.couple(node, entering, context.parameter(parameters[0], 1))
+            context.couple(node, read, inputs)
     if entering is not None:
         mask(context, node, call.source, 2, entering)
     _couple_states(context, node, call, units)
