@@ -31,10 +31,11 @@ INPUT_NAME = "input"
 BATCH_SYMBOL = "batch"
 
 
-def export_onnx(program: ExportedProgram, path: Path) -> None:
+def export_onnx(program: ExportedProgram, path: Path, inputs: tuple[str, ...] = ()) -> None:
     """Write the program as ONNX (dynamo exporter with its optimizer: batch norm folded where possible).
 
-    Inputs are named ``input``, outputs ``output`` (``output_0`` ... for several).
+    The only input is named ``input``, several by ``inputs``; outputs are named ``output``, ``output_0`` ...
+    where there are several.
 
     Raises:
         CaptureError: an op of the program has no ONNX form.
@@ -49,7 +50,7 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
                 dynamo=True,
                 optimize=True,
                 verbose=False,
-                input_names=[INPUT_NAME],
+                input_names=list(inputs) or [INPUT_NAME],
                 output_names=names,
             )
             assert exported is not None

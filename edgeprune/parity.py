@@ -81,7 +81,7 @@ def run_onnx(
 
     with in_a_sentence(ProfileError, failed, name=path.name):
         session = open_exact_session(path, options, timeout_s=timeout_s)
-        _check_interface(session)
+        _check_interface(session, images)
         at_once = fixed_batch(session) or _at_once(images, batch)
         parts = [
             [np.asarray(out) for out in run_filled(session, None, chunk.numpy(), timeout_s)]
@@ -95,15 +95,18 @@ def run_onnx(
     return outputs
 
 
-def _check_interface(session: onnxruntime.InferenceSession) -> None:
-    """Check that a session has one input, and outputs that are numbers.
+def _check_interface(session: onnxruntime.InferenceSession, images: Tensor) -> None:
+    """Check that a session has one input or those that the images join, and outputs that are numbers.
 
     Raises:
-        ValueError: there are several inputs, or outputs of another type.
+        ValueError: there are other inputs, or outputs of another type.
     """
     given = session.get_inputs()
-    if len(given) != 1:
+    sizes = [size for each in given for size in each.shape[1:]]
+    if len(given) != 1 and not (images.dim() == 2 and all(isinstance(size, int) for size in sizes)):
         raise ValueError(f"it has {len(given)} inputs")
+    if len(given) != 1 and sum(math.prod(each.shape[1:]) for each in given) != images.shape[1]:
+        raise ValueError(f"it has {len(given)} inputs of other sizes")
     other = next((out for out in session.get_outputs() if out.type not in NUMBERS), None)
     if other is not None:
         raise ValueError(f"its output {other.name!r} is of type {other.type}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
+from edgeprune.artifacts.model import ModelSection
+from edgeprune.artifacts.report import AccuracyKind, CalibrationSection
 from edgeprune.reporting.ranking.facts import (
     RANKING_SCHEMA_VERSION,
     CriterionScores,

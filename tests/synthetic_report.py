@@ -14,6 +14,7 @@ from edgeprune.artifacts.latency import (
     OperatorTimes,
     Provenance,
 )
+from edgeprune.artifacts.model import ModelSection
 from edgeprune.artifacts.pruning import ChannelImportance, DecisionMeasure, GroupImportance, NetworkDecision
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
@@ -25,7 +26,6 @@ from edgeprune.artifacts.report import (
     DeploymentSection,
     Environment,
     LayerRow,
-    ModelSection,
     ParityFigure,
     PreprocessingSection,
     PruningSection,

@@ -14,14 +14,16 @@ from edgeprune.artifacts.report import RunReport
 from edgeprune.commands.compress import delivery
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.rank.ranking_run import rank_network
-from edgeprune.commands.run import stages
+from edgeprune.commands.run import checks, stages
 from edgeprune.commands.run.effort import with_effort
 from edgeprune.commands.run.given_rankings import read_given
-from edgeprune.commands.run.recipe import build, find_recipe
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.commands.run.resume import check_journal, decisions, kept_values
 from edgeprune.commands.run.state import Run
 from edgeprune.commands.run.time_limits import check_max_time
+from edgeprune.commands.run.training.build import build
+from edgeprune.commands.run.training.finetune import check_training
+from edgeprune.commands.run.training.recipe import find_recipe
 from edgeprune.commands.search.budget_preview import check_preview, preview
 from edgeprune.commands.search.budget_search import BudgetSearch, search
 from edgeprune.commands.search.default_goal import caution_about_judging, check_measure, with_default_goal
@@ -93,14 +95,14 @@ def compress_network(options: CompressOptions) -> RunReport:
     if options.folder is None:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     run = _start(replace(options, command=options.command or "edgeprune.compress (Python API)"))
-    check_journal(options.folder, resume=options.resume, reads=stages.read_by(run.options))
+    check_journal(options.folder, resume=options.resume, reads=checks.read_by(run.options))
     with repeatable(options.compute_device), connected(options.device) as run.device:
         return _compress(run)
 
 
 def _compress(run: Run) -> RunReport:
     prepared = with_effort(run, stages.prepare(run), trains=True)
-    stages.check_training(run, prepared)
+    check_training(run, prepared)
     check_measure(run, prepared)
     with_default_goal(run, prepared)
     caution_about_judging(run, prepared)
@@ -167,7 +169,7 @@ def plan_network(options: CompressOptions) -> DryRun:
 def _plan(run: Run) -> DryRun:
     run.options = replace(run.options, precision=Precision.FP32)
     prepared = with_effort(run, stages.prepare(run), trains=False)
-    stages.check_training(run, prepared)
+    check_training(run, prepared)
     check_measure(run, prepared)
     with_default_goal(run, prepared)
     predicted: tuple[PredictedCost, ...] = ()
@@ -219,15 +221,14 @@ def rank(options: RankOptions) -> RankingReport:
 
 def rank_channels(options: RankOptions) -> RankingReport:
     """:func:`rank` with its options in one."""
-    command = options.command or "edgeprune.rank (Python API)"
     options = replace(options, recover_at=tuple(dict.fromkeys(options.recover_at)))
-    run = _start(replace(options.of_run(), command=command))
+    run = _start(replace(options.of_run(), command=options.command or "edgeprune.rank (Python API)"))
     with repeatable(options.compute_device):
         return rank_network(run, options)
 
 
 def _start(options: CompressOptions) -> Run:
-    stages.check_options(options)
+    checks.check_options(options)
     # Report wrong names at once, not after minutes of work.
     read_given(options)
     check_max_time(options.max_time_s)

@@ -75,8 +75,7 @@ def check_replay(
     """
     reference = None
     if program_path is not None:
-        program = read_program(program_path, trust_pickle=False)
-        reference = _Reference(path=program_path, program=program)
+        reference = _Reference(path=program_path, program=read_program(program_path, trust_pickle=False))
     inputs = _inputs(plan, reference)
     if inputs is None:
         _log.warning("%s has no input shape, so the pruned model was not run", plan.path)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgeprune.applying.check import check_replay
 from edgeprune.applying.files import Recipe, listed, read_recipe, read_weights
+from edgeprune.capture.constants import read_constants, with_constants
 from edgeprune.errors import SurgeryError
 from edgeprune.loading.tensors import check_conversion
 from edgeprune.plain_names import plain_name
@@ -56,6 +58,7 @@ def apply_surgery(
     weights: str | Path | None = None,
     *,
     check_against: str | Path | None = None,
+    constants: Mapping[str, Any] | Sequence[str] | None = None,
 ) -> nn.Module:
     """A pruned copy of ``model``, of its own class, to be trained on; the given model is not changed.
 
@@ -63,7 +66,7 @@ def apply_surgery(
     those of ``model`` are kept. Parameters stay tied, trainable and on their device as they were. The copy
     is run on the recipe's input shape and its outputs are compared with those of the program
     ``check_against`` (by default the ``model.pt2`` beside the recipe, where there is one), to 1e-5 of the
-    largest.
+    largest. ``constants`` are the inputs that were constant in the run (``--input``).
 
     Raises:
         SurgeryError: a file is missing or malformed, does not belong to this model or to the other files,
@@ -73,15 +76,17 @@ def apply_surgery(
     plan = _for_names_of(model, read_recipe(Path(recipe)))
     program = _program_path(plan, check_against)
     _require_same_model(model, plan)
-    pruned = _copy(model)
+    bound = with_constants(model, read_constants(constants))
+    pruned = _copy(bound)
     sliced = _slice(pruned, plan)
-    for (name, before), after in zip(model.named_modules(), pruned.modules(), strict=True):
+    for (name, before), after in zip(bound.named_modules(), pruned.modules(), strict=True):
         _follow(name, before, after, sliced)
     if weights is not None:
         _load(pruned, plan, Path(weights))
-    check_replay(model, pruned, plan, program, weights=None if weights is None else str(weights))
+    check_replay(bound, pruned, plan, program, weights=None if weights is None else str(weights))
     for parameter in pruned.parameters():
         parameter.grad = None
+    pruned.__class__ = type(model)
     return pruned
 
 

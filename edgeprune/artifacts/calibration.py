@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.truth import Truth
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Preprocessing:
 class ImageBatch:
     """Preprocessed images (n, channels, height, width) float32 and labels (n,) int64 or ``None``.
 
+    Of a model with several inputs ``images`` are rows (n, values) that join them, of the shapes ``joins``.
     ``truth``: what tasks other than classification judge by.
 
     ``class_scores``: whether a single output (n, c) is taken for scores of classes; not where the task is
@@ -69,6 +71,7 @@ class ImageBatch:
     labels: Tensor | None
     class_scores: bool = True
     truth: Truth | None = None
+    joins: InputShapes = ()
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -104,6 +107,11 @@ class CalibrationSet:
         return self.fitting.labels is not None
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image: (channels, height, width)."""
+    def input_shape(self) -> InputShape:
+        """Shape of one image: (channels, height, width); (values,) where inputs are joined."""
         return tuple(int(s) for s in self.fitting.images.shape[1:])
+
+    @property
+    def input_shapes(self) -> InputShapes:
+        """Shape of every input of the model."""
+        return self.fitting.joins or (self.input_shape,)

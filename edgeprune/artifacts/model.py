@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import CaptureError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.fx import GraphModule
 
 InputShape = tuple[int, ...]
@@ -56,7 +58,7 @@ class CapturedModel:
 
     Parameter names in the graph are those of the user's own state_dict but for those that no code can hold;
     ``own_names`` says what these were. ``notes`` say what a reader of the model's figures must know, such as
-    images of a batch that see each other.
+    images of a batch that see each other. ``joins``: shapes by name of the inputs that the only one joins.
     """
 
     graph_module: GraphModule
@@ -64,6 +66,7 @@ class CapturedModel:
     num_parameters: int
     notes: tuple[str, ...] = ()
     own_names: Mapping[str, str] = field(default_factory=dict)
+    joins: Mapping[str, InputShape] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> InputShape:
@@ -78,6 +81,37 @@ class CapturedModel:
                 "accepted here is one input: wrap the model so that the others are constants"
             )
         return self.input_shapes[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """What was given; ``inputs`` are the shapes by name of several, which are joined to ``input_shape``."""
+
+    source: str
+    format: str
+    architecture: str | None
+    input_shape: tuple[int, ...]
+    sha256: str | None
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def input_words(self) -> str:
+        """``3x32x32``, or ``left 3x32x32, right 3x32x32`` for several inputs."""
+        named = [f"{name} {shape_words(shape)}" for name, shape in self.inputs.items()]
+        return ", ".join(named) or shape_words(self.input_shape)
+
+
+def taken_apart(rows: Tensor, shapes: InputShapes) -> tuple[Tensor, ...]:
+    """The inputs (n, *shape) of an image each, from rows (n, values) that join them."""
+    return tuple(
+        rows[:, start:end].reshape(len(rows), *shape)
+        for (start, end), shape in zip(places_in_a_row(shapes), shapes, strict=True)
+    )
+
+
+def places_in_a_row(shapes: Iterable[InputShape]) -> tuple[tuple[int, int], ...]:
+    """First and one behind the last value of each input in a row that joins them."""
+    return tuple(pairwise([0, *accumulate(math.prod(shape) for shape in shapes)]))
 
 
 def takes_several(shape: InputShape | InputShapes | None) -> bool:

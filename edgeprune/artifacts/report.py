@@ -14,6 +14,7 @@ from edgeprune.artifacts.latency import (
     OperatorTimes,
     StageTime,
 )
+from edgeprune.artifacts.model import ModelSection
 from edgeprune.artifacts.pruning import DistillationReport, GroupImportance, NetworkDecision, RankingOrigin
 from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport, Precision
 
@@ -216,17 +217,6 @@ class LayerRow:
     macs_after: int
     group: str | None
     frozen_by: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSection:
-    """What was given."""
-
-    source: str
-    format: str
-    architecture: str | None
-    input_shape: tuple[int, ...]
-    sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,6 @@ from edgeprune.calibration.annotations.boxes import to_input
 from edgeprune.calibration.annotations.coco import read_coco
 from edgeprune.calibration.annotations.yolo import read_yolo
 from edgeprune.calibration.build import load_calibration
-from edgeprune.calibration.folders import IMAGE_EXTENSIONS
+from edgeprune.calibration.sources.folders import IMAGE_EXTENSIONS
 
 __all__ = ["IMAGE_EXTENSIONS", "load_calibration", "read_coco", "read_yolo", "to_input"]

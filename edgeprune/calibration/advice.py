@@ -12,7 +12,7 @@ import torch
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.calibration.geometry import Geometry
 from edgeprune.calibration.preprocess import RANGE_SLACK
-from edgeprune.calibration.source import RawImage, StoredForm
+from edgeprune.calibration.sources.source import RawImage, StoredForm
 
 FEW_IMAGES = 32
 _SMALL_RANGE = 0.1

@@ -15,15 +15,16 @@ from torch.utils.data import Dataset
 from edgeprune import limits
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
 from edgeprune.artifacts.choices import Task
+from edgeprune.artifacts.model import InputShapes, shape_words
 from edgeprune.artifacts.truth import ImageTruth, Truth
 from edgeprune.calibration.advice import Observed, advice
 from edgeprune.calibration.annotations.placing import joined, placed
 from edgeprune.calibration.fingerprint import fingerprint, image_digest
-from edgeprune.calibration.geometry import place
+from edgeprune.calibration.geometry import Geometry, place
 from edgeprune.calibration.limits import check_memory
-from edgeprune.calibration.opening import open_source
 from edgeprune.calibration.preprocess import convert_channels, preprocess
-from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
+from edgeprune.calibration.sources.opening import open_source
+from edgeprune.calibration.sources.source import ImageSource, RawImage, ReadOptions
 from edgeprune.calibration.split import draw, held_out_count, without_copies
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.options.cards import check_preprocessing, find_card, read_card, shown_size
@@ -45,6 +46,7 @@ def load_calibration(
     seed: int = 0,
     input_shape: tuple[int | None, ...] | None = None,
     task: Task = Task.AUTO,
+    input_names: tuple[str, ...] = (),
 ) -> CalibrationSet:
     """Read images, preprocess them and hold a part out; the same arguments give the same set.
 
@@ -60,6 +62,7 @@ def load_calibration(
         max_images: largest number of images used, sampled with ``seed``.
         input_shape: the model's (channels, height, width), where known; ``None`` for a size that is not.
         task: decides what labels are.
+        input_names: of a model of several inputs, for which an item is read, in their order.
 
     Raises:
         CalibrationError: the data are missing, empty, damaged or do not fit ``input_shape``.
@@ -71,7 +74,8 @@ def load_calibration(
     channels = _wanted_channels(options, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # a Dataset and its transforms may draw random numbers
-        opened = open_source(source, ReadOptions.of(channels, options, task), labels)
+        reading_options = ReadOptions(channels=channels, task=task, inputs=input_names)
+        opened = open_source(source, reading_options.with_preprocessing(options), labels)
         reading = _Reading(
             source=opened,
             options=options,
@@ -139,16 +143,16 @@ class _Reading:
     truths: list[ImageTruth | None] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     first_name: str = ""
+    joins: InputShapes = ()
 
     def add(self, index: int, expected: int) -> None:
         """Read, check and preprocess one image."""
         raw = self.source.read(index)
         name = self.source.name_of(index)
+        image, geometry = self._input(raw, name, None if raw.further else self.channels)
+        if raw.further:
+            image = self._joined([image, *(self._input(each, name, None)[0] for each in raw.further)], name)
         options = self.options or Preprocessing()
-        image = preprocess(raw.pixels, options, channels=self.channels, where=name)
-        height, width = raw.pixels.shape[1:]
-        geometry = place((height, width), options, name)
-        self.observed.add(raw, geometry, image.shape[0], name)
         self.truths.append(None if raw.truth is None else placed(raw.truth, options, geometry, name))
         if not self.images:
             self.first_name = name
@@ -157,8 +161,30 @@ class _Reading:
             raise self._differs(image, name)
         self._remember(raw, image)
 
+    def _input(self, raw: RawImage, name: str, channels: int | None) -> tuple[Tensor, Geometry]:
+        """The input of an image, and where the image lies in it; numbers stay as they are."""
+        if not raw.is_image:
+            return raw.pixels, Geometry((1, 1), (1, 1), (1, 1))
+        options = self.options or Preprocessing()
+        image = preprocess(raw.pixels, options, channels=channels, where=name)
+        height, width = raw.pixels.shape[1:]
+        geometry = place((height, width), options, name)
+        self.observed.add(raw, geometry, image.shape[0], name)
+        return image, geometry
+
+    def _joined(self, inputs: list[Tensor], name: str) -> Tensor:
+        """All values of several inputs in one row; every item has the same shapes."""
+        shapes = tuple(tuple(each.shape) for each in inputs)
+        self.joins = self.joins or shapes
+        if shapes != self.joins:
+            raise CalibrationError(
+                f"the inputs differ in shape: those before are {shape_words(self.joins)} and those of {name} "
+                f"{shape_words(shapes)}; make them alike"
+            )
+        return torch.cat([each.reshape(-1) for each in inputs])
+
     def _remember(self, raw: RawImage, image: Tensor) -> None:
-        self.digests.append(image_digest(raw.pixels))
+        self.digests.append(b"".join(image_digest(each.pixels) for each in (raw, *raw.further)))
         self.labels.append(raw.label)
         position = len(self.images)
         if image.shape == self.store.shape[1:]:
@@ -242,7 +268,12 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     put_in_order(reading.store, [index for part in (*parts, copies) for index in part])
     stored = torch.split(reading.store, [*map(len, parts), len(copies)])[:2]
     fitting, held_out = (
-        ImageBatch(images=own, labels=_labels_of(labels, part), truth=_truth_of(truths, part, source.text))
+        ImageBatch(
+            images=own,
+            labels=_labels_of(labels, part),
+            truth=_truth_of(truths, part, source.text),
+            joins=reading.joins,
+        )
         for own, part in zip(stored, parts, strict=True)
     )
     return CalibrationSet(

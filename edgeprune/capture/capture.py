@@ -166,8 +166,9 @@ def _check_arguments(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
     except TypeError as error:
         if len(examples) == 1:
             raise CaptureError(
-                f"the model cannot be called with one image tensor ({error}); accepted is one input: wrap "
-                "the model so that the others are constants (to inspect it as it is, give one shape an input)"
+                f"the model cannot be called with one image tensor ({error}); accepted is one input, or "
+                "calibration data with an array for each; what is the same for all images may be given by "
+                "--input NAME=FILE.npy (inspect takes one --input-shape an input)"
             ) from error
         raise CaptureError(
             f"the model cannot be called with {len(examples)} tensors ({error}); give one shape for each "

@@ -43,11 +43,12 @@ def export_program(
     Raises:
         CaptureError: with the reason of ``torch.export`` in one line.
     """
-    examples = (example,) if isinstance(example, Tensor) else example
-    return _exported(module, examples, dynamic_batch=dynamic_batch)[0]
+    return _exported(module, _as_tuple(example), dynamic_batch=dynamic_batch)[0]
 
 
-def program_of_graph(graph_module: GraphModule, example: Tensor, *, dynamic_batch: bool = True) -> Any:
+def program_of_graph(
+    graph_module: GraphModule, example: Tensor | tuple[Tensor, ...], *, dynamic_batch: bool = True
+) -> Any:
     """The program of a captured graph, or of what pruning made of one: functional, so traced only once.
 
     Functionalising it again took a quarter of the CPU time of writing a small network as ONNX, and left the
@@ -56,7 +57,11 @@ def program_of_graph(graph_module: GraphModule, example: Tensor, *, dynamic_batc
     Raises:
         CaptureError: with the reason of ``torch.export`` in one line.
     """
-    return _exported(graph_module, (example,), dynamic_batch=dynamic_batch, functional=True)[0]
+    return _exported(graph_module, _as_tuple(example), dynamic_batch=dynamic_batch, functional=True)[0]
+
+
+def _as_tuple(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (example,) if isinstance(example, Tensor) else example
 
 
 def _exported(

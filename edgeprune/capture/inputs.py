@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeprune.artifacts.model import InputShape, InputShapes, takes_several
 from edgeprune.errors import CaptureError
@@ -27,6 +29,16 @@ def input_shapes(given: InputShape | InputShapes) -> InputShapes:
 
 def _is_shape(shape: object) -> bool:
     return isinstance(shape, tuple | list) and all(type(size) is int and size > 0 for size in shape)
+
+
+def input_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of the tensors that a module is called with, in order; empty where its code does not say."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return ()  # not written in Python
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
 
 
 def random_inputs(shapes: InputShapes, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -42,16 +42,17 @@ class CustomMeasure(Measure):
     Args:
         reference: as for every measure.
         spec: where the function is.
-        images: (n, c, h, w), as the network takes them.
+        images: (n, c, h, w), as the network takes them; one array an input.
     """
 
     kind = AccuracyKind.METRIC
 
-    def __init__(self, reference: Reference, spec: str, images: Float32Array) -> None:
+    def __init__(self, reference: Reference, spec: str, images: tuple[Float32Array, ...]) -> None:
         super().__init__(reference)
         self._spec = spec
         self._function = find_metric(spec)
-        self._images = images
+        images = tuple(_read_only(each) for each in images)
+        self._images = images[0] if len(images) == 1 else images
         before = self._values(reference.original)
         self._before = before
         self.counts_points = bool(np.all((before >= 0) & (before <= 1)))
@@ -93,9 +94,7 @@ class CustomMeasure(Measure):
         """
         labels = self.reference.labels.classes
         shown = [_read_only(output) for output in outputs]
-        returned = self._function(
-            shown, _read_only(self._images), None if labels is None else _read_only(labels)
-        )
+        returned = self._function(shown, self._images, None if labels is None else _read_only(labels))
         try:
             values = np.asarray(returned, dtype=np.float64)
         except Exception as reason:

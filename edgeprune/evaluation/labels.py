@@ -19,13 +19,12 @@ def labels_of(batch: ImageBatch, original: Outputs) -> Labels:
 
     Values are brought to the shape of the only output where they are as many.
     """
-    classes = None if batch.labels is None else batch.labels.numpy()
     truth = batch.truth or Truth()
     values = None if truth.values is None else truth.values.numpy()
     if values is not None and len(original) == 1 and values.size == original[0].size:
         values = values.reshape(original[0].shape)
     return Labels(
-        classes=classes,
+        classes=None if batch.labels is None else batch.labels.numpy(),
         boxes=None if truth.boxes is None else tuple(map(_boxes, truth.boxes)),
         maps=None if truth.maps is None else truth.maps.numpy(),
         values=values,

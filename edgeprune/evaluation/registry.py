@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch
 from edgeprune.artifacts.choices import Task
+from edgeprune.artifacts.model import taken_apart
 from edgeprune.errors import UsageError
 from edgeprune.evaluation.base import Measure, Reference
 from edgeprune.evaluation.by_outputs import ClassificationMeasure, OutputMeasure
@@ -69,9 +70,11 @@ def measure_for(options: TaskOptions, original: Outputs, held_out: ImageBatch, s
         CalibrationError: the images have nothing to judge by.
     """
     height, width = held_out.images.shape[-2:]
-    reference = Reference(original, labels_of(held_out, original), seed, (height, width))
+    size = None if held_out.joins else (height, width)
+    reference = Reference(original, labels_of(held_out, original), seed, size)
     if options.metric is not None:
-        return CustomMeasure(reference, options.metric, held_out.images.numpy())
+        inputs = taken_apart(held_out.images, held_out.joins) if held_out.joins else (held_out.images,)
+        return CustomMeasure(reference, options.metric, tuple(each.numpy() for each in inputs))
     if options.task is Task.DETECTION:
         return DetectionMeasure(reference, options.boxes)
     return MEASURES[options.task](reference)

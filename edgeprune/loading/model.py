@@ -276,9 +276,8 @@ def _from_program(path: Path, reading: _Reading) -> LoadedModel:
             f"{str(path)!r} takes inputs of {taken.dtype}; export model.float() with a float32 example"
         )
     notes = []
-    if taken.batch is not None:
-        if taken.shape is not None:
-            free_batch(module, taken.batch, taken.shape, str(path))
+    if taken.batch is not None and taken.shape is not None:
+        free_batch(module, taken.batch, taken.shape, str(path))
         notes.append(f"the program was exported for a fixed batch of {taken.batch}; it takes any batch here")
     if reading.architecture is not None:
         notes.append("an exported program holds its architecture; --arch was not needed and not used")

@@ -173,9 +173,13 @@ class ProgramInput:
 
 
 def program_input(program: ExportedProgram) -> ProgramInput:
-    """Input of the program; all fields are ``None`` if it is not one batch of images."""
+    """Input of the program; of several inputs only their fixed batch is told, of what is no batch nothing."""
     names = set(program.graph_signature.user_inputs)
     values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    if len(values) > 1 and all(isinstance(value, Tensor) and value.dim() for value in values):
+        first, *others = (value.shape[0] for value in values)
+        fixed = isinstance(first, int) and all(type(size) is int and size == first for size in others)
+        return ProgramInput(batch=first if fixed else None)
     if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].dim() < 2:
         return ProgramInput()
     value = values[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -144,9 +145,10 @@ def run_filled(
     images: NDArray[Any],
     timeout_s: float | None,
 ) -> list[Any]:
-    """Outputs of a session with one input for images (n, ...), no more than its batch where it is fixed.
+    """Outputs of a session for images (n, ...), no more than its batch where it is fixed.
 
-    Where they do not fill such a batch the last one is repeated; tensors are cut to what the images gave.
+    Where they do not fill such a batch the last one is repeated; tensors are cut to what the images gave. A
+    session of several inputs takes rows (n, values) that join them.
 
     Raises:
         As :func:`run_session`.
@@ -154,8 +156,21 @@ def run_filled(
     count = len(images)
     missing = (fixed_batch(session) or count) - count
     filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing > 0 else images
-    outputs = run_session(session, names, {session.get_inputs()[0].name: filled}, timeout_s)
+    outputs = run_session(session, names, _feeds(session, filled), timeout_s)
     return [out[:count] if isinstance(out, np.ndarray) and out.ndim else out for out in outputs]
+
+
+def _feeds(session: onnxruntime.InferenceSession, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The input, or the inputs that the rows join."""
+    given = session.get_inputs()
+    if len(given) == 1:
+        return {given[0].name: images}
+    ends = np.cumsum([math.prod(each.shape[1:]) for each in given])
+    parts = np.split(images, ends[:-1], axis=1)
+    return {
+        each.name: np.ascontiguousarray(part).reshape(-1, *each.shape[1:])
+        for each, part in zip(given, parts, strict=True)
+    }
 
 
 def fixed_batch(session: onnxruntime.InferenceSession) -> int | None:

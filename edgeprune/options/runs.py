@@ -21,6 +21,7 @@ from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.devices import DeviceOptions
 from edgeprune.options.subjects import (
     CalibrationOptions,
+    ConstantOptions,
     ModelOptions,
     OutputOptions,
     PlayerOptions,
@@ -43,7 +44,7 @@ _FIXED_BATCH = CliOption(
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions(
-    ModelOptions, CalibrationOptions, TaskOptions, PlayerOptions, WorkOptions, OutputOptions
+    ModelOptions, ConstantOptions, CalibrationOptions, TaskOptions, PlayerOptions, WorkOptions, OutputOptions
 ):
     """All options of a compression; see :func:`edgeprune.compress`."""
 
@@ -134,7 +135,9 @@ class CompressOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankOptions(ModelOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions):
+class RankOptions(
+    ModelOptions, ConstantOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions
+):
     """All options of a ranking; see :func:`edgeprune.rank`."""
 
     criteria: tuple[str, ...] = (DEFAULT_CRITERION,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,6 +74,23 @@ class ModelOptions(WeightsOptions):
 
     model: str | Path | nn.Module = field(kw_only=False)
     input_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantOptions:
+    """Inputs that are the same for every image: ``NAME=FILE.npy`` texts, or arrays and tensors by name."""
+
+    constants: Annotated[
+        Mapping[str, Any] | Sequence[str] | None,
+        CliOption(
+            flags="--input",
+            metavar="NAME=FILE.npy",
+            kind=list[str] | None,
+            help="Give an input of the model, by the name in its forward method, the same array for every "
+            "image; may be given several times. Inputs that differ by image come with the calibration data.",
+            panel=Panel.MODEL,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ def surgery_recipe(
         own = captured.own_names
         recipe["kept_indices"] = {own.get(name, name): dims for name, dims in parameters.items()}
         state = own_state(captured, captured.graph_module.state_dict())
-        shapes = [list(shape) for shape in captured.input_shapes]
+        shapes = [list(shape) for shape in captured.joins.values() or captured.input_shapes]
         recipe.update({"input_shape": shapes[0]} if len(shapes) == 1 else {"input_shapes": shapes})
         recipe["original_shapes"] = {name: list(value.shape) for name, value in sorted(state.items())}
         recipe["module_sizes"] = _module_sizes(captured.graph_module, Sizes(coupling, gone))

@@ -330,5 +330,4 @@ def environment_table(report: RunReport) -> Table:
 def _model_words(report: RunReport) -> str:
     model = report.model
     architecture = f", architecture {model.architecture}" if model.architecture else ""
-    shape = "x".join(str(size) for size in model.input_shape)
-    return f"{model.source} ({model.format}{architecture}), input {shape}"
+    return f"{model.source} ({model.format}{architecture}), input {model.input_words}"

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.artifacts.model import shape_words
 from edgeprune.sharing.facts import Metric, ModelFacts, without_folders
 from edgeprune.storage.files import sha256_file
 
@@ -106,9 +105,10 @@ def _tools(facts: ModelFacts) -> Any:
 
 
 def _card(facts: ModelFacts) -> dict[str, Any]:
+    image = f"float32 image, {facts.inputs} (channels, height, width)"
     parameters: dict[str, Any] = {
         "datasets": [{"ref": _IMAGES_REF}],
-        "inputs": [{"format": f"float32 image, {shape_words(facts.input_shape)} (channels, height, width)"}],
+        "inputs": [{"format": image if facts.single_image else f"float32 inputs, {facts.inputs}"}],
     }
     if facts.hub is not None:
         parameters["task"] = facts.hub.task

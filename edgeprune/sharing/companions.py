@@ -15,11 +15,13 @@ CARD_NAME, BILL_NAME, SCRIPT_NAME = "README.md", "bom.cdx.json", "infer.py"
 def write_companions(folder: Path, facts: ModelFacts) -> None:
     """Write the model card, the bill of materials and the script that runs one image beside ``model.onnx``.
 
+    There is no such script for a model of several inputs.
+
     Raises:
         OutputError: a file cannot be written.
     """
-    script = Path(__file__).with_name(SCRIPT_NAME)
-    atomic_write_bytes(folder / SCRIPT_NAME, script.read_bytes())
+    if facts.single_image:
+        atomic_write_bytes(folder / SCRIPT_NAME, Path(__file__).with_name(SCRIPT_NAME).read_bytes())
     atomic_write_text(folder / BILL_NAME, render_bill(facts, folder / "model.onnx"))
     files = [path.name for path in folder.iterdir()]
     atomic_write_text(folder / CARD_NAME, render_model_card(facts, files))

@@ -54,7 +54,8 @@ class HubTask:
 class ModelFacts:
     """A delivered model: where it is from, what was done to it, what that cost and how sure it is.
 
-    ``removed`` says what is gone, ``loss`` the verdict, ``advice`` what to do about it (may be empty).
+    ``inputs`` are shapes in words. ``removed`` says what is gone, ``loss`` the verdict, ``advice`` what to do
+    about it (may be empty).
     """
 
     name: str
@@ -64,7 +65,8 @@ class ModelFacts:
     target: str
     images: str
     fingerprint_sha256: str
-    input_shape: tuple[int, ...]
+    inputs: str
+    single_image: bool
     removed: tuple[str, ...]
     loss: str
     advice: str
@@ -94,7 +96,8 @@ def facts_of_report(report: RunReport) -> ModelFacts:
             f"recover, {calibration.held_out_images:,} others to judge"
         ),
         fingerprint_sha256=calibration.fingerprint_sha256,
-        input_shape=report.model.input_shape,
+        inputs=report.model.input_words,
+        single_image=not report.model.inputs,
         removed=_removed(report),
         loss=verdict + answers_in_words(report),
         advice="" if usability is None else advice_in_words(usability),

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from edgeprune.artifacts.model import shape_words
 from edgeprune.sharing.facts import Metric, ModelFacts, without_folders
 from edgeprune.showing import plain
 
@@ -71,13 +70,16 @@ def _model_index(facts: ModelFacts) -> list[dict[str, Any]]:
 
 
 def _use(facts: ModelFacts) -> str:
-    shape = shape_words(facts.input_shape)
-    return (
+    used = (
         "## Intended use\n\n"
         f"What {_plain(facts.source)} is used for, on a smaller device ({_plain(facts.target)} was the "
-        "target), with images like those that it was compressed with. It takes images of "
-        f"{shape} (channels, height, width). How a picture becomes that is in the ONNX file itself, and "
-        "`infer.py` applies it:\n\n"
+        "target), with images like those that it was compressed with. "
+    )
+    if not facts.single_image:
+        return f"{used}It takes several inputs: {facts.inputs}, each with the batch in front."
+    return (
+        f"{used}It takes images of {facts.inputs} (channels, height, width). How a picture becomes that is "
+        "in the ONNX file itself, and `infer.py` applies it:\n\n"
         "    pip install numpy onnxruntime pillow\n"
         "    python infer.py picture.jpg"
     )

@@ -61,7 +61,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     # what the model does
     "control flow": (arch("decides"), 5, ("torch.export could not capture", "nets.py:", "control flow")),
     "class numbers": (arch("label"), 5, ("returns int64", "before argmax")),
-    "two inputs": (arch("two"), 5, ("'y'", "accepted is one input")),
+    "two inputs": (
+        arch("two"),
+        5,
+        ("'y'", "accepted is one input, or calibration data with an array for each"),
+    ),
     # the input's shape
     "channels": (
         arch("colour", "colour.pt"),

@@ -14,8 +14,8 @@ from edgeprune.calibration.annotations.label_file import find_labels, lists_any
 from edgeprune.calibration.annotations.maps import MAP_SUFFIX, read_map
 from edgeprune.calibration.annotations.values import read_values, value_rows
 from edgeprune.calibration.annotations.yolo import read_yolo
-from edgeprune.calibration.folders import image_files, source_of_files
-from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
+from edgeprune.calibration.sources.folders import image_files, source_of_files
+from edgeprune.calibration.sources.source import ImageSource, RawImage, ReadOptions
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.showing import first_few
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from edgeprune.artifacts.boxes import Box, BoxLabels, ImageBoxes
 from edgeprune.artifacts.calibration import Preprocessing
-from edgeprune.calibration.folders import image_files, opened_image
 from edgeprune.calibration.geometry import Geometry, place
-from edgeprune.calibration.pictures import upright_size
+from edgeprune.calibration.sources.folders import image_files, opened_image
+from edgeprune.calibration.sources.pictures import upright_size
 from edgeprune.errors import CalibrationError
 from edgeprune.showing import first_few
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from edgeprune.artifacts.truth import NOWHERE
-from edgeprune.calibration.folders import opened_image
 from edgeprune.calibration.geometry import Geometry
+from edgeprune.calibration.sources.folders import opened_image
 from edgeprune.errors import CalibrationError
 
 MAP_SUFFIX = ".png"

@@ -12,6 +12,7 @@ from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.model import InputShape, InputShapes, LoadedModel, takes_several
 from edgeprune.calibration import load_calibration
 from edgeprune.capture.capture import capture
+from edgeprune.capture.inputs import input_names
 from edgeprune.commands.inspect import network_graph
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.coupling.coupling import couple
@@ -49,7 +50,8 @@ def inspect_loaded(
     """
     shape = input_shape or loaded.input_shape
     if shape is None and calibration is not None:
-        shape = load_calibration(calibration).input_shape
+        shapes = load_calibration(calibration, input_names=input_names(loaded.module)).input_shapes
+        shape = shapes if len(shapes) > 1 else shapes[0]
     if shape is None:
         raise UsageError(
             "the model does not tell the shape of its input; accepted is --input-shape such as 3x224x224, or "

@@ -28,7 +28,7 @@ from edgeprune.commands.rank.removal_curves import (
     size_curve,
     size_effort,
 )
-from edgeprune.commands.run import stages
+from edgeprune.commands.run import checks, stages
 from edgeprune.commands.run.effort import ranking_work, with_effort
 from edgeprune.commands.run.given_rankings import inputs_of
 from edgeprune.commands.run.report_builder import calibration_section, model_section, package_versions
@@ -87,7 +87,7 @@ def find_criteria(choices: RankOptions) -> tuple[Criterion, ...]:
 def rank_network(run: Run, choices: RankOptions) -> RankingReport:
     """Rank, evaluate and, if the options name an output folder, write it atomically."""
     criteria = find_criteria(choices)
-    check_journal(run.options.folder, resume=choices.resume, reads=stages.read_by(run.options))
+    check_journal(run.options.folder, resume=choices.resume, reads=checks.read_by(run.options))
     prepared = with_effort(run, stages.prepare(run), trains=False)
     with kept_values(run, prepared) as journals:
         if choices.players is RankedPlayers.BLOCKS:

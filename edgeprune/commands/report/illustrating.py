@@ -21,7 +21,7 @@ from edgeprune.artifacts.illustrations import (
     Picture,
     SaliencyMaps,
 )
-from edgeprune.commands.report.painting import heat_map, photograph
+from edgeprune.commands.report.painting import heat_map, photograph, pictured
 from edgeprune.commands.run.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.fx import tensor_leaves
 
@@ -45,6 +45,9 @@ def illustrate(
         calibration = prepared.calibration
         shown = _one_of_each(calibration.fitting, _IMAGES)
         missing: dict[str, str] = {}
+        if len(pictured(calibration.fitting.images[:1], calibration.fitting.joins)) == 0:
+            told = "none of the model's inputs is an image"
+            return Illustrations(missing=dict.fromkeys(("feature_maps", "saliency", "changed"), told))
         answers, count = _changed(calibration, judged, missing)
         return _small_enough(
             Illustrations(
@@ -77,6 +80,7 @@ def _feature_maps(
         missing["feature_maps"] = "no layer with prunable channels makes maps of 3 x 3 values or more"
         return None
     images = calibration.fitting.images[list(shown)]
+    seen = pictured(images, calibration.fitting.joins)
     maps = _value_of(variant.captured.graph_module, point.source, images)
     group = next(g for g in variant.coupling.groups if int(point.players[point.players >= 0][0]) in g.players)
     inside = [player for player in group.players if (point.players == player).any()]
@@ -99,7 +103,7 @@ def _feature_maps(
         filters=len(order),
         images=tuple(
             photograph(image, calibration.preprocessing, _words_of(calibration, place, number))
-            for number, (image, place) in enumerate(zip(images, shown, strict=True), start=1)
+            for number, (image, place) in enumerate(zip(seen, shown, strict=True), start=1)
         ),
         highest=tuple(of_filter(player) for player in order[:each]),
         lowest=tuple(of_filter(player) for player in order[len(order) - each :]),
@@ -158,16 +162,18 @@ def _saliency(
         scores = tensor_leaves(prepared.captured.graph_module(images))[0]
         answers = scores.argmax(dim=1)
         before, after = (
-            _gradients(network, images, answers) for network in (prepared.captured.graph_module, pruned.final)
+            pictured(_gradients(network, images, answers), calibration.fitting.joins).amax(dim=1)
+            for network in (prepared.captured.graph_module, pruned.final)
         )
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:160]
         missing["saliency"] = f"the network has no gradient with respect to its input ({reason})"
         return ()
     names = [_class_name(calibration, int(answer)) for answer in answers]
+    seen = pictured(images, calibration.fitting.joins)
     return tuple(
         SaliencyMaps(
-            image=photograph(images[i], calibration.preprocessing, f"image that the original calls {name}"),
+            image=photograph(seen[i], calibration.preprocessing, f"image that the original calls {name}"),
             original=heat_map(before[i], f"pixels behind the original's score of {name}"),
             compressed=heat_map(after[i], f"pixels behind the compressed network's score of {name}"),
         )
@@ -180,13 +186,13 @@ def _names_classes(judged: Judged, calibration: CalibrationSet) -> bool:
 
 
 def _gradients(network: GraphModule, images: Tensor, answers: Tensor) -> Tensor:
-    """Absolute gradient of the answers' scores by pixel (n, h, w): the largest over the channels."""
+    """Absolute gradient of the answers' scores by value of the images."""
     with torch.enable_grad():
         given = images.detach().clone().requires_grad_(True)
         scores = tensor_leaves(network(given))[0]
         chosen = scores.gather(1, answers[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, given)
-    return gradient.abs().amax(dim=1)
+    return gradient.abs()
 
 
 def _changed(
@@ -202,13 +208,14 @@ def _changed(
     if not places:
         missing["changed"] = f"none of the {len(before):,} held-out images changed its answer"
     held = calibration.held_out
+    seen = pictured(held.images[places[:_CHANGED]], held.joins)
     answers = []
-    for place in places[:_CHANGED]:
+    for place, image in zip(places[:_CHANGED], seen, strict=True):
         old, new = _class_name(calibration, before[place]), _class_name(calibration, after[place])
         told = f"held-out image {place}: {old} by the original, {new} by the compressed network"
         answers.append(
             ChangedAnswer(
-                image=photograph(held.images[place], calibration.preprocessing, told),
+                image=photograph(image, calibration.preprocessing, told),
                 before=old,
                 after=new,
                 label=None if held.labels is None else _class_name(calibration, int(held.labels[place])),

@@ -11,10 +11,23 @@ from torch import Tensor
 
 from edgeprune.artifacts.calibration import ChannelOrder, Preprocessing
 from edgeprune.artifacts.illustrations import Picture
+from edgeprune.artifacts.model import InputShapes, taken_apart
 
 LONGEST_SIDE = 72
 _COLOURS = 64
 _NEARLY = 1e-3
+
+
+def pictured(images: Tensor, joins: InputShapes) -> Tensor:
+    """Images (n, c, h, w), or those side by side that rows (n, values) join; empty where there are none.
+
+    Side by side are all that are as high and have as many channels as the first one.
+    """
+    if not joins:
+        return images
+    inputs = [each for each in taken_apart(images, joins) if each.dim() == 4]
+    alike = [each for each in inputs if each.shape[1:3] == inputs[0].shape[1:3]]
+    return torch.cat(alike, dim=3) if alike else images[:0]
 
 
 def photograph(image: Tensor, preprocessing: Preprocessing, words: str) -> Picture:

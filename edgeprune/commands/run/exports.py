@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from edgeprune import exporting
 from edgeprune.capture.export import program_of_graph
+from edgeprune.capture.joining import with_own_inputs
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
 from edgeprune.pruning.surgery import own_state, surgery_recipe
 from edgeprune.sharing.model_metadata import PlanFacts, image_entries, origin_entries, write_entries
@@ -36,9 +37,11 @@ def write_onnx(
     The file says how an image becomes its input and where it is from; nothing is removed without ``planned``.
     """
     size = run.options.batch_size
-    example = torch.zeros((size or 2, *prepared.captured.input_shape))
-    program = program_of_graph(module, example, dynamic_batch=size is None)
-    exporting.export_onnx(program, exported_path(path, work))
+    captured = prepared.captured
+    shapes = tuple(captured.joins.values()) or captured.input_shapes
+    examples = tuple(torch.zeros((size or 2, *shape)) for shape in shapes)
+    program = program_of_graph(with_own_inputs(module, captured), examples, dynamic_batch=size is None)
+    exporting.export_onnx(program, exported_path(path, work), tuple(captured.joins))
     note = exporting.simplify_onnx(exported_path(path, work), path)
     facts = PlanFacts() if planned is None else _plan_facts(prepared, planned)
     origin = origin_entries(source_sha256=prepared.loaded.sha256, seed=run.options.seed, plan=facts)

@@ -157,8 +157,7 @@ class RoundsRanker:
         """The ranking by another criterion, for a cut of ``ratio``."""
         left = self._rounds_from(ratio)
         context = within_time_by(self._run, chosen, context, criteria_left=left)
-        rng = np.random.default_rng([self._run.options.seed, stream])
-        ranking = ranked_by(chosen, context, rng=rng)
+        ranking = ranked_by(chosen, context, rng=np.random.default_rng([self._run.options.seed, stream]))
         self._run.notes.extend(f"{chosen.name}: {note}" for note in ranking.notes)
         return replace(ranking, loss=ranking.loss or context.game.loss_description)
 

@@ -13,6 +13,7 @@ import numpy as np
 from edgeprune.artifacts.arrays import IndexArray
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph, WeightedLayer, kept_count
+from edgeprune.artifacts.model import ModelSection
 from edgeprune.artifacts.pruning import ChannelImportance, GroupImportance
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
@@ -20,7 +21,6 @@ from edgeprune.artifacts.report import (
     DeploymentSection,
     Environment,
     LayerRow,
-    ModelSection,
     ParityFigure,
     PreprocessingSection,
     PruningSection,
@@ -157,6 +157,7 @@ def model_section(prepared: Prepared) -> ModelSection:
         format=loaded.format.value,
         architecture=loaded.architecture,
         input_shape=prepared.captured.input_shape,
+        inputs=dict(prepared.captured.joins),
         sha256=loaded.sha256,
     )
 

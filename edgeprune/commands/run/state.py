@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
+from torch import nn
 from torch.fx import GraphModule
 
 from edgeprune import parity
@@ -23,6 +24,7 @@ from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Usability
+from edgeprune.capture.joining import TakesJoined
 from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on
 from edgeprune.evaluation.base import Measure
@@ -146,6 +148,12 @@ class Prepared:
     target: TargetProfile
     stored_as: IntegerFormat | None = None
     device: torch.device = CPU
+
+    @property
+    def given(self) -> nn.Module:
+        """The user's own module, called with one tensor as the captured network is."""
+        joins = tuple(self.captured.joins.values())
+        return TakesJoined(self.loaded.module, joins) if joins else self.loaded.module
 
     @property
     def variant(self) -> Variant:

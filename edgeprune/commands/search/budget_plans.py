@@ -46,10 +46,11 @@ class BudgetPlanner:
 
     def nothing(self) -> Planned:
         """The plan that removes nothing."""
-        plan = empty_plan(self._prepared.coupling)
-        ranking = self._ranker.at(RATIO_LEVELS[0])
         return Planned(
-            variant=self._prepared.variant, ranking=ranking, plan=plan, ratio_asked_by=self._asked_by
+            variant=self._prepared.variant,
+            ranking=self._ranker.at(RATIO_LEVELS[0]),
+            plan=empty_plan(self._prepared.coupling),
+            ratio_asked_by=self._asked_by,
         )
 
     def plan(self, aim: float, variant: Variant | None = None) -> Planned:

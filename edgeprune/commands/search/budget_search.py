@@ -22,10 +22,10 @@ from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.commands.compress.quantization_stage import put_in_fewer_bits, stores_fewer_bits
 from edgeprune.commands.run.exports import write_onnx, write_surgery
-from edgeprune.commands.run.recipe import build
 from edgeprune.commands.run.resume import decisions, kept_values
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run, Variant, measure_of
 from edgeprune.commands.run.time_limits import another_candidate_fits
+from edgeprune.commands.run.training.build import build
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_aims import (
     Aims,
@@ -285,8 +285,12 @@ class BudgetSearch:
         """A stored candidate of an interrupted run."""
         _log.info("%s is on file", stored.figures.name)
         bare = prune(planned.variant.captured, planned.variant.coupling, stored.plan.removed)
-        pruned = self.store.restored(number, bare, stored)
-        return Built(figures=stored.figures, planned=planned, pruned=pruned, aim=aim)
+        return Built(
+            figures=stored.figures,
+            planned=planned,
+            pruned=self.store.restored(number, bare, stored),
+            aim=aim,
+        )
 
     def _drop(self, outputs: parity.Outputs) -> Drop:
         """Points lost on the held-out images in the measure's unit, with their interval."""

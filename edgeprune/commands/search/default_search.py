@@ -7,8 +7,8 @@ from functools import cached_property
 
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.commands.run.recipe import build
 from edgeprune.commands.run.state import Planned, Pruned, Run, runner_of
+from edgeprune.commands.run.training.build import build
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_search import BudgetSearch, Built
 from edgeprune.commands.search.default_goal import holds, is_faster
@@ -46,6 +46,9 @@ class DefaultSearch(BudgetSearch):
         """8 bits as a second precision, if their latency is known and no precision was requested."""
         run, target = self._run, self._prepared.target
         if run.options.precision is not Precision.FP32:
+            return None
+        if joins := self._prepared.captured.joins:
+            run.note(f"8 bits were not tried: the model takes several inputs ({', '.join(joins)})")
             return None
         if runner_of(run, target).knows(Precision.AUTO):
             return Precision.AUTO

@@ -35,14 +35,13 @@ def paired_drop(counts: AnswerCounts, limit_points: float | None) -> PairedDrop:
     """
     lost, lost_low, lost_high = _points(counts.lost, counts.kept_from, counts.images)
     gained, gained_low, gained_high = _points(counts.gained, counts.images - counts.kept_from, counts.images)
-    confidence = None if limit_points is None else confidence_within(counts, limit_points)
     return PairedDrop(
         images=counts.images,
         lost=counts.lost,
         gained=counts.gained,
         low_points=lost - gained - math.hypot(lost - lost_low, gained_high - gained),
         high_points=lost - gained + math.hypot(lost_high - lost, gained - gained_low),
-        confidence=confidence,
+        confidence=None if limit_points is None else confidence_within(counts, limit_points),
         images_to_decide=None if limit_points is None else _images_to_decide(counts, limit_points),
     )
 

@@ -140,13 +140,12 @@ def add_weighted(
     context: Context, node: Node, weight: Node, out_atoms: Atoms, in_atoms: Atoms, spatial: int
 ) -> None:
     """Declare a layer whose weight is applied at ``spatial`` positions of an image."""
-    macs_per_weight = spatial * math.prod(context.shape(weight)[2:])
     context.add_layer(
         LayerRecord(
             node=node,
             weight=str(weight.target),
             op=op_name(node),
-            macs_per_weight=macs_per_weight,
+            macs_per_weight=spatial * math.prod(context.shape(weight)[2:]),
             out_atoms=out_atoms,
             in_atoms=in_atoms,
         )

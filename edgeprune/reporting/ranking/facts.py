@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from edgeprune.artifacts.report import AccuracyKind, CalibrationSection, ModelSection
+from edgeprune.artifacts.model import ModelSection
+from edgeprune.artifacts.report import AccuracyKind, CalibrationSection
 
 RANKING_SCHEMA_VERSION = "2.0"
 

@@ -380,7 +380,7 @@ def test_class_names_of_a_dataset() -> None:
     [
         ([], "has 0 images"),
         ([torch.rand(1, 4, 4)], "has 1 images"),
-        ([{"image": 1}] * 2, "holds a dict"),
+        ([{"image": 1}] * 2, "holds a int where the image should be"),
         (["a.png"] * 2, "holds a str"),
         ([torch.rand(2, 3, 4, 4)] * 2, r"shape \(2, 3, 4, 4\)"),
         ([torch.rand(7, 8, 9)] * 2, r"shape \(7, 8, 9\)"),

@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 
 from edgeprune.artifacts.calibration import CalibrationSet, Ground, Preprocessing
 from edgeprune.calibration import load_calibration
-from edgeprune.calibration.folders import opened_image
-from edgeprune.calibration.pictures import from_pil, turned
-from edgeprune.calibration.source import RawImage, ReadOptions
+from edgeprune.calibration.sources.folders import opened_image
+from edgeprune.calibration.sources.pictures import from_pil, turned
+from edgeprune.calibration.sources.source import RawImage, ReadOptions
 from edgeprune.errors import CalibrationError
 
 PLAIN = Preprocessing(mean=(0.0,), std=(1.0,))

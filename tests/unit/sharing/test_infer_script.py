@@ -21,10 +21,10 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from edgeprune.artifacts.calibration import ChannelOrder, Ground, Preprocessing
-from edgeprune.calibration.folders import opened_image
-from edgeprune.calibration.pictures import from_pil
 from edgeprune.calibration.preprocess import preprocess
-from edgeprune.calibration.source import ReadOptions
+from edgeprune.calibration.sources.folders import opened_image
+from edgeprune.calibration.sources.pictures import from_pil
+from edgeprune.calibration.sources.source import ReadOptions
 from edgeprune.sharing import infer
 from edgeprune.sharing.model_metadata import preprocessing_text, write_entries
 

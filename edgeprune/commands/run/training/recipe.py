@@ -14,21 +14,11 @@ from edgeprune.applying import apply_surgery
 from edgeprune.applying.replay import named_tensors
 from edgeprune.commands.run.exports import write_surgery
 from edgeprune.commands.run.kept_stages import NoReport, kept_network
-from edgeprune.commands.run.stages import PARITY_TOLERANCE, prune_and_recover
+from edgeprune.commands.run.stages import PARITY_TOLERANCE
 from edgeprune.commands.run.state import PARITY_IMAGES, Planned, Prepared, Pruned, Run
 from edgeprune.errors import ParityError, SurgeryError, UsageError
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system.imports import UserFunction, user_code
-
-
-def build(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
-    """Prune, recover, and train as requested, if at all.
-
-    Raises:
-        UsageError: see :func:`train_with_recipe`.
-    """
-    pruned = prune_and_recover(run, prepared, planned)
-    return pruned if run.options.recipe is None else train_with_recipe(run, prepared, planned, pruned)
 
 
 def find_recipe(spec: str) -> UserFunction:

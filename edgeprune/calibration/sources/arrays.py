@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import torch
 
 from edgeprune.artifacts.choices import Task
 from edgeprune.artifacts.truth import ImageTruth
-from edgeprune.calibration.folders import IMAGE_EXTENSIONS
 from edgeprune.calibration.limits import check_growth, check_memory
 from edgeprune.calibration.pixels import channels_first, check_values, stored_bits
-from edgeprune.calibration.source import ACCEPTED, ImageSource, RawImage, ReadOptions, StoredForm
+from edgeprune.calibration.sources.folders import IMAGE_EXTENSIONS
+from edgeprune.calibration.sources.several import in_order, joined_items, raw_input
+from edgeprune.calibration.sources.source import ACCEPTED, ImageSource, RawImage, ReadOptions, StoredForm
 from edgeprune.errors import CalibrationError, ModelLoadError
 from edgeprune.storage.archives import FileKind, detect_kind
 from edgeprune.storage.zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, check_zip
@@ -23,44 +26,67 @@ from edgeprune.storage.zips import ARRAY_DAMAGE, IMAGE_LIMITS, ZipFaultError, ch
 IMAGES, LABELS = "images", "labels"
 
 Array = np.ndarray[Any, Any]
+Reader = Callable[[int], RawImage]
 
 
 def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
     """Images of an ``.npz`` file; pickled objects in it are never run.
 
     ``images``: (n, h, w), (n, h, w, channels) or (n, channels, h, w), uint8 0..255, uint16 0..65535 or
-    floating point. ``labels``: (n,) whole numbers from 0; maps of classes (n, h, w) for segmentation, values
-    (n, ...) for regression.
+    floating point; of a model of several inputs an array (n, ...) named after each. ``labels``: (n,) whole
+    numbers from 0; maps of classes (n, h, w) for segmentation, values (n, ...) for regression.
 
     Raises:
         CalibrationError: another kind of file, damaged, or arrays that are not as above.
     """
     _check_kind(path)
-    images, labels = _read(path)
-    values = _images(images, path, options.channels)
-    truths = None if labels is None else _truths(labels, len(values), path, options.task)
+    inputs, labels = _read(path, options.inputs)
+    if len(inputs) == 1:
+        count, pixels = _of_images(inputs[IMAGES], path, options.channels)
+    else:
+        count, pixels = _of_inputs(inputs, path, options)
+    truths = None if labels is None else _truths(labels, count, path, options.task)
     known = None
     if labels is not None and truths is None:
-        known = tuple(int(label) for label in _labels(labels, len(values), path))
-    stored = StoredForm(bits=stored_bits(images))
+        known = tuple(int(label) for label in _labels(labels, count, path))
 
     def read(index: int) -> RawImage:
-        where = f"image {index} of {str(path)!r}"
-        pixels = torch.from_numpy(np.ascontiguousarray(values[index]).copy())
-        return RawImage(
-            pixels=check_values(pixels, where),
-            label=known[index] if known else None,
-            stored=stored,
-            truth=truths[index] if truths else None,
-        )
+        label, truth = known[index] if known else None, truths[index] if truths else None
+        return replace(pixels(index), label=label, truth=truth)
 
     return ImageSource(
         text=str(path),
-        count=len(values),
+        count=count,
         read=read,
         name_of=lambda index: f"image {index}",
         labels=known,
     )
+
+
+def _of_images(images: Array, path: Path, channels: int | None) -> tuple[int, Reader]:
+    """Number of images, and each of them."""
+    values, stored = _images(images, path, channels), StoredForm(bits=stored_bits(images))
+
+    def read(index: int) -> RawImage:
+        pixels = torch.from_numpy(np.ascontiguousarray(values[index]).copy())
+        return RawImage(pixels=check_values(pixels, f"image {index} of {str(path)!r}"), stored=stored)
+
+    return len(values), read
+
+
+def _of_inputs(inputs: Mapping[str, Array], path: Path, options: ReadOptions) -> tuple[int, Reader]:
+    """Number of items, and the inputs of each, in the model's order."""
+    names = in_order(inputs, options.inputs, repr(str(path)))
+    counts = {name: len(inputs[name]) if inputs[name].ndim else 0 for name in names}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise CalibrationError(f"the arrays of {str(path)!r} differ in length ({told}); give one row an item")
+
+    def read(index: int) -> RawImage:
+        where = f"item {index} of {str(path)!r}"
+        return joined_items([raw_input(inputs[name][index], options, f"{name} of {where}") for name in names])
+
+    return counts[names[0]], read
 
 
 def _check_kind(path: Path) -> None:
@@ -75,18 +101,14 @@ def _check_kind(path: Path) -> None:
         raise CalibrationError(f"{str(path)!r} is {text}; {ACCEPTED}")
 
 
-def _read(path: Path) -> tuple[Array, Array | None]:
+def _read(path: Path, wanted: Sequence[str]) -> tuple[dict[str, Array], Array | None]:
+    """The arrays of the inputs, only ``images`` where there is one, and the labels."""
     try:
         check_zip(path, IMAGE_LIMITS)
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as data:
-            if IMAGES not in data.files:
-                names = ", ".join(repr(name) for name in data.files)
-                raise CalibrationError(
-                    f"{str(path)!r} has no array {IMAGES!r}; it has {names}: save it with "
-                    "numpy.savez(path, images=..., labels=...)"
-                )
-            _check_sizes(archive, path, data.files)
-            return data[IMAGES], data[LABELS] if LABELS in data.files else None
+            names = _input_names(data.files, wanted, path)
+            _check_sizes(archive, path, [*names, LABELS] if LABELS in data.files else names)
+            return {name: data[name] for name in names}, data[LABELS] if LABELS in data.files else None
     except CalibrationError:
         raise
     except ZipFaultError as fault:
@@ -100,9 +122,23 @@ def _read(path: Path) -> tuple[Array, Array | None]:
         raise CalibrationError(f"{str(path)!r} is damaged ({error}); copy or save it again") from error
 
 
-def _check_sizes(archive: zipfile.ZipFile, path: Path, names: list[str]) -> None:
+def _input_names(given: Sequence[str], wanted: Sequence[str], path: Path) -> list[str]:
+    """``images``, or all arrays but the labels of a file that has inputs of the model instead."""
+    others = [name for name in given if name not in (IMAGES, LABELS)]
+    if IMAGES in given and not (IMAGES in wanted and set(others) & set(wanted)):
+        return [IMAGES]
+    inputs = [name for name in given if name != LABELS]
+    if len(inputs) > 1:
+        return inputs
+    raise CalibrationError(
+        f"{str(path)!r} has no array {IMAGES!r}; it has {', '.join(map(repr, given))}: save it with "
+        "numpy.savez(path, images=..., labels=...)"
+    )
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path, names: Sequence[str]) -> None:
     """Check the memory that the arrays need, from their headers and the archive's directory."""
-    for name in {IMAGES, LABELS} & set(names):
+    for name in names:
         shape, dtype = _header(archive, f"{name}.npy")
         if dtype.hasobject:
             continue  # refused by NumPy

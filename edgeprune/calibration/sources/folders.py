@@ -13,9 +13,9 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from edgeprune.calibration.annotations.label_file import FileLabels, find_labels, lists_any, read_labels
-from edgeprune.calibration.pictures import from_pil
 from edgeprune.calibration.pixels import check_values
-from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions
+from edgeprune.calibration.sources.pictures import from_pil
+from edgeprune.calibration.sources.source import ImageSource, RawImage, ReadOptions
 from edgeprune.errors import CalibrationError
 from edgeprune.showing import first_few
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from edgeprune.calibration.preprocess import on_ground
-from edgeprune.calibration.source import RawImage, ReadOptions, StoredForm
+from edgeprune.calibration.sources.source import RawImage, ReadOptions, StoredForm
 
 _PLAIN_MODES = ("L", "RGB")
 _GREY_MODES = ("1", "L", "LA", "La")

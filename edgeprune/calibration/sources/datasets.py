@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -13,11 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from edgeprune.calibration.annotations.items import truth_of_item
-from edgeprune.calibration.pictures import from_pil
 from edgeprune.calibration.pixels import check_values, from_array, from_tensor, stored_bits
-from edgeprune.calibration.source import ImageSource, RawImage, ReadOptions, StoredForm
+from edgeprune.calibration.sources.pictures import from_pil
+from edgeprune.calibration.sources.several import in_order, joined_items, raw_input
+from edgeprune.calibration.sources.source import ImageSource, RawImage, ReadOptions, StoredForm
 from edgeprune.errors import CalibrationError
 from edgeprune.system.imports import call_user_function, ended_in_the_open, told, user_code
+
+_LABEL = "label"
+"""Of an item that is a dictionary; the others are inputs."""
 
 
 def open_dataset_function(spec: str, options: ReadOptions) -> ImageSource:
@@ -31,8 +36,10 @@ def open_dataset_function(spec: str, options: ReadOptions) -> ImageSource:
 
 
 def open_dataset(dataset: Any, options: ReadOptions, *, text: str) -> ImageSource:
-    """Images of a map-style Dataset; an item is an image or starts with (image, label).
+    """Images of a map-style Dataset; an item is an image, starts with (image, label) or is a dictionary
+    of an image, or inputs by name, and ``label``.
 
+    In the place of the image there may be several inputs, in the model's order or by name.
     For segmentation a label is a map (h, w), for regression values, and for detection a dictionary of
     ``boxes`` (k, 4) as x1 y1 x2 y2 and ``labels`` (k,), as the references of torchvision have it.
 
@@ -107,9 +114,24 @@ def _raw(item: Any, options: ReadOptions, where: str) -> RawImage:
     image, label = item, None
     if isinstance(item, (tuple, list)) and item:
         image, label = item[0], item[1] if len(item) > 1 else None
+    elif isinstance(item, Mapping):
+        label = item.get(_LABEL)
+        image = {name: value for name, value in item.items() if name != _LABEL}
+        image = next(iter(image.values())) if len(image) == 1 else image
+    several = isinstance(image, (tuple, list, Mapping)) and len(image) > 0
     truth = None if label is None else truth_of_item(label, image, options.task, where)
     number = None if label is None or truth is not None else _label(label, where)
-    return replace(_pixels(image, options, where), label=number, truth=truth)
+    pixels = _inputs(image, options, where) if several else _pixels(image, options, where)
+    return replace(pixels, label=number, truth=truth)
+
+
+def _inputs(given: Any, options: ReadOptions, where: str) -> RawImage:
+    """Several inputs in a sequence, or by name."""
+    if isinstance(given, Mapping):
+        given = [given[name] for name in in_order(given, options.inputs, where)]
+    return joined_items(
+        [raw_input(each, options, f"input {place} of {where}") for place, each in enumerate(given)]
+    )
 
 
 def _pixels(image: Any, options: ReadOptions, where: str) -> RawImage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -13,7 +13,8 @@ from edgeprune.artifacts.truth import ImageTruth
 
 ACCEPTED = (
     "accepted are a folder of images (its sub-folders are the classes), an .npz file with 'images' and "
-    "optionally 'labels', or package.module:function that returns a torch Dataset"
+    "optionally 'labels' (for a model of several inputs, an array named after each), or "
+    "package.module:function that returns a torch Dataset"
 )
 """Second half of every message about a source that cannot be read."""
 
@@ -23,18 +24,19 @@ class ReadOptions:
     """How images are read: the model's number of channels where known, and what changes stored pixels.
 
     ``task`` decides what labels are: classes, or what :class:`~edgeprune.artifacts.truth.ImageTruth` has.
+    ``inputs`` are the names of the model's inputs in their order, where known.
     """
 
     channels: int | None = None
     task: Task = Task.AUTO
     exif: bool = True
     ground: Ground = Ground.BLACK
+    inputs: tuple[str, ...] = ()
 
-    @staticmethod
-    def of(channels: int | None, options: Preprocessing | None, task: Task = Task.AUTO) -> ReadOptions:
-        """Of the preprocessing, for a model of so many channels."""
+    def with_preprocessing(self, options: Preprocessing | None) -> ReadOptions:
+        """The same, with what the preprocessing says of stored pixels."""
         given = options or Preprocessing()
-        return ReadOptions(channels=channels, task=task, exif=given.exif, ground=given.ground)
+        return replace(self, exif=given.exif, ground=given.ground)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,8 @@ class RawImage:
     """One image before preprocessing.
 
     ``pixels`` is (channels, height, width), uint8 0..255 or float32. ``label`` is the class, or ``None``;
-    ``truth`` is what other tasks judge by, in pixels of this image.
+    ``truth`` is what other tasks judge by, in pixels of this image. ``further`` are the other inputs of a
+    model of several; of one that is not ``is_image``, ``pixels`` are numbers of any shape, left as they are.
     ``transformed``: made by the transforms of a Dataset, so no default preprocessing is added.
     """
 
@@ -67,6 +70,8 @@ class RawImage:
     transformed: bool = False
     stored: StoredForm = StoredForm()
     truth: ImageTruth | None = None
+    is_image: bool = True
+    further: tuple[RawImage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

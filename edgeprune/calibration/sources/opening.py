@@ -8,10 +8,10 @@ from typing import Any
 
 from edgeprune.artifacts.choices import Task
 from edgeprune.calibration.annotations.annotated import TASKS, check_labels, open_annotated, values_found
-from edgeprune.calibration.arrays import open_arrays
-from edgeprune.calibration.datasets import open_dataset, open_dataset_function
-from edgeprune.calibration.folders import open_folder
-from edgeprune.calibration.source import ACCEPTED, ImageSource, ReadOptions
+from edgeprune.calibration.sources.arrays import open_arrays
+from edgeprune.calibration.sources.datasets import open_dataset, open_dataset_function
+from edgeprune.calibration.sources.folders import open_folder
+from edgeprune.calibration.sources.source import ACCEPTED, ImageSource, ReadOptions
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.showing import in_short
 

@@ -1,0 +1,1 @@
+"""Where images come from: folders, arrays in a file, Datasets."""

@@ -1,0 +1,1 @@
+"""Training after recovery: distillation, or the user's own function."""

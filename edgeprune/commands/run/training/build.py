@@ -1,0 +1,20 @@
+"""A pruned network, recovered, and trained as requested."""
+
+from __future__ import annotations
+
+from edgeprune.commands.run.stages import prune_and_recover
+from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
+from edgeprune.commands.run.training.finetune import finetune
+from edgeprune.commands.run.training.recipe import train_with_recipe
+
+
+def build(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
+    """Prune, recover, and train if the options ask for it.
+
+    Raises:
+        UsageError: see :func:`train_with_recipe`.
+    """
+    pruned = prune_and_recover(run, prepared, planned)
+    if run.options.finetune is not None:
+        pruned = finetune(run, prepared, planned, pruned)
+    return pruned if run.options.recipe is None else train_with_recipe(run, prepared, planned, pruned)
