@@ -49,6 +49,7 @@ class Budget:
 class PairedDrop:
     """What is lost on the held-out images, image by image against the original's answers.
 
+    ``lost`` and ``gained`` count answers, ``None`` where the measure is another one than of class scores.
     ``low_points`` and ``high_points`` are the 95% interval of the drop in percentage points of all images.
     ``confidence`` is the confidence that the true drop is within the limit, ``None`` without a limit;
     ``images_to_decide``: about so many held-out images would settle that by 95%, either way, if shares
@@ -56,8 +57,8 @@ class PairedDrop:
     """
 
     images: int
-    lost: int
-    gained: int
+    lost: int | None
+    gained: int | None
     low_points: float
     high_points: float
     confidence: float | None
@@ -71,7 +72,7 @@ class Candidate:
     ``latency_share`` is latency over the original's: CPU time of interleaved pairs where it is measured, then
     ``latency_share_high`` is the upper end of its 95% interval.
     ``drop_points`` is ``None`` where the costs alone ruled the candidate out; ``paired`` has its interval,
-    ``None`` where the outputs are no class scores. ``dropped`` are the names of residual blocks that went as
+    ``None`` where the measure has none. ``dropped`` are the names of residual blocks that went as
     a whole. ``precision`` is what was tried; ``fewer_bits``: whether anything is stored so, since a mixture
     may have no piece in 8 bits that pays.
     """

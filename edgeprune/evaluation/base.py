@@ -114,6 +114,10 @@ class Measure(ABC):
         """Further measures of the outputs in words; empty if there are none."""
         return ""
 
+    def drawn_points(self, outputs: Outputs) -> FloatArray | None:  # noqa: ARG002
+        """Points lost (1 + draws,), on all images and in draws of images; ``None`` where it has no draws."""
+        return None
+
     def nothing_to_lose(self) -> str | None:
         """Why no loss can be told from these images; ``None`` if it can."""
         return None

@@ -72,6 +72,13 @@ class CustomMeasure(Measure):
             return None
         return drawn_figure((before - after) / abs(before[0]), "share of the original's metric")
 
+    def drawn_points(self, outputs: Outputs) -> FloatArray | None:
+        """Points of the metric lost, in draws of images; ``None`` where it is one number for all images."""
+        after = self._values(outputs)
+        if not after.ndim or not self._before.ndim:
+            return None
+        return 100 * (self._draws(self._before) - self._draws(after))
+
     def in_words(self, outputs: Outputs, loss: MeasureFigure) -> tuple[str, str]:  # noqa: ARG002
         """The share of the metric that is lost, and its interval."""
         lost = f"loses {loss.value:.1%} of the given metric"

@@ -77,8 +77,7 @@ class DetectionMeasure(Measure):
 
     def figure(self, outputs: Outputs) -> MeasureFigure:
         """AP of the outputs."""
-        drawn = self._judged(outputs).draws.mean(axis=1)
-        return drawn_figure(drawn, self.kind.value, higher_is_better=True)
+        return drawn_figure(self._drawn(outputs), self.kind.value, higher_is_better=True)
 
     def value(self, outputs: Outputs) -> float:
         """AP of the outputs without an interval."""
@@ -86,8 +85,14 @@ class DetectionMeasure(Measure):
 
     def loss(self, outputs: Outputs) -> MeasureFigure | None:
         """Share of the original's AP that is lost."""
-        before, after = (self._judged(o).draws.mean(axis=1) for o in (self.reference.original, outputs))
-        return share_lost(self.kind.value, before, after)
+        return share_lost(self.kind.value, self._drawn(self.reference.original), self._drawn(outputs))
+
+    def drawn_points(self, outputs: Outputs) -> FloatArray:
+        """Points of AP lost, in draws of images."""
+        return np.asarray(100 * (self._drawn(self.reference.original) - self._drawn(outputs)))
+
+    def _drawn(self, outputs: Outputs) -> FloatArray:
+        return np.asarray(self._judged(outputs).draws.mean(axis=1))
 
     def more(self, outputs: Outputs) -> str:
         """AP50, and F1 at a confidence of .25."""

@@ -7,7 +7,7 @@ import numpy as np
 from edgeprune.artifacts.arrays import FloatArray, IndexArray
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.errors import CalibrationError
-from edgeprune.evaluation.base import Measure, MeasureFigure, Reference
+from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, bootstrap_weights
 from edgeprune.intervals import wilson_interval
 from edgeprune.parity import Outputs
 
@@ -47,6 +47,12 @@ class EmbeddingMeasure(Measure):
         kept = self.figure(outputs)
         unit = "share of images with another nearest neighbour"
         return MeasureFigure(1 - kept.value, 1 - kept.high, 1 - kept.low, unit)
+
+    def drawn_points(self, outputs: Outputs) -> FloatArray:
+        """Percentage points of images with another nearest neighbour, in draws of images."""
+        weights = bootstrap_weights(self.reference.images, self.reference.seed)
+        kept = nearest_neighbours(embeddings(outputs)) == self._nearest
+        return np.asarray(100 * (1.0 - weights @ kept.astype(np.float64) / self.reference.images))
 
     def more(self, outputs: Outputs) -> str:
         """Mean cosine to the original's embeddings."""

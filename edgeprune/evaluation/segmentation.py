@@ -71,6 +71,10 @@ class SegmentationMeasure(Measure):
         """Share of the original's mean IoU that is lost."""
         return share_lost(self.kind.value, self._before, self._draws(outputs))
 
+    def drawn_points(self, outputs: Outputs) -> FloatArray:
+        """Points of mean IoU lost, in draws of images."""
+        return np.asarray(100 * (self._before - self._draws(outputs)))
+
     def more(self, outputs: Outputs) -> str:
         """Share of pixels whose class is the same as in the truth."""
         counted = self._truth != NOWHERE

@@ -1,11 +1,13 @@
 """Networks that people bring: cut by a quarter and put in 8 bits, with random weights where none can be had.
 
-Run as ``python tests/benchmarks/bench_models.py --results FOLDER``; writes
-``docs/benchmarks/models-networks.md``.
+Run as ``python tests/benchmarks/bench_models.py --results FOLDER``; writes a page a part,
+``docs/benchmarks/models-PART.md``: ``networks`` of random weights, ``shipped`` (nudenet, rapidocr) and
+``faces`` (MTCNN) with the weights of their packages, which have to be on ``PYTHONPATH``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import models_faces
 import models_networks as networks
+import models_shipped
 import numpy as np
 import torch
 from common import Jobs, NotMeasuredError, Part, run_parts
@@ -130,6 +134,25 @@ def _number(row: Row, key: str) -> str:
     return f"{row[key]:.2g}" if key in row else ""
 
 
+def main() -> None:
+    """Read the option of this benchmark, and run."""
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--photographs", type=Path, help="a folder of further photographs with faces, to judge")
+    asked, _ = own.parse_known_args()
+    parts = {
+        "networks": Part(title="Networks that people bring", jobs=jobs, render=render, lacks=no_images),
+        "shipped": Part(
+            title="Detectors and text readers with their own weights",
+            jobs=models_shipped.jobs, render=models_shipped.render, lacks=no_images,
+        ),
+        "faces": Part(
+            title="MTCNN: face boxes of cut networks",
+            jobs=lambda _folder, _seeds, threads: models_faces.jobs(threads, asked.photographs),
+            render=models_faces.render, lacks=no_images,
+        ),
+    }  # fmt: skip
+    run_parts("models", __doc__, parts, threads=1, options_of_its_own=own)
+
+
 if __name__ == "__main__":
-    part = Part(title="Networks that people bring", jobs=jobs, render=render, lacks=no_images)
-    run_parts("models", __doc__, {"networks": part}, threads=1)
+    main()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate
 from edgeprune.artifacts.report import Grade, RunReport, Usability
-from edgeprune.commands.run.usability import Circumstances, judge_answers
+from edgeprune.commands.run.usability import Circumstances, judge_answers, judge_points
 from edgeprune.commands.search.budget_aims import binding_limit, budget_used, exceeded_limits, in_words
 from edgeprune.commands.search.candidate_records import (
     CANDIDATES_FOLDER,
@@ -85,7 +85,21 @@ def _picked(report: RunReport, section: BudgetSection, chosen: Candidate) -> Pic
     """Grade the candidate by its answers on the same held-out images as the delivered network's."""
     delivered, paired = report.usability, chosen.paired
     answers = None if delivered is None else delivered.answers
-    if paired is None or answers is None or answers.images != paired.images:
+    circumstances = Circumstances(
+        macs_removed_share=1.0 - chosen.macs_share,
+        in_budget=True,
+        finetuned=report.recovery.distillation is not None,
+        recipe=report.recovery.recipe,
+        fitting_images=report.calibration.fitting_images,
+        precision=chosen.precision,
+    )
+    before = report.accuracy[0].value
+    if paired is not None and paired.lost is None and chosen.drop_points is not None and before > 0:
+        usability = judge_points(report.accuracy_kind, before, chosen.drop_points, paired, circumstances)
+    elif (
+        paired is None or paired.lost is None or paired.gained is None
+        or answers is None or answers.images != paired.images
+    ):  # fmt: skip
         why = "cannot be judged: the answers that it loses were not counted"
         if delivered is not None and answers is None and chosen.drop_points is not None:
             why = (
@@ -100,14 +114,6 @@ def _picked(report: RunReport, section: BudgetSection, chosen: Candidate) -> Pic
         )  # fmt: skip
     else:
         counts = replace(answers, lost=paired.lost, gained=paired.gained)
-        circumstances = Circumstances(
-            macs_removed_share=1.0 - chosen.macs_share,
-            in_budget=True,
-            finetuned=report.recovery.distillation is not None,
-            recipe=report.recovery.recipe,
-            fitting_images=report.calibration.fitting_images,
-            precision=chosen.precision,
-        )
         usability = judge_answers(report.accuracy_kind, counts, circumstances)
     return PickedCandidate(
         usability=usability,

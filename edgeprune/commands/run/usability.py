@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from edgeprune.artifacts.budget import PairedDrop
 from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quantization import Precision
@@ -162,6 +163,24 @@ def judge_usability(
         headline = f"{constant_channels(channels)}; {headline}"
     advice = _advice(measure.kind, verdict, loss, None, circumstances)
     return replace(_graded(verdict, headline, advice, loss, None), by_channel=channels)
+
+
+def judge_points(
+    kind: AccuracyKind, before: float, points: float, paired: PairedDrop, circumstances: Circumstances
+) -> Usability:
+    """Grade a network by its ``points`` lost, and their interval, of what is ``before`` for the original."""
+    whole = 100 * before
+    loss = Loss(
+        value=points / whole,
+        low=paired.low_points / whole,
+        high=paired.high_points / whole,
+        images=paired.images,
+    )
+    verdict = grade(loss, ANSWER_LIMITS if kind.is_share else ERROR_LIMITS)
+    what = f"loses {points:.1f} points" if points > 0 else "no measurable loss"
+    interval = f"{paired.low_points:.1f} to {paired.high_points:.1f}"
+    headline = _words_of_loss(verdict, paired.images, f"{what} of {kind.value}", interval)
+    return _graded(verdict, headline, _advice(kind, verdict, loss, None, circumstances), loss, None)
 
 
 def _not_to_be_judged(why: str, measure: Measure) -> Usability:

@@ -1,7 +1,8 @@
 """Confidence that a network loses at most a given number of points, from the held-out images.
 
 Answers are paired by image: only images that one network has right and the other wrong contribute to the
-difference, so it has a far smaller error than either accuracy.
+difference, so it has a far smaller error than either accuracy. Where answers cannot be counted (AP, mean IoU)
+both networks are judged on the same draws of images, with the same effect.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from edgeprune.parity import Outputs
 DECIDED = 0.95
 """Confidence, for or against, at which a question counts as decided."""
 _MOST_TIMES_MORE = 100.0
+_ONE_SIDED = 1.645
+"""Standard errors of a one-sided confidence of 95%."""
 _GROWTH = 1.1
 _GRID = 801
 _GRID_DEVIATIONS = 10.0
@@ -48,7 +51,7 @@ def paired_drop(counts: AnswerCounts, limit_points: float | None) -> PairedDrop:
 
 @dataclass(frozen=True)
 class Drop:
-    """Points lost, ``None`` where the measure has none, and their interval where answers can be counted."""
+    """Points lost, ``None`` where the measure has none, and their interval where it has one."""
 
     points: float | None
     paired: PairedDrop | None = None
@@ -59,7 +62,50 @@ def drop_of(measure: Measure, outputs: Outputs, limit_points: float | None) -> D
     counts = measure.answers(outputs)
     if counts is not None:
         return Drop(points_of(counts), paired_drop(counts, limit_points))
-    return Drop(measure.points_lost(outputs) if measure.counts_points else None)
+    if not measure.counts_points:
+        return Drop(None)
+    drawn = measure.drawn_points(outputs)
+    paired = None if drawn is None else drawn_drop(drawn, measure.reference.images, limit_points)
+    return Drop(measure.points_lost(outputs), paired)
+
+
+def drawn_drop(drawn: FloatArray, images: int, limit_points: float | None) -> PairedDrop | None:
+    """The drop from points lost (1 + draws,) on all images and in draws of them; ``None`` if it has no value.
+
+    The interval is the percentile one (Efron 1979). The confidence is the share of draws within the limit,
+    but at most that of as many images without a loss, since draws cannot show what no image did.
+    """
+    value, draws = float(drawn[0]), drawn[1:][np.isfinite(drawn[1:])]
+    if not np.isfinite(value) or not draws.size:
+        return None
+    low, high = map(float, np.quantile(draws, [0.025, 0.975]))
+    found = PairedDrop(
+        images=images, lost=None, gained=None, low_points=min(low, value), high_points=max(high, value),
+        confidence=None, images_to_decide=None,
+    )  # fmt: skip
+    if limit_points is None:
+        return found
+    within, share = float((draws <= limit_points).mean()), min(1.0, limit_points / 100)
+    confidence = min(within, 1.0 - (1.0 - share) ** images)
+    more = None
+    if 1.0 - DECIDED < confidence < DECIDED:
+        apart = limit_points - value
+        more = _images_for(apart, float(draws.std()) * math.sqrt(images), share)
+    enough = more is not None and more <= _MOST_TIMES_MORE * images
+    return replace(found, confidence=confidence, images_to_decide=more if enough else None)
+
+
+def _images_for(apart: float, deviation: float, share: float) -> int | None:
+    """About how many images tell a drop from a limit that is so far ``apart``, in one direction or the other.
+
+    Args:
+        deviation: of a single image, in points; the error of n images is its share of the square root of n.
+        share: the limit. Below it, so many images are needed that one would show such a loss.
+    """
+    if apart == 0.0 or (apart > 0 and share == 0.0):
+        return None
+    unseen = math.log(1.0 - DECIDED) / math.log(1.0 - min(share, 0.99)) if apart > 0 else 0.0
+    return _two_digits(math.ceil(max((_ONE_SIDED * deviation / apart) ** 2, unseen)))
 
 
 def points_of(counts: AnswerCounts) -> float:

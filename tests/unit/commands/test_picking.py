@@ -6,6 +6,7 @@ import dataclasses
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from synthetic_report import candidate, synthetic_budget, synthetic_report
@@ -13,10 +14,10 @@ from synthetic_report import candidate, synthetic_budget, synthetic_report
 from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
-from edgeprune.artifacts.report import AnswerCounts, Grade, RunReport
+from edgeprune.artifacts.report import AccuracyKind, AnswerCounts, Grade, RunReport
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.search.candidate_records import StoredCandidate
-from edgeprune.commands.search.paired_drop import paired_drop, points_of
+from edgeprune.commands.search.paired_drop import drawn_drop, paired_drop, points_of
 from edgeprune.errors import BudgetError, UsageError
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.json_report import write_json
@@ -114,6 +115,34 @@ def test_a_bad_candidate_says_so_first_and_in_its_report(
     on_terminal = Console(width=100, record=True, file=io.StringIO())
     on_terminal.print(found.render())
     assert on_terminal.export_text().startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("points", "grade", "words"),
+    [
+        (0.6, Grade.USABLE, "loses 0.6 points of AP (IoU .5 to .95): usable"),
+        (9.0, Grade.DEGRADED, "loses 9.0 points of AP (IoU .5 to .95): degraded"),
+        (60.0, Grade.NOT_USABLE, "loses 60.0 points of AP (IoU .5 to .95): not usable"),
+    ],
+)
+def test_a_candidate_that_is_judged_in_points_is_graded_by_their_interval(
+    tmp_path: Path, points: float, grade: Grade, words: str
+) -> None:
+    paired = drawn_drop(np.array([points, points - 0.2, points + 0.2]), 360, None)
+    found = dataclasses.replace(CANDIDATES[3], drop_points=points, paired=paired)
+    folder = searched(tmp_path / "out", candidates=(found,))
+    report = synthetic_report()
+    whole = dataclasses.replace(report.accuracy[0], value=0.8)
+    section = dataclasses.replace(synthetic_budget(), candidates=(found,))
+    judged = dataclasses.replace(
+        report, accuracy_kind=AccuracyKind.AP, accuracy=(whole, *report.accuracy[1:]), budget=section
+    )
+    write_json(judged, folder / "report.json")
+    picked_one = pick_candidate(
+        folder, Budget(max_size_bytes=40_000), output=None, overwrite=False, command="edgeprune pick"
+    )
+    assert picked_one.usability.grade is grade
+    assert picked_one.usability.headline.startswith(words)
 
 
 def test_what_nobody_counted_is_not_called_good(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import BoxFormat, Task
 from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.commands.search.paired_drop import drop_of
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.evaluation.base import Boxes, Labels, Measure, Reference
 from edgeprune.evaluation.detection import DetectionMeasure
@@ -262,3 +263,22 @@ def test_a_metric_of_ones_own_with_and_without_an_interval(tmp_path: Path) -> No
 def test_a_metric_that_does_not_measure(tmp_path: Path, body: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         by_metric(tmp_path, body, scores(4))
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_points_lost_have_an_interval_and_a_confidence(task: Task) -> None:
+    """Of accuracy, AP, mean IoU and retrieval; an error in the outputs' own unit has no points."""
+    outputs = CASES[task]
+    measure = measured(task, outputs)
+    worse = [o + np.random.default_rng(4).normal(0, 0.3 * o.std(), o.shape).astype(o.dtype) for o in outputs]
+    drop, same = (drop_of(measure, given, 1.0) for given in (worse, outputs))
+    if not measure.counts_points:
+        assert (drop.points, drop.paired) == (None, None)
+        return
+    assert drop.points is not None
+    assert drop.paired is not None
+    assert drop.paired.low_points - 1e-6 <= drop.points <= drop.paired.high_points + 1e-6
+    assert drop.paired.images == IMAGES
+    assert same.points == pytest.approx(0.0, abs=1e-9)
+    assert same.paired is not None
+    assert same.paired.confidence == pytest.approx(1 - 0.99**IMAGES)
