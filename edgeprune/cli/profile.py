@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.process.session import Session, check_page, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command, joined
 from edgeprune.cli.shared.device_options import DeviceArguments
@@ -27,6 +27,7 @@ class FileArguments:
     input_shape: opt.ImageSize = None
     target: opt.Target = None
     threads: opt.Threads = None
+    html: opt.Html = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,12 @@ def profile(session: Session, given: ProfileArguments) -> None:
     from edgeprune.api import files
 
     quiet_libraries(session)
+    check_page(given.html)
     result = files.profile_file(options)
+    if given.html is not None:
+        from edgeprune.results.pages import profile_page
+
+        session.write_page(given.html, profile_page(result))
     if given.as_json:
         show_json(result)
     else:

@@ -10,7 +10,7 @@ import typer
 
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.cli.process import settings
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.process.session import Session, check_page, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import (
     DataArguments,
@@ -90,6 +90,7 @@ class OutputArguments:
 
     output: OutputFile = None
     overwrite: Overwrite = False
+    html: opt.Html = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,11 @@ def quantize(session: Session, given: QuantizeArguments) -> None:
     from edgeprune.api import files
 
     quiet_libraries(session)
+    check_page(given.html)
     result = files.quantize_onnx(options)
     session.say_written(options.output)
+    if given.html is not None:
+        from edgeprune.results.pages import quantization_page
+
+        session.write_page(given.html, quantization_page(result))
     return show_json(result) if given.as_json else show(for_people(result).render())

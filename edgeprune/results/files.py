@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from edgeprune.artifacts.latency import LatencyPrediction, LatencyRatio, ModelFigures, Provenance
+from edgeprune.artifacts.latency import (
+    LatencyPrediction,
+    LatencyRatio,
+    ModelFigures,
+    PredictedKind,
+    Provenance,
+)
 from edgeprune.artifacts.quantization import (
     Float16Report,
     IntegerReport,
@@ -22,7 +29,8 @@ from edgeprune.artifacts.report import (
     TensorDeviation,
 )
 from edgeprune.reporting.formatting import constant_channels, doubt, worst_channel
-from edgeprune.reporting.tables import TerminalTable
+from edgeprune.reporting.table import Table
+from edgeprune.reporting.tables import TerminalTable, grid_of
 
 _OPERATORS_SHOWN = 4
 
@@ -41,46 +49,56 @@ class ProfileResult:
     baseline_prediction: LatencyPrediction | None
     notes: tuple[str, ...] = ()
 
-    def render(self) -> RenderableType:
-        """A table for the terminal; every time says where it comes from."""
-        table = TerminalTable("", self.path, title=f"Profile for {self.target}")
-        columns = [self.figures]
-        predictions = [self.prediction]
+    @property
+    def table(self) -> Table:
+        """All figures, one column a file; every time says where it comes from."""
+        columns, predictions = [self.figures], [self.prediction]
+        names = ["", self.path]
         if self.baseline is not None:
-            table.add_column(self.baseline_path or "baseline")
+            names.append(self.baseline_path or "baseline")
             columns.append(self.baseline)
             predictions.append(self.baseline_prediction)
-        table.add_row("size", *(f"{f.size_bytes / 1024:,.1f} KiB" for f in columns))
-        table.add_row("parameters", *(f"{f.parameters:,}" for f in columns))
-        table.add_row("MACs", *(f"{f.macs / 1e6:,.3f} M" for f in columns))
-        table.add_row("peak memory", *(_memory(f) for f in columns))
-        table.add_row("latency", *(_latency(f) for f in columns))
-        table.add_row("CPU time", *(_cpu_time(f) for f in columns))
-        table.add_row("load, first run", *(_start(f) for f in columns))
-        table.add_row("operators", *(_operators(f) for f in columns))
+        told: list[tuple[str, Iterable[str]]] = [
+            ("size", (f"{f.size_bytes / 1024:,.1f} KiB" for f in columns)),
+            ("parameters", (f"{f.parameters:,}" for f in columns)),
+            ("MACs", (f"{f.macs / 1e6:,.3f} M" for f in columns)),
+            ("peak memory", map(_memory, columns)),
+            ("latency", map(_latency, columns)),
+            ("CPU time", map(_cpu_time, columns)),
+            ("load, first run", map(_start, columns)),
+            ("operators", map(_operators, columns)),
+        ]
         if any(predictions):
-            table.add_row(f"latency on {self.target}", *(_prediction(p) for p in predictions))
-            table.add_row(f"memory on {self.target}", *(_predicted_memory(p) for p in predictions))
+            told.append((f"latency on {self.target}", map(_prediction, predictions)))
+            told.append((f"memory on {self.target}", map(_predicted_memory, predictions)))
         if any(p is not None and p.energy_mj is not None for p in predictions):
-            table.add_row(f"energy on {self.target}", *(_energy(p) for p in predictions))
-        parts: list[RenderableType] = [table]
+            told.append((f"energy on {self.target}", map(_energy, predictions)))
+        rows = tuple((label, *cells) for label, cells in told)
+        return Table(title=f"Profile for {self.target}", columns=tuple(names), rows=rows)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The basis of a prediction, the comparison with the baseline, the device, and cautions."""
+        words: list[str] = []
         if self.prediction is not None:
-            parts.append(_predicted_kinds(self.prediction))
-            parts += [Text(f"prediction: {self.prediction.basis}"), *_notes_of(self.prediction)]
+            words.append(f"prediction: {self.prediction.basis}")
+            words += [f"note: {note}" for note in self.prediction.notes]
         if self.latency_ratio is not None:
             r = self.latency_ratio
-            parts.append(
-                Text(
-                    f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
-                    f"[{r.low:.3f}, {r.high:.3f}] ({r.confidence:.0%} interval, {r.pairs} interleaved pairs, "
-                    f"{r.threads} threads, {r.provenance.value}){doubt(r)}"
-                )
+            words.append(
+                f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
+                f"[{r.low:.3f}, {r.high:.3f}] ({r.confidence:.0%} interval, {r.pairs} interleaved pairs, "
+                f"{r.threads} threads, {r.provenance.value}){doubt(r)}"
             )
         latency = self.figures.latency
         if latency is not None and latency.provenance is Provenance.MEASURED_ON_TARGET:
-            parts.append(Text(f"{latency.runtime} on {latency.machine}"))
-        parts.extend(Text(f"caution: {note}") for note in self.notes)
-        return Group(*parts)
+            words.append(f"{latency.runtime} on {latency.machine}")
+        return (*words, *(f"caution: {note}" for note in self.notes))
+
+    def render(self) -> RenderableType:
+        """A table for the terminal, predicted time by kind of operator, and remarks."""
+        kinds = [] if self.prediction is None else [grid_of(kinds_table(self.prediction), box=None)]
+        return Group(grid_of(self.table), *kinds, *map(Text, self.remarks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,62 +121,75 @@ class QuantizationResult:
     latency_ratio: LatencyRatio
     notes: tuple[str, ...]
 
-    def render(self) -> RenderableType:
-        """A table for the terminal."""
-        table = TerminalTable("", "fp32", self.precision.value, title=f"{self.path} for {self.target}")
+    @property
+    def table(self) -> Table:
+        """Size, quality and CPU time of both files."""
         before, after = self.accuracy
-        table.add_row("size", _kib(self.source_size_bytes), _kib(self.size_bytes))
-        table.add_row(self.accuracy_kind.value, _with_interval(before), _with_interval(after))
         ratio = self.latency_ratio
-        table.add_row(
-            f"CPU time, {ratio.provenance.value}",
-            "1",
-            f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]{doubt(ratio)}",
+        share = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]{doubt(ratio)}"
+        return Table(
+            title=f"{self.path} for {self.target}",
+            columns=("", "fp32", self.precision.value),
+            rows=(
+                ("size", _kib(self.source_size_bytes), _kib(self.size_bytes)),
+                (self.accuracy_kind.value, _with_interval(before), _with_interval(after)),
+                (f"CPU time, {ratio.provenance.value}", "1", share),
+            ),
         )
-        deviation = self.deviation
-        agreement = (
-            "" if deviation.top1_agreement is None else f", top-1 agreement {deviation.top1_agreement:.2%}"
-        )
-        channels = deviation.by_channel
-        words = Text(
-            f"outputs on {deviation.images} images kept back: cosine {deviation.cosine:.5f}, largest error "
-            f"{deviation.relative_error:.2%} of the largest output{agreement}"
-            if channels is None
-            else f"outputs on {deviation.images} images kept back: the worst is {worst_channel(channels)}; "
+
+    @property
+    def warning(self) -> str:
+        """Channels that became constant; empty where there are none."""
+        channels = self.deviation.by_channel
+        return "" if channels is None or not channels.constant else constant_channels(channels)
+
+    @property
+    def agreement(self) -> str:
+        """How near the outputs are."""
+        deviation, channels = self.deviation, self.deviation.by_channel
+        same = "" if deviation.top1_agreement is None else f", top-1 agreement {deviation.top1_agreement:.2%}"
+        if channels is None:
+            return (
+                f"outputs on {deviation.images} images kept back: cosine {deviation.cosine:.5f}, largest "
+                f"error {deviation.relative_error:.2%} of the largest output{same}"
+            )
+        return (
+            f"outputs on {deviation.images} images kept back: the worst is {worst_channel(channels)}; "
             f"the largest error is {deviation.relative_error:.2%} of the largest output"
         )
-        warning = [] if channels is None or not channels.constant else [_warning(constant_channels(channels))]
-        return Group(*warning, table, words, *self._how(), *(Text(f"note: {note}") for note in self.notes))
 
-    def _how(self) -> list[Text]:
+    @property
+    def how(self) -> tuple[str, ...]:
+        """What is stored and calculated in fewer bits."""
         if isinstance(self.details, Float16Report):
-            return [Text(f"{self.details.stored} constants stored in 16 bits")]
+            return (f"{self.details.stored} constants stored in 16 bits",)
         if isinstance(self.details, MixedReport):
-            pieces = [Text(f"{piece.ends_with}: {piece.why}") for piece in self.details.pieces]
-            harm = [] if self.details.harm is None else [Text(self.details.harm)]
-            return [
-                *pieces,
-                *harm,
-                *([] if self.details.integer is None else _integers(self.details.integer)),
-            ]
+            pieces = (f"{piece.ends_with}: {piece.why}" for piece in self.details.pieces)
+            harm = () if self.details.harm is None else (self.details.harm,)
+            rest = () if self.details.integer is None else _integers(self.details.integer)
+            return (*pieces, *harm, *rest)
         return _integers(self.details)
+
+    def render(self) -> RenderableType:
+        """A table for the terminal, with what was done and the notes."""
+        notes = (f"note: {note}" for note in self.notes)
+        warning = [_warning(self.warning)] if self.warning else []
+        return Group(*warning, grid_of(self.table), *map(Text, (self.agreement, *self.how, *notes)))
 
 
 def _warning(words: str) -> Text:
     return Text(f"WARNING: {words}", style="bold red")
 
 
-def _integers(report: IntegerReport) -> list[Text]:
+def _integers(report: IntegerReport) -> tuple[str, ...]:
     nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
-    return [
-        Text(f"in 8 bits: {nodes}; kept in 32: {len(report.kept_float)} nodes"),
-        Text(f"form: {report.format.reason}"),
-        Text(
-            f"ranges by {report.method.value} over {report.images} images; {report.equalized} pairs of "
-            f"layers equalized, biases of {report.corrected} layers corrected"
-        ),
-        *(Text(f"{name} runs over blocks of pixels: the same result, sooner") for name in report.over_blocks),
-    ]
+    return (
+        f"in 8 bits: {nodes}; kept in 32: {len(report.kept_float)} nodes",
+        f"form: {report.format.reason}",
+        f"ranges by {report.method.value} over {report.images} images; {report.equalized} pairs of "
+        f"layers equalized, biases of {report.corrected} layers corrected",
+        *(f"{name} runs over blocks of pixels: the same result, sooner" for name in report.over_blocks),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,14 +321,17 @@ def _energy(prediction: LatencyPrediction | None) -> str:
     return f"{prediction.energy_mj:.3g} mJ (estimate: the board's power with all cores busy x latency)"
 
 
-def _predicted_kinds(prediction: LatencyPrediction) -> RenderableType:
-    table = TerminalTable("predicted time by kind", "bits", "nodes", "ms", "share", box=None)
-    for row in prediction.kinds:
-        share = row.latency_ms / prediction.latency_ms if prediction.latency_ms else 0.0
-        bits = "8" if row.in_8_bits else "32"
-        table.add_row(row.kind, bits, str(row.nodes), f"{row.latency_ms:.3f}", f"{share:.0%}")
-    return table
+def kinds_table(prediction: LatencyPrediction) -> Table:
+    """Predicted time by kind of operator."""
 
+    def row(kind: PredictedKind) -> tuple[str, ...]:
+        share = kind.latency_ms / prediction.latency_ms if prediction.latency_ms else 0.0
+        bits = "8" if kind.in_8_bits else "32"
+        return kind.kind, bits, str(kind.nodes), f"{kind.latency_ms:.3f}", f"{share:.0%}"
 
-def _notes_of(prediction: LatencyPrediction) -> list[RenderableType]:
-    return [Text(f"note: {note}") for note in prediction.notes]
+    return Table(
+        title="",
+        columns=("predicted time by kind", "bits", "nodes", "ms", "share"),
+        rows=tuple(map(row, prediction.kinds)),
+        numeric_columns=frozenset({1, 2, 3, 4}),
+    )

@@ -98,6 +98,27 @@ def cannot_write(path: str | Path, error: OSError, *, what: str = "") -> str:
     return f"{shown} cannot be written ({reason}); name a path in a writable folder"
 
 
+def check_writable(path: str | Path, *, what: str) -> None:
+    """Check that a file can be written at a path, before the work whose result it is to hold.
+
+    Raises:
+        OutputError: it is a folder, or its folder is missing or not writable.
+    """
+    destination, shown = Path(path).expanduser().resolve(), repr(str(path))
+    folder = destination.parent
+    if destination.is_dir():
+        raise OutputError(f"{what} {shown} is a folder; name a file that does not exist yet")
+    if not folder.is_dir():
+        raise OutputError(
+            f"{what} {shown} cannot be written: {str(folder)!r} is no folder; make it first, or name another"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{what} {shown} cannot be written: folder {str(folder)!r} is not writable; name a path in a "
+            "writable folder"
+        )
+
+
 def check_room(folder: Path, shown: str) -> None:
     """Write and remove a probe file in ``folder``, so that a write failure shows before any work.
 

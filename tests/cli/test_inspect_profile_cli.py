@@ -105,10 +105,12 @@ def test_a_drawing_is_refused_before_the_model_is_loaded(
         assert part in said
 
 
-def test_profile_here(digits: Any, edgeprune: Any) -> None:
+def test_profile_here(digits: Any, tmp_path: Path, edgeprune: Any) -> None:
     model = digits[0] / "model.onnx"
-    done = edgeprune("profile", str(model), "--threads", "1", fork=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    page = tmp_path / "page.html"
+    done = edgeprune("profile", str(model), "--threads", "1", "--html", str(page), fork=False)
+    assert (done.returncode, done.stderr) == (0, f"written to {page}\n")
+    assert "Latency by operator" in page.read_text()
     assert "measured on this host" in done.stdout
     assert "predicted" not in done.stdout
 

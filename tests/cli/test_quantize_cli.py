@@ -46,11 +46,24 @@ def test_eight_bits(edgeprune: Any, folder: Path) -> None:
     types = {i.data_type for i in onnx.load(str(path)).graph.initializer if i.name.endswith("_quantized")}
     assert onnx.TensorProto.INT8 in types
     first = path.read_bytes()
-    again = edgeprune(*asked, "--overwrite", cwd=folder)
+    again = edgeprune(*asked, "--overwrite", "--html", "page.html", cwd=folder)
     assert again.returncode == 0
+    assert "in 8 bits:" in (folder / "page.html").read_text().lower()
+    assert "page.html" in again.stderr
     assert path.read_bytes() == first
     for words in ("in 8 bits:", "6 Conv", "ranges by mse over 300 images", "CPU time, measured on this host"):
         assert words in again.stdout
+
+
+@pytest.mark.parametrize("command", ["quantize", "profile"])
+def test_a_page_that_cannot_be_written_is_refused_before_work(
+    edgeprune: Any, folder: Path, command: str
+) -> None:
+    data = ("--calibration", DIGITS_DATA) if command == "quantize" else ()
+    for path, words in (("none/page.html", "is no folder"), (".", "is a folder; name a file")):
+        done = edgeprune(command, "digits.onnx", *data, "--html", path, cwd=folder)
+        assert words in sentence(done, 7)
+    assert [each.name for each in folder.glob("*.*")] == ["digits.onnx"]
 
 
 def test_sixteen_bits_keep_the_function_and_halve_the_file(edgeprune: Any, folder: Path) -> None:

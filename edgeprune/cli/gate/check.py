@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.process.session import Session, check_page, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
 from edgeprune.errors import EdgepruneError, OutputError, UsageError
@@ -169,6 +169,8 @@ def _checked(session: Session, given: CheckArguments) -> GateResult:
     from edgeprune import api
 
     quiet_libraries(session)
+    for path in (given.junit, given.summary, given.comment):
+        check_page(path)
     return api.check(
         given.checked,
         baseline=given.baseline,

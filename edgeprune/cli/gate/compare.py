@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
+from edgeprune.cli.process.session import Session, check_page, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
 from edgeprune.showing import for_people
@@ -35,12 +35,6 @@ Markdown = Annotated[
         "--markdown", metavar="FILE", help="Also write it as Markdown.", rich_help_panel=opt.RUN_PANEL
     ),
 ]
-Html = Annotated[
-    Path | None,
-    typer.Option(
-        "--html", metavar="FILE", help="Also write it as a page of its own.", rich_help_panel=opt.RUN_PANEL
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +44,7 @@ class ModelsArguments:
     models: Models
     measure: Measure = True
     markdown: Markdown = None
-    html: Html = None
+    html: opt.Html = None
     threads: opt.Threads = None
 
 
@@ -64,9 +58,10 @@ def compare(session: Session, given: CompareArguments) -> None:
     """Put models side by side: size, work, latency, memory, quality, and their differences with intervals."""
     from edgeprune import api
     from edgeprune.reporting.gate import layouts
-    from edgeprune.storage.files import atomic_write_text
 
     quiet_libraries(session)
+    for path in (given.markdown, given.html):
+        check_page(path)
     result = api.compare(
         tuple(given.models), measure=given.measure, threads=given.threads, timeout_s=given.timeout_s
     )
@@ -75,8 +70,7 @@ def compare(session: Session, given: CompareArguments) -> None:
         (given.html, layouts.comparison_page),
     ):
         if path is not None:
-            atomic_write_text(path, layout(result))
-            session.say_written(path)
+            session.write_page(path, layout(result))
     if given.as_json:
         show_json(result)
     else:

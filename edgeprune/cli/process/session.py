@@ -9,6 +9,7 @@ import shlex
 import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -45,6 +46,13 @@ class Session:
         """Report that the result is in place, which a later signal does not undo."""
         self.written = str(path)
         self.say(f"{what} written to {path}".strip())
+
+    def write_page(self, path: Path, text: str) -> None:
+        """Write a page or a table to a file, whole or not at all."""
+        from edgeprune.storage.files import atomic_write_text
+
+        atomic_write_text(path, text)
+        self.say_written(path)
 
     @property
     def command_line(self) -> str:
@@ -85,6 +93,18 @@ def _set_up(session: Session) -> None:
     if session.verbosity == 0:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         warnings.simplefilter("ignore")
+
+
+def check_page(path: Path | None) -> None:
+    """Check before work starts that a page can be written, where one was asked for.
+
+    Raises:
+        OutputError: it is a folder, or its folder is missing or not writable.
+    """
+    if path is not None:
+        from edgeprune.storage.files import check_writable
+
+        check_writable(path, what="file")
 
 
 def quiet_libraries(session: Session) -> None:

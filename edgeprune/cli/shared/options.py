@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -181,6 +182,12 @@ Overwrite = Annotated[
         metavar="",
         help="Replace an output folder that edgeprune wrote before.",
         rich_help_panel=RUN_PANEL,
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Also write it as a page of its own.", rich_help_panel=RUN_PANEL
     ),
 ]
 MaxTime = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch import Tensor
@@ -21,7 +20,7 @@ from edgeprune.reporting.drawing.files import (
     StepKind,
     render_graph,
 )
-from edgeprune.storage.files import atomic_write_text, check_room
+from edgeprune.storage.files import atomic_write_text, check_room, check_writable
 from edgeprune.storage.ownership import remove_abandoned
 
 _CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
@@ -38,22 +37,11 @@ def check_graph_path(path: str | Path, *, overwrite: bool = False) -> Path:
     GraphFormat.of(path)
     shown = repr(str(path))
     destination = Path(path).expanduser().resolve()
-    folder = destination.parent
-    if destination.is_dir():
-        raise OutputError(f"drawing {shown} is a folder; name a file that does not exist yet")
+    check_writable(path, what="drawing")
     if destination.exists():
         _check_replaceable(destination, shown, overwrite)
-    if not folder.is_dir():
-        raise OutputError(
-            f"drawing {shown} cannot be written: {str(folder)!r} is no folder; make it first, or name another"
-        )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"drawing {shown} cannot be written: folder {str(folder)!r} is not writable; "
-            "name a path in a writable folder"
-        )
-    remove_abandoned(folder)
-    check_room(folder, str(path))
+    remove_abandoned(destination.parent)
+    check_room(destination.parent, str(path))
     return destination
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.latency import OperatorTimes
 from edgeprune.artifacts.pruning import GroupImportance
-from edgeprune.artifacts.report import LayerRow, RunReport
+from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, LayerRow
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.drawing.words import keep_end, visible
@@ -167,11 +169,11 @@ def importance_figure(group: GroupImportance, key: str) -> PlotFigure:
     return PlotFigure(svg=to_svg(chart, f"Values of the channels of {group.group}", key), caption="")
 
 
-def accuracy_figure(report: RunReport) -> PlotFigure:
+def accuracy_figure(figures: Sequence[AccuracyFigure], kind: AccuracyKind) -> PlotFigure:
     """The measure by stage, with its 95% interval."""
     import altair as alt
 
-    percent = 100.0 if report.accuracy_kind.is_share else 1.0
+    percent = 100.0 if kind.is_share else 1.0
     values = [
         {
             "place": place,
@@ -180,18 +182,18 @@ def accuracy_figure(report: RunReport) -> PlotFigure:
             "low": percent * figure.low,
             "high": percent * figure.high,
         }
-        for place, figure in enumerate(report.accuracy)
+        for place, figure in enumerate(figures)
     ]
     names: list[object] = [row["stage"] for row in values]
     labels = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", grid=False, ticks=False)
     y = alt.Y("place:O", title=None, axis=labels)
-    unit = f"{report.accuracy_kind.value}{', %' if report.accuracy_kind.is_share else ''}"
+    unit = f"{kind.value}{', %' if kind.is_share else ''}"
     x = alt.X("low:Q", title=unit, scale=alt.Scale(zero=False, padding=8))
     base = alt.Chart(rows(values))
     line = base.mark_rule(color=AFTER, strokeWidth=2, aria=False).encode(x, y, x2="high:Q")
     point = base.mark_point(filled=True, size=80, color=AFTER, opacity=1).encode(y, x="value:Q")
     chart = alt.layer(line, point).properties(width=WIDTH, height=24 * len(values))
-    lower = " Lower is better." if report.accuracy_kind.is_error else ""
+    lower = " Lower is better." if kind.is_error else ""
     told = f"Quality on held-out images after every stage, with its 95% interval.{lower}"
     return PlotFigure(svg=to_svg(chart, "Quality by stage", "accuracy"), caption=told)
 
@@ -228,3 +230,33 @@ def operators_figure(times: OperatorTimes) -> PlotFigure:
         "single nodes takes time itself, so the sum is more than the latency."
     )
     return PlotFigure(svg=to_svg(chart, "Time by operator", "operators"), caption=told)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of a whole, by name."""
+
+    name: str
+    share: float
+
+
+def shares_figure(shares: Sequence[Share], told: str, key: str) -> PlotFigure:
+    """Shares as bars, the largest first; ``key`` sets the drawing apart from others on the page."""
+    import altair as alt
+
+    largest = sorted(shares, key=lambda each: (-each.share, each.name))
+    shown, rest = largest[:_MOST_OPERATORS], sum(each.share for each in largest[_MOST_OPERATORS:])
+    values = [{"name": keep_end(each.name, _NAME_LENGTH), "share": 100 * each.share} for each in shown]
+    if rest:
+        values.append({"name": "others", "share": 100 * rest})
+    order = [str(row["name"]) for row in values]
+    chart = (
+        alt.Chart(rows(values))
+        .mark_bar(color=AFTER)
+        .encode(
+            y=alt.Y("name:N", title=None, sort=order, axis=alt.Axis(ticks=False)),
+            x=alt.X("share:Q", title="% of a run"),
+        )
+        .properties(width=WIDTH, height=20 * len(values))
+    )
+    return PlotFigure(svg=to_svg(chart, told, key), caption=told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.artifacts.quantization import IntegerReport
+from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport
 from edgeprune.artifacts.report import QuantizationSection, Verdict
 from edgeprune.reporting.document import (
     accuracy_table,
@@ -139,7 +139,7 @@ def _accuracy(contents: PageContents) -> Section:
         return Section(key="accuracy", empty=why)
     return Section(
         key="accuracy",
-        figures=(accuracy_figure(report),),
+        figures=(accuracy_figure(report.accuracy, report.accuracy_kind),),
         tables=(accuracy_table(report),),
     )
 
@@ -177,26 +177,32 @@ def _precision(section: QuantizationSection | None) -> Section:
     if section is None:
         why = "All layers are stored and calculated in 32 bits: --precision int8, auto or fp16 asks for less."
         return Section(key="precision", empty=why)
+    table = precision_table(section.integer, section.mixed, section.float16)
+    return Section(key="precision", tables=(table,), folded=(quantization_table(section),))
+
+
+def precision_table(
+    integer: IntegerReport | None, mixed: MixedReport | None, float16: Float16Report | None
+) -> Table:
+    """Which part is stored in how many bits, and why."""
     rows: list[tuple[str, str, str]] = []
-    integer = section.integer
-    if section.mixed is not None:
+    if mixed is not None:
         rows += [
             (f"up to {piece.ends_with}", "8 bits" if piece.integer else "32 bits", piece.why)
-            for piece in section.mixed.pieces
+            for piece in mixed.pieces
         ]
-        integer = section.mixed.integer
+        integer = mixed.integer
     elif integer is not None:
         nodes = ", ".join(f"{count} {operator}" for operator, count in sorted(integer.nodes.items()))
         rows.append((nodes, "8 bits", integer.format.reason))
     if integer is not None:
         rows += [(name, "32 bits", _why_float(integer, name)) for name in integer.kept_float]
-    if section.float16 is not None:
-        rows += [(count_words(section.float16.stored, "constant"), "16 bits", "weights are stored so")]
-        rows += [(name, "32 bits", "16 bits do not hold it") for name in section.float16.kept_float]
-    table = Table(
+    if float16 is not None:
+        rows += [(count_words(float16.stored, "constant"), "16 bits", "weights are stored so")]
+        rows += [(name, "32 bits", "16 bits do not hold it") for name in float16.kept_float]
+    return Table(
         title="Which part is stored how, and why", columns=("part", "stored in", "why"), rows=tuple(rows)
     )
-    return Section(key="precision", tables=(table,), folded=(quantization_table(section),))
 
 
 def _why_float(report: IntegerReport, name: str) -> str:
