@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,30 @@ settings.load_profile(ALL)
 importlib.import_module("edgeprune.api")
 gc.collect()
 gc.freeze()  # or every pass of the collector would visit the libraries' half a million objects
+
+
+Golden = Callable[[Path, str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden files are written by the tests that read them."""
+    parser.addoption(
+        "--overwrite-golden", action="store_true", help="write golden files and generated pages anew"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Holds a text against a golden file, or writes the file anew with ``--overwrite-golden``."""
+
+    def check(path: Path, text: str) -> None:
+        if request.config.getoption("--overwrite-golden"):
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), (
+            f"if it is meant: pytest --overwrite-golden ({path.name})"
+        )
+
+    return check
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,7 @@ import edgeprune
 _HEAD = """\
 # Python API
 
-Written by `EDGEPRUNE_UPDATE_GOLDEN=1 pytest tests/unit/project/test_python_api_page.py`; do not edit by hand.
+Written by `pytest --overwrite-golden tests/unit/project/test_python_api_page.py`; do not edit by hand.
 
 Everything here can be had from `edgeprune` itself. Functions call what the command line calls, with the same
 names where Python allows it. Failures are the classes of `edgeprune.errors` ([statuses](exit-statuses.md)).

@@ -164,7 +164,7 @@ def reference_page() -> str:
 
 
 _INTRODUCTION = """\
-Written by `EDGEPRUNE_UPDATE_GOLDEN=1 pytest tests/cli/test_configuration_cli.py`; do not edit by hand.
+Written by `pytest --overwrite-golden tests/cli/test_configuration_cli.py`; do not edit by hand.
 
 An option has the value of the command line, else of its environment variable, else of `edgeprune.toml` beside
 the model, else its default. `edgeprune init` writes a commented file; `edgeprune config show compress MODEL`

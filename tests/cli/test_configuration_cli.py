@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from edgeprune.cli.process.sources import ONLY_ON_THE_COMMAND_LINE
 from edgeprune.options.project_file import COMMAND_TABLES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
-UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 VALUES = {
     "--resize": "9", "--crop": "8", "--mean": "0.25", "--std": "0.5", "--channel-order": "bgr",
     "--letterbox": "64x96", "--pad": "7", "--exif": "False", "--ground": "white",
@@ -166,8 +164,5 @@ def test_config_show_of_something_else_is_refused(asked: tuple[str, ...], edgepr
     assert done.stderr.startswith("error: ")
 
 
-def test_the_page_has_every_option() -> None:
-    text = reference_page()
-    if os.environ.get(UPDATE_FLAG) == "1":
-        PAGE.write_text(text, encoding="utf-8")
-    assert text == PAGE.read_text(encoding="utf-8"), f"if the change is meant: {UPDATE_FLAG}=1 pytest"
+def test_the_page_has_every_option(golden: Any) -> None:
+    golden(PAGE, reference_page())

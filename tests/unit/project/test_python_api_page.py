@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 from generate_python_api import page
 
 import edgeprune
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "python-api.md"
-UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 
 
-def test_the_page_is_that_of_the_code() -> None:
-    text = page()
-    if os.environ.get(UPDATE_FLAG) == "1":
-        PAGE.write_text(text, encoding="utf-8")
-    assert text == PAGE.read_text(encoding="utf-8"), f"if the change is meant: {UPDATE_FLAG}=1 pytest"
+def test_the_page_is_that_of_the_code(golden: Any) -> None:
+    golden(PAGE, page())
 
 
 def test_every_public_name_has_its_place() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gate_files import synthetic_comparison, synthetic_gate
@@ -31,7 +31,6 @@ from edgeprune.reporting.gate.layouts import (
 from edgeprune.showing import for_people, plain_values
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
-UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 
 
 def terminal(found: RenderableType) -> str:
@@ -57,12 +56,8 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_golden(name: str) -> None:
-    text = FORMS[name]()
-    if os.environ.get(UPDATE_FLAG) == "1":
-        (GOLDEN / name).write_text(text, encoding="utf-8")
-    expected = (GOLDEN / name).read_text(encoding="utf-8")
-    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+def test_golden(name: str, golden: Any) -> None:
+    golden(GOLDEN / name, FORMS[name]())
 
 
 def test_no_form_has_control_characters_or_markup_of_names() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -100,12 +100,8 @@ def plain_page() -> str:
     return render_page(of_report(synthetic_report()))
 
 
-def test_golden_facts(page: str) -> None:
-    text = "\n".join(Reader(page).lines) + "\n"
-    golden = GOLDEN / "report.html.txt"
-    if os.environ.get("EDGEPRUNE_UPDATE_GOLDEN") == "1":
-        golden.write_text(text, encoding="utf-8")
-    assert text == golden.read_text(encoding="utf-8"), "if it is meant: EDGEPRUNE_UPDATE_GOLDEN=1"
+def test_golden_facts(page: str, golden: Any) -> None:
+    golden(GOLDEN / "report.html.txt", "\n".join(Reader(page).lines) + "\n")
 
 
 def test_every_section_shows_something(page: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import re
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -54,7 +54,6 @@ from edgeprune.reporting.markdown import escape
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden"
-UPDATE_FLAG = "EDGEPRUNE_UPDATE_GOLDEN"
 
 
 def terminal_text(report: RunReport, width: int = 160) -> str:
@@ -78,42 +77,29 @@ RENDERERS = {
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_golden(name: str) -> None:
-    text = RENDERERS[name](synthetic_report())
-    if os.environ.get(UPDATE_FLAG) == "1":
-        (GOLDEN / name).write_text(text, encoding="utf-8")
-    expected = (GOLDEN / name).read_text(encoding="utf-8")
-    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+def test_golden(name: str, golden: Any) -> None:
+    golden(GOLDEN / name, RENDERERS[name](synthetic_report()))
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.txt"])
-def test_golden_of_a_budget(name: str) -> None:
-    text = RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_budget()))
-    golden = GOLDEN / f"budget-{name}"
-    if os.environ.get(UPDATE_FLAG) == "1":
-        golden.write_text(text, encoding="utf-8")
-    expected = golden.read_text(encoding="utf-8")
-    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+def test_golden_of_a_budget(name: str, golden: Any) -> None:
+    golden(
+        GOLDEN / f"budget-{name}",
+        RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_budget())),
+    )
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_golden_of_a_search_that_nobody_asked_for(name: str) -> None:
-    text = RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_default()))
-    golden = GOLDEN / f"default-{name}"
-    if os.environ.get(UPDATE_FLAG) == "1":
-        golden.write_text(text, encoding="utf-8")
-    expected = golden.read_text(encoding="utf-8")
-    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+def test_golden_of_a_search_that_nobody_asked_for(name: str, golden: Any) -> None:
+    golden(
+        GOLDEN / f"default-{name}",
+        RENDERERS[name](dataclasses.replace(synthetic_report(), budget=synthetic_default())),
+    )
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_golden_of_a_network_that_is_not_usable(name: str) -> None:
-    text = RENDERERS[name](ruined_report())
-    golden = GOLDEN / f"ruined-{name}"
-    if os.environ.get(UPDATE_FLAG) == "1":
-        golden.write_text(text, encoding="utf-8")
-    expected = golden.read_text(encoding="utf-8")
-    assert text == expected, f"if the change is meant: {UPDATE_FLAG}=1 pytest {Path(__file__).name}"
+def test_golden_of_a_network_that_is_not_usable(name: str, golden: Any) -> None:
+    golden(GOLDEN / f"ruined-{name}", RENDERERS[name](ruined_report()))
 
 
 @pytest.mark.parametrize("width", [60, 160])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +53,9 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("document", JsonDocument)
-def test_the_published_schema_is_that_of_what_is_written(document: JsonDocument) -> None:
+def test_the_published_schema_is_that_of_what_is_written(document: JsonDocument, golden: Any) -> None:
     path = SCHEMAS / f"{document.value}-{schema_version(document)}.json"
-    text = json.dumps(json_schema(document), indent=2) + "\n"
-    if os.environ.get("EDGEPRUNE_UPDATE_GOLDEN"):
-        path.write_text(text, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text, f"{path.name}: run again with EDGEPRUNE_UPDATE_GOLDEN=1"
+    golden(path, json.dumps(json_schema(document), indent=2) + "\n")
 
 
 @pytest.mark.parametrize("document", JsonDocument)
