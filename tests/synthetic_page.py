@@ -52,7 +52,9 @@ def synthetic_illustrations() -> Illustrations:
         saliency=(
             SaliencyMaps(image=photo(3, "a cat"), original=grey(3, "before"), compressed=grey(4, "after")),
         ),
-        changed=(ChangedAnswer(image=photo(4, "held-out image 4"), before="cat", after="dog", label="cat"),),
+        changed=(
+            ChangedAnswer(pictures=(photo(4, "held-out image 4"),), before="cat", after="dog", label="cat"),
+        ),
         changed_images=6,
         held_out_images=360,
         missing={},

@@ -45,9 +45,12 @@ class SaliencyMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedAnswer:
-    """A held-out image that the delivered network answers otherwise; ``label`` where it is known."""
+    """A held-out image that the delivered network answers otherwise; ``label`` where it is known.
 
-    image: Picture
+    Where an answer can be drawn, ``pictures`` are those of the original and of the delivered network.
+    """
+
+    pictures: tuple[Picture, ...]
     before: str
     after: str
     label: str | None

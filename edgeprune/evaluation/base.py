@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts
 from edgeprune.errors import UsageError
+from edgeprune.evaluation.overlays import Overlay
 from edgeprune.parity import Outputs
 
 
@@ -117,6 +118,10 @@ class Measure(ABC):
     def drawn_points(self, outputs: Outputs) -> FloatArray | None:  # noqa: ARG002
         """Points lost (1 + draws,), on all images and in draws of images; ``None`` where it has no draws."""
         return None
+
+    def overlays(self, outputs: Outputs) -> tuple[Overlay, ...]:  # noqa: ARG002
+        """What the outputs say of every image that can be drawn over it; empty where nothing can."""
+        return ()
 
     def nothing_to_lose(self) -> str | None:
         """Why no loss can be told from these images; ``None`` if it can."""

@@ -28,6 +28,7 @@ from edgeprune.evaluation.base import (
     share_lost,
 )
 from edgeprune.evaluation.boxes import CONFIDENCE, infer_layout
+from edgeprune.evaluation.overlays import Overlay
 from edgeprune.parity import Outputs
 
 _FEWEST_TRUTHS = 10
@@ -58,7 +59,7 @@ class DetectionMeasure(Measure):
         own = self._layout.decode(reference.original)
         labelled = reference.labels.boxes is not None
         self.kind = AccuracyKind.AP if labelled else AccuracyKind.AP_AGREEMENT
-        scaled, in_shares = _like_detections(reference, own)
+        scaled, self._in_shares = _like_detections(reference, own)
         self._truth = tuple(map(confident, own)) if scaled is None else scaled
         self._objects = sum(map(len, self._truth))
         if not self._objects:
@@ -69,7 +70,7 @@ class DetectionMeasure(Measure):
         against = (
             "labels" if labelled else f"the original's own detections of confidence {CONFIDENCE} and more"
         )
-        reading = "--boxes: another reading" + ("; in shares of the input" if in_shares else "")
+        reading = "--boxes: another reading" + ("; in shares of the input" if self._in_shares else "")
         self.notes = (
             f"detection: {self._layout.in_words(reference.original)} ({reading}); judged by "
             f"{against}: {self._objects:,} boxes in {reference.images:,} images",
@@ -102,6 +103,15 @@ class DetectionMeasure(Measure):
             f"AP50 {figure.value:.1%} (95% interval {figure.low:.1%} to {figure.high:.1%}), "
             f"F1 at confidence {CONFIDENCE} and IoU 0.5 {f1_score(judged.matches, CONFIDENCE):.1%}"
         )
+
+    def overlays(self, outputs: Outputs) -> tuple[Overlay, ...]:
+        """Detections of confidence .25 and more."""
+        sides = np.ones(4)
+        if self.reference.input_size is not None and not self._in_shares:
+            height, width = self.reference.input_size
+            sides = np.array([width, height, width, height], dtype=np.float64)
+        found = map(confident, self._layout.decode(outputs))
+        return tuple(Overlay(boxes=b.corners / sides, classes=b.classes) for b in found)
 
     def nothing_to_lose(self) -> str | None:
         """Why an AP of so few boxes, or of 0, tells nothing."""
@@ -142,8 +152,10 @@ def _like_detections(reference: Reference, own: tuple[Boxes, ...]) -> tuple[tupl
     """The labelled boxes in the unit of the detections, and whether that is shares of the input."""
     labels, size = reference.labels.boxes, reference.input_size
     farthest = [float(np.abs(corners).max()) for boxes in own for corners in boxes.corners]
-    if labels is None or size is None or not farthest or np.median(farthest) > _MOST_SHARE:
+    if not farthest or np.median(farthest) > _MOST_SHARE:
         return labels, False
+    if labels is None or size is None:
+        return labels, True
     sides = np.array([size[1], size[0], size[1], size[0]], dtype=np.float64)
     scaled = (replace(b, corners=b.corners / sides, crowds=b.crowds / sides) for b in labels)
     return tuple(scaled), True

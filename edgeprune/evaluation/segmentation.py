@@ -20,6 +20,7 @@ from edgeprune.evaluation.base import (
     misfit,
     share_lost,
 )
+from edgeprune.evaluation.overlays import Overlay
 from edgeprune.parity import Outputs
 
 
@@ -80,6 +81,10 @@ class SegmentationMeasure(Measure):
         counted = self._truth != NOWHERE
         agree = (self._decide(outputs) == self._truth)[counted].mean()
         return f"pixels of the same class {agree:.2%}"
+
+    def overlays(self, outputs: Outputs) -> tuple[Overlay, ...]:
+        """Class maps."""
+        return tuple(Overlay(map=each) for each in self._decide(outputs))
 
     def nothing_to_lose(self) -> str | None:
         """Why a mean IoU of 0 tells nothing."""

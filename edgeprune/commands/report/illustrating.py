@@ -21,8 +21,11 @@ from edgeprune.artifacts.illustrations import (
     Picture,
     SaliencyMaps,
 )
-from edgeprune.commands.report.painting import heat_map, photograph, pictured
+from edgeprune.commands.report.painting import drawn_over, heat_map, photograph, pictured
 from edgeprune.commands.run.state import Judged, Planned, Prepared, Pruned, Run
+from edgeprune.evaluation.base import Measure
+from edgeprune.evaluation.differences import difference
+from edgeprune.evaluation.overlays import Overlay
 from edgeprune.fx import tensor_leaves
 
 MOST_BYTES = 220_000
@@ -30,6 +33,7 @@ MOST_BYTES = 220_000
 _IMAGES = 6
 _SALIENT = 4
 _CHANGED = 12
+_DRAWN_OVER = 6
 _SMALLEST_MAP = 3
 _NO_CLASSES = "the outputs are no class scores"
 
@@ -48,7 +52,7 @@ def illustrate(
         if len(pictured(calibration.fitting.images[:1], calibration.fitting.joins)) == 0:
             told = "none of the model's inputs is an image"
             return Illustrations(missing=dict.fromkeys(("feature_maps", "saliency", "changed"), told))
-        answers, count = _changed(calibration, judged, missing)
+        answers, count = _changed(run, calibration, judged, missing)
         return _small_enough(
             Illustrations(
                 feature_maps=_feature_maps(planned, calibration, shown, missing),
@@ -196,9 +200,12 @@ def _gradients(network: GraphModule, images: Tensor, answers: Tensor) -> Tensor:
 
 
 def _changed(
-    calibration: CalibrationSet, judged: Judged, missing: dict[str, str]
+    run: Run, calibration: CalibrationSet, judged: Judged, missing: dict[str, str]
 ) -> tuple[tuple[ChangedAnswer, ...], int]:
     """The first held-out images whose answer changed, and how many there are."""
+    overlays = () if run.measure is None else run.measure.overlays(judged.original_outputs)
+    if run.measure is not None and overlays:
+        return _drawn_over(run.measure, overlays, calibration, judged, missing)
     if not _names_classes(judged, calibration):
         missing["changed"] = f"{_NO_CLASSES}, so there are no answers to show side by side"
         return (), 0
@@ -215,13 +222,46 @@ def _changed(
         told = f"held-out image {place}: {old} by the original, {new} by the compressed network"
         answers.append(
             ChangedAnswer(
-                image=photograph(image, calibration.preprocessing, told),
+                pictures=(photograph(image, calibration.preprocessing, told),),
                 before=old,
                 after=new,
                 label=None if held.labels is None else _class_name(calibration, int(held.labels[place])),
             )
         )
     return tuple(answers), len(places)
+
+
+def _drawn_over(
+    measure: Measure,
+    before: Sequence[Overlay],
+    calibration: CalibrationSet,
+    judged: Judged,
+    missing: dict[str, str],
+) -> tuple[tuple[ChangedAnswer, ...], int]:
+    """The held-out images on which boxes or masks differ most, with those of both networks."""
+    after = measure.overlays(judged.delivered_outputs)
+    apart = np.array([difference(a, b) for a, b in zip(before, after, strict=True)])
+    order = [int(place) for place in np.argsort(-apart, kind="stable") if apart[place] > 0]
+    if not order:
+        missing["changed"] = f"boxes or masks are the same on all {len(before):,} held-out images"
+    held, answers = calibration.held_out, []
+    for place in order[:_DRAWN_OVER]:
+        one, other = before[place], after[place]
+        told = f"held-out image {place}: {one.words} by the original"
+        compressed = f"held-out image {place}: {other.words} by the compressed network"
+        how = calibration.preprocessing
+        answers.append(
+            ChangedAnswer(
+                pictures=(
+                    drawn_over(held.images[place], how, one, told),
+                    drawn_over(held.images[place], how, other, compressed),
+                ),
+                before=one.words if one.map is None else "original",
+                after=other.words if one.map is None else f"{apart[place]:.1%} of the pixels otherwise",
+                label=None,
+            )
+        )
+    return tuple(answers), len(order)
 
 
 def _words_of(calibration: CalibrationSet, place: int, number: int) -> str:
@@ -262,4 +302,4 @@ def _pictures(illustrations: Illustrations) -> list[Picture]:
         found += each.maps
     for saliency in illustrations.saliency:
         found += (saliency.image, saliency.original, saliency.compressed)
-    return found + [answer.image for answer in illustrations.changed]
+    return found + [picture for answer in illustrations.changed for picture in answer.pictures]

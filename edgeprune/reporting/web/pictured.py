@@ -64,7 +64,7 @@ def _changed(illustrations: Illustrations) -> Section:
     rows = tuple(
         PictureRow(
             heading=f"{each.before} -> {each.after}",
-            pictures=(each.image,),
+            pictures=each.pictures,
             words="" if each.label is None else f"label: {each.label}",
         )
         for each in changed
