@@ -43,6 +43,7 @@ def export_onnx(program: ExportedProgram, path: Path, inputs: tuple[str, ...] = 
     outputs = len(program.graph_signature.user_outputs)
     _guard_padded_pooling(program.graph_module)
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
+    names = [name if name not in inputs else f"{name}_of_the_model" for name in names]
     try:
         with _no_chatter(), collection_paused(), operators_listed_once(), onnx_forms_kept():
             exported = torch.onnx.export(

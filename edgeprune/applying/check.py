@@ -203,7 +203,8 @@ def _run(original: nn.Module, trial: nn.Module, inputs: Sequence[Tensor]) -> lis
     except Exception as error:
         raise SurgeryError(
             f"the given model itself does not run on images of {shape}, the recipe's input shape "
-            f"({first_line(error)}); give the model that was compressed"
+            f"({first_line(error)}); give the model that was compressed, with constants= where "
+            "inputs of it were constant (--input)"
         ) from error
     place = _place(raised_in(failure), trial)
     raise SurgeryError(

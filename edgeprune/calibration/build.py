@@ -144,14 +144,26 @@ class _Reading:
     digests: list[bytes] = field(default_factory=list)
     first_name: str = ""
     joins: InputShapes = ()
+    pictured: tuple[bool, ...] = ()
 
     def add(self, index: int, expected: int) -> None:
         """Read, check and preprocess one image."""
         raw = self.source.read(index)
         name = self.source.name_of(index)
-        image, geometry = self._input(raw, name, None if raw.further else self.channels)
-        if raw.further:
-            image = self._joined([image, *(self._input(each, name, None)[0] for each in raw.further)], name)
+        several = bool(raw.further)
+        if several and self.input_shape is not None:
+            raise CalibrationError(
+                f"{name} has {1 + len(raw.further)} inputs, but the model takes one image of "
+                f"{shape_words(tuple(size or 0 for size in self.input_shape))}; give images alone"
+            )
+        if self.images and several != bool(self.joins):
+            raise CalibrationError(
+                f"{name} has {1 + len(raw.further)} inputs and those before another number; make all alike"
+            )
+        image, geometry = self._input(raw, name, None if several else self.channels)
+        if several:
+            rest = [self._input(each, name, None)[0] for each in raw.further]
+            image = self._joined([image, *rest], tuple(each.is_image for each in (raw, *raw.further)), name)
         options = self.options or Preprocessing()
         self.truths.append(None if raw.truth is None else placed(raw.truth, options, geometry, name))
         if not self.images:
@@ -172,10 +184,11 @@ class _Reading:
         self.observed.add(raw, geometry, image.shape[0], name)
         return image, geometry
 
-    def _joined(self, inputs: list[Tensor], name: str) -> Tensor:
+    def _joined(self, inputs: list[Tensor], pictured: tuple[bool, ...], name: str) -> Tensor:
         """All values of several inputs in one row; every item has the same shapes."""
         shapes = tuple(tuple(each.shape) for each in inputs)
-        self.joins = self.joins or shapes
+        if not self.joins:
+            self.joins, self.pictured = shapes, pictured
         if shapes != self.joins:
             raise CalibrationError(
                 f"the inputs differ in shape: those before are {shape_words(self.joins)} and those of {name} "
@@ -247,6 +260,7 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
     notes = [
         *reading.source.notes,
         *reading.observed.notes(reading.images[0].shape[0], options),
+        *_how_read(reading),
         *advice(reading.digests, labels, reading.observed.constant),
     ]
     for note in notes:
@@ -285,6 +299,17 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
         class_names=source.class_names if labels is not None or truths is not None else None,
         warnings=tuple(notes),
     )
+
+
+def _how_read(reading: _Reading) -> list[str]:
+    """Which of several inputs were taken for images, since only those are preprocessed."""
+    if not reading.joins:
+        return []
+    told = (
+        f"{'image' if pictured else 'numbers as they are'} {shape_words(shape)}"
+        for shape, pictured in zip(reading.joins, reading.pictured, strict=True)
+    )
+    return [f"the inputs of an item were read as: {', '.join(told)}"]
 
 
 def _all_or_none(labels: list[Label | None], where: str) -> list[Label] | None:

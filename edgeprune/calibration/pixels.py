@@ -66,7 +66,7 @@ def check_values(values: Tensor, where: str) -> Tensor:
         )
     values = values.to(torch.float32)
     if not bool(torch.isfinite(values).all()):
-        raise CalibrationError(f"{where} has NaN or infinite values; accepted are finite pixels: repair it")
+        raise CalibrationError(f"{where} has NaN or infinite values; accepted are finite values: repair it")
     return values
 
 

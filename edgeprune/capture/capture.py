@@ -142,8 +142,9 @@ def _run_once(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
             ) from error
         if len(examples) > 1:
             raise CaptureError(
-                f"the model does not run on inputs of the shapes {shapes_of(examples)} ({reason}); give the "
-                "shape of every input without the batch, in the order of the model's forward method"
+                f"the model does not run on inputs of the shapes {shapes_of(examples)} ({reason}); give "
+                "every input, in the order of the model's forward method, of the shape that it takes, and "
+                "convert to whole numbers inside the model, such as tokens.long(): all inputs are float32"
             ) from error
         (example,) = examples
         first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx.graph import CodeGen
 
 from edgeprune.capture.inputs import input_names
 from edgeprune.errors import UsageError
@@ -33,24 +36,37 @@ def read_constants(given: Mapping[str, Any] | Sequence[str] | None) -> dict[str,
             raise UsageError(
                 f"--input {text!r} was given; accepted is NAME=FILE.npy, such as scale=scale.npy"
             )
+    twice = next((name for name, count in Counter(name for name, *_ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"--input was given twice for {twice}; accepted is one array for an input")
     return {name: _tensor(name, path) for name, _, path in pairs}
 
 
-def _tensor(name: str, value: Any) -> Tensor:
+def _tensor(name: str, given: Any) -> Tensor:
+    accepted = "accepted is an array of numbers as the model takes it, saved with numpy.save(path, array)"
     try:
-        if isinstance(value, (str, Path)):
-            value = np.load(Path(value).expanduser(), allow_pickle=False)
-        tensor = torch.as_tensor(np.array(value))
+        read = given
+        if isinstance(given, (str, Path)):
+            read = np.load(Path(given).expanduser(), allow_pickle=False)
+        if isinstance(read, Tensor):
+            read = read.detach().cpu().float() if read.is_floating_point() else read.detach().cpu()
+        array = np.array(read)
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise UsageError(
-            f"--input {name}={in_short(str(value))} cannot be read ({_reason(error)}); accepted is an array "
-            "of numbers as the model takes it, saved with numpy.save(path, array)"
+            f"--input {name}={in_short(str(given))} cannot be read ({_reason(error)}); {accepted}"
         ) from error
-    if not tensor.is_floating_point():
-        return tensor
-    if not bool(torch.isfinite(tensor).all()):
+    if array.dtype.kind not in "uifb" or not array.size:
+        raise UsageError(
+            f"--input {name}={in_short(str(given))} is of type {array.dtype} and shape {array.shape}; "
+            f"{accepted}"
+        )
+    if array.dtype.kind != "f":
+        return torch.as_tensor(array)
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32)
+    if not np.isfinite(numbers).all():
         raise UsageError(f"--input {name} has NaN or infinite values; accepted are finite numbers: repair it")
-    return tensor.float()
+    return torch.as_tensor(numbers)
 
 
 def _reason(error: Exception) -> str:
@@ -75,6 +91,8 @@ def with_constants(module: nn.Module, constants: Mapping[str, Tensor]) -> nn.Mod
         raise UsageError(
             "--input was given for all inputs of the model; accepted is one for all but the images"
         )
+    if isinstance(module, GraphModule):
+        return _in_graph(module, constants)
     return _bound(module, names, free, dict(constants))
 
 
@@ -84,6 +102,8 @@ def _bound(
     own = type(module)
 
     def forward(self: nn.Module, *images: Tensor) -> Any:
+        if len(images) > len(free):
+            raise TypeError(f"takes {len(free)} inputs beside the constant ones; {len(images)} were given")
         given = {**dict(zip(free, images, strict=False)), **constants}
         last = max(place for place, name in enumerate(names) if name in given)
         missing = [name for name in names[: last + 1] if name not in given]
@@ -95,4 +115,20 @@ def _bound(
     forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     bound = copy.copy(module)
     bound.__class__ = type(own.__name__, (own,), {"forward": forward, "__module__": own.__module__})
+    return bound
+
+
+def _in_graph(module: GraphModule, constants: Mapping[str, Tensor]) -> GraphModule:
+    """A graph, of which torch.export reads the nodes and not the forward method, with its inputs replaced."""
+    graph = copy.deepcopy(module.graph)
+    graph.set_codegen(CodeGen())
+    bound = GraphModule(module, graph)
+    for node in [each for each in graph.nodes if each.op == "placeholder" and each.target in constants]:
+        name = f"constant_{node.target}"
+        bound.register_buffer(name, constants[str(node.target)].clone(), persistent=False)
+        with graph.inserting_after(node):
+            node.replace_all_uses_with(graph.get_attr(name))
+        graph.erase_node(node)
+    graph.lint()
+    bound.recompile()
     return bound

@@ -7,7 +7,7 @@ joined, are such a tensor; only what is exported takes them apart (:func:`with_o
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,10 +32,17 @@ class TakesJoined(nn.Module):
         return self.module(*taken_apart(rows, self._shapes))
 
 
-def with_joined_inputs(captured: CapturedModel) -> CapturedModel:
+def as_joined(module: nn.Module, captured: CapturedModel) -> nn.Module:
+    """The user's module, called with one tensor as the ``captured`` network is."""
+    joins = tuple(captured.joins.values())
+    return TakesJoined(module, joins) if joins else module
+
+
+def with_joined_inputs(captured: CapturedModel, names: Sequence[str] = ()) -> CapturedModel:
     """The captured network with its inputs joined; ``joins`` has their names and shapes.
 
-    A network of one input is returned as it is.
+    Names are the first of ``names``, or numbered where there are too few. A network of one input is returned
+    as it is.
     """
     if len(captured.input_shapes) < 2:
         return captured
@@ -56,11 +63,13 @@ def with_joined_inputs(captured: CapturedModel) -> CapturedModel:
         graph.erase_node(node)
     graph.lint()
     graph_module.recompile()
+    numbered = [f"input_{place}" for place in range(len(inputs))]
+    named = list(names[: len(inputs)]) if len(names) >= len(inputs) else numbered
     return replace(
         captured,
         graph_module=graph_module,
         input_shapes=((places[-1][1],),),
-        joins=dict(zip([node.name for node in inputs], captured.input_shapes, strict=True)),
+        joins=dict(zip(named, captured.input_shapes, strict=True)),
     )
 
 

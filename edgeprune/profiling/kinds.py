@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from onnx import NodeProto, helper
@@ -116,6 +116,21 @@ class Tensors:
 def free_work(node: NodeProto) -> OpWork:
     """Of a node that takes no time."""
     return OpWork(op_type=node.op_type, name=node.name, kind=OpKind.FREE, macs=0, bytes_moved=0)
+
+
+def of_one_input(work: OpWork, batch: int) -> OpWork:
+    """Work of a node for one of the inputs of a batch; weights are read once whatever the batch."""
+    if batch == 1:
+        return work
+    in_columns = work.columns % batch == 0
+    return replace(
+        work,
+        macs=work.macs // batch,
+        bytes_moved=work.weight_bytes + (work.bytes_moved - work.weight_bytes) // batch,
+        written_bytes=work.written_bytes // batch,
+        columns=work.columns // batch if in_columns else work.columns,
+        groups=work.groups if in_columns else max(1, work.groups // batch),
+    )
 
 
 def is_view(node: NodeProto) -> bool:

@@ -1,4 +1,4 @@
-"""Work of an ONNX model at batch 1: multiply-accumulates and bytes moved per node, parameters, size.
+"""Work of an ONNX model for one input: multiply-accumulates and bytes moved per node, parameters, size.
 
 Counts follow the shapes that ``onnx.shape_inference`` finds. Sources: the ONNX operator specification.
 """
@@ -24,7 +24,7 @@ from edgeprune.onnx_io.memory import bytes_of_value
 from edgeprune.onnx_io.normalize import normal_form
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import within
-from edgeprune.profiling.kinds import OpWork, Shape, Tensors, free_work, node_work
+from edgeprune.profiling.kinds import OpWork, Shape, Tensors, free_work, node_work, of_one_input
 from edgeprune.showing import first_few
 from edgeprune.system.imports import first_line
 from edgeprune.system.quiet import quiet_compiled_code
@@ -46,7 +46,7 @@ _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BF
 
 
 def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
-    """Work of every node at batch 1, in graph order.
+    """Work of every node for one input, in graph order.
 
     Convolutions (grouped too), transposed convolutions, Gemm, MatMul, LSTM, GRU and RNN have MACs; other
     nodes only move bytes. Nodes that onnxruntime folds, fuses into a convolution or skips are
@@ -57,7 +57,7 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
             shapes of a convolution or matrix product cannot be inferred.
     """
     model = _load(Path(onnx_path))
-    fix_batch(model, Path(onnx_path).name)
+    batch = fix_batch(model, Path(onnx_path).name)
     graph = _inferred(model, Path(onnx_path).name)
     tensors = known_tensors(graph)
     if _unknown(graph, tensors):
@@ -73,7 +73,8 @@ def count_work(onnx_path: str | Path) -> tuple[OpWork, ...]:
             first_few(unknown, _SHOWN),
         )
     fused = _fused_nodes(graph)
-    work = tuple(_node_work(node, tensors, index in fused) for index, node in enumerate(graph.node))
+    nodes = (_node_work(node, tensors, index in fused) for index, node in enumerate(graph.node))
+    work = tuple(of_one_input(each, batch) for each in nodes)
     uncounted = sorted({node.op_type for node in graph.node} & _UNCOUNTED_OPS)
     if uncounted:
         _LOG.warning("%s: MACs of %s are not counted", Path(onnx_path).name, ", ".join(uncounted))
@@ -167,8 +168,10 @@ def _load(path: Path) -> ModelProto:
     return normal_form(read_onnx(path, ProfileError, external_data=False), path, ProfileError)
 
 
-def fix_batch(model: ModelProto, where: str) -> None:
-    """Give every input a batch of one, in place, and forget shapes that follow from another.
+def fix_batch(model: ModelProto, where: str) -> int:
+    """Fix the batch of every input, in place, forget shapes that follow from another, and return it.
+
+    It is one, or that of a file which fixes another: sizes inside such a file may repeat it.
 
     Raises:
         ProfileError: another size is dynamic.
@@ -179,13 +182,19 @@ def fix_batch(model: ModelProto, where: str) -> None:
         if taken.dynamic:
             raise ProfileError(dynamic_sentence(taken, where))
     constants = {tensor.name for tensor in model.graph.initializer}
-    for given in model.graph.input:
-        dims = given.type.tensor_type.shape.dim
-        if given.name not in constants and dims:
-            dims[0].dim_value = 1
+    batches = [
+        given.type.tensor_type.shape.dim[0]
+        for given in model.graph.input
+        if given.name not in constants and given.type.tensor_type.shape.dim
+    ]
+    stated = {batch.dim_value for batch in batches}
+    batch = stated.pop() if len(stated) == 1 else 0
+    for each in batches:
+        each.dim_value = max(1, batch)
     for output in model.graph.output:
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
+    return max(1, batch)
 
 
 def _constant_tensors(graph: GraphProto) -> dict[str, TensorProto]:

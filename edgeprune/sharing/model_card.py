@@ -76,7 +76,11 @@ def _use(facts: ModelFacts) -> str:
         "target), with images like those that it was compressed with. "
     )
     if not facts.single_image:
-        return f"{used}It takes several inputs: {facts.inputs}, each with the batch in front."
+        return (
+            f"{used}It takes several inputs: {facts.inputs}, each with the batch in front. Images "
+            "among them are prepared as the entry `edgeprune.preprocessing` of the ONNX file says, all else "
+            "goes in as it is."
+        )
     return (
         f"{used}It takes images of {facts.inputs} (channels, height, width). How a picture becomes that is "
         "in the ONNX file itself, and `infer.py` applies it:\n\n"

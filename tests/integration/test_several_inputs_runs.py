@@ -185,3 +185,52 @@ class _Added(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
         return self.head(torch.relu(self.first(x)).mean((2, 3))) * scale
+
+
+class _Named(nn.Module):
+    """Two images whose features meet in one layer, under names that Python and ONNX know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(3, 8, 3)
+            self.head = nn.Linear(16, 4)
+
+    def forward(self, input: Tensor, output: Tensor) -> Tensor:
+        both = [torch.relu(self.first(x)).mean((2, 3)) for x in (input, output)]
+        return self.head(torch.cat(both, 1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_fixed_batch_and_names_of_onnx_do_not_collide(batch_size: int, tmp_path: Path):
+    data, out = Items(((3, 8, 8), (3, 8, 8))), tmp_path / "out"
+    report = edgeprune.compress(
+        _Named().eval(), calibration=data, preprocessing=PLAIN, output=out, ratio=0.3, width_quantum=1,
+        batch_size=batch_size,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [(x.name, x.shape) for x in session.get_inputs()] == [
+        ("input", [batch_size, 3, 8, 8]), ("output", [batch_size, 3, 8, 8]),
+    ]  # fmt: skip
+    assert session.get_outputs()[0].name == "output_of_the_model"
+    before = report.deployment.original
+    assert before.macs == 2 * 8 * 27 * 36 + 16 * 4
+
+
+def test_a_recipe_trains_the_class_with_its_own_inputs(tmp_path: Path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "import torch\n\n\n"
+        "def train(network):\n"
+        "    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)\n"
+        "    for _ in range(2):\n"
+        "        optimizer.zero_grad()\n"
+        "        network(torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)).square().sum().backward()\n"
+        "        optimizer.step()\n"
+    )
+    report = edgeprune.compress(
+        _Named().eval(), calibration=Items(((3, 8, 8), (3, 8, 8))), preprocessing=PLAIN,
+        output=tmp_path / "out", ratio=0.3, width_quantum=1, recipe=f"{recipe}:train",
+    )  # fmt: skip
+    assert report.recovery.recipe is not None

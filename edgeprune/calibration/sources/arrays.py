@@ -42,7 +42,8 @@ def open_arrays(path: Path, options: ReadOptions) -> ImageSource:
     _check_kind(path)
     inputs, labels = _read(path, options.inputs)
     if len(inputs) == 1:
-        count, pixels = _of_images(inputs[IMAGES], path, options.channels)
+        (images,) = inputs.values()
+        count, pixels = _of_images(images, path, options.channels)
     else:
         count, pixels = _of_inputs(inputs, path, options)
     truths = None if labels is None else _truths(labels, count, path, options.task)
@@ -124,11 +125,16 @@ def _read(path: Path, wanted: Sequence[str]) -> tuple[dict[str, Array], Array | 
 
 def _input_names(given: Sequence[str], wanted: Sequence[str], path: Path) -> list[str]:
     """``images``, or all arrays but the labels of a file that has inputs of the model instead."""
-    others = [name for name in given if name not in (IMAGES, LABELS)]
-    if IMAGES in given and not (IMAGES in wanted and set(others) & set(wanted)):
-        return [IMAGES]
     inputs = [name for name in given if name != LABELS]
-    if len(inputs) > 1:
+    known = [name for name in inputs if name in wanted and name != IMAGES]
+    if IMAGES in given and not known:
+        return [IMAGES]
+    if IMAGES in given and IMAGES not in wanted:
+        raise CalibrationError(
+            f"{str(path)!r} has {IMAGES!r} beside {', '.join(known)}, and the model's inputs are "
+            f"{', '.join(wanted)}; name every array after its input"
+        )
+    if len(inputs) > 1 or inputs == list(wanted[:1]):
         return inputs
     raise CalibrationError(
         f"{str(path)!r} has no array {IMAGES!r}; it has {', '.join(map(repr, given))}: save it with "
@@ -190,7 +196,7 @@ def _images(values: Array, path: Path, wanted: int | None) -> Array:
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CalibrationError(
-            f"'images' in {str(path)!r} has NaN or infinite values; accepted are finite pixels: repair it"
+            f"'images' in {str(path)!r} has NaN or infinite values; accepted are finite values: repair it"
         )
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):  # what overflows is refused when the image is read

@@ -16,6 +16,9 @@ from edgeprune.calibration.sources.pictures import from_pil
 from edgeprune.calibration.sources.source import RawImage, ReadOptions, StoredForm
 from edgeprune.errors import CalibrationError
 
+_NUMBERS = "uifb"
+"""Kinds of NumPy types."""
+_FLOAT_CHANNELS = (1, 3)
 NUMBERED = "input_{}"
 """How inputs are named where the model's own names are not known."""
 
@@ -32,10 +35,14 @@ def in_order(given: Mapping[str, Any], wanted: Sequence[str], where: str) -> tup
     names = tuple(name for name in wanted if name in given)
     if set(names) == set(given) and names == tuple(wanted[: len(names)]):
         return names
-    model = f"the model's inputs {', '.join(wanted)}" if wanted else "the model does not name its inputs"
+    told = (
+        f"the model's inputs are {', '.join(wanted)}; accepted are those names from the first one on, or"
+        if wanted
+        else "the model does not name its inputs; accepted are"
+    )
     raise CalibrationError(
-        f"{where} has {', '.join(given)} for {model}; accepted are those names from the first one on, or "
-        f"{numbered[0]}, {NUMBERED.format(1)} and so on, in their order"
+        f"{where} has {', '.join(given)}, and {told} {numbered[0]}, {NUMBERED.format(1)} and so on, in their "
+        "order"
     )
 
 
@@ -47,7 +54,8 @@ def joined_items(items: Sequence[RawImage]) -> RawImage:
 def raw_input(value: Any, options: ReadOptions, where: str) -> RawImage:
     """One input: an image where it looks like one, else numbers that the model gets as they are.
 
-    Images are PIL images, whole numbers (h, w), (h, w, channels) and (channels, h, w) of 1, 3 or 4 channels.
+    Images are PIL images, whole numbers of 8 or 16 bits (h, w), (h, w, channels) or (channels, h, w) of 1, 3
+    or 4 channels, and floating point (1 or 3, h, w). No other axis is ever moved.
 
     Raises:
         CalibrationError: neither, or values that are no numbers.
@@ -59,18 +67,26 @@ def raw_input(value: Any, options: ReadOptions, where: str) -> RawImage:
     if _is_image(value):
         read: Callable[..., Tensor] = from_tensor if isinstance(value, Tensor) else from_array
         return RawImage(pixels=read(value, where, wanted=None), stored=stored)
+    accepted = "accepted are a tensor, an array, a PIL image or a number, of real numbers"
+    if isinstance(value, Tensor):
+        value = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
     try:
-        numbers = torch.as_tensor(np.asarray(value, dtype=np.float32))
+        array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise CalibrationError(
-            f"{where} is a {type(value).__name__}; accepted are a tensor, an array, a PIL image or a number"
-        ) from error
+        raise CalibrationError(f"{where} is a {type(value).__name__}; {accepted}") from error
+    if array.dtype.kind not in _NUMBERS:
+        of_python = array.dtype.kind == "O" or isinstance(value, (str, bytes))
+        kind = type(value).__name__ if of_python else f"value of type {array.dtype}"
+        raise CalibrationError(f"{where} is a {kind}; {accepted}")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, which is refused
+        numbers = torch.as_tensor(array.astype(np.float32))
     return RawImage(pixels=check_values(numbers, where), is_image=False)
 
 
 def _is_image(value: Any) -> bool:
     if not isinstance(value, (Tensor, np.ndarray)):
         return False
-    if value.ndim == 2:
-        return stored_bits(value) is not None
-    return value.ndim == 3 and channels_first(value.shape, None) is not None
+    if stored_bits(value) is None:
+        real = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
+        return real and value.ndim == 3 and value.shape[0] in _FLOAT_CHANNELS
+    return value.ndim == 2 or (value.ndim == 3 and channels_first(value.shape, None) is not None)

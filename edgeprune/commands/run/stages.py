@@ -93,7 +93,9 @@ def prepare(run: Run) -> Prepared:
     for note in left_out:
         run.note(note)
     with run.stage("capture"):
-        captured = with_joined_inputs(capture(loaded.module, calibration.input_shapes))
+        captured = with_joined_inputs(
+            capture(loaded.module, calibration.input_shapes), input_names(loaded.module)
+        )
     run.notes.extend(captured.notes)
     check_inputs(captured, options)
     check_outputs(captured, calibration)

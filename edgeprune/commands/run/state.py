@@ -24,7 +24,7 @@ from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Usability
-from edgeprune.capture.joining import TakesJoined
+from edgeprune.capture.joining import as_joined
 from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on
 from edgeprune.evaluation.base import Measure
@@ -152,8 +152,7 @@ class Prepared:
     @property
     def given(self) -> nn.Module:
         """The user's own module, called with one tensor as the captured network is."""
-        joins = tuple(self.captured.joins.values())
-        return TakesJoined(self.loaded.module, joins) if joins else self.loaded.module
+        return as_joined(self.loaded.module, self.captured)
 
     @property
     def variant(self) -> Variant:

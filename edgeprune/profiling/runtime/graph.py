@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto
 from edgeprune.errors import ProfileError
 from edgeprune.onnx_io.read import read_onnx, require_onnx
 from edgeprune.onnx_io.session import open_session
-from edgeprune.profiling.kinds import OpWork, Tensors, free_work, is_view, node_work
+from edgeprune.profiling.kinds import OpWork, Tensors, free_work, is_view, node_work, of_one_input
 from edgeprune.profiling.runtime.shapes import with_shapes
 from edgeprune.profiling.work import count_work, fix_batch, known_tensors
 from edgeprune.storage.files import scratch_folder
@@ -82,8 +82,9 @@ def runtime_work(onnx_path: str | Path, kernels: Kernels) -> RuntimeWork:
 def _counted(path: Path, _changed_ns: int, _size_bytes: int, kernels: Kernels) -> RuntimeWork:
     try:
         model = read_onnx(path, ProfileError, external_data=True)
-        fix_batch(model, path.name)
-        return _work_of(optimized(model, kernels), _shapes_before(model) if kernels.blocked else {})
+        batch = fix_batch(model, path.name)
+        found = _work_of(optimized(model, kernels), _shapes_before(model) if kernels.blocked else {})
+        return replace(found, operations=tuple(of_one_input(op, batch) for op in found.operations))
     except ProfileError as error:
         reason = str(error)
     except Exception as error:  # onnxruntime's and onnx' own exceptions share no base but Exception

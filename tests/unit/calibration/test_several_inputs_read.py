@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset
@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 from edgeprune.artifacts.calibration import CalibrationSet, Preprocessing
 from edgeprune.artifacts.model import taken_apart
 from edgeprune.calibration import load_calibration
+from edgeprune.calibration.sources.several import raw_input
+from edgeprune.calibration.sources.source import ReadOptions
 from edgeprune.errors import CalibrationError
 
 PLAIN = Preprocessing(mean=(0.0,), std=(1.0,))
@@ -117,7 +119,6 @@ def test_copies_are_of_all_inputs_together() -> None:
 )
 def test_any_shapes_come_back_as_they_were(shapes: list[tuple[int, ...]], count: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    assume(not any(_turned(shape) for shape in shapes))
     items = [(tuple(torch.rand(s, generator=generator) for s in shapes),) for _ in range(count)]
     found = load_calibration(Items(items), preprocessing=PLAIN)
     assert found.input_shapes == tuple(shapes)
@@ -126,23 +127,101 @@ def test_any_shapes_come_back_as_they_were(shapes: list[tuple[int, ...]], count:
     assert {tuple(round(float(v), 6) for v in row) for row in rows} == given_items
 
 
-def _turned(shape: tuple[int, ...]) -> bool:
-    """Of three axes the last may be the channels, which go to the front."""
-    return len(shape) == 3 and shape[0] not in (1, 3, 4) and shape[-1] in (1, 3, 4)
+@pytest.mark.parametrize(
+    ("value", "shape", "is_image"),
+    [
+        (np.zeros((8, 6, 4), np.float32), (8, 6, 4), False),
+        (np.zeros((4, 6, 8), np.float32), (4, 6, 8), False),
+        (np.zeros((6, 8, 3), np.float64), (6, 8, 3), False),
+        (np.zeros((3, 6, 8), np.float32), (3, 6, 8), True),
+        (np.zeros((6, 8, 3), np.uint8), (3, 6, 8), True),
+        (np.zeros((6, 8), np.uint16), (1, 6, 8), True),
+        (np.zeros((6, 8), np.int64), (6, 8), False),
+        (np.zeros((6, 8), bool), (6, 8), False),
+        (torch.zeros(5, dtype=torch.bfloat16), (5,), False),
+        (torch.zeros(3, 4, 4, requires_grad=True), (3, 4, 4), True),
+        (torch.zeros(2, 2, requires_grad=True), (2, 2), False),
+        (3, (), False),
+        ([1.5, 2.5], (2,), False),
+    ],
+    ids=lambda v: f"{v.dtype}-{tuple(v.shape)}" if hasattr(v, "dtype") else None,
+)
+def test_only_what_is_surely_an_image_is_read_as_one(
+    value: Any, shape: tuple[int, ...], is_image: bool
+) -> None:
+    found = raw_input(value, ReadOptions(), "an input")
+    assert tuple(found.pixels.shape) == shape
+    assert found.is_image is is_image
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ones(3, np.complex64),
+        np.array(["1", "2"]),
+        np.array([None]),
+        "text",
+        {"a": 1},
+        object(),
+        [[1], [2, 3]],
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_is_no_numbers_is_refused(value: Any) -> None:
+    with pytest.raises(CalibrationError, match="accepted are a tensor, an array, a PIL image or a number"):
+        raw_input(value, ReadOptions(), "an input")
+
+
+def test_the_notes_say_how_each_input_was_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", input_0=colours(6), input_1=np.zeros((COUNT, 8, 6, 4), np.float32))
+    found = load_calibration(tmp_path / "a.npz", preprocessing=PLAIN)
+    assert "the inputs of an item were read as: image 3x6x6, numbers as they are 8x6x4" in found.warnings
+
+
+def test_a_single_array_may_have_the_name_of_the_only_input(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=colours(6), labels=np.arange(COUNT) % 2)
+    found = load_calibration(tmp_path / "a.npz", preprocessing=PLAIN, input_names=("image", "scale"))
+    assert (found.input_shape, found.fitting.joins, found.labelled) == ((3, 6, 6), (), True)
+
+
+def test_images_beside_another_input_of_the_model_are_not_dropped(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=colours(6), meta=np.zeros((COUNT, 2), np.float32))
+    with pytest.raises(CalibrationError, match=r"has 'images' beside meta, .* image, meta; name every"):
+        load_calibration(tmp_path / "a.npz", input_names=("image", "meta"))
+    assert load_calibration(tmp_path / "a.npz", input_names=("x",)).input_shape == (3, 6, 6)
+    both = load_calibration(tmp_path / "a.npz", preprocessing=PLAIN, input_names=("images", "meta"))
+    assert both.input_shapes == ((3, 6, 6), (2,))
+
+
+def test_items_of_several_inputs_fit_no_model_of_one_image_and_no_other_items() -> None:
+    pair = ((torch.rand(3, 4, 4), torch.rand(2)), 0)
+    with pytest.raises(CalibrationError, match="item 0 has 2 inputs, but the model takes one image of 3x4x4"):
+        load_calibration(Items([pair] * 4), input_shape=(3, 4, 4))
+    for items in ([pair, (torch.rand(3, 4, 4), 0)], [(torch.rand(3, 4, 4), 0), pair]):
+        with pytest.raises(CalibrationError, match="inputs and those before another number; make all alike"):
+            load_calibration(Items(items))
 
 
 @pytest.mark.parametrize(
     ("arrays", "names", "message"),
     [
-        ({"left": 4, "wrong": 4}, ("left", "right"), "has left, wrong for the model's inputs left, right"),
+        (
+            {"left": 4, "wrong": 4},
+            ("left", "right"),
+            "has left, wrong, and the model's inputs are left",
+        ),
         (
             {"right": 4, "extra": 4},
             ("left", "right", "extra"),
             "accepted are those names from the first",
         ),
-        ({"a": 4, "b": 4}, (), "the model does not name its inputs; accepted .* input_0, input_1"),
+        (
+            {"a": 4, "b": 4},
+            (),
+            "has a, b, and the model does not name its inputs; accepted are input_0",
+        ),
         ({"left": 4, "right": 5}, ("left", "right"), "differ in length .left has 4, right has 5"),
-        ({"left": 4}, ("left", "right"), "has no array 'images'; it has 'left'"),
+        ({"left": 4}, ("right", "left"), "has no array 'images'; it has 'left'"),
     ],
     ids=str,
 )
@@ -160,7 +239,7 @@ def test_other_arrays_are_refused(
         ([((torch.rand(3, 4, 4), torch.rand(n)), 0) for n in (2, 3)], "those before are 3x4x4 and 2 and"),
         ([((torch.rand(3, 4, 4), "text"), 0)] * 2, "input 1 of item 0 .* is a str; accepted are a tensor"),
         ([((torch.rand(3, 4, 4), torch.tensor(float("nan"))), 0)] * 2, "NaN or infinite"),
-        ([({"a": torch.rand(2), "b": torch.rand(2)}, 0)] * 2, "has a, b for the model does not name"),
+        ([({"a": torch.rand(2), "b": torch.rand(2)}, 0)] * 2, "has a, b, and the model does not name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "items",
 )  # fmt: skip

@@ -89,8 +89,13 @@ def test_nothing_is_bound_without_constants():
         (["scale="], "accepted is NAME=FILE.npy"),
         (["sc ale=a.npy"], "accepted is NAME=FILE.npy"),
         (["scale=missing.npy"], "cannot be read .*accepted is an array of numbers"),
-        ({"scale": ["a", "b"]}, "cannot be read .*accepted is an array of numbers"),
+        ({"scale": ["a", "b"]}, "is of type <U1 .*accepted is an array of numbers"),
         ({"scale": [1.0, float("nan")]}, "NaN or infinite"),
+        ({"scale": np.array([1e300])}, "NaN or infinite"),
+        ({"scale": np.array([1j])}, "is of type complex128"),
+        ({"scale": np.zeros((0, 3))}, r"shape \(0, 3\); accepted is an array"),
+        ({"scale": np.array(["2020-01-01"], dtype="datetime64[D]")}, "is of type datetime64"),
+        (["scale=a.npy", "scale=b.npy"], "given twice for scale"),
     ],
     ids=str,
 )
@@ -110,3 +115,27 @@ def test_names_that_the_model_has_not_and_models_without_images_are_refused():
         with_constants(Scaled(), {"scal": torch.ones(2)})
     with pytest.raises(UsageError, match="for all inputs of the model"):
         with_constants(ImageAndVector(), {"image": torch.ones(1), "vector": torch.ones(1)})
+
+
+def test_an_archive_of_arrays_is_no_constant(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", one=np.ones(3))
+    with pytest.raises(UsageError, match=r"--input scale='.*a.npz' .*accepted is an array of numbers"):
+        read_constants([f"scale={tmp_path / 'a.npz'}"])
+
+
+def test_more_inputs_than_are_free_are_an_error():
+    bound = with_constants(Scaled().eval(), {"scale": torch.ones(2)})
+    with pytest.raises(TypeError, match="takes 2 inputs beside the constant ones; 3 were given"):
+        bound(torch.randn(1, 3), torch.randn(1, 2), torch.ones(2))
+
+
+def test_an_exported_program_takes_constants(tmp_path: Path):
+    module, scale = Scaled().eval(), torch.tensor([2.0, -1.0])
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        module, (scale, torch.randn(2, 3)), dynamic_shapes={"scale": None, "x": {0: batch}}
+    )
+    bound = with_constants(program.module(), {"scale": scale})
+    captured = capture(bound, (3,))
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(captured.graph_module(x), module(scale, x))

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeprune.artifacts.model import places_in_a_row, taken_apart
 from edgeprune.capture.capture import capture
+from edgeprune.capture.inputs import input_names
 from edgeprune.capture.joining import TakesJoined, with_joined_inputs, with_own_inputs
 from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
@@ -44,11 +45,35 @@ def test_a_network_with_joined_inputs_is_pruned_as_the_one_with_its_own(factory)
 
 def test_the_inputs_keep_their_names_shapes_and_order():
     found, inputs = case(ImageAndVector)
-    joined = with_joined_inputs(found.captured)
+    joined = with_joined_inputs(found.captured, ("image", "vector", "unused"))
     assert list(joined.joins.items()) == [("image", (3, 8, 8)), ("vector", (5,))]
     apart = taken_apart(rows_of(inputs), tuple(joined.joins.values()))
     assert all(torch.equal(a, b) for a, b in zip(apart, inputs, strict=True))
     assert places_in_a_row(joined.joins.values()) == ((0, 192), (192, 197))
+
+
+def test_names_that_are_not_known_are_numbers():
+    found, _ = case(ImageAndVector)
+    assert list(with_joined_inputs(found.captured, ("image",)).joins) == ["input_0", "input_1"]
+
+
+def test_names_of_the_language_stay():
+    """torch.fx renames what Python has a function for."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, input: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+            return self.layer(input) + output
+
+    module = Named().eval()
+    joined = with_joined_inputs(capture(module, ((4,), (3,))), input_names(module))
+    assert list(joined.joins) == ["input", "output"]
+    inputs = (torch.randn(2, 4), torch.randn(2, 3))
+    again = with_own_inputs(prune(joined, couple(joined), ()), joined)
+    torch.testing.assert_close(again(*inputs), module(*inputs))
 
 
 def test_a_network_of_one_input_stays_as_it_is():

@@ -104,6 +104,27 @@ def test_a_dynamic_batch_counts_as_one(tmp_path: Path) -> None:
     assert count_work(dynamic) == count_work(fixed)
 
 
+@pytest.mark.parametrize("batch", [2, 3, 4, 7])
+def test_a_file_of_a_fixed_batch_counts_one_input_though_it_repeats_its_batch(
+    tmp_path: Path, batch: int
+) -> None:
+    """A reshape to (batch, values) in front of a matrix product, as exporters write it."""
+
+    def written(size: int) -> Path:
+        shape = helper.make_tensor("shape", TensorProto.INT64, [2], [size, 36])
+        nodes = [
+            helper.make_node("Conv", ["x", "w"], ["c"], name="c"),
+            helper.make_node("Reshape", ["c", "shape"], ["flat"], name="r"),
+            helper.make_node("Concat", ["flat", "flat"], ["both"], name="cat", axis=1),
+            helper.make_node("Gemm", ["both", "m"], ["y"], name="g"),
+        ]
+        weights = [constant("w", 4, 3, 3, 3), constant("m", 72, 5), shape]
+        return save(tmp_path / f"{size}.onnx", nodes, weights, [size, 3, 5, 5])
+
+    assert count_work(written(batch)) == count_work(written(1))
+    assert total_macs(written(batch)) == 4 * 27 * 9 + 72 * 5
+
+
 def test_transposed_convolution_counts_each_input_value(tmp_path: Path) -> None:
     node = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], name="t", strides=[2, 2])]
     path = save(tmp_path / "t.onnx", node, [constant("w", 3, 7, 2, 2)], [1, 3, 5, 5])

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from edgeprune import parity
 from edgeprune.applying import apply_surgery
 from edgeprune.applying.replay import named_tensors
+from edgeprune.capture.joining import as_joined, with_own_inputs
 from edgeprune.commands.run.exports import write_surgery
 from edgeprune.commands.run.kept_stages import NoReport, kept_network
 from edgeprune.commands.run.stages import PARITY_TOLERANCE
@@ -68,12 +69,14 @@ def _trained(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned, spe
     with user_code(f"the network that recipe {spec!r} returned", UsageError, remedy):
         trained.eval()
     graph = _taken_back(spec, trained, pruned.recovered)
-    _require_same_function(spec, trained, graph, prepared.calibration.fitting.images[:PARITY_IMAGES])
+    sample = prepared.calibration.fitting.images[:PARITY_IMAGES]
+    _require_same_function(spec, as_joined(trained, prepared.captured), graph, sample)
     return graph
 
 
 def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> nn.Module:
     """The recovered network as the user's class, else as a graph."""
+    own_graph = with_own_inputs(pruned.recovered, planned.variant.captured)
     with scratch_folder() as scratch:
         folder = scratch
         write_surgery(prepared, planned, pruned, folder)
@@ -83,7 +86,7 @@ def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned)
             )
         except SurgeryError as reason:
             run.note(f"the recipe trains the rewritten graph, not the model's own class: {reason}")
-            network = copy.deepcopy(pruned.recovered)
+            network = copy.deepcopy(own_graph)
     own = named_tensors(network)
     computed = [x.weight for x in planned.variant.coupling.layers if x.weight not in own]
     if computed:
@@ -91,7 +94,7 @@ def _handed_over(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned)
             "the recipe trains the rewritten graph, not the model's own class, which computes its weights "
             f"({computed[0]}) from others"
         )
-        network = copy.deepcopy(pruned.recovered)
+        network = copy.deepcopy(own_graph)
     for parameter in network.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return network.eval()
