@@ -35,12 +35,9 @@ TIMEOUT_S = 3600
 
 def jobs(_folder: Path, _seeds: int, threads: int) -> Jobs:
     """One job a way of making a network smaller."""
-    found: Jobs = {
-        f"nudenet {way}": lambda work, w=way: nudenet(w, work, threads)
-        for way in ("int8", "auto", "compressed", "distilled")
-    }
-    found |= {f"rapidocr {kind}": lambda work, k=kind: text_reader(k, work, threads) for kind in READERS}
-    return found
+    found: Jobs = {f"rapidocr {kind}": lambda work, k=kind: text_reader(k, work, threads) for kind in READERS}
+    ways = ("int8", "auto", "compressed", "distilled")
+    return found | {f"nudenet {way}": lambda work, w=way: nudenet(w, work, threads) for way in ways}
 
 
 def file_of(package: str, name: str) -> Path:
