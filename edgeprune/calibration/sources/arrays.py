@@ -134,7 +134,7 @@ def _input_names(given: Sequence[str], wanted: Sequence[str], path: Path) -> lis
             f"{str(path)!r} has {IMAGES!r} beside {', '.join(known)}, and the model's inputs are "
             f"{', '.join(wanted)}; name every array after its input"
         )
-    if len(inputs) > 1 or inputs == list(wanted[:1]):
+    if len(inputs) > 1 or (inputs and inputs == list(wanted[:1])):
         return inputs
     raise CalibrationError(
         f"{str(path)!r} has no array {IMAGES!r}; it has {', '.join(map(repr, given))}: save it with "

@@ -178,6 +178,13 @@ def test_the_notes_say_how_each_input_was_read(tmp_path: Path) -> None:
     assert "the inputs of an item were read as: image 3x6x6, numbers as they are 8x6x4" in found.warnings
 
 
+def test_a_file_without_arrays_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz")
+    for names in ((), ("image", "meta")):
+        with pytest.raises(CalibrationError, match="has no array 'images'"):
+            load_calibration(tmp_path / "a.npz", input_names=names)
+
+
 def test_a_single_array_may_have_the_name_of_the_only_input(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", image=colours(6), labels=np.arange(COUNT) % 2)
     found = load_calibration(tmp_path / "a.npz", preprocessing=PLAIN, input_names=("image", "scale"))
