@@ -178,8 +178,8 @@ def test_the_notes_say_how_each_input_was_read(tmp_path: Path) -> None:
     assert "the inputs of an item were read as: image 3x6x6, numbers as they are 8x6x4" in found.warnings
 
 
-def test_a_file_without_arrays_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz")
+def test_a_file_with_labels_alone_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", labels=np.arange(4))
     for names in ((), ("image", "meta")):
         with pytest.raises(CalibrationError, match="has no array 'images'"):
             load_calibration(tmp_path / "a.npz", input_names=names)
