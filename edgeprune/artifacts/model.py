@@ -114,6 +114,11 @@ def places_in_a_row(shapes: Iterable[InputShape]) -> tuple[tuple[int, int], ...]
     return tuple(pairwise([0, *accumulate(math.prod(shape) for shape in shapes)]))
 
 
+def numbered_inputs(count: int) -> tuple[str, ...]:
+    """Names of inputs where the model's own are not known."""
+    return tuple(f"input_{place}" for place in range(count))
+
+
 def takes_several(shape: InputShape | InputShapes | None) -> bool:
     """Whether this is a shape for each input, ``((3, 32, 32), (5,))``, rather than one, ``(3, 32, 32)``."""
     return isinstance(shape, tuple | list) and any(isinstance(size, tuple | list) for size in shape)

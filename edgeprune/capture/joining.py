@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from edgeprune.artifacts.model import CapturedModel, InputShapes, places_in_a_row, taken_apart
+from edgeprune.artifacts.model import (
+    CapturedModel,
+    InputShapes,
+    numbered_inputs,
+    places_in_a_row,
+    taken_apart,
+)
 
 JOINED = "joined_inputs"
 
@@ -63,8 +69,8 @@ def with_joined_inputs(captured: CapturedModel, names: Sequence[str] = ()) -> Ca
         graph.erase_node(node)
     graph.lint()
     graph_module.recompile()
-    numbered = [f"input_{place}" for place in range(len(inputs))]
-    named = list(names[: len(inputs)]) if len(names) >= len(inputs) else numbered
+    count = len(inputs)
+    named = tuple(names[:count]) if len(names) >= count else numbered_inputs(count)
     return replace(
         captured,
         graph_module=graph_module,

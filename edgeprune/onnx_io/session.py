@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeprune.artifacts.model import places_in_a_row
 from edgeprune.errors import EdgepruneError
 from edgeprune.system.imports import first_line
 
@@ -165,11 +165,10 @@ def _feeds(session: onnxruntime.InferenceSession, images: NDArray[Any]) -> dict[
     given = session.get_inputs()
     if len(given) == 1:
         return {given[0].name: images}
-    ends = np.cumsum([math.prod(each.shape[1:]) for each in given])
-    parts = np.split(images, ends[:-1], axis=1)
+    places = places_in_a_row(tuple(each.shape[1:]) for each in given)
     return {
-        each.name: np.ascontiguousarray(part).reshape(-1, *each.shape[1:])
-        for each, part in zip(given, parts, strict=True)
+        each.name: np.ascontiguousarray(images[:, start:end]).reshape(-1, *each.shape[1:])
+        for each, (start, end) in zip(given, places, strict=True)
     }
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from edgeprune.artifacts.model import numbered_inputs
 from edgeprune.calibration.pixels import channels_first, check_values, from_array, from_tensor, stored_bits
 from edgeprune.calibration.sources.pictures import from_pil
 from edgeprune.calibration.sources.source import RawImage, ReadOptions, StoredForm
@@ -19,8 +20,6 @@ from edgeprune.errors import CalibrationError
 _NUMBERS = "uifb"
 """Kinds of NumPy types."""
 _FLOAT_CHANNELS = (1, 3)
-NUMBERED = "input_{}"
-"""How inputs are named where the model's own names are not known."""
 
 
 def in_order(given: Mapping[str, Any], wanted: Sequence[str], where: str) -> tuple[str, ...]:
@@ -29,7 +28,7 @@ def in_order(given: Mapping[str, Any], wanted: Sequence[str], where: str) -> tup
     Raises:
         CalibrationError: one is unknown or missing, or these are not numbered where the model's are unknown.
     """
-    numbered = tuple(NUMBERED.format(place) for place in range(len(given)))
+    numbered, pair = numbered_inputs(len(given)), numbered_inputs(2)
     if set(given) == set(numbered):
         return numbered
     names = tuple(name for name in wanted if name in given)
@@ -41,8 +40,7 @@ def in_order(given: Mapping[str, Any], wanted: Sequence[str], where: str) -> tup
         else "the model does not name its inputs; accepted are"
     )
     raise CalibrationError(
-        f"{where} has {', '.join(given)}, and {told} {numbered[0]}, {NUMBERED.format(1)} and so on, in their "
-        "order"
+        f"{where} has {', '.join(given)}, and {told} {', '.join(pair)} and so on, in their order"
     )
 
 
