@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ def decide_between(
     after: list[Tensor],
     *,
     class_scores: bool = True,
+    selected: bool = False,
 ) -> NetworkDecision:
     """Decide whether to keep the network ``after`` a step, from per-image outputs on deciding images.
 
@@ -50,8 +52,16 @@ def decide_between(
     by Kullback-Leibler divergence; other outputs by squared error relative to the spread of each channel.
     A network without a significant improvement (95%, Student's t) is kept if it is better on average; with
     fewer than 8 deciding images the mean gain must exceed t / 1.96 standard errors (1.2 with 7 images, 6.5
-    with 2), so that two or three images do not decide alone.
+    with 2), so that two or three images do not decide alone. With ``selected``, the network ``after`` is the
+    best of several on these very images and looks too good there: it must be better by more than chance.
     """
+    decision = _compared(step, original, before, after, class_scores)
+    return replace(decision, taken=decision.taken and (decision.beyond_chance or not selected))
+
+
+def _compared(
+    step: str, original: list[Tensor], before: list[Tensor], after: list[Tensor], class_scores: bool
+) -> NetworkDecision:
     if class_scores and is_classifier(original):
         answers = [(outputs[0].argmax(1) != original[0].argmax(1)).double() for outputs in (before, after)]
         decision = _decision(step, DecisionMeasure.CHANGED_ANSWERS, *answers)
@@ -114,6 +124,12 @@ def in_words(decision: NetworkDecision) -> str:
         return (
             f"{decision.step} had nothing to gain: on {decision.images} images that it was not fitted to, "
             f"the network before it computes what the original does ({figures}); that one is delivered"
+        )
+    if decision.difference < 0.0 and not decision.beyond_chance:
+        return (
+            f"{decision.step} helped no more than chance could on {decision.images} images that it was not "
+            f"fitted to ({decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}), so the "
+            "network before it is delivered; give more images"
         )
     return (
         f"{decision.step} did not help on {decision.images} images that it was not fitted to ({figures}), so "

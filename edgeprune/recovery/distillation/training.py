@@ -4,7 +4,7 @@ The student matches the teacher's softened outputs (Hinton et al., arXiv 1503.02
 the last layer reads, before pooling. Features count most: an image has thousands of them and few outputs.
 Images are augmented by mirroring, shifting, mixup and CutMix; the teacher's targets are computed on the
 augmented images. Norms keep the statistics that recovery left. The best weights on validation images that
-training never saw are kept, so that the result is never worse there than the starting network.
+training never saw are kept if they are better there than the starting network by more than chance.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def distill(
     """Train ``recovered`` to match ``original`` on images (n, c, h, w); returns a new graph and a report.
 
     The deciding images, not used by recovery either, select the learning rate and the best step, and decide
-    whether the network is closer to the original than before; otherwise an unchanged copy is returned. All
-    is computed on ``device``, and the returned graph is in the processor's memory.
+    whether the network is closer to the original than before, by more than chance since the best of several
+    steps looks better than it is; otherwise an unchanged copy is returned. All is computed on ``device``, and
+    the returned graph is in the processor's memory.
     """
     options = options or DistillationOptions()
     started = time.perf_counter()
@@ -105,6 +106,7 @@ def distill(
         "distillation",
         *(outputs_on(m, images.images, images.deciding) for m in networks),
         class_scores=images.class_scores,
+        selected=True,
     )
     if course.best.step and not decision.taken:
         _log.warning(in_words(decision))

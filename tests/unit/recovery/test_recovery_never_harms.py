@@ -210,3 +210,33 @@ def test_channels_that_nothing_depends_on_leave_nothing_to_gain():
     harmed = decide_between("recovery", [scores], [scores + 0.1 * noise], [scores + 2.0 * noise])
     assert not harmed.taken
     assert "did not help" in in_words(harmed)
+
+
+@pytest.mark.parametrize("kind", ["classes", "values"])
+def test_the_best_of_several_that_are_all_alike_is_not_an_improvement(kind):
+    """Ten networks as far from the original as the one before: the best of them here is so by its luck."""
+    luck, kept = 0, 0
+    for seed in range(60):
+        rng = torch.Generator().manual_seed(seed)
+        original = torch.randn(40, 6, dtype=torch.float64, generator=rng)
+
+        def off(rng=rng, original=original) -> Tensor:
+            return original + 0.3 * torch.randn(original.shape, dtype=torch.float64, generator=rng)
+
+        def decided(after, *, selected, before, original=original):
+            classes = kind == "classes"
+            return decide_between("training", [original], [before], [after], class_scores=classes,
+                                  selected=selected)  # fmt: skip
+
+        before, tried = off(), [off() for _ in range(10)]
+        best = min(tried, key=lambda after: (after - original).square().mean())
+        luck += decided(best, selected=False, before=before).taken
+        found = decided(best, selected=True, before=before)
+        kept += found.taken
+        assert found.taken <= found.beyond_chance
+        if not found.taken and not found.beyond_chance and found.difference < 0:
+            assert "no more than chance" in in_words(found)
+        better = original + 0.5 * (before - original)
+        assert decided(better, selected=True, before=before).taken
+    assert luck > 40
+    assert kept < 15
