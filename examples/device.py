@@ -1,4 +1,7 @@
-"""What a file costs here, and what is predicted for a Raspberry Pi 4: python examples/device.py [FOLDER]"""
+"""What a file costs here, what is predicted for a Raspberry Pi 4, and what measures it there.
+
+Run as: python examples/device.py [FOLDER]
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,11 @@ def main(folder: Path) -> None:
             f"{prediction.latency_ms:.3f} ms on {there.target} ({prediction.provenance.value}, from "
             f"{prediction.low_ms:.3f} to {prediction.high_ms:.3f}): measure on the device before you decide"
         )
+    # For a board that cannot be reached by ssh: copy this there, unpack it, run "sh run.sh", and read its
+    # result.json here with edgeprune.profile(path, result="result.json").
+    bench = folder / "bench.tar.gz"
+    edgeprune.bundle([path], output=bench, threads=1, overwrite=True)
+    print(f"{bench}: {bench.stat().st_size:,} bytes to copy to the board and measure there")
 
 
 if __name__ == "__main__":

@@ -163,7 +163,8 @@ class DistillationReport:
     """What training did: the divergence from the original on images that it never saw, before and after,
     at a temperature of 2.
 
-    ``kept_step`` is the step whose network was best there and was kept; 0: none was better than the start by more than chance.
+    ``kept_step`` is the step whose network was best there and was kept; 0: none was better than the start
+    by more than chance.
     ``feature`` names the activations that were learned besides the answers; ``None`` where what the last
     layer reads are not channels. ``learning_rate``: of those that were tried, the one that came nearest.
     ``decision`` compares the network before and after as a whole.

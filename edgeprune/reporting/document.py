@@ -300,7 +300,11 @@ def _decision_words(decision: NetworkDecision | None) -> str:
 
 
 def _finetuning(report: DistillationReport) -> tuple[str, str]:
-    kept = f"step {report.kept_step} kept" if report.kept_step else "nothing better than the start by more than chance"
+    kept = (
+        f"step {report.kept_step} kept"
+        if report.kept_step
+        else "nothing better than the start by more than chance"
+    )
     learned = "answers alone" if report.feature is None else f"answers and activations of {report.feature}"
     return (
         "fine-tuning",

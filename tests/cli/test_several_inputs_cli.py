@@ -54,6 +54,7 @@ def test_an_input_may_be_the_same_for_all_images(edgeprune: Any, pairs: Path, tm
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert inputs(tmp_path / "out" / "model.onnx") == [("input", ["batch", 1, 8, 8])]
+    assert "same for every image: y 1x1x8x8" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

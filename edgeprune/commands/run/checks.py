@@ -13,7 +13,6 @@ from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.choices import Task
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.capture.constants import read_constants
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.evaluation.registry import check_task
 from edgeprune.fx import tensor_leaves
@@ -51,7 +50,6 @@ def check_options(options: CompressOptions) -> None:
             f"--input-shape was given for several inputs, {shape_words(options.input_shape or ())}; accepted "
             "is the shape of one: leave it out, those of several are told by the calibration data"
         )
-    read_constants(options.constants)
     if options.calibration is None:
         raise CalibrationError(
             "no calibration data were given; accepted are a folder of images, an .npz file or "

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from edgeprune import parity
 from edgeprune.accelerator import CPU, find_device, in_words
+from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.choices import ComputeDevice
 from edgeprune.artifacts.coupling import CouplingGraph
-from edgeprune.artifacts.model import CapturedModel
+from edgeprune.artifacts.model import CapturedModel, LoadedModel, shape_words
 from edgeprune.artifacts.pruning import RecoveryReport
 from edgeprune.artifacts.quantization import IntegerFormat, Precision
 from edgeprune.artifacts.report import ParityFigure
@@ -55,7 +56,6 @@ PARITY_TOLERANCE = 1e-4
 def prepare(run: Run) -> Prepared:
     """Load, calibrate, capture and couple."""
     options = run.options
-    assert options.calibration is not None
     target, device = load_target(options.target), find_device(options.compute_device)
     if device != CPU:
         run.note(
@@ -63,35 +63,8 @@ def prepare(run: Run) -> Prepared:
         )
     elif options.compute_device is ComputeDevice.AUTO:
         run.note("--device auto found no GPU, so all was computed on the processor")
-    with run.stage("load"):
-        loaded = load_model(
-            options.model,
-            architecture=options.arch,
-            arch_kwargs=options.arch_kwargs,
-            weights=options.weights,
-            weights_key=options.weights_key,
-            trust_pickle=options.trust_pickle,
-            input_shape=options.input_shape,
-            operators=ruled_operators(),
-        )
-        loaded = replace(loaded, module=with_constants(loaded.module, read_constants(options.constants)))
-    run.notes.extend(loaded.notes)
-    with run.stage("calibration data"):
-        calibration = load_calibration(
-            options.calibration,
-            labels=options.labels,
-            task=options.task,
-            preprocessing=options.preprocessing,
-            max_images=options.max_images,
-            held_out_fraction=options.held_out,
-            seed=options.seed,
-            input_shape=options.input_shape or loaded.input_shape,
-            input_names=input_names(loaded.module),
-        )
-    run.notes.extend(calibration.warnings)
-    calibration, left_out = for_task(calibration, options)
-    for note in left_out:
-        run.note(note)
+    loaded = _load(run)
+    calibration = _calibrate(run, loaded)
     with run.stage("capture"):
         captured = with_joined_inputs(
             capture(loaded.module, calibration.input_shapes), input_names(loaded.module)
@@ -114,6 +87,52 @@ def prepare(run: Run) -> Prepared:
         stored_as=_stored_as(run, target),
         device=device,
     )
+
+
+def _load(run: Run) -> LoadedModel:
+    """Load the model, called without the inputs that are the same for every image."""
+    options = run.options
+    with run.stage("load"):
+        constants = read_constants(options.constants)
+        loaded = load_model(
+            options.model,
+            architecture=options.arch,
+            arch_kwargs=options.arch_kwargs,
+            weights=options.weights,
+            weights_key=options.weights_key,
+            trust_pickle=options.trust_pickle,
+            input_shape=options.input_shape,
+            operators=ruled_operators(),
+        )
+        loaded = replace(loaded, module=with_constants(loaded.module, constants))
+    run.notes.extend(loaded.notes)
+    if constants:
+        told = (f"{name} {shape_words(tuple(value.shape))}" for name, value in constants.items())
+        run.note(f"inputs that are the same for every image: {', '.join(told)}")
+    return loaded
+
+
+def _calibrate(run: Run, loaded: LoadedModel) -> CalibrationSet:
+    """Read the calibration data in the shape that the model takes."""
+    options = run.options
+    assert options.calibration is not None
+    with run.stage("calibration data"):
+        calibration = load_calibration(
+            options.calibration,
+            labels=options.labels,
+            task=options.task,
+            preprocessing=options.preprocessing,
+            max_images=options.max_images,
+            held_out_fraction=options.held_out,
+            seed=options.seed,
+            input_shape=options.input_shape or loaded.input_shape,
+            input_names=input_names(loaded.module),
+        )
+    run.notes.extend(calibration.warnings)
+    calibration, left_out = for_task(calibration, options)
+    for note in left_out:
+        run.note(note)
+    return calibration
 
 
 def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:

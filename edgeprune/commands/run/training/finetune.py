@@ -68,8 +68,10 @@ def finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> 
         )  # fmt: skip
     note_training_cut(run, options.steps, report.steps, asked.time_limit_s, limit_s)
     if report.kept_step == 0:
-        run.note("fine-tuning made the network no better, by more than chance, on the images kept back for it, so it is "
-            "as before")
+        run.note(
+            "fine-tuning made the network no better, by more than chance, on the images kept back for it, so "
+            "it is as before"
+        )
     return replace(pruned, finetuned=finetuned, distillation=report)
 
 
