@@ -117,7 +117,8 @@ def _relative_error(original: list[Tensor], outputs: list[Tensor]) -> Tensor:
 def in_words(decision: NetworkDecision) -> str:
     """Describe a decision and the figures behind it."""
     sure = "by more than chance" if decision.beyond_chance else "which chance could explain"
-    figures = f"{decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}, {sure}"
+    change = f"{decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}"
+    figures = f"{change}, {sure}"
     if decision.taken:
         return f"{decision.step} helped on {decision.images} images that it was not fitted to ({figures})"
     if decision.measure is not DecisionMeasure.CHANGED_ANSWERS and decision.before < _ROUNDING:
@@ -128,8 +129,7 @@ def in_words(decision: NetworkDecision) -> str:
     if decision.difference < 0.0 and not decision.beyond_chance:
         return (
             f"{decision.step} helped no more than chance could on {decision.images} images that it was not "
-            f"fitted to ({decision.measure.value} {decision.before:.3g} -> {decision.after:.3g}), so the "
-            "network before it is delivered; give more images"
+            f"fitted to ({change}), so the network before it is delivered; give more images"
         )
     return (
         f"{decision.step} did not help on {decision.images} images that it was not fitted to ({figures}), so "

@@ -28,7 +28,7 @@ def in_order(given: Mapping[str, Any], wanted: Sequence[str], where: str) -> tup
     Raises:
         CalibrationError: one is unknown or missing, or these are not numbered where the model's are unknown.
     """
-    numbered, pair = numbered_inputs(len(given)), numbered_inputs(2)
+    numbered = numbered_inputs(len(given))
     if set(given) == set(numbered):
         return numbered
     names = tuple(name for name in wanted if name in given)
@@ -40,7 +40,8 @@ def in_order(given: Mapping[str, Any], wanted: Sequence[str], where: str) -> tup
         else "the model does not name its inputs; accepted are"
     )
     raise CalibrationError(
-        f"{where} has {', '.join(given)}, and {told} {', '.join(pair)} and so on, in their order"
+        f"{where} has {', '.join(given)}, and {told} {', '.join(numbered_inputs(2))} and so on, in their "
+        "order"
     )
 
 

@@ -60,20 +60,17 @@ def corrected(
     groups = (players,) if groups is None else groups
     _check(game, start, players, coalitions, groups)
     counted = CountedGame(game)
-    images = np.arange(game.num_images)
     exact, derived = np.empty((coalitions, len(players))), np.empty((coalitions, len(players)))
     for row in range(coalitions):
         drawn = draw_memberships(1, game.num_players, q_low, q_high, rng).memberships
         exact[row] = gains_at(counted, drawn[0] > 0.0, players)
-        everywhere = np.broadcast_to(drawn, (len(images), game.num_players))
-        derived[row] = game.marginals(everywhere, images).mean(axis=0)[players]
+        derived[row] = _derivatives_at(game, drawn, players)
         advance(1)
     own_start, own_errors = start.values[players], start.standard_errors[players]
     slopes = _slopes(exact, derived, own_errors, [np.flatnonzero(np.isin(players, g)) for g in groups])
-    units = exact - slopes * (derived - own_start)
-    scatter = (exact - slopes * derived).var(axis=0, ddof=1) / coalitions
     values, errors = start.values.copy(), start.standard_errors.copy()
-    values[players] = units.mean(axis=0)
+    values[players] = (exact - slopes * (derived - own_start)).mean(axis=0)
+    scatter = (exact - slopes * derived).var(axis=0, ddof=1) / coalitions
     errors[players] = np.sqrt(np.square(slopes.mean(axis=0) * own_errors) + scatter)
     return Estimate(
         values=values,
@@ -85,6 +82,13 @@ def corrected(
         choice=f"{start.choice}; then {len(players)} players corrected by exact gains at {coalitions} "
         "coalitions",
     )
+
+
+def _derivatives_at(game: DifferentiableGame, memberships: FloatArray, players: IndexArray) -> FloatArray:
+    """Mean over all images of the derivatives of ``players`` (p,) at one coalition (1, n)."""
+    images = np.arange(game.num_images)
+    everywhere = np.broadcast_to(memberships, (len(images), game.num_players))
+    return np.asarray(game.marginals(everywhere, images).mean(axis=0)[players])
 
 
 def _slopes(

@@ -66,28 +66,13 @@ def multilinear(
         UsageError: no pass, an empty batch, or a range of inclusion probabilities not within [0, 1];
             ``fixed_images`` with another aggregate than the mean.
     """
-    checkpoint = checkpoint or NoCheckpoint()
     check_range(q_low, q_high)
-    if fixed_images and aggregate is not Aggregate.MEAN:
-        raise UsageError(
-            f"errors for the images at hand are not known for {aggregate.value}: give the mean as aggregate"
-        )
-    if passes < 1 or batch < 1:
-        raise UsageError(f"passes={passes} with batch={batch} is not accepted: give 1 or more of each")
+    _check_passes(passes, batch, aggregate, fixed_images)
     method = Method.TRAPEZOIDAL if weights is DerivativeWeights.TRAPEZOIDAL else Method.MULTILINEAR
     is_shapley = aggregate is Aggregate.MEAN and (q_low, q_high) == (0.0, 1.0)
+    checkpoint = checkpoint or NoCheckpoint()
     walk = _Walk(game, passes, batch, checkpoint.restored(), rng)
-    if walk.evaluations:
-        advance(walk.evaluations)
-    while walk.passes_done < passes:
-        images, drawn = walk.draw(q_low, q_high)
-        shape = (len(images), game.num_players)
-        marginals = game.marginals(np.broadcast_to(drawn.memberships, shape), images)
-        counted = drawn.weights if weights is DerivativeWeights.TRAPEZOIDAL else np.ones(1)
-        walk.add(marginals, np.broadcast_to(counted, shape))
-        checkpoint.offer(walk.state)
-        advance(1)
-    checkpoint.keep(walk.state)
+    walk.to_the_end(q_low, q_high, weights, checkpoint, advance)
     values, errors = walk.by_passes() if fixed_images else walk.moments.aggregate(aggregate)
     ends = CountedGame(game).ends() if measure_ends else None
     if ends is not None and method is Method.TRAPEZOIDAL and is_shapley:
@@ -103,6 +88,15 @@ def multilinear(
         f"of {game.num_images} images, {weights.value} weights",
         aggregate=aggregate,
     )
+
+
+def _check_passes(passes: int, batch: int, aggregate: Aggregate, fixed_images: bool) -> None:
+    if fixed_images and aggregate is not Aggregate.MEAN:
+        raise UsageError(
+            f"errors for the images at hand are not known for {aggregate.value}: give the mean as aggregate"
+        )
+    if passes < 1 or batch < 1:
+        raise UsageError(f"passes={passes} with batch={batch} is not accepted: give 1 or more of each")
 
 
 def _summing_to(values: FloatArray, total: float) -> FloatArray:
@@ -126,6 +120,7 @@ class _Walk:
         rng: np.random.Generator,
     ) -> None:
         self._game = game
+        self._passes = passes
         self._batch = batch
         self._root = int(rng.integers(2**63))
         self._after = generator_state(rng)
@@ -137,6 +132,27 @@ class _Walk:
         self.evaluations = 0
         if restored is not None:
             self._restore(restored, rng)
+
+    def to_the_end(
+        self,
+        q_low: float,
+        q_high: float,
+        weights: DerivativeWeights,
+        checkpoint: Checkpoint,
+        advance: Advance,
+    ) -> None:
+        """Make the passes that are left, and keep what they found."""
+        if self.evaluations:
+            advance(self.evaluations)
+        while self.passes_done < self._passes:
+            images, drawn = self.draw(q_low, q_high)
+            shape = (len(images), self._game.num_players)
+            marginals = self._game.marginals(np.broadcast_to(drawn.memberships, shape), images)
+            counted = drawn.weights if weights is DerivativeWeights.TRAPEZOIDAL else np.ones(1)
+            self.add(marginals, np.broadcast_to(counted, shape))
+            checkpoint.offer(self.state)
+            advance(1)
+        checkpoint.keep(self.state)
 
     def draw(self, q_low: float, q_high: float) -> tuple[IndexArray, Drawn]:
         """The next images (b,) of an order drawn for every pair of passes, and their coalitions."""

@@ -67,10 +67,7 @@ def permutation(
     if n < 2:
         require(max_evaluations, 2, "a game")
         return without_choice(counted, Method.PERMUTATION, aggregate)
-    smallest = 2 if orders is Orders.ANTITHETIC else 1
-    require(max_evaluations, 2 + smallest * (n - 1), f"an estimate of {n} players from {orders.value} orders")
-    if permutations is not None and permutations < smallest:
-        raise UsageError(f"permutations={permutations} is too few: {orders.value} orders need {smallest}")
+    _check_budget(max_evaluations, n, orders, permutations)
     ends = counted.ends()
     affordable = (max_evaluations - 2) // (n - 1)
     total = affordable if permutations is None else min(affordable, permutations)
@@ -81,13 +78,7 @@ def permutation(
         values, errors, units = *from_units(sums), len(sums)
     else:
         units = total // unit
-        collected = ImageUnits(aggregate, units)
-        none_and_all = values_for(counted, np.repeat([[False], [True]], n, axis=1), aggregate)
-        for _ in range(units):
-            collected.add(
-                _gains(counted, none_and_all, _draw_unit(orders, unit, n, rng), aggregate).mean(axis=0)
-            )
-        values, errors = collected.result()
+        values, errors = _whole_units(counted, orders, unit, units, aggregate, rng)
     truncated = f", each ended within {tolerance:g} of the grand coalition" if tolerance > 0.0 else ""
     return Estimate(
         values=values,
@@ -99,6 +90,13 @@ def permutation(
         choice=f"{units * unit} orders, {orders.value}, in {units} units of {unit}{truncated}",
         aggregate=aggregate,
     )
+
+
+def _check_budget(max_evaluations: int, n: int, orders: Orders, permutations: int | None) -> None:
+    smallest = 2 if orders is Orders.ANTITHETIC else 1
+    require(max_evaluations, 2 + smallest * (n - 1), f"an estimate of {n} players from {orders.value} orders")
+    if permutations is not None and permutations < smallest:
+        raise UsageError(f"permutations={permutations} is too few: {orders.value} orders need {smallest}")
 
 
 def _unit_size(orders: Orders, n: int, total: int) -> int:
@@ -132,6 +130,23 @@ def _gains(counted: CountedGame, ends: FloatArray, orders: IndexArray, aggregate
     gains = np.empty((count, n, along.shape[2]))
     np.put_along_axis(gains, orders[:, :, None], np.diff(along, axis=1), axis=1)
     return gains
+
+
+def _whole_units(
+    counted: CountedGame,
+    orders: Orders,
+    unit: int,
+    units: int,
+    aggregate: Aggregate,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Values and standard errors (n,) from units of whole orders."""
+    n, collected = counted.num_players, ImageUnits(aggregate, units)
+    none_and_all = values_for(counted, np.repeat([[False], [True]], n, axis=1), aggregate)
+    for _ in range(units):
+        drawn = _draw_unit(orders, unit, n, rng)
+        collected.add(_gains(counted, none_and_all, drawn, aggregate).mean(axis=0))
+    return collected.result()
 
 
 def _truncated_units(
