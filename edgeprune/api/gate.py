@@ -23,6 +23,11 @@ def compare(options: CompareOptions) -> Comparison:
     Raises:
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
     """
+    return compare_files(options)
+
+
+def compare_files(options: CompareOptions) -> Comparison:
+    """:func:`compare` with its options in one."""
     _check(options)
     return compare_models(options, options.threads or torch.get_num_threads())
 
@@ -33,13 +38,20 @@ def check(options: CheckOptions) -> GateResult:
 
     Args:
         model: an output folder, a ``report.json`` or an ``.onnx`` file.
-        baseline: another one, which ratios and points are against; without ``limits``, sizes may grow by 2%,
+        baseline: another one, which ratios and points are against; without ``budget``, sizes may grow by 2%,
             CPU time by 5% and memory by 10%, and 1 point may be lost.
+        budget: limits, or a ``budget.toml`` of them.
         time_limit_s: latency is measured in rounds until its limit is decided, or for so long.
+        inconclusive: what a difference within noise means for ``exit_status``.
 
     Raises:
         EdgepruneError: nothing could be decided, in one sentence; the command ends with status 2 then.
     """
+    return check_file(options)
+
+
+def check_file(options: CheckOptions) -> GateResult:
+    """:func:`check` with its options in one."""
     _check(options)
     limits.TIME_S.check("--time-limit", options.time_limit_s)
     return check_model(options, options.threads or torch.get_num_threads())

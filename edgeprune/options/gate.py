@@ -13,6 +13,7 @@ from annotated_types import Predicate
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.gate.outcomes import GateLimits, OnInconclusive
 from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.options.cli_option import CliOption, Panel
 from edgeprune.options.quantities import parse_bytes, parse_latency, parse_points
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import Expected, TableError, from_table
@@ -39,7 +40,14 @@ class CompareOptions:
     """Options of the comparison; see :func:`edgeprune.compare`."""
 
     models: tuple[str | Path, ...] = field(kw_only=False)
-    measure: bool = True
+    measure: Annotated[
+        bool,
+        CliOption(
+            flags="--measure/--no-measure",
+            help="Compare CPU times on this host by interleaved pairs, where both have an ONNX file.",
+            panel=Panel.GOAL,
+        ),
+    ] = True
     threads: int | None = None
     timeout_s: float = RUN_TIMEOUT_S
     seed: int = 0
@@ -50,13 +58,49 @@ class CheckOptions:
     """Options of the gate; see :func:`edgeprune.check`."""
 
     model: str | Path = field(kw_only=False)
-    baseline: str | Path | None = None
-    limits: GateLimits | None = None
+    baseline: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="PATH",
+            kind=str | None,
+            help="Another one of these. Without --budget: sizes may grow by 2%, CPU time by 5%, memory by "
+            "10%, and 1 point may be lost.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
+    budget: Annotated[
+        GateLimits | str | Path | None,
+        CliOption(
+            metavar="FILE",
+            kind=Path | None,
+            help="Limits as TOML; --init writes an example.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
     time_limit_s: float = TIME_LIMIT_S
-    on_inconclusive: OnInconclusive = OnInconclusive.REPORT
+    inconclusive: Annotated[
+        OnInconclusive,
+        CliOption(
+            help="What a difference within noise means for the exit status: 0, 1, or 3 of its own.",
+            panel=Panel.GOAL,
+        ),
+    ] = OnInconclusive.REPORT
     threads: int | None = None
     timeout_s: float = RUN_TIMEOUT_S
     seed: int = 0
+
+    @property
+    def budget_file(self) -> Path | None:
+        """``budget`` where it is a file."""
+        return Path(self.budget) if isinstance(self.budget, (str, Path)) else None
+
+    def limits(self) -> GateLimits | None:
+        """Limits of the budget, read from its file where it is one.
+
+        Raises:
+            UsageError: see :func:`read_limits`.
+        """
+        return read_limits(self.budget) if isinstance(self.budget, (str, Path)) else self.budget
 
 
 def _number_with(parse: Callable[[str], float | None]) -> Callable[[Any], bool]:

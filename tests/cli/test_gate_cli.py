@@ -146,13 +146,13 @@ def test_every_error_is_status_2(arguments: tuple[str, ...], told: str, tmp_path
 def test_files_alone_are_measured_in_rounds(tmp_path: Path, capsys: Any) -> None:
     first, second = tiny_onnx(tmp_path / "a.onnx", 64), tiny_onnx(tmp_path / "b.onnx", 16384, seed=1)
     limits = GateLimits(max_latency_ratio=1.5)
-    slower = edgeprune.check(second, baseline=first, limits=limits, time_limit_s=20, threads=1)
+    slower = edgeprune.check(second, baseline=first, budget=limits, time_limit_s=20, threads=1)
     rounds = slower.checks[0].rounds
     assert rounds is not None
     assert (slower.decision, rounds.decision) == (Decision.FAILED, Decision.FAILED)
     assert rounds.rounds >= 9
     assert rounds.low > 1.5
-    same = edgeprune.check(first, baseline=first, limits=limits, threads=1)
+    same = edgeprune.check(first, baseline=first, budget=limits, threads=1)
     assert same.checks[0].rounds is None
     assert same.decision is Decision.PASSED
 
@@ -160,7 +160,7 @@ def test_files_alone_are_measured_in_rounds(tmp_path: Path, capsys: Any) -> None
 def test_time_that_is_up_is_inconclusive(tmp_path: Path) -> None:
     first, second = tiny_onnx(tmp_path / "a.onnx"), tiny_onnx(tmp_path / "b.onnx", seed=1)
     limits = GateLimits(max_latency_ratio=1.5)
-    found = edgeprune.check(second, baseline=first, limits=limits, time_limit_s=0.01, threads=1)
+    found = edgeprune.check(second, baseline=first, budget=limits, time_limit_s=0.01, threads=1)
     assert found.exit_status == 3
     assert found.checks[0].rounds is not None
     assert found.checks[0].rounds.rounds == 1

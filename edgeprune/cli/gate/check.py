@@ -12,9 +12,9 @@ import typer
 
 from edgeprune.cli.process.session import Session, check_page, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
-from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
+from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command, joined
 from edgeprune.errors import EdgepruneError, OutputError, UsageError
-from edgeprune.gate.outcomes import OnInconclusive
+from edgeprune.options.gate import EXAMPLE, CheckOptions
 from edgeprune.options.quantities import parse_duration
 from edgeprune.showing import for_people
 
@@ -27,25 +27,6 @@ _GITHUB = "GITHUB_ACTIONS"
 Checked = Annotated[
     str | None,
     typer.Argument(metavar="OUT", help="What is checked: an output folder, a report.json or an .onnx file."),
-]
-Baseline = Annotated[
-    str | None,
-    typer.Option(
-        "--baseline",
-        metavar="PATH",
-        help="Another one of these. Without --budget: sizes may grow by 2%, CPU time by 5%, memory by 10%, "
-        "and 1 point may be lost.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-BudgetFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--budget",
-        metavar="FILE",
-        help="Limits as TOML; --init writes an example.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
 ]
 Init = Annotated[
     bool,
@@ -61,14 +42,6 @@ TimeLimit = Annotated[
         "--time-limit",
         metavar="TIME",
         help="Longest time to measure latency until its limit is decided.",
-        rich_help_panel=opt.GOAL_PANEL,
-    ),
-]
-Inconclusive = Annotated[
-    OnInconclusive,
-    typer.Option(
-        "--inconclusive",
-        help="What a difference within noise means for the exit status: 0, 1, or 3 of its own.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
@@ -111,11 +84,8 @@ class GateArguments:
     """The model, its limits, and where the result goes."""
 
     checked: Checked = None
-    baseline: Baseline = None
-    budget: BudgetFile = None
     init: Init = False
     time_limit: TimeLimit = "60s"
-    inconclusive: Inconclusive = OnInconclusive.REPORT
     junit: Junit = None
     annotations: Annotations = False
     summary: Summary = None
@@ -128,13 +98,15 @@ class CheckArguments(SpokenArguments, TimeoutArguments, GateArguments):
     """All arguments of ``check``."""
 
 
-@command(CheckArguments)
+@command(CheckArguments, CheckOptions)
 def check(session: Session, given: CheckArguments) -> None:
     """Hold a model against limits and a baseline: status 0 pass, 1 fail, 2 error, 3 inconclusive."""
     try:
+        longest_s = parse_duration(given.time_limit, option="--time-limit")
+        options = joined(CheckOptions, given, given.checked, time_limit_s=longest_s, seed=0)
         if given.init:
-            return _write_example(given.budget or Path(_BUDGET_NAME), session)
-        result = _checked(session, given)
+            return _write_example(options.budget_file or Path(_BUDGET_NAME), session)
+        result = _checked(session, given, options)
         _write(result, given)
         if given.as_json:
             show_json({"decision": result.decision, "exit_status": result.exit_status, "result": result})
@@ -150,7 +122,6 @@ def check(session: Session, given: CheckArguments) -> None:
 
 
 def _write_example(path: Path, session: Session) -> None:
-    from edgeprune.options.gate import EXAMPLE
     from edgeprune.storage.files import atomic_write_bytes
 
     if path.exists():
@@ -159,27 +130,15 @@ def _write_example(path: Path, session: Session) -> None:
     session.say_written(path)
 
 
-def _checked(session: Session, given: CheckArguments) -> GateResult:
+def _checked(session: Session, given: CheckArguments, options: CheckOptions) -> GateResult:
     if given.checked is None:
         raise UsageError("no model was given; name an output folder, a report.json or an .onnx file")
-    longest_s = parse_duration(given.time_limit, option="--time-limit")
-    from edgeprune.options.gate import read_limits
-
-    asked = None if given.budget is None else read_limits(given.budget)
-    from edgeprune import api
+    from edgeprune.api import gate
 
     quiet_libraries(session)
     for path in (given.junit, given.summary, given.comment):
         check_page(path)
-    return api.check(
-        given.checked,
-        baseline=given.baseline,
-        limits=asked,
-        time_limit_s=longest_s,
-        on_inconclusive=given.inconclusive,
-        threads=given.threads,
-        timeout_s=given.timeout_s,
-    )
+    return gate.check_file(options)
 
 
 def _write(result: GateResult, given: CheckArguments) -> None:

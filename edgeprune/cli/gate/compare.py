@@ -10,7 +10,8 @@ import typer
 
 from edgeprune.cli.process.session import Session, check_page, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
-from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command
+from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command, joined
+from edgeprune.options.gate import CompareOptions
 from edgeprune.showing import for_people
 
 Models = Annotated[
@@ -19,14 +20,6 @@ Models = Annotated[
         metavar="A B...",
         help="Two or more output folders, report.json files (of any schema) or ONNX files; "
         "differences are against A.",
-    ),
-]
-Measure = Annotated[
-    bool,
-    typer.Option(
-        "--measure/--no-measure",
-        help="Compare CPU times on this host by interleaved pairs, where both have an ONNX file.",
-        rich_help_panel=opt.GOAL_PANEL,
     ),
 ]
 Markdown = Annotated[
@@ -42,7 +35,6 @@ class ModelsArguments:
     """The models, and how and where they are compared."""
 
     models: Models
-    measure: Measure = True
     markdown: Markdown = None
     html: opt.Html = None
     threads: opt.Threads = None
@@ -53,18 +45,17 @@ class CompareArguments(SpokenArguments, TimeoutArguments, ModelsArguments):
     """All arguments of ``compare``."""
 
 
-@command(CompareArguments)
+@command(CompareArguments, CompareOptions)
 def compare(session: Session, given: CompareArguments) -> None:
     """Put models side by side: size, work, latency, memory, quality, and their differences with intervals."""
-    from edgeprune import api
+    options = joined(CompareOptions, given, tuple(given.models), seed=0)
+    from edgeprune.api import gate
     from edgeprune.reporting.gate import layouts
 
     quiet_libraries(session)
     for path in (given.markdown, given.html):
         check_page(path)
-    result = api.compare(
-        tuple(given.models), measure=given.measure, threads=given.threads, timeout_s=given.timeout_s
-    )
+    result = gate.compare_files(options)
     for path, layout in (
         (given.markdown, layouts.comparison_markdown),
         (given.html, layouts.comparison_page),

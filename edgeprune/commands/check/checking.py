@@ -17,7 +17,7 @@ def check_model(options: CheckOptions, threads: int) -> GateResult:
             which there is no figure.
         ProfileError: an ONNX file cannot be run.
     """
-    if options.limits is None and options.baseline is None:
+    if options.budget is None and options.baseline is None:
         raise UsageError(
             "nothing was given to check against; accepted are --baseline, --budget or both "
             "(edgeprune check --init shows a budget)"
@@ -34,7 +34,7 @@ def check_model(options: CheckOptions, threads: int) -> GateResult:
         try:
             checks.append(ask(situation, float(limit)))
         except UndecidableError as reason:
-            if options.limits is not None:
+            if options.budget is not None:
                 raise UsageError(f"{key} cannot be checked: {reason}") from reason
             notes.append(f"{key} was not checked: {reason}")
     if not checks:
@@ -45,13 +45,13 @@ def check_model(options: CheckOptions, threads: int) -> GateResult:
         subject=situation.subject.name,
         baseline=None if situation.baseline is None else situation.baseline.name,
         checks=tuple(checks),
-        on_inconclusive=options.on_inconclusive,
+        on_inconclusive=options.inconclusive,
         notes=tuple(notes),
     )
 
 
 def _situation(options: CheckOptions, threads: int) -> Situation:
-    asked = options.limits or BASELINE_LIMITS
+    asked = options.limits() or BASELINE_LIMITS
     model = read_subject(options.model)
     other = None if options.baseline is None else read_subject(options.baseline)
     is_same = other is not None and model.sha256 is not None and model.sha256 == other.sha256

@@ -10,7 +10,6 @@ training never saw are kept if they are better there than the starting network b
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,13 +23,11 @@ from edgeprune.accelerator import CPU, device_of, moved
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
-from edgeprune.recovery.agreement import decide_between, in_words, is_classifier, outputs_on
+from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.fused import fast_graph
 from edgeprune.recovery.distillation.losses import class_divergence, error_weights, output_error
 from edgeprune.recovery.splitting import SplitImages
-
-_log = logging.getLogger("edgeprune.recovery")
 
 _POOLING = frozenset(
     {"adaptive_avg_pool2d", "avg_pool2d", "adaptive_max_pool2d", "max_pool2d", "mean", "flatten", "reshape"}
@@ -108,8 +105,6 @@ def distill(
         class_scores=images.class_scores,
         selected=True,
     )
-    if course.best.step and not decision.taken:
-        _log.warning(in_words(decision))
     return (moved(network, CPU) if decision.taken else copy.deepcopy(recovered)), DistillationReport(
         steps=course.taken,
         kept_step=course.best.step if decision.taken else 0,

@@ -15,6 +15,7 @@ from edgeprune.commands.run.kept_stages import kept_network
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run, split_for_recovery
 from edgeprune.commands.run.time_limits import note_training_cut, training_limit_s
 from edgeprune.errors import CalibrationError
+from edgeprune.recovery.agreement import in_words
 from edgeprune.recovery.distillation.training import DistillationOptions, distill
 from edgeprune.recovery.splitting import LEAST_DECIDING
 from edgeprune.system import progress
@@ -67,11 +68,8 @@ def finetune(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> 
             ),
         )  # fmt: skip
     note_training_cut(run, options.steps, report.steps, asked.time_limit_s, limit_s)
-    if report.kept_step == 0:
-        run.note(
-            "fine-tuning made the network no better, by more than chance, on the images kept back for it, so "
-            "it is as before"
-        )
+    if report.kept_step == 0 and report.decision is not None:
+        run.note(in_words(report.decision))
     return replace(pruned, finetuned=finetuned, distillation=report)
 
 
