@@ -51,6 +51,10 @@ class OutputUnits:
         wide[self.axis] = len(self.weights)
         return self.weights.reshape(wide) / (math.prod(shape[1:]) / len(self.weights))
 
+    def scales_for(self, shape: tuple[int, ...]) -> FloatArray:
+        """Roots of :meth:`weights_for`: scaled errors have squares in range where weights would overflow."""
+        return np.sqrt(self.weights_for(shape))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelErrors:

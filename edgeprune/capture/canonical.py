@@ -115,6 +115,18 @@ def _value(node: Node) -> Any:
     return node.target(*args, **kwargs)
 
 
+def reshape_views(graph_module: GraphModule) -> None:
+    """Replace views by reshapes: whether a view exists depends on strides, and those on widths.
+
+    Attention, for one, gives its result in another layout where the dimensions of a head are not what its
+    kernel wants.
+    """
+    for node in graph_module.graph.nodes:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            node.target = torch.ops.aten.reshape.default
+    graph_module.recompile()
+
+
 def drop_assertions(graph_module: GraphModule) -> None:
     """Erase data type assertions, which hold only for the data type of the capture."""
     for node in list(graph_module.graph.nodes):

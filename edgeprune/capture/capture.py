@@ -17,7 +17,12 @@ from torch.fx.graph import CodeGen
 from edgeprune.artifacts.model import CapturedModel, InputShape, InputShapes
 from edgeprune.attributes import get_attribute, has_attribute, set_attribute
 from edgeprune.capture.batch import PerImage
-from edgeprune.capture.canonical import drop_assertions, four_dimensional_attention, unfold_heads
+from edgeprune.capture.canonical import (
+    drop_assertions,
+    four_dimensional_attention,
+    reshape_views,
+    unfold_heads,
+)
 from edgeprune.capture.cautions import active_random_ops, batch_statistics_notes
 from edgeprune.capture.export import shapes_of, with_dynamic_batch
 from edgeprune.capture.folding import fold_computed_weights
@@ -63,6 +68,7 @@ def capture(module: nn.Module, input_shape: InputShape | InputShapes) -> Capture
     fold_computed_weights(graph_module)
     unfold_heads(graph_module)
     four_dimensional_attention(graph_module)
+    reshape_views(graph_module)
     _check_inputs(graph_module, shapes)
     others = random_inputs(shapes, _OTHER_CHECK_BATCH if batch_notes else _CHECK_BATCH, generator)
     expected = _run_other_batch(module, others)

@@ -29,7 +29,7 @@ class ImageLoss:
     def __init__(self, batch: ImageBatch, reference: list[Tensor]) -> None:
         self.kind = _choose_loss(batch, reference)
         self._reference = reference
-        self._weights = [_weights(r) for r in reference] if self.kind is LossKind.OUTPUTS else []
+        self._scales = [_scales(r) for r in reference] if self.kind is LossKind.OUTPUTS else []
         if self.kind is LossKind.LABELS:
             assert batch.labels is not None
             self._classes = batch.labels
@@ -41,7 +41,7 @@ class ImageLoss:
         narrowed = object.__new__(ImageLoss)
         narrowed.kind = self.kind
         narrowed._reference = [r[:count] for r in self._reference]
-        narrowed._weights = self._weights
+        narrowed._scales = self._scales
         if self.kind is not LossKind.OUTPUTS:
             narrowed._classes = self._classes[:count]
         return narrowed
@@ -55,7 +55,7 @@ class ImageLoss:
             drawn = _random_like(outputs[0], rng)
             return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
         drawn_each = [
-            _random_like(o, rng) * w.sqrt().to(o.device) for o, w in zip(outputs, self._weights, strict=True)
+            _random_like(o, rng) * s.to(o.device) for o, s in zip(outputs, self._scales, strict=True)
         ]
         return torch.stack([(d * o).sum() for d, o in zip(drawn_each, outputs, strict=True)]).sum()
 
@@ -66,8 +66,8 @@ class ImageLoss:
             own = outputs[0].gather(1, self._classes[chosen].to(outputs[0].device)[:, None])
             return torch.logsumexp(outputs[0] - own, dim=1)
         losses = [
-            ((o - r[chosen].to(o.device)).square() * w.to(o.device)).reshape(len(o), -1).sum(1)
-            for o, r, w in zip(outputs, self._reference, self._weights, strict=True)
+            ((o - r[chosen].to(o.device)) * s.to(o.device)).square().reshape(len(o), -1).sum(1)
+            for o, r, s in zip(outputs, self._reference, self._scales, strict=True)
         ]
         return torch.stack(losses).mean(0)
 
@@ -77,10 +77,10 @@ def _random_like(values: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(drawn).to(values.device)
 
 
-def _weights(reference: Tensor) -> Tensor:
-    """Weight of a squared error, broadcast over an output (n, ...); errors of the spread sum up to 1."""
+def _scales(reference: Tensor) -> Tensor:
+    """Scale of an error, broadcast over an output (n, ...); squares of errors of the spread sum up to 1."""
     values = reference.detach().numpy()
-    return torch.from_numpy(units_of(values).weights_for(values.shape)).to(reference.dtype)
+    return torch.from_numpy(units_of(values).scales_for(values.shape)).to(reference.dtype)
 
 
 def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgeprune.artifacts.coupling import NO_PLAYER
 from edgeprune.coupling.membership import Membership
+from edgeprune.errors import CalibrationError
 from edgeprune.pruning.masking import ChannelReconstruction
 from edgeprune.shapley.quadratic import QuadraticPlace
 
@@ -101,6 +102,20 @@ class SecondMoments:
             players=np.where(players == self._num_players, NO_PLAYER, players),
             ridge=point.ridge,
         )
+
+    def check_finite(self) -> None:
+        """Check what was accumulated.
+
+        Raises:
+            CalibrationError: gradients were NaN or infinite.
+        """
+        sums = (self._squares, *(metric.cpu().numpy() for metric in self._metric), *self._exact)
+        if not all(np.isfinite(each).all() for each in sums):
+            raise CalibrationError(
+                "gradients of the model's outputs are NaN or infinite on the calibration images, so channels "
+                "cannot be ranked by them; accepted is a trained model whose values single precision holds: "
+                "check the weights and the preprocessing (--mean, --std), or rank by --criterion l1"
+            )
 
     def masked_players(self) -> NDArray[np.bool_]:
         """Players (n,) that enter a consumer unreconstructed, so that ``places`` do not cover them fully."""

@@ -53,6 +53,10 @@ class GatheredMoments(Protocol):
         """The quadratic model of every place where absent channels are reconstructed."""
         ...
 
+    def check_finite(self) -> None:
+        """Raise a :class:`CalibrationError` if what was accumulated is NaN or infinite."""
+        ...
+
     def masked_players(self) -> NDArray[np.bool_]:
         """Players (n,) that the places do not cover fully."""
         ...
@@ -263,9 +267,13 @@ def removal_costs(
     """What each player (n,) adds to the squared output change when its group is removed in order.
 
     A group with players that enter a consumer unreconstructed has no model: own squared changes count.
+
+    Raises:
+        CalibrationError: gradients are NaN or infinite.
     """
     checkpoint = checkpoint or NoCheckpoint()
     moments = _gather_moments(game, rng, options, advance, checkpoint)
+    moments.check_finite()
     costs, masked, places = moments.squares(), moments.masked_players(), moments.places()
     for group in groups:
         players = np.array(group.players)

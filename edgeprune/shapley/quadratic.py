@@ -81,7 +81,12 @@ class QuadraticGame:
 
         One at a time up to ``STEPS`` players; of more, an equal share is removed at once, and its cost is
         divided among them by their prices.
+
+        Raises:
+            ValueError: a metric or covariance has NaN or infinite entries.
         """
+        if not all(np.isfinite(p.metric).all() and np.isfinite(p.covariance).all() for p in self._places):
+            raise ValueError("a metric or covariance has NaN or infinite entries")
         states = [_Downdate(place, self._players) for place in self._places]
         alive = np.ones(len(self._players), dtype=bool)
         order: list[int] = []
@@ -89,12 +94,12 @@ class QuadraticGame:
         at_once = -(-len(self._players) // STEPS)
         while alive.any():
             prices = sum((s.prices() for s in states), np.zeros(len(alive)))
-            prices = np.where(alive, np.maximum(prices, 0.0), np.inf)
-            leaving = np.argsort(prices, kind="stable")[: min(at_once, int(alive.sum()))]
+            there = np.flatnonzero(alive)
+            leaving = there[np.argsort(np.maximum(prices[there], 0.0), kind="stable")[:at_once]]
             cost = sum(state.remove(leaving) for state in states)
             alive[leaving] = False
             order += leaving.tolist()
-            costs += _divided(max(float(cost), 0.0), prices[leaving])
+            costs += _divided(max(float(cost), 0.0), np.maximum(prices[leaving], 0.0))
         return Elimination(order=np.array(order, dtype=np.int64), costs=np.array(costs))
 
     def _cost(self, place: QuadraticPlace, coalition: BoolArray) -> float:

@@ -21,6 +21,7 @@ SSD = ("ssdlite320_mobilenet_v3_large",)
 UNET = ("unet_mobilenet_v2", "unet_resnet18")
 TRANSFORMERS = ("vit_tiny_patch16",)
 YOLO = ("yolov8n", "yolo11n")
+_NOISE_BATCHES = 3
 
 
 def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
@@ -67,9 +68,19 @@ class _BoxesAndScores(nn.Module):
 
 
 def ssd_network(name: str) -> nn.Module:
-    """Backbone and heads of a detector of torchvision."""
+    """Backbone and heads of a detector of torchvision, its norms with the statistics of noise.
+
+    As it is built values shrink to 1e-29 on the way to its heads, as those of no trained network do.
+    """
     models = import_torchvision().models.detection
-    return _BoxesAndScores(_seeded(lambda: getattr(models, name)(weights=None, weights_backbone=None)))
+    detector = _seeded(lambda: getattr(models, name)(weights=None, weights_backbone=None))
+    network = _BoxesAndScores(detector).train()
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = None  # a plain mean over the batches
+    with torch.no_grad():
+        for _ in range(_NOISE_BATCHES):
+            network(torch.rand(8, 3, 224, 224))
+    return network.eval()
 
 
 def unet_network(name: str) -> nn.Module:

@@ -43,8 +43,6 @@ def fast_graph(module: GraphModule) -> GraphModule:
         node.target = pointwise
         node.args, node.kwargs = (*node.args[:2], _bias(node)), {}
     for node in graph.nodes:
-        if node.target is torch.ops.aten.view.default:  # view needs contiguous positions
-            node.target = torch.ops.aten.reshape.default
         if op_name(node) in RECURRENT and len(node.args) == 9:
             # Without dropout training mode computes the same, and cuDNN has gradients in that mode alone.
             node.update_arg(5, 0.0)

@@ -9,10 +9,10 @@ from torch.nn import functional
 from edgeprune.output_units import units_of
 
 
-def error_weights(wanted: list[list[Tensor]]) -> list[Tensor]:
-    """Weight of a squared error for every output, from the original's outputs on batches of images."""
+def error_scales(wanted: list[list[Tensor]]) -> list[Tensor]:
+    """Scale of an error for every output, from the original's outputs on batches of images."""
     outputs = [torch.cat(parts).cpu().numpy() for parts in zip(*wanted, strict=True)]
-    return [torch.from_numpy(units_of(o).weights_for(o.shape)).float() for o in outputs]
+    return [torch.from_numpy(units_of(o).scales_for(o.shape)).float() for o in outputs]
 
 
 def class_divergence(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
@@ -22,10 +22,10 @@ def class_divergence(scores: Tensor, wanted: Tensor, temperature: float) -> Tens
     return temperature**2 * functional.kl_div(log_outputs, log_wanted, reduction="batchmean", log_target=True)
 
 
-def output_error(outputs: list[Tensor], wanted: list[Tensor], weights: list[Tensor]) -> Tensor:
+def output_error(outputs: list[Tensor], wanted: list[Tensor], scales: list[Tensor]) -> Tensor:
     """Squared error of outputs that are no class scores, by channels' spread."""
     errors = [
-        ((output - target).square() * weight.to(output.device)).reshape(len(output), -1).sum(1).mean()
-        for output, target, weight in zip(outputs, wanted, weights, strict=True)
+        ((output - target) * scale.to(output.device)).square().reshape(len(output), -1).sum(1).mean()
+        for output, target, scale in zip(outputs, wanted, scales, strict=True)
     ]
     return torch.stack(errors).mean()

@@ -26,7 +26,7 @@ from edgeprune.fx import op_name, tensor_leaves
 from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.fused import fast_graph
-from edgeprune.recovery.distillation.losses import class_divergence, error_weights, output_error
+from edgeprune.recovery.distillation.losses import class_divergence, error_scales, output_error
 from edgeprune.recovery.splitting import SplitImages
 
 _POOLING = frozenset(
@@ -252,7 +252,7 @@ class _Pupil:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         self._wanted = self._run(self._teacher, self._deciding())
-        self._weights = error_weights([outputs for outputs, _ in self._wanted])
+        self._scales = error_scales([outputs for outputs, _ in self._wanted])
 
     @property
     def num_images(self) -> int:
@@ -337,7 +337,7 @@ class _Pupil:
         answers = (
             class_divergence(told[0][0], wanted[0][0], temperature)
             if classes
-            else output_error(told[0], wanted[0], self._weights)
+            else output_error(told[0], wanted[0], self._scales)
         )
         if told[1] is None or wanted[1] is None:
             return answers, torch.zeros(())

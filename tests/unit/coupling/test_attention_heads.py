@@ -90,6 +90,32 @@ def test_by_default_channels_of_the_heads_leave_in_step(name):
         assert row.deviation < 1e-10
 
 
+@pytest.mark.parametrize(("heads", "width"), [(1, 8), (2, 5), (3, 8), (3, 16), (4, 3)])
+def test_a_view_behind_attention_holds_for_every_width(heads, width):
+    """As in Hugging Face's networks: a view is captured, whose strides depend on the widths of a head."""
+
+    class Separate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, WIDTH, 2, 2), nn.Linear(WIDTH, 5)
+            self.q, self.k, self.v = (nn.Linear(WIDTH, heads * width) for _ in range(3))
+            self.out = nn.Linear(heads * width, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).flatten(2).transpose(1, 2)
+            q, k, v = (f(x).view(-1, TOKENS, heads, width).transpose(1, 2) for f in (self.q, self.k, self.v))
+            mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous()
+            return self.head(functional.gelu(self.out(mixed.view(-1, TOKENS, heads * width))).mean(1))
+
+    torch.manual_seed(0)
+    case = make_case(Separate())
+    removals = case.removals()
+    for group in case.coupling.groups:  # every number that may stay
+        removals += [tuple(group.players[kept:]) for kept in range(1, len(group.players))]
+    for row in nets.compare(case, removals):
+        assert row.deviation < 1e-10
+
+
 def test_more_heads_than_channels_in_each_are_not_mistaken_for_them():
     class Wide(nn.Module):
         def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -53,3 +54,19 @@ def test_decisions_follow_the_task() -> None:
     values = decide_between("a step", [wanted], [nearer], [shifted], class_scores=False)
     assert classes.taken  # of classes the shifted ones are right
     assert not values.taken
+
+
+@pytest.mark.parametrize("exponent", range(-30, 19, 6))
+def test_losses_of_outputs_do_not_depend_on_their_scale(exponent: int) -> None:
+    """A network of any scale that single precision holds: squares of its errors alone may not fit."""
+    batch = ImageBatch(images=IMAGES, labels=None, class_scores=False)
+    everyone, scale = torch.arange(12), 10.0**exponent
+    wanted, found = reference() * scale, (reference() + 0.3 * reference(1)) * scale
+    loss = ImageLoss(batch, [wanted])([found], everyone)
+    plain = ImageLoss(batch, [reference()])([reference() + 0.3 * reference(1)], everyone)
+    torch.testing.assert_close(loss, plain, rtol=1e-4, atol=0.0)
+    drawn = [
+        ImageLoss(batch, [w]).projection([f], np.random.default_rng(0))
+        for w, f in ((wanted, found), (reference(), reference() + 0.3 * reference(1)))
+    ]
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-4, atol=0.0)

@@ -11,6 +11,7 @@ from torch import nn
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.capture.capture import capture
 from edgeprune.coupling.coupling import couple
+from edgeprune.errors import CalibrationError
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.channel_statistics import channel_statistics
 from edgeprune.games.masked_game import MaskedGame
@@ -134,3 +135,20 @@ def test_the_same_generator_gives_the_same_costs():
 
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.array_equal(run(1), run(2))
+
+
+def test_gradients_that_are_no_numbers_are_refused():
+    """A norm without an epsilon is 0 where all is, and has no derivative there."""
+
+    class Rooted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.sqrt(torch.relu(self.first(x)).square()))
+
+    coupling, game, _ = game_of(Rooted(), (3, 4, 4))
+    with pytest.raises(CalibrationError, match=r"gradients .* are NaN or infinite"):
+        rank(game, coupling.groups, rng=np.random.default_rng(0), options=RankingOptions(samples=32))

@@ -52,6 +52,9 @@ class NoPlaces:
     def places(self) -> tuple[QuadraticPlace, ...]:
         return ()
 
+    def check_finite(self) -> None:
+        pass
+
     def masked_players(self) -> np.ndarray:
         return np.ones(self.game.num_players, dtype=bool)
 

@@ -86,3 +86,11 @@ def test_a_channel_that_others_express_leaves_first_and_for_nothing():
         covariance=channels.T @ channels / 300, metric=np.eye(4), players=np.arange(4), ridge=1e-9
     )
     assert QuadraticGame((place,), np.arange(4)).eliminate().costs[0] < 1e-6
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_elimination_of_no_numbers_is_refused(value):
+    place = random_place(0, [0, 1, 2, 3])
+    place.metric[1, 1] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        QuadraticGame((place,), np.arange(4)).eliminate()
