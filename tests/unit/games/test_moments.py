@@ -144,10 +144,11 @@ def test_gradients_that_are_no_numbers_are_refused():
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.first, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+            self.stem, self.first, self.last = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 1), nn.Conv2d(6, 4, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.last(torch.sqrt(torch.relu(self.first(x)).square()))
+            values = self.first(torch.relu(self.stem(x)))
+            return self.last(torch.sqrt((values * (values > 0)).square()))
 
     coupling, game, _ = game_of(Rooted(), (3, 4, 4))
     with pytest.raises(CalibrationError, match=r"gradients .* are NaN or infinite"):
