@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,20 @@ class WeightedLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActivationProduct:
+    """A product of activations, as in attention: ``macs_per_element`` for each that is kept of all
+    ``dimensions`` (players along each that may get smaller)."""
+
+    node: str
+    macs_per_element: int
+    dimensions: tuple[IndexArray, ...]
+
+    def macs(self, removed: NDArray[np.bool_]) -> int:
+        """Multiply-accumulates per image once the players marked in ``removed`` are gone."""
+        return self.macs_per_element * math.prod(kept_count(each, removed) for each in self.dimensions)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrozenChannels:
     """Output channels of a layer that stay, and the op that holds them."""
 
@@ -109,6 +124,7 @@ class CouplingGraph:
     parameter_players: dict[tuple[str, int], IndexArray]
     node_players: dict[tuple[str, int], IndexArray]
     unruled_ops: tuple[str, ...]
+    products: tuple[ActivationProduct, ...] = ()
     notes: tuple[str, ...] = ()
 
     def removed_mask(self, removed: Sequence[int]) -> NDArray[np.bool_]:
@@ -118,9 +134,9 @@ class CouplingGraph:
         return mask
 
     def total_macs(self, removed: NDArray[np.bool_] | None = None) -> int:
-        """Multiply-accumulates per image of all convolutions, linear and recurrent layers."""
+        """Multiply-accumulates per image of all layers with weights, and of products of activations."""
         gone = np.zeros(self.num_players, dtype=bool) if removed is None else removed
-        return sum(layer.macs(gone) for layer in self.layers)
+        return sum(x.macs(gone) for x in self.layers) + sum(x.macs(gone) for x in self.products)
 
     def renormalised(self, removed: NDArray[np.bool_]) -> tuple[str, ...]:
         """Norms (nodes) that take their statistics over fewer channels once ``removed`` are gone."""

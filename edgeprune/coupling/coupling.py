@@ -22,6 +22,7 @@ from edgeprune.coupling.context import Context, Labelling
 from edgeprune.coupling.labels import FROZEN, Atoms, DimLabels, Freeze
 from edgeprune.coupling.layout import trace_images
 from edgeprune.coupling.plugins import load_rule_plugins
+from edgeprune.coupling.products import activation_products
 from edgeprune.coupling.rules import builtin  # noqa: F401 - registers all rules
 from edgeprune.coupling.rules.attention_heads import find_head_splits
 from edgeprune.coupling.rules.table import RULES, freeze_all
@@ -114,6 +115,7 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
         )
         for label, record in zip(names, context.layers, strict=True)
     )
+    sizes = _node_players(context, players)
     return CouplingGraph(
         num_players=len(players.number),
         groups=_groups(parameter_players, layers, len(players.number)),
@@ -133,7 +135,8 @@ def _assemble(context: Context, notes: tuple[str, ...]) -> CouplingGraph:
         layers=layers,
         frozen=_frozen(context, players, names),
         parameter_players=parameter_players,
-        node_players=_node_players(context, players),
+        node_players=sizes,
+        products=activation_products(context, sizes),
         unruled_ops=tuple(f"{op_name(n)} ({n.name})" for n in context.unruled),
         notes=notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.artifacts.arrays import IndexArray
 from edgeprune.artifacts.coupling import NO_PLAYER, CouplingGraph
 
 
@@ -96,11 +98,21 @@ def _between(widths: tuple[int, ...], width: int) -> tuple[int, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
-    """Costs of all layers, in the order of ``CouplingGraph.layers``, and ``fixed`` for the rest."""
+    """Costs of all layers, in the order of ``CouplingGraph.layers``, and ``fixed`` for the rest.
+
+    ``products``: cost of an element of each of ``CouplingGraph.products``; none where ``fixed`` holds them.
+    """
 
     name: str
     layers: tuple[LayerCost, ...]
     fixed: float = 0.0
+    products: tuple[float, ...] = ()
+
+    def term(self, index: int, sizes: Sequence[int]) -> float:
+        """Cost of a layer at its output and input width, or behind the layers of a product at its sizes."""
+        if index < len(self.layers):
+            return self.layers[index].at(*sizes)
+        return self.products[index - len(self.layers)] * math.prod(sizes) if self.products else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,42 +126,41 @@ class Limit:
 def macs_model(coupling: CouplingGraph) -> CostModel:
     """Multiply-accumulates per image."""
     return CostModel(
-        name="MACs", layers=tuple(Product(per_weight=x.macs_per_weight) for x in coupling.layers)
+        name="MACs",
+        layers=tuple(Product(per_weight=x.macs_per_weight) for x in coupling.layers),
+        products=tuple(float(x.macs_per_element) for x in coupling.products),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Width:
-    """How a layer's two widths shrink with each removed player of a group."""
+    """How the sizes of a layer or product shrink with each removed player of a group."""
 
-    layer: int
-    out_per_player: int
-    in_per_player: int
+    term: int
+    per_player: tuple[int, ...]
 
 
 class Widths:
-    """Widths of all layers as players of groups are removed, and the network's cost by each model."""
+    """Widths of all layers as players of groups are removed, and the network's cost by each model.
+
+    Its terms are the layers, by output and input width, and then the products of activations.
+    """
 
     def __init__(self, coupling: CouplingGraph, models: Sequence[CostModel]) -> None:
         owner = coupling.group_of_player()
-        self._out = [int(x.out_players.size) for x in coupling.layers]
-        self._in = [int(x.in_players.size) for x in coupling.layers]
+        terms: list[tuple[IndexArray, ...]] = [(x.out_players, x.in_players) for x in coupling.layers]
+        terms += [x.dimensions for x in coupling.products]
+        self._layers = len(coupling.layers)
+        self._sizes = [[int(players.size) for players in term] for term in terms]
         self._models = tuple(models)
-        self._costs = [
-            [cost.at(o, i) for cost, o, i in zip(m.layers, self._out, self._in, strict=True)] for m in models
-        ]
+        self._costs = [[m.term(i, sizes) for i, sizes in enumerate(self._sizes)] for m in models]
         self._by_group: dict[int, list[_Width]] = defaultdict(list)
-        sizes = [len(g.players) for g in coupling.groups]
-        for index, layer in enumerate(coupling.layers):
-            out_counts = _per_group(owner, layer.out_players)
-            in_counts = _per_group(owner, layer.in_players)
-            for group in sorted(out_counts.keys() | in_counts.keys()):
-                width = _Width(
-                    layer=index,
-                    out_per_player=out_counts.get(group, 0) // sizes[group],
-                    in_per_player=in_counts.get(group, 0) // sizes[group],
-                )
-                self._by_group[group].append(width)
+        members = [len(g.players) for g in coupling.groups]
+        for index, term in enumerate(terms):
+            counts = [_per_group(owner, players) for players in term]
+            for group in sorted({group for each in counts for group in each}):
+                shrinking = tuple(each.get(group, 0) // members[group] for each in counts)
+                self._by_group[group].append(_Width(term=index, per_player=shrinking))
 
     def totals(self) -> tuple[float, ...]:
         """Current costs, by model."""
@@ -158,26 +169,26 @@ class Widths:
     def savings(self, group: int, count: int) -> tuple[float, ...]:
         """Savings, by model, of removing ``count`` more players of ``group``."""
         saved = [0.0] * len(self._models)
-        for w in self._by_group[group]:
-            out = self._out[w.layer] - count * w.out_per_player
-            into = self._in[w.layer] - count * w.in_per_player
+        for width in self._by_group[group]:
+            sizes = self._without(width, count)
             for place, model in enumerate(self._models):
-                saved[place] += self._costs[place][w.layer] - model.layers[w.layer].at(out, into)
+                saved[place] += self._costs[place][width.term] - model.term(width.term, sizes)
         return tuple(saved)
 
     def channels_per_player(self, group: int) -> int:
         """Least number of channels by which one player of ``group`` narrows a layer that it narrows."""
-        counts = {n for w in self._by_group[group] for n in (w.out_per_player, w.in_per_player) if n > 0}
-        return min(counts, default=1)
+        widths = [w for w in self._by_group[group] if w.term < self._layers]
+        return min((n for w in widths for n in w.per_player if n > 0), default=1)
 
     def remove(self, group: int, count: int) -> None:
         """Remove ``count`` players of ``group``; a negative number restores them."""
-        for w in self._by_group[group]:
-            self._out[w.layer] -= count * w.out_per_player
-            self._in[w.layer] -= count * w.in_per_player
+        for width in self._by_group[group]:
+            self._sizes[width.term] = self._without(width, count)
             for place, model in enumerate(self._models):
-                cost = model.layers[w.layer].at(self._out[w.layer], self._in[w.layer])
-                self._costs[place][w.layer] = cost
+                self._costs[place][width.term] = model.term(width.term, self._sizes[width.term])
+
+    def _without(self, width: _Width, count: int) -> list[int]:
+        return [n - count * less for n, less in zip(self._sizes[width.term], width.per_player, strict=True)]
 
 
 def _per_group(owner: NDArray[np.int64], players: NDArray[np.int64]) -> dict[int, int]:

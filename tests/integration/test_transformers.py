@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import edgeprune
 from edgeprune.artifacts.calibration import Preprocessing
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
 from edgeprune.artifacts.report import Verdict
 from edgeprune.coupling.coupling import couple
-from edgeprune.fx import op_name
 from edgeprune.system.compat import import_torchvision
 
 import_torchvision()
@@ -81,23 +80,10 @@ OPTIONS = (
 )
 
 
-class LayerCounter(torch.fx.Interpreter):
-    """MACs of convolutions and linear layers alone, as torch's own counter finds them."""
-
-    total = 0
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        with FlopCounterMode(display=False) as counter:
-            value = super().run_node(n)
-        if n.op == "call_function" and op_name(n) in ("conv2d", "linear"):
-            self.total += counter.get_total_flops() // 2
-        return value
-
-
-def layer_macs(case: nets.Case) -> int:
-    counter = LayerCounter(case.captured.graph_module)
-    counter.run(case.images)
-    return counter.total // len(case.images)
+def macs_of(case: nets.Case) -> int:
+    """As torch's own counter finds them, which knows of the kernels of attention only the plain one."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return nets.counted_macs(case.captured.graph_module, case.images)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +96,7 @@ def test_every_group_is_exact_whatever_was_chosen(name: str) -> None:
     for options, expected in zip(OPTIONS, players, strict=True):
         case = replace(captured, coupling=couple(captured.captured, options))
         assert (case.coupling.num_players, case.coupling.notes) == (expected, ())
-        assert layer_macs(case) == case.coupling.total_macs()
+        assert macs_of(case) == case.coupling.total_macs()
         for row in nets.compare(case, case.removals()):
             assert row.deviation < 1e-10
             assert row.effect > 1e-8

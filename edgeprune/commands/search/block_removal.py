@@ -48,9 +48,14 @@ def without(run: Run, prepared: Prepared, blocks: tuple[ResidualBlock, ...]) -> 
 
 def restricted(cost: CostModel, whole: CouplingGraph, variant: CouplingGraph) -> CostModel:
     """A cost model of the whole network restricted to the layers of ``variant``; fixed costs stay."""
-    left = {layer.node for layer in variant.layers}
+    left = {x.node for x in variant.layers} | {x.node for x in variant.products}
     layers = zip(whole.layers, cost.layers, strict=True)
-    return replace(cost, layers=tuple(model for layer, model in layers if layer.node in left))
+    products = zip(whole.products, cost.products, strict=True) if cost.products else ()
+    return replace(
+        cost,
+        layers=tuple(model for layer, model in layers if layer.node in left),
+        products=tuple(each for product, each in products if product.node in left),
+    )
 
 
 def projected(ranking: Ranking, whole: CouplingGraph, variant: CouplingGraph) -> Ranking:
@@ -82,11 +87,10 @@ def projected(ranking: Ranking, whole: CouplingGraph, variant: CouplingGraph) ->
 def _saving(prepared: Prepared, block: ResidualBlock, cost: CostModel) -> float:
     """Cost of the layers removed with a block."""
     left = {node.name for node in drop_blocks(prepared.captured, (block,)).graph_module.graph.nodes}
-    return sum(
-        model.at(int(layer.out_players.size), int(layer.in_players.size))
-        for layer, model in zip(prepared.coupling.layers, cost.layers, strict=True)
-        if layer.node not in left
-    )
+    layers, products = prepared.coupling.layers, prepared.coupling.products
+    terms = [(x.node, [x.out_players.size, x.in_players.size]) for x in layers]
+    terms += [(x.node, [d.size for d in x.dimensions]) for x in products]
+    return sum(cost.term(i, sizes) for i, (node, sizes) in enumerate(terms) if node not in left)
 
 
 def _greedy(

@@ -7,11 +7,14 @@ from collections.abc import Callable
 import networks as nets
 import pytest
 import torch
-from networks import Network, make_case
+from networks import Network, counted_macs, make_case
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edgeprune.artifacts.choices import AttentionUnit, CouplingOptions
+from edgeprune.pruning.surgery import prune
+from edgeprune.selection import Widths, macs_model
 
 WIDTH, HEADS, TOKENS = 12, 3, 16
 WHOLE = CouplingOptions(attention=AttentionUnit.HEADS)
@@ -114,6 +117,31 @@ def test_a_view_behind_attention_holds_for_every_width(heads, width):
         removals += [tuple(group.players[kept:]) for kept in range(1, len(group.players))]
     for row in nets.compare(case, removals):
         assert row.deviation < 1e-10
+
+
+def by_einsum(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    products = torch.einsum("bhqd,bhkd->bhqk", q, k)
+    return torch.einsum("bhqk,bhkd->bhqd", (products + m.bias()).softmax(-1), v)
+
+
+@pytest.mark.parametrize("options", [WHOLE, CouplingOptions()], ids=["whole heads", "channels in step"])
+@pytest.mark.parametrize("name", [*NETWORKS, "einsum"])
+def test_products_of_activations_are_counted(name, options):
+    """As torch's own counter finds them in what is left, and as the selection goes by."""
+    torch.manual_seed(0)
+    case = make_case((NETWORKS | {"einsum": lambda: Attention(by_einsum)})[name](), options=options)
+    coupling = case.coupling
+    assert len(coupling.products) == 2
+    for removed in [(), *case.removals()]:
+        with sdpa_kernel(SDPBackend.MATH):  # the counter does not know the other kernels
+            counted = counted_macs(prune(case.captured, coupling, removed), case.images)
+        assert coupling.total_macs(coupling.removed_mask(removed)) == counted
+    widths = Widths(coupling, [macs_model(coupling)])
+    for index, group in enumerate(coupling.groups):
+        count = len(group.players) // 2
+        gone = coupling.removed_mask(group.players[:count])
+        (saved,) = widths.savings(index, count)
+        assert saved == coupling.total_macs() - coupling.total_macs(gone)
 
 
 def test_more_heads_than_channels_in_each_are_not_mistaken_for_them():
