@@ -46,7 +46,9 @@ class IntegerReport:
     bias makes up for the mean error of their rounded weights; ``kept_float``: nodes left as they were;
     ``unscaled``: those of them that were not asked to be, for want of a scale that 32-bit numbers hold, with
     the reason; ``mixed_units``: those that calculate with the network's outputs or would have one scale for
-    values of different units, with the reason; ``over_blocks``: convolutions that run over blocks of pixels.
+    values of different units, with the reason; ``over_blocks``: convolutions that run over blocks of pixels;
+    ``gradient_images``: those whose gradients weigh the errors of ranges; 0 where all values count alike, and
+    ``no_gradients`` says why if that was not asked for.
     """
 
     format: IntegerFormat
@@ -59,6 +61,8 @@ class IntegerReport:
     over_blocks: tuple[str, ...] = ()
     unscaled: dict[str, str] = field(default_factory=dict)
     mixed_units: dict[str, str] = field(default_factory=dict)
+    gradient_images: int = 0
+    no_gradients: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

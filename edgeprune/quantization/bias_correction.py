@@ -14,9 +14,9 @@ from onnx import NodeProto, TensorProto, helper
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.fake_quant import LARGEST, rounded
-from edgeprune.quantization.calibration import ChannelValues
 from edgeprune.quantization.equalization import groups_of, transposed
 from edgeprune.quantization.preparation import FloatModel, is_weighted
+from edgeprune.quantization.ranges.calibration import ChannelValues
 
 
 def correct_biases(

@@ -16,8 +16,8 @@ from onnx import ModelProto, NodeProto
 
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.fake_quant import LARGEST, SMALLEST_SCALE
-from edgeprune.quantization.calibration import ChannelValues
 from edgeprune.quantization.preparation import FloatModel, is_weighted
+from edgeprune.quantization.ranges.calibration import ChannelValues
 
 ROUNDS = 3
 """Layers in a row share factors: what one pair changes, the next one sees."""

@@ -22,7 +22,6 @@ from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, Range
 from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.passes.base import rewritten
 from edgeprune.quantization.bias_correction import add_biases, correct_biases
-from edgeprune.quantization.calibration import ChannelValues, channel_values, histograms
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
 from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
@@ -30,8 +29,10 @@ from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
 from edgeprune.quantization.passes.transposed_biases import TransposedBiasesApart
 from edgeprune.quantization.post_processing import in_32_bits
 from edgeprune.quantization.preparation import FloatModel, load_float
-from edgeprune.quantization.ranges import Range, activations_behind, chosen_range, with_zero
-from edgeprune.quantization.scales import fault_of_range, unscaled
+from edgeprune.quantization.ranges.calibration import ChannelValues, channel_values, histograms
+from edgeprune.quantization.ranges.choice import Range, activations_behind, chosen_range, with_zero
+from edgeprune.quantization.ranges.scales import fault_of_range, unscaled
+from edgeprune.quantization.ranges.weighting import Weighing, Weights, weights_of
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.system import progress
 from edgeprune.system.garbage import give_back_memory
@@ -94,6 +95,7 @@ class Calibrated:
     pairs: int
     scaled: frozenset[str]
     mixed_units: dict[str, str]
+    weighing: Weighing
 
 
 def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibrated:
@@ -102,8 +104,10 @@ def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibr
     model = load_float(source, timeout_s=settings.timeout_s).rewritten(*passes)
     _check_images(images, model)
     give_back_memory(source.stat().st_size)
-    times = 1 if settings.method is RangeMethod.MINMAX else 2
-    with progress.task("gathering the ranges of activations", times * len(images)) as advance:
+    passes_over = len(images) * (1 if settings.method is RangeMethod.MINMAX else 2)
+    if settings.method is RangeMethod.MSE and settings.gradients is not None:
+        passes_over += settings.gradients.images
+    with progress.task("gathering the ranges of activations", passes_over) as advance:
         values = channel_values(model, images, settings, advance)
         mixed_units = in_32_bits(model, values)
         pairs = find_pairs(model) if settings.equalized else []
@@ -112,7 +116,7 @@ def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibr
         if settings.corrected:
             model = add_biases(model)
         give_back_memory(source.stat().st_size)
-        ranges = _ranges(model, values, images, settings, advance)
+        ranges, by_gradients = _ranges(model, values, images, settings, advance)
     return Calibrated(
         model=model,
         values=values,
@@ -122,6 +126,7 @@ def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibr
         pairs=len(pairs),
         scaled=frozenset(name for pair in pairs for name in pair.between),
         mixed_units=mixed_units,
+        weighing=by_gradients,
     )
 
 
@@ -161,6 +166,8 @@ def write_integers(
         over_blocks=tuple(blocks.done),
         unscaled=without,
         mixed_units=mixed,
+        gradient_images=calibrated.weighing.images,
+        no_gradients=calibrated.weighing.reason,
     )
 
 
@@ -184,13 +191,22 @@ def _ranges(
     images: Tensor,
     settings: IntegerSettings,
     advance: Advance,
-) -> dict[str, Range]:
+) -> tuple[dict[str, Range], Weighing]:
     seen = {name: channels.range for name, channels in values.items()}
     if settings.method is RangeMethod.MINMAX:
-        return {name: with_zero(ends) for name, ends in seen.items()}
+        return {name: with_zero(ends) for name, ends in seen.items()}, Weighing()
     counted = histograms(model, seen, images, settings, advance)
-    behind = activations_behind(model)
-    return {name: chosen_range(seen, settings.method, behind.get(name)) for name, seen in counted.items()}
+    behind, weighing = activations_behind(model), Weighing()
+    weights: dict[str, Weights] = {}
+    if settings.gradients is not None and settings.method is RangeMethod.MSE:
+        results = {name: each.output for name, each in behind.items()}
+        weights, weighing = weights_of(counted, model.proto, settings.gradients, results, advance)
+    functions = {name: each.function for name, each in behind.items()}
+    ranges = {
+        name: chosen_range(histogram, settings.method, functions.get(name), weights.get(name))
+        for name, histogram in counted.items()
+    }
+    return ranges, weighing
 
 
 def _quantized(

@@ -14,8 +14,8 @@ import numpy as np
 from onnx import NodeProto
 
 from edgeprune.artifacts.arrays import FloatArray
-from edgeprune.quantization.calibration import ChannelValues
 from edgeprune.quantization.preparation import FloatModel, is_weighted
+from edgeprune.quantization.ranges.calibration import ChannelValues
 
 _GAP = 10.0
 """Spans of channels further apart than this factor are of different units."""

@@ -50,6 +50,13 @@ def _inner(parity: InnerParity) -> str:
     )
 
 
+def weighed_by(report: IntegerReport) -> str:
+    """What weighs the errors that ranges are chosen by, in words behind the number of images."""
+    if report.gradient_images:
+        return f", errors weighed by the gradients of the outputs on {report.gradient_images}"
+    return "" if report.no_gradients is None else ", all values alike for want of gradients"
+
+
 def _integers(report: IntegerReport) -> Rows:
     blocks = ", ".join(report.over_blocks)
     nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
@@ -58,9 +65,8 @@ def _integers(report: IntegerReport) -> Rows:
         ("form", report.format.reason),
         (
             "ranges",
-            f"{report.method.value} over {report.images} images; {report.equalized} pairs of layers "
-            "equalized, "
-            f"biases of {report.corrected} layers corrected",
+            f"{report.method.value} over {report.images} images{weighed_by(report)}; {report.equalized} "
+            f"pairs of layers equalized, biases of {report.corrected} layers corrected",
         ),
         *((("over blocks of pixels", f"{blocks}: the same result, sooner"),) if blocks else ()),
     )

@@ -29,6 +29,7 @@ from edgeprune.artifacts.report import (
     TensorDeviation,
 )
 from edgeprune.reporting.formatting import constant_channels, doubt, worst_channel
+from edgeprune.reporting.quantization_words import weighed_by
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.tables import TerminalTable, grid_of
 
@@ -186,8 +187,8 @@ def _integers(report: IntegerReport) -> tuple[str, ...]:
     return (
         f"in 8 bits: {nodes}; kept in 32: {len(report.kept_float)} nodes",
         f"form: {report.format.reason}",
-        f"ranges by {report.method.value} over {report.images} images; {report.equalized} pairs of "
-        f"layers equalized, biases of {report.corrected} layers corrected",
+        f"ranges by {report.method.value} over {report.images} images{weighed_by(report)}; "
+        f"{report.equalized} pairs of layers equalized, biases of {report.corrected} layers corrected",
         *(f"{name} runs over blocks of pixels: the same result, sooner" for name in report.over_blocks),
     )
 

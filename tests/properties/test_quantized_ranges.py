@@ -15,10 +15,10 @@ from onnxruntime.quantization.quant_utils import compute_scale_zp
 
 from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
-from edgeprune.quantization.calibration import BINS, Histogram
 from edgeprune.quantization.int8 import quantize_integers
-from edgeprune.quantization.ranges import chosen_range
-from edgeprune.quantization.scales import fault_of_range
+from edgeprune.quantization.ranges.calibration import BINS, Histogram
+from edgeprune.quantization.ranges.choice import chosen_range
+from edgeprune.quantization.ranges.scales import fault_of_range
 from edgeprune.quantization.settings import IntegerSettings
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from edgeprune.artifacts.quantization import (
 )
 from edgeprune.artifacts.report import InnerParity, QuantizationSection
 from edgeprune.commands.quantize.mixed_precision import write_mixed
+from edgeprune.commands.quantize.output_gradients import OutputGradients
 from edgeprune.commands.run.state import PARITY_IMAGES, Prepared, Run, runner_of
 from edgeprune.commands.verify.first_divergence import first_apart, inner_deviations, traced_onnx
 from edgeprune.errors import UsageError
@@ -64,7 +66,7 @@ def put_in_fewer_bits(
         exact,
         delivered,
         images,
-        IntegerSettings(form=integer_format(prepared.target), threads=run.threads),
+        IntegerSettings(form=integer_format(prepared.target), threads=run.threads, seed=run.options.seed),
         precision=precision,
         runner=runner_of(run, prepared.target),
         task_options=run.options,
@@ -105,6 +107,7 @@ def write_quantized(
     """
     if precision is Precision.FP16:
         return quantize_fp16(source, destination, timeout_s=settings.timeout_s)
+    settings = replace(settings, gradients=OutputGradients.of(source, images, settings.seed))
     if precision is Precision.AUTO:
         if nodes_to_exclude:
             raise UsageError(
@@ -167,11 +170,14 @@ def notes_of(details: QuantizationDetails, runner: Runner) -> tuple[str, ...]:
 
 
 def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
-    """Nodes that stay in 32 bits, by reason, since all nodes of a tensor share it."""
+    """Missing gradients, and nodes that stay in 32 bits, by reason, since all nodes of a tensor share it."""
     names: dict[str, list[str]] = {}
     for node, reason in {**details.unscaled, **details.mixed_units}.items():
         names.setdefault(reason, []).append(node)
     notes = [f"{first_few(nodes, _SHOWN)} in 32 bits: {reason}" for reason, nodes in names.items()]
+    if details.no_gradients is not None:
+        why = details.no_gradients
+        notes.insert(0, f"ranges of 8 bits count all values alike, without gradients: {why}")
     more = len(notes) - _SHOWN
     return (*notes[:_SHOWN], *((f"{more} more such reasons are in the JSON report",) if more > 0 else ()))
 

@@ -89,6 +89,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
                 method=options.method,
                 threads=how.threads,
                 timeout_s=how.timeout_s,
+                seed=options.seed,
             ),
             precision=options.precision,
             runner=runner,

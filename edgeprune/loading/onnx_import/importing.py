@@ -33,10 +33,13 @@ class ImportedModel:
     fixed_batch: int | None
 
 
-def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
+def import_onnx(
+    path: Path, input_shape: tuple[int, ...] | None = None, *, tolerance: float = TOLERANCE
+) -> ImportedModel:
     """Import a file for images of ``input_shape`` (channels, ...), which it may fix itself.
 
-    The module is compared with the file in onnxruntime, on noise and on smooth images, before it is returned.
+    The module is compared with the file in onnxruntime, on noise and on smooth images, before it is returned;
+    ``tolerance`` is the largest error of an output over the largest output.
 
     Raises:
         ModelLoadError: an operator or form that is not known, a batch or size that cannot be had, or a
@@ -44,7 +47,7 @@ def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Impor
     """
     folded = fold(path, input_shape)
     network = build(folded, path.name)
-    _check(network, folded, path)
+    _check(network, folded, path, tolerance)
     return ImportedModel(
         module=network,
         opset=folded.opset,
@@ -53,7 +56,7 @@ def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Impor
     )
 
 
-def _check(module: nn.Module, folded: FoldedFile, path: Path) -> None:
+def _check(module: nn.Module, folded: FoldedFile, path: Path, most: float) -> None:
     """Compare on noise and smooth images together: an output may be constant on one kind alone."""
     images = torch.cat([_noise(folded.input_shape), _smooth(folded.input_shape)])
     try:
@@ -65,7 +68,7 @@ def _check(module: nn.Module, folded: FoldedFile, path: Path) -> None:
     except Exception as error:
         raise _dependent(folded, path, first_line(error)) from error
     try:
-        figure = compare(expected, given, names=(path.name, "the imported network"), tolerance=TOLERANCE)
+        figure = compare(expected, given, names=(path.name, "the imported network"), tolerance=most)
     except ParityError as error:
         shapes = [tuple(output.shape) for output in given]
         raise _dependent(folded, path, f"it gives {shapes} for {len(images)} images") from error

@@ -50,7 +50,12 @@ class ImportedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """Run all steps."""
+        return self.traced(images, lambda _name, _value: None)
+
+    def traced(self, images: Tensor, seen: Callable[[str, Any], None]) -> Any:
+        """Run all steps; ``seen`` is told the name in the file and the value of each activation."""
         batch = images.shape[0]
+        seen(self._image, images)
         values: dict[str, Any] = {self._image: images}
         for step in self._steps:
             operands = [self._value(operand, values, batch) for operand in step.operands]
@@ -59,7 +64,9 @@ class ImportedNetwork(nn.Module):
             else:
                 result = step.operation(batch, *operands) if step.with_batch else step.operation(*operands)
             given = result if isinstance(result, (tuple, list)) else (result,)
-            values.update(zip(step.outputs, given, strict=False))
+            for name, value in zip(step.outputs, given, strict=False):
+                values[name] = value
+                seen(name, value)
             for name in step.released:
                 values.pop(name, None)
         outputs = tuple(values[name] for name in self._outputs)

@@ -16,7 +16,7 @@ from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
 from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
-from edgeprune.quantization.ranges import Range
+from edgeprune.quantization.ranges.choice import Range
 
 _SHIFT, _SPAN = 3.0, 6.0
 _THREE, _ZERO, _SIX = "edgeprune_three", "edgeprune_zero", "edgeprune_six"

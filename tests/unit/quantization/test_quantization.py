@@ -19,13 +19,13 @@ from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
 from edgeprune.errors import QuantizationError
 from edgeprune.fake_quant import rounded
-from edgeprune.quantization import calibration
-from edgeprune.quantization.calibration import BINS, Histogram, channel_values, histograms
 from edgeprune.quantization.equalization import equalize, find_pairs
 from edgeprune.quantization.formats import integer_format
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.preparation import load_float
-from edgeprune.quantization.ranges import SquaredError, chosen_range
+from edgeprune.quantization.ranges import calibration
+from edgeprune.quantization.ranges.calibration import BINS, Histogram, channel_values, histograms
+from edgeprune.quantization.ranges.choice import SquaredError, chosen_range
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import list_targets, load_target
 

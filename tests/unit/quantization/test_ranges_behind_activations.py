@@ -13,9 +13,9 @@ from onnx_models import written
 from torch import nn
 
 from edgeprune.artifacts.quantization import RangeMethod
-from edgeprune.quantization.calibration import Histogram
 from edgeprune.quantization.preparation import load_float
-from edgeprune.quantization.ranges import activations_behind, chosen_range
+from edgeprune.quantization.ranges.calibration import Histogram
+from edgeprune.quantization.ranges.choice import activations_behind, chosen_range
 
 
 def silu(values: np.ndarray) -> np.ndarray:
@@ -59,9 +59,11 @@ def test_activations_are_told_by_their_readers(tmp_path: Path, activation: nn.Mo
     behind = activations_behind(model)
     assert len(behind) == count
     values = np.linspace(-9.0, 9.0, 50)
-    for function in behind.values():
+    for name, found in behind.items():
         expected = activation(torch.from_numpy(values)).numpy()
-        np.testing.assert_allclose(function(values), expected, atol=1e-9)
+        np.testing.assert_allclose(found.function(values), expected, atol=1e-9)
+        assert model.shapes[found.output] == model.shapes[name]
+        assert name not in {each.output for each in behind.values()}
 
 
 def test_a_tensor_that_others_read_too_is_chosen_by_its_values(tmp_path: Path) -> None:

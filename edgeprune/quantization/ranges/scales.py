@@ -18,7 +18,7 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.fake_quant import LARGEST, SMALLEST_SCALE, steps_of
 from edgeprune.quantization.equalization import transposed
 from edgeprune.quantization.preparation import FloatModel, is_weighted
-from edgeprune.quantization.ranges import LEVELS, Range, with_zero
+from edgeprune.quantization.ranges.choice import LEVELS, Range, with_zero
 
 LARGEST_SPAN = LARGEST / 2
 """Half of what a float holds, since rounding may go beyond the end of the range."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.quantization import RangeMethod
-from edgeprune.quantization.calibration import Histogram
 from edgeprune.quantization.preparation import FloatModel
+from edgeprune.quantization.ranges.calibration import Histogram
+from edgeprune.quantization.ranges.weighting import COUNTED_ALIKE, Weights
 
 LEVELS = 256
 PERCENTILE = 99.99
@@ -26,32 +28,47 @@ Activation = Callable[[FloatArray], FloatArray]
 """Values (n,) to those behind an activation."""
 
 
-def activations_behind(model: FloatModel) -> dict[str, Activation]:
+@dataclass(frozen=True)
+class Behind:
+    """What an activation makes of a tensor's values, and the tensor of the results."""
+
+    function: Activation
+    output: str
+
+
+def activations_behind(model: FloatModel) -> dict[str, Behind]:
     """Tensors that an activation alone reads, and what it makes of their values.
 
     SiLU is a sigmoid and a product with its own input; where it is flat an error of its input does not count.
     """
     readers = model.readers()
-    behind: dict[str, Activation] = {}
+    behind: dict[str, Behind] = {}
     for name, nodes in readers.items():
         kinds = sorted(node.op_type for node in nodes)
         gates = {out for node in nodes if node.op_type == "Sigmoid" for out in node.output}
         if kinds == ["Mul", "Sigmoid"] and all(
             set(node.input) == {name, *gates} for node in nodes if node.op_type == "Mul"
         ):
-            behind[name] = _silu
+            product = next(node for node in nodes if node.op_type == "Mul")
+            behind[name] = Behind(_silu, str(product.output[0]))
         elif kinds in (["Sigmoid"], ["HardSwish"]):
-            behind[name] = _sigmoid if kinds == ["Sigmoid"] else _hard_swish
+            function = _sigmoid if kinds == ["Sigmoid"] else _hard_swish
+            behind[name] = Behind(function, str(nodes[0].output[0]))
     return behind
 
 
-def chosen_range(histogram: Histogram, method: RangeMethod, behind: Activation | None = None) -> Range:
+def chosen_range(
+    histogram: Histogram,
+    method: RangeMethod,
+    behind: Activation | None = None,
+    weights: Weights | None = None,
+) -> Range:
     """The range that ``method`` takes.
 
     - minmax: all that was seen;
     - percentile: all but 0.01% of the values at either end;
     - mse: the least mean squared error of rounding and clipping together, of what the activation ``behind``
-      makes of the values.
+      makes of the values, or with ``weights`` the least expected error of the outputs (``weighting.py``).
 
     The least divergence of histograms (entropy, as in TensorRT) is left out: on ResNet-20 it clipped so much
     that 88.8% were right, where all others kept 91.7 to 91.8% of 91.7%.
@@ -65,7 +82,7 @@ def chosen_range(histogram: Histogram, method: RangeMethod, behind: Activation |
         return whole
     if method is RangeMethod.PERCENTILE:
         return with_zero(_percentile(histogram))
-    return _least_squares(histogram, behind)
+    return _least_squares(histogram, behind, weights)
 
 
 def with_zero(ends: Range) -> Range:
@@ -82,13 +99,13 @@ def _percentile(histogram: Histogram) -> Range:
     return float(low), float(high)
 
 
-def _least_squares(histogram: Histogram, behind: Activation | None) -> Range:
+def _least_squares(histogram: Histogram, behind: Activation | None, weights: Weights | None) -> Range:
     """Over a grid of both ends; an end at 0 stays there."""
     low, high = with_zero((histogram.low, histogram.high))
     shares = _SHARES if behind is None else _SHARES_BEHIND
     lows = low * shares if low < 0 else np.zeros(1)
     highs = high * shares if high > 0 else np.zeros(1)
-    error = SquaredError(histogram, behind)
+    error = SquaredError(histogram, behind, weights)
     best, least = (low, high), error.of((low, high))
     for below in lows:
         for above in highs:
@@ -99,10 +116,19 @@ def _least_squares(histogram: Histogram, behind: Activation | None) -> Range:
 
 
 class SquaredError:
-    """Sum over values of the squared error that 8 bits make of them, behind an activation if there is one."""
+    """Sum over values of the squared error that 8 bits make of them, behind an activation if there is one.
 
-    def __init__(self, histogram: Histogram, behind: Activation | None = None) -> None:
-        self._counts, self._centres = histogram.counts, histogram.centres
+    With ``weights``: squared errors of rounding by the squared gradients, those of clipping by their sums.
+    """
+
+    def __init__(
+        self, histogram: Histogram, behind: Activation | None = None, weights: Weights | None = None
+    ) -> None:
+        self._centres, self._weights = histogram.centres, weights
+        self._counts = histogram.counts
+        if weights is not None:
+            self._counts = weights.squares.sum() / max(1.0, histogram.counts.sum()) * histogram.counts
+        self._clipped: dict[tuple[float, bool], FloatArray] = {}
         self._width = (histogram.high - histogram.low) / len(self._centres)
         self._behind = behind
         self._exact = self._centres if behind is None else behind(self._centres)
@@ -118,7 +144,25 @@ class SquaredError:
         if scale < self._width:
             inside = (self._centres >= covered[0]) & (self._centres <= covered[1])
             error = np.where(inside, np.square(self._slope * scale) / 12, error)
-        return float((self._counts * error).sum())
+        alike = float((self._counts * error).sum())
+        if self._weights is None:
+            return alike
+        inside = (self._centres >= covered[0]) & (self._centres <= covered[1])
+        rounding = float((self._weights.squares * error)[inside].sum())
+        cut_off = self._cut(covered[0], above=False) + self._cut(covered[1], above=True)
+        clipping = float(np.square(cut_off).sum())
+        return COUNTED_ALIKE * alike + (1.0 - COUNTED_ALIKE) * (rounding + clipping)
+
+    def _cut(self, end: float, *, above: bool) -> FloatArray:
+        """Sums (k,) of gradients times errors of the values beyond an end, which become that end."""
+        known = self._clipped.get((end, above))
+        if known is None:
+            assert self._weights is not None
+            beyond = self._centres > end if above else self._centres < end
+            at_end = np.array([end]) if self._behind is None else self._behind(np.array([end]))
+            known = self._weights.sums[:, beyond] @ (at_end - self._exact[beyond])
+            self._clipped[end, above] = known
+        return known
 
 
 def _sigmoid(values: FloatArray) -> FloatArray:

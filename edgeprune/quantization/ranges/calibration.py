@@ -71,8 +71,8 @@ class Histogram:
         width = (self.high - self.low) / BINS
         return np.asarray(self.low + width * (np.arange(BINS) + 0.5))
 
-    def add(self, values: NDArray[np.float32]) -> None:
-        """Count values; those beyond an end count in the bin there.
+    def add(self, values: NDArray[np.float32], weights: FloatArray | None = None) -> None:
+        """Count values, each by its weight if there are any; those beyond an end count in the bin there.
 
         In double precision, in which every range of 32-bit numbers has distinct bins: NumPy's own histograms
         calculate in that of the values and refuse a range too narrow for it.
@@ -83,7 +83,8 @@ class Histogram:
         for start in range(0, flat.size, _COUNTED_AT_ONCE):
             part = flat[start : start + _COUNTED_AT_ONCE].astype(np.float64)
             places = np.clip((part - self.low) / (self.high - self.low) * BINS, 0, BINS - 1)
-            self.counts += np.bincount(places.astype(np.int64), minlength=BINS)
+            of_part = None if weights is None else weights.reshape(-1)[start : start + _COUNTED_AT_ONCE]
+            self.counts += np.bincount(places.astype(np.int64), weights=of_part, minlength=BINS)
 
 
 def activations(model: FloatModel) -> list[str]:
