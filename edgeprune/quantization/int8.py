@@ -32,7 +32,7 @@ from edgeprune.quantization.preparation import FloatModel, load_float
 from edgeprune.quantization.ranges.calibration import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges.choice import Range, activations_behind, chosen_range, with_zero
 from edgeprune.quantization.ranges.scales import fault_of_range, unscaled
-from edgeprune.quantization.ranges.weighting import Weighing, Weights, weights_of
+from edgeprune.quantization.ranges.weighting import Weighing, weighted
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.system import progress
 from edgeprune.system.garbage import give_back_memory
@@ -197,15 +197,11 @@ def _ranges(
         return {name: with_zero(ends) for name, ends in seen.items()}, Weighing()
     counted = histograms(model, seen, images, settings, advance)
     behind, weighing = activations_behind(model), Weighing()
-    weights: dict[str, Weights] = {}
     if settings.gradients is not None and settings.method is RangeMethod.MSE:
         results = {name: each.output for name, each in behind.items()}
-        weights, weighing = weights_of(counted, model.proto, settings.gradients, results, advance)
+        counted, weighing = weighted(counted, model.proto, settings.gradients, results, advance)
     functions = {name: each.function for name, each in behind.items()}
-    ranges = {
-        name: chosen_range(histogram, settings.method, functions.get(name), weights.get(name))
-        for name, histogram in counted.items()
-    }
+    ranges = {n: chosen_range(h, settings.method, functions.get(n)) for n, h in counted.items()}
     return ranges, weighing
 
 

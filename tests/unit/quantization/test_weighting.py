@@ -28,7 +28,7 @@ from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.preparation import load_float
 from edgeprune.quantization.ranges.calibration import Histogram, histograms
 from edgeprune.quantization.ranges.choice import SquaredError, chosen_range
-from edgeprune.quantization.ranges.weighting import COUNTED_ALIKE, Traced, weights_of
+from edgeprune.quantization.ranges.weighting import COUNTED_ALIKE, Traced, weighted
 from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.targets import load_target
 
@@ -44,7 +44,7 @@ class Given:
 
     def trace(self, model: ModelProto) -> Iterator[tuple[int, Traced]]:
         for part in self._parts:
-            yield 1, {"a": part}
+            yield 1, {"a": (part[0][None], part[1][None])}
 
 
 class Failing:
@@ -75,24 +75,30 @@ def in_8_bits(values: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0.4, 0.95))
 @settings(max_examples=30, deadline=None)
-def test_the_weighed_error_is_that_of_the_outputs(seed: int, share: float) -> None:
-    """Rounding by squares, clipping by what it sums up to in each part of the images."""
+def test_errors_count_by_squared_gradients_of_images_that_count_alike(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     parts = [drawn(rng, 3000) for _ in range(6)]
     histogram = histogram_of(np.concatenate([v for v, _ in parts]))
-    weights, weighing = weights_of({"a": histogram}, ModelProto(), Given(parts), {})
+    found, weighing = weighted({"a": histogram}, ModelProto(), Given(parts), {})
     assert (weighing.images, weighing.reason) == (6, None)
     ends = (share * histogram.low, share * histogram.high)
     expected = alike = 0.0
     for values, gradients in parts:
-        told = in_8_bits(values.astype(float), ends) - values
-        inside = (values >= ends[0]) & (values <= ends[1])
-        expected += np.square(told * gradients)[inside].sum() + (told * gradients)[~inside].sum() ** 2
-        alike += np.square(told).sum()
-    squares = sum(float(np.square(g.astype(float)).sum()) for _, g in parts)
-    alike *= squares / (6 * 3000)
-    found = SquaredError(histogram, weights=weights["a"]).of(ends)
-    assert found == pytest.approx((1 - COUNTED_ALIKE) * expected + COUNTED_ALIKE * alike, rel=0.1)
+        squares = np.square(gradients.astype(float))
+        error = np.square(in_8_bits(values.astype(float), ends) - values)
+        expected += (error * squares).sum() / squares.sum() / 6
+        alike += error.mean() / 6
+    wanted = (1 - COUNTED_ALIKE) * expected + COUNTED_ALIKE * alike
+    assert SquaredError(found["a"]).of(ends) == pytest.approx(wanted, rel=0.1)
+
+
+def test_an_image_with_large_gradients_does_not_decide_alone() -> None:
+    rng = np.random.default_rng(0)
+    parts = [drawn(rng, 500) for _ in range(5)]
+    loud = [*parts[:4], (parts[4][0], 1e6 * parts[4][1])]
+    histogram = histogram_of(np.concatenate([v for v, _ in parts]))
+    plain, scaled = (weighted({"a": histogram}, ModelProto(), Given(p), {})[0]["a"] for p in (parts, loud))
+    np.testing.assert_allclose(plain.counts, scaled.counts, rtol=1e-5, atol=1e-12)
 
 
 def test_what_alone_counts_is_kept_however_rare() -> None:
@@ -103,18 +109,17 @@ def test_what_alone_counts_is_kept_however_rare() -> None:
     gradients = (np.abs(values) > 8).astype(np.float32)
     histogram = histogram_of(values)
     assert chosen_range(histogram, RangeMethod.MSE)[1] < 10.0
-    weights, _ = weights_of({"a": histogram}, ModelProto(), Given([(values, gradients)]), {})
-    assert chosen_range(histogram, RangeMethod.MSE, weights=weights["a"])[1] > 13.0
+    found, _ = weighted({"a": histogram}, ModelProto(), Given([(values, gradients)]), {})
+    assert chosen_range(found["a"], RangeMethod.MSE)[1] > 13.0
 
 
-def test_parts_beyond_the_memory_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.quantization.ranges.weighting.MEMORY_BYTES", 0)
-    rng = np.random.default_rng(0)
-    parts = [drawn(rng, 50) for _ in range(21)]
-    histogram = histogram_of(np.concatenate([v for v, _ in parts]))
-    weights, _ = weights_of({"a": histogram}, ModelProto(), Given(parts), {})
-    assert weights["a"].sums.shape[0] == 8
-    assert weights["a"].sums.sum() == pytest.approx(sum(g.sum() for _, g in parts), rel=1e-4)
+@pytest.mark.parametrize("gradient", [0.0, np.nan, np.inf])
+def test_gradients_that_say_nothing_change_nothing(gradient: float) -> None:
+    values, _ = drawn(np.random.default_rng(0), 500)
+    histogram = histogram_of(values)
+    part = (values, np.full_like(values, gradient))
+    found, _ = weighted({"a": histogram, "b": histogram}, ModelProto(), Given([part]), {})
+    assert found["a"].counts.tolist() == found["b"].counts.tolist() == histogram.counts.tolist()
 
 
 class Spots(nn.Module):
