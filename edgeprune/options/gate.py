@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,9 +99,22 @@ class CheckOptions:
         """Limits of the budget, read from its file where it is one.
 
         Raises:
-            UsageError: see :func:`read_limits`.
+            UsageError: see :func:`read_limits`; no limits, an empty set of them, or values that are none.
         """
-        return read_limits(self.budget) if isinstance(self.budget, (str, Path)) else self.budget
+        if self.budget is None:
+            return None
+        if isinstance(self.budget, (str, Path)):
+            return read_limits(self.budget)
+        if not isinstance(self.budget, GateLimits):
+            raise UsageError(
+                f"budget is of type {type(self.budget).__name__}; accepted are GateLimits and the path of a "
+                "budget.toml"
+            )
+        given = {f.name: getattr(self.budget, f.name) for f in dataclasses.fields(self.budget)}
+        try:
+            return _limits_of({name: value for name, value in given.items() if value is not None})
+        except TableError as error:
+            raise UsageError(f"budget: {error}") from error
 
 
 def _number_with(parse: Callable[[str], float | None]) -> Callable[[Any], bool]:
@@ -108,7 +122,7 @@ def _number_with(parse: Callable[[str], float | None]) -> Callable[[Any], bool]:
 
     def holds(value: Any) -> bool:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return value > 0
+            return 0 < value < math.inf
         try:
             return isinstance(value, str) and parse(value) is not None
         except EdgepruneError:
@@ -183,11 +197,20 @@ def read_limits(path: str | Path) -> GateLimits:
     """
     shown = repr(str(path))
     try:
-        table = from_table(_BudgetFile, read_toml(Path(path)))
+        return _limits_of(read_toml(Path(path)))
     except UnreadableError as error:
         raise UsageError(f"budget {shown} {error}; edgeprune check --init shows one") from error
     except TableError as error:
         raise UsageError(f"budget {shown} {error}") from error
+
+
+def _limits_of(keys: dict[str, Any]) -> GateLimits:
+    """The limits of a table.
+
+    Raises:
+        TableError: a key or value that is not accepted, or no limit at all.
+    """
+    table = from_table(_BudgetFile, keys)
     given = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
     limits = GateLimits(
         **{
@@ -196,5 +219,5 @@ def read_limits(path: str | Path) -> GateLimits:
         }
     )
     if limits.is_empty:
-        raise UsageError(f"budget {shown} has no limit; accepted are {', '.join(given)}")
+        raise TableError(f"has no limit; accepted are {', '.join(given)}")
     return limits

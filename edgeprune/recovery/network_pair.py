@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from edgeprune.recovery.clipping import Rows
 from edgeprune.recovery.deciding import RowReader
 from edgeprune.recovery.evaluation import LazyGraph
 from edgeprune.recovery.least_squares import ChannelMoments
+from edgeprune.recovery.row_sampling import drawn_positions, position_weights
 from edgeprune.recovery.splitting import SplitImages
 from edgeprune.recovery.structure import Geometry, LayerSite, channels_last, rows_of, targets_of
 
@@ -49,7 +50,9 @@ class NetworkPair:
         *,
         images_at_once: int,
         generator: torch.Generator,
+        targets: Mapping[str, str],
     ) -> None:
+        """``targets``: nodes that are targets of rows, with the op of the layer that is solved by them."""
         chunks = list(images.chunks(images_at_once))
         places = [places for places, _ in chunks]
         self._fits = [fits for _, fits in chunks]
@@ -58,6 +61,11 @@ class NetworkPair:
         self._fitting_images = len(images.fitting)
         self.original = LazyGraph(original, images.images, places, pins[0], store, "original")
         self.pruned = LazyGraph(pruned, images.images, places, pins[1], store, "pruned")
+        self._store = store
+        self._weighted: set[tuple[str, str, int]] = set()
+        for name, index, weights in position_weights(original, images, places, targets, generator):
+            self._weighted.add(("weights", name, index))
+            store.put(("weights", name, index), weights, half=True)
 
     def pick(self, request: RowRequest, rows: int) -> list[Tensor]:
         """Sample output positions of each chunk to read rows at: ``rows`` in all fitting chunks together."""
@@ -65,8 +73,13 @@ class NetworkPair:
         target = self.original.chunk(request.target, 0)
         by_image = target.numel() // target.shape[request.shape.channel_dim] // self._sizes[0]
         picked = []
-        for size in self._sizes:
+        for index, size in enumerate(self._sizes):
             share = max(1, round(rows * size / max(1, self._fitting_images)))
+            key = ("weights", request.target, index)
+            if key in self._weighted:
+                share = min(share, by_image * size)
+                picked.append(drawn_positions(self._store.get(key), share, self._rng))
+                continue
             order = torch.randperm(by_image * size, generator=self._rng)
             picked.append(order[:share].sort().values)
         return picked

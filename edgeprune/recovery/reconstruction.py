@@ -47,6 +47,7 @@ from edgeprune.recovery.structure import (
     geometry,
     grouped,
     has_computed_bias,
+    same_shape,
     ungrouped,
 )
 
@@ -189,6 +190,7 @@ class _Reconstruction:
         self._pair = NetworkPair(
             original, pruned, images, (self._pins_original(), self._pins_pruned()), store,
             images_at_once=_images_at_once(original, options), generator=generator,
+            targets={self._target_name(x): x.op for x in self._layers},
         )  # fmt: skip
         self._stored_as = stored_as
         self._exact = {} if stored_as is None else round_layers(pruned, coupling, stored_as)
@@ -225,7 +227,7 @@ class _Reconstruction:
                 and site.residual is not None
                 and site.shortcut is not None
                 and not depends_on(self._nodes[site.shortcut], unsolved | {layer.node})
-                and _same_shape(self._nodes[site.shortcut], self._nodes[site.residual])
+                and same_shape(self._nodes[site.shortcut], self._nodes[site.residual])
             )
             chosen[layer.name] = ready
         return chosen
@@ -386,11 +388,6 @@ class _Reconstruction:
         options = self._options
         least = min(options.min_rows, options.most_rows_per_unknown * unknowns)
         return max(least, options.rows_per_unknown * unknowns)
-
-
-def _same_shape(left: torch.fx.Node, right: torch.fx.Node) -> bool:
-    a, b = left.meta.get("val"), right.meta.get("val")
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and tuple(a.shape[1:]) == tuple(b.shape[1:])
 
 
 def _words(taken: Candidate, before: float) -> str:

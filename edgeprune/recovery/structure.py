@@ -240,3 +240,9 @@ def grouped(flat: Tensor, shape: Geometry) -> Tensor:
 def ungrouped(solved: Tensor) -> Tensor:
     """Weights (groups, d, o / groups) as (o, d)."""
     return solved.transpose(1, 2).flatten(0, 1)
+
+
+def same_shape(left: Node, right: Node) -> bool:
+    """Whether the values of two nodes have the same shape for an image."""
+    a, b = left.meta.get("val"), right.meta.get("val")
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and tuple(a.shape[1:]) == tuple(b.shape[1:])

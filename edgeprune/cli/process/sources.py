@@ -27,6 +27,7 @@ ONLY_ON_THE_COMMAND_LINE = frozenset(
         "overwrite",
         "resume",
         "dry_run",
+        "init",
         "as_json",
         "verbose",
         "quiet",

@@ -64,10 +64,17 @@ class OutputGradients:
         rng = np.random.default_rng(self.seed)
         chunks = torch.split(self.batch.images, _AT_ONCE)
         with torch.no_grad():
-            parts = [tensor_leaves(network(chunk)) for chunk in chunks]
+            parts = [_numbers(network(chunk)) for chunk in chunks]
+        if not parts[0]:
+            raise ModelLoadError("no output is of floating-point numbers")
         loss = ImageLoss(self.batch, [torch.cat(each) for each in zip(*parts, strict=True)])
         for chunk in chunks:
             yield len(chunk), _traced(network, chunk, loss, rng)
+
+
+def _numbers(outputs: Any) -> list[Tensor]:
+    """Those outputs that may have gradients; classes, counts and truth values have none."""
+    return [output for output in tensor_leaves(outputs) if output.is_floating_point()]
 
 
 def _imported(model: ModelProto, shape: tuple[int, ...]) -> ImportedNetwork:
@@ -88,7 +95,7 @@ def _traced(network: ImportedNetwork, images: Tensor, loss: ImageLoss, rng: np.r
             kept[name] = value
 
     with torch.enable_grad():
-        outputs = tensor_leaves(network.traced(images.clone().requires_grad_(True), seen))
+        outputs = _numbers(network.traced(images.clone().requires_grad_(True), seen))
         total = loss.projection(outputs, rng)
         if not total.requires_grad:
             raise ModelLoadError("no gradient leads from the outputs to the images")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import edgeprune
 from edgeprune.errors import UsageError
 from edgeprune.gate.outcomes import GateLimits
-from edgeprune.options.gate import EXAMPLE, read_limits
+from edgeprune.options.gate import EXAMPLE, CheckOptions, read_limits
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -68,3 +69,43 @@ def test_the_example_has_every_key_and_is_that_of_the_examples(tmp_path: Path) -
     assert tomllib.loads(everything).keys() == {field.name for field in dataclasses.fields(GateLimits)}
     assert None not in dataclasses.astuple(limits(tmp_path, everything))
     assert not limits(tmp_path, EXAMPLE).is_empty
+
+
+@pytest.mark.parametrize("key", ["max_size_bytes", "max_memory_bytes", "max_latency_ms"])
+@pytest.mark.parametrize("value", ["inf", "1e400", "nan", "-1"])
+def test_numbers_without_an_end_are_no_limits(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "budget.toml"
+    path.write_text(f"{key} = {value}\n")
+    with pytest.raises(UsageError, match=key):
+        read_limits(path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (3, "of type int"),
+        ({"max_size_bytes": 5}, "of type dict"),
+        (GateLimits(), "has no limit"),
+        (GateLimits(max_size_ratio=-1.0), "max_size_ratio"),
+        (GateLimits(max_size_bytes=float("nan")), "max_size_bytes"),  # type: ignore[arg-type]
+        (GateLimits(max_size_bytes="abc"), "max_size_bytes"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_budget_of_python_is_held_to_the_same(budget: object, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        CheckOptions("model.onnx", budget=budget).limits()  # type: ignore[arg-type]
+
+
+def test_a_budget_of_python_may_have_units_too() -> None:
+    given = GateLimits(max_size_bytes="1.2 MB", max_latency_ratio=1.05)  # type: ignore[arg-type]
+    assert CheckOptions("model.onnx", budget=given).limits() == GateLimits(
+        max_size_bytes=1_200_000, max_latency_ratio=1.05
+    )
+    assert CheckOptions("model.onnx").limits() is None
+
+
+def test_models_and_outcomes_of_other_types_are_refused() -> None:
+    with pytest.raises(UsageError, match="two or more"):
+        edgeprune.compare("plain.onnx")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="accepted is one of"):
+        edgeprune.check("plain.onnx", inconclusive="pass")  # type: ignore[arg-type]

@@ -204,3 +204,27 @@ def test_a_file_without_gradients_counts_all_values_alike_and_says_so(
     assert (report.gradient_images, report.no_gradients) == (0, "an operator that nobody knows")
     assert any("without gradients: an operator" in note for note in notes_of(report, runner))
     assert plain.read_bytes() == failing.read_bytes()
+
+
+@pytest.mark.parametrize("kinds", [("bool",), ("bool", "float"), ("int", "float"), ("int",)])
+def test_outputs_without_gradients_are_left_out(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    class Answers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            scores = self.last(torch.relu(self.first(x))).mean((2, 3))
+            found = {"bool": scores > 0, "int": scores.argmax(1), "float": scores}
+            return tuple(found[kind] for kind in kinds)
+
+    torch.manual_seed(0)
+    source = written(Answers(), tmp_path / "a.onnx", SHAPE)
+    images = torch.randn(12, *SHAPE)
+    source_of = OutputGradients.of(source, ImageBatch(images=images, labels=None), 0)
+    settings_ = IntegerSettings(form=FORM, gradients=source_of)
+    report = quantize_integers(source, tmp_path / "b.onnx", images, settings_)
+    if "float" in kinds:
+        assert (report.gradient_images, report.no_gradients) == (12, None)
+    else:
+        assert report.no_gradients == "no output is of floating-point numbers"

@@ -1,0 +1,106 @@
+"""Where rows of a layer are read: half of them where its errors move the outputs.
+
+A layer is solved on some positions of its output. Where objects are rare, as in most images that a detector
+sees, positions drawn evenly show hardly any, and a least squares fit to the others makes scores of objects
+too small. So half of the positions are drawn in proportion to the squared gradient of a random projection of
+the outputs (the diagonal of Fisher's information), each image by itself. Class scores have no positions: for
+them all are drawn evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from edgeprune.accelerator import device_of
+from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, tensor_leaves
+from edgeprune.output_units import units_of
+from edgeprune.recovery.agreement import is_classifier, outputs_on
+from edgeprune.recovery.splitting import SplitImages
+
+EVEN_SHARE = 0.5
+_AT_ONCE = 4
+_CHANNELS_FIRST = frozenset((*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS))
+
+
+def position_weights(
+    original: GraphModule,
+    images: SplitImages,
+    chunks: list[Tensor],
+    targets: Mapping[str, str],
+    rng: torch.Generator,
+) -> Iterator[tuple[str, int, Tensor]]:
+    """Node, chunk and weights (images, positions) of it, 1 on average, for the ``targets`` of layers.
+
+    Nothing where the only output is class scores; nodes without a gradient are left out.
+    """
+    whole = torch.cat(chunks)
+    some = outputs_on(original, images.images, whole[:1])
+    if images.class_scores and is_classifier(some):
+        return
+    channel_dims = {name: 1 if op in _CHANNELS_FIRST else -1 for name, op in targets.items()}
+    outputs = outputs_on(original, images.images, whole)
+    scales = [torch.from_numpy(units_of(o.numpy()).scales_for(tuple(o.shape))).float() for o in outputs]
+    del outputs
+    for index, places in enumerate(chunks):
+        parts: dict[str, list[Tensor]] = {}
+        for part in torch.split(places, _AT_ONCE):
+            for name, weights in _weights(original, images.images[part], scales, channel_dims, rng):
+                parts.setdefault(name, []).append(weights)
+        for name, found in parts.items():
+            if sum(map(len, found)) == len(places):
+                yield name, index, torch.cat(found)
+
+
+def drawn_positions(weights: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Indices (count,) into ``weights`` (images, positions), flattened; some more than once."""
+    flat = weights.flatten().double()
+    chances = EVEN_SHARE / len(flat) + (1.0 - EVEN_SHARE) * flat / flat.sum().clamp_min(1e-30)
+    return torch.multinomial(chances, count, replacement=True, generator=rng).sort().values
+
+
+class _Tap(Interpreter):
+    """Runs a graph and keeps the values of some nodes."""
+
+    def __init__(self, graph: GraphModule, names: Mapping[str, int]) -> None:
+        super().__init__(graph)
+        self._names = names
+        self.kept: dict[str, Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self._names and isinstance(value, Tensor) and value.requires_grad:
+            self.kept[n.name] = value
+        return value
+
+
+def _weights(
+    original: GraphModule,
+    images: Tensor,
+    scales: list[Tensor],
+    channel_dims: Mapping[str, int],
+    rng: torch.Generator,
+) -> Iterator[tuple[str, Tensor]]:
+    device = device_of(original)
+    with torch.enable_grad():
+        tap = _Tap(original, channel_dims)
+        outputs = tensor_leaves(tap.run(images.to(device).clone().requires_grad_(True)))
+        drawn = [torch.randn(o.shape, generator=rng).to(device) for o in outputs]
+        pairs = zip(drawn, scales, outputs, strict=True)
+        products = [(r * s.to(device) * o).sum() for r, s, o in pairs if o.requires_grad]
+        if not products or not tap.kept:
+            return
+        gradients = torch.autograd.grad(
+            torch.stack(products).sum(), list(tap.kept.values()), allow_unused=True
+        )
+    for name, gradient in zip(tap.kept, gradients, strict=True):
+        if gradient is None:
+            continue
+        squares = gradient.double().square().sum(channel_dims[name]).reshape(len(images), -1)
+        mean = squares.mean(dim=1, keepdim=True)
+        usable = mean.isfinite() & (mean > 0)
+        yield name, torch.where(usable, squares / mean.clamp_min(1e-300), 1.0).float().cpu()
