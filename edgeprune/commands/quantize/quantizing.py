@@ -114,12 +114,20 @@ def _original_outputs(source: SourceFile, images: Tensor) -> parity.Outputs:
     """Outputs of the file to be quantized.
 
     Raises:
-        QuantizationError: onnxruntime cannot run it.
+        QuantizationError: onnxruntime cannot run it, or its outputs have different numbers of rows.
     """
     try:
-        return source.outputs(source.options.source, images)
+        outputs = source.outputs(source.options.source, images)
     except ProfileError as error:
         raise QuantizationError(str(error)) from error
+    rows = sorted({len(output) for output in outputs})
+    if len(rows) > 1:
+        counts = " and ".join(map(str, rows))
+        raise QuantizationError(
+            f"{source.options.source.name} gives outputs of {counts} rows for {len(images)} images; accepted "
+            "are outputs with a row for each: leave those out that tell where values are"
+        )
+    return outputs
 
 
 def _result(

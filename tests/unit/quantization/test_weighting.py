@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,13 +17,14 @@ from onnx_models import written
 from torch import Tensor, nn
 from torch.nn import functional
 
+import edgeprune
 from edgeprune import parity
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, Precision, RangeMethod
 from edgeprune.commands.compress.quantization_stage import notes_of, write_quantized
 from edgeprune.commands.quantize.output_gradients import OutputGradients
 from edgeprune.devices.runner import runner_on
-from edgeprune.errors import ModelLoadError
+from edgeprune.errors import ModelLoadError, QuantizationError
 from edgeprune.profiling.runner import RunSettings
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.preparation import load_float
@@ -228,3 +230,17 @@ def test_outputs_without_gradients_are_left_out(tmp_path: Path, kinds: tuple[str
         assert (report.gradient_images, report.no_gradients) == (12, None)
     else:
         assert report.no_gradients == "no output is of floating-point numbers"
+
+
+def test_outputs_of_other_numbers_of_rows_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    """NonZero tells places of values: as many rows as there are axes, whatever the images."""
+    source = written(Spots(), tmp_path / "a.onnx", SHAPE)
+    proto = onnx.load(source)
+    proto.graph.node.append(onnx.helper.make_node("NonZero", [proto.graph.output[0].name], ["places"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("places", onnx.TensorProto.INT64, [4, "k"]))
+    onnx.save(proto, source)
+    images = tmp_path / "images.npz"
+    np.savez(images, images=scenes(24, 0, every=1).numpy())
+    with pytest.raises(QuantizationError, match=r"outputs of 4 and 6 rows for 6 images"):
+        edgeprune.quantize(source, calibration=images, output=tmp_path / "b.onnx", threads=1)
+    assert not (tmp_path / "b.onnx").exists()
