@@ -169,8 +169,8 @@ Written by `pytest --overwrite-golden tests/cli/test_configuration_cli.py`; do n
 An option has the value of the command line, else of its environment variable, else of `edgeprune.toml` beside
 the model, else its default. `edgeprune init` writes a commented file; `edgeprune config show compress MODEL`
 says each value and where it is from. Unknown keys are errors. Keys are the options' names without dashes in
-front, but for `--input`, whose key is `constants`; flags are `true` or `false`; what may be given several times
-is a list. Paths in a file count from its folder.
+front, but for `--input`, whose key is `constants`; flags are `true` or `false`; what may be given several
+times is a list. Paths in a file count from its folder.
 
 What decides about trust, about replacing files or about the form of the output is taken from the command line
 alone: {alone}. A file beside a model can name code to run (`arch`, `recipe`, `criterion`, `metric`): treat it
