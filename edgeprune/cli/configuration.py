@@ -176,5 +176,5 @@ What decides about trust, about replacing files or about the form of the output 
 alone: {alone}. A file beside a model can name code to run (`arch`, `recipe`, `criterion`, `metric`): treat it
 as you treat code that you were sent (`docs/security.md`).
 
-`check` and `compare`, which take results, have variables of the same form (`EDGEPRUNE_BUDGET`) and no table."""
+`check` and `compare`, which take results, have variables of that form (`EDGEPRUNE_BUDGET`) and no table."""
 _ALONE = ("trust_pickle", "overwrite", "resume", "dry_run", "json", "verbose", "quiet", "graph")
