@@ -91,11 +91,8 @@ def run_movement(node: Node, indices: Tensor) -> list[Tensor]:
     """Apply a movement to ``indices`` in place of its operand."""
     args = [indices, *(concrete_argument(a) for a in node.args[1:])]
     kwargs = {k: concrete_argument(v) for k, v in node.kwargs.items()}
-    if "view" in str(node.target):  # the strides of an expanded tensor do not allow a view
-        result = torch.reshape(indices, args[1])
-    else:
-        assert callable(node.target)
-        result = node.target(*args, **kwargs)
+    assert callable(node.target)
+    result = node.target(*args, **kwargs)
     return [result] if isinstance(result, Tensor) else list(result)
 
 
