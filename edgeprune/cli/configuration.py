@@ -10,7 +10,8 @@ from rich.text import Text
 
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin, show, show_json
-from edgeprune.cli.process.sources import environment_name, is_settable, settings_of
+from edgeprune.cli.process.sources import settings_of
+from edgeprune.cli.process.variables import environment_name, is_settable
 from edgeprune.cli.shared import options as opt
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.options.project_file import (
@@ -176,5 +177,6 @@ What decides about trust, about replacing files or about the form of the output 
 alone: {alone}. A file beside a model can name code to run (`arch`, `recipe`, `criterion`, `metric`): treat it
 as you treat code that you were sent (`docs/security.md`).
 
-`check` and `compare`, which take results, have variables of that form (`EDGEPRUNE_BUDGET`) and no table."""
+`check` and `compare`, which take results, have variables of that form (`EDGEPRUNE_BUDGET`) and no table.
+A variable of that form that sets no option is named in a warning."""
 _ALONE = ("trust_pickle", "overwrite", "resume", "dry_run", "json", "verbose", "quiet", "graph")

@@ -14,7 +14,7 @@ from small_project import sentence
 from edgeprune.cli import main
 from edgeprune.cli.app import app
 from edgeprune.cli.configuration import commented_file, reference_page
-from edgeprune.cli.process.sources import ONLY_ON_THE_COMMAND_LINE
+from edgeprune.cli.process.variables import ONLY_ON_THE_COMMAND_LINE
 from edgeprune.options.project_file import COMMAND_TABLES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -84,6 +84,27 @@ def test_every_option_is_taken_from_all_three_in_order(
     given = [p for p in options(command) if not p.is_flag]
     found = shown(capsys, command, model, *(part for p in given for part in (long(p), values[p.name])))
     assert all(found[key(p)] == (values[p.name], "command line") for p in given)
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("EDGEPRUNE_RATOI", "no command has such an option; did you mean 'EDGEPRUNE_RATIO'?"),
+        ("EDGEPRUNE_BUDGTE", "no command has such an option; did you mean 'EDGEPRUNE_BUDGET'?"),
+        ("EDGEPRUNE_XYZXYZXYZ", "no command has such an option"),
+        ("EDGEPRUNE_TRUST_PICKLE", "only the command line sets that option"),
+    ],
+)
+def test_variables_that_set_nothing_are_named(
+    variable: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("EDGEPRUNE_RATIO", "0.3")
+    assert main(["targets", "list"]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warned) == 1
+    assert variable in warned[0]
+    assert warned[0].endswith(words)
 
 
 ALONE = ("trust-pickle", "overwrite", "resume", "dry-run", "json", "quiet", "verbose")

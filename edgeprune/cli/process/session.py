@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeprune.cli.process import streams
+from edgeprune.cli.process.variables import unknown_variables
 from edgeprune.errors import UsageError
 from edgeprune.showing import plain, plain_values, shown
 
@@ -78,6 +79,8 @@ def begin(context: typer.Context, verbose: int, quiet: bool) -> Session:
         raise UsageError("-q and -v contradict each other; give one of them")
     if context.invoked_subcommand is None:
         _set_up(session)
+        for told in unknown_variables(context.find_root().command, os.environ):
+            logging.getLogger("edgeprune").warning(told)
     return session
 
 

@@ -13,28 +13,13 @@ from typing import Any
 import typer
 
 from edgeprune.cli.process import settings
+from edgeprune.cli.process.variables import environment_name, is_settable
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.options.keywords import keywords_text
 from edgeprune.options.project_file import FOLDER_PREFIX, ProjectConfig, beside, find_config, load_config
 from edgeprune.showing import in_short
 from edgeprune.storage.tables import unknown_key
 
-PREFIX = "EDGEPRUNE_"
-ONLY_ON_THE_COMMAND_LINE = frozenset(
-    {
-        "trust_pickle",
-        "known_hosts",
-        "overwrite",
-        "resume",
-        "dry_run",
-        "init",
-        "as_json",
-        "verbose",
-        "quiet",
-        "graph",
-        "help",
-    }
-)
 _PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline", "identity"})
 """Options whose paths in a file count from its folder."""
 _SIZES = frozenset({"resize", "crop", "letterbox"})
@@ -50,11 +35,6 @@ class Setting:
     option: str
     value: str
     source: str
-
-
-def environment_name(field: str) -> str | None:
-    """Environment variable of an option; ``None`` if there is none."""
-    return None if field in ONLY_ON_THE_COMMAND_LINE else f"{PREFIX}{field.upper()}"
 
 
 def take_file(context: typer.Context, model: Any) -> Any:
@@ -101,11 +81,6 @@ def _defaults(context: typer.Context, path: Path, table: dict[str, Any]) -> dict
 def plain_reason(message: str) -> str:
     """A message of the parser without the prefix that its checks add."""
     return message.replace("Value error, ", "")
-
-
-def is_settable(param: Any) -> bool:
-    """Whether a parameter of a command is an option that a file and the environment may set."""
-    return param.param_type_name == "option" and param.name not in ONLY_ON_THE_COMMAND_LINE
 
 
 def _text(value: Any, path: Path, *, is_path: bool) -> Any:

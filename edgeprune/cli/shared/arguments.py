@@ -20,7 +20,8 @@ from typer.models import ArgumentInfo, OptionInfo
 from edgeprune.artifacts.budget import Budget
 from edgeprune.cli.process import settings
 from edgeprune.cli.process.session import Session, begin
-from edgeprune.cli.process.sources import environment_name, take_file
+from edgeprune.cli.process.sources import take_file
+from edgeprune.cli.process.variables import environment_name
 from edgeprune.cli.shared import image_options as images
 from edgeprune.cli.shared import options as opt
 from edgeprune.options.cards import PreprocessingOptions
