@@ -28,7 +28,7 @@ from edgeprune.errors import ParityError, ProfileError
 from edgeprune.fx import tensor_leaves
 from edgeprune.intervals import Z_95, wilson_interval
 from edgeprune.onnx_io.session import fixed_batch, in_a_sentence, open_exact_session, run_filled
-from edgeprune.output_units import OutputUnits, channel_errors, relative_errors, units_of
+from edgeprune.outputs.units import OutputUnits, channel_errors, relative_errors, units_of
 
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 NUMBERS = frozenset(f"tensor({name})" for name in ("float", "double", "float16", "bool", *_INTEGERS))

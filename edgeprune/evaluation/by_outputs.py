@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeprune import parity
 from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
 from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, misfit
-from edgeprune.output_units import units_of
+from edgeprune.outputs.units import units_of
 from edgeprune.parity import Outputs
 
 

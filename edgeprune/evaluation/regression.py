@@ -18,7 +18,7 @@ from edgeprune.evaluation.base import (
     bootstrap_weights,
     drawn_figure,
 )
-from edgeprune.output_units import units_of
+from edgeprune.outputs.units import units_of
 from edgeprune.parity import Outputs
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.output_units import units_of
+from edgeprune.outputs.errors import OutputErrors
 
 
 class LossKind(Enum):
@@ -29,7 +29,7 @@ class ImageLoss:
     def __init__(self, batch: ImageBatch, reference: list[Tensor]) -> None:
         self.kind = _choose_loss(batch, reference)
         self._reference = reference
-        self._scales = [_scales(r) for r in reference] if self.kind is LossKind.OUTPUTS else []
+        self._errors = OutputErrors(reference if self.kind is LossKind.OUTPUTS else [])
         if self.kind is LossKind.LABELS:
             assert batch.labels is not None
             self._classes = batch.labels
@@ -41,7 +41,7 @@ class ImageLoss:
         narrowed = object.__new__(ImageLoss)
         narrowed.kind = self.kind
         narrowed._reference = [r[:count] for r in self._reference]
-        narrowed._scales = self._scales
+        narrowed._errors = self._errors
         if self.kind is not LossKind.OUTPUTS:
             narrowed._classes = self._classes[:count]
         return narrowed
@@ -51,13 +51,10 @@ class ImageLoss:
 
         Class scores count without what is common to all classes, other outputs in units of their channels.
         """
-        if self.kind is not LossKind.OUTPUTS:
-            drawn = _random_like(outputs[0], rng)
-            return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
-        drawn_each = [
-            _random_like(o, rng) * s.to(o.device) for o, s in zip(outputs, self._scales, strict=True)
-        ]
-        return torch.stack([(d * o).sum() for d, o in zip(drawn_each, outputs, strict=True)]).sum()
+        if self.kind is LossKind.OUTPUTS:
+            return self._errors.projection(outputs, lambda output: _random_like(output, rng))
+        drawn = _random_like(outputs[0], rng)
+        return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
 
     def __call__(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         """Loss (rows,) of ``outputs`` (rows, ...) whose rows belong to the images ``chosen`` (rows,)."""
@@ -65,22 +62,12 @@ class ImageLoss:
             # Four times as fast as functional.cross_entropy on few classes, and as exact at high confidence.
             own = outputs[0].gather(1, self._classes[chosen].to(outputs[0].device)[:, None])
             return torch.logsumexp(outputs[0] - own, dim=1)
-        losses = [
-            ((o - r[chosen].to(o.device)) * s.to(o.device)).square().reshape(len(o), -1).sum(1)
-            for o, r, s in zip(outputs, self._reference, self._scales, strict=True)
-        ]
-        return torch.stack(losses).mean(0)
+        return self._errors.squared(outputs, [r[chosen] for r in self._reference])
 
 
 def _random_like(values: Tensor, rng: np.random.Generator) -> Tensor:
     drawn = rng.standard_normal(tuple(values.shape), dtype=np.float32)
     return torch.from_numpy(drawn).to(values.device)
-
-
-def _scales(reference: Tensor) -> Tensor:
-    """Scale of an error, broadcast over an output (n, ...); squares of errors of the spread sum up to 1."""
-    values = reference.detach().numpy()
-    return torch.from_numpy(units_of(values).scales_for(values.shape)).to(reference.dtype)
 
 
 def _choose_loss(batch: ImageBatch, reference: list[Tensor]) -> LossKind:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from edgeprune.accelerator import device_of
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.fx import tensor_leaves
-from edgeprune.output_units import relative_errors, units_of
+from edgeprune.outputs.units import relative_errors, units_of
 
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Of Student's t (95%, two sides) by degrees of freedom from 1 on; beyond, about 1.96 + 2.5 / degrees."""

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.accelerator import device_of
 from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, tensor_leaves
-from edgeprune.output_units import units_of
+from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.agreement import is_classifier, outputs_on
 from edgeprune.recovery.splitting import SplitImages
 
@@ -43,13 +43,11 @@ def position_weights(
     if images.class_scores and is_classifier(some):
         return
     channel_dims = {name: 1 if op in _CHANNELS_FIRST else -1 for name, op in targets.items()}
-    outputs = outputs_on(original, images.images, whole)
-    scales = [torch.from_numpy(units_of(o.numpy()).scales_for(tuple(o.shape))).float() for o in outputs]
-    del outputs
+    errors = OutputErrors(outputs_on(original, images.images, whole))
     for index, places in enumerate(chunks):
         parts: dict[str, list[Tensor]] = {}
         for part in torch.split(places, _AT_ONCE):
-            for name, weights in _weights(original, images.images[part], scales, channel_dims, rng):
+            for name, weights in _weights(original, images.images[part], errors, channel_dims, rng):
                 parts.setdefault(name, []).append(weights)
         for name, found in parts.items():
             if sum(map(len, found)) == len(places):
@@ -81,7 +79,7 @@ class _Tap(Interpreter):
 def _weights(
     original: GraphModule,
     images: Tensor,
-    scales: list[Tensor],
+    errors: OutputErrors,
     channel_dims: Mapping[str, int],
     rng: torch.Generator,
 ) -> Iterator[tuple[str, Tensor]]:
@@ -89,14 +87,12 @@ def _weights(
     with torch.enable_grad():
         tap = _Tap(original, channel_dims)
         outputs = tensor_leaves(tap.run(images.to(device).clone().requires_grad_(True)))
-        drawn = [torch.randn(o.shape, generator=rng).to(device) for o in outputs]
-        pairs = zip(drawn, scales, outputs, strict=True)
-        products = [(r * s.to(device) * o).sum() for r, s, o in pairs if o.requires_grad]
-        if not products or not tap.kept:
-            return
-        gradients = torch.autograd.grad(
-            torch.stack(products).sum(), list(tap.kept.values()), allow_unused=True
+        projection = errors.projection(
+            outputs, lambda output: torch.randn(output.shape, generator=rng).to(output.device)
         )
+        if not projection.requires_grad or not tap.kept:
+            return
+        gradients = torch.autograd.grad(projection, list(tap.kept.values()), allow_unused=True)
     for name, gradient in zip(tap.kept, gradients, strict=True):
         if gradient is None:
             continue

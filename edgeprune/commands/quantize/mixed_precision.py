@@ -15,7 +15,7 @@ from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRo
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
 from edgeprune.options.subjects import TaskOptions
-from edgeprune.output_units import relative_errors, units_of
+from edgeprune.outputs.units import relative_errors, units_of
 from edgeprune.profiling.runner import Runner
 from edgeprune.profiling.work import size_bytes
 from edgeprune.quantization.int8 import Calibrated, calibrate, write_integers

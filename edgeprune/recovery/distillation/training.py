@@ -23,10 +23,11 @@ from edgeprune.accelerator import CPU, device_of, moved
 from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.fused import fast_graph
-from edgeprune.recovery.distillation.losses import class_divergence, error_scales, output_error
+from edgeprune.recovery.distillation.losses import class_divergence
 from edgeprune.recovery.splitting import SplitImages
 
 _POOLING = frozenset(
@@ -252,7 +253,9 @@ class _Pupil:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         self._wanted = self._run(self._teacher, self._deciding())
-        self._scales = error_scales([outputs for outputs, _ in self._wanted])
+        self._output_errors = OutputErrors(
+            [torch.cat(each) for each in zip(*(outputs for outputs, _ in self._wanted), strict=True)]
+        )
 
     @property
     def num_images(self) -> int:
@@ -337,7 +340,7 @@ class _Pupil:
         answers = (
             class_divergence(told[0][0], wanted[0][0], temperature)
             if classes
-            else output_error(told[0], wanted[0], self._scales)
+            else self._output_errors.squared(told[0], wanted[0]).mean()
         )
         if told[1] is None or wanted[1] is None:
             return answers, torch.zeros(())

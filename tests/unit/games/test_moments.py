@@ -16,7 +16,7 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.games.channel_statistics import channel_statistics
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.ranking import RankingOptions, rank
-from edgeprune.output_units import relative_errors, units_of
+from edgeprune.outputs.units import relative_errors, units_of
 from edgeprune.pruning.masking import mask_module
 from edgeprune.shapley.quadratic import QuadraticGame
 

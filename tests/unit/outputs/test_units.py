@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeprune import parity
 from edgeprune.artifacts.report import Verdict
-from edgeprune.output_units import channel_errors, relative_errors, units_of
+from edgeprune.outputs.units import channel_errors, relative_errors, units_of
 
 LAYOUTS = {
     "(n, values, anchors)": lambda x: x,

@@ -1,0 +1,1 @@
+"""How errors of a network's outputs are counted, whatever they mean."""
