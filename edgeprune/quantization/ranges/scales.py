@@ -7,6 +7,7 @@ range of 32 bits make zeros or infinities of all results.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from edgeprune.quantization.ranges.choice import LEVELS, Range, with_zero
 
 LARGEST_SPAN = LARGEST / 2
 """Half of what a float holds, since rounding may go beyond the end of the range."""
+_MEAN_RATIOS = (2.0**-32, 2.0**8)
+"""Steps of values over steps of their mean and their number, between which onnxruntime's kernel runs."""
 _READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
 
@@ -94,6 +97,22 @@ def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> 
             f"the steps of {node.input[0]} and {node.input[1]} have the product {scales[0] * scales[1]:.1e}, "
             "which is no normal 32-bit number"
         )
+    yield from _fault_of_mean(node, model, ranges)
+
+
+def _fault_of_mean(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> Iterator[str]:
+    """What is wrong with a mean that hardly depends on the image, as that of a normalised map."""
+    shape = model.shapes.get(node.input[0]) if node.input else None
+    if node.op_type != "GlobalAveragePool" or shape is None:
+        return
+    values, mean = ranges.get(node.input[0]), ranges.get(node.output[0])
+    if values is None or mean is None:
+        return
+    ratio = _scale(values) / _scale(mean) / math.prod(shape[1:])
+    if not _MEAN_RATIOS[0] <= ratio < _MEAN_RATIOS[1]:
+        low, high = with_zero(mean)
+        whole = f"{node.output[0]} has values from {low:.1e} to {high:.1e}"
+        yield f"{whole}, out of proportion to those that it is the mean of"
 
 
 def _is_data(node: NodeProto, position: int) -> bool:
