@@ -67,7 +67,7 @@ def test_the_folder_holds_the_files_and_nothing_else_is_left(ranked: Any) -> Non
     for svg in folder.glob("*.svg"):
         ElementTree.fromstring(svg.read_text())
     page = (folder / "ranking.html").read_text()
-    assert all(svg.read_text() in page for svg in folder.glob("*.svg"))
+    assert page.count("<svg") == len(list(folder.glob("*.svg")))
     listed = json.loads((folder / "manifest.json").read_text())["outputs"]
     assert {f["path"] for f in listed} == {p.name for p in folder.iterdir()} - {"manifest.json"}
 

@@ -1,25 +1,14 @@
-"""Plots of a ranking: values by layer, coalition size against value, removal curves."""
+"""Charts of a ranking: values by layer, coalition size against value, removal curves."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.drawing.words import keep_end
 from edgeprune.reporting.formatting import count_words, format_share, significant
-from edgeprune.reporting.plots.svg import (
-    Axis,
-    Figure,
-    Legend,
-    Panel,
-    PlotPoint,
-    Reference,
-    Series,
-    draw,
-    line_style,
-)
 from edgeprune.reporting.ranking.blocks import blocks_figure
 from edgeprune.reporting.ranking.facts import (
     AbsentChannels,
@@ -33,12 +22,18 @@ from edgeprune.reporting.ranking.facts import (
     SizeCurve,
     known,
 )
+from edgeprune.reporting.web.charts import AFTER, SERIES, SOFT, headed, rows, to_svg
+
+if TYPE_CHECKING:
+    import altair
 
 _MOST_MARKERS = 64
 _MOST_POINTS = 256
 _BANDED_CURVES = 2
-_MOST_LABELS = 6
 _NAME_LENGTH = 34
+_COLUMNS = 3
+_BAND, _RANGE = 0.16, 0.1
+"""Opacities."""
 
 REMOVAL_FILES = {
     AbsentChannels.RECONSTRUCTED: "removal-curves.svg",
@@ -53,13 +48,13 @@ _ABSENT = {
 
 
 def figure_files(report: RankingReport) -> dict[str, str]:
-    """SVG text of every plot by file name, in the order in which they are shown."""
+    """SVG text of every chart by file name, in the order in which they are shown, in the page's colours."""
     if report.blocks is not None:
         return {"blocks.svg": blocks_figure(report, report.blocks)}
-    files = {values_name(c.name): draw(values_figure(report, c)) for c in report.criteria}
-    files["coalition-sizes.svg"] = draw(sizes_figure(report))
+    files = {values_name(c.name): values_figure(report, c) for c in report.criteria}
+    files["coalition-sizes.svg"] = sizes_figure(report)
     for absent, name in REMOVAL_FILES.items():
-        files[name] = draw(removal_figure(report, absent))
+        files[name] = removal_figure(report, absent)
     return files
 
 
@@ -68,154 +63,160 @@ def values_name(criterion: str) -> str:
     return f"values-{re.sub('[^A-Za-z0-9_-]+', '-', criterion)}.svg"
 
 
-def values_figure(report: RankingReport, scores: CriterionScores) -> Figure:
+def values_figure(report: RankingReport, scores: CriterionScores) -> str:
     """One panel per group: values of its channels, highest first, with 95% intervals."""
-    panels = tuple(
+    panels = [
         _values_panel(group, group_scores)
         for group, group_scores in zip(report.groups, scores.groups, strict=True)
-    )
+    ]
     errors = any(group_scores.standard_errors is not None for group_scores in scores.groups)
     interval = "bars or band: 95% interval (1.96 standard errors)" if errors else "no standard errors"
-    return Figure(
-        title=f"Value of every channel by {scores.name}",
-        subtitle=f"channels of each group from the highest value to the lowest; {interval}",
-        panels=panels,
-        columns=3,
-        panel_width=330.0,
-        panel_height=190.0,
-    )
+    title = f"Value of every channel by {scores.name}"
+    told = f"channels of each group from the highest value to the lowest; {interval}"
+    return _drawn(panels, title, [told], values_name(scores.name))
 
 
-def _values_panel(group: RankedGroup, scores: GroupScores) -> Panel:
-    order = sorted(range(len(scores.values)), key=lambda i: (-scores.values[i], i))
-    every = -(-len(order) // _MOST_POINTS)
-    points = tuple(
-        _point(
-            float(place),
-            scores.values[i],
-            None if scores.standard_errors is None else scores.standard_errors[i],
-            f"channel {group.channels[i]}: {significant(scores.values[i])}",
-        )
-        for place, i in list(enumerate(order, start=1))[::every]
-    )
-    many = len(points) > _MOST_MARKERS
-    series = Series(points=points, style=line_style(0), line=many, markers=not many, band=many)
+def _drawn(panels: list[Any], title: str, told: list[str], key: str) -> str:
+    """The panels in rows, below what they show."""
+    import altair as alt
+
+    columns = min(_COLUMNS, len(panels))
+    width = sum(panel.width + _BETWEEN for panel in panels[:columns])
+    chart = alt.concat(*panels, columns=columns, title=headed(title, told, width))
+    return to_svg(chart, title, key.removesuffix(".svg"), hover=True)
+
+
+_BETWEEN = 50
+"""Pixels of an axis and its labels."""
+
+
+def _heading(title: str, remark: str) -> altair.TitleParams:
+    import altair as alt
+
+    return alt.TitleParams(keep_end(title, _NAME_LENGTH), subtitle=remark)
+
+
+def _values_panel(group: RankedGroup, scores: GroupScores) -> Any:
+    import altair as alt
+
     count = len(group.channels)
-    return Panel(
-        title=keep_end(group.name, _NAME_LENGTH),
-        remark=count_words(count, "channel"),
-        x=Axis(label="channels in order of value", low=0.5, high=count + 0.5, whole=True),
-        y=Axis(label="value", low=_zero_or_none(points)),
-        series=(series,),
-    )
+    order = sorted(range(count), key=lambda i: (-scores.values[i], i))
+    errors = scores.standard_errors or (None,) * count
+    places = list(enumerate(order, start=1))[:: -(-count // _MOST_POINTS)]
+    values = [
+        {
+            "place": place,
+            "value": scores.values[i],
+            **_interval(scores.values[i], errors[i]),
+            "words": f"channel {group.channels[i]}: {significant(scores.values[i])}",
+        }
+        for place, i in places
+    ]
+    x = alt.X(
+        "place:Q", title="channels in order of value", scale=alt.Scale(domain=[0.5, count + 0.5], nice=False),
+        axis=alt.Axis(grid=False, tickMinStep=1, tickCount=5, format="d"),
+    )  # fmt: skip
+    y = alt.Y("value:Q", title="value", axis=_SMALL_AXIS)
+    base = alt.Chart(rows(values))
+    if len(values) > _MOST_MARKERS:
+        spread = base.mark_area(color=AFTER, opacity=_BAND, aria=False).encode(x, alt.Y("low:Q"), y2="high:Q")
+        marks = base.mark_line(color=AFTER, strokeWidth=1.8, aria=False).encode(x, y)
+    else:
+        spread = base.mark_rule(color=AFTER, aria=False).encode(x, alt.Y("low:Q"), y2="high:Q")
+        marks = base.mark_point(filled=True, size=30, color=AFTER, opacity=1).encode(
+            x, y, description="words:N"
+        )
+    title = _heading(group.name, count_words(count, "channel"))
+    return alt.layer(spread, marks).properties(width=250, height=110, title=title)
 
 
-def _point(x: float, y: float, error: float | None, tooltip: str) -> PlotPoint:
-    """A point with its 95% interval, where its standard error is known."""
-    half = None if known(error) is None else Z_95 * (error or 0.0)
-    return PlotPoint(
-        x=x,
-        y=y,
-        low=None if half is None else y - half,
-        high=None if half is None else y + half,
-        tooltip=tooltip,
-    )
+_SMALL_AXIS = {"tickCount": 4}
 
 
-def _zero_or_none(points: Sequence[PlotPoint]) -> float | None:
-    """Lower limit of an axis: 0 if no value is negative, else ``None``."""
-    return 0.0 if min(p.y if p.low is None else p.low for p in points) >= 0 else None
+def _interval(value: float, error: float | None) -> dict[str, float | None]:
+    """Ends of the 95% interval, where its standard error is known."""
+    if known(error) is None:
+        return {"low": None, "high": None}
+    half = Z_95 * (error or 0.0)
+    return {"low": value - half, "high": value + half}
 
 
-def sizes_figure(report: RankingReport) -> Figure:
+def sizes_figure(report: RankingReport) -> str:
     """v(S) by the share of players present: mean, spread and range over random coalitions."""
     curves = report.coalition_sizes
-    single = len(curves) == 1
     drawn = max(p.coalitions for p in curves[0].points)
     over = count_words(curves[0].images, "image")
-    return Figure(
-        title="Coalition size against value",
-        subtitle=(
-            f"v(S) = minus the loss ({report.loss}), mean of {over}; {drawn} random coalitions of each size"
-        ),
-        panels=tuple(_sizes_panel(curve) for curve in curves),
-        columns=1 if single else 3,
-        panel_width=560.0 if single else 330.0,
-        panel_height=280.0 if single else 210.0,
-        notes=(
-            "line: mean; dark band: one standard deviation over coalitions; light band: lowest to highest",
-        ),
-    )
+    told = [
+        f"v(S) = minus the loss ({report.loss}), mean of {over}; {drawn} random coalitions of each size",
+        "line: mean; dark band: one standard deviation over coalitions; light band: lowest to highest",
+    ]
+    size = (480, 220) if len(curves) == 1 else (250, 140)
+    panels = [_sizes_panel(curve, size) for curve in curves]
+    return _drawn(panels, "Coalition size against value", told, "coalition-sizes.svg")
 
 
-def _sizes_panel(curve: SizeCurve) -> Panel:
-    style = line_style(0)
-    spread = tuple(
-        PlotPoint(
-            x=p.share,
-            y=p.mean,
-            low=max(p.lowest, p.mean - p.standard_deviation),
-            high=min(p.highest, p.mean + p.standard_deviation),
-            tooltip=f"{p.present} of {curve.players} present: {significant(p.mean)}",
-        )
+def _sizes_panel(curve: SizeCurve, size: tuple[int, int]) -> Any:
+    import altair as alt
+
+    values = [
+        {
+            "share": p.share,
+            "mean": p.mean,
+            "lowest": p.lowest,
+            "highest": p.highest,
+            "low": max(p.lowest, p.mean - p.standard_deviation),
+            "high": min(p.highest, p.mean + p.standard_deviation),
+            "words": f"{p.present} of {curve.players} present: {significant(p.mean)}",
+        }
         for p in curve.points
+    ]
+    x = _share("share", "share of players present")
+    y = alt.Scale(zero=False)
+    base = alt.Chart(rows(values))
+    reach = base.mark_area(color=AFTER, opacity=_RANGE, aria=False).encode(
+        x, alt.Y("lowest:Q", scale=y), y2="highest:Q"
     )
-    reach = tuple(PlotPoint(x=p.share, y=p.mean, low=p.lowest, high=p.highest) for p in curve.points)
-    title = "whole network" if curve.scope == "network" else keep_end(curve.scope, _NAME_LENGTH)
-    return Panel(
-        title=title,
-        remark=count_words(curve.players, "player"),
-        x=Axis(label="share of players present", low=0.0, high=1.0, percent=True),
-        y=Axis(label="v(S)"),
-        series=(
-            Series(points=reach, style=style, line=False, markers=False, band=True),
-            Series(points=spread, style=style, band=True),
-        ),
-        references=(Reference(y=curve.points[-1].mean, label="all present"),),
+    spread = base.mark_area(color=AFTER, opacity=_BAND, aria=False).encode(x, alt.Y("low:Q"), y2="high:Q")
+    mean = alt.Y("mean:Q", title="v(S)", axis=_SMALL_AXIS)
+    line = base.mark_line(color=AFTER, strokeWidth=1.8, aria=False).encode(x, mean)
+    points = base.mark_point(filled=True, size=30, color=AFTER, opacity=1).encode(
+        x, mean, description="words:N"
     )
+    level = alt.Chart(rows([{"mean": curve.points[-1].mean, "share": 1.0, "words": "all present"}]))
+    rule = level.mark_rule(strokeDash=[3, 3], color=SOFT, aria=False).encode(alt.Y("mean:Q"))
+    name = level.mark_text(align="right", dy=-5, fontSize=10, color=SOFT).encode(x, mean, text="words:N")
+    whole = curve.scope == "network"
+    title = _heading("whole network" if whole else curve.scope, count_words(curve.players, "player"))
+    chart = alt.layer(reach, spread, rule, line, points, name)
+    return chart.properties(width=size[0], height=size[1], title=title)
 
 
-def removal_figure(report: RankingReport, absent: AbsentChannels) -> Figure:
+def _share(field: str, title: str) -> Any:
+    """An axis from none to all."""
+    import altair as alt
+
+    return alt.X(
+        f"{field}:Q", title=title, scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format=".0%", tickCount=5, grid=False),
+    )  # fmt: skip
+
+
+def removal_figure(report: RankingReport, absent: AbsentChannels) -> str:
     """Quality and loss on held-out images against the share of filters removed, one line per criterion."""
-    removal, curves = report.removal, report.removal.curves(absent)
+    removal = report.removal
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
     with_recovered = bool(removal.recovered) and absent is AbsentChannels.RECONSTRUCTED
-    x = Axis(label=f"share of {removal.axis.value} removed", low=0.0, high=1.0, percent=True)
-    quality = Panel(
-        title=_capital(removal.quality_kind.value),
-        x=x,
-        y=Axis(label="share of images", low=0.0, high=1.0, percent=True),
-        series=(
-            *(_quality_series(report, i, curves) for i in range(len(curves)) if rated),
-            *_recovered_series(report, absent, quality=True),
-        ),
-    )
-    loss = Panel(
-        title="Loss",
-        x=x,
-        y=Axis(label=report.loss, low=0.0),
-        series=(
-            *(_loss_series(report, i, curves) for i in range(len(curves))),
-            *_recovered_series(report, absent, quality=False),
-        ),
-    )
+    panels = [_removal_panel(report, absent, quality=True)] if rated else []
+    panels.append(_removal_panel(report, absent, quality=False))
     scope = "the whole network" if not report.settings.layers else ", ".join(report.settings.layers)
-    return Figure(
-        title=f"What is lost while filters go, absent channels {absent.value}",
-        subtitle=(
-            f"filters of {scope}, least removal cost per MAC first, {_ABSENT[absent]}; "
-            f"{count_words(removal.images, 'held-out image')}"
-        ),
-        panels=(quality, loss) if rated else (loss,),
-        columns=2,
-        panel_width=400.0,
-        panel_height=330.0,
-        legend=_legend(report, absent, rated),
-        notes=(
-            "AUC: mean height of the curve over the share removed (± one standard error over images)",
-            *(("single markers: networks that were pruned there and recovered",) if with_recovered else ()),
-        ),
-    )
+    told = [
+        f"filters of {scope}, least removal cost per MAC first, {_ABSENT[absent]}; "
+        f"{count_words(removal.images, 'held-out image')}",
+        "AUC: mean height of the curve over the share removed (± one standard error over images)",
+        *(["single markers: networks that were pruned there and recovered"] if with_recovered else []),
+    ]
+    title = f"What is lost while filters go, absent channels {absent.value}"
+    return _drawn(panels, title, told, REMOVAL_FILES[absent])
 
 
 def removed_share(report: RankingReport, point: RemovalPoint) -> float:
@@ -224,82 +225,97 @@ def removed_share(report: RankingReport, point: RemovalPoint) -> float:
     return point.macs_removed_share if on_macs else point.removed_share
 
 
+def _removal_panel(report: RankingReport, absent: AbsentChannels, *, quality: bool) -> Any:
+    """Quality or loss: a line per criterion, bands where there are few, and single recovered networks."""
+    import altair as alt
+
+    curves = report.removal.curves(absent)
+    shown = [curves[place] for place in best_first(report, absent)]
+    labels = {curve.criterion: _label(report, curve) for curve in shown}
+    lines = [_removal_row(report, p, c.criterion, quality=quality) for c in shown for p in c.points]
+    singles = [] if absent is AbsentChannels.MASKED else report.removal.recovered
+    points = [
+        _removal_row(report, p, c.criterion, quality=quality, recovered=True)
+        for c in singles
+        for p in c.points
+    ]
+    for row in (*lines, *points):
+        row["criterion"] = labels.get(row["criterion"], row["criterion"])
+    axis = report.removal.axis.value
+    x = _share("share", f"share of {axis} removed")
+    title = "share of images" if quality else report.loss
+    scale = alt.Scale(domain=[0, 1]) if quality else alt.Scale(zero=True)
+    y = alt.Y("value:Q", title=title, scale=scale, axis=_SHARE_AXIS if quality else {"tickCount": 5})
+    colour, dash, shape = _styles([*labels.values()])
+    base = alt.Chart(rows(lines))
+    layers = [base.mark_line(strokeWidth=1.8, aria=False).encode(x, y, colour, dash)]
+    layers.append(
+        base.mark_point(filled=True, size=30, opacity=1).encode(x, y, colour, shape, description="words:N")
+    )
+    if len(curves) <= _BANDED_CURVES:
+        band = base.mark_area(opacity=_BAND, aria=False)
+        layers.insert(0, band.encode(x, alt.Y("low:Q"), colour, y2="high:Q"))
+    if points:
+        single = alt.Chart(rows(points))
+        layers.append(single.mark_rule(aria=False).encode(x, alt.Y("low:Q"), colour, y2="high:Q"))
+        layers.append(
+            single.mark_point(filled=True, size=70, opacity=1).encode(
+                x, y, colour, shape, description="words:N"
+            )
+        )
+    name = _capital(report.removal.quality_kind.value) if quality else "Loss"
+    return alt.layer(*layers).properties(width=330, height=230, title=alt.TitleParams(name))
+
+
+_SHARE_AXIS = {"format": ".0%", "tickCount": 5}
+
+
+def _removal_row(
+    report: RankingReport, point: RemovalPoint, criterion: str, *, quality: bool,
+    recovered: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    told = f"{criterion}{', recovered' if recovered else ''}: {point.removed} filters removed, "
+    row: dict[str, Any] = {"share": removed_share(report, point), "criterion": criterion}
+    if quality:
+        words = format_share(point.quality or 0.0)
+        interval = {"low": point.quality_low, "high": point.quality_high}
+        return {**row, "value": point.quality, **interval, "words": told + words}
+    interval = _interval(point.loss, point.loss_standard_error)
+    return {**row, "value": point.loss, **interval, "words": f"{told}loss {significant(point.loss)}"}
+
+
+def _styles(names: list[str]) -> tuple[Any, Any, Any]:
+    """Colour, dashes and marker by criterion: the first seven differ in colour, 21 in colour or dashes."""
+    import altair as alt
+
+    def by(ways: tuple[Any, ...], turns: bool = False) -> alt.Scale:
+        places = [i // len(SERIES) if turns else i for i in range(len(names))]
+        return alt.Scale(domain=names, range=[ways[place % len(ways)] for place in places])
+
+    legend = alt.Legend(columns=1, labelLimit=600, symbolOpacity=1)
+    return (
+        alt.Color("criterion:N", scale=by(SERIES), legend=legend, sort=None),
+        alt.StrokeDash("criterion:N", scale=by(_DASHES, turns=True), legend=legend, sort=None),
+        alt.Shape("criterion:N", scale=by(_SHAPES), legend=None, sort=None),
+    )
+
+
+_DASHES = ([1, 0], [6, 3], [2, 2.5])
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down")
+
+
+def _label(report: RankingReport, curve: RemovalCurve) -> str:
+    """A criterion with its areas."""
+    areas = []
+    if curve.quality_auc is not None:
+        error = curve.quality_auc_standard_error
+        areas.append(f"AUC {quality_word(report)} {area_words(curve.quality_auc, error)}")
+    areas.append(f"AUC loss {area_words(curve.loss_auc, curve.loss_auc_standard_error)}")
+    return f"{curve.criterion}: {', '.join(areas)}"
+
+
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
-
-
-def _quality_series(report: RankingReport, index: int, curves: tuple[RemovalCurve, ...]) -> Series:
-    curve = curves[index]
-    points = tuple(
-        PlotPoint(
-            x=removed_share(report, p),
-            y=p.quality if p.quality is not None else 0.0,
-            low=p.quality_low,
-            high=p.quality_high,
-            tooltip=f"{curve.criterion}: {p.removed} filters removed, {format_share(p.quality or 0.0)}",
-        )
-        for p in curve.points
-    )
-    return _series(curves, index, points)
-
-
-def _loss_series(report: RankingReport, index: int, curves: tuple[RemovalCurve, ...]) -> Series:
-    curve = curves[index]
-    points = tuple(
-        _point(
-            removed_share(report, p),
-            p.loss,
-            p.loss_standard_error,
-            f"{curve.criterion}: {p.removed} filters removed, loss {significant(p.loss)}",
-        )
-        for p in curve.points
-    )
-    return _series(curves, index, points)
-
-
-def _recovered_series(report: RankingReport, absent: AbsentChannels, *, quality: bool) -> list[Series]:
-    """Single points with their intervals, in the styles of the criteria's curves."""
-    if absent is AbsentChannels.MASKED:
-        return []
-    series = []
-    for index, networks in enumerate(report.removal.recovered):
-        points = []
-        for p in networks.points:
-            told = f"{networks.criterion}, recovered: {p.removed} filters removed, "
-            x = removed_share(report, p)
-            if not quality:
-                tooltip = f"{told}loss {significant(p.loss)}"
-                points.append(_point(x, p.loss, p.loss_standard_error, tooltip))
-            elif p.quality is not None:
-                tooltip = f"{told}{format_share(p.quality)}"
-                points.append(
-                    PlotPoint(x=x, y=p.quality, low=p.quality_low, high=p.quality_high, tooltip=tooltip)
-                )
-        if points:
-            series.append(Series(points=tuple(points), style=line_style(index), line=False))
-    return series
-
-
-def _series(curves: tuple[RemovalCurve, ...], index: int, points: tuple[PlotPoint, ...]) -> Series:
-    """Series of one curve, with intervals only if few curves leave room for them."""
-    few = len(curves) <= _BANDED_CURVES
-    several = 1 < len(curves) <= _MOST_LABELS
-    label = curves[index].criterion if several else ""
-    return Series(points=points, style=line_style(index), band=few, bars=False, label=label)
-
-
-def _legend(report: RankingReport, absent: AbsentChannels, rated: bool) -> Legend:
-    """Criteria with their areas, the best first."""
-    entries = []
-    for place in best_first(report, absent):
-        curve = report.removal.curves(absent)[place]
-        words = [curve.criterion]
-        if curve.quality_auc is not None:
-            words.append(area_words(curve.quality_auc, curve.quality_auc_standard_error))
-        words.append(area_words(curve.loss_auc, curve.loss_auc_standard_error))
-        entries.append((line_style(place), tuple(words)))
-    quality = (quality_word(report),) if rated else ()
-    return Legend(columns=("criterion", *(f"AUC {q}" for q in quality), "AUC loss"), entries=tuple(entries))
 
 
 def best_first(report: RankingReport, absent: AbsentChannels) -> list[int]:

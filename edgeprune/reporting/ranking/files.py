@@ -13,6 +13,7 @@ from edgeprune.reporting.ranking.blocks import blocks_to_csv
 from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, RankingReport, known
 from edgeprune.reporting.ranking.figures import figure_files
 from edgeprune.reporting.ranking.html import render_page
+from edgeprune.reporting.web.charts import as_file
 from edgeprune.showing import escaped_json, in_short, plain
 from edgeprune.storage.documents import UnreadableError, read_json
 from edgeprune.storage.files import atomic_write_text
@@ -42,7 +43,7 @@ def write_ranking(report: RankingReport, folder: str | Path) -> None:
     files = {
         "ranking.json": ranking_to_json(report),
         **_tables(report),
-        **figures,
+        **{name: as_file(svg) for name, svg in figures.items()},
         "ranking.html": render_page(report, figures),
     }
     for name, text in files.items():

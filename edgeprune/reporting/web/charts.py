@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.reporting.drawing.words import visible
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 INK, SOFT, GRID = "var(--ink)", "var(--soft)", "var(--line)"
 BEFORE, AFTER, GONE, CHOSEN = "var(--before)", "var(--after)", "var(--gone)", "var(--chosen)"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", INK, "#e69f00", "#56b4e9")
+"""Okabe and Ito's colour-blind-safe colours, without yellow, which is hard to see on white."""
 WIDTH = 230
 """Of a plot without its labels: what a phone has room for."""
 LABEL_WIDTH = 130
@@ -22,11 +26,16 @@ _SIZE = re.compile(r'<svg ([^>]*?)width="([\d.]+)" height="([\d.]+)"')
 _OWN_ID = re.compile(r'\bid="([^"]+)"')
 
 
-def to_svg(chart: altair.TopLevelMixin, label: str, key: str) -> str:
+_ON_WHITE = {INK: "#1f2328", SOFT: "#59636e", GRID: "#d1d9e0", BEFORE: "#afb8c1", AFTER: "#0969da"}
+_MARK = re.compile(r'<path aria-label="([^"]*)"([^>]*)/>')
+
+
+def to_svg(chart: altair.TopLevelMixin, label: str, key: str, *, hover: bool = False) -> str:
     """The chart as an ``<svg>`` element with ``label`` for people who cannot see it.
 
-    ``key`` sets its inner names apart from those of other charts on the page. The same chart gives the same
-    text; nothing is asked of the network.
+    ``key`` sets its inner names apart from those of other charts on the page; ``hover``: names of marks are
+    shown under the pointer, on pages without a script. The same chart gives the same text; nothing is asked
+    of the network.
     """
     import vl_convert
 
@@ -34,8 +43,34 @@ def to_svg(chart: altair.TopLevelMixin, label: str, key: str) -> str:
     for name in sorted(set(_OWN_ID.findall(text))):
         text = text.replace(f'id="{name}"', f'id="{key}-{name}"').replace(f"#{name})", f"#{key}-{name})")
     named = _attribute(visible(label))
+    if hover:
+        text = _MARK.sub(r'<path aria-label="\1"\2><title>\1</title></path>', text)
     # "group", not "img": the points of a chart have names of their own.
     return _SIZE.sub(rf'<svg role="group" aria-label="{named}" \1width="\2" height="\3"', text, count=1)
+
+
+def headed(title: str, told: list[str], width: int) -> altair.TitleParams:
+    """A title above lines that fit into a drawing of ``width`` pixels, which Vega would cut off."""
+    import altair as alt
+
+    lines = [line for text in told for line in textwrap.wrap(visible(text), int(width / _CHARACTER))]
+    return alt.TitleParams(title, subtitle=lines, limit=width, fontSize=14, offset=12)
+
+
+_CHARACTER = 5.8
+
+
+def as_file(svg: str) -> str:
+    """The drawing with colours of its own on white, for files and viewers without the page's stylesheet."""
+    for variable, colour in _ON_WHITE.items():
+        svg = svg.replace(variable, colour)
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return re.sub(r"(<svg [^>]*>)", rf"\1{paper}", svg, count=1)
+
+
+def row_labels(names: list[str]) -> str:
+    """Expression of Vega's for names of rows by their place, which nothing in a name ends."""
+    return json.dumps([visible(name) for name in names], ensure_ascii=True) + "[datum.value]"
 
 
 def rows(values: list[dict[str, Any]]) -> altair.Data:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +11,20 @@ from edgeprune.artifacts.pruning import GroupImportance
 from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, LayerRow
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.budget_words import on_front
-from edgeprune.reporting.drawing.words import keep_end, visible
+from edgeprune.reporting.drawing.words import keep_end
 from edgeprune.reporting.formatting import count_words, format_bytes, format_share, significant
-from edgeprune.reporting.web.charts import AFTER, BEFORE, CHOSEN, GONE, INK, SOFT, WIDTH, rows, to_svg
+from edgeprune.reporting.web.charts import (
+    AFTER,
+    BEFORE,
+    CHOSEN,
+    GONE,
+    INK,
+    SOFT,
+    WIDTH,
+    row_labels,
+    rows,
+    to_svg,
+)
 from edgeprune.reporting.web.facts import PlotFigure
 
 MOST_LAYERS = 48
@@ -109,8 +119,8 @@ def widths_figure(layers: tuple[LayerRow, ...]) -> PlotFigure:
         }
         for place, row in enumerate(shown)
     ]
-    names = [row["layer"] for row in values]
-    labels = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", ticks=False, domain=False, grid=False)
+    names = [str(row["layer"]) for row in values]
+    labels = alt.Axis(labelExpr=row_labels(names), ticks=False, domain=False, grid=False)
     y = alt.Y("place:O", title=None, axis=labels, scale=alt.Scale(padding=0.15))
     base = alt.Chart(rows(values))
     before = base.mark_bar(color=BEFORE, aria=False).encode(y, alt.X("before:Q", title="channels"))
@@ -119,11 +129,6 @@ def widths_figure(layers: tuple[LayerRow, ...]) -> PlotFigure:
     part = "" if len(shown) == len(layers) else f" The {len(shown)} of {len(layers)} that lost most MACs."
     told = f"Output channels of every layer: what is left (blue) of what was there (grey).{part}"
     return PlotFigure(svg=to_svg(chart, "Widths of the layers before and after", "widths"), caption=told)
-
-
-def _quoted(names: list[object]) -> str:
-    """A list of texts in Vega's expression language, which nothing in a name ends."""
-    return json.dumps([visible(str(name)) for name in names], ensure_ascii=True)
 
 
 def importance_figure(group: GroupImportance, key: str) -> PlotFigure:
@@ -184,8 +189,8 @@ def accuracy_figure(figures: Sequence[AccuracyFigure], kind: AccuracyKind) -> Pl
         }
         for place, figure in enumerate(figures)
     ]
-    names: list[object] = [row["stage"] for row in values]
-    labels = alt.Axis(labelExpr=f"{_quoted(names)}[datum.value]", grid=False, ticks=False)
+    names = [str(row["stage"]) for row in values]
+    labels = alt.Axis(labelExpr=row_labels(names), grid=False, ticks=False)
     y = alt.Y("place:O", title=None, axis=labels)
     unit = f"{kind.value}{', %' if kind.is_share else ''}"
     x = alt.X("low:Q", title=unit, scale=alt.Scale(zero=False, padding=8))

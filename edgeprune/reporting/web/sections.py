@@ -12,7 +12,6 @@ from edgeprune.reporting.document import (
     quantization_table,
 )
 from edgeprune.reporting.formatting import count_words, format_change, significant
-from edgeprune.reporting.plots.svg import draw
 from edgeprune.reporting.ranking.facts import AbsentChannels
 from edgeprune.reporting.ranking.figures import REMOVAL_FILES, removal_figure, sizes_figure
 from edgeprune.reporting.table import Table
@@ -119,7 +118,7 @@ def _coalitions(contents: PageContents) -> Section:
         why = f"Random sets of channels were not valued in this run: {_RANK}."
         return Section(key="coalitions", empty=why)
     told = "What random sets of channels are worth: flat where channels stand in for each other."
-    return Section(key="coalitions", words=(told,), drawings=(draw(sizes_figure(ranking)),))
+    return Section(key="coalitions", words=(told,), drawings=(sizes_figure(ranking),))
 
 
 def _removal(contents: PageContents) -> Section:
@@ -128,7 +127,7 @@ def _removal(contents: PageContents) -> Section:
         why = f"Removal was not followed filter by filter in this run: {_RANK}."
         return Section(key="removal", empty=why)
     told = "Quality and loss on held-out images, the filters that cost least going first."
-    drawings = tuple(draw(removal_figure(ranking, absent)) for absent in REMOVAL_FILES)
+    drawings = tuple(removal_figure(ranking, absent) for absent in REMOVAL_FILES)
     return Section(key="removal", words=(told,), drawings=drawings[: len(AbsentChannels)])
 
 

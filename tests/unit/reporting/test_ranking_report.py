@@ -362,8 +362,12 @@ def test_the_page_holds_every_plot_and_asks_for_nothing(rated: bool) -> None:
     assert "a&lt;b&gt;.pt" in page
     assert "a<b>" not in page
     assert "default-src 'none'" in page
-    assert set(re.findall(r"https?://[^\"<\s]+", page)) == {"http://www.w3.org/2000/svg"}
-    for forbidden in ("href", "src=", "<script", "@import", "url("):
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"<\s]+", page)) <= namespaces
+    assert set(re.findall(r"url\([^)]{2}", page)) <= {"url(#c", "url(#r"}, (
+        "clips and fills of the page itself"
+    )
+    for forbidden in ("href", "src=", "<script", "@import"):
         assert forbidden not in page, forbidden
 
 
@@ -386,7 +390,8 @@ def test_recovered_networks_are_single_markers_beside_the_reconstructed_curves(r
     report = made_up(rated=rated)
     figures = figure_files(report)
     leading = figures["removal-curves.svg"]
-    assert leading.count("ours, recovered: 2 filters removed") == (2 if rated else 1)
+    titles = re.findall("<title>ours, recovered: 2 filters removed[^<]*</title>", leading)
+    assert len(titles) == (2 if rated else 1)
     assert "single markers: networks that were pruned there and recovered" in leading
     assert "recovered" not in figures["removal-curves-masked.svg"]
     assert "Recovered networks" in render_page(report, figures)
@@ -421,9 +426,71 @@ def test_a_wide_group_is_drawn_as_a_band() -> None:
         report, groups=(wide,), criteria=(dataclasses.replace(report.criteria[1], groups=(found,)),)
     )
     svg = figure_files(big)["values-ours.svg"]
-    assert 'class="band"' in svg
-    assert "<circle" not in svg
-    assert len(svg) < 30_000
+    assert "mark-area" in svg
+    assert "mark-symbol" not in svg
+    assert len(svg) < 40_000
+
+
+def with_losses(report: RankingReport, value: float) -> RankingReport:
+    """The report with a loss that a masked network may have."""
+    curves = tuple(
+        dataclasses.replace(
+            curve, points=(dataclasses.replace(curve.points[0], loss=value), *curve.points[1:])
+        )
+        for curve in report.removal.reconstructed
+    )
+    return dataclasses.replace(report, removal=dataclasses.replace(report.removal, reconstructed=curves))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_points_that_are_not_finite_are_left_out(value: float) -> None:
+    whole, broken = (
+        figure_files(r)["removal-curves.svg"] for r in (made_up(), with_losses(made_up(), value))
+    )
+    assert not re.search(
+        r"\b(nan|inf|NaN|Infinity)\b", re.sub('<title>.*?</title>|aria-label="[^"]*"', "", broken)
+    )
+    marks = [len(re.findall("<title>[^<]*loss", svg)) for svg in (whole, broken)]
+    assert marks[0] - marks[1] == len(made_up().criteria)
+
+
+def test_files_have_colours_of_their_own_and_the_page_those_of_its_stylesheet(tmp_path: Path) -> None:
+    write_ranking(made_up(), tmp_path)
+    for path in tmp_path.glob("*.svg"):
+        text = path.read_text()
+        ElementTree.fromstring(text)
+        assert "var(" not in text, path.name
+    page = (tmp_path / "ranking.html").read_text()
+    assert {f"--{name}" for name in re.findall(r"var\(--([a-z]+)\)", page)} <= set(
+        re.findall("--[a-z]+", page)
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["<b>&\"'", "a\x00b\x1b[31m", "'] + datum.x + ['", "w" * 300, "层", "\\1\\g<0>"]
+)
+def test_names_of_any_kind_are_drawn(name: str) -> None:
+    report = made_up()
+    group = dataclasses.replace(report.groups[0], name=name)
+
+    def renamed(curves: tuple[Any, ...]) -> Any:
+        return tuple(
+            dataclasses.replace(c, criterion=name if c.criterion == "l1" else c.criterion) for c in curves
+        )
+
+    removal = {key: renamed(getattr(report.removal, key)) for key in ("reconstructed", "masked", "recovered")}
+    named = dataclasses.replace(
+        report,
+        groups=(group, *report.groups[1:]),
+        criteria=tuple(
+            dataclasses.replace(c, name=name if c.name == "l1" else c.name) for c in report.criteria
+        ),
+        removal=dataclasses.replace(report.removal, **removal),
+    )
+    figures = figure_files(named)
+    for svg in figures.values():
+        ElementTree.fromstring(svg)
+    assert len(render_page(named, figures)) > 0
 
 
 def test_a_plug_in_of_any_name_gets_a_file_name() -> None:
