@@ -47,9 +47,10 @@ def demo(
     session.say_written(output)
     if as_json:
         return show_json(report)
-    from edgeprune.reporting import render_terminal
+    from edgeprune.reporting import render_brief, render_terminal
 
-    show(render_terminal(for_people(report)))
+    shown, made = for_people(report), str(output / "compressed")
+    show(render_terminal(shown) if session.verbosity else render_brief(shown, made))
     for line in _next_steps(output, report.environment.command):
         print(plain(line))
     return None
@@ -61,7 +62,7 @@ def _next_steps(folder: Path, command: str) -> tuple[str, ...]:
     return (
         "",
         "Look at next:",
-        f"  {made / 'report.md'}: the report, and {made / 'README.md'}: the model card",
+        f"  {made / 'report.html'}: the report in pictures, and {made / 'README.md'}: the model card",
         f"  python {made / 'infer.py'} {folder / 'digit.npy'}: one image through the compressed network",
         f"  edgeprune verify {made / 'model.pt2'} {model} --calibration {images}",
         f"The same again, to change: {command} --overwrite",
