@@ -179,6 +179,16 @@ def _surgery(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> I
     return replace(inputs, surgery="surgery")
 
 
+def _budget(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
+    (folder / "budget.toml").write_bytes(mutated_toml(rng, (seeds / "budget.toml").read_text()))
+    return replace(inputs, budget="budget.toml")
+
+
+def _result(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
+    (folder / "result.json").write_bytes(mutated_json(rng, (seeds / "result.json").read_bytes()))
+    return replace(inputs, result="result.json")
+
+
 def _journal(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
     place = folder / "out.journal"
     shutil.copytree(seeds / "stopped.journal", place)
@@ -217,19 +227,24 @@ FORMATS: dict[str, Format] = {
     "pt2": Format(_pt2, _MODEL_COMMANDS),
     "checkpoint": Format(_checkpoint, _MODEL_COMMANDS),
     "safetensors": Format(_safetensors, ("inspect", "compress", "search", "rank")),
-    "onnx": Format(_onnx, ("quantize", "profile", "verify", "inspect-onnx")),
+    "onnx": Format(_onnx, ("quantize", "profile", "verify", "inspect-onnx", "import", "compare")),
     "npz": Format(_npz, ("inspect", "compress", "rank", "quantize", "verify")),
     "images": Format(_images, ("inspect", "compress", "rank", "quantize", "verify")),
     "card": Format(_card, ("compress", "quantize", "verify")),
     "config": Format(_config, ("inspect", "compress", "rank")),
     "target": Format(_target, ("targets", "compress", "quantize", "profile")),
     "ranking": Format(_ranking, ("compress",)),
-    "search": Format(_search, ("pick",)),
+    "search": Format(_search, ("pick", "check", "compare")),
+    "budget": Format(_budget, ("check",)),
+    "result": Format(_result, ("recorded",)),
     "surgery": Format(_surgery, ("apply",)),
     "journal": Format(_journal, ("resume",)),
     "options": Format(
         _options,
-        ("inspect", "compress", "search", "rank", "quantize", "profile", "verify", "pick", "targets"),
+        (
+            *("inspect", "compress", "search", "rank", "quantize", "profile", "verify", "pick", "targets"),
+            *("check", "compare"),
+        ),
     ),
 }
 PAIRS: tuple[tuple[str, str], ...] = tuple((n, c) for n, f in FORMATS.items() for c in f.commands)

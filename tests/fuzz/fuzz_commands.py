@@ -29,8 +29,11 @@ class Inputs:
     ratio: tuple[str, ...]
     ranking: tuple[str, ...]
     search: str
+    valid_search: str
     surgery: str
     nets: str
+    budget: str
+    result: str
     odd_options: bool = False
 
     @classmethod
@@ -48,8 +51,11 @@ class Inputs:
             ratio=("--ratio", "0.25"),
             ranking=(),
             search=str(seeds / "search"),
+            valid_search=str(seeds / "search"),
             surgery=str(seeds / "search"),
             nets=str(seeds / "nets.py"),
+            budget=str(seeds / "budget.toml"),
+            result=str(seeds / "result.json"),
         )
 
 
@@ -127,6 +133,31 @@ def _pick(rng: random.Random, i: Inputs) -> tuple[str, ...]:
     return _with(rng, i, "pick", i.search, *limit, *output)
 
 
+def _check(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    against = rng.choice((("--budget", i.budget), ("--budget", i.budget), ("--baseline", i.valid_search)))
+    more = rng.choice(((), ("--junit", "out.xml"), ("--summary", "out.md"), ("--comment", "out.md")))
+    pair = (i.search, *against) if rng.random() < 0.8 else (i.valid_search, "--baseline", i.search)
+    return _with(rng, i, "check", *pair, *THREADS, "--time-limit", "1s", *more)
+
+
+def _compare(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    subjects = [i.search, i.onnx, i.valid_search, i.valid_onnx]
+    changed = [s for s in subjects[:2] if not s.startswith("/")] or subjects[:1]
+    pair = [changed[0], rng.choice([s for s in subjects if s != changed[0]])]
+    rng.shuffle(pair)
+    more = rng.choice(((), ("--html", "out.html"), ("--markdown", "out.md")))
+    return _with(rng, i, "compare", *pair, *THREADS, "--no-measure", *more)
+
+
+def _import(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    more = rng.choice((("--dry-run",), ("-o", "out")))
+    return ("compress", i.onnx, *i.data, *THREADS, "--effort", "quick", *i.ratio, *i.target, *more)
+
+
+def _recorded(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    return _with(rng, i, "profile", i.valid_onnx, *THREADS, *i.target, "--result", i.result)
+
+
 def _apply(rng: random.Random, i: Inputs) -> tuple[str, ...]:
     check = rng.choice(((), (f"{i.surgery}/model.pt2",)))
     return (APPLY, f"{i.nets}", f"{i.surgery}/surgery.json", f"{i.surgery}/weights.safetensors", *check)
@@ -145,6 +176,10 @@ COMMANDS: dict[str, Command] = {
     "inspect-onnx": _inspect_onnx,
     "targets": _targets,
     "pick": _pick,
+    "check": _check,
+    "compare": _compare,
+    "import": _import,
+    "recorded": _recorded,
     APPLY: _apply,
 }
 
@@ -171,6 +206,8 @@ ODD_OPTIONS: dict[str, tuple[str, ...]] = {
     "verify": ("--arch", "--calibration", "--card", "--mean", "--max-images", "--tolerance", "--crop",
                "--labels"),
     "pick": ("--max-latency", "--max-size", "--max-memory", "--max-drop"),
+    "check": ("--baseline", "--budget", "--inconclusive", "--time-limit", "--threads", "--timeout"),
+    "compare": ("--threads", "--timeout"),
     "targets": (),
 }  # fmt: skip
 ODD_WORDS = (

@@ -39,6 +39,8 @@ class Stop(Enum):
 class Observed:
     """How a run ended. ``status`` is negative after a signal; ``verbose``: it was given ``-v``.
 
+    ``results``: statuses that are no failure; those of a gate are three.
+
     ``made`` are paths that are new beside the inputs.
 
     ``changed`` are inputs that are not as they were; ``temporary`` is what stayed in the temporary folder;
@@ -47,6 +49,7 @@ class Observed:
     """
 
     status: int
+    results: frozenset[int] = frozenset({0})
     printed: str = ""
     said: str = ""
     terminal: bool = False
@@ -109,10 +112,11 @@ def _of_words(observed: Observed) -> list[str]:
     lines = [line for line in said.split("\n") if line and not STAGE_LINE.fullmatch(line)]
     errors = [line for line in lines if line.startswith("error: ")]
     found = []
-    if observed.status > 0 and len(errors) != 1 and observed.status not in (129, 130, 141, 143):
+    well = observed.status in observed.results
+    if not well and observed.status > 0 and len(errors) != 1 and observed.status not in (129, 130, 141, 143):
         found.append(f"{len(errors)} sentences for one failure")
-    if observed.status == 0 and errors:
-        found.append("an error with status 0")
+    if well and errors:
+        found.append(f"an error with status {observed.status}")
     strange = [line for line in lines if not _KNOWN.fullmatch(line)]
     if strange and not observed.terminal and not observed.verbose:  # with -v libraries may warn
         found.append(f"a line that is not edgeprune's: {strange[0][:150]!a}")
@@ -146,7 +150,7 @@ def _of_files(observed: Observed) -> list[str]:
     if any(Path(path).name == CANARY for path in (*made, *observed.temporary)):
         found.append("code out of the file was run")
         made = {path for path in made if Path(path).name != CANARY}
-    expected = observed.outputs if observed.status == 0 else set()
+    expected = observed.outputs if observed.status in observed.results else set()
     if "out.journal" in made and "--resume" in observed.said:
         made = {path for path in made if path != "out.journal"}  # what is kept, as the sentence says
     if left := sorted(made - expected):

@@ -99,9 +99,11 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
         printed, said = read()
     after = snapshot(folder)
     outputs = _outputs(arguments)
+    results = _RESULTS.get(arguments[0], frozenset({0}))
     made = _topmost(set(after) - set(before))
     return Observed(
         status=process.exitcode,
+        results=results,
         printed=printed,
         said=said,
         terminal=terminal,
@@ -115,7 +117,7 @@ def observe(arguments: Sequence[str], folder: Path, scratch: Path, *, terminal: 
         # A journal is finished and goes, or says why not.
         changed=tuple(p for p in before if after.get(p) != before[p] and not p.startswith("out.journal")),
         temporary=tuple(sorted(os.listdir(scratch))),
-        output_faults=tuple(_output_faults(folder, outputs, process.exitcode)),
+        output_faults=tuple(_output_faults(folder, outputs, well=process.exitcode in results)),
     )
 
 
@@ -242,16 +244,21 @@ def _topmost(paths: set[str]) -> list[str]:
 
 def _outputs(arguments: Sequence[str]) -> frozenset[str]:
     """What the command was asked to write."""
-    named = {after for option, after in itertools.pairwise(arguments) if option in ("-o", "--graph")}
+    named = {after for option, after in itertools.pairwise(arguments) if option in _WRITTEN}
     return frozenset(named) if "--dry-run" not in arguments else frozenset()
 
 
-def _output_faults(folder: Path, outputs: frozenset[str], status: int) -> Iterator[str]:
+_RESULTS = {"check": frozenset({0, 1, 3})}
+"""A gate that passes, fails or cannot tell."""
+_WRITTEN = ("-o", "--graph", "--html", "--markdown", "--junit", "--summary", "--comment")
+
+
+def _output_faults(folder: Path, outputs: frozenset[str], *, well: bool) -> Iterator[str]:
     """Whether what was written is whole, and harmless to read on a terminal."""
-    for name in sorted(outputs) if status == 0 else ():
+    for name in sorted(outputs) if well else ():
         path = folder / name
         if not path.exists():
-            yield f"no {name} with status 0"
+            yield f"no {name}"
             continue
         texts = [path] if path.suffix == ".svg" else sorted(path.glob("*.md")) if path.is_dir() else []
         for text in texts:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -40,6 +44,12 @@ mean = [0.5]
 std = [0.25]
 channel-order = "rgb"
 """
+BUDGET = """\
+max_size_bytes = "4.5 kB"
+max_size_ratio = 1.5
+max_memory_bytes = "500 MiB"
+min_agreement = 0.2
+"""
 CARD = """\
 name = "own"
 description = "a card"
@@ -62,6 +72,7 @@ def _fill(folder: Path) -> None:
     target = (CHECKOUT / "targets" / "rpi4.toml").read_text().replace('"rpi4"', '"own"')
     (folder / "target.toml").write_text(target)
     (folder / "card.toml").write_text(CARD)
+    (folder / "budget.toml").write_text(BUDGET)
     (folder / "edgeprune.txt").write_text(CONFIG)  # under its own name every command would read it
     _made(
         folder,
@@ -78,12 +89,26 @@ def _fill(folder: Path) -> None:
     )
     _made(folder, "compress", *MODEL, *SEARCH, "-o", "search")
     shutil.copy(folder / "search" / "model.onnx", folder / "model.onnx")
+    _measured(folder)
     _stopped(folder, "compress", *MODEL, *RATIO_RUN, "-o", "stopped")
 
 
 def _made(folder: Path, *arguments: str) -> None:
     done = run_forked(*arguments, cwd=folder, scratch=folder / "scratch")
     assert done.returncode == 0, done.stderr
+
+
+def _measured(folder: Path) -> None:
+    """Leaves ``result.json``, what a bundle with the model wrote here in few runs."""
+    _made(folder, "bundle", "model.onnx", "--threads", "1", "-o", "bench.tar.gz")
+    with tarfile.open(folder / "bench.tar.gz") as archive:
+        archive.extractall(folder / "device", filter="data")
+    (job,) = (folder / "device").rglob("job.json")
+    told = json.loads(job.read_text()) | {"least_pairs": 10, "samples": 3, "warmup_limit_s": 0.1}
+    job.write_text(json.dumps(told))
+    variables = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
+    subprocess.run(["sh", str(job.with_name("run.sh"))], env=variables, check=True, capture_output=True)
+    shutil.copy(job.with_name("result.json"), folder / "result.json")
 
 
 def _stopped(folder: Path, *arguments: str) -> None:
