@@ -83,6 +83,9 @@ def run_parts(
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=threads)
     parser.add_argument("--limit-minutes", type=float, default=float("inf"))
+    parser.add_argument(
+        "--page", help="page to write for some of a part's results (default: that of the part)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     deadline = time.monotonic() + 60 * options.limit_minutes
@@ -95,10 +98,11 @@ def run_parts(
             rows, missing = results_of(part.jobs(folder, options.seeds, options.threads), folder, deadline)
             seeds = ", ".join(str(s) for s in range(options.seeds if part.seeded else 1))
             command = f"python tests/benchmarks/bench_{name}.py --results FOLDER --parts {chosen}"
+            command += f" --page {options.page}" if options.page else ""
             text = header(part.title, command, seeds, options.threads, commits(folder))
             text += part.render(rows) if rows else ""
             text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
-            write_result(f"{name}-{chosen}.md", text)
+            write_result(f"{options.page or f'{name}-{chosen}'}.md", text)
 
 
 @contextmanager
