@@ -125,6 +125,8 @@ class Shares:
         Raises:
             UsageError: names ``option``, the value and what is accepted.
         """
+        if not is_finite(value):
+            raise _refused(option, in_short(value), self.accepted)
         inside = self.least < value < self.most if self.open else self.least <= value <= self.most
         if not inside:
             raise _refused(option, value, self.accepted)

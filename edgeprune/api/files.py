@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from edgeprune import limits
 from edgeprune.commands.inspect.inspection import profile_onnx
 from edgeprune.commands.quantize.quantizing import quantize_file
 from edgeprune.commands.verify.verifying import verify_models
 from edgeprune.devices.bundle import write_bundle
+from edgeprune.options.bounds import check_bounds
 from edgeprune.options.devices import BundleOptions
 from edgeprune.options.runs import ProfileOptions, QuantizeOptions, VerifyOptions
 from edgeprune.options.signatures import called_with
@@ -39,10 +39,7 @@ def profile(options: ProfileOptions) -> ProfileResult:
 
 def profile_file(options: ProfileOptions) -> ProfileResult:
     """:func:`profile` with its options in one."""
-    limits.THREADS.check("--threads", options.threads)
-    limits.TIME_S.check("timeout_s", options.timeout_s)
-    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
-    limits.SEED.check("--seed", options.seed)
+    check_bounds(options)
     return profile_onnx(options, options.threads or torch.get_num_threads())
 
 
@@ -65,11 +62,7 @@ def bundle(options: BundleOptions) -> tuple[str, ...]:
         ProfileError: a file cannot be loaded or run by onnxruntime.
         OutputError: the output exists already, or cannot be written.
     """
-    limits.THREADS.check("--threads", options.threads)
-    if options.time_limit_s is not None:
-        limits.TIME_S.check("time_limit_s", options.time_limit_s)
-    limits.BATCH_SIZE.check("--batch-size", options.batch_size or 1)
-    limits.SEED.check("--seed", options.seed)
+    check_bounds(options)
     return write_bundle(options, options.threads or torch.get_num_threads())
 
 
@@ -94,11 +87,7 @@ def verify(options: VerifyOptions) -> Verification:
 
 def verify_pair(options: VerifyOptions) -> Verification:
     """:func:`verify` with its options in one."""
-    limits.THREADS.check("--threads", options.threads)
-    limits.TIME_S.check("timeout_s", options.timeout_s)
-    limits.SEED.check("--seed", options.seed)
-    limits.IMAGES.check("--max-images", options.max_images)
-    limits.TOLERANCE.check("--tolerance", options.tolerance)
+    check_bounds(options)
     return verify_models(options, options.threads or torch.get_num_threads())
 
 
@@ -134,10 +123,5 @@ def quantize(options: QuantizeOptions) -> QuantizationResult:
 
 def quantize_onnx(options: QuantizeOptions) -> QuantizationResult:
     """:func:`quantize` with its options in one."""
-    limits.THREADS.check("--threads", options.threads)
-    limits.TIME_S.check("timeout_s", options.timeout_s)
-    limits.SEED.check("--seed", options.seed)
-    limits.IMAGES.check("--max-images", options.max_images)
-    limits.HELD_OUT.check("--held-out", options.held_out)
-    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
+    check_bounds(options)
     return quantize_file(replace(options, threads=options.threads or torch.get_num_threads()))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from edgeprune import limits
 from edgeprune.commands.check.checking import check_model
 from edgeprune.commands.compare.comparing import compare_models
 from edgeprune.errors import UsageError
 from edgeprune.gate.outcomes import Comparison, GateResult, OnInconclusive
+from edgeprune.options.bounds import check_bounds
 from edgeprune.options.gate import CheckOptions, CompareOptions
 from edgeprune.options.signatures import called_with
 
@@ -33,7 +33,7 @@ def compare_files(options: CompareOptions) -> Comparison:
     """:func:`compare` with its options in one."""
     if isinstance(options.models, (str, Path)):
         raise UsageError(f"models is {str(options.models)!r} alone; accepted are two or more in a tuple")
-    _check(options)
+    check_bounds(options)
     return compare_models(options, options.threads or torch.get_num_threads())
 
 
@@ -60,12 +60,5 @@ def check_file(options: CheckOptions) -> GateResult:
     if not isinstance(options.inconclusive, OnInconclusive):
         accepted = ", ".join(map(str, OnInconclusive))
         raise UsageError(f"inconclusive is {options.inconclusive!r}; accepted is one of {accepted}")
-    _check(options)
-    limits.TIME_S.check("--time-limit", options.time_limit_s)
+    check_bounds(options)
     return check_model(options, options.threads or torch.get_num_threads())
-
-
-def _check(options: CompareOptions | CheckOptions) -> None:
-    limits.THREADS.check("--threads", options.threads)
-    limits.TIME_S.check("timeout_s", options.timeout_s)
-    limits.SEED.check("--seed", options.seed)

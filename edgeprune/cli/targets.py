@@ -57,10 +57,16 @@ def list_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """List the targets."""
-    begin(context, verbose, quiet)
-    from edgeprune.targets import list_targets, load_target, own_targets
+    session = begin(context, verbose, quiet)
+    from edgeprune.errors import TargetError
+    from edgeprune.targets import list_targets, load_target, own_targets, targets_folder
 
-    profiles = [load_target(name) for name in (*list_targets(), *own_targets())]
+    profiles = [load_target(name) for name in list_targets()]
+    for name in own_targets():
+        try:
+            profiles.append(load_target(name))
+        except TargetError as error:
+            session.say(f"warning: left out of {targets_folder()}: {error}")
     if as_json:
         show_json([dataclasses.asdict(profile) for profile in profiles])
     else:

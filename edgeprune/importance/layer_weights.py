@@ -33,7 +33,8 @@ def producers(captured: CapturedModel, coupling: CouplingGraph) -> Iterator[tupl
 def reading_power(captured: CapturedModel, coupling: CouplingGraph, point: MaskPoint) -> Tensor | None:
     """Squared norm (C,) in float64 of the weights that read each channel at a mask point.
 
-    ``None`` where the consumer has no weights (a product of activations, a mean over channels).
+    ``None`` where the consumer has no weights (a product of activations, a mean over channels), or reads
+    these channels as another input than the one that its weights are told for.
     """
     layer = next((x for x in coupling.layers if x.node == point.consumer), None)
     if layer is None:
@@ -41,7 +42,9 @@ def reading_power(captured: CapturedModel, coupling: CouplingGraph, point: MaskP
     weight = _weight(captured, layer).square()
     if _is_transposed(_nodes(captured)[layer.node]):
         return weight.flatten(1).sum(1)
-    groups = point.players.size // weight.shape[1]
+    groups, others = divmod(point.players.size, weight.shape[1])
+    if not groups or others or weight.shape[0] % groups:
+        return None
     parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     return parts.sum((1, 3)).flatten()
 

@@ -27,6 +27,9 @@ class Completion(Enum):
 class Limit(Protocol):
     """Accepted range of a number."""
 
+    def check(self, option: str, value: Any) -> None:
+        """Refuse a value outside of it, naming ``option``."""
+
     def reader(self, option: str) -> Callable[[Any], Any]:
         """Parser of the text of ``option``."""
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from edgeprune import limits
 from edgeprune.errors import UsageError
+from edgeprune.options.bounds import Bounds, Seed, Threads
 from edgeprune.showing import in_short
 
 PORT = limits.WholeNumbers(least=1, most=65_535)
@@ -115,8 +117,8 @@ class BundleOptions:
 
     models: Sequence[str | Path] = field(kw_only=False)
     output: str | Path
-    threads: int | None = None
-    batch_size: int | None = None
-    time_limit_s: float | None = None
+    threads: Threads = None
+    batch_size: Annotated[int | None, Bounds(limits.BATCH_SIZE, "--batch-size")] = None
+    time_limit_s: Annotated[float | None, Bounds(limits.TIME_S, "time_limit_s")] = None
     overwrite: bool = False
-    seed: int = 0
+    seed: Seed = 0

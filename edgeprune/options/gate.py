@@ -13,7 +13,8 @@ from annotated_types import Predicate
 
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.gate.outcomes import GateLimits, OnInconclusive
-from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.limits import RUN_TIMEOUT_S, TIME_S
+from edgeprune.options.bounds import Bounds, Seed, Threads, TimeoutS
 from edgeprune.options.cli_option import CliOption, Panel
 from edgeprune.options.quantities import parse_bytes, parse_latency, parse_points
 from edgeprune.storage.documents import UnreadableError, read_toml
@@ -49,9 +50,9 @@ class CompareOptions:
             panel=Panel.GOAL,
         ),
     ] = True
-    threads: int | None = None
-    timeout_s: float = RUN_TIMEOUT_S
-    seed: int = 0
+    threads: Threads = None
+    timeout_s: TimeoutS = RUN_TIMEOUT_S
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class CheckOptions:
             panel=Panel.GOAL,
         ),
     ] = None
-    time_limit_s: float = TIME_LIMIT_S
+    time_limit_s: Annotated[float, Bounds(TIME_S, "--time-limit")] = TIME_LIMIT_S
     inconclusive: Annotated[
         OnInconclusive,
         CliOption(
@@ -86,9 +87,9 @@ class CheckOptions:
             panel=Panel.GOAL,
         ),
     ] = OnInconclusive.REPORT
-    threads: int | None = None
-    timeout_s: float = RUN_TIMEOUT_S
-    seed: int = 0
+    threads: Threads = None
+    timeout_s: TimeoutS = RUN_TIMEOUT_S
+    seed: Seed = 0
 
     @property
     def budget_file(self) -> Path | None:

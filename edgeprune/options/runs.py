@@ -17,6 +17,7 @@ from edgeprune.artifacts.choices import DEFAULT_CRITERION, GAME_MEMORY_BYTES, HO
 from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
+from edgeprune.options.bounds import Seed, Threads, TimeoutS
 from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.devices import DeviceOptions
 from edgeprune.options.subjects import (
@@ -177,9 +178,9 @@ class QuantizeOptions(CalibrationOptions, TaskOptions):
     method: RangeMethod = RangeMethod.MSE
     max_drop_points: float | None = None
     kept_float: tuple[str, ...] = ()
-    timeout_s: float = RUN_TIMEOUT_S
-    threads: int | None = None
-    seed: int = 0
+    timeout_s: TimeoutS = RUN_TIMEOUT_S
+    threads: Threads = None
+    seed: Seed = 0
     overwrite: bool = False
 
     @property
@@ -230,9 +231,9 @@ class VerifyOptions(WeightsOptions):
             panel=Panel.GOAL,
         ),
     ] = False
-    timeout_s: float = RUN_TIMEOUT_S
-    threads: int | None = None
-    seed: int = 0
+    timeout_s: TimeoutS = RUN_TIMEOUT_S
+    threads: Threads = None
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,10 +273,10 @@ class ProfileOptions:
         ),
     ] = None
     input_shape: tuple[int, ...] | None = None
-    threads: int | None = None
+    threads: Threads = None
     batch_size: Annotated[
         int,
         CliOption(metavar="N", limit=limits.BATCH_SIZE, help="Images in a batch.", panel=Panel.GOAL),
     ] = 1
-    seed: int = 0
-    timeout_s: float = RUN_TIMEOUT_S
+    seed: Seed = 0
+    timeout_s: TimeoutS = RUN_TIMEOUT_S

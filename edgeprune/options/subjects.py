@@ -17,6 +17,7 @@ from edgeprune.artifacts.choices import (
     Effort,
     Task,
 )
+from edgeprune.options.bounds import Seed, Threads
 from edgeprune.options.cli_option import CliOption, Panel
 from edgeprune.options.keywords import parse_keywords
 
@@ -206,8 +207,8 @@ class WorkOptions:
             panel=Panel.RUN,
         ),
     ] = ComputeDevice.CPU
-    seed: int = 0
-    threads: int | None = None
+    seed: Seed = 0
+    threads: Threads = None
 
 
 @dataclass(frozen=True, kw_only=True)

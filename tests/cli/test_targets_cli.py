@@ -148,3 +148,19 @@ def test_a_profile_with_a_shipped_name_is_not_added(folder: Folder) -> None:
     failed = folder.run("add", str(folder.own)).exception
     assert isinstance(failed, TargetError)
     assert "give the profile another name" in str(failed)
+
+
+def test_a_bad_profile_of_ones_own_is_named_and_the_others_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "edgeprune" / "targets"
+    folder.mkdir(parents=True)
+    shipped = (data_dir("targets") / "rpi4.toml").read_text()
+    (folder / "mine.toml").write_text(shipped.replace('"rpi4"', '"mine"').replace('aliases = ["rpi"]', ""))
+    (folder / "bad.toml").write_text("name = 3\n")
+    done = run("list", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {t["name"] for t in json.loads(done.stdout)} == {*list_targets(), "mine"}
+    (warned,) = done.stderr.splitlines()
+    assert warned.startswith(f"warning: left out of {folder}: bad.toml lacks the key")

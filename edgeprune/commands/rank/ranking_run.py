@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune import limits
 from edgeprune.artifacts.choices import DEFAULT_CRITERION, RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Ranking
@@ -41,6 +40,7 @@ from edgeprune.games.channel_statistics import MAX_CHANNELS
 from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.journals import Journals
 from edgeprune.importance.registry import criterion
+from edgeprune.options.bounds import check_bounds
 from edgeprune.options.project_file import check_players, check_recover_at
 from edgeprune.options.runs import RankOptions
 from edgeprune.reporting.ranking.facts import (
@@ -69,7 +69,7 @@ def find_criteria(choices: RankOptions) -> tuple[Criterion, ...]:
             or layers, criteria or shares were given although blocks are ranked.
     """
     check_recover_at(choices.recover_at, choices.players)
-    limits.EVALUATIONS.check("--max-evaluations", choices.max_evaluations)
+    check_bounds(choices)
     if choices.memory_limit_bytes < 1:
         raise UsageError(
             f"memory_limit_bytes={choices.memory_limit_bytes} was given; accepted is a positive number of "

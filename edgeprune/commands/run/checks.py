@@ -16,6 +16,7 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.evaluation.registry import check_task
 from edgeprune.fx import tensor_leaves
+from edgeprune.options.bounds import check_bounds
 from edgeprune.options.project_file import check_ratio
 from edgeprune.options.runs import CompressOptions
 from edgeprune.profiling.runner import runner_for
@@ -31,12 +32,7 @@ def check_options(options: CompressOptions) -> None:
     """
     if options.ratio is not None:
         check_ratio(options.ratio)
-    limits.HELD_OUT.check("--held-out", options.held_out)
-    limits.WIDTH_QUANTUM.check("--width-quantum", options.width_quantum)
-    limits.BATCH_SIZE.check("--batch-size", options.batch_size)
-    limits.THREADS.check("--threads", options.threads)
-    limits.IMAGES.check("--max-images", options.max_images)
-    limits.SEED.check("--seed", options.seed)
+    check_bounds(options)
     if options.finetune is not None:
         limits.FINETUNE_STEPS.check("--finetune", options.finetune.steps)
         if options.finetune.time_limit_s is not None:

@@ -74,11 +74,16 @@ def _widths(contents: PageContents) -> Section:
     )
 
 
+def _number(version: str) -> tuple[int, ...]:
+    """1.10 comes after 1.9."""
+    return tuple(int(part) for part in version.split("."))
+
+
 def _importance(contents: PageContents) -> Section:
     groups = contents.report.importance
     if not groups:
         why = _OLDER
-        if contents.report.schema_version >= "1.6":
+        if _number(contents.report.schema_version) >= _number("1.6"):
             why = "The ranking is that of the whole network, of which residual blocks were dropped."
         return Section(key="importance", empty=why)
     shown = [group for group in groups if group.removed] or list(groups)

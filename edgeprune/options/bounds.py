@@ -1,0 +1,51 @@
+"""Ranges that fields of options accept, checked wherever the options come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Annotated, Any, get_type_hints
+
+from edgeprune import limits
+from edgeprune.options.cli_option import CliOption, Limit
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Annotation of a field with a range, where its option on the command line is declared elsewhere."""
+
+    limit: Limit
+    spelling: str
+
+
+Threads = Annotated[int | None, Bounds(limits.THREADS, "--threads")]
+Seed = Annotated[int, Bounds(limits.SEED, "--seed")]
+TimeoutS = Annotated[float, Bounds(limits.TIME_S, "timeout_s")]
+
+
+def check_bounds(options: Any) -> None:
+    """Check every field of an options object that states a range; ``None`` passes.
+
+    Raises:
+        UsageError: names the option, its value and what is accepted.
+    """
+    for name, bounds in _bounded(type(options)):
+        value = getattr(options, name)
+        if value is not None:
+            bounds.limit.check(bounds.spelling, value)
+
+
+_NO_TORCH = SimpleNamespace(Module=object)
+"""Annotations name torch's module class, which is slow to import."""
+
+
+def _bounded(kind: type) -> tuple[tuple[str, Bounds], ...]:
+    hints = get_type_hints(kind, include_extras=True, localns={"nn": _NO_TORCH})
+    found = []
+    for name, hint in hints.items():
+        for mark in getattr(hint, "__metadata__", ()):
+            if isinstance(mark, Bounds):
+                found.append((name, mark))
+            elif isinstance(mark, CliOption) and mark.limit is not None:
+                found.append((name, Bounds(mark.limit, mark.spelling(name))))
+    return tuple(found)
