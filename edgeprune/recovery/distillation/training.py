@@ -1,7 +1,7 @@
 """Distillation: train the pruned network to match the original on the calibration images, without labels.
 
 The student matches the teacher's softened outputs (Hinton et al., arXiv 1503.02531) and the features that
-the last layer reads, before pooling. Features count most: an image has thousands of them and few outputs.
+the last layers read, before pooling. Features count most: an image has thousands of them and few outputs.
 Images are augmented by mirroring, shifting, mixup and CutMix; the teacher's targets are computed on the
 augmented images. Norms keep the statistics that recovery left. The best weights on validation images that
 training never saw are kept if they are better there than the starting network by more than chance.
@@ -12,28 +12,23 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule
 
 from edgeprune.accelerator import CPU, device_of, moved
-from edgeprune.artifacts.coupling import CouplingGraph, kept_positions
+from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.pruning import DistillationReport
-from edgeprune.fx import op_name, tensor_leaves
 from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
+from edgeprune.recovery.distillation.features import Answers, learnt_features, run, run_weighed
 from edgeprune.recovery.distillation.fused import fast_graph
 from edgeprune.recovery.distillation.losses import class_divergence
 from edgeprune.recovery.splitting import SplitImages
-
-_POOLING = frozenset(
-    {"adaptive_avg_pool2d", "avg_pool2d", "adaptive_max_pool2d", "max_pool2d", "mean", "flatten", "reshape"}
-    | {"view", "squeeze", "dropout", "contiguous"}
-)
 
 _RISE = 0.05
 _MOMENTUM = 0.9
@@ -95,7 +90,7 @@ def distill(
     options = options or DistillationOptions()
     started = time.perf_counter()
     original, before = moved(original, device), moved(recovered, device)
-    pupil = _Pupil(original, copy.deepcopy(before), coupling, removed, images, options)
+    pupil = _Pupil(original, copy.deepcopy(before), coupling, removed, images, options, generator)
     course = _Course(pupil, options, started, generator, advance)
     rate = course.run()
     network = pupil.with_state(course.best.state)
@@ -115,7 +110,7 @@ def distill(
         divergence_before=course.first,
         divergence_after=course.best.divergence if decision.taken else course.first,
         duration_s=time.perf_counter() - started,
-        feature=pupil.feature,
+        feature=", ".join(pupil.features) or None,
         decision=decision,
     )
 
@@ -241,21 +236,23 @@ class _Pupil:
         removed: tuple[int, ...],
         images: SplitImages,
         options: DistillationOptions,
+        generator: torch.Generator,
     ) -> None:
         self._network = network
         self._images = images
         self._options = options
         self._device = device_of(network)
         self._teacher, self._student = fast_graph(original), fast_graph(network)
-        self.feature, kept = last_features(original, coupling, removed)
-        self._kept = kept.to(self._device)
+        self._generator = generator
         self._feature_weight = 0.0
         for parameter in network.parameters():
             parameter.requires_grad_(True)
-        self._wanted = self._run(self._teacher, self._deciding())
-        self._output_errors = OutputErrors(
-            [torch.cat(each) for each in zip(*(outputs for outputs, _ in self._wanted), strict=True)]
-        )
+        original_outputs = outputs_on(self._teacher, images.images, images.deciding)
+        self._classes = images.class_scores and is_classifier(original_outputs)
+        kept = learnt_features(original, coupling, removed, class_scores=self._classes)
+        self.features = {name: channels.to(self._device) for name, channels in kept.items()}
+        self._output_errors = OutputErrors([] if self._classes else original_outputs)
+        self._wanted = [self._taught(part.to(self._device)) for part in self._deciding()]
 
     @property
     def num_images(self) -> int:
@@ -271,9 +268,15 @@ class _Pupil:
             yield self._images.images[places]
 
     @torch.no_grad()
-    def _run(self, network: GraphModule, parts: Iterable[Tensor]) -> list[_Answers]:
-        """Outputs and compared features of every part."""
-        return [_run(network, part.to(self._device), self.feature) for part in parts]
+    def _told(self) -> list[Answers]:
+        """The student's answers on the deciding images."""
+        return [run(self._student, part.to(self._device), self.features) for part in self._deciding()]
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor) -> Answers:
+        if self._classes:
+            return run(self._teacher, images, self.features)
+        return run_weighed(self._teacher, images, self.features, self._output_errors, self._generator)
 
     def parameters(self) -> list[nn.Parameter]:
         """Trained parameters."""
@@ -304,7 +307,7 @@ class _Pupil:
     @torch.no_grad()
     def balance(self) -> float:
         """Set the feature weight from both errors on the deciding images; returns the output divergence."""
-        outputs = self._run(self._student, self._deciding())
+        outputs = self._told()
         answers, features = self._mean_errors(outputs, self._options.temperature)
         self._feature_weight = self._options.feature_weight * answers / features if features > 0.0 else 0.0
         return self._mean_errors(outputs, self._options.judging_temperature)[0]
@@ -315,81 +318,36 @@ class _Pupil:
         At temperature 1 a few images with confident errors outweigh all others; at the training temperature
         scores of unlikely classes do.
         """
-        outputs = self._run(self._student, self._deciding())
-        return self._mean_errors(outputs, self._options.judging_temperature)[0]
+        return self._mean_errors(self._told(), self._options.judging_temperature)[0]
 
-    def _mean_errors(self, outputs: list[_Answers], temperature: float) -> tuple[float, float]:
+    def _mean_errors(self, outputs: list[Answers], temperature: float) -> tuple[float, float]:
         answers = features = count = 0.0
         for told, wanted in zip(outputs, self._wanted, strict=True):
             parts = self._compared(told, wanted, temperature)
-            weight = len(wanted[0][0])
+            weight = len(wanted.outputs[0])
             answers, features = answers + weight * float(parts[0]), features + weight * float(parts[1])
             count += weight
         # Rounding can make it negative for equal networks, and a ratio of that is meaningless.
         return (0.0 if answers < 0.0 else answers / count), features / count
 
     def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Output error, and feature error relative to the features' variance."""
+        """Output error, and error of the features relative to their variance."""
         images = images.to(self._device)
         images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
-        (wanted,) = self._run(self._teacher, [images])
-        return self._compared(_run(self._student, images, self.feature), wanted, self._options.temperature)
+        wanted = self._taught(images)
+        return self._compared(run(self._student, images, self.features), wanted, self._options.temperature)
 
-    def _compared(self, told: _Answers, wanted: _Answers, temperature: float) -> tuple[Tensor, Tensor]:
-        classes = self._images.class_scores and is_classifier(wanted[0])
+    def _compared(self, told: Answers, wanted: Answers, temperature: float) -> tuple[Tensor, Tensor]:
         answers = (
-            class_divergence(told[0][0], wanted[0][0], temperature)
-            if classes
-            else self._output_errors.squared(told[0], wanted[0]).mean()
+            class_divergence(told.outputs[0], wanted.outputs[0], temperature)
+            if self._classes
+            else self._output_errors.squared(told.outputs, wanted.outputs).mean()
         )
-        if told[1] is None or wanted[1] is None:
-            return answers, torch.zeros(())
-        target = wanted[1].index_select(1, self._kept)
-        return answers, (told[1] - target).square().mean() / target.var().clamp_min(1e-12)
-
-
-def last_features(
-    original: GraphModule, coupling: CouplingGraph, removed: tuple[int, ...]
-) -> tuple[str | None, Tensor]:
-    """Node that the last layer reads, before pooling, and the indices of its kept channels."""
-    nodes = {n.name: n for n in original.graph.nodes}
-    last = coupling.layers[-1]
-    node = nodes[last.node].args[0]
-    while isinstance(node, Node) and op_name(node) in _POOLING and isinstance(node.args[0], Node):
-        node = node.args[0]
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    kept = torch.from_numpy(kept_positions(last.in_players, coupling.removed_mask(removed)))
-    if not isinstance(node, Node) or not isinstance(value, Tensor) or value.dim() < 2:
-        return None, kept
-    if int(value.shape[1]) != last.in_players.size:
-        return None, kept
-    return node.name, kept
-
-
-_Answers = tuple[list[Tensor], Tensor | None]
-"""Outputs and, where they are learnt, the features before pooling."""
-
-
-def _run(network: GraphModule, images: Tensor, feature: str | None) -> _Answers:
-    """Outputs, and the value of the node ``feature``."""
-    if feature is None:
-        return tensor_leaves(network(images)), None
-    tap = _Tap(network, feature)
-    return tensor_leaves(tap.run(images)), tap.seen
-
-
-class _Tap(Interpreter):
-    """Interpreter that records the value of one node."""
-
-    def __init__(self, network: GraphModule, name: str) -> None:
-        super().__init__(network)
-        self._name = name
-        self.seen: Tensor | None = None
-
-    def run_node(self, n: Node) -> object:
-        """Run a node and record its value if it is the tapped one."""
-        value: object = super().run_node(n)
-        if n.name == self._name:
-            assert isinstance(value, Tensor)
-            self.seen = value
-        return value
+        errors = []
+        for name, kept in self.features.items():
+            target = wanted.features[name].index_select(1, kept)
+            squares = (told.features[name] - target).square()
+            if name in wanted.weights:
+                squares = squares * wanted.weights[name]
+            errors.append(squares.mean() / target.var().clamp_min(1e-12))
+        return answers, torch.stack(errors).mean() if errors else torch.zeros(())

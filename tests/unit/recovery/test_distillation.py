@@ -16,8 +16,10 @@ from torch.nn import functional
 from edgeprune.artifacts.choices import Finetune
 from edgeprune.errors import UsageError
 from edgeprune.options.quantities import parse_finetune
+from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.distillation.augmentation import pasted, varied
-from edgeprune.recovery.distillation.training import DistillationOptions, distill, last_features
+from edgeprune.recovery.distillation.features import EVEN_SHARE, learnt_features, run, run_weighed
+from edgeprune.recovery.distillation.training import DistillationOptions, distill
 
 IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SHORT = DistillationOptions(steps=40, batch=32, learning_rates=(3e-3, 3e-4), checks=5)
@@ -31,6 +33,11 @@ def taught(case: Trial, options: DistillationOptions = SHORT, *, seed: int = 0):
     )  # fmt: skip
 
 
+def features_of(case: Trial, *, class_scores: bool) -> dict[str, torch.Tensor]:
+    graph = case.captured.graph_module
+    return learnt_features(graph, case.coupling, case.removed, class_scores=class_scores)
+
+
 @pytest.mark.parametrize("factory", [nets.residual_add, nets.two_outputs])
 def test_a_pruned_network_comes_nearer_on_images_that_it_never_saw(factory):
     case = trial(factory(), IMAGES)
@@ -38,7 +45,8 @@ def test_a_pruned_network_comes_nearer_on_images_that_it_never_saw(factory):
     network, report = taught(case)
     assert report.divergence_after < 0.8 * report.divergence_before
     assert report.kept_step > 0
-    assert report.feature == last_features(case.captured.graph_module, case.coupling, case.removed)[0]
+    learnt = features_of(case, class_scores=factory is nets.residual_add)
+    assert report.feature == ", ".join(learnt)
     assert (report.steps, report.images, report.validation_images) == (40, 160, 40)
     assert report.learning_rate in SHORT.learning_rates
     assert report.decision is not None
@@ -90,8 +98,7 @@ def test_a_time_limit_ends_training():
 
 def test_features_are_those_before_pooling_and_only_the_channels_that_stay():
     case = trial(nets.residual_add(), IMAGES)
-    name, kept = last_features(case.captured.graph_module, case.coupling, case.removed)
-    assert name is not None
+    ((name, kept),) = features_of(case, class_scores=True).items()
     value = next(n for n in case.captured.graph_module.graph.nodes if n.name == name).meta["val"]
     assert value.dim() == 4
     gone = set(case.removed)
@@ -102,8 +109,7 @@ def test_features_are_those_before_pooling_and_only_the_channels_that_stay():
 def test_without_a_last_layer_of_channels_only_answers_are_learnt():
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4))
     case = trial(network, IMAGES)
-    name, _ = last_features(case.captured.graph_module, case.coupling, case.removed)
-    assert name is None or case.coupling.layers[-1].in_players.size == 216
+    assert not features_of(case, class_scores=True) or case.coupling.layers[-1].in_players.size == 216
     _, report = taught(case)
     assert report.divergence_after <= report.divergence_before
 
@@ -171,3 +177,45 @@ def test_training_is_asked_for_in_steps_or_time(text, found):
 def test_what_is_neither_is_refused(text):
     with pytest.raises(UsageError, match=r"--finetune .* was given; accepted are steps"):
         parse_finetune(text, option="--finetune")
+
+
+class HalfSeen(nn.Module):
+    """Two heads on one trunk; of the maps that they read only the upper half reaches an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.boxes = nn.Sequential(nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+        self.scores = nn.Sequential(nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.trunk(x)
+        return torch.cat([100 * self.boxes(maps), self.scores(maps)], 1)[:, :, :4].flatten(2)
+
+
+def test_the_heads_of_other_outputs_are_learnt_where_they_move_them():
+    torch.manual_seed(0)
+    case = trial(HalfSeen(), IMAGES)
+    graph = case.captured.graph_module
+    learnt = features_of(case, class_scores=False)
+    assert [len(kept) < 6 for kept in learnt.values()] == [True, True]
+    wanted = OutputErrors([graph(IMAGES[:40])])
+    answers = run_weighed(graph, IMAGES[:8], learnt, wanted, torch.Generator().manual_seed(0))
+    plain = run(graph, IMAGES[:8], learnt)
+    assert torch.equal(answers.outputs[0], plain.outputs[0])
+    for name in learnt:
+        assert torch.equal(answers.features[name], plain.features[name])
+        weights = answers.weights[name]
+        assert float(weights.mean()) == pytest.approx(1.0, rel=1e-4)
+        assert torch.equal(weights[:, :, 4:], torch.full_like(weights[:, :, 4:], EVEN_SHARE))
+        assert (weights[:, :, :4] > EVEN_SHARE).float().mean() > 0.5
+    network, report = taught(case)
+    assert report.feature == ", ".join(learnt)
+    assert report.divergence_after < report.divergence_before
+    assert network is not None
+
+
+def test_class_scores_weigh_all_positions_alike():
+    case = trial(nets.residual_add(), IMAGES)
+    learnt = features_of(case, class_scores=True)
+    assert not run(case.captured.graph_module, IMAGES[:4], learnt).weights
