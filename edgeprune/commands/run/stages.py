@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from edgeprune import parity
 from edgeprune.accelerator import CPU, find_device, in_words
@@ -193,30 +195,53 @@ def prune_and_recover(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
             compare_outputs(masked, removed_outputs, "masked", "pruned"),
         )
         parity.require(figures_found)
-    recovering = split_for_recovery(run, prepared)
-    if run.options.finetune is not None:
-        recovering = recovering.without_deciding(torch.Generator().manual_seed(run.options.seed))
     with run.stage("recover"):
-        layers = len(coupling.layers)
-        changed = frozenset(block.add for block in variant.dropped)
-        with progress.task("recovering layers in closed form", layers) as advance:
-            recovered, report = kept_network(
-                run, run.journals, "recovered", bare, removed, RecoveryReport,
-                lambda: reconstruct(
-                    whole.graph_module,
-                    bare,
-                    coupling,
-                    removed,
-                    recovering,
-                    changed=changed,
-                    stored_as=prepared.stored_as,
-                    generator=torch.Generator().manual_seed(run.options.seed),
-                    advance=advance,
-                    device=prepared.device,
-                ),
-            )  # fmt: skip
+        recovered, report = _recovered(run, prepared, planned, bare, trains=run.options.finetune is not None)
     run.notes.extend(report.notes)
     return Pruned(bare=bare, recovered=recovered, recovery=report, parity=figures_found)
+
+
+def recover_on_all(run: Run, prepared: Prepared, planned: Planned, pruned: Pruned) -> Pruned:
+    """Recover anew with the images that were kept back from it to judge the training, which was thrown away.
+
+    What is delivered is then what a run without training delivers.
+    """
+    before = pruned.recovery.images + pruned.recovery.deciding_images
+    with run.stage("recover on all images"):
+        recovered, report = _recovered(run, prepared, planned, pruned.bare, trains=False)
+    run.note(
+        f"training was thrown away, so recovery ran again on all {report.images + report.deciding_images} "
+        f"images to fit with, not only on the {before} that were not kept back to judge the training"
+    )
+    run.notes.extend(note for note in report.notes if note not in run.notes)
+    return replace(pruned, recovered=recovered, finetuned=copy.deepcopy(recovered), recovery=report)
+
+
+def _recovered(
+    run: Run, prepared: Prepared, planned: Planned, bare: GraphModule, *, trains: bool
+) -> tuple[GraphModule, RecoveryReport]:
+    """Recovery in closed form; where training follows, without the images that judge it."""
+    variant, removed = planned.variant, planned.plan.removed
+    images = split_for_recovery(run, prepared)
+    if trains:
+        images = images.without_deciding(torch.Generator().manual_seed(run.options.seed))
+    name = "recovered" if trains or run.options.finetune is None else "recovered-on-all"
+    with progress.task("recovering layers in closed form", len(variant.coupling.layers)) as advance:
+        return kept_network(
+            run, run.journals, name, bare, removed, RecoveryReport,
+            lambda: reconstruct(
+                prepared.captured.graph_module,
+                bare,
+                variant.coupling,
+                removed,
+                images,
+                changed=frozenset(block.add for block in variant.dropped),
+                stored_as=prepared.stored_as,
+                generator=torch.Generator().manual_seed(run.options.seed),
+                advance=advance,
+                device=prepared.device,
+            ),
+        )  # fmt: skip
 
 
 def _without_blocks(whole: CapturedModel, variant: Variant, images: Tensor) -> tuple[ParityFigure, ...]:

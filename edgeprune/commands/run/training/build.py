@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.commands.run.stages import prune_and_recover
+from edgeprune.commands.run.stages import prune_and_recover, recover_on_all
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
 from edgeprune.commands.run.training.finetune import finetune
 from edgeprune.commands.run.training.recipe import train_with_recipe
@@ -17,4 +17,6 @@ def build(run: Run, prepared: Prepared, planned: Planned) -> Pruned:
     pruned = prune_and_recover(run, prepared, planned)
     if run.options.finetune is not None:
         pruned = finetune(run, prepared, planned, pruned)
+        if pruned.distillation is not None and pruned.distillation.kept_step == 0:
+            pruned = recover_on_all(run, prepared, planned, pruned)
     return pruned if run.options.recipe is None else train_with_recipe(run, prepared, planned, pruned)
