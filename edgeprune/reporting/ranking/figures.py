@@ -246,7 +246,8 @@ def _removal_panel(report: RankingReport, absent: AbsentChannels, *, quality: bo
     title = "share of images" if quality else report.loss
     scale = alt.Scale(domain=[0, 1]) if quality else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=title, scale=scale, axis=_SHARE_AXIS if quality else {"tickCount": 5})
-    colour, dash, shape = _styles([*labels.values()])
+    places = {curve.criterion: place for place, curve in enumerate(curves)}
+    colour, dash, shape = _styles([*labels.values()], [places[name] for name in labels])
     base = alt.Chart(rows(lines))
     layers = [base.mark_line(strokeWidth=1.8, aria=False).encode(x, y, colour, dash)]
     layers.append(
@@ -284,13 +285,16 @@ def _removal_row(
     return {**row, "value": point.loss, **interval, "words": f"{told}loss {significant(point.loss)}"}
 
 
-def _styles(names: list[str]) -> tuple[Any, Any, Any]:
-    """Colour, dashes and marker by criterion: the first seven differ in colour, 21 in colour or dashes."""
+def _styles(names: list[str], places: list[int]) -> tuple[Any, Any, Any]:
+    """Colour, dashes and marker by the place of a criterion in the report, the same in every chart.
+
+    The first seven differ in colour, 21 in colour or dashes.
+    """
     import altair as alt
 
     def by(ways: tuple[Any, ...], turns: bool = False) -> alt.Scale:
-        places = [i // len(SERIES) if turns else i for i in range(len(names))]
-        return alt.Scale(domain=names, range=[ways[place % len(ways)] for place in places])
+        chosen = [place // len(SERIES) if turns else place for place in places]
+        return alt.Scale(domain=names, range=[ways[place % len(ways)] for place in chosen])
 
     legend = alt.Legend(columns=1, labelLimit=600, symbolOpacity=1)
     return (

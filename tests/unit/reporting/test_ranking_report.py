@@ -442,6 +442,19 @@ def with_losses(report: RankingReport, value: float) -> RankingReport:
     return dataclasses.replace(report, removal=dataclasses.replace(report.removal, reconstructed=curves))
 
 
+def test_a_criterion_looks_the_same_in_every_chart() -> None:
+    """The charts list criteria by what they leave, each in its own order."""
+    strokes = []
+    for name in ("removal-curves.svg", "removal-curves-masked.svg"):
+        svg = figure_files(made_up())[name]
+        marks = re.findall(r'<path aria-label="(\w+): [^"]*"[^>]*fill="([^"]+)"', svg)
+        found = {criterion: {colour for c, colour in marks if c == criterion} for criterion, _ in marks}
+        assert all(len(colours) == 1 for colours in found.values())
+        strokes.append(found)
+    assert strokes[0] == strokes[1]
+    assert len(strokes[0]) == 2
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_points_that_are_not_finite_are_left_out(value: float) -> None:
     whole, broken = (
