@@ -28,7 +28,7 @@ from edgeprune.artifacts.report import (
     Deviation,
     TensorDeviation,
 )
-from edgeprune.reporting.formatting import constant_channels, doubt, worst_channel
+from edgeprune.reporting.formatting import constant_channels, count_words, doubt, worst_channel
 from edgeprune.reporting.quantization_words import weighed_by
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.tables import TerminalTable, grid_of
@@ -89,7 +89,7 @@ class ProfileResult:
             words.append(
                 f"CPU time of {self.path} over {self.baseline_path}: {r.ratio:.3f} "
                 f"[{r.low:.3f}, {r.high:.3f}] ({r.confidence:.0%} interval, {r.pairs} interleaved pairs, "
-                f"{r.threads} threads, {r.provenance.value}){doubt(r)}"
+                f"{count_words(r.threads, 'thread')}, {r.provenance.value}){doubt(r)}"
             )
         latency = self.figures.latency
         if latency is not None and latency.provenance is Provenance.MEASURED_ON_TARGET:

@@ -122,7 +122,7 @@ def test_statuses(text: str, status: int, tmp_path: Path, capsys: Any) -> None:
     [
         ((), "no model was given"),
         (("OUT",), "nothing was given to check against"),
-        (("OUT", "--baseline", "nowhere"), "'nowhere' was given; accepted are a folder"),
+        (("OUT", "--baseline", "nowhere"), "'nowhere' does not exist; accepted are a folder"),
         (("EMPTY", "--baseline", "OUT"), "holds neither report.json nor model.onnx"),
         (("OUT", "--baseline", "BROKEN"), "is not valid ONNX|cannot be read|no valid ONNX"),
         (("OUT", "--baseline", "OUT", "--time-limit", "5"), "accepted is a time with its unit"),

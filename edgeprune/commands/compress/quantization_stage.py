@@ -209,14 +209,13 @@ def notes_of_speed(precision: Precision, runner: Runner, ratio: LatencyRatio) ->
     integers = precision in (Precision.INT8, Precision.AUTO)
     if integers and ratio.low > 1.0:
         notes.append(
-            f"8 bits are slower than the original in 32 {runner.measurer.place} ({ratio.ratio:.2f} of the "
-            "CPU time): ops between the quantized ones run in 32 bits, and each change costs more "
-            "than it gains"
+            f"8 bits are slower than the same network in 32 {runner.measurer.place} ({ratio.ratio:.2f} of "
+            "the CPU time): in small networks, and where ops between the quantized ones run in 32 bits, "
+            "rounding from one to the other costs more than 8-bit sums gain"
         )
     if not runner.knows(precision):
         notes.append(
             f"CPU time was measured on this host, whose 8-bit kernels are not those of {runner.target.name}, "
-            "and for "
-            "those no prediction is known; measure there"
+            "and for those no prediction is known; measure there"
         )
     return tuple(notes)

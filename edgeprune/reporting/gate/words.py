@@ -68,7 +68,12 @@ def interval_words(interval: Interval, unit: Unit) -> str:
     text = value_words(interval.value, unit)
     if interval.is_exact:
         return text
-    return f"{text} ({value_words(interval.low, unit)} to {value_words(interval.high, unit)})"
+    low, high = value_words(interval.low, unit), value_words(interval.high, unit)
+    if unit is Unit.RATIO and interval.low <= 0.0:  # a bound from above alone
+        return f"{text} (at most {high})"
+    if not math.isfinite(interval.high):
+        return f"{text} (at least {low})"
+    return f"{text} ({low} to {high})"
 
 
 def limit_words(check: Check) -> str:
@@ -113,7 +118,8 @@ def advice(result: GateResult) -> str:
         Metric.MEMORY: "a limit further off than the 2% by which peaks scatter",
     }
     wanted = dict.fromkeys(told[metric] for metric in told if metric in still_open)
-    return f"What would decide it: {'; '.join(wanted)}." if wanted else ""
+    which = "what is open" if result.of(Decision.FAILED) else "it"
+    return f"What would decide {which}: {'; '.join(wanted)}." if wanted else ""
 
 
 def gate_table(result: GateResult) -> Table:

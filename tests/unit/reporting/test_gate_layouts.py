@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -15,7 +16,7 @@ from gate_files import synthetic_comparison, synthetic_gate
 from rich.console import Console, RenderableType
 
 from edgeprune.artifacts.codec import to_jsonable
-from edgeprune.gate.outcomes import OnInconclusive
+from edgeprune.gate.outcomes import Interval, OnInconclusive, Unit
 from edgeprune.reporting.gate.ci import gate_annotations, gate_junit
 from edgeprune.reporting.gate.layouts import (
     COMMENT_BYTES,
@@ -28,6 +29,7 @@ from edgeprune.reporting.gate.layouts import (
     gate_terminal,
     within,
 )
+from edgeprune.reporting.gate.words import interval_words
 from edgeprune.showing import for_people, plain_values
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -108,3 +110,16 @@ def test_a_text_is_cut_to_bytes(text: str) -> None:
     assert len(cut.encode()) <= 250
     assert cut.endswith("JSON._\n")
     assert within(text, 2000) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.0, 0.471, "0.456x (at most 0.471x)"),
+        (0.44, math.inf, "0.456x (at least 0.440x)"),
+        (0.44, 0.471, "0.456x (0.440x to 0.471x)"),
+        (0.456, 0.456, "0.456x"),
+    ],
+)
+def test_bounds_from_one_side_are_told_as_such(low: float, high: float, words: str) -> None:
+    assert interval_words(Interval(value=0.456, low=low, high=high), Unit.RATIO) == words
