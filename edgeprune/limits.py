@@ -35,7 +35,7 @@ class WholeNumbers:
             UsageError: names ``option``, the value and what is accepted.
         """
         if value is not None and not self.holds(value):
-            raise _refused(option, value, self.accepted)
+            raise _refused(option, in_short(value), self.accepted)
 
     def reader(self, option: str) -> Callable[[str | int], int]:
         """Parser from the text of an option to such a number.
@@ -218,7 +218,7 @@ def is_finite(value: object) -> bool:
 
 
 def _refused(option: str, value: object, accepted: str) -> UsageError:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else in_short(value)
     shown = text if len(text) <= _SHOWN else without_middle(text, head=_SHOWN // 2, tail=_SHOWN // 4)
     return UsageError(f"{option} {shown} was given; accepted is {accepted}")
 

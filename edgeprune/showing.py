@@ -65,7 +65,10 @@ def first_few(names: Sequence[str], most: int) -> str:
 
 def in_short(value: Any, limit: int = 60) -> str:
     """``repr`` of a value, with its middle left out if it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a number of more digits than Python writes, or an object of the user's own
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= limit else without_middle(text, head=limit * 2 // 3, tail=limit // 4)
 
 

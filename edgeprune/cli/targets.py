@@ -62,9 +62,9 @@ def list_command(
     from edgeprune.targets import list_targets, load_target, own_targets, targets_folder
 
     profiles = [load_target(name) for name in list_targets()]
-    for name in own_targets():
+    for path in own_targets().values():
         try:
-            profiles.append(load_target(name))
+            profiles.append(load_target(str(path)))
         except TargetError as error:
             session.say(f"warning: left out of {targets_folder()}: {error}")
     if as_json:

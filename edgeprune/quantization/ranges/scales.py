@@ -25,6 +25,9 @@ LARGEST_SPAN = LARGEST / 2
 """Half of what a float holds, since rounding may go beyond the end of the range."""
 _MEAN_RATIOS = (2.0**-32, 2.0**8)
 """Steps of values over steps of their mean and their number, between which onnxruntime's kernel runs."""
+_MEANS = frozenset({"GlobalAveragePool", "AveragePool"})
+_MOVES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Identity", "Relu", "Clip"})
+"""What onnxruntime takes rounding through, or into it."""
 _READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
 
@@ -71,6 +74,8 @@ def unscaled(
                 cleared[name] = np.moveaxis(kept, 0, _axis(node, model))
         if reason is not None:
             nodes[node.name] = reason
+    for name, reason in _readers_of_means(model, nodes):
+        nodes.setdefault(name, reason)
     return Unscaled(nodes=nodes, cleared=cleared)
 
 
@@ -100,15 +105,37 @@ def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> 
     yield from _fault_of_mean(node, model, ranges)
 
 
+def _readers_of_means(model: FloatModel, nodes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What reads a mean that stays in 32 bits, and what only moves it.
+
+    Between neighbours in 8 bits onnxruntime would make it one in 8 bits all the same.
+    """
+    readers = model.readers()
+    open_ = [
+        (output, f"it reads {output}, which stays in 32 bits")
+        for node in model.proto.graph.node
+        if node.op_type in _MEANS and node.name in nodes
+        for output in node.output
+    ]
+    while open_:
+        name, reason = open_.pop()
+        for reader in readers.get(name, []):
+            if reader.name:
+                yield reader.name, reason
+            if reader.op_type in _MOVES:
+                open_ += [(output, reason) for output in reader.output]
+
+
 def _fault_of_mean(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> Iterator[str]:
     """What is wrong with a mean that hardly depends on the image, as that of a normalised map."""
     shape = model.shapes.get(node.input[0]) if node.input else None
-    if node.op_type != "GlobalAveragePool" or shape is None:
+    if node.op_type not in _MEANS or shape is None:
         return
+    kernel = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), shape[1:])
     values, mean = ranges.get(node.input[0]), ranges.get(node.output[0])
     if values is None or mean is None:
         return
-    ratio = _scale(values) / _scale(mean) / math.prod(shape[1:])
+    ratio = _scale(values) / _scale(mean) / math.prod(kernel)
     if not _MEAN_RATIOS[0] <= ratio < _MEAN_RATIOS[1]:
         low, high = with_zero(mean)
         whole = f"{node.output[0]} has values from {low:.1e} to {high:.1e}"

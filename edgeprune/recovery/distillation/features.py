@@ -121,6 +121,7 @@ class _Tap(Interpreter):
         value: object = super().run_node(n)
         if n.name in self._names:
             assert isinstance(value, Tensor)
-            value = value.detach().requires_grad_(True) if self._leaves else value
+            if self._leaves and not value.requires_grad:  # behind an earlier one its gradients go on
+                value = value.detach().requires_grad_(True)
             self.seen[n.name] = value
         return value

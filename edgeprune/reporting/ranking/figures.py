@@ -32,6 +32,7 @@ _MOST_POINTS = 256
 _BANDED_CURVES = 2
 _NAME_LENGTH = 34
 _COLUMNS = 3
+_LONGEST_NAME = 100
 _BAND, _RANGE = 0.16, 0.1
 """Opacities."""
 
@@ -59,8 +60,8 @@ def figure_files(report: RankingReport) -> dict[str, str]:
 
 
 def values_name(criterion: str) -> str:
-    """File name of a criterion's values; names of plug-ins are sanitized."""
-    return f"values-{re.sub('[^A-Za-z0-9_-]+', '-', criterion)}.svg"
+    """File name of a criterion's values; names of plug-ins are sanitized and not longer than files' are."""
+    return f"values-{re.sub('[^A-Za-z0-9_-]+', '-', criterion)[:_LONGEST_NAME]}.svg"
 
 
 def values_figure(report: RankingReport, scores: CriterionScores) -> str:

@@ -95,7 +95,7 @@ def _plain(part: Any) -> Any:
 
 
 def _attribute(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     return escaped.replace("\\", r"\\")
 
 

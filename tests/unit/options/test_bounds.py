@@ -63,6 +63,24 @@ def test_values_out_of_range_are_refused_before_any_file_is_looked_for(
     assert option.replace("_", "-").removesuffix("-s") in str(refused.value).replace("_", "-")
 
 
+class Odd:
+    """Nothing that can be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("which", ["a huge number", "an odd object", "a text"])
+def test_values_that_cannot_be_shown_are_refused_all_the_same(which: str) -> None:
+    value, words = {
+        "a huge number": (10**5000, "a value of type int"),
+        "an odd object": (Odd(), "a value of type Odd"),
+        "a text": ("4", "'4'"),
+    }[which]
+    with pytest.raises(UsageError, match=f"--threads {words} was given; accepted is a whole number"):
+        edgeprune.profile("m.onnx", threads=value)
+
+
 def test_any_field_with_a_limit_is_checked() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Invented:

@@ -18,25 +18,37 @@ from edgeprune.quantization.settings import IntegerSettings
 FORMAT = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
 
 
+ENDS = {
+    "mean": lambda y: y.mean((2, 3)),
+    "pool and view": lambda y: nn.functional.adaptive_avg_pool2d(y, 1).view(-1, 8),
+    "pool and squeeze": lambda y: nn.functional.adaptive_avg_pool2d(y, 1).squeeze(-1).squeeze(-1),
+    "whole pool": lambda y: nn.functional.avg_pool2d(y, 16).flatten(1),
+    "pool, relu, pool": lambda y: nn.functional.adaptive_avg_pool2d(
+        torch.relu(nn.functional.adaptive_avg_pool2d(y, 1)), 1
+    ).view(-1, 8),
+}
+
+
 class Normalised(nn.Module):
     """A normalised map, whose mean depends on the image by as much as ``share`` of the map before."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, end: str) -> None:
         super().__init__()
+        self.end = ENDS[end]
         self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.InstanceNorm2d(8)
         self.last = nn.Linear(8, 4)
         self.share = share
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         own = self.first(x)
-        mean = (self.norm(own) + self.share * own).mean((2, 3))
-        return self.last(mean)
+        return self.last(self.end(self.norm(own) + self.share * own))
 
 
+@pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("share", [0.0, 1e-7, 1e-5, 1e-3, 0.03, 1.0])
-def test_means_of_normalised_maps_run(share: float, tmp_path: Path) -> None:
+def test_means_of_normalised_maps_run(share: float, end: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    path = written(Normalised(share), tmp_path / "m.onnx", (3, 16, 16))
+    path = written(Normalised(share, end), tmp_path / "m.onnx", (3, 16, 16))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(40, 3, 16, 16, generator=generator) + torch.randn(40, 3, 1, 1, generator=generator)
     report = quantize_integers(path, tmp_path / "q.onnx", images, IntegerSettings(form=FORMAT))
