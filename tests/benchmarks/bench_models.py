@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import models_faces
+import models_imported
 import models_networks as networks
 import models_shipped
 import numpy as np
@@ -144,6 +145,10 @@ def main() -> None:
         "shipped": Part(
             title="Detectors and text readers with their own weights",
             jobs=models_shipped.jobs, render=models_shipped.render, lacks=no_images,
+        ),
+        "imported": Part(
+            title="Exported classifiers that come back",
+            jobs=models_imported.jobs, render=models_imported.render,
         ),
         "faces": Part(
             title="MTCNN: face boxes of cut networks",

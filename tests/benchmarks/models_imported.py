@@ -1,0 +1,94 @@
+"""Classifiers that were exported to ONNX and come back: equal to the file, and pruned as their masks say."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import Jobs
+from models_networks import timm_network
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from networks import compare, make_case, randomise
+from onnx_graphs import check
+from onnx_models import written
+
+from edgeprune.system.compat import import_torchvision
+
+Row = dict[str, Any]
+SHAPE = (3, 64, 64)
+TORCHVISION = (
+    *("resnet18", "resnet34", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "squeezenet1_1"),
+    *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "efficientnet_b0", "mnasnet0_5", "mnasnet1_0"),
+    *("regnet_x_400mf", "regnet_y_400mf", "vgg11_bn", "densenet121", "convnext_tiny"),
+)
+TIMM = (
+    *("mobilenetv4_conv_small", "fastvit_t8", "repvit_m0_9", "efficientvit_b0", "ghostnetv2_100"),
+    *("convnext_atto", "mobilenetv3_small_050", "lcnet_050", "tinynet_e", "mixnet_s", "efficientnet_lite0"),
+    *("hardcorenas_a", "repghostnet_050", "edgenext_xx_small", "resnet10t"),
+)
+QUARTER = 4
+
+
+def jobs(_folder: Path, _seeds: int, threads: int) -> Jobs:
+    """One job a network."""
+    torch.set_num_threads(threads)
+    return {name: lambda work, n=name: imported(n, work) for name in (*TORCHVISION, *TIMM)}
+
+
+def imported(name: str, work: Path) -> Row:
+    """Export, import, compare with onnxruntime, and cut a quarter of every group in double precision."""
+    began = time.perf_counter()
+    torch.manual_seed(0)
+    module = (
+        import_torchvision().models.get_model(name, weights=None)
+        if name in TORCHVISION
+        else timm_network(name)
+    )
+    randomise(module, SHAPE)
+    path = written(module, work / "m.onnx", SHAPE)
+    try:
+        case = make_case(check(path, SHAPE), SHAPE, trained=True)
+    except Exception as error:  # what is not imported is a result, too
+        return {"network": name, "said": str(error).strip().splitlines()[0][:200]}
+    own = make_case(module, SHAPE, trained=True)
+    rng = np.random.default_rng(0)
+    removed = [
+        int(player)
+        for group in case.coupling.groups
+        for player in rng.choice(group.players, len(group.players) // QUARTER, replace=False)
+    ]
+    (row,) = compare(case, [tuple(sorted(removed))])
+    return {
+        "network": name,
+        "players": case.coupling.num_players,
+        "own_players": own.coupling.num_players,
+        "deviation": row.deviation,
+        "effect": row.effect,
+        "s": time.perf_counter() - began,
+    }
+
+
+def render(rows: list[Row]) -> str:
+    """One line a network."""
+    back = [row for row in rows if "deviation" in row]
+    text = (
+        f"Random weights and norm statistics, {SHAPE[1]} pixels. Each file is imported and held against "
+        "onnxruntime (relative error\nof 1e-4 at most, beyond what single precision leaves), then a quarter "
+        "of the channels of every group is cut: *deviation*\nof pruned from masked in double precision, "
+        "beside the *effect* of the cut, both relative to the largest output.\n*channels*: prunable ones of "
+        f"the imported network, and of the module that was exported. {len(back)} of {len(rows)} come back.\n\n"
+        "| network | channels | of the module | deviation | effect | s |\n|---|---|---|---|---|---|\n"
+    )
+    for row in rows:
+        text += (
+            f"| {row['network']} | {row['players']:,} | {row['own_players']:,} | {row['deviation']:.1e} "
+            f"| {row['effect']:.2f} | {row['s']:.0f} |\n"
+            if "deviation" in row
+            else f"| {row['network']} | {row['said']} | | | | |\n"
+        )
+    return text
