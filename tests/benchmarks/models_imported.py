@@ -81,7 +81,8 @@ def render(rows: list[Row]) -> str:
         "onnxruntime (relative error\nof 1e-4 at most, beyond what single precision leaves), then a quarter "
         "of the channels of every group is cut: *deviation*\nof pruned from masked in double precision, "
         "beside the *effect* of the cut, both relative to the largest output.\n*channels*: prunable ones of "
-        f"the imported network, and of the module that was exported. {len(back)} of {len(rows)} come back.\n\n"
+        f"the imported network, and of the module that was exported. {len(back)} of {len(rows)} come "
+        "back.\n\n"
         "| network | channels | of the module | deviation | effect | s |\n|---|---|---|---|---|---|\n"
     )
     for row in rows:
