@@ -81,8 +81,8 @@ def render(rows: list[Row]) -> str:
     back = [row for row in rows if "deviation" in row]
     text = (
         f"Random weights and norm statistics, {SIDE} pixels (vgg11_bn: 224). Each file is imported and held "
-        "against onnxruntime\n(relative error of 1e-4 at most, beyond what single precision leaves), then a quarter "
-        "of the channels of every group is cut: *deviation*\nof pruned from masked in double precision, "
+        "against onnxruntime\n(relative error of 1e-4 at most, beyond what single precision leaves), then a "
+        "quarter of the channels of every group is cut: *deviation*\nof pruned from masked in double precision, "
         "beside the *effect* of the cut, both relative to the largest output.\n*channels*: prunable ones of "
         f"the imported network, and of the module that was exported. {len(back)} of {len(rows)} come "
         "back.\n\n"
