@@ -80,12 +80,12 @@ def render(rows: list[Row]) -> str:
     """One line a network."""
     back = [row for row in rows if "deviation" in row]
     text = (
-        f"Random weights and norm statistics, {SIDE} pixels (vgg11_bn: 224). Each file is imported and held "
-        "against onnxruntime\n(relative error of 1e-4 at most, beyond what single precision leaves), then a "
-        "quarter of the channels of every group is cut: *deviation*\nof pruned from masked in double precision, "
-        "beside the *effect* of the cut, both relative to the largest output.\n*channels*: prunable ones of "
-        f"the imported network, and of the module that was exported. {len(back)} of {len(rows)} come "
-        "back.\n\n"
+        f"Random weights and norm statistics, {SIDE} pixels (vgg11_bn: 224). Each file is imported and held\n"
+        "against onnxruntime (relative error of 1e-4 at most, beyond what single precision leaves), then a\n"
+        "quarter of the channels of every group is cut: *deviation* of pruned from masked in double precision,\n"
+        "beside the *effect* of the cut, both relative to the largest output. *channels*: prunable ones of\n"
+        "the imported network, and of the module that was exported.\n"
+        f"{len(back)} of {len(rows)} come back.\n\n"
         "| network | channels | of the module | deviation | effect | s |\n|---|---|---|---|---|---|\n"
     )
     for row in rows:
