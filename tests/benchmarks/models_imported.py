@@ -34,6 +34,7 @@ TIMM = (
     *("hardcorenas_a", "repghostnet_050", "edgenext_xx_small", "resnet10t"),
 )
 QUARTER = 4
+LEAST_SCALE = 1e-3
 
 
 def jobs(_folder: Path, _seeds: int, threads: int) -> Jobs:
@@ -52,6 +53,10 @@ def imported(name: str, work: Path) -> Row:
         if name in TORCHVISION
         else timm_network(name)
     )
+    with torch.no_grad():
+        for parameter in module.parameters():  # scales of branches that begin near 0 would hide every cut
+            if 0.0 < float(parameter.abs().max()) < LEAST_SCALE:
+                parameter.uniform_(0.5, 1.0)
     randomise(module, shape)
     path = written(module, work / "m.onnx", shape)
     try:
@@ -82,9 +87,9 @@ def render(rows: list[Row]) -> str:
     text = (
         f"Random weights and norm statistics, {SIDE} pixels (vgg11_bn: 224). Each file is imported and held\n"
         "against onnxruntime (relative error of 1e-4 at most, beyond what single precision leaves), then a\n"
-        "quarter of the channels of every group is cut: *deviation* of pruned from masked in double precision,\n"
-        "beside the *effect* of the cut, both relative to the largest output. *channels*: prunable ones of\n"
-        "the imported network, and of the module that was exported.\n"
+        "quarter of the channels of every group is cut: *deviation* of pruned from masked in double\n"
+        "precision, beside the *effect* of the cut, both relative to the largest output. *channels*:\n"
+        "prunable ones of the imported network, and of the module that was exported.\n"
         f"{len(back)} of {len(rows)} come back.\n\n"
         "| network | channels | of the module | deviation | effect | s |\n|---|---|---|---|---|---|\n"
     )
