@@ -147,7 +147,7 @@ def main() -> None:
             jobs=models_shipped.jobs, render=models_shipped.render, lacks=no_images,
         ),
         "imported": Part(
-            title="Exported classifiers that come back",
+            title="Exported classifiers and shipped files that come back",
             jobs=models_imported.jobs, render=models_imported.render,
         ),
         "faces": Part(

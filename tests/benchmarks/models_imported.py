@@ -1,4 +1,4 @@
-"""Classifiers that were exported to ONNX and come back: equal to the file, and pruned as their masks say."""
+"""Exported classifiers and files of packages that come back: equal to the file, pruned as their masks say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from common import Jobs
 from models_networks import timm_network
+from models_shipped import NUDENET, OCR, READERS, file_of
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from networks import compare, make_case, randomise
@@ -33,6 +35,13 @@ TIMM = (
     *("convnext_atto", "mobilenetv3_small_050", "lcnet_050", "tinynet_e", "mixnet_s", "efficientnet_lite0"),
     *("hardcorenas_a", "repghostnet_050", "edgenext_xx_small", "resnet10t"),
 )
+FOREIGN: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "nudenet 320n.onnx": (NUDENET, "320n.onnx", (3, 320, 320)),
+    "rapidocr det": (OCR, f"models/{READERS['det'][0]}", (3, 160, 320)),
+    "rapidocr cls": (OCR, f"models/{READERS['cls'][0]}", (3, 48, 192)),
+    "rapidocr rec": (OCR, f"models/{READERS['rec'][0]}", (3, 48, 320)),
+}
+"""Files of packages, by the file and the shape of an image."""
 QUARTER = 4
 LEAST_SCALE = 1e-3
 
@@ -40,7 +49,16 @@ LEAST_SCALE = 1e-3
 def jobs(_folder: Path, _seeds: int, threads: int) -> Jobs:
     """One job a network."""
     torch.set_num_threads(threads)
-    return {name: lambda work, n=name: imported(n, work) for name in (*TORCHVISION, *TIMM)}
+    found: Jobs = {name: lambda work, n=name: imported(n, work) for name in (*TORCHVISION, *TIMM)}
+    return found | {name: lambda _work, n=name: foreign(n) for name in FOREIGN}
+
+
+def foreign(name: str) -> Row:
+    """A file that a package ships, imported and cut as the others are; there is no module of it."""
+    began = time.perf_counter()
+    package, file, shape = FOREIGN[name]
+    row = _cut(check(file_of(package, file), shape, low=-1.0), shape)
+    return {"network": name, **row, "s": time.perf_counter() - began}
 
 
 def imported(name: str, work: Path) -> Row:
@@ -60,10 +78,21 @@ def imported(name: str, work: Path) -> Row:
     randomise(module, shape)
     path = written(module, work / "m.onnx", shape)
     try:
-        case = make_case(check(path, shape), shape, trained=True)
+        network = check(path, shape)
     except Exception as error:  # what is not imported is a result, too
         return {"network": name, "said": str(error).strip().splitlines()[0][:200]}
     own = make_case(module, shape, trained=True)
+    row = _cut(network, shape)
+    return {
+        "network": name,
+        **row,
+        "own_players": own.coupling.num_players,
+        "s": time.perf_counter() - began,
+    }
+
+
+def _cut(network: nn.Module, shape: tuple[int, ...]) -> Row:
+    case = make_case(network, shape, trained=True)
     rng = np.random.default_rng(0)
     removed = [
         int(player)
@@ -71,14 +100,11 @@ def imported(name: str, work: Path) -> Row:
         for player in rng.choice(group.players, len(group.players) // QUARTER, replace=False)
     ]
     (row,) = compare(case, [tuple(sorted(removed))])
-    return {
-        "network": name,
-        "players": case.coupling.num_players,
-        "own_players": own.coupling.num_players,
-        "deviation": row.deviation,
-        "effect": row.effect,
-        "s": time.perf_counter() - began,
-    }
+    return {"players": case.coupling.num_players, "deviation": row.deviation, "effect": row.effect}
+
+
+def _own(row: Row) -> str:
+    return f"{row['own_players']:,}" if "own_players" in row else ""
 
 
 def render(rows: list[Row]) -> str:
@@ -89,13 +115,14 @@ def render(rows: list[Row]) -> str:
         "against onnxruntime (relative error of 1e-4 at most, beyond what single precision leaves), then a\n"
         "quarter of the channels of every group is cut: *deviation* of pruned from masked in double\n"
         "precision, beside the *effect* of the cut, both relative to the largest output. *channels*:\n"
-        "prunable ones of the imported network, and of the module that was exported.\n"
+        "prunable ones of the imported network, and of the module that was exported. The last four are as\n"
+        "packages ship them, with their own weights.\n"
         f"{len(back)} of {len(rows)} come back.\n\n"
         "| network | channels | of the module | deviation | effect | s |\n|---|---|---|---|---|---|\n"
     )
     for row in rows:
         text += (
-            f"| {row['network']} | {row['players']:,} | {row['own_players']:,} | {row['deviation']:.1e} "
+            f"| {row['network']} | {row['players']:,} | {_own(row)} | {row['deviation']:.1e} "
             f"| {row['effect']:.2f} | {row['s']:.0f} |\n"
             if "deviation" in row
             else f"| {row['network']} | {row['said']} | | | | |\n"
