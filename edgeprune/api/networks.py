@@ -20,7 +20,6 @@ from edgeprune.commands.run.given_rankings import read_given
 from edgeprune.commands.run.report_builder import layer_rows
 from edgeprune.commands.run.resume import check_journal, decisions, kept_values
 from edgeprune.commands.run.state import Run
-from edgeprune.commands.run.time_limits import check_max_time
 from edgeprune.commands.run.training.build import build
 from edgeprune.commands.run.training.finetune import check_training
 from edgeprune.commands.run.training.recipe import find_recipe
@@ -231,7 +230,6 @@ def _start(options: CompressOptions) -> Run:
     checks.check_options(options)
     # Report wrong names at once, not after minutes of work.
     read_given(options)
-    check_max_time(options.max_time_s)
     if options.recipe is not None:
         find_recipe(options.recipe)
     if options.threads is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from edgeprune import limits
 from edgeprune.options.cli_option import CliOption, Limit
@@ -12,10 +12,14 @@ from edgeprune.options.cli_option import CliOption, Limit
 
 @dataclass(frozen=True)
 class Bounds:
-    """Annotation of a field with a range, where its option on the command line is declared elsewhere."""
+    """Annotation of a field with a range, where its option on the command line is declared elsewhere.
+
+    ``optional``: whether the field may be ``None``, which its type says.
+    """
 
     limit: Limit
     spelling: str
+    optional: bool = False
 
 
 Threads = Annotated[int | None, Bounds(limits.THREADS, "--threads")]
@@ -23,16 +27,24 @@ Seed = Annotated[int, Bounds(limits.SEED, "--seed")]
 TimeoutS = Annotated[float, Bounds(limits.TIME_S, "timeout_s")]
 
 
+class _Nothing:
+    """``None`` where it is no value: limits let it pass."""
+
+    def __repr__(self) -> str:
+        return "None"
+
+
 def check_bounds(options: Any) -> None:
-    """Check every field of an options object that states a range; ``None`` passes.
+    """Check every field of an options object that states a range; ``None`` passes where it may be given.
 
     Raises:
         UsageError: names the option, its value and what is accepted.
     """
     for name, bounds in _bounded(type(options)):
         value = getattr(options, name)
-        if value is not None:
-            bounds.limit.check(bounds.spelling, value)
+        if value is None and bounds.optional:
+            continue
+        bounds.limit.check(bounds.spelling, _Nothing() if value is None else value)
 
 
 _NO_TORCH = SimpleNamespace(Module=object)
@@ -43,9 +55,10 @@ def _bounded(kind: type) -> tuple[tuple[str, Bounds], ...]:
     hints = get_type_hints(kind, include_extras=True, localns={"nn": _NO_TORCH})
     found = []
     for name, hint in hints.items():
+        optional = type(None) in get_args(get_args(hint)[0]) if get_args(hint) else False
         for mark in getattr(hint, "__metadata__", ()):
             if isinstance(mark, Bounds):
-                found.append((name, mark))
+                found.append((name, replace(mark, optional=optional)))
             elif isinstance(mark, CliOption) and mark.limit is not None:
-                found.append((name, Bounds(mark.limit, mark.spelling(name))))
+                found.append((name, Bounds(mark.limit, mark.spelling(name), optional)))
     return tuple(found)

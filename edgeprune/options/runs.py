@@ -17,7 +17,7 @@ from edgeprune.artifacts.choices import DEFAULT_CRITERION, GAME_MEMORY_BYTES, HO
 from edgeprune.artifacts.model import InputShape, InputShapes
 from edgeprune.artifacts.quantization import Precision, RangeMethod
 from edgeprune.limits import RUN_TIMEOUT_S
-from edgeprune.options.bounds import Seed, Threads, TimeoutS
+from edgeprune.options.bounds import Bounds, Seed, Threads, TimeoutS
 from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.devices import DeviceOptions
 from edgeprune.options.subjects import (
@@ -155,7 +155,9 @@ class RankOptions(
         ),
     ] = None
     players: RankedPlayers = RankedPlayers.CHANNELS
-    memory_limit_bytes: int = GAME_MEMORY_BYTES
+    memory_limit_bytes: Annotated[
+        int, Bounds(limits.WholeNumbers(least=1, most=2**62), "memory_limit_bytes")
+    ] = GAME_MEMORY_BYTES
     recover_at: tuple[float, ...] = ()
 
     def of_run(self) -> CompressOptions:

@@ -17,7 +17,7 @@ from edgeprune.artifacts.choices import (
     Effort,
     Task,
 )
-from edgeprune.options.bounds import Seed, Threads
+from edgeprune.options.bounds import Bounds, Seed, Threads
 from edgeprune.options.cli_option import CliOption, Panel
 from edgeprune.options.keywords import parse_keywords
 
@@ -197,7 +197,7 @@ class WorkOptions:
             panel=Panel.RUN,
         ),
     ] = Effort.NORMAL
-    max_time_s: float | None = None
+    max_time_s: Annotated[float | None, Bounds(limits.TIME_S, "max_time_s")] = None
     compute_device: Annotated[
         ComputeDevice,
         CliOption(

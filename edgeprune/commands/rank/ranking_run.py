@@ -70,11 +70,6 @@ def find_criteria(choices: RankOptions) -> tuple[Criterion, ...]:
     """
     check_recover_at(choices.recover_at, choices.players)
     check_bounds(choices)
-    if choices.memory_limit_bytes < 1:
-        raise UsageError(
-            f"memory_limit_bytes={choices.memory_limit_bytes} was given; accepted is a positive number of "
-            "bytes"
-        )
     if choices.players is RankedPlayers.BLOCKS:
         named = () if choices.criteria == (DEFAULT_CRITERION,) else choices.criteria
         check_players(choices.players, named, choices.layers)

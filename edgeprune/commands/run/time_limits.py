@@ -35,16 +35,6 @@ _TRAINED_IN_SEARCH = 4
 _TIMED_PASSES = 2
 
 
-def check_max_time(max_time_s: float | None) -> None:
-    """Check the time limit.
-
-    Raises:
-        UsageError: not a positive, finite number of seconds.
-    """
-    if max_time_s is not None and not 0.0 < max_time_s < math.inf:
-        raise UsageError(f"max_time_s={max_time_s:g} was given; accepted is a positive number of seconds")
-
-
 def time_left_s(run: Run) -> float:
     """Seconds of ``--max-time`` that are left, below 0 where it is exceeded; infinite without it."""
     limit = run.options.max_time_s

@@ -32,15 +32,17 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 VALUES = {
     "threads": (0, -1, 1_000_000, 1.5, "2", True),
-    "seed": (-1, 2**70, 0.5, "0"),
-    "timeout_s": (0.0, -1.0, float("nan"), float("inf"), "1"),
+    "seed": (-1, 2**70, 0.5, "0", None),
+    "timeout_s": (0.0, -1.0, float("nan"), float("inf"), "1", None),
     "time_limit_s": (0.0, -1.0, float("nan"), "1"),
     "max_images": (0, -3, 2.5, "7"),
-    "held_out": (0.0, 1.0, -0.1, float("nan"), "x"),
+    "held_out": (0.0, 1.0, -0.1, float("nan"), "x", None),
     "batch_size": (0, -1, 1.5, "x"),
     "width_quantum": (0, -4, 2.5, "8"),
     "max_evaluations": (0, -1, 0.5, "9"),
-    "tolerance": (-1.0, float("nan"), "x"),
+    "tolerance": (-1.0, float("nan"), "x", None),
+    "max_time_s": (0.0, -1.0, float("inf"), float("nan"), "4", [4], 10**400, True),
+    "memory_limit_bytes": (0, "5", None, 1.5, True),
 }
 
 
