@@ -52,6 +52,7 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], *, overw
         OutputError: the folder does not exist or cannot be written, or the file must stay.
     """
     destination = Path(path)
+    _check_kind(path, what="")
     temporary = destination.with_name(hidden_name())
     try:
         with temporary.open("wb") as stream:
@@ -98,12 +99,33 @@ def cannot_write(path: str | Path, error: OSError, *, what: str = "") -> str:
     return f"{shown} cannot be written ({reason}); name a path in a writable folder"
 
 
+_SYSTEM_FOLDERS = ("/dev/", "/proc/", "/sys/")
+_MEMORY_DISK = "/dev/shm/"
+
+
+def _check_kind(path: str | Path, *, what: str) -> None:
+    """Refuse what a whole file would take the place of: a device, a pipe, a socket, anything of the system's.
+
+    Raises:
+        OutputError: it is one.
+    """
+    absolute = Path(os.path.abspath(Path(path).expanduser()))
+    special = absolute.exists() and not absolute.is_file() and not absolute.is_dir()
+    system = str(absolute).startswith(_SYSTEM_FOLDERS) and not str(absolute).startswith(_MEMORY_DISK)
+    if special or system:
+        shown = f"{what} {str(path)!r}".strip()
+        raise OutputError(
+            f"{shown} is no regular file and would be replaced; name a file in a folder of yours"
+        )
+
+
 def check_writable(path: str | Path, *, what: str) -> None:
     """Check that a file can be written at a path, before the work whose result it is to hold.
 
     Raises:
-        OutputError: it is a folder, or its folder is missing or not writable.
+        OutputError: it is a folder, a device or a pipe, or its folder is missing or not writable.
     """
+    _check_kind(path, what=what)
     destination, shown = Path(path).expanduser().resolve(), repr(str(path))
     folder = destination.parent
     if destination.is_dir():

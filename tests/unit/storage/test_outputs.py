@@ -13,7 +13,7 @@ import pytest
 
 from edgeprune.errors import OutputError
 from edgeprune.storage import outputs
-from edgeprune.storage.files import scratch_folder
+from edgeprune.storage.files import check_writable, scratch_folder
 from edgeprune.storage.outputs import (
     atomic_write_bytes,
     atomic_write_text,
@@ -383,3 +383,23 @@ def test_atomic_write_keeps_the_old_file_where_writing_fails(
 
 def test_the_module_offers_what_its_documentation_says() -> None:
     assert all(hasattr(outputs, name) for name in outputs.__all__)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/proc/self/environ", "/sys/kernel/x"])
+def test_devices_of_the_system_are_no_outputs(path: str) -> None:
+    """As root a device would be replaced by a file; only checked here, never written."""
+    with pytest.raises(OutputError, match="is no regular file and would be replaced"):
+        check_writable(path, what="page")
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        for write in (lambda p: atomic_write_text(p, "x"), lambda p: check_writable(p, what="page")):
+            with pytest.raises(OutputError, match="is no regular file and would be replaced"):
+                write(path)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
