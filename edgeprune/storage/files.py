@@ -115,7 +115,7 @@ def _check_kind(path: str | Path, *, what: str) -> None:
     if special or system:
         shown = f"{what} {str(path)!r}".strip()
         raise OutputError(
-            f"{shown} is no regular file and would be replaced; name a file in a folder of yours"
+            f"{shown} cannot be written: it is no regular file and would be replaced; name another file"
         )
 
 
