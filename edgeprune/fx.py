@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Interpreter, Node
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 TRANSPOSED_CONVOLUTIONS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -39,3 +40,23 @@ def tensor_leaves(value: Any) -> list[Tensor]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [t for field in dataclasses.fields(value) for t in tensor_leaves(getattr(value, field.name))]
     return []
+
+
+class NodeValues(Interpreter):
+    """Runs a graph and keeps the tensors of the nodes ``names``; as ``leaves``, gradients begin at them."""
+
+    def __init__(self, module: GraphModule, names: Collection[str], *, leaves: bool = False) -> None:
+        super().__init__(module)
+        self._names = frozenset(names)
+        self._leaves = leaves
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        """Run a node, and keep its value if it is one of those."""
+        value = super().run_node(n)
+        if n.name in self._names and isinstance(value, Tensor):
+            # Behind an earlier leaf, a gradient goes on to that one.
+            if self._leaves and value.is_floating_point() and not value.requires_grad:
+                value = value.detach().requires_grad_(True)
+            self.values[n.name] = value
+        return value

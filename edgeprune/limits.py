@@ -28,13 +28,13 @@ class WholeNumbers:
         """Whether a value is in the range."""
         return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most
 
-    def check(self, option: str, value: int | None) -> None:
-        """Reject a value outside the range; ``None`` passes.
+    def check(self, option: str, value: object) -> None:
+        """Reject a value outside the range.
 
         Raises:
             UsageError: names ``option``, the value and what is accepted.
         """
-        if value is not None and not self.holds(value):
+        if not self.holds(value):
             raise _refused(option, in_short(value), self.accepted)
 
     def reader(self, option: str) -> Callable[[str | int], int]:
@@ -80,12 +80,12 @@ class ImageSizes:
         return None
 
     def check(self, option: str, value: object) -> None:
-        """Refuse another value than ``None``.
+        """Refuse what is no such size.
 
         Raises:
             UsageError: names ``option``, the value and what is accepted.
         """
-        if value is not None and self.read(value) is None:
+        if self.read(value) is None:
             raise _refused(option, in_short(value), self.accepted)
 
     def reader(self, option: str) -> Callable[[object], int | tuple[int, int]]:
@@ -169,13 +169,13 @@ class ChannelNumbers:
             for value in values
         )
 
-    def check(self, option: str, values: Sequence[float] | None) -> None:
-        """Reject values that are not accepted; ``None`` passes.
+    def check(self, option: str, values: Sequence[float]) -> None:
+        """Reject values that are not accepted.
 
         Raises:
             UsageError: names ``option``, the values and what is accepted.
         """
-        if values is not None and not self.hold(values):
+        if not self.hold(values):
             raise _refused(option, in_short(tuple(values)), self.accepted)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import difflib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +27,7 @@ from edgeprune.loading.onnx_import import import_onnx
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 from edgeprune.loading.tensors import check_finite, check_tensors
 from edgeprune.storage.archives import FileKind, detect_kind
-from edgeprune.storage.files import sha256_file
+from edgeprune.storage.files import near_path, sha256_file
 from edgeprune.storage.zips import MODEL_LIMITS, ZipFaultError, check_zip
 from edgeprune.system.imports import ended_in_the_open, first_line, user_code
 
@@ -248,17 +246,7 @@ def _check_path(path: Path, source: str) -> None:
         )
     if source.isidentifier() and is_torchvision_name(source):
         raise ModelLoadError(f"{source!r} does not exist; did you mean torchvision:{source}?")
-    raise ModelLoadError(f"{source!r} does not exist; {_nearest(path)}{_ACCEPTED}")
-
-
-def _nearest(path: Path) -> str:
-    """Suggest the file with the most similar name, as the user could have typed it."""
-    with contextlib.suppress(OSError):
-        files = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
-        near = difflib.get_close_matches(path.name, files, n=1, cutoff=0.75)
-        if near:
-            return f"did you mean {str(path.with_name(near[0]))!r}? "
-    return ""
+    raise ModelLoadError(f"{source!r} does not exist; {near_path(path, files_only=True)}{_ACCEPTED}")
 
 
 def _from_program(path: Path, reading: _Reading) -> LoadedModel:

@@ -27,13 +27,6 @@ Seed = Annotated[int, Bounds(limits.SEED, "--seed")]
 TimeoutS = Annotated[float, Bounds(limits.TIME_S, "timeout_s")]
 
 
-class _Nothing:
-    """``None`` where it is no value: limits let it pass."""
-
-    def __repr__(self) -> str:
-        return "None"
-
-
 def check_bounds(options: Any) -> None:
     """Check every field of an options object that states a range; ``None`` passes where it may be given.
 
@@ -42,9 +35,8 @@ def check_bounds(options: Any) -> None:
     """
     for name, bounds in _bounded(type(options)):
         value = getattr(options, name)
-        if value is None and bounds.optional:
-            continue
-        bounds.limit.check(bounds.spelling, _Nothing() if value is None else value)
+        if value is not None or not bounds.optional:
+            bounds.limit.check(bounds.spelling, value)
 
 
 _NO_TORCH = SimpleNamespace(Module=object)

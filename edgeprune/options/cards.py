@@ -194,11 +194,13 @@ def check_preprocessing(options: Preprocessing) -> None:
     Raises:
         UsageError: names the option, its value and what is accepted.
     """
-    for name in ("resize", "crop", "letterbox"):
-        limits.IMAGE_SIZES.check(f"--{name}", getattr(options, name))
-    limits.PAD_VALUES.check("--pad", options.pad)
-    limits.MEANS.check("--mean", options.mean)
-    limits.DEVIATIONS.check("--std", options.std)
+    for name in ("resize", "crop", "letterbox", "pad"):
+        if (value := getattr(options, name)) is not None:
+            limit = limits.PAD_VALUES if name == "pad" else limits.IMAGE_SIZES
+            limit.check(f"--{name}", value)
+    for name, numbers in (("mean", limits.MEANS), ("std", limits.DEVIATIONS)):
+        if (values := getattr(options, name)) is not None:
+            numbers.check(f"--{name}", values)
     limits.check_counts(options.mean, options.std)
     _check_sizes(options)
 

@@ -60,7 +60,8 @@ class DeviceOptions:
         if (self.ssh is None) == (self.adb is None):
             both = "neither --ssh nor --adb" if self.ssh is None else "both --ssh and --adb"
             raise UsageError(f"{both} was given; accepted is one of them, the device to measure on")
-        PORT.check("--ssh-port", self.ssh_port)
+        if self.ssh_port is not None:
+            PORT.check("--ssh-port", self.ssh_port)
         if self.ssh is None:
             self._check_adb()
             return
@@ -96,7 +97,8 @@ class DeviceOptions:
                 "~/.ssh/config"
             )
         port = None if parts["port"] is None else int(parts["port"])
-        PORT.check("the port of --ssh", port)
+        if port is not None:
+            PORT.check("the port of --ssh", port)
         if None not in (port, self.ssh_port) and port != self.ssh_port:
             raise UsageError(
                 f"--ssh {in_short(self.ssh)} and --ssh-port {self.ssh_port} name two ports; give one of them"

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import NodeProto
 
 from edgeprune.artifacts.arrays import FloatArray
-from edgeprune.quantization.preparation import FloatModel, is_weighted
+from edgeprune.quantization.preparation import MOVING_OPS, FloatModel, is_weighted
 from edgeprune.quantization.ranges.calibration import ChannelValues
 
 _GAP = 10.0
@@ -26,10 +26,6 @@ _MOST_BINS = 65
 _RESAMPLING = frozenset(
     {"Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "LeakyRelu", "Clip"}
 )
-_MOVING = frozenset(
-    {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Slice", "Split", "Pad"}
-    | {"DepthToSpace", "SpaceToDepth", "Identity", "Dropout"}
-)
 
 
 def layers_of(model: FloatModel) -> frozenset[str]:
@@ -37,7 +33,7 @@ def layers_of(model: FloatModel) -> frozenset[str]:
     shares: set[str] = set()
     layers: set[str] = set()
     for node in model.proto.graph.node:
-        if node.op_type == "Softmax" or (node.op_type in _MOVING and node.input[0] in shares):
+        if node.op_type == "Softmax" or (node.op_type in MOVING_OPS and node.input[0] in shares):
             shares.update(node.output)
         if is_weighted(node, model):
             few = model.weights[node.input[1]].size < _MOST_BINS
@@ -86,7 +82,7 @@ def in_32_bits(model: FloatModel, values: Mapping[str, ChannelValues]) -> dict[s
 def _reason_behind(
     node: NodeProto, given: list[str], exact: set[str], values: Mapping[str, ChannelValues]
 ) -> str | None:
-    joins = len(given) > 1 or node.op_type not in _RESAMPLING | _MOVING
+    joins = len(given) > 1 or node.op_type not in _RESAMPLING | MOVING_OPS
     if joins or any(name in exact for name in given):
         return "it calculates with or joins the outputs of the last layers, or is behind such a node"
     return next((why for name in (*given, *node.output) if (why := _mixed(name, values))), None)

@@ -30,6 +30,11 @@ MIN_OPSET = 13
 """From here on QuantizeLinear takes a scale for each channel."""
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+MOVING_OPS = frozenset(
+    {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Slice", "Split", "Pad"}
+    | {"DepthToSpace", "SpaceToDepth", "Identity", "Dropout"}
+)
+"""Ops that give the values they read, or some of them, at other places."""
 _QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
     | {"ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd"}

@@ -10,16 +10,16 @@ them all are drawn evenly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule
 
 from edgeprune.accelerator import device_of
-from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, tensor_leaves
+from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.agreement import is_classifier, outputs_on
+from edgeprune.recovery.output_gradients import output_gradients
 from edgeprune.recovery.splitting import SplitImages
 
 EVEN_SHARE = 0.5
@@ -61,21 +61,6 @@ def drawn_positions(weights: Tensor, count: int, rng: torch.Generator) -> Tensor
     return torch.multinomial(chances, count, replacement=True, generator=rng).sort().values
 
 
-class _Tap(Interpreter):
-    """Runs a graph and keeps the values of some nodes."""
-
-    def __init__(self, graph: GraphModule, names: Mapping[str, int]) -> None:
-        super().__init__(graph)
-        self._names = names
-        self.kept: dict[str, Tensor] = {}
-
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self._names and isinstance(value, Tensor) and value.requires_grad:
-            self.kept[n.name] = value
-        return value
-
-
 def _weights(
     original: GraphModule,
     images: Tensor,
@@ -83,19 +68,8 @@ def _weights(
     channel_dims: Mapping[str, int],
     rng: torch.Generator,
 ) -> Iterator[tuple[str, Tensor]]:
-    device = device_of(original)
-    with torch.enable_grad():
-        tap = _Tap(original, channel_dims)
-        outputs = tensor_leaves(tap.run(images.to(device).clone().requires_grad_(True)))
-        projection = errors.projection(
-            outputs, lambda output: torch.randn(output.shape, generator=rng).to(output.device)
-        )
-        if not projection.requires_grad or not tap.kept:
-            return
-        gradients = torch.autograd.grad(projection, list(tap.kept.values()), allow_unused=True)
-    for name, gradient in zip(tap.kept, gradients, strict=True):
-        if gradient is None:
-            continue
+    felt = output_gradients(original, images.to(device_of(original)), channel_dims, errors, rng)
+    for name, gradient in felt.gradients.items():
         squares = gradient.double().square().sum(channel_dims[name]).reshape(len(images), -1)
         mean = squares.mean(dim=1, keepdim=True)
         usable = mean.isfinite() & (mean > 0)

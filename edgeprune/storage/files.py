@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import os
@@ -16,9 +17,20 @@ from edgeprune.storage.ownership import hidden_name, owned_token, remove_abandon
 
 _CHUNK_BYTES = 1 << 20
 _PROBE_BYTES = 1 << 16
+_NEAR = 0.75
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a full disk, a used-up quota and a limit on the size of files."""
 SCRATCH_PREFIX = "edgeprune-"
+
+
+def near_path(path: Path, *, files_only: bool = False) -> str:
+    """Question suggesting what lies beside ``path`` under the nearest name; empty if nothing is near."""
+    with contextlib.suppress(OSError):
+        beside = sorted(e.name for e in path.parent.iterdir() if e.is_file() or not files_only)
+        near = difflib.get_close_matches(path.name, beside, n=1, cutoff=_NEAR)
+        if near:
+            return f"did you mean {str(path.with_name(near[0]))!r}? "
+    return ""
 
 
 def sha256_file(path: str | Path) -> str:

@@ -17,8 +17,7 @@ from edgeprune.options.gate import CheckOptions, CompareOptions
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.reporting.json_report import read_json
-from edgeprune.showing import did_you_mean
-from edgeprune.storage.files import sha256_file
+from edgeprune.storage.files import near_path, sha256_file
 
 MEMORY_SPREAD = 0.02
 """Peak memory of the same file, measured again, is within one percent; twice that counts as noise."""
@@ -46,13 +45,6 @@ class Subject:
         return None if self.onnx is None else sha256_file(self.onnx)
 
 
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in folder.iterdir())
-    except OSError:
-        return []
-
-
 def read_subject(given: str | Path) -> Subject:
     """The model that a path names: a folder with ``report.json``, ``model.onnx`` or both, or one such file.
 
@@ -74,10 +66,9 @@ def read_subject(given: str | Path) -> Subject:
             onnx=_checked(onnx) if onnx.is_file() else None,
         )
     if not path.exists():
-        hint = did_you_mean(path.name, _names_in(path.parent))
         raise UsageError(
-            f"{shown} does not exist; {hint}accepted are a folder that compress wrote, a report.json and an "
-            ".onnx file"
+            f"{shown} does not exist; {near_path(path)}accepted are a folder that compress wrote, a "
+            "report.json and an .onnx file"
         )
     if path.suffix.lower() == ".json":
         return Subject(name=str(given), report=read_json(path), onnx=None)

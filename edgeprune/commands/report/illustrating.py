@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch
@@ -26,7 +26,7 @@ from edgeprune.commands.run.state import Judged, Planned, Prepared, Pruned, Run
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.differences import difference
 from edgeprune.evaluation.overlays import Overlay
-from edgeprune.fx import tensor_leaves
+from edgeprune.fx import NodeValues, tensor_leaves
 
 MOST_BYTES = 220_000
 """Of all pictures of a page; encoded as text they take a third more."""
@@ -130,27 +130,11 @@ def _shape_of(node: Node) -> tuple[int, ...]:
     return tuple(getattr(node.meta.get("val"), "shape", ()))
 
 
-class _Watcher(Interpreter):
-    """Runs a graph and keeps the value of one node."""
-
-    def __init__(self, module: GraphModule, name: str) -> None:
-        super().__init__(module)
-        self._name = name
-        self.value = torch.empty(0)
-
-    def run_node(self, n: Node) -> object:
-        """Run a node as usual."""
-        value = super().run_node(n)
-        if n.name == self._name and isinstance(value, Tensor):
-            self.value = value
-        return value
-
-
 def _value_of(module: GraphModule, name: str, images: Tensor) -> Tensor:
-    watcher = _Watcher(module, name)
+    kept = NodeValues(module, (name,))
     with torch.no_grad():
-        watcher.run(images)
-    return watcher.value
+        kept.run(images)
+    return kept.values[name]
 
 
 def _saliency(

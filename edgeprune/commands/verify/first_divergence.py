@@ -11,12 +11,13 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from edgeprune import parity
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.artifacts.report import TensorDeviation
 from edgeprune.errors import ProfileError
+from edgeprune.fx import NodeValues
 from edgeprune.onnx_io.intermediate_outputs import tapped_session
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import fixed_batch, in_a_sentence, run_filled
@@ -155,31 +156,15 @@ def _joined(parts: tuple[object, ...]) -> Float32Array | None:
     return tensors[0] if len(parts) == 1 else np.concatenate([np.atleast_1d(tensor) for tensor in tensors])
 
 
-class _Recorder(Interpreter):
-    """Runs a graph and keeps the tensors of some nodes."""
-
-    def __init__(self, module: GraphModule, wanted: set[str]) -> None:
-        super().__init__(module)
-        self.wanted = wanted
-        self.seen: dict[str, Float32Array] = {}
-
-    def run_node(self, n: Node) -> object:
-        """The node's value, recorded if it is wanted."""
-        value = super().run_node(n)
-        if n.name in self.wanted and isinstance(value, Tensor):
-            self.seen[n.name] = value.detach().numpy()
-        return value
-
-
 def traced_torch(module: GraphModule) -> Traced:
     """Trace a captured graph."""
     names = tuple(n.name for n in module.graph.nodes if n.op == "call_function" and _is_tensor(n))
 
     def inside(batch: Tensor, wanted: tuple[str, ...]) -> dict[str, Float32Array]:
-        recorder = _Recorder(module, set(wanted))
+        kept = NodeValues(module, wanted)
         with torch.no_grad():
-            recorder.run(batch)
-        return recorder.seen
+            kept.run(batch)
+        return {name: value.detach().numpy() for name, value in kept.values.items()}
 
     return Traced(names=names, outputs=lambda images: parity.run_torch(module, images), inside=inside)
 

@@ -18,7 +18,7 @@ from onnx import NodeProto
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.fake_quant import LARGEST, SMALLEST_SCALE, steps_of
 from edgeprune.quantization.equalization import transposed
-from edgeprune.quantization.preparation import FloatModel, is_weighted
+from edgeprune.quantization.preparation import MOVING_OPS, FloatModel, is_weighted
 from edgeprune.quantization.ranges.choice import LEVELS, Range, with_zero
 
 LARGEST_SPAN = LARGEST / 2
@@ -26,7 +26,7 @@ LARGEST_SPAN = LARGEST / 2
 _MEAN_RATIOS = (2.0**-32, 2.0**8)
 """Steps of values over steps of their mean and their number, between which onnxruntime's kernel runs."""
 _MEANS = frozenset({"GlobalAveragePool", "AveragePool"})
-_MOVES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Identity", "Relu", "Clip"})
+_CARRIES = MOVING_OPS | {"Relu", "Clip"}
 """What onnxruntime takes rounding through, or into it."""
 _READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
@@ -122,7 +122,7 @@ def _readers_of_means(model: FloatModel, nodes: Mapping[str, str]) -> Iterator[t
         for reader in readers.get(name, []):
             if reader.name:
                 yield reader.name, reason
-            if reader.op_type in _MOVES:
+            if reader.op_type in _CARRIES:
                 open_ += [(output, reason) for output in reader.output]
 
 

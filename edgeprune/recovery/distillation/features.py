@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from edgeprune.artifacts.coupling import CouplingGraph, WeightedLayer, kept_positions
-from edgeprune.fx import op_name, tensor_leaves
+from edgeprune.fx import NodeValues, op_name, tensor_leaves
 from edgeprune.outputs.errors import OutputErrors
+from edgeprune.recovery.output_gradients import output_gradients
 
 EVEN_SHARE = 0.5
 _POOLING = frozenset(
@@ -74,8 +75,8 @@ def run(network: GraphModule, images: Tensor, features: Mapping[str, Tensor]) ->
     """Outputs of a network, and the values of these nodes."""
     if not features:
         return Answers(tensor_leaves(network(images)))
-    tap = _Tap(network, features, leaves=False)
-    return Answers(tensor_leaves(tap.run(images)), tap.seen)
+    kept = NodeValues(network, features)
+    return Answers(tensor_leaves(kept.run(images)), kept.values)
 
 
 def run_weighed(
@@ -86,42 +87,11 @@ def run_weighed(
     generator: torch.Generator,
 ) -> Answers:
     """Those of the original, with how much errors of the features count at each position, 1 on average."""
-    with torch.enable_grad():
-        tap = _Tap(network, features, leaves=True)
-        outputs = tensor_leaves(tap.run(images))
-        projection = errors.projection(
-            outputs, lambda output: torch.randn(output.shape, generator=generator).to(output.device)
-        )
-        names = list(tap.seen) if projection.requires_grad else []
-        gradients = (
-            torch.autograd.grad(projection, [tap.seen[n] for n in names], allow_unused=True) if names else ()
-        )
+    felt = output_gradients(network, images, features, errors, generator)
     weights = {}
-    for name, gradient in zip(names, gradients, strict=True):
-        if gradient is not None:
-            squares = gradient.square().sum(1, keepdim=True)
-            mean = squares.mean()
-            if bool(torch.isfinite(mean)) and float(mean) > 0.0:
-                weights[name] = EVEN_SHARE + (1.0 - EVEN_SHARE) * squares / mean
-    seen = {name: value.detach() for name, value in tap.seen.items()}
-    return Answers([output.detach() for output in outputs], seen, weights)
-
-
-class _Tap(Interpreter):
-    """Runs a graph and keeps the values of some nodes; as ``leaves``, gradients begin at them."""
-
-    def __init__(self, network: GraphModule, names: Mapping[str, Tensor], *, leaves: bool) -> None:
-        super().__init__(network)
-        self._names = names
-        self._leaves = leaves
-        self.seen: dict[str, Tensor] = {}
-
-    def run_node(self, n: Node) -> object:
-        """Run a node, and keep its value if it is one of those."""
-        value: object = super().run_node(n)
-        if n.name in self._names:
-            assert isinstance(value, Tensor)
-            if self._leaves and not value.requires_grad:  # behind an earlier one its gradients go on
-                value = value.detach().requires_grad_(True)
-            self.seen[n.name] = value
-        return value
+    for name, gradient in felt.gradients.items():
+        squares = gradient.square().sum(1, keepdim=True)
+        mean = squares.mean()
+        if bool(torch.isfinite(mean)) and float(mean) > 0.0:
+            weights[name] = EVEN_SHARE + (1.0 - EVEN_SHARE) * squares / mean
+    return Answers(felt.outputs, felt.values, weights)
