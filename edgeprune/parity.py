@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from edgeprune.accelerator import CPU, device_of
 from edgeprune.artifacts.arrays import Float32Array
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.report import (
-    AccuracyFigure,
-    AccuracyKind,
     AnswerCounts,
     ChannelDeviation,
     ChannelSummary,

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from edgeprune.artifacts.model import ModelSection
-from edgeprune.artifacts.report import AccuracyKind, CalibrationSection
+from edgeprune.artifacts.quality import (
+    AccuracyKind,
+    RecoveredNetworks,
+    RemovalCurve,
+    RemovalCurves,
+    RemovalPoint,
+    RemovedShare,
+    SizeCurve,
+    SizePoint,
+)
+from edgeprune.artifacts.report import CalibrationSection
 from edgeprune.reporting.ranking.facts import (
     RANKING_SCHEMA_VERSION,
     CriterionScores,
@@ -14,13 +24,6 @@ from edgeprune.reporting.ranking.facts import (
     RankingInputs,
     RankingReport,
     RankSettings,
-    RecoveredNetworks,
-    RemovalCurve,
-    RemovalCurves,
-    RemovalPoint,
-    RemovedShare,
-    SizeCurve,
-    SizePoint,
 )
 
 

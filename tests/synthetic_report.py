@@ -16,11 +16,10 @@ from edgeprune.artifacts.latency import (
 )
 from edgeprune.artifacts.model import ModelSection
 from edgeprune.artifacts.pruning import ChannelImportance, DecisionMeasure, GroupImportance, NetworkDecision
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     REPORT_SCHEMA_VERSION,
-    AccuracyFigure,
-    AccuracyKind,
     AnswerCounts,
     CalibrationSection,
     DeploymentSection,

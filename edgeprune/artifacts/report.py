@@ -16,39 +16,10 @@ from edgeprune.artifacts.latency import (
 )
 from edgeprune.artifacts.model import ModelSection
 from edgeprune.artifacts.pruning import DistillationReport, GroupImportance, NetworkDecision, RankingOrigin
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind, RankingCurves
 from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.6"
-
-
-class AccuracyKind(Enum):
-    """What the quality figures compare with."""
-
-    TOP1 = "top-1 accuracy"
-    AGREEMENT = "top-1 agreement with the original"
-    RELATIVE_ERROR = "relative squared error against the original"
-    AP = "AP (IoU .5 to .95)"
-    AP_AGREEMENT = "AP against the original's own detections"
-    MEAN_IOU = "mean IoU"
-    MEAN_IOU_AGREEMENT = "mean IoU against the original's own segmentation"
-    ABSOLUTE_ERROR = "mean absolute error of the worst output channel"
-    ABSOLUTE_DEVIATION = "mean absolute error against the original, worst output channel"
-    RETRIEVAL = "nearest neighbours shared with the original"
-    METRIC = "the given metric"
-
-    @property
-    def is_error(self) -> bool:
-        """Whether lower is better, so that there are no percentage points to lose."""
-        return self in (
-            AccuracyKind.RELATIVE_ERROR,
-            AccuracyKind.ABSOLUTE_ERROR,
-            AccuracyKind.ABSOLUTE_DEVIATION,
-        )
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is between 0 and 1, and shown in percent."""
-        return not self.is_error and self is not AccuracyKind.METRIC
+REPORT_SCHEMA_VERSION = "1.7"
 
 
 class Verdict(Enum):
@@ -126,20 +97,6 @@ class Usability:
     answers: AnswerCounts | None
     slower: bool = False
     by_channel: ChannelSummary | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyFigure:
-    """Quality of one stage's model on the held-out images with its 95% interval, in the unit of the measure.
-
-    Shares are in [0, 1], errors and a given metric as they are.
-    """
-
-    stage: str
-    value: float
-    low: float
-    high: float
-    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,7 +321,8 @@ class RunReport:
     """All of the above. ``notes`` holds every fallback and warning, ``budget`` a search if there was one.
 
     ``usability`` is ``None`` only in a report of schema 1.1, which had none. ``sessions``: how often the run
-    was begun, once and with every ``--resume``, all in ``stage_times``. The last three came with schema 1.6.
+    was begun, once and with every ``--resume``, all in ``stage_times``. ``importance``, ``operators`` and
+    ``preprocessing`` came with schema 1.6, ``curves`` with 1.7.
     """
 
     schema_version: str
@@ -388,3 +346,4 @@ class RunReport:
     importance: tuple[GroupImportance, ...] = ()
     operators: OperatorTimes | None = None
     preprocessing: PreprocessingSection | None = None
+    curves: RankingCurves | None = None

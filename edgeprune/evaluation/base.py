@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.arrays import FloatArray
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, AnswerCounts
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
+from edgeprune.artifacts.report import AnswerCounts
 from edgeprune.errors import UsageError
 from edgeprune.evaluation.overlays import Overlay
 from edgeprune.parity import Outputs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgeprune import parity
-from edgeprune.artifacts.report import AccuracyKind, AnswerCounts
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import AnswerCounts
 from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, misfit
 from edgeprune.outputs.units import units_of
 from edgeprune.parity import Outputs

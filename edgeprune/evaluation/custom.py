@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.arrays import Float32Array, FloatArray
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.errors import UsageError
 from edgeprune.evaluation.base import (
     Measure,

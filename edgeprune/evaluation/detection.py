@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.choices import BoxFormat
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.average_precision import (
     ClassMatches,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.artifacts.arrays import FloatArray, IndexArray
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, bootstrap_weights
 from edgeprune.intervals import wilson_interval

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.artifacts.boxes import Box, ImageBoxes
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.truth import Truth
+from edgeprune.artifacts.truth import Box, ImageBoxes, Truth
 from edgeprune.evaluation.base import Boxes, Labels
 from edgeprune.parity import Outputs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeprune.artifacts.arrays import FloatArray
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.base import (
     Measure,

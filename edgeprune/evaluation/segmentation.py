@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.arrays import FloatArray
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.truth import NOWHERE
 from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.base import (

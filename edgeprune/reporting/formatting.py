@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, LatencyRatio, Provenance
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ChannelSummary
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
+from edgeprune.artifacts.report import ChannelSummary
 
 MISSING = "not measured"
 

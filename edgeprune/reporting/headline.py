@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edgeprune.artifacts.report import AccuracyKind, Grade, RunReport, Usability, Verdict
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import Grade, RunReport, Usability, Verdict
 
 
 class Tone(Enum):

@@ -15,6 +15,7 @@ from edgeprune.artifacts.latency import (
     PredictedKind,
     Provenance,
 )
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.quantization import (
     Float16Report,
     IntegerReport,
@@ -22,12 +23,7 @@ from edgeprune.artifacts.quantization import (
     Precision,
     QuantizationDetails,
 )
-from edgeprune.artifacts.report import (
-    AccuracyFigure,
-    AccuracyKind,
-    Deviation,
-    TensorDeviation,
-)
+from edgeprune.artifacts.report import Deviation, TensorDeviation
 from edgeprune.reporting.formatting import constant_channels, count_words, doubt, worst_channel
 from edgeprune.reporting.quantization_words import weighed_by
 from edgeprune.reporting.table import Table

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.artifacts.budget import Candidate
-from edgeprune.artifacts.report import AccuracyKind, RunReport
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import RunReport
 from edgeprune.reporting.formatting import (
     format_bytes,
     format_macs,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgeprune.artifacts.boxes import Box, BoxLabels, ImageBoxes
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.truth import Box, BoxLabels, ImageBoxes
 from edgeprune.calibration.geometry import Geometry, place
 from edgeprune.calibration.sources.folders import image_files, opened_image
 from edgeprune.calibration.sources.pictures import upright_size

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifacts.boxes import Box, BoxLabels, ImageBoxes, checked_box
+from edgeprune.artifacts.truth import Box, BoxLabels, ImageBoxes, checked_box
 from edgeprune.calibration.annotations.boxes import NAMES_SHOWN, files_of, gathered, size_of
 from edgeprune.errors import CalibrationError
 from edgeprune.limits import is_finite

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeprune.artifacts.boxes import Box, ImageBoxes, checked_box
 from edgeprune.artifacts.choices import Task
-from edgeprune.artifacts.truth import ImageTruth
+from edgeprune.artifacts.truth import Box, ImageBoxes, ImageTruth, checked_box
 from edgeprune.errors import CalibrationError
 
 _BOXES, _CLASSES, _CROWD = "boxes", "labels", "iscrowd"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.artifacts.boxes import Box, BoxLabels, ImageBoxes, checked_box
+from edgeprune.artifacts.truth import Box, BoxLabels, ImageBoxes, checked_box
 from edgeprune.calibration.annotations.boxes import NAMES_SHOWN, files_of, gathered, size_of
 from edgeprune.errors import CalibrationError
 from edgeprune.limits import read_number

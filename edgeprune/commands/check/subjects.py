@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.artifacts.latency import LatencyPrediction, ModelFigures
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, RunReport
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
+from edgeprune.artifacts.report import RunReport
 from edgeprune.commands.search.paired_drop import paired_drop, points_of
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.gate.decisions import difference

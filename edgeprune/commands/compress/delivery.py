@@ -29,6 +29,7 @@ from edgeprune.commands.compress.quantization_stage import (
 )
 from edgeprune.commands.report.illustrating import illustrate
 from edgeprune.commands.report.page_file import write_page
+from edgeprune.commands.report.ranking_curves import ranking_curves
 from edgeprune.commands.run.exports import exported_path, write_onnx, write_surgery
 from edgeprune.commands.run.report_builder import assemble_report, package_versions
 from edgeprune.commands.run.stages import PARITY_TOLERANCE, compare_outputs
@@ -104,10 +105,11 @@ def deliver(
         judged = replace(judged, usability=usability)
         if usability.grade is not Grade.USABLE or usability.slower:
             _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
+        curves = ranking_curves(run, prepared, planned)
         drawn = illustrate(run, prepared, planned, pruned, judged)
         note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
-        report = replace(report, quantization=quantized, operators=by_operator)
+        report = replace(report, quantization=quantized, operators=by_operator, curves=curves)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
         if candidates is not None:

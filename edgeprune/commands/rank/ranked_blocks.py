@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import parity
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.commands.run.scoring import original_outputs
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import UsageError

@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 from edgeprune.artifacts.choices import DEFAULT_CRITERION, RankedPlayers
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Ranking
+from edgeprune.artifacts.quality import RemovalCurves, RemovedShare, SizeCurve
 from edgeprune.commands.compress.delivery import input_hashes
 from edgeprune.commands.rank.ranked_blocks import rank_blocks
 from edgeprune.commands.rank.ranked_layers import channel_numbers, groups_of_layers
 from edgeprune.commands.rank.recovered_cuts import check_reachable, recovered_networks
 from edgeprune.commands.rank.removal_curves import (
-    POINTS,
-    RemovalJudge,
     cost_per_mac,
     macs_of_one,
-    passes_by_size,
-    removal_order,
-    size_curve,
-    size_effort,
+    removal_curves,
+    removal_orders,
+    scope_of_network,
+    size_curves,
 )
 from edgeprune.commands.run import checks, stages
 from edgeprune.commands.run.effort import ranking_work, with_effort
@@ -50,13 +49,9 @@ from edgeprune.reporting.ranking.facts import (
     RankedGroup,
     RankingReport,
     RankSettings,
-    RemovalCurves,
-    RemovedShare,
-    SizeCurve,
 )
 from edgeprune.reporting.ranking.files import write_ranking
 from edgeprune.storage import outputs
-from edgeprune.system import progress
 
 _PACKAGES = ("edgeprune", "torch", "numpy")
 
@@ -200,20 +195,11 @@ def _sizes(
     run: Run, context: ScoringContext, groups: Sequence[CoupledGroup], *, separate: bool
 ) -> tuple[SizeCurve, ...]:
     """One curve for the whole network, or one per group if layers were requested."""
-    everyone = [p for g in groups for p in g.players]
-    names = tuple(g.name for g in groups)
-    scopes = [("network", names, everyone)]
+    scopes = [scope_of_network(groups)]
     if separate:
         scopes = [(g.name, (g.name,), list(g.players)) for g in groups]
-    coalitions, images = size_effort(context.coupling.total_macs() * len(scopes), context.game.num_images)
-    game = context.game.on_images(images)
-    total = sum(passes_by_size(len(members), coalitions) for _, _, members in scopes)
-    rng = np.random.default_rng([run.options.seed, 2])
-    with run.stage("coalition sizes"), progress.task("valuing random coalitions", total) as advance:
-        return tuple(
-            size_curve(game, scope, inside, members, coalitions=coalitions, rng=rng, advance=advance)
-            for scope, inside, members in scopes
-        )
+    with run.stage("coalition sizes"):
+        return size_curves(context, scopes, seed=run.options.seed)
 
 
 def _removal(
@@ -224,12 +210,8 @@ def _removal(
     scores: Sequence[Ranking],
     recover_at: Sequence[float],
 ) -> RemovalCurves:
-    """Curves on held-out images; estimators of absent channels were fitted on the fitting images."""
+    """Curves on held-out images, with the recovered networks that were asked for."""
     held = prepared.calibration.held_out
-    coupling = prepared.coupling
-    filters = sum(len(g.players) for g in groups)
-    axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
-    labels = None if held.labels is None else held.labels.numpy()
     reconstructing, places = context.recovery_game.mask_points
     if reconstructing < places:
         run.note(
@@ -237,32 +219,12 @@ def _removal(
             f"curves, too: they are wider than {MAX_CHANNELS:,} channels, or something else than a "
             "convolution or linear layer reads them"
         )
-    orders = [removal_order(cost_per_mac(s.removal_costs, coupling, groups), groups) for s in scores]
-    named = [(s.criterion, order) for s, order in zip(scores, orders, strict=True)]
-    with (
-        run.stage("removal curves"),
-        progress.task("removing filters on held-out images", 2 * POINTS * len(scores)) as advance,
-    ):
+    with run.stage("removal curves"):
         reference = original_outputs(prepared.running, held)
-        judges = [
-            RemovalJudge(game.on_batch(held, reference), coupling, labels, axis)
-            for game in (context.recovery_game, context.game)
-        ]
-        reconstructed, masked = (
-            tuple(judge.curve(name, order, filters, advance=advance) for name, order in named)
-            for judge in judges
-        )
-    return RemovalCurves(
-        quality_kind=judges[0].kind,
-        axis=axis,
-        images=len(held),
-        filters=filters,
-        reconstructing_points=reconstructing,
-        mask_points=places,
-        reconstructed=reconstructed,
-        masked=masked,
-        recovered=recovered_networks(run, prepared, judges[0], named, filters, recover_at),
-    )
+        curves, judge = removal_curves(context, groups, scores, held, reference)
+    named = removal_orders(prepared.coupling, groups, scores)
+    recovered = recovered_networks(run, prepared, judge, named, curves.filters, recover_at)
+    return replace(curves, recovered=recovered)
 
 
 def _ranked(coupling: CouplingGraph, group: CoupledGroup) -> RankedGroup:

@@ -11,12 +11,12 @@ import torch
 from edgeprune import parity
 from edgeprune.artifacts.arrays import Advance, IndexArray
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
+from edgeprune.artifacts.quality import RecoveredNetworks, RemovalPoint
 from edgeprune.commands.rank.removal_curves import RemovalJudge
 from edgeprune.commands.run.state import Prepared, Run, split_for_recovery
 from edgeprune.errors import UsageError
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.reconstruction import reconstruct
-from edgeprune.reporting.ranking.facts import RecoveredNetworks, RemovalPoint
 from edgeprune.system import progress
 
 

@@ -7,20 +7,26 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgeprune import parity
 from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
+from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
-from edgeprune.artifacts.report import AccuracyKind
-from edgeprune.games.masked_game import MaskedGame
-from edgeprune.intervals import wilson_interval
-from edgeprune.reporting.ranking.facts import (
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.artifacts.quality import (
+    AccuracyKind,
     RemovalCurve,
+    RemovalCurves,
     RemovalPoint,
     RemovedShare,
     SizeCurve,
     SizePoint,
 )
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.importance.base import ScoringContext
+from edgeprune.intervals import wilson_interval
+from edgeprune.system import progress
 
 POINTS = 12
 """Points of a removal curve, nothing removed included."""
@@ -28,7 +34,8 @@ POINTS = 12
 _SHARES = tuple(s / 10 for s in range(11))
 _COALITIONS = (16, 8)
 _IMAGES = (128, 16)
-_SIZES_MACS = 1e12
+SIZES_MACS = 1e12
+"""Of all random coalitions of a ranking."""
 
 
 def macs_of_one(coupling: CouplingGraph, group: CoupledGroup) -> int:
@@ -179,17 +186,17 @@ def _error_of_mean(values: FloatArray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def size_effort(macs_per_image: int, images: int) -> tuple[int, int]:
-    """Coalitions per size and images per coalition, within 1e12 multiply-adds down to a minimum of each."""
+def size_effort(macs_per_image: int, images: int, most_macs: float = SIZES_MACS) -> tuple[int, int]:
+    """Coalitions per size and images per coalition, within ``most_macs`` down to a minimum of each."""
     coalitions, most = _COALITIONS[0], min(images, _IMAGES[0])
     sizes = len(_SHARES)
 
     def work() -> float:
         return float(sizes * coalitions * most) * macs_per_image
 
-    while work() > _SIZES_MACS and most > _IMAGES[1]:
+    while work() > most_macs and most > _IMAGES[1]:
         most = max(_IMAGES[1], most // 2)
-    while work() > _SIZES_MACS and coalitions > _COALITIONS[1]:
+    while work() > most_macs and coalitions > _COALITIONS[1]:
         coalitions = max(_COALITIONS[1], coalitions // 2)
     return coalitions, most
 
@@ -202,6 +209,79 @@ def coalition_sizes(players: int) -> tuple[int, ...]:
 def passes_by_size(players: int, coalitions: int) -> int:
     """Number of coalitions that :func:`size_curve` evaluates."""
     return sum(1 if size in (0, players) else coalitions for size in coalition_sizes(players))
+
+
+Scope = tuple[str, tuple[str, ...], Sequence[int]]
+"""Name of a game, its groups, and the players that are drawn in it."""
+
+
+def scope_of_network(groups: Sequence[CoupledGroup]) -> Scope:
+    """All players of ``groups`` in one game."""
+    return "network", tuple(g.name for g in groups), [p for g in groups for p in g.players]
+
+
+def size_curves(
+    context: ScoringContext, scopes: Sequence[Scope], *, seed: int, most_macs: float = SIZES_MACS
+) -> tuple[SizeCurve, ...]:
+    """v(S) by coalition size of each scope, absent channels masked; shows progress."""
+    macs = context.coupling.total_macs() * len(scopes)
+    coalitions, images = size_effort(macs, context.game.num_images, most_macs)
+    game = context.game.on_images(images)
+    total = sum(passes_by_size(len(members), coalitions) for _, _, members in scopes)
+    rng = np.random.default_rng([seed, 2])
+    with progress.task("valuing random coalitions", total) as advance:
+        return tuple(
+            size_curve(game, scope, inside, members, coalitions=coalitions, rng=rng, advance=advance)
+            for scope, inside, members in scopes
+        )
+
+
+def removal_curves(
+    context: ScoringContext,
+    groups: Sequence[CoupledGroup],
+    rankings: Sequence[Ranking],
+    held: ImageBatch,
+    reference: list[Tensor],
+) -> tuple[RemovalCurves, RemovalJudge]:
+    """Curves of every ranking on ``held``, and what judges where absent channels are reconstructed.
+
+    Estimators of absent channels were fitted on the images of ``context``. Shows progress.
+    """
+    axis = RemovedShare.FILTERS if len(groups) == 1 else RemovedShare.MACS
+    labels = None if held.labels is None else held.labels.numpy()
+    filters = sum(len(g.players) for g in groups)
+    judges = [
+        RemovalJudge(game.on_batch(held, reference), context.coupling, labels, axis)
+        for game in (context.recovery_game, context.game)
+    ]
+    orders = removal_orders(context.coupling, groups, rankings)
+    with progress.task("removing filters on held-out images", 2 * POINTS * len(rankings)) as advance:
+        reconstructed, masked = (
+            tuple(judge.curve(name, order, filters, advance=advance) for name, order in orders)
+            for judge in judges
+        )
+    reconstructing, places = context.recovery_game.mask_points
+    curves = RemovalCurves(
+        quality_kind=judges[0].kind,
+        axis=axis,
+        images=len(held),
+        filters=filters,
+        reconstructing_points=reconstructing,
+        mask_points=places,
+        reconstructed=reconstructed,
+        masked=masked,
+    )
+    return curves, judges[0]
+
+
+def removal_orders(
+    coupling: CouplingGraph, groups: Sequence[CoupledGroup], rankings: Sequence[Ranking]
+) -> list[tuple[str, IndexArray]]:
+    """Criterion and order of removal of every ranking."""
+    return [
+        (each.criterion, removal_order(cost_per_mac(each.removal_costs, coupling, groups), groups))
+        for each in rankings
+    ]
 
 
 def size_curve(

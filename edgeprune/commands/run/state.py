@@ -22,8 +22,9 @@ from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.latency import StageTime
 from edgeprune.artifacts.model import CapturedModel, LoadedModel
 from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking, RecoveryReport
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.quantization import IntegerFormat
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, ParityFigure, Usability
+from edgeprune.artifacts.report import ParityFigure, Usability
 from edgeprune.capture.joining import as_joined
 from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on

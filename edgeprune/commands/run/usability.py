@@ -8,15 +8,9 @@ from dataclasses import dataclass, replace
 from edgeprune.artifacts.budget import PairedDrop
 from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.pruning import PruningPlan
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import (
-    AccuracyKind,
-    AnswerCounts,
-    ChannelSummary,
-    DeploymentSection,
-    Grade,
-    Usability,
-)
+from edgeprune.artifacts.report import AnswerCounts, ChannelSummary, DeploymentSection, Grade, Usability
 from edgeprune.evaluation.base import Measure
 from edgeprune.intervals import wilson_interval
 from edgeprune.parity import Outputs

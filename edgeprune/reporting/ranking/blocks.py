@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.drawing.words import keep_end
 from edgeprune.reporting.formatting import count_words, format_share, significant

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
 from edgeprune.artifacts.model import ModelSection
-from edgeprune.artifacts.report import AccuracyKind, CalibrationSection
+from edgeprune.artifacts.quality import AccuracyKind, RankingCurves, RemovalCurves, SizeCurve
+from edgeprune.artifacts.report import CalibrationSection
 
 RANKING_SCHEMA_VERSION = "2.0"
 
@@ -88,111 +88,6 @@ class CriterionScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizePoint:
-    """v(S) over random coalitions of one size; ``standard_deviation`` and range are those over coalitions."""
-
-    present: int
-    share: float
-    coalitions: int
-    mean: float
-    standard_deviation: float
-    lowest: float
-    highest: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizeCurve:
-    """Coalition size against value; everyone outside ``groups`` is present all the time."""
-
-    scope: str
-    groups: tuple[str, ...]
-    players: int
-    images: int
-    points: tuple[SizePoint, ...]
-
-
-class AbsentChannels(Enum):
-    """What takes the place of removed channels; the first comes nearer to what is delivered."""
-
-    RECONSTRUCTED = "reconstructed"
-    MASKED = "masked"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovalPoint:
-    """Quality and loss on the held-out images with so many filters absent.
-
-    ``quality`` (in [0, 1]) is ``None`` where the outputs are no class scores; its interval is 95% (Wilson).
-    """
-
-    removed: int
-    removed_share: float
-    macs_removed_share: float
-    quality: float | None
-    quality_low: float | None
-    quality_high: float | None
-    loss: float
-    loss_standard_error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovalCurve:
-    """Filters go in the order of one criterion's removal costs per MAC saved.
-
-    Areas under the curves are means over the removed share (trapezoids over its range), with standard
-    errors over images.
-    """
-
-    criterion: str
-    quality_auc: float | None
-    quality_auc_standard_error: float | None
-    loss_auc: float
-    loss_auc_standard_error: float
-    points: tuple[RemovalPoint, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecoveredNetworks:
-    """Networks pruned in one criterion's order and recovered on the fitting images, one a cut asked for."""
-
-    criterion: str
-    points: tuple[RemovalPoint, ...]
-
-
-class RemovedShare(Enum):
-    """What the horizontal axis of removal curves is a share of."""
-
-    FILTERS = "filters"
-    MACS = "MACs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovalCurves:
-    """What is lost while filters go, for all criteria in the same order and on the same images.
-
-    ``reconstructed``: absent channels are their best linear estimate from the present ones, by statistics of
-    the fitting images, which stands for the recovered network; ``masked``: they are zero, as in the pruned
-    network before recovery. ``recovered``: networks at the shares of ``RankSettings.recover_at``, empty
-    where none was asked for. ``reconstructing_points`` of the ``mask_points`` do so, the others mask in both.
-    ``axis``: filters where a single group loses them, else MACs, since filters of different groups differ.
-    """
-
-    quality_kind: AccuracyKind
-    axis: RemovedShare
-    images: int
-    filters: int
-    reconstructing_points: int
-    mask_points: int
-    reconstructed: tuple[RemovalCurve, ...]
-    masked: tuple[RemovalCurve, ...]
-    recovered: tuple[RecoveredNetworks, ...] = ()
-
-    def curves(self, absent: AbsentChannels) -> tuple[RemovalCurve, ...]:
-        """The curves of one treatment."""
-        return self.reconstructed if absent is AbsentChannels.RECONSTRUCTED else self.masked
-
-
-@dataclass(frozen=True, kw_only=True)
 class BlockScore:
     """A residual block: its value, and quality and loss on the held-out images when its branch adds nothing.
 
@@ -258,3 +153,13 @@ class RankingReport:
     notes: tuple[str, ...]
     durations_s: dict[str, float]
     blocks: BlockRanking | None = None
+
+    @property
+    def curves(self) -> RankingCurves:
+        """What charts show of the games."""
+        return RankingCurves(
+            loss=self.loss,
+            layers=self.settings.layers,
+            coalition_sizes=self.coalition_sizes,
+            removal=self.removal,
+        )

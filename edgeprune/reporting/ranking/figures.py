@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import (
+    AbsentChannels,
+    AccuracyKind,
+    RankingCurves,
+    RemovalCurve,
+    RemovalCurves,
+    RemovalPoint,
+    RemovedShare,
+    SizeCurve,
+)
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.drawing.words import keep_end
 from edgeprune.reporting.formatting import count_words, format_share, significant
 from edgeprune.reporting.ranking.blocks import blocks_figure
-from edgeprune.reporting.ranking.facts import (
-    AbsentChannels,
-    CriterionScores,
-    GroupScores,
-    RankedGroup,
-    RankingReport,
-    RemovalCurve,
-    RemovalPoint,
-    RemovedShare,
-    SizeCurve,
-    known,
-)
+from edgeprune.reporting.ranking.facts import CriterionScores, GroupScores, RankedGroup, RankingReport, known
 from edgeprune.reporting.web.charts import AFTER, SERIES, SOFT, headed, rows, to_svg
 
 if TYPE_CHECKING:
@@ -53,9 +51,9 @@ def figure_files(report: RankingReport) -> dict[str, str]:
     if report.blocks is not None:
         return {"blocks.svg": blocks_figure(report, report.blocks)}
     files = {values_name(c.name): values_figure(report, c) for c in report.criteria}
-    files["coalition-sizes.svg"] = sizes_figure(report)
+    files["coalition-sizes.svg"] = sizes_figure(report.curves)
     for absent, name in REMOVAL_FILES.items():
-        files[name] = removal_figure(report, absent)
+        files[name] = removal_figure(report.curves, absent)
     return files
 
 
@@ -142,13 +140,13 @@ def _interval(value: float, error: float | None) -> dict[str, float | None]:
     return {"low": value - half, "high": value + half}
 
 
-def sizes_figure(report: RankingReport) -> str:
+def sizes_figure(ranked: RankingCurves) -> str:
     """v(S) by the share of players present: mean, spread and range over random coalitions."""
-    curves = report.coalition_sizes
+    curves = ranked.coalition_sizes
     drawn = max(p.coalitions for p in curves[0].points)
     over = count_words(curves[0].images, "image")
     told = [
-        f"v(S) = minus the loss ({report.loss}), mean of {over}; {drawn} random coalitions of each size",
+        f"v(S) = minus the loss ({ranked.loss}), mean of {over}; {drawn} random coalitions of each size",
         "line: mean; dark band: one standard deviation over coalitions; light band: lowest to highest",
     ]
     size = (480, 220) if len(curves) == 1 else (250, 140)
@@ -202,14 +200,14 @@ def _share(field: str, title: str) -> Any:
     )  # fmt: skip
 
 
-def removal_figure(report: RankingReport, absent: AbsentChannels) -> str:
+def removal_figure(ranked: RankingCurves, absent: AbsentChannels) -> str:
     """Quality and loss on held-out images against the share of filters removed, one line per criterion."""
-    removal = report.removal
+    removal = ranked.removal
     rated = removal.quality_kind is not AccuracyKind.RELATIVE_ERROR
     with_recovered = bool(removal.recovered) and absent is AbsentChannels.RECONSTRUCTED
-    panels = [_removal_panel(report, absent, quality=True)] if rated else []
-    panels.append(_removal_panel(report, absent, quality=False))
-    scope = "the whole network" if not report.settings.layers else ", ".join(report.settings.layers)
+    panels = [_removal_panel(ranked, absent, quality=True)] if rated else []
+    panels.append(_removal_panel(ranked, absent, quality=False))
+    scope = "the whole network" if not ranked.layers else ", ".join(ranked.layers)
     told = [
         f"filters of {scope}, least removal cost per MAC first, {_ABSENT[absent]}; "
         f"{count_words(removal.images, 'held-out image')}",
@@ -220,31 +218,32 @@ def removal_figure(report: RankingReport, absent: AbsentChannels) -> str:
     return _drawn(panels, title, told, REMOVAL_FILES[absent])
 
 
-def removed_share(report: RankingReport, point: RemovalPoint) -> float:
+def removed_share(removal: RemovalCurves, point: RemovalPoint) -> float:
     """Removed share on the axis of the removal curves."""
-    on_macs = report.removal.axis is RemovedShare.MACS
+    on_macs = removal.axis is RemovedShare.MACS
     return point.macs_removed_share if on_macs else point.removed_share
 
 
-def _removal_panel(report: RankingReport, absent: AbsentChannels, *, quality: bool) -> Any:
+def _removal_panel(ranked: RankingCurves, absent: AbsentChannels, *, quality: bool) -> Any:
     """Quality or loss: a line per criterion, bands where there are few, and single recovered networks."""
     import altair as alt
 
-    curves = report.removal.curves(absent)
-    shown = [curves[place] for place in best_first(report, absent)]
-    labels = {curve.criterion: _label(report, curve) for curve in shown}
-    lines = [_removal_row(report, p, c.criterion, quality=quality) for c in shown for p in c.points]
-    singles = [] if absent is AbsentChannels.MASKED else report.removal.recovered
+    removal = ranked.removal
+    curves = removal.curves(absent)
+    shown = [curves[place] for place in best_first(removal, absent)]
+    labels = {curve.criterion: _label(removal, curve) for curve in shown}
+    lines = [_removal_row(removal, p, c.criterion, quality=quality) for c in shown for p in c.points]
+    singles = [] if absent is AbsentChannels.MASKED else removal.recovered
     points = [
-        _removal_row(report, p, c.criterion, quality=quality, recovered=True)
+        _removal_row(removal, p, c.criterion, quality=quality, recovered=True)
         for c in singles
         for p in c.points
     ]
     for row in (*lines, *points):
         row["criterion"] = labels.get(row["criterion"], row["criterion"])
-    axis = report.removal.axis.value
+    axis = removal.axis.value
     x = _share("share", f"share of {axis} removed")
-    title = "share of images" if quality else report.loss
+    title = "share of images" if quality else ranked.loss
     scale = alt.Scale(domain=[0, 1]) if quality else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=title, scale=scale, axis=_SHARE_AXIS if quality else {"tickCount": 5})
     places = {curve.criterion: place for place, curve in enumerate(curves)}
@@ -265,7 +264,7 @@ def _removal_panel(report: RankingReport, absent: AbsentChannels, *, quality: bo
                 x, y, colour, shape, description="words:N"
             )
         )
-    name = _capital(report.removal.quality_kind.value) if quality else "Loss"
+    name = _capital(removal.quality_kind.value) if quality else "Loss"
     return alt.layer(*layers).properties(width=330, height=230, title=alt.TitleParams(name))
 
 
@@ -273,11 +272,11 @@ _SHARE_AXIS = {"format": ".0%", "tickCount": 5}
 
 
 def _removal_row(
-    report: RankingReport, point: RemovalPoint, criterion: str, *, quality: bool,
+    removal: RemovalCurves, point: RemovalPoint, criterion: str, *, quality: bool,
     recovered: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     told = f"{criterion}{', recovered' if recovered else ''}: {point.removed} filters removed, "
-    row: dict[str, Any] = {"share": removed_share(report, point), "criterion": criterion}
+    row: dict[str, Any] = {"share": removed_share(removal, point), "criterion": criterion}
     if quality:
         words = format_share(point.quality or 0.0)
         interval = {"low": point.quality_low, "high": point.quality_high}
@@ -309,12 +308,12 @@ _DASHES = ([1, 0], [6, 3], [2, 2.5])
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down")
 
 
-def _label(report: RankingReport, curve: RemovalCurve) -> str:
+def _label(removal: RemovalCurves, curve: RemovalCurve) -> str:
     """A criterion with its areas."""
     areas = []
     if curve.quality_auc is not None:
         error = curve.quality_auc_standard_error
-        areas.append(f"AUC {quality_word(report)} {area_words(curve.quality_auc, error)}")
+        areas.append(f"AUC {quality_word(removal)} {area_words(curve.quality_auc, error)}")
     areas.append(f"AUC loss {area_words(curve.loss_auc, curve.loss_auc_standard_error)}")
     return f"{curve.criterion}: {', '.join(areas)}"
 
@@ -323,15 +322,15 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def best_first(report: RankingReport, absent: AbsentChannels) -> list[int]:
+def best_first(removal: RemovalCurves, absent: AbsentChannels) -> list[int]:
     """Indices of the removal curves: highest area under quality first, then lowest under loss."""
-    curves = report.removal.curves(absent)
+    curves = removal.curves(absent)
     return sorted(range(len(curves)), key=lambda i: (-(curves[i].quality_auc or 0.0), curves[i].loss_auc, i))
 
 
-def quality_word(report: RankingReport) -> str:
+def quality_word(removal: RemovalCurves) -> str:
     """The measure of quality in one word."""
-    return "accuracy" if report.removal.quality_kind is AccuracyKind.TOP1 else "agreement"
+    return "accuracy" if removal.quality_kind is AccuracyKind.TOP1 else "agreement"
 
 
 def area_words(area: float, error: float | None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeprune.artifacts.quality import AbsentChannels
 from edgeprune.reporting.formatting import count_words, format_macs
 from edgeprune.reporting.pages import render
-from edgeprune.reporting.ranking.facts import AbsentChannels, RankingReport
+from edgeprune.reporting.ranking.facts import RankingReport
 from edgeprune.reporting.ranking.figures import REMOVAL_FILES, values_name
 from edgeprune.reporting.ranking.words import (
     areas_table,

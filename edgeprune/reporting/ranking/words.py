@@ -5,12 +5,11 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AbsentChannels, AccuracyKind
 from edgeprune.reporting.drawing.words import listed
 from edgeprune.reporting.formatting import count_words, format_macs, format_share, significant
 from edgeprune.reporting.ranking.blocks import block_rows, quality_words
 from edgeprune.reporting.ranking.facts import (
-    AbsentChannels,
     BlockRanking,
     CriterionScores,
     GroupScores,
@@ -40,14 +39,14 @@ def areas_table(report: RankingReport, absent: AbsentChannels) -> Table:
     rated = curves[0].quality_auc is not None
     effort = {c.name: c.evaluations for c in report.criteria}
     rows = []
-    for place in best_first(report, absent):
+    for place in best_first(report.removal, absent):
         curve = curves[place]
         areas = [area_words(curve.loss_auc, curve.loss_auc_standard_error)]
         if curve.quality_auc is not None:
             areas.insert(0, area_words(curve.quality_auc, curve.quality_auc_standard_error))
         rows.append((curve.criterion, *areas, f"{effort[curve.criterion]:,}"))
-    quality = (f"AUC {quality_word(report)}",) if rated else ()
-    better = f"More {quality_word(report)} and less" if rated else "Less"
+    quality = (f"AUC {quality_word(report.removal)}",) if rated else ()
+    better = f"More {quality_word(report.removal)} and less" if rated else "Less"
     columns = ("criterion", *quality, "AUC loss", "evaluations")
     return Table(
         title=f"Absent channels {absent.value}: AUC over the share of {report.removal.axis.value} removed "
@@ -73,7 +72,7 @@ def recovered_table(report: RankingReport) -> Table:
             error = known(p.loss_standard_error)
             cells.append(significant(p.loss) + ("" if error is None else f" ± {significant(error, 2)}"))
             rows.append(tuple(cells))
-    columns = ("MACs removed", "criterion", *((quality_word(report),) if rated else ()), "loss")
+    columns = ("MACs removed", "criterion", *((quality_word(report.removal),) if rated else ()), "loss")
     return Table(
         title=f"Recovered networks ({count_words(removal.images, 'held-out image')}, 95% interval, "
         "± one standard error)",

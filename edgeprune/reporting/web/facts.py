@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeprune.artifacts.illustrations import Illustrations, Picture
 from edgeprune.artifacts.pruning import GroupPlan
+from edgeprune.artifacts.quality import RankingCurves
 from edgeprune.artifacts.report import RunReport
 from edgeprune.reporting.ranking.facts import RankingReport
 from edgeprune.reporting.table import Table
@@ -25,6 +26,12 @@ class PageContents:
     illustrations: Illustrations
     plans: Mapping[str, tuple[GroupPlan, ...]] = field(default_factory=dict)
     ranking: RankingReport | None = None
+
+    @property
+    def curves(self) -> RankingCurves | None:
+        """Those of this run, or of the ranking that it was given."""
+        given = None if self.ranking is None else self.ranking.curves
+        return self.report.curves if self.report.curves is not None else given
 
 
 @dataclass(frozen=True, kw_only=True)

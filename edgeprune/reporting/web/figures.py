@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from edgeprune.artifacts.budget import BudgetSection, Candidate
 from edgeprune.artifacts.latency import OperatorTimes
 from edgeprune.artifacts.pruning import GroupImportance
-from edgeprune.artifacts.report import AccuracyFigure, AccuracyKind, LayerRow
+from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
+from edgeprune.artifacts.report import LayerRow
 from edgeprune.intervals import Z_95
 from edgeprune.reporting.budget_words import on_front
 from edgeprune.reporting.drawing.words import keep_end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprune.artifacts.quality import AbsentChannels
 from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport
 from edgeprune.artifacts.report import QuantizationSection, Verdict
 from edgeprune.reporting.document import (
@@ -12,7 +13,6 @@ from edgeprune.reporting.document import (
     quantization_table,
 )
 from edgeprune.reporting.formatting import count_words, format_change, significant
-from edgeprune.reporting.ranking.facts import AbsentChannels
 from edgeprune.reporting.ranking.figures import REMOVAL_FILES, removal_figure, sizes_figure
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.web.facts import PageContents, Section
@@ -118,21 +118,21 @@ def _importance(contents: PageContents) -> Section:
 
 
 def _coalitions(contents: PageContents) -> Section:
-    ranking = contents.ranking
-    if ranking is None or not ranking.coalition_sizes:
+    curves = contents.curves
+    if curves is None or not curves.coalition_sizes:
         why = f"Random sets of channels were not valued in this run: {_RANK}."
         return Section(key="coalitions", empty=why)
     told = "What random sets of channels are worth: flat where channels stand in for each other."
-    return Section(key="coalitions", words=(told,), drawings=(sizes_figure(ranking),))
+    return Section(key="coalitions", words=(told,), drawings=(sizes_figure(curves),))
 
 
 def _removal(contents: PageContents) -> Section:
-    ranking = contents.ranking
-    if ranking is None or not ranking.removal.reconstructed:
+    curves = contents.curves
+    if curves is None or not curves.removal.reconstructed:
         why = f"Removal was not followed filter by filter in this run: {_RANK}."
         return Section(key="removal", empty=why)
     told = "Quality and loss on held-out images, the filters that cost least going first."
-    drawings = tuple(removal_figure(ranking, absent) for absent in REMOVAL_FILES)
+    drawings = tuple(removal_figure(curves, absent) for absent in REMOVAL_FILES)
     return Section(key="removal", words=(told,), drawings=drawings[: len(AbsentChannels)])
 
 

@@ -14,7 +14,8 @@ from synthetic_report import candidate, synthetic_budget, synthetic_report
 from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
-from edgeprune.artifacts.report import AccuracyKind, AnswerCounts, Grade, RunReport
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import AnswerCounts, Grade, RunReport
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.search.candidate_records import StoredCandidate
 from edgeprune.commands.search.paired_drop import drawn_drop, paired_drop, points_of

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from synthetic_ranking import made_up
 
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.commands.rank.ranked_blocks import block_effort
 from edgeprune.errors import UsageError
 from edgeprune.options.quantities import parse_bytes

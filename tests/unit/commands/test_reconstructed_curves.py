@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import edgeprune
 from edgeprune.artifacts.choices import RankedPlayers
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.commands.run import stages
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import UsageError

@@ -11,15 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.artifacts.pruning import PruningPlan
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Precision
-from edgeprune.artifacts.report import (
-    AccuracyKind,
-    AnswerCounts,
-    ChannelDeviation,
-    ChannelSummary,
-    Grade,
-    Usability,
-)
+from edgeprune.artifacts.report import AnswerCounts, ChannelDeviation, ChannelSummary, Grade, Usability
 from edgeprune.commands.run.usability import (
     AGREEMENT_LIMITS,
     ANSWER_LIMITS,

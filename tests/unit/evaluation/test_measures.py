@@ -11,7 +11,7 @@ import torch
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import BoxFormat, Task
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.commands.search.paired_drop import drop_of
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.evaluation.base import Boxes, Labels, Measure, Reference

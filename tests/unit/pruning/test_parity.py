@@ -13,7 +13,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune import parity
-from edgeprune.artifacts.report import AccuracyKind, Verdict
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import Verdict
 from edgeprune.errors import ParityError, ProfileError
 from edgeprune.intervals import wilson_interval
 from edgeprune.parity import (

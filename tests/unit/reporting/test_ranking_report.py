@@ -22,7 +22,7 @@ from synthetic_ranking import made_up
 from torch.nn import functional
 
 from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AbsentChannels, AccuracyKind, RemovedShare
 from edgeprune.commands.rank.ranked_layers import channel_numbers, groups_of_layers
 from edgeprune.commands.rank.removal_curves import (
     RemovalJudge,
@@ -41,14 +41,7 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.pruning.masking import mask_module
 from edgeprune.pruning.surgery import prune
-from edgeprune.reporting.ranking.facts import (
-    RANKING_SCHEMA_VERSION,
-    AbsentChannels,
-    GroupScores,
-    RankedGroup,
-    RankingReport,
-    RemovedShare,
-)
+from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, GroupScores, RankedGroup, RankingReport
 from edgeprune.reporting.ranking.figures import best_first, figure_files, values_name
 from edgeprune.reporting.ranking.files import (
     ranking_to_csv,
@@ -373,8 +366,8 @@ def test_the_page_holds_every_plot_and_asks_for_nothing(rated: bool) -> None:
 
 def test_the_best_criterion_comes_first() -> None:
     for rated in (True, False):
-        assert best_first(made_up(rated=rated), AbsentChannels.RECONSTRUCTED) == [1, 0]
-        assert best_first(made_up(rated=rated), AbsentChannels.MASKED) == [0, 1]
+        assert best_first(made_up(rated=rated).removal, AbsentChannels.RECONSTRUCTED) == [1, 0]
+        assert best_first(made_up(rated=rated).removal, AbsentChannels.MASKED) == [0, 1]
     masked = figure_files(made_up())["removal-curves-masked.svg"]
     assert masked.index("0.525 ± 0.020") < masked.index("0.487 ± 0.020")
     svg = figure_files(made_up())["removal-curves.svg"]

@@ -248,6 +248,13 @@ def test_the_page_of_an_older_report(tmp_path: Path, version: str) -> None:
     assert read_json(tmp_path / "report.json").schema_version == version
 
 
+def test_the_page_of_a_report_from_before_curves(tmp_path: Path) -> None:
+    shutil.copyfile(GOLDEN / "report-1.6.json", tmp_path / "report.json")
+    read = Reader(rebuild_page(tmp_path).read_text(encoding="utf-8"))
+    for section in ("coalitions", "removal"):
+        assert "'edgeprune rank' finds it" in read.of(section)
+
+
 def test_the_manifest_lists_the_page_that_was_written_anew(tmp_path: Path) -> None:
     shutil.copyfile(GOLDEN / "report.json", tmp_path / "report.json")
     write_manifest(tmp_path, inputs={}, seed=3, command="edgeprune compress", versions={})

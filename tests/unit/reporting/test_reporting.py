@@ -23,13 +23,8 @@ from synthetic_report import (
 
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.latency import LatencyRatio, Provenance, StageTime
-from edgeprune.artifacts.report import (
-    REPORT_SCHEMA_VERSION,
-    AccuracyKind,
-    Grade,
-    RunReport,
-    Verdict,
-)
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, Grade, RunReport, Verdict
 from edgeprune.commands.run.usability import with_speed
 from edgeprune.errors import OutputError, UsageError
 from edgeprune.reporting import (
@@ -188,6 +183,12 @@ def test_16_bits_under_their_name_before_1_6_are_read(tmp_path: Path) -> None:
     assert section.float16.stored == 3
 
 
+def test_a_report_from_before_curves_is_read() -> None:
+    report = read_json(GOLDEN / "report-1.6.json")
+    assert report.curves is None
+    assert report == dataclasses.replace(synthetic_report(), curves=None, schema_version="1.6")
+
+
 def found_by_default(*, confidence: float, more: int | None) -> str:
     """The row that says how sure it is that the delivered network is within the limit."""
     section = synthetic_default()
@@ -244,7 +245,7 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ('{"model": 1}', "has no schema_version"),
         (
             '{"schema_version": "99.0"}',
-            "schema version '99.0', this edgeprune reads '1.6', '1.5', '1.4', '1.3', '1.2' and '1.1'",
+            "schema version '99.0', this edgeprune reads '1.7', '1.6', '1.5', '1.4', '1.3', '1.2' and '1.1'",
         ),
         (
             '{"schema_version": "1.4"}',

@@ -12,8 +12,8 @@ from rich.console import Console
 from synthetic_report import synthetic_report
 
 from edgeprune.artifacts.latency import LatencyPrediction, PredictedKind, Provenance
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Float16Report, MixedReport, PieceRow, Precision
-from edgeprune.artifacts.report import AccuracyKind
 from edgeprune.results import ProfileResult, QuantizationResult
 from edgeprune.results.pages import profile_page, quantization_page
 

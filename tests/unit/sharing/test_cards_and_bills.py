@@ -14,7 +14,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from synthetic_report import candidate, synthetic_report
 
-from edgeprune.artifacts.report import AccuracyKind, RunReport
+from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.report import RunReport
 from edgeprune.sharing.bill_of_materials import render_bill
 from edgeprune.sharing.companions import write_companions
 from edgeprune.sharing.facts import facts_of_candidate, facts_of_report, without_folders

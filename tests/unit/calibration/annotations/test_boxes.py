@@ -14,8 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from image_files import noise, rectangle, save_as
 
-from edgeprune.artifacts.boxes import Box, ImageBoxes, checked_box
 from edgeprune.artifacts.calibration import Preprocessing
+from edgeprune.artifacts.truth import Box, ImageBoxes, checked_box
 from edgeprune.calibration import load_calibration, read_coco, read_yolo, to_input
 from edgeprune.calibration.preprocess import preprocess
 from edgeprune.errors import CalibrationError

@@ -9,10 +9,9 @@ import pytest
 import torch
 from image_files import noise, save_as
 
-from edgeprune.artifacts.boxes import Box, ImageBoxes
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import Task
-from edgeprune.artifacts.truth import Truth
+from edgeprune.artifacts.truth import Box, ImageBoxes, Truth
 from edgeprune.calibration import load_calibration
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.evaluation.base import Measure

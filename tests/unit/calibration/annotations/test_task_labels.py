@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgeprune.artifacts.calibration import CalibrationSet, ImageBatch, Preprocessing
 from edgeprune.artifacts.choices import Task
-from edgeprune.artifacts.report import AccuracyKind
+from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.truth import NOWHERE
 from edgeprune.calibration import load_calibration
 from edgeprune.calibration.annotations.maps import placed_map

@@ -1,0 +1,54 @@
+"""What the values of a run's ranking stand for, at a small part of the effort of ``edgeprune rank``."""
+
+from __future__ import annotations
+
+import torch
+
+from edgeprune.artifacts.quality import RankingCurves
+from edgeprune.commands.rank.removal_curves import POINTS, removal_curves, scope_of_network, size_curves
+from edgeprune.commands.run.scoring import as_stored, context_of_network, original_outputs
+from edgeprune.commands.run.state import Planned, Prepared, Run
+from edgeprune.commands.run.time_limits import RESERVE_SHARE, time_left_s
+
+_SIZES_MACS = 3e10
+"""Of all random coalitions, down to eight of each size on 16 images."""
+_REMOVAL_MACS = 1e11
+"""Of all points of the removal curves, down to the least number of images."""
+_IMAGES = (256, 32)
+"""On which removal is followed: at most, and at least where as many are held out."""
+
+
+def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCurves | None:
+    """Curves of the delivered plan's ranking; ``None`` where it was given or the time is over.
+
+    A ranking that was given has curves of its own.
+    """
+    if planned.ranking.origin is not None:
+        return None
+    limit = run.options.max_time_s
+    if limit is not None and time_left_s(run) < RESERVE_SHARE * limit:
+        run.note("--max-time: curves of coalition sizes and of removal are left out of the report")
+        return None
+    # A ranking of the whole network remains where blocks were dropped later.
+    ranked = planned.ranking.values.size
+    variant = planned.variant if planned.variant.coupling.num_players == ranked else prepared.variant
+    coupling, fitting = variant.coupling, prepared.calibration.fitting
+    macs = coupling.total_macs()
+    most = max(_IMAGES[1], min(_IMAGES[0], int(_REMOVAL_MACS // (2 * POINTS * macs))))
+    with run.stage("curves of the ranking"), torch.no_grad():
+        context = context_of_network(
+            as_stored(variant.captured, prepared, coupling), coupling, fitting,
+            original_outputs(prepared.running, fitting),
+            ratio=planned.plan.ratio_asked, device=prepared.device,
+        )  # fmt: skip
+        held = prepared.calibration.held_out.first(most)
+        removal, _ = removal_curves(
+            context, coupling.groups, (planned.ranking,), held, original_outputs(prepared.running, held)
+        )
+        return RankingCurves(
+            loss=context.game.loss_description,
+            coalition_sizes=size_curves(
+                context, [scope_of_network(coupling.groups)], seed=run.options.seed, most_macs=_SIZES_MACS
+            ),
+            removal=removal,
+        )
