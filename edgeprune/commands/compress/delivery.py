@@ -105,11 +105,11 @@ def deliver(
         judged = replace(judged, usability=usability)
         if usability.grade is not Grade.USABLE or usability.slower:
             _log.warning(f"{usability.headline}; {advice_in_words(usability)}")
-        curves = ranking_curves(run, prepared, planned)
+        of_ranking = ranking_curves(run, prepared, planned)
         drawn = illustrate(run, prepared, planned, pruned, judged)
         note_if_exceeded(run)
         report = assemble_report(run, prepared, planned, pruned, judged, chain, deployment)
-        report = replace(report, quantization=quantized, operators=by_operator, curves=curves)
+        report = replace(report, quantization=quantized, operators=by_operator, curves=of_ranking)
         write_json(report, folder / "report.json")
         atomic_write_text(folder / "report.md", render_markdown(report))
         if candidates is not None:

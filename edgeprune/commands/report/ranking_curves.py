@@ -42,7 +42,7 @@ def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCur
             ratio=planned.plan.ratio_asked, device=prepared.device,
         )  # fmt: skip
         held = prepared.calibration.held_out.first(most)
-        removal, _ = removal_curves(
+        lost, _ = removal_curves(
             context, coupling.groups, (planned.ranking,), held, original_outputs(prepared.running, held)
         )
         return RankingCurves(
@@ -50,5 +50,5 @@ def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCur
             coalition_sizes=size_curves(
                 context, [scope_of_network(coupling.groups)], seed=run.options.seed, most_macs=_SIZES_MACS
             ),
-            removal=removal,
+            removal=lost,
         )
