@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from edgeprune.commands.check.checking import check_model
 from edgeprune.commands.compare.comparing import compare_models
-from edgeprune.errors import UsageError
-from edgeprune.gate.outcomes import Comparison, GateResult, OnInconclusive
+from edgeprune.gate.outcomes import Comparison, GateResult
 from edgeprune.options.bounds import check_bounds
 from edgeprune.options.gate import CheckOptions, CompareOptions
 from edgeprune.options.signatures import called_with
@@ -31,8 +28,6 @@ def compare(options: CompareOptions) -> Comparison:
 
 def compare_files(options: CompareOptions) -> Comparison:
     """:func:`compare` with its options in one."""
-    if isinstance(options.models, (str, Path)):
-        raise UsageError(f"models is {str(options.models)!r} alone; accepted are two or more in a tuple")
     check_bounds(options)
     return compare_models(options, options.threads or torch.get_num_threads())
 
@@ -57,8 +52,5 @@ def check(options: CheckOptions) -> GateResult:
 
 def check_file(options: CheckOptions) -> GateResult:
     """:func:`check` with its options in one."""
-    if not isinstance(options.inconclusive, OnInconclusive):
-        accepted = ", ".join(map(str, OnInconclusive))
-        raise UsageError(f"inconclusive is {options.inconclusive!r}; accepted is one of {accepted}")
     check_bounds(options)
     return check_model(options, options.threads or torch.get_num_threads())

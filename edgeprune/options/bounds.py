@@ -39,6 +39,11 @@ def check_bounds(options: Any) -> None:
             bounds.limit.check(bounds.spelling, value)
 
 
+def bounded_fields(kind: type) -> frozenset[str]:
+    """Names of the fields of an options class that state a range."""
+    return frozenset(name for name, _ in _bounded(kind))
+
+
 _NO_TORCH = SimpleNamespace(Module=object)
 """Annotations name torch's module class, which is slow to import."""
 

@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
+from edgeprune.options.argument_types import check_types, plain_number
+
 Parameters = ParamSpec("Parameters")
 Options = TypeVar("Options")
 Result = TypeVar("Result")
@@ -22,16 +24,20 @@ def called_with(
     """
 
     def decorate(function: Callable[[Options], Result]) -> Callable[Parameters, Result]:
-        @functools.wraps(function)
-        def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
-            _check_names(function.__name__, kind, options)
-            return function(kind(*arguments, **options))
-
         from torch import nn  # needed for annotations only, and already loaded when functions are decorated
 
         hints = get_type_hints(kind, localns={"nn": nn})
         hints |= {"return": get_type_hints(function)["return"]}
         given = inspect.signature(kind)
+
+        @functools.wraps(function)
+        def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+            _check_names(function.__name__, kind, options)
+            named = {name: plain_number(value) for name, value in options.items()}
+            placed = dict(zip(given.parameters, arguments, strict=False))
+            check_types(function.__name__, kind, hints, placed | named)
+            return function(kind(*arguments, **named))
+
         call.__signature__ = given.replace(  # type: ignore[attr-defined]
             parameters=[p.replace(annotation=hints[p.name]) for p in given.parameters.values()],
             return_annotation=hints["return"],
