@@ -61,6 +61,14 @@ class BoxLayout:
             f"the output{several} {shapes_in_words(outputs)}, read as {self.tensors.value}{more}, {numbers}"
         )
 
+    def classes(self, outputs: Outputs) -> int | None:
+        """Number of classes that have scores; ``None`` where rows name theirs."""
+        if self.tensors is BoxTensors.FINAL:
+            return None
+        if self.tensors is BoxTensors.TWO:
+            return int(_wide(outputs[1 - self.boxes_at][:1], self.anchors_last).shape[-1])
+        return int(_wide(outputs[0][:1], self.anchors_last).shape[-1]) - 4 - self.objectness
+
     def decode(self, outputs: Outputs) -> tuple[Boxes, ...]:
         """Detections of every image, best first, without duplicates."""
         corners, scores, classes = self._columns(outputs)

@@ -59,6 +59,7 @@ class DetectionMeasure(Measure):
         own = self._layout.decode(reference.original)
         labelled = reference.labels.boxes is not None
         self.kind = AccuracyKind.AP if labelled else AccuracyKind.AP_AGREEMENT
+        _check_classes(reference, self._layout.classes(reference.original))
         scaled, self._in_shares = _like_detections(reference, own)
         self._truth = tuple(map(confident, own)) if scaled is None else scaled
         self._objects = sum(map(len, self._truth))
@@ -146,6 +147,17 @@ class DetectionMeasure(Measure):
             decoded = self._layout.decode(outputs)
             self._last = outputs, _Judged(match_classes(self._truth, decoded), self._weights)
         return self._last[1]
+
+
+def _check_classes(reference: Reference, classes: int | None) -> None:
+    if reference.labels.boxes is None or classes is None:
+        return
+    highest = max((int(boxes.classes.max()) for boxes in reference.labels.boxes if len(boxes)), default=-1)
+    if highest >= classes:
+        raise CalibrationError(
+            f"the labelled boxes have a class {highest}, but the model has scores of {classes} classes (0 to "
+            f"{classes - 1}); number classes as the model does, or give the images without labels"
+        )
 
 
 def _like_detections(reference: Reference, own: tuple[Boxes, ...]) -> tuple[tuple[Boxes, ...] | None, bool]:

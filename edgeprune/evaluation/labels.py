@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.truth import Box, ImageBoxes, Truth
+from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.base import Boxes, Labels
 from edgeprune.parity import Outputs
 
@@ -28,6 +29,27 @@ def labels_of(batch: ImageBatch, original: Outputs) -> Labels:
         maps=None if truth.maps is None else truth.maps.numpy(),
         values=values,
     )
+
+
+def check_classes(labels: NDArray[np.int64] | None, scores: Sequence[int]) -> None:
+    """Check that labels of images are classes of a model whose first output has the shape ``scores``.
+
+    Raises:
+        CalibrationError: the output is a single one, or a label is beyond its classes.
+    """
+    if labels is None or not labels.size or len(scores) != 2:
+        return
+    classes, highest = int(scores[1]), int(labels.max())
+    if classes == 1:
+        raise CalibrationError(
+            "the calibration data have labels, but the model has a single output and no classes; give the "
+            "images without labels"
+        )
+    if highest >= classes:
+        raise CalibrationError(
+            f"the calibration data have a label {highest}, but the model has {classes} classes (0 to "
+            f"{classes - 1}); name the class folders in the model's order, or give the images without labels."
+        )
 
 
 def _boxes(image: ImageBoxes) -> Boxes:

@@ -162,6 +162,7 @@ _Ratio = Annotated[
     float, Predicate(lambda value: 0 < value < 1000), Expected("a positive ratio such as 1.05")
 ]
 _Points = Annotated[Any, Predicate(_is_points), Expected("percentage points from 0 to 100")]
+_Finite = Annotated[float, Predicate(math.isfinite), Expected("a finite number")]
 _Share = Annotated[float, Predicate(lambda value: 0 <= value <= 1), Expected("a share from 0 to 1")]
 
 
@@ -176,8 +177,8 @@ class _BudgetFile:
     max_memory_bytes: _Bytes = None
     max_memory_ratio: _Ratio | None = None
     max_drop_points: _Points = None
-    max_error: float | None = None
-    min_measure: float | None = None
+    max_error: _Finite | None = None
+    min_measure: _Finite | None = None
     min_agreement: _Share | None = None
 
 

@@ -98,7 +98,7 @@ class ConstantOptions:
 class CalibrationOptions:
     """The images, and how they become the input."""
 
-    calibration: str | Path | None
+    calibration: Any  # a path, package.module:function or a Dataset; ``None`` is refused later
     labels: str | Path | None = None
     preprocessing: Preprocessing | None = None
     max_images: Annotated[

@@ -275,3 +275,16 @@ def json_of(done: Any) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+@pytest.mark.parametrize("highest", [10, 99])
+def test_labels_beyond_the_classes_are_refused_as_compress_does(
+    edgeprune: Any, folder: Path, highest: int
+) -> None:
+    data = np.load(DIGITS_DATA)
+    labels = data["labels"].copy()
+    labels[0] = highest
+    np.savez(folder / "data.npz", images=data["images"], labels=labels)
+    done = edgeprune("quantize", "digits.onnx", "--calibration", "data.npz", cwd=folder)
+    assert f"have a label {highest}, but the model has 10 classes" in sentence(done, 4)
+    assert not (folder / "digits-int8.onnx").exists()

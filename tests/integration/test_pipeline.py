@@ -263,8 +263,8 @@ def test_a_wrong_conversion_is_refused_and_its_place_named(
     name = {"exported": "export_onnx", "simplified": "simplify_onnx"}[broken]
     real = getattr(exporting, name)
 
-    def wrong(source: Any, path: Path) -> Any:
-        found = real(source, path)
+    def wrong(source: Any, path: Path, *inputs: Any) -> Any:
+        found = real(source, path, *inputs)
         model = onnx.load(str(path))
         weight = next(
             w for w in model.graph.initializer if list(w.dims[1:]) == [8, 3, 3] or w.dims[1:2] == [6]

@@ -19,6 +19,7 @@ from edgeprune.profiling.figures import figures
 from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.reporting.json_report import read_json
 from edgeprune.storage.files import near_path, sha256_file
+from edgeprune.storage.outputs import read_manifest
 
 MEMORY_SPREAD = 0.02
 """Peak memory of the same file, measured again, is within one percent; twice that counts as noise."""
@@ -61,11 +62,13 @@ def read_subject(given: str | Path) -> Subject:
                 f"folder {shown} holds neither report.json nor model.onnx; give a folder of compress, "
                 "a report.json or an .onnx file"
             )
-        return Subject(
+        subject = Subject(
             name=str(given),
             report=read_json(report) if report.is_file() else None,
             onnx=_checked(onnx) if onnx.is_file() else None,
         )
+        _check_one_run(path, subject)
+        return subject
     if not path.exists():
         raise UsageError(
             f"{shown} does not exist; {near_path(path)}accepted are a folder that compress wrote, a "
@@ -78,6 +81,19 @@ def read_subject(given: str | Path) -> Subject:
     raise UsageError(
         f"{shown} was given; accepted are a folder that compress wrote, a report.json and an .onnx file"
     )
+
+
+def _check_one_run(folder: Path, subject: Subject) -> None:
+    """Check that ``report.json`` is of the ``model.onnx`` beside it, as far as the manifest tells."""
+    manifest = read_manifest(folder)
+    if manifest is None or subject.report is None or subject.onnx is None:
+        return
+    written = next((file.sha256 for file in manifest.outputs if file.path == subject.onnx.name), None)
+    if written is not None and written != subject.sha256:
+        raise UsageError(
+            f"{str(subject.onnx)!r} is not the file that the report.json beside it is of (manifest.json has "
+            "the hash of another); give that .onnx file itself, or compress again"
+        )
 
 
 def _checked(path: Path) -> Path:
@@ -139,11 +155,12 @@ def quality_of(report: RunReport) -> QualityFacts | None:
         return None
     kind, last = report.accuracy_kind, report.accuracy[-1]
     points, by_image = _lost(report)
+    untold = kind.is_share and not _can_be_judged(report)
     return QualityFacts(
         measure=kind.value,
         is_share=kind.is_share,
         is_error=kind.is_error,
-        figure=_interval(last),
+        figure=Interval.of(last.value, 0.0, 1.0) if untold else _interval(last),
         images=last.images,
         lost=points,
         paired=by_image,
@@ -159,10 +176,19 @@ def _lost(report: RunReport) -> tuple[Interval | None, bool]:
     if answers is not None and answers.images:
         drop = paired_drop(answers, None)
         return Interval.of(points_of(answers), drop.low_points, drop.high_points), True
+    if not _can_be_judged(report):
+        lost = 100.0 * (report.accuracy[0].value - report.accuracy[-1].value)
+        return Interval.of(lost, -100.0, 100.0), False
     first, last = _interval(report.accuracy[0]), _interval(report.accuracy[-1])
     if kind in _AGREEMENTS:  # the original agrees with itself
         first = Interval.exact(1.0)
     return in_points(difference(first, last)), False
+
+
+def _can_be_judged(report: RunReport) -> bool:
+    """Whether the images tell a loss: a draw of two boxes has no spread, and no meaning either."""
+    usability = report.usability
+    return usability is None or usability.answers is not None or usability.loss is not None
 
 
 def agreement_of(report: RunReport) -> Interval | None:
@@ -173,7 +199,8 @@ def agreement_of(report: RunReport) -> Interval | None:
         low, high = wilson_interval(kept, answers.kept_from)
         return Interval.of(kept / answers.kept_from, low, high)
     if report.accuracy and report.accuracy_kind in _AGREEMENTS:
-        return _interval(report.accuracy[-1])
+        told = _interval(report.accuracy[-1])
+        return told if _can_be_judged(report) else Interval.of(told.value, 0.0, 1.0)
     return None
 
 

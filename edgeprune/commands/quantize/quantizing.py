@@ -23,6 +23,7 @@ from edgeprune.errors import (
     QuantizationError,
 )
 from edgeprune.evaluation.base import Measure
+from edgeprune.evaluation.labels import check_classes
 from edgeprune.evaluation.registry import check_drop, check_task, for_task, measure_for
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.measurer import RunSettings
@@ -73,8 +74,14 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         calibration = replace(calibration, warnings=(*calibration.warnings, *left_out))
         source = source.prepared(calibration)
         held = calibration.held_out
-        measure = measure_for(options, _original_outputs(source, held.images), held, options.seed)
+        before = _original_outputs(source, held.images)
+        for batch in (calibration.fitting, held):
+            check_classes(None if batch.labels is None else batch.labels.numpy(), before[0].shape)
+        measure = measure_for(options, before, held, options.seed)
         check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
+        told = measure.nothing_to_lose()
+        if told is not None and options.max_drop_points is not None:
+            raise CalibrationError(f"--max-drop was given, and {told}")
         how = RunSettings(
             threads=options.threads or 1, batch_size=None, seed=options.seed, timeout_s=options.timeout_s
         )

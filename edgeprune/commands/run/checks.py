@@ -14,6 +14,7 @@ from edgeprune.artifacts.choices import Task
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
+from edgeprune.evaluation.labels import check_classes
 from edgeprune.evaluation.registry import check_task
 from edgeprune.fx import tensor_leaves
 from edgeprune.options.bounds import check_bounds
@@ -117,16 +118,4 @@ def check_outputs(captured: CapturedModel, calibration: CalibrationSet) -> None:
             "model with finite outputs: check the weights and the preprocessing (--mean, --std)."
         )
     labels = calibration.fitting.labels
-    if labels is not None and model_outputs[0].dim() == 2:
-        classes, highest = int(model_outputs[0].shape[1]), int(labels.max())
-        if classes == 1:
-            raise CalibrationError(
-                "the calibration data have labels, but the model has a single output and no classes; "
-                "give the images without labels"
-            )
-        if highest >= classes:
-            raise CalibrationError(
-                f"the calibration data have a label {highest}, but the model has {classes} classes (0 to "
-                f"{classes - 1}); name the class folders in the model's order, or give the images without "
-                "labels."
-            )
+    check_classes(None if labels is None else labels.numpy(), model_outputs[0].shape)

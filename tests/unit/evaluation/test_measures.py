@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,17 @@ def test_points_lost_have_an_interval_and_a_confidence(task: Task) -> None:
     assert same.points == pytest.approx(0.0, abs=1e-9)
     assert same.paired is not None
     assert same.paired.confidence == pytest.approx(1 - 0.99**IMAGES)
+
+
+def test_boxes_of_classes_that_the_model_has_not_are_refused() -> None:
+    """Their AP would be 0 of the original and of anything else."""
+    outputs = detector()
+    boxes = DetectionMeasure(Reference(original=outputs))._truth
+    for shift, fits in ((0, True), (1, True), (2, False), (7, False)):
+        labelled = tuple(replace(b, classes=b.classes * 0 + 1 + shift) for b in boxes)
+        given = Reference(original=outputs, labels=Labels(boxes=labelled))
+        if fits:
+            assert DetectionMeasure(given).kind is AccuracyKind.AP
+        else:
+            with pytest.raises(CalibrationError, match=rf"have a class {1 + shift}, but .* 3 classes"):
+                DetectionMeasure(given)

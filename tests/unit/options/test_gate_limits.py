@@ -109,3 +109,14 @@ def test_models_and_outcomes_of_other_types_are_refused() -> None:
         edgeprune.compare("plain.onnx")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"accepted is OnInconclusive\.PASS, "):
         edgeprune.check("plain.onnx", inconclusive="pass")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["max_error", "min_measure"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_limits_of_measures_are_finite(tmp_path: Path, key: str, value: float) -> None:
+    with pytest.raises(UsageError, match="a finite number"):
+        CheckOptions("model.onnx", budget=GateLimits(**{key: value})).limits()
+    path = tmp_path / "budget.toml"
+    path.write_text(f"{key} = {value}\n")
+    with pytest.raises(UsageError, match="a finite number"):
+        CheckOptions("model.onnx", budget=path).limits()
