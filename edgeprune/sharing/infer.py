@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 LUMA = (0.299, 0.587, 0.114)
 MOST_PIXELS = 100_000_000
 RANGE_SLACK = 0.05
+SHARES_SLACK = 1e-3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,9 +75,14 @@ def open_session(model: str, threads: int = 1) -> Any:
 
 
 def top_lines(scores: Array, labels: list[str], count: int = 5) -> list[str]:
-    """The highest scores, with softmax shares; names of classes where the model has one for each."""
-    shares = np.exp(scores.astype(np.float64) - scores.max())
-    shares /= shares.sum()
+    """The highest scores, with softmax shares; names of classes where the model has one for each.
+
+    Scores that are shares already, as those of a network that ends in a softmax, are shown as they are.
+    """
+    shares = scores.astype(np.float64)
+    if not (shares.min() >= 0 and abs(shares.sum() - 1) <= SHARES_SLACK):
+        shares = np.exp(shares - shares.max())
+        shares /= shares.sum()
     named = len(labels) == len(scores)
     order = np.argsort(-scores, kind="stable")[:count]
     return [f"{labels[i] if named else f'class {i}'}: score {scores[i]:.4f}, {shares[i]:.1%}" for i in order]

@@ -177,6 +177,21 @@ def test_labels_that_do_not_fit_are_not_used(tmp_path: Path, changed: dict[str, 
     assert infer.run(str(tmp_path / "image.npy"), str(model))[0].startswith("class 2: ")
 
 
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([0.1, 0.653, 0.247], "class 1: score 0.6530, 65.3%"),
+        ([0.0, 1.0, 0.0], "class 1: score 1.0000, 100.0%"),
+        ([0.1, 0.6535, 0.247], "class 1: score 0.6535, 65.4%"),
+        ([0.1, 0.753, 0.247], "class 1: score 0.7530, 47.1%"),
+        ([-0.1, 0.653, 0.447], "class 1: score 0.6530, 43.8%"),
+    ],
+)
+def test_scores_that_are_shares_already_are_shown_as_they_are(scores: list[float], words: str) -> None:
+    """A second softmax would make 65.3% of a network that ends in one 44.6%."""
+    assert infer.top_lines(np.array(scores, np.float32), [])[0] == words
+
+
 def test_other_outputs_are_told_by_shape_and_a_fixed_batch_is_filled(tmp_path: Path) -> None:
     model = model_file(tmp_path / "m.onnx", entries=ENTRIES | {"edgeprune.outputs": "other"}, batch=3)
     np.save(tmp_path / "image.npy", noise(8, 6)[..., 0])
