@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
+from synthetic_page import synthetic_quantization
 from synthetic_report import measurement, synthetic_report
 
 from edgeprune.artifacts.latency import LatencyMeasurement
+from edgeprune.artifacts.quantization import Float16Report, MixedReport, PieceRow, Precision
+from edgeprune.artifacts.report import QuantizationSection
+from edgeprune.reporting import render_brief, render_markdown
 from edgeprune.reporting.comparison import comparison_table
+from edgeprune.reporting.document import build_document
 
 WHERE = "onnxruntime 9.9.9 on Synthetic CPU, 2 cores, 1 thread, batch 1"
 
@@ -72,3 +79,48 @@ def test_cautions_are_told_of_the_column_that_has_them() -> None:
     assert timing_words(timed(), doubtful).endswith(
         "Times of the compressed model are not to be trusted: the clock was slow."
     )
+
+
+IN_8_BITS = synthetic_quantization()
+KEPT = "the 32-bit file is kept beside it"
+
+
+def in_16_bits() -> QuantizationSection:
+    halves = Float16Report(stored=7, kept_float=())
+    return replace(IN_8_BITS, precision=Precision.FP16, integer=None, float16=halves)
+
+
+def in_pieces(*integer: bool) -> QuantizationSection:
+    pieces = tuple(
+        PieceRow(ends_with=f"t{place}", weighted_nodes=1, integer=one, alone=None, why="faster")
+        for place, one in enumerate(integer)
+    )
+    mixed = MixedReport(
+        pieces=pieces, measured=1, integer=IN_8_BITS.integer if any(integer) else None, harm=None
+    )
+    return replace(IN_8_BITS, precision=Precision.AUTO, integer=None, mixed=mixed)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (IN_8_BITS, f"8 bits (int8); {KEPT}"),
+        (in_16_bits(), f"weights in 16 bits (fp16); {KEPT}"),
+        (in_pieces(True, False, True), f"8 bits in 2 of 3 pieces and 32 bits elsewhere (auto); {KEPT}"),
+        (in_pieces(False, False), None),
+        (None, None),
+    ],
+)
+def test_the_verdict_says_that_a_file_is_stored_in_fewer_bits(
+    section: QuantizationSection | None, words: str | None
+) -> None:
+    document = build_document(replace(synthetic_report(), quantization=section))
+    assert dict(document.verdict).get("stored as") == words
+
+
+def test_terminal_and_markdown_say_how_the_file_is_stored() -> None:
+    report = replace(synthetic_report(), quantization=IN_8_BITS)
+    stream = io.StringIO()
+    Console(file=stream, width=120, color_system=None).print(render_brief(report, "out"))
+    assert f"stored as  8 bits (int8); {KEPT}" in stream.getvalue()
+    assert f"- **stored as**: 8 bits (int8); {KEPT}" in render_markdown(report)
