@@ -93,17 +93,47 @@ def _prediction_rows(
     return [(f"latency on {known.target}", shown[0], shown[1], change)]
 
 
+def _times_words(before: LatencyMeasurement | None, after: LatencyMeasurement | None) -> list[str]:
+    """How the times of both columns were taken, said for each where they differ."""
+    known = {
+        name: figure
+        for name, figure in (("the original", before), ("the compressed model", after))
+        if figure is not None
+    }
+    if not known:
+        return []
+    where = {name: _circumstances(figure) for name, figure in known.items()}
+    counts = {name: _counts(figure) for name, figure in known.items()}
+    if len(set(where.values())) > 1:
+        parts = [
+            "Times " + " and ".join(f"of {name} with {where[name]}, {counts[name]}" for name in known) + "."
+        ]
+    else:
+        first = next(iter(known))
+        each = counts[first]
+        if len(set(counts.values())) > 1:
+            each = " and ".join(f"{counts[name]} for {name}" for name in known)
+        order = ", one model after the other" if len(known) > 1 else ""
+        parts = [f"Times with {where[first]}, {each}{order}."]
+    cautions = {name: figure.caution for name, figure in known.items() if figure.caution is not None}
+    if len(cautions) == len(known) and len(set(cautions.values())) == 1:
+        return [*parts, f"These times are not to be trusted: {next(iter(cautions.values()))}."]
+    return [*parts, *(f"Times of {name} are not to be trusted: {why}." for name, why in cautions.items())]
+
+
+def _circumstances(latency: LatencyMeasurement) -> str:
+    return (
+        f"{latency.runtime} on {latency.machine}, {count_words(latency.threads, 'thread')}, "
+        f"batch {latency.batch_size}"
+    )
+
+
+def _counts(latency: LatencyMeasurement) -> str:
+    return f"{latency.repetitions} repetitions after {latency.warmup} to warm up"
+
+
 def _timing_remark(report: RunReport) -> str:
-    parts = []
-    latency = report.deployment.compressed.latency
-    if latency is not None:
-        parts.append(
-            f"Times with {latency.runtime} on {latency.machine}, {count_words(latency.threads, 'thread')}, "
-            f"batch {latency.batch_size}, {latency.repetitions} repetitions after {latency.warmup} "
-            "to warm up, one model after the other."
-        )
-        if latency.caution is not None:
-            parts.append(f"These times are not to be trusted: {latency.caution}.")
+    parts = _times_words(report.deployment.original.latency, report.deployment.compressed.latency)
     ratio = report.deployment.latency_ratio
     if ratio is not None:
         parts.append(

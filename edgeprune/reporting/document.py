@@ -35,7 +35,7 @@ from edgeprune.reporting.formatting import (
     worst_channel,
 )
 from edgeprune.reporting.headline import Headline, answers_in_words, build_headline
-from edgeprune.reporting.quantization_words import quantization_rows
+from edgeprune.reporting.quantization_words import quantization_rows, stored_line
 from edgeprune.reporting.ranking.origin import ranking_rows
 from edgeprune.reporting.table import Table, fact_tables
 
@@ -98,6 +98,8 @@ def _verdict(report: RunReport) -> tuple[tuple[str, str], ...]:
         lines.append(("residual blocks", f"{', '.join(pruning.blocks_dropped)} dropped as a whole"))
     for label, before, after, change in static_rows(deployment.original, deployment.compressed):
         lines.append((label, f"{before} -> {after} ({change})"))
+    if report.quantization is not None and (stored := stored_line(report.quantization)):
+        lines.append(("stored as", stored))
     if deployment.latency_ratio is not None:
         lines.append(("speed", format_ratio(deployment.latency_ratio)))
     elif deployment.is_original:

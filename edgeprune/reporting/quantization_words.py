@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from edgeprune.artifacts.quantization import IntegerReport
 from edgeprune.artifacts.report import Deviation, InnerParity, QuantizationSection
-from edgeprune.reporting.formatting import format_bytes, format_error, format_share, worst_channel
+from edgeprune.reporting.formatting import (
+    count_words,
+    format_bytes,
+    format_error,
+    format_share,
+    worst_channel,
+)
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -25,6 +31,18 @@ def quantization_rows(section: QuantizationSection) -> Rows:
     if section.float16 is not None:
         rows += (("constants", f"{section.float16.stored} stored in 16 bits"),)
     return rows
+
+
+def stored_line(section: QuantizationSection) -> str:
+    """Bits of the delivered file in one line; empty where all of it stayed in 32 bits."""
+    name, pieces = section.precision.value, () if section.mixed is None else section.mixed.pieces
+    if section.mixed is not None and section.mixed.integer is None:
+        return ""
+    bits = "8 bits" if section.float16 is None else "weights in 16 bits"
+    if section.mixed is not None:
+        count = sum(piece.integer for piece in pieces)
+        bits = f"8 bits in {count} of {count_words(len(pieces), 'piece')} and 32 bits elsewhere"
+    return f"{bits} ({name}); the 32-bit file is kept beside it"
 
 
 def _deviation(deviation: Deviation) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, Any]
 LUMA = (0.299, 0.587, 0.114)
 MOST_PIXELS = 100_000_000
 RANGE_SLACK = 0.05
+SHARES_SLACK = 1e-3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,17 +35,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for line in run(given.image, given.model, given.threads):
             print(line)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def reason(error: Exception) -> str:
+    """First line of what an error says, or its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def run(image: str, model: str, threads: int = 1) -> list[str]:
     """Lines to print for one image: the five highest classes, or the shape and range of every output."""
     session = open_session(model, threads)
     facts = session.get_modelmeta().custom_metadata_map
-    outputs = session.run(None, {session.get_inputs()[0].name: model_input(session, image)})
+    given = {session.get_inputs()[0].name: model_input(session, image)}
+    try:
+        outputs = session.run(None, given)
+    except Exception as error:  # onnxruntime's own classes have no base in common but this
+        raise ValueError(f"{model!r} cannot be run on {image!r}: {reason(error)}") from error
     labels = json.loads(facts.get("edgeprune.labels", "[]"))
     if facts.get("edgeprune.outputs") == "class scores" and len(outputs) == 1 and outputs[0].ndim == 2:
         return top_lines(outputs[0][0], labels)
@@ -69,14 +80,18 @@ def open_session(model: str, threads: int = 1) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{model!r} cannot be read by onnxruntime: {reason}") from error
+        raise ValueError(f"{model!r} cannot be read by onnxruntime: {reason(error)}") from error
 
 
 def top_lines(scores: Array, labels: list[str], count: int = 5) -> list[str]:
-    """The highest scores, with softmax shares; names of classes where the model has one for each."""
-    shares = np.exp(scores.astype(np.float64) - scores.max())
-    shares /= shares.sum()
+    """The highest scores, with softmax shares; names of classes where the model has one for each.
+
+    Scores that are shares already, as those of a network that ends in a softmax, are shown as they are.
+    """
+    shares = scores.astype(np.float64)
+    if not (shares.min() >= 0 and abs(shares.sum() - 1) <= SHARES_SLACK):
+        shares = np.exp(shares - shares.max())
+        shares /= shares.sum()
     named = len(labels) == len(scores)
     order = np.argsort(-scores, kind="stable")[:count]
     return [f"{labels[i] if named else f'class {i}'}: score {scores[i]:.4f}, {shares[i]:.1%}" for i in order]
@@ -212,21 +227,40 @@ def read_image(path: str, steps: dict[str, Any], channels: int | None) -> Array:
     """Pixels (channels, height, width), uint8 or float32, upright and opaque.
 
     Raises:
-        ValueError: no image, Pillow is missing, or an array of another shape or type.
+        ValueError: no image, one that is damaged or too large, Pillow is missing, or an array of another
+            shape or type.
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path!r}; give an image or an .npy array")
     if path.endswith(".npy"):
-        return from_array(np.load(path, allow_pickle=False), channels)
+        return from_array(loaded(path), channels)
     try:
         from PIL import Image
     except ImportError as error:
         raise ValueError("Pillow is not installed; install it (pip install pillow), or give .npy") from error
     try:
-        with Image.open(path) as image:
-            return from_pillow(image, steps, channels)
-    except OSError as error:
-        raise ValueError(f"{path!r} cannot be read as an image: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is raised
+            with Image.open(path) as image:
+                return from_pillow(image, steps, channels)
+    except Exception as error:  # decoders of damaged files raise far more than OSError
+        raise ValueError(f"{path!r} cannot be read as an image: {reason(error)}") from error
+
+
+def loaded(path: str) -> Array:
+    """The array of an .npy file.
+
+    Raises:
+        ValueError: the file is damaged, or another one by that name.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except Exception as error:  # headers of damaged files are read as Python, sizes in them are reserved
+        raise ValueError(f"{path!r} cannot be read as an .npy array: {reason(error)}") from error
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise ValueError(f"{path!r} holds several arrays (.npz); give one as .npy")
+    return values
 
 
 def from_array(values: Array, channels: int | None) -> Array:

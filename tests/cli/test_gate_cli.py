@@ -16,6 +16,7 @@ import edgeprune
 from edgeprune.cli import main
 from edgeprune.gate.outcomes import Decision, GateLimits
 from edgeprune.reporting.json_report import read_json, write_json
+from edgeprune.system.host import machine_description
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 REPORTS = [GOLDEN / f"report{version}.json" for version in ("", "-1.1", "-1.2", "-1.3", "-1.5")]
@@ -181,6 +182,16 @@ def test_reports_of_one_original_are_compared_through_it(tmp_path: Path, capsys:
     limits = budget(tmp_path, "max_latency_ratio = 3\nmax_drop_points = 3")
     given = [str(tmp_path / name / "report.json") for name in ("a", "b")]
     assert checked(capsys, given[0], "--baseline", given[1], "--budget", limits)[0] == 0
+
+
+def test_compare_names_the_machine_that_a_file_alone_was_measured_on(tmp_path: Path, capsys: Any) -> None:
+    """The word "host" beside the name of a machine would read as another machine."""
+    tiny_onnx(tmp_path / "alone.onnx", width=8)
+    out = str(tiny_output(tmp_path / "out"))
+    assert main(["compare", out, str(tmp_path / "alone.onnx"), "--threads", "1", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert models[1]["provenance"] == "measured on this host"
+    assert models[1]["latency_of"] == machine_description()
 
 
 def test_compare_writes_markdown_and_a_page(tmp_path: Path, capsys: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeprune.artifacts.latency import LatencyPrediction, ModelFigures
+from edgeprune.artifacts.choices import HOST
+from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
 from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.report import RunReport
 from edgeprune.commands.search.paired_drop import paired_drop, points_of
@@ -124,7 +125,7 @@ def facts_of(subject: Subject, figures_here: ModelFigures | None = None) -> Mode
         macs=found.macs,
         memory_bytes=found.peak_memory_bytes,
         latency_ms=milliseconds,
-        latency_of=_where(report, prediction),
+        latency_of=_where(report, prediction, latency),
         provenance=None if known is None else known.provenance,
         quality=None if report is None else quality_of(report),
         agreement=None if report is None else agreement_of(report),
@@ -274,7 +275,12 @@ def _of_prediction(prediction: LatencyPrediction) -> Interval:
     return Interval(value=prediction.latency_ms, low=prediction.low_ms, high=prediction.high_ms)
 
 
-def _where(report: RunReport | None, prediction: LatencyPrediction | None) -> str:
+def _where(
+    report: RunReport | None, prediction: LatencyPrediction | None, latency: LatencyMeasurement | None
+) -> str:
+    """The target of a prediction, or the machine that was measured on."""
     if prediction is not None:
         return prediction.target
-    return "host" if report is None else report.environment.machine
+    if latency is not None:
+        return latency.machine
+    return HOST if report is None else report.environment.machine

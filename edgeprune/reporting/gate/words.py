@@ -39,6 +39,8 @@ _NAMES = {
     Metric.AGREEMENT: "agreement with the original",
 }
 NOT_KNOWN = "not known"
+_RATIO_DIGITS = 3
+_POINT_DIGITS = 2
 
 
 def check_name(check: Check) -> str:
@@ -57,9 +59,9 @@ def value_words(value: float, unit: Unit) -> str:
     if unit is Unit.MILLISECONDS:
         return f"{significant(value)} ms"
     if unit is Unit.RATIO:
-        return f"{value:.3f}x"
+        return f"{value:.{_RATIO_DIGITS}f}x"
     if unit is Unit.POINTS:
-        return f"{round(value, 2) + 0.0:.2f} points"
+        return f"{round(value, _POINT_DIGITS) + 0.0:.{_POINT_DIGITS}f} points"
     return format_share(value) if unit is Unit.SHARE else significant(value)
 
 
@@ -224,17 +226,22 @@ def _change(difference: Difference) -> str:
     change = difference.change
     if difference.unit is Unit.RATIO:
         return interval_words(change, Unit.RATIO)
-    value, low, high = (f"{round(end, 2) + 0.0:+.2f}" for end in (change.value, change.low, change.high))
+    value, low, high = (
+        f"{round(end, _POINT_DIGITS) + 0.0:+.{_POINT_DIGITS}f}"
+        for end in (change.value, change.low, change.high)
+    )
     return f"{value} points" if change.is_exact else f"{value} points ({low} to {high})"
 
 
 def _meaning(difference: Difference) -> str:
-    """Better or worse only if the whole interval says so."""
-    change, none = difference.change, 1.0 if difference.unit is Unit.RATIO else 0.0
-    if change.is_exact and change.value == none:
+    """Better or worse only if the whole interval says so, in the digits that are shown."""
+    change, is_ratio = difference.change, difference.unit is Unit.RATIO
+    none, digits = (1.0, _RATIO_DIGITS) if is_ratio else (0.0, _POINT_DIGITS)
+    value, low, high = (round(end, digits) for end in (change.value, change.low, change.high))
+    if value == low == high == none:
         return "no difference"
-    if change.low > none:
-        return "WORSE" if difference.unit is Unit.RATIO else "better"
-    if change.high < none:
-        return "better" if difference.unit is Unit.RATIO else "WORSE"
+    if low > none:
+        return "WORSE" if is_ratio else "better"
+    if high < none:
+        return "better" if is_ratio else "WORSE"
     return "no clear difference"

@@ -16,7 +16,7 @@ from gate_files import synthetic_comparison, synthetic_gate
 from rich.console import Console, RenderableType
 
 from edgeprune.artifacts.codec import to_jsonable
-from edgeprune.gate.outcomes import Interval, OnInconclusive, Unit
+from edgeprune.gate.outcomes import Difference, Interval, Metric, OnInconclusive, Unit
 from edgeprune.reporting.gate.ci import gate_annotations, gate_junit
 from edgeprune.reporting.gate.layouts import (
     COMMENT_BYTES,
@@ -29,7 +29,7 @@ from edgeprune.reporting.gate.layouts import (
     gate_terminal,
     within,
 )
-from edgeprune.reporting.gate.words import interval_words
+from edgeprune.reporting.gate.words import differences_table, interval_words
 from edgeprune.showing import for_people, plain_values
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -123,3 +123,30 @@ def test_a_text_is_cut_to_bytes(text: str) -> None:
 )
 def test_bounds_from_one_side_are_told_as_such(low: float, high: float, words: str) -> None:
     assert interval_words(Interval(value=0.456, low=low, high=high), Unit.RATIO) == words
+
+
+@pytest.mark.parametrize(
+    ("unit", "ends", "change", "meaning"),
+    [
+        (Unit.RATIO, (1.0002, 1.0002, 1.0002), "1.000x", "no difference"),
+        (Unit.RATIO, (0.9998, 0.9998, 0.9998), "1.000x", "no difference"),
+        (Unit.RATIO, (1.0, 1.0, 1.0), "1.000x", "no difference"),
+        (Unit.RATIO, (1.0002, 1.0001, 1.0003), "1.000x (1.000x to 1.000x)", "no difference"),
+        (Unit.RATIO, (1.0004, 1.0001, 1.002), "1.000x (1.000x to 1.002x)", "no clear difference"),
+        (Unit.RATIO, (0.9996, 0.99, 0.9999), "1.000x (0.990x to 1.000x)", "no clear difference"),
+        (Unit.RATIO, (1.001, 1.001, 1.001), "1.001x", "WORSE"),
+        (Unit.RATIO, (0.999, 0.998, 0.9994), "0.999x (0.998x to 0.999x)", "better"),
+        (Unit.RATIO, (math.inf, math.inf, math.inf), "unbounded", "WORSE"),
+        (Unit.POINTS, (-0.001, -0.001, -0.001), "+0.00 points", "no difference"),
+        (Unit.POINTS, (-0.01, -0.02, -0.01), "-0.01 points (-0.02 to -0.01)", "WORSE"),
+    ],
+)
+def test_a_difference_that_is_not_shown_is_none(
+    unit: Unit, ends: tuple[float, float, float], change: str, meaning: str
+) -> None:
+    value, low, high = ends
+    one = Difference(
+        metric=Metric.LATENCY, unit=unit, change=Interval(value=value, low=low, high=high), basis="it"
+    )
+    (row,) = differences_table(replace(COMPARISON, differences=((one,),))).rows
+    assert row[2:4] == (change, meaning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
 import zipfile
@@ -177,6 +178,21 @@ def test_labels_that_do_not_fit_are_not_used(tmp_path: Path, changed: dict[str, 
     assert infer.run(str(tmp_path / "image.npy"), str(model))[0].startswith("class 2: ")
 
 
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([0.1, 0.653, 0.247], "class 1: score 0.6530, 65.3%"),
+        ([0.0, 1.0, 0.0], "class 1: score 1.0000, 100.0%"),
+        ([0.1, 0.6535, 0.247], "class 1: score 0.6535, 65.4%"),
+        ([0.1, 0.753, 0.247], "class 1: score 0.7530, 47.1%"),
+        ([-0.1, 0.653, 0.447], "class 1: score 0.6530, 43.8%"),
+    ],
+)
+def test_scores_that_are_shares_already_are_shown_as_they_are(scores: list[float], words: str) -> None:
+    """A second softmax would make 65.3% of a network that ends in one 44.6%."""
+    assert infer.top_lines(np.array(scores, np.float32), [])[0] == words
+
+
 def test_other_outputs_are_told_by_shape_and_a_fixed_batch_is_filled(tmp_path: Path) -> None:
     model = model_file(tmp_path / "m.onnx", entries=ENTRIES | {"edgeprune.outputs": "other"}, batch=3)
     np.save(tmp_path / "image.npy", noise(8, 6)[..., 0])
@@ -225,3 +241,113 @@ def test_missing_files_and_pillow_are_one_sentence(
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert infer.main([picture, model]) == 1
     assert "Pillow is not installed" in capsys.readouterr().err
+
+
+def npy_bytes(array: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def archive_bytes() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, one=np.zeros((8, 6), np.uint8))
+    return stream.getvalue()
+
+
+def huge_picture() -> bytes:
+    """A PNG of 20000x10000 pixels of one bit: some 25 kB in the file, 200 million pixels."""
+    stream = io.BytesIO()
+    Image.new("1", (20000, 10000)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+WHOLE_ARRAY = npy_bytes(noise(8, 6)[..., 0])
+DAMAGED_ARRAYS = {
+    "empty": b"",
+    "one byte": b"\x93",
+    "no header": WHOLE_ARRAY[:9],
+    "half a header": WHOLE_ARRAY[:40],
+    "pixels missing": WHOLE_ARRAY[:-5],
+    "header of no Python": WHOLE_ARRAY.replace(b"{'descr'", b"{'descr(", 1),
+    "header of another key": WHOLE_ARRAY.replace(b"'shape'", b"'shame'", 1),
+    "more than memory": WHOLE_ARRAY.replace(b"(8, 6)", b"(%d, 6)" % 10**15, 1),
+    "several arrays": archive_bytes(),
+    "half an archive": archive_bytes()[:60],
+    "pickled": npy_bytes(np.array([None, 1], dtype=object)),
+    "text": b"no array",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED_ARRAYS.values(), ids=DAMAGED_ARRAYS.keys())
+def test_damaged_arrays_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    model = model_file(tmp_path / "m.onnx", entries=ENTRIES)
+    (tmp_path / "a.npy").write_bytes(content)
+    assert_one_sentence(capsys, tmp_path / "a.npy", model)
+
+
+def assert_one_sentence(capsys: pytest.CaptureFixture[str], image: Path, model: Path) -> None:
+    assert infer.main([str(image), str(model)]) == 1
+    out, said = capsys.readouterr()
+    assert not out
+    assert said.startswith("error: ")
+    assert image.name in said
+    assert said.count("\n") == 1
+
+
+def saved_bytes(name: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(noise(40, 30)).save(stream, name)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.5])
+def test_pictures_cut_off_are_one_sentence(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    name: str,
+    share: float,
+) -> None:
+    model, content = model_file(tmp_path / "m.onnx", entries=ENTRIES), saved_bytes(name)
+    (tmp_path / "p.img").write_bytes(content[: int(share * len(content))])
+    assert_one_sentence(capsys, tmp_path / "p.img", model)
+    assert not recwarn.list  # they would be lines on stderr
+
+
+@pytest.mark.parametrize("error", [SyntaxError("broken PNG file"), struct.error("short"), IndexError()])
+def test_what_decoders_raise_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """None of these is an OSError, and a decoder may say nothing at all."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(infer, "from_pillow", fail)
+    model = model_file(tmp_path / "m.onnx", entries=ENTRIES)
+    assert_one_sentence(capsys, save_as(tmp_path / "p.png", noise(8, 6)), model)
+
+
+def test_a_picture_beyond_pillows_limit_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "huge.png").write_bytes(huge_picture())
+    assert_one_sentence(capsys, tmp_path / "huge.png", model_file(tmp_path / "m.onnx", entries=ENTRIES))
+
+
+def test_an_input_that_the_model_does_not_take_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime's errors are neither ValueErrors nor RuntimeErrors."""
+    model = model_file(tmp_path / "m.onnx", entries=ENTRIES)
+    changed = onnx.load(model)
+    changed.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    changed.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    changed.graph.initializer[1].CopyFrom(helper.make_tensor("more", TensorProto.DOUBLE, [6], [0.0] * 6))
+    onnx.save(changed, model)
+    np.save(tmp_path / "a.npy", noise(8, 6)[..., 0])
+    assert_one_sentence(capsys, tmp_path / "a.npy", model)
