@@ -14,6 +14,7 @@ from torch import nn
 
 from edgeprune import parity
 from edgeprune.artifacts.quantization import IntegerFormat
+from edgeprune.errors import QuantizationError
 from edgeprune.quantization.int8 import quantize_integers
 from edgeprune.quantization.settings import IntegerSettings
 
@@ -138,3 +139,11 @@ def test_gemm_with_a_constant_on_the_left_runs(bias: tuple[str, ...], opset: int
     assert len(report.unscaled) == 1
     found, expected = (parity.run_onnx(p, images, threads=1)[0] for p in (tmp_path / "q.onnx", path))
     assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
+
+
+def test_a_network_of_batched_products_alone_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    nodes: list[Node] = [("MatMul", ["x", "w"], ["product"], {}), ("Relu", ["product"], ["y"], {})]
+    path = write(tmp_path / "m.onnx", nodes, {"w": weight})
+    with pytest.raises(QuantizationError, match=r"w is a batch of matrices, .*; ask for precision fp16"):
+        quantize_integers(path, tmp_path / "q.onnx", torch.randn(8, 3, 8, 8), IntegerSettings(form=FORMAT))
