@@ -46,7 +46,7 @@ class Observed:
     stored: Counter[StoredForm] = field(default_factory=Counter)
     constant: list[str] = field(default_factory=list)
     transformed: int = 0
-    ranges: dict[int | None, tuple[float, float]] = field(default_factory=dict)
+    ranges: dict[StoredForm, tuple[float, float]] = field(default_factory=dict)
     enlarged: list[Geometry] = field(default_factory=list)
 
     @property
@@ -70,8 +70,9 @@ class Observed:
         if low == high:
             self.constant.append(name)
         scale = 255.0 if raw.pixels.dtype == torch.uint8 else 1.0
-        before = self.ranges.get(raw.stored.bits, (math.inf, -math.inf))
-        self.ranges[raw.stored.bits] = min(before[0], low / scale), max(before[1], high / scale)
+        form = StoredForm(bits=raw.stored.bits, signed=raw.stored.signed)
+        before = self.ranges.get(form, (math.inf, -math.inf))
+        self.ranges[form] = min(before[0], low / scale), max(before[1], high / scale)
         self.transformed += raw.transformed
         self.stored[raw.stored] += 1
         given = raw.pixels.shape[0]
@@ -158,17 +159,18 @@ class Observed:
     def _small_ranges(self) -> list[str]:
         """Remarks on pixels of which little more than black is left."""
         remarks = []
-        for bits, (low, high) in self.ranges.items():
+        for form, (low, high) in self.ranges.items():
+            bits, whole = form.bits, form.largest
             is_pixels = low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK
             as_transformed = bits is None and self.transformed > 0
             if not is_pixels or as_transformed or high - low >= _SMALL_RANGE:
                 continue
-            kind = "floating-point images" if bits is None else f"images of {bits} bits"
-            ends = [low, high, 1.0] if bits is None else [v * (2**bits - 1) for v in (low, high, 1.0)]
-            least, most, whole = (f"{v:.3g}" if bits is None else f"{v:.0f}" for v in ends)
+            sign = "signed " if form.signed else ""
+            kind = "floating-point images" if bits is None else f"{sign}images of {bits} bits"
+            least, most = (f"{v:.3g}" if whole is None else f"{v * whole:.0f}" for v in (low, high))
             remarks.append(
-                f"the {kind} have only values from {least} to {most} of 0 to {whole}, less than a tenth of "
-                "the range; if they were stored with fewer bits, scale them beforehand"
+                f"the {kind} have only values from {least} to {most} of 0 to {whole or 1}, less than a tenth "
+                "of the range; if they were stored with fewer bits, scale them beforehand"
             )
         return remarks
 

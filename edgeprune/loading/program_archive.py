@@ -13,7 +13,7 @@ from typing import Any
 from edgeprune.errors import ModelLoadError
 from edgeprune.loading.program_schema import UnsafePartError, check_payloads, check_program
 from edgeprune.storage.archives import names_bytearray
-from edgeprune.storage.zips import DAMAGE, MODEL_LIMITS, ZipFaultError, check_zip_stream
+from edgeprune.storage.zips import DAMAGE, MODEL_LIMITS, ZipFaultError, check_zip_stream, is_zip
 
 _LARGEST_JSON_BYTES = 64 << 20
 """Graphs of some thousand nodes take a few megabytes, most of it stack traces."""
@@ -71,7 +71,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 def _check_pickle(data: bytes) -> None:
     """Check a nested archive; torch unpickles only tensors from it and rejects anything else."""
     stream = io.BytesIO(data)
-    if zipfile.is_zipfile(stream):
+    if is_zip(stream):
         check_zip_stream(stream, MODEL_LIMITS)
     if names_bytearray(stream):
         raise UnsafePartError("memory to be filled")

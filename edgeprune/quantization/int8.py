@@ -77,8 +77,8 @@ def quantize_integers(
     if report.unscaled and not report.nodes:
         node, reason = next(iter(report.unscaled.items()))
         raise QuantizationError(
-            f"nothing of {source.name} can be in 8 bits: {node} has to stay in 32, since {reason}; scale the "
-            "images or the weights to usual sizes"
+            f"nothing of {source.name} can be in 8 bits: {node} has to stay in 32, since {reason}; ask "
+            "for precision fp16, or scale the images or the weights where their size is the reason"
         )
     return report
 

@@ -180,8 +180,9 @@ def _warning(words: str) -> Text:
 
 def _integers(report: IntegerReport) -> tuple[str, ...]:
     nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
+    kept = f"; {count_words(len(report.kept_float), 'node')} kept in 32" if report.kept_float else ""
     return (
-        f"in 8 bits: {nodes}; kept in 32: {len(report.kept_float)} nodes",
+        f"in 8 bits: {nodes}{kept}; operators without an 8-bit form run in 32{', too' if kept else ''}",
         f"form: {report.format.reason}",
         f"ranges by {report.method.value} over {report.images} images{weighed_by(report)}; "
         f"{report.equalized} pairs of layers equalized, biases of {report.corrected} layers corrected",

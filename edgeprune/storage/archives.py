@@ -13,7 +13,7 @@ from typing import IO
 
 from edgeprune.errors import ModelLoadError
 from edgeprune.showing import first_few
-from edgeprune.storage.zips import DAMAGE
+from edgeprune.storage.zips import DAMAGE, is_zip
 
 _HEAD_BYTES = 4096
 _GLOBALS_SHOWN = 3
@@ -107,7 +107,7 @@ def _zip_kind(path: Path) -> FileKind:
             names = archive.namelist()
             first = min((member.header_offset for member in archive.infolist()), default=0)
     except (*DAMAGE, OSError) as error:
-        if not zipfile.is_zipfile(path):
+        if not is_zip(path):
             raise _cut_short(path, path.stat().st_size) from error
         raise ModelLoadError(f"{str(path)!r} is a damaged archive ({error}); {_AGAIN}") from error
     if first > 0 and not _ends_with_directory(path):
@@ -144,7 +144,7 @@ def names_bytearray(stream: IO[bytes]) -> bool:
 def _all_globals(stream: IO[bytes]) -> tuple[str, ...]:
     names: dict[str, None] = {}
     try:
-        if zipfile.is_zipfile(stream):
+        if is_zip(stream):
             with zipfile.ZipFile(stream) as archive:
                 members = [n for n in archive.namelist() if n.endswith("data.pkl")]
                 for member in members:

@@ -52,6 +52,17 @@ class ZipFaultError(Exception):
     """Invalid archive; the message is the end of a sentence that begins with its name."""
 
 
+def is_zip(file: Path | IO[bytes]) -> bool:
+    """Whether a file ends as an archive does, damaged ones included.
+
+    ``zipfile.is_zipfile`` itself raises where a locator of the zip64 form names several disks.
+    """
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:
+        return True
+
+
 def check_zip(path: Path, limits: ZipLimits) -> None:
     """Read every byte of an archive once, in bounded memory, and compare it with its directory.
 

@@ -131,5 +131,6 @@ def _whole_numbers(image: Image.Image) -> RawImage:
     signed = int(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]) == _SIGNED
     if bits > 16 and not signed:
         values = values.astype(np.int32).view(np.uint32)
-    scaled = (values.astype(np.float64) / float(2 ** (bits - signed) - 1)).astype(np.float32)
-    return RawImage(pixels=torch.from_numpy(scaled).unsqueeze(0), stored=StoredForm(bits=bits))
+    stored = StoredForm(bits=bits, signed=signed)
+    scaled = (values.astype(np.float64) / float(stored.largest or 1)).astype(np.float32)
+    return RawImage(pixels=torch.from_numpy(scaled).unsqueeze(0), stored=stored)

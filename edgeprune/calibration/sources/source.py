@@ -44,15 +44,22 @@ class StoredForm:
     """How an image was stored, where that differs from grey or RGB in 8 bits.
 
     ``kind`` has words such as ``CMYK`` where the channels were converted. ``bits`` are those of a whole
-    number, ``None`` of floating point. ``reduced``: of more than 8 bits, 8 were read. ``transparent``: parts
-    of it were laid on the ground. ``orientation`` is that of EXIF: 1 is upright, 0 cannot be read.
+    number, its sign among them if ``signed``; ``None`` of floating point. ``reduced``: of more than 8 bits, 8
+    were read. ``transparent``: parts of it were laid on the ground. ``orientation`` is that of EXIF: 1 is
+    upright, 0 cannot be read.
     """
 
     kind: str | None = None
     bits: int | None = 8
+    signed: bool = False
     reduced: bool = False
     transparent: bool = False
     orientation: int = 1
+
+    @property
+    def largest(self) -> int | None:
+        """The whole number that becomes 1; ``None`` of floating point."""
+        return None if self.bits is None else 2 ** (self.bits - self.signed) - 1
 
 
 @dataclass(frozen=True, kw_only=True)

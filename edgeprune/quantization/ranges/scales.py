@@ -29,7 +29,8 @@ _MEANS = frozenset({"GlobalAveragePool", "AveragePool"})
 _CARRIES = MOVING_OPS | {"Relu", "Clip"}
 """What onnxruntime takes rounding through, or into it."""
 _READS_CONSTANTS = frozenset({"Add", "Mul", "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul"})
-_MULTIPLIES = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose"})
+_PRODUCTS = frozenset({"MatMul", "Gemm"})
+_MULTIPLIES = _PRODUCTS | {"Mul", "Conv", "ConvTranspose"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> 
     unsized = next((name for name in (*node.input, *node.output) if name in model.unsized), None)
     if unsized is not None:
         yield f"{unsized} does not have the batch first, or has sizes that only a run tells"
+    yield from _fault_of_constant(node, model)
     scales = []
     for position, name in enumerate((*node.input, *node.output)):
         ends = ranges.get(name)
@@ -103,6 +105,21 @@ def _faults(node: NodeProto, model: FloatModel, ranges: Mapping[str, Range]) -> 
             "which is no normal 32-bit number"
         )
     yield from _fault_of_mean(node, model, ranges)
+
+
+def _fault_of_constant(node: NodeProto, model: FloatModel) -> Iterator[str]:
+    """What is wrong with a constant whose scales stand along an axis that the kernel does not take.
+
+    The quantizer gives every constant of a matrix product a scale for each index of axis 1, the kernel takes
+    one for each column of the right matrix.
+    """
+    if node.op_type not in _PRODUCTS:
+        return
+    left, right = (model.weights.get(name) for name in node.input[:2])
+    if left is not None and left.ndim > 1:
+        yield f"its left matrix {node.input[0]} is constant, for which onnxruntime has no 8-bit form"
+    if right is not None and right.ndim > 2:
+        yield f"its constant {node.input[1]} is a batch of matrices, for which onnxruntime has no 8-bit form"
 
 
 def _readers_of_means(model: FloatModel, nodes: Mapping[str, str]) -> Iterator[tuple[str, str]]:

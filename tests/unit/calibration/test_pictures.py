@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,26 @@ def test_little_of_the_range_is_told(tmp_path: Path, images: np.ndarray[Any, Any
     assert words in notes_on(found, "less than a tenth of the range")[0]
 
 
+@pytest.mark.parametrize(
+    ("sample_format", "words"),
+    [
+        (1, "the images of 32 bits have only values from 0 to 65535 of 0 to 4294967295"),
+        (2, "the signed images of 32 bits have only values from 0 to 65535 of 0 to 2147483647"),
+    ],
+)
+def test_values_of_signed_numbers_are_told_as_they_are(
+    tmp_path: Path, sample_format: int, words: str
+) -> None:
+    for i in range(3):
+        values = np.random.default_rng(i).integers(0, 65536, (6, 6)).astype(np.int32)
+        values[0, :2] = 0, 65535
+        path = save_as(tmp_path / f"{i}.tif", values)
+        before, after = (struct.pack("<HHIH", 339, 3, 1, form) for form in (2, sample_format))
+        assert before in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(before, after))
+    assert words in notes_on(load_calibration(tmp_path, preprocessing=PLAIN), "a tenth")[0]
+
+
 def test_a_tenth_of_the_range_is_enough(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.resize(np.arange(27, dtype=np.uint8), (40, 10, 10)))
     assert not notes_on(load_calibration(tmp_path / "a.npz", preprocessing=PLAIN), "range")
@@ -280,7 +301,6 @@ def test_twelve_bits_among_eight_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_colours_of_sixteen_bits_are_read_in_eight_and_that_is_said(tmp_path: Path) -> None:
-    import struct
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:

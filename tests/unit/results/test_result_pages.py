@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from synthetic_page import synthetic_quantization
 from synthetic_report import synthetic_report
 
 from edgeprune.artifacts.latency import LatencyPrediction, PredictedKind, Provenance
@@ -129,6 +130,24 @@ def test_pieces_of_a_mixture_stand_with_their_reason() -> None:
     )
     assert "up to relu_3 8 bits halves its time" in page
     assert "up to output 32 bits loses too much" in page
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ((), "in 8 bits: 2 Conv; operators without an 8-bit form run in 32\n"),
+        (("head",), "in 8 bits: 2 Conv; 1 node kept in 32; operators without an 8-bit form run in 32, too\n"),
+        (
+            ("a", "b"),
+            "in 8 bits: 2 Conv; 2 nodes kept in 32; operators without an 8-bit form run in 32, too\n",
+        ),
+    ],
+)
+def test_nodes_kept_in_32_bits_are_not_all_that_run_in_them(kept: tuple[str, ...], told: str) -> None:
+    details = synthetic_quantization().integer
+    assert details is not None
+    result = quantization(precision=Precision.INT8, details=dataclasses.replace(details, kept_float=kept))
+    assert told in re.sub(" +\n", "\n", terminal(result))
 
 
 def test_names_are_never_markup() -> None:
