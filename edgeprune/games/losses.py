@@ -10,7 +10,6 @@ from torch import Tensor
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.outputs.errors import OutputErrors
-from edgeprune.outputs.scores import are_probabilities, log_scores
 
 
 class LossKind(Enum):
@@ -24,14 +23,12 @@ class LossKind(Enum):
 class ImageLoss:
     """The loss of outputs on images of ``batch``, whose original outputs are ``reference`` (one per output).
 
-    Cross-entropy where the only output is class scores, with the labels if there are any. Of a network that
-    ends in a softmax the logarithm of its output is the score.
+    Cross-entropy where the only output is class scores, with the labels if there are any.
     """
 
     def __init__(self, batch: ImageBatch, reference: list[Tensor]) -> None:
         self.kind = _choose_loss(batch, reference)
         self._reference = reference
-        self._probabilities = self.kind is not LossKind.OUTPUTS and are_probabilities(reference[0])
         self._errors = OutputErrors(reference if self.kind is LossKind.OUTPUTS else [])
         if self.kind is LossKind.LABELS:
             assert batch.labels is not None
@@ -45,7 +42,6 @@ class ImageLoss:
         narrowed.kind = self.kind
         narrowed._reference = [r[:count] for r in self._reference]
         narrowed._errors = self._errors
-        narrowed._probabilities = self._probabilities
         if self.kind is not LossKind.OUTPUTS:
             narrowed._classes = self._classes[:count]
         return narrowed
@@ -58,19 +54,15 @@ class ImageLoss:
         if self.kind is LossKind.OUTPUTS:
             return self._errors.projection(outputs, lambda output: _random_like(output, rng))
         drawn = _random_like(outputs[0], rng)
-        return ((drawn - drawn.mean(1, keepdim=True)) * self._scores(outputs)).sum()
+        return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
 
     def __call__(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         """Loss (rows,) of ``outputs`` (rows, ...) whose rows belong to the images ``chosen`` (rows,)."""
         if self.kind is not LossKind.OUTPUTS:
             # Four times as fast as functional.cross_entropy on few classes, and as exact at high confidence.
-            scores = self._scores(outputs)
-            own = scores.gather(1, self._classes[chosen].to(scores.device)[:, None])
-            return torch.logsumexp(scores - own, dim=1)
+            own = outputs[0].gather(1, self._classes[chosen].to(outputs[0].device)[:, None])
+            return torch.logsumexp(outputs[0] - own, dim=1)
         return self._errors.squared(outputs, [r[chosen] for r in self._reference])
-
-    def _scores(self, outputs: list[Tensor]) -> Tensor:
-        return log_scores(outputs[0], probabilities=self._probabilities)
 
 
 def _random_like(values: Tensor, rng: np.random.Generator) -> Tensor:

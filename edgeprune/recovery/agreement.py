@@ -12,7 +12,6 @@ from torch.nn import functional
 from edgeprune.accelerator import device_of
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.fx import tensor_leaves
-from edgeprune.outputs.scores import are_probabilities, log_scores
 from edgeprune.outputs.units import relative_errors, units_of
 
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -104,11 +103,8 @@ def _quantile(degrees: float) -> float:
 
 def _divergence(original: Tensor, outputs: Tensor) -> Tensor:
     """Kullback-Leibler divergence (n,) of softened class scores, so confident errors do not dominate."""
-    known = are_probabilities(original)
-    wanted, told = (
-        functional.log_softmax(log_scores(x.double(), probabilities=known) / _TEMPERATURE, dim=1)
-        for x in (original, outputs)
-    )
+    scores = (functional.log_softmax(x.double() / _TEMPERATURE, dim=1) for x in (original, outputs))
+    wanted, told = scores
     return _TEMPERATURE**2 * (wanted.exp() * (wanted - told)).sum(1).clamp_min(0.0)  # negative by rounding
 
 

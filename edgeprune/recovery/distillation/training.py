@@ -23,7 +23,6 @@ from edgeprune.accelerator import CPU, device_of, moved
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.outputs.errors import OutputErrors
-from edgeprune.outputs.scores import are_probabilities
 from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.features import Answers, learnt_features, run, run_weighed
@@ -250,7 +249,6 @@ class _Pupil:
             parameter.requires_grad_(True)
         original_outputs = outputs_on(self._teacher, images.images, images.deciding)
         self._classes = images.class_scores and is_classifier(original_outputs)
-        self._probabilities = self._classes and are_probabilities(original_outputs[0])
         kept = learnt_features(original, coupling, removed, class_scores=self._classes)
         self.features = {name: channels.to(self._device) for name, channels in kept.items()}
         self._output_errors = OutputErrors([] if self._classes else original_outputs)
@@ -341,7 +339,7 @@ class _Pupil:
 
     def _compared(self, told: Answers, wanted: Answers, temperature: float) -> tuple[Tensor, Tensor]:
         answers = (
-            class_divergence(told.outputs[0], wanted.outputs[0], temperature, of_softmax=self._probabilities)
+            class_divergence(told.outputs[0], wanted.outputs[0], temperature)
             if self._classes
             else self._output_errors.squared(told.outputs, wanted.outputs).mean()
         )
