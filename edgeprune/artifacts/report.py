@@ -52,13 +52,10 @@ class AnswerCounts:
     lost: int
     gained: int
 
-    def __post_init__(self) -> None:
-        """Refuse counts that contradict each other, as of an edited file."""
-        others = self.images - self.kept_from
-        if not (0 <= self.lost <= self.kept_from and 0 <= self.gained <= others):
-            raise ValueError(
-                f"{self} contradicts itself: no count is negative, and no part exceeds its whole"
-            )
+    @property
+    def consistent(self) -> bool:
+        """Whether no count is negative and no part exceeds its whole."""
+        return 0 <= self.lost <= self.kept_from and 0 <= self.gained <= self.images - self.kept_from
 
 
 @dataclass(frozen=True, kw_only=True)

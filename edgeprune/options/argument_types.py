@@ -42,9 +42,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, each) for each in inner)
     if origin is tuple:
-        # Lists do as well wherever a tuple does.
+        # Lists do as well wherever a tuple does; shapes of several inputs are judged with the model.
         whole = isinstance(value, (tuple, list))
-        return whole and (inner[-1] is not ... or all(_fits(each, inner[0]) for each in value))
+        several = inner[0] is int and whole and value and all(_fits(each, hint) for each in value)
+        return several or (whole and (inner[-1] is not ... or all(_fits(each, inner[0]) for each in value)))
     if origin is Sequence:
         several = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
         return several and all(_fits(each, inner[0]) for each in value)

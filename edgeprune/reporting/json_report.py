@@ -78,6 +78,10 @@ def read_json(path: str | Path) -> RunReport:
         )
     try:
         data = _upgraded(data) if version == "1.1" else data
-        return from_jsonable(RunReport, data if version == REPORT_SCHEMA_VERSION else _renamed(data))
+        report = from_jsonable(RunReport, data if version == REPORT_SCHEMA_VERSION else _renamed(data))
+        answers = None if report.usability is None else report.usability.answers
+        if answers is not None and not answers.consistent:
+            raise ValueError(f"{answers} contradicts itself")
+        return report
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

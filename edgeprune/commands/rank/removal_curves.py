@@ -256,7 +256,7 @@ def removal_curves(
     ]
     orders = removal_orders(context.coupling, groups, rankings)
     with progress.task("removing filters on held-out images", 2 * POINTS * len(rankings)) as advance:
-        reconstructed, masked = (
+        estimated, zeroed = (
             tuple(judge.curve(name, order, filters, advance=advance) for name, order in orders)
             for judge in judges
         )
@@ -268,8 +268,8 @@ def removal_curves(
         filters=filters,
         reconstructing_points=reconstructing,
         mask_points=places,
-        reconstructed=reconstructed,
-        masked=masked,
+        reconstructed=estimated,
+        masked=zeroed,
     )
     return curves, judges[0]
 

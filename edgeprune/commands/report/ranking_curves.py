@@ -7,8 +7,10 @@ import torch
 from edgeprune.artifacts.quality import RankingCurves
 from edgeprune.commands.rank.removal_curves import POINTS, removal_curves, scope_of_network, size_curves
 from edgeprune.commands.run.scoring import as_stored, context_of_network, original_outputs
-from edgeprune.commands.run.state import Planned, Prepared, Run
+from edgeprune.commands.run.state import Planned, Prepared, Run, Variant
 from edgeprune.commands.run.time_limits import RESERVE_SHARE, time_left_s
+from edgeprune.errors import EdgepruneError
+from edgeprune.system.imports import first_line
 
 _SIZES_MACS = 3e10
 """Of all random coalitions, down to eight of each size on 16 images."""
@@ -19,9 +21,10 @@ _IMAGES = (256, 32)
 
 
 def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCurves | None:
-    """Curves of the delivered plan's ranking; ``None`` where it was given or the time is over.
+    """Curves of the delivered plan's ranking.
 
-    A ranking that was given has curves of its own.
+    ``None`` where the ranking was given, which has curves of its own, where nothing can be removed or no
+    image judges, where the time is over, and where they fail, of which a note tells.
     """
     if planned.ranking.origin is not None:
         return None
@@ -32,23 +35,33 @@ def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCur
     # A ranking of the whole network remains where blocks were dropped later.
     ranked = planned.ranking.values.size
     variant = planned.variant if planned.variant.coupling.num_players == ranked else prepared.variant
+    if not variant.coupling.groups or not len(prepared.calibration.held_out):
+        return None
+    try:
+        with run.stage("curves of the ranking"), torch.no_grad():
+            return _curves(run, prepared, planned, variant)
+    except (EdgepruneError, MemoryError, RuntimeError, ValueError) as error:
+        # Nothing that is delivered depends on them.
+        run.note(f"coalition sizes and removal could not be followed for the report ({first_line(error)})")
+        return None
+
+
+def _curves(run: Run, prepared: Prepared, planned: Planned, variant: Variant) -> RankingCurves:
     coupling, fitting = variant.coupling, prepared.calibration.fitting
-    macs = coupling.total_macs()
-    most = max(_IMAGES[1], min(_IMAGES[0], int(_REMOVAL_MACS // (2 * POINTS * macs))))
-    with run.stage("curves of the ranking"), torch.no_grad():
-        context = context_of_network(
-            as_stored(variant.captured, prepared, coupling), coupling, fitting,
-            original_outputs(prepared.running, fitting),
-            ratio=planned.plan.ratio_asked, device=prepared.device,
-        )  # fmt: skip
-        held = prepared.calibration.held_out.first(most)
-        lost, _ = removal_curves(
-            context, coupling.groups, (planned.ranking,), held, original_outputs(prepared.running, held)
-        )
-        return RankingCurves(
-            loss=context.game.loss_description,
-            coalition_sizes=size_curves(
-                context, [scope_of_network(coupling.groups)], seed=run.options.seed, most_macs=_SIZES_MACS
-            ),
-            removal=lost,
-        )
+    most = max(_IMAGES[1], min(_IMAGES[0], int(_REMOVAL_MACS // (2 * POINTS * coupling.total_macs()))))
+    context = context_of_network(
+        as_stored(variant.captured, prepared, coupling), coupling, fitting,
+        original_outputs(prepared.running, fitting),
+        ratio=planned.plan.ratio_asked, device=prepared.device,
+    )  # fmt: skip
+    held = prepared.calibration.held_out.first(most)
+    lost, _ = removal_curves(
+        context, coupling.groups, (planned.ranking,), held, original_outputs(prepared.running, held)
+    )
+    return RankingCurves(
+        loss=context.game.loss_description,
+        coalition_sizes=size_curves(
+            context, [scope_of_network(coupling.groups)], seed=run.options.seed, most_macs=_SIZES_MACS
+        ),
+        removal=lost,
+    )

@@ -35,7 +35,8 @@ def check_options(options: CompressOptions) -> None:
         check_ratio(options.ratio)
     check_bounds(options)
     if options.finetune is not None:
-        limits.FINETUNE_STEPS.check("--finetune", options.finetune.steps)
+        if options.finetune.steps is not None:
+            limits.FINETUNE_STEPS.check("--finetune", options.finetune.steps)
         if options.finetune.time_limit_s is not None:
             limits.TIME_S.check("--finetune", options.finetune.time_limit_s)
     _check_precision(options)

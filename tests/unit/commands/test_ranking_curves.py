@@ -72,3 +72,14 @@ def test_without_time_they_are_left_out_and_that_is_said(
     assert any("--max-time: curves of coalition sizes" in note for note in report.notes)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "not valued in this run" in page
+
+
+def test_a_run_is_delivered_without_curves_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("not enough memory: you tried to allocate 5 bytes")
+
+    monkeypatch.setattr(ranking_curves, "size_curves", failing)
+    report = compressed(tmp_path / "out")
+    assert report.curves is None
+    assert any("could not be followed for the report (not enough memory" in note for note in report.notes)
+    assert (tmp_path / "out" / "report.html").is_file()

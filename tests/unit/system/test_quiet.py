@@ -58,8 +58,8 @@ def test_only_the_streams_named_are_dropped_and_warnings(capsys: pytest.CaptureF
 def test_what_compiled_code_writes_is_debugging(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    logger = logging.getLogger("edgeprune.test")
-    with caplog.at_level(logging.DEBUG, logger="edgeprune.test"):
+    logger = logging.getLogger("compiled")  # not below edgeprune, whose records the command line prints
+    with caplog.at_level(logging.DEBUG, logger="compiled"):
         with quiet_compiled_code(logger):
             os.write(2, b"WARNING: of its own workings\n")
         os.write(2, b"afterwards\n")
