@@ -19,7 +19,9 @@ from edgeprune.reporting.json_report import read_json, write_json
 from edgeprune.system.host import machine_description
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-REPORTS = [GOLDEN / f"report{version}.json" for version in ("", "-1.1", "-1.2", "-1.3", "-1.5")]
+REPORTS = [
+    GOLDEN / f"report{version}.json" for version in ("", "-1.1", "-1.2", "-1.3", "-1.4", "-1.5", "-1.6")
+]
 
 
 def budget(folder: Path, text: str) -> str:

@@ -238,7 +238,7 @@ def _as_good(other: Candidate, each: Candidate) -> bool:
     return sooner and lost and other.size_bytes <= each.size_bytes
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.2", "1.3", "1.5"])
+@pytest.mark.parametrize("version", ["1.1", "1.2", "1.3", "1.4", "1.5"])
 def test_the_page_of_an_older_report(tmp_path: Path, version: str) -> None:
     shutil.copyfile(GOLDEN / f"report-{version}.json", tmp_path / "report.json")
     written = rebuild_page(tmp_path)
