@@ -12,8 +12,9 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.attributes import get_attribute
 from edgeprune.fx import RECURRENT
 
-_STEPS, _REDUCED_STEPS = 127, 64
+STEPS = 127
 """Steps of a symmetric weight on either side of 0, as onnxruntime rounds."""
+_REDUCED_STEPS = 64
 
 LARGEST = float(np.finfo(np.float32).max)
 """Largest finite float32."""
@@ -23,7 +24,7 @@ SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 def steps_of(form: IntegerFormat) -> int:
     """Steps of a weight on either side of 0."""
-    return _REDUCED_STEPS if form.reduce_range else _STEPS
+    return _REDUCED_STEPS if form.reduce_range else STEPS
 
 
 def rounded(weight: FloatArray, form: IntegerFormat) -> FloatArray:

@@ -47,6 +47,7 @@ class IntegerReport:
     ``unscaled``: those of them that were not asked to be, for want of a scale that 32-bit numbers hold, with
     the reason; ``mixed_units``: those that calculate with the network's outputs or would have one scale for
     values of different units, with the reason; ``over_blocks``: convolutions that run over blocks of pixels;
+    ``stored``: layers among ``kept_float`` whose weights are stored in 8 bits, and calculated with in 32;
     ``gradient_images``: those whose gradients weigh the errors of ranges; 0 where all values count alike, and
     ``no_gradients`` says why if that was not asked for.
     """
@@ -59,6 +60,7 @@ class IntegerReport:
     corrected: int
     kept_float: tuple[str, ...]
     over_blocks: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
     unscaled: dict[str, str] = field(default_factory=dict)
     mixed_units: dict[str, str] = field(default_factory=dict)
     gradient_images: int = 0

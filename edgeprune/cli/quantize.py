@@ -32,9 +32,8 @@ Bits = Annotated[
     typer.Option(
         "--precision",
         metavar="int8|auto|fp16",
-        help="int8; auto for what is fastest of 8 and 32 bits piece by piece, measured here; fp16 for "
-        "weights "
-        "that are stored in 16 bits.",
+        help="int8; auto for what is fastest of 8 and 32 bits piece by piece, measured here, within "
+        "--max-drop (else one point), with all weights stored in 8; fp16 for weights stored in 16 bits.",
         rich_help_panel=opt.GOAL_PANEL,
     ),
 ]

@@ -104,6 +104,10 @@ class Measure(ABC):
         """Hundredths of the measure lost against the original."""
         return 100 * (self.value(self.reference.original) - self.value(outputs))
 
+    def points_parted(self, outputs: Outputs) -> float:
+        """Hundredths lost of the measure, or of what a threshold makes of the outputs if that is more."""
+        return self.points_lost(outputs)
+
     def value(self, outputs: Outputs) -> float:
         """Quality of the outputs without an interval."""
         return self.figure(outputs).value

@@ -85,6 +85,11 @@ class DetectionMeasure(Measure):
         """AP of the outputs without an interval."""
         return float(average_precisions(self._judged(outputs).matches, self._weights[:1]).mean())
 
+    def points_parted(self, outputs: Outputs) -> float:
+        """Points lost of AP, or of F1 at a confidence of .25: AP hardly sees scores that cross it."""
+        before, after = (f1_score(j.matches, CONFIDENCE) for j in (self._before, self._judged(outputs)))
+        return max(self.points_lost(outputs), 100 * (before - after))
+
     def loss(self, outputs: Outputs) -> MeasureFigure | None:
         """Share of the original's AP that is lost."""
         return share_lost(self.kind.value, self._drawn(self.reference.original), self._drawn(outputs))

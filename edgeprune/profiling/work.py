@@ -42,6 +42,7 @@ _VALUES_AT = {
     **{"DequantizeLinear": (0,), "QuantizeLinear": (0,), "QLinearConv": (3, 8), "QLinearMatMul": (0, 3)},
     **{"ConvInteger": (0, 1), "MatMulInteger": (0, 1)},
 }
+_BYTE_TYPES = frozenset({TensorProto.INT8, TensorProto.UINT8})
 _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
@@ -136,12 +137,24 @@ def count_parameters(onnx_path: str | Path) -> int:
     """
     graph = _load(Path(onnx_path)).graph
     constants = _constant_tensors(graph)
-    names = {name for node in graph.node for name in _parameters_read(node, constants)}
+    scaled = {n.output[0] for n in graph.node if _cast_weight(n, constants)}
+    names = {
+        name
+        for node in graph.node
+        if not (node.op_type == "Mul" and scaled & set(node.input))
+        for name in _parameters_read(node, constants)
+    }
     return sum(math.prod(constants[name].dims) for name in names)
 
 
+def _cast_weight(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    """Whether a node makes numbers of 8-bit constants, as of a weight that is stored so."""
+    stored = constants.get(node.input[0]) if node.op_type == "Cast" else None
+    return stored is not None and stored.data_type in _BYTE_TYPES
+
+
 def _parameters_read(node: NodeProto, constants: Mapping[str, TensorProto]) -> list[str]:
-    positions = _VALUES_AT.get(node.op_type)
+    positions = (0,) if _cast_weight(node, constants) else _VALUES_AT.get(node.op_type)
     if positions is None:
         read = [n for n in node.input if n in constants and constants[n].data_type in _FLOAT_TYPES]
     else:

@@ -7,11 +7,12 @@ counts as the mean of its channel.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from edgeprune.artifacts.arrays import FloatArray
+from edgeprune.artifacts.arrays import Float32Array, FloatArray
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.fake_quant import LARGEST, rounded
 from edgeprune.quantization.equalization import groups_of, transposed
@@ -19,25 +20,33 @@ from edgeprune.quantization.preparation import FloatModel, is_weighted
 from edgeprune.quantization.ranges.calibration import ChannelValues
 
 
-def correct_biases(
-    model: FloatModel, values: dict[str, ChannelValues], form: IntegerFormat, nodes_to_exclude: frozenset[str]
-) -> tuple[FloatModel, int]:
-    """The model with corrected biases, and of how many layers."""
+def corrected_biases(
+    model: FloatModel,
+    values: dict[str, ChannelValues],
+    form: IntegerFormat,
+    exact: frozenset[str],
+    stored: frozenset[str] = frozenset(),
+) -> dict[str, Float32Array]:
+    """New biases by name, of all layers but ``exact``, whose weights are not rounded.
+
+    ``stored`` layers have all the steps of 8 bits, whatever the form is.
+    """
     used = model.uses()
-    new: dict[str, NDArray[np.float32]] = {}
+    new: dict[str, Float32Array] = {}
     for node in model.proto.graph.node:
         bias = node.input[2] if len(node.input) > 2 else ""
         correctable = node.op_type in ("Conv", "Gemm") and is_weighted(node, model) and bias in model.weights
-        if not correctable or node.name in nodes_to_exclude or used[bias] > 1 or node.input[0] not in values:
+        if not correctable or node.name in exact or used[bias] > 1 or node.input[0] not in values:
             continue
         means = values[node.input[0]].mean
-        error = _mean_error(node, model.weights[node.input[1]].astype(np.float64), means, form)
+        steps = replace(form, reduce_range=False) if node.name in stored else form
+        error = _mean_error(node, model.weights[node.input[1]].astype(np.float64), means, steps)
         if error is None:
             continue
         corrected = model.weights[bias] - error
         if np.abs(corrected).max(initial=0.0) <= LARGEST:
             new[bias] = corrected.astype(np.float32)
-    return model.replaced(new), len(new)
+    return new
 
 
 def _mean_error(

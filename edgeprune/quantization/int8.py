@@ -17,15 +17,16 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from torch import Tensor
 
-from edgeprune.artifacts.arrays import Advance
+from edgeprune.artifacts.arrays import Advance, Float32Array
 from edgeprune.artifacts.quantization import IntegerFormat, IntegerReport, RangeMethod
 from edgeprune.errors import QuantizationError
 from edgeprune.onnx_io.passes.base import rewritten
-from edgeprune.quantization.bias_correction import add_biases, correct_biases
+from edgeprune.quantization.bias_correction import add_biases, corrected_biases
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
 from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
 from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
+from edgeprune.quantization.passes.stored_weights import StoredIn8Bits
 from edgeprune.quantization.passes.transposed_biases import TransposedBiasesApart
 from edgeprune.quantization.post_processing import in_32_bits
 from edgeprune.quantization.preparation import FloatModel, load_float
@@ -131,44 +132,60 @@ def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibr
 
 
 def write_integers(
-    calibrated: Calibrated, destination: Path, nodes_to_exclude: frozenset[str]
+    calibrated: Calibrated,
+    destination: Path,
+    nodes_to_exclude: frozenset[str],
+    stored: frozenset[str] = frozenset(),
 ) -> IntegerReport:
     """Write the model in 8 bits but for the nodes of these names, and those that no scale serves.
+
+    ``stored`` nodes calculate in 32 bits, too, but their weights are stored in 8.
 
     Raises:
         QuantizationError: onnxruntime cannot quantize it.
     """
-    quantizable, asked = _quantizable(calibrated.model), nodes_to_exclude
+    quantizable, asked = _quantizable(calibrated.model), nodes_to_exclude | stored
     mixed = {name: why for name, why in calibrated.mixed_units.items() if name in quantizable - asked}
     nodes_to_exclude = asked | calibrated.mixed_units.keys()
     served = unscaled(calibrated.model, calibrated.ranges, calibrated.settings.form, nodes_to_exclude)
     without = {name: why for name, why in served.nodes.items() if name in quantizable}
     nodes_to_exclude |= served.nodes.keys()
-    model, layers = calibrated.model.replaced(served.cleared), 0
+    model, form = calibrated.model.replaced(served.cleared), calibrated.settings.form
+    stored = _storable(model, stored - served.nodes.keys())
+    biases: dict[str, Float32Array] = {}
     if calibrated.settings.corrected:
-        model, layers = correct_biases(model, calibrated.values, calibrated.settings.form, nodes_to_exclude)
+        biases = corrected_biases(model, calibrated.values, form, nodes_to_exclude - stored, stored)
+        model = model.replaced(biases)
     sums = HardActivationsToSums(dict(calibrated.ranges), nodes_to_exclude)
-    quantized = _quantized(model.rewritten(sums), sums.ranges, calibrated.settings.form, nodes_to_exclude)
+    quantized = _quantized(model.rewritten(sums), sums.ranges, form, nodes_to_exclude)
     blocks = ImageOverBlocks()
-    passes = [ReadByASixth(sums.clipped), *([blocks] if calibrated.settings.form.pixel_blocks else [])]
+    passes = [ReadByASixth(sums.clipped), *([blocks] if form.pixel_blocks else []), StoredIn8Bits(stored)]
     quantized = rewritten(quantized, *passes)
     note_equalized(quantized, calibrated.scaled)
     _lighten(quantized)
     onnx.save_model(quantized, str(destination))
     return IntegerReport(
-        format=calibrated.settings.form,
+        format=form,
         method=calibrated.settings.method,
         images=calibrated.images,
         nodes=dict(Counter(_quantized_ops(quantized, nodes_to_exclude))),
         equalized=calibrated.pairs,
-        corrected=layers,
+        corrected=len(biases),
         kept_float=tuple(sorted(asked | without.keys() | mixed.keys())),
         over_blocks=tuple(blocks.done),
+        stored=tuple(sorted(stored)),
         unscaled=without,
         mixed_units=mixed,
         gradient_images=calibrated.weighing.images,
         no_gradients=calibrated.weighing.reason,
     )
+
+
+def _storable(model: FloatModel, names: frozenset[str]) -> frozenset[str]:
+    """Which of these nodes have a weight that can be stored in 8 bits."""
+    tried = StoredIn8Bits(names)
+    rewritten(model.proto, tried)
+    return frozenset(tried.done)
 
 
 def _quantizable(model: FloatModel) -> frozenset[str]:

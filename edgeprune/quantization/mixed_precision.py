@@ -148,10 +148,16 @@ def sensitivities(game: FidelityGame) -> FloatArray:
     return np.asarray((first + last) / 2)
 
 
-def hold(mixture: Mixture, lost: Callable[[Mixture], float], limit: float, harm: FloatArray) -> Mixture:
-    """Put the most harmful pieces back in 32 bits until no more than ``limit`` is lost."""
+def hold(
+    mixture: Mixture, lost: Callable[[Mixture], float], limit: float, harm: FloatArray, gain: FloatArray
+) -> Mixture:
+    """Put pieces back in 32 bits until no more than ``limit`` is lost: most harm first for what each gains.
+
+    ``gain`` (n,) is the share of the time that 8 bits save; one that saves next to nothing counts as
+    ``WORTH``.
+    """
     current = mixture
-    for piece in np.argsort(-harm, kind="stable").tolist():
+    for piece in np.argsort(-harm / np.maximum(gain, WORTH), kind="stable").tolist():
         if lost(current) <= limit or not any(current):
             break
         if current[piece]:

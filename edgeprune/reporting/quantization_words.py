@@ -42,6 +42,7 @@ def stored_line(section: QuantizationSection) -> str:
     if section.mixed is not None:
         count = sum(piece.integer for piece in pieces)
         bits = f"8 bits in {count} of {count_words(len(pieces), 'piece')} and 32 bits elsewhere"
+        bits += ", weights stored in 8" if section.mixed.integer and section.mixed.integer.stored else ""
     return f"{bits} ({name}); the 32-bit file is kept beside it"
 
 
@@ -75,11 +76,20 @@ def weighed_by(report: IntegerReport) -> str:
     return "" if report.no_gradients is None else ", all values alike for want of gradients"
 
 
+def nodes_words(report: IntegerReport) -> str:
+    """How many nodes of each op run in 8 bits."""
+    return ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items())) or "no node"
+
+
+def stored_words(report: IntegerReport) -> str:
+    """How layers whose weights alone are in 8 bits run."""
+    return f"of {count_words(len(report.stored), 'layer')}, which calculate in 32 as fast as before"
+
+
 def _integers(report: IntegerReport) -> Rows:
     blocks = ", ".join(report.over_blocks)
-    nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
     return (
-        ("in 8 bits", nodes),
+        ("in 8 bits", nodes_words(report)),
         ("form", report.format.reason),
         (
             "ranges",
@@ -87,4 +97,5 @@ def _integers(report: IntegerReport) -> Rows:
             f"pairs of layers equalized, biases of {report.corrected} layers corrected",
         ),
         *((("over blocks of pixels", f"{blocks}: the same result, sooner"),) if blocks else ()),
+        *((("weights stored in 8 bits", stored_words(report)),) if report.stored else ()),
     )

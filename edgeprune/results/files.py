@@ -25,7 +25,7 @@ from edgeprune.artifacts.quantization import (
 )
 from edgeprune.artifacts.report import Deviation, TensorDeviation
 from edgeprune.reporting.formatting import constant_channels, count_words, doubt, worst_channel
-from edgeprune.reporting.quantization_words import weighed_by
+from edgeprune.reporting.quantization_words import nodes_words, stored_words, weighed_by
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.tables import TerminalTable, grid_of
 
@@ -179,14 +179,15 @@ def _warning(words: str) -> Text:
 
 
 def _integers(report: IntegerReport) -> tuple[str, ...]:
-    nodes = ", ".join(f"{count} {op}" for op, count in sorted(report.nodes.items()))
     kept = f"; {count_words(len(report.kept_float), 'node')} kept in 32" if report.kept_float else ""
     return (
-        f"in 8 bits: {nodes}{kept}; operators without an 8-bit form run in 32{', too' if kept else ''}",
+        f"in 8 bits: {nodes_words(report)}{kept}; operators without an 8-bit form run in 32"
+        f"{', too' if kept else ''}",
         f"form: {report.format.reason}",
         f"ranges by {report.method.value} over {report.images} images{weighed_by(report)}; "
         f"{report.equalized} pairs of layers equalized, biases of {report.corrected} layers corrected",
         *(f"{name} runs over blocks of pixels: the same result, sooner" for name in report.over_blocks),
+        *((f"weights stored in 8 bits: {stored_words(report)}",) if report.stored else ()),
     )
 
 

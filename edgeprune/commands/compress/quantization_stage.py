@@ -183,11 +183,13 @@ def _notes_of_scales(details: IntegerReport) -> tuple[str, ...]:
 
 
 def _notes_of_mixture(details: MixedReport, runner: Runner) -> tuple[str, ...]:
-    if runner.knows(Precision.AUTO):
-        kept = "no mixture of 8 and 32 bits was faster than 32 bits alone and smaller"
-    else:
-        kept = "nothing in 8 bits was smaller and held the drop"
-    stays = () if details.integer is not None else (f"{kept}, so the file stays as it is",)
+    kept = "nothing in 8 bits was smaller and held the drop, so the file stays as it is"
+    stays = () if details.integer is not None else (kept,)
+    if details.integer is not None and not any(piece.integer for piece in details.pieces):
+        stays = (
+            "no piece in 8 bits was faster and held the drop, so all of it calculates in 32; weights are "
+            "stored in 8",
+        )
     if runner.measures:
         return stays
     if runner.knows(Precision.AUTO):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune import parity
+from edgeprune.artifacts.arrays import FloatArray
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.quantization import IntegerReport, MixedReport, PieceRow, Precision
 from edgeprune.evaluation.base import Measure
@@ -37,6 +38,8 @@ from edgeprune.quantization.settings import IntegerSettings
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 
+DROP_POINTS = 1.0
+"""What a mixture may lose on the images where no limit is given."""
 _JUDGED_IMAGES = 256
 _HARM_IMAGES = 64
 """Enough to order pieces, whose harm differs by factors; what is accepted is judged on all."""
@@ -55,9 +58,10 @@ def write_mixed(
 ) -> MixedReport:
     """Write the fastest mixture of 8 and 32 bits on the target within the drop limit on ``images``.
 
-    Copies the file unchanged if no mixture is faster, by a separate last measurement, and smaller.
-    ``task`` says in whose unit the drop is. On other targets than this host times are predicted; where
-    nothing is known of 8 bits there, all pieces are in 8 bits except those excluded by the drop limit.
+    Weights of pieces in 32 bits are stored in 8. Copies the file unchanged if those alone lose more than the
+    limit, or do not make it smaller. ``task`` says in whose unit the drop is. On other targets than this host
+    times are predicted; where nothing is known of 8 bits there, all pieces are in 8 bits except those
+    excluded by the drop limit.
 
     Raises:
         QuantizationError: the file cannot be quantized.
@@ -67,12 +71,12 @@ def write_mixed(
     with scratch_folder() as scratch:
         work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner)
         chosen = work.fastest() if known else (True,) * len(work.pieces)
-        harm = None
-        if max_drop_points is not None and work.lost(chosen) > max_drop_points:
-            chosen, harm = work.held(chosen, max_drop_points)
+        limit, harm = DROP_POINTS if max_drop_points is None else max_drop_points, None
+        if work.lost(chosen) > limit:
+            chosen, harm = work.held(chosen, limit)
         if known:
-            chosen = work.still_faster(chosen, max_drop_points)
-        report = work.write_smaller(chosen, destination)
+            chosen = work.still_faster(chosen, limit)
+        report = work.write_smaller(chosen, limit, destination)
         if report is None:
             chosen = work.nothing
     return MixedReport(
@@ -131,7 +135,7 @@ class Mixing:
         """All in 32 bits."""
         return (False,) * len(self.pieces)
 
-    def kept_float(self, mixture: Mixture) -> frozenset[str]:
+    def in_32_bits(self, mixture: Mixture) -> frozenset[str]:
         """Nodes of the pieces in 32 bits."""
         return frozenset(
             name
@@ -167,7 +171,7 @@ class Mixing:
         files = (self._file(together), self._file(mixture))
         return mixture if self._quick_ratio(*files) <= 1.0 - WORTH else together
 
-    def still_faster(self, mixture: Mixture, limit: float | None) -> Mixture:
+    def still_faster(self, mixture: Mixture, limit: float) -> Mixture:
         """The mixture, or its fastest part within the drop limit, if a new measurement beats 32 bits.
 
         The best of many short measurements is biased, and pieces returned to 32 bits by the drop limit leave
@@ -175,15 +179,15 @@ class Mixing:
         """
         assert self.costs is not None
         for tried in dict.fromkeys((mixture, fastest(self.costs, mixture))):
-            holds = tried == mixture or limit is None or self.lost(tried) <= limit
+            holds = tried == mixture or self.lost(tried) <= limit
             if any(tried) and holds and self._ratio(tried) <= 1.0 - WORTH:
                 return tried
         return self.nothing
 
-    def write_smaller(self, mixture: Mixture, destination: Path) -> IntegerReport | None:
-        """Write a mixture; if all in 32 bits or no smaller, copy the 32-bit file and return ``None``."""
-        if any(mixture):
-            report = write_integers(self.calibrated, destination, self.kept_float(mixture))
+    def write_smaller(self, mixture: Mixture, limit: float, destination: Path) -> IntegerReport | None:
+        """Write a mixture within the limit; if it is no smaller, copy the 32-bit file and return ``None``."""
+        if self.lost(mixture) <= limit:
+            report = self._write(mixture, destination)
             if size_bytes(destination) < size_bytes(self.source):
                 return report
         shutil.copyfile(self.source, destination)
@@ -195,9 +199,10 @@ class Mixing:
         return measure_for(self.task, self.original, self.judged)
 
     def lost(self, mixture: Mixture) -> float:
-        """Points lost by the measure of the task; relative error in percent where there is none."""
+        """Points lost by the measure of the task, at its threshold, too, where there is one; relative error
+        in percent where there is no measure."""
         if mixture not in self.losses:
-            self.losses[mixture] = self.measure.points_lost(self._outputs(mixture, self.judged))
+            self.losses[mixture] = self.measure.points_parted(self._outputs(mixture, self.judged))
         return self.losses[mixture]
 
     def held(self, mixture: Mixture, limit: float) -> tuple[Mixture, str]:
@@ -211,7 +216,7 @@ class Mixing:
                 return fidelity
 
             harm = sensitivities(FidelityGame(count, kept))
-        accepted = hold(mixture, self.lost, limit, harm)
+        accepted = hold(mixture, self.lost, limit, harm, self._gains())
         self.put_back = {
             i for i, (old, new) in enumerate(zip(mixture, accepted, strict=True)) if old and not new
         }
@@ -221,7 +226,15 @@ class Mixing:
             if count <= EXACT_PIECES
             else "mean, alone and last of all, of what each piece adds to"
         )
-        return accepted, f"{how} the outputs' relative squared error, greatest first: {shown}"
+        held = f"at most {limit:g} {'point' if limit == 1 else 'points'} lost of {self.measure.kind.value}"
+        return accepted, f"{held}; {how} the outputs' relative squared error, greatest first: {shown}"
+
+    def _gains(self) -> FloatArray:
+        """What 8 bits save of each piece (n,): a share of the time, or of the work where no time is known."""
+        if self.costs is not None:
+            return np.asarray(-self.costs.own)
+        work = np.array([piece.work for piece in self.pieces], dtype=np.float64)
+        return np.asarray(work / max(work.sum(), 1.0))
 
     def row(self, place: int, chosen: Mixture) -> PieceRow:
         """Report row of a piece: its precision and the reason."""
@@ -231,7 +244,7 @@ class Mixing:
         if chosen[place]:
             why = f"8 bits{timed}" if alone is not None else "8 bits: latency was not measured"
         elif place in self.put_back:
-            why = f"32 bits: among the most harmful of those that lost too much{timed}"
+            why = f"32 bits: harms most for what it gains, and too much was lost{timed}"
         else:
             why = f"32 bits: 8 bits lose or gain less than they are worth here{timed}"
         return PieceRow(
@@ -262,8 +275,6 @@ class Mixing:
         return -float(relative_errors(few, outputs, units).mean())
 
     def _outputs(self, mixture: Mixture, images: ImageBatch) -> parity.Outputs:
-        if not any(mixture):
-            return [output[: len(images)] for output in self.original]
         settings = self.calibrated.settings
         return parity.run_onnx(
             self._file(mixture), images.images, threads=settings.threads, timeout_s=settings.timeout_s
@@ -272,5 +283,8 @@ class Mixing:
     def _file(self, mixture: Mixture) -> Path:
         path = self.folder / f"{''.join('8' if integer else '-' for integer in mixture)}.onnx"
         if not path.exists():
-            write_integers(self.calibrated, path, self.kept_float(mixture))
+            self._write(mixture, path)
         return path
+
+    def _write(self, mixture: Mixture, path: Path) -> IntegerReport:
+        return write_integers(self.calibrated, path, frozenset(), self.in_32_bits(mixture))

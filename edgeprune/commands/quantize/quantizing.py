@@ -213,5 +213,5 @@ def _check_drop(options: QuantizeOptions, measure: Measure, outputs: parity.Outp
         raise BudgetError(
             f"{options.precision.value} loses {drop:.2f} points of {measure.kind.value} on the images kept "
             f"back where {limit:g} were allowed, so nothing was written; allow more, keep sensitive nodes in "
-            "32 bits (--keep-float), or give more calibration images"
+            "32 bits (--precision auto finds them, --keep-float names them), or give more calibration images"
         )

@@ -13,6 +13,7 @@ from edgeprune.reporting.document import (
     quantization_table,
 )
 from edgeprune.reporting.formatting import count_words, format_change, significant
+from edgeprune.reporting.quantization_words import nodes_words
 from edgeprune.reporting.ranking.figures import REMOVAL_FILES, removal_figure, sizes_figure
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.web.facts import PageContents, Section
@@ -197,8 +198,7 @@ def precision_table(
         ]
         integer = mixed.integer
     elif integer is not None:
-        nodes = ", ".join(f"{count} {operator}" for operator, count in sorted(integer.nodes.items()))
-        rows.append((nodes, "8 bits", integer.format.reason))
+        rows.append((nodes_words(integer), "8 bits", integer.format.reason))
     if integer is not None:
         rows += [(name, "32 bits", _why_float(integer, name)) for name in integer.kept_float]
     if float16 is not None:
@@ -210,7 +210,8 @@ def precision_table(
 
 
 def _why_float(report: IntegerReport, name: str) -> str:
-    return report.unscaled.get(name) or report.mixed_units.get(name) or "left as it was"
+    why = report.unscaled.get(name) or report.mixed_units.get(name)
+    return "its weights are stored in 8" if name in report.stored else why or "left as it was"
 
 
 def _parity(contents: PageContents) -> Section:

@@ -154,6 +154,24 @@ def test_detection_against_labels() -> None:
     assert measure.nothing_to_lose() is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_that_cross_the_threshold_count_though_ap_hardly_sees_them(seed: int) -> None:
+    """All scores a little lower, in the same order: AP is the same, detections of .25 and more are fewer."""
+    rng = np.random.default_rng(seed)
+    boxes = np.concatenate([np.zeros((8, 20, 2)), np.ones((8, 20, 2))], axis=2) * 9
+    boxes += 10.0 * np.arange(20)[None, :, None]
+    scores = rng.uniform(0.25, 0.6, (8, 20, 1))
+    outputs = [np.concatenate([boxes, scores], axis=2).astype(np.float32)]
+    lower = [np.concatenate([boxes, scores - 0.05], axis=2).astype(np.float32)]
+    measure = DetectionMeasure(Reference(outputs), BoxFormat.XYXY)
+    assert measure.points_parted(outputs) == 0
+    gone, all_of_them = int((scores < 0.3).sum()), scores.size
+    assert gone
+    assert measure.points_lost(lower) < 1
+    f1 = 2 * (all_of_them - gone) / (2 * all_of_them - gone)
+    assert measure.points_parted(lower) == pytest.approx(100 * (1 - f1))
+
+
 def test_a_detector_that_detects_nothing_is_refused() -> None:
     silent = CASES[Task.DETECTION][0].copy()
     silent[..., 4:] *= 0.1

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from synthetic_page import synthetic_quantization
 from synthetic_report import (
     parity,
     ruined_report,
@@ -189,6 +190,17 @@ def test_a_report_from_before_curves_is_read() -> None:
     assert report == dataclasses.replace(synthetic_report(), curves=None, schema_version="1.6")
 
 
+def test_a_report_from_before_stored_weights_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    report = dataclasses.replace(synthetic_report(), quantization=synthetic_quantization())
+    write_json(report, path)
+    data = json.loads(path.read_text())
+    assert data["quantization"]["integer"].pop("stored") == []
+    data["schema_version"] = "1.7"
+    path.write_text(json.dumps(data))
+    assert read_json(path) == dataclasses.replace(report, schema_version="1.7")
+
+
 def found_by_default(*, confidence: float, more: int | None) -> str:
     """The row that says how sure it is that the delivered network is within the limit."""
     section = synthetic_default()
@@ -245,7 +257,8 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ('{"model": 1}', "has no schema_version"),
         (
             '{"schema_version": "99.0"}',
-            "schema version '99.0', this edgeprune reads '1.7', '1.6', '1.5', '1.4', '1.3', '1.2' and '1.1'",
+            "schema version '99.0', this edgeprune reads '1.8', '1.7', '1.6', '1.5', '1.4', '1.3', '1.2' and "
+            "'1.1'",
         ),
         (
             '{"schema_version": "1.4"}',
