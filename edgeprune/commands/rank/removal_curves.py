@@ -239,11 +239,11 @@ def size_curves(
 def removal_curves(
     context: ScoringContext,
     groups: Sequence[CoupledGroup],
-    rankings: Sequence[Ranking],
+    orders: Sequence[tuple[str, IndexArray]],
     held: ImageBatch,
     reference: list[Tensor],
 ) -> tuple[RemovalCurves, RemovalJudge]:
-    """Curves of every ranking on ``held``, and what judges where absent channels are reconstructed.
+    """Curves of every named order on ``held``, and what judges where absent channels are reconstructed.
 
     Estimators of absent channels were fitted on the images of ``context``. Shows progress.
     """
@@ -254,8 +254,7 @@ def removal_curves(
         RemovalJudge(game.on_batch(held, reference), context.coupling, labels, axis)
         for game in (context.recovery_game, context.game)
     ]
-    orders = removal_orders(context.coupling, groups, rankings)
-    with progress.task("removing filters on held-out images", 2 * POINTS * len(rankings)) as advance:
+    with progress.task("removing filters on held-out images", 2 * POINTS * len(orders)) as advance:
         estimated, zeroed = (
             tuple(judge.curve(name, order, filters, advance=advance) for name, order in orders)
             for judge in judges

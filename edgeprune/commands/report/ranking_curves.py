@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 
 from edgeprune.artifacts.quality import RankingCurves
-from edgeprune.commands.rank.removal_curves import POINTS, removal_curves, scope_of_network, size_curves
+from edgeprune.commands.rank.removal_curves import (
+    POINTS,
+    removal_curves,
+    removal_orders,
+    scope_of_network,
+    size_curves,
+)
 from edgeprune.commands.run.scoring import as_stored, context_of_network, original_outputs
 from edgeprune.commands.run.state import Planned, Prepared, Run, Variant
 from edgeprune.commands.run.time_limits import RESERVE_SHARE, time_left_s
@@ -55,9 +61,8 @@ def _curves(run: Run, prepared: Prepared, planned: Planned, variant: Variant) ->
         ratio=planned.plan.ratio_asked, device=prepared.device,
     )  # fmt: skip
     held = prepared.calibration.held_out.first(most)
-    lost, _ = removal_curves(
-        context, coupling.groups, (planned.ranking,), held, original_outputs(prepared.running, held)
-    )
+    orders = removal_orders(coupling, coupling.groups, (planned.ranking,))
+    lost, _ = removal_curves(context, coupling.groups, orders, held, original_outputs(prepared.running, held))
     return RankingCurves(
         loss=context.game.loss_description,
         coalition_sizes=size_curves(
