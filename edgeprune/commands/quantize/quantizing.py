@@ -76,7 +76,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         held = calibration.held_out
         before = _original_outputs(source, held.images)
         for batch in (calibration.fitting, held):
-            check_classes(None if batch.labels is None else batch.labels.numpy(), before[0].shape)
+            check_classes(batch, before[0].shape)
         measure = measure_for(options, before, held, options.seed)
         check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
         told = measure.nothing_to_lose()
