@@ -16,6 +16,7 @@ from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.quality import (
     AccuracyKind,
+    PartialNetwork,
     RemovalCurve,
     RemovalCurves,
     RemovalPoint,
@@ -154,18 +155,25 @@ class RemovalJudge:
         hits: NDArray[np.bool_] | None,
         losses: FloatArray,
     ) -> RemovalPoint:
-        low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
         macs = self._coupling.total_macs()
         return RemovalPoint(
             removed=count,
             removed_share=count / players,
             macs_removed_share=1.0 - self._coupling.total_macs(gone) / macs,
-            quality=None if hits is None else float(hits.mean()),
-            quality_low=low,
-            quality_high=high,
-            loss=float(losses.mean()),
-            loss_standard_error=_error_of_mean(losses),
+            **vars(without_a_part(hits, losses)),
         )
+
+
+def without_a_part(hits: NDArray[np.bool_] | None, losses: FloatArray) -> PartialNetwork:
+    """Quality and loss of a network from the answers and the loss of each image."""
+    low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
+    return PartialNetwork(
+        quality=None if hits is None else float(hits.mean()),
+        quality_low=low,
+        quality_high=high,
+        loss=float(losses.mean()),
+        loss_standard_error=_error_of_mean(losses),
+    )
 
 
 def area(shares: FloatArray, curves: FloatArray) -> tuple[float, float]:
