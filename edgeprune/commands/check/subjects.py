@@ -154,15 +154,14 @@ def quality_of(report: RunReport) -> QualityFacts | None:
     """Accuracy or task measure of the delivered network; ``None`` where the report has none."""
     if not report.accuracy:
         return None
-    kind, last = report.accuracy_kind, report.accuracy[-1]
+    kind = report.accuracy_kind
     points, by_image = _lost(report)
-    untold = kind.is_share and not _can_be_judged(report)
     return QualityFacts(
         measure=kind.value,
         is_share=kind.is_share,
         is_error=kind.is_error,
-        figure=Interval.of(last.value, 0.0, 1.0) if untold else _interval(last),
-        images=last.images,
+        figure=_figure(report),
+        images=report.accuracy[-1].images,
         lost=points,
         paired=by_image,
     )
@@ -200,9 +199,15 @@ def agreement_of(report: RunReport) -> Interval | None:
         low, high = wilson_interval(kept, answers.kept_from)
         return Interval.of(kept / answers.kept_from, low, high)
     if report.accuracy and report.accuracy_kind in _AGREEMENTS:
-        told = _interval(report.accuracy[-1])
-        return told if _can_be_judged(report) else Interval.of(told.value, 0.0, 1.0)
+        return _figure(report)
     return None
+
+
+def _figure(report: RunReport) -> Interval:
+    """The delivered network's figure; between 0 and 1 where it is a share that the images do not tell."""
+    last = report.accuracy[-1]
+    untold = report.accuracy_kind.is_share and not _can_be_judged(report)
+    return Interval.of(last.value, 0.0, 1.0) if untold else _interval(last)
 
 
 def points_between(after: Subject, before: Subject) -> tuple[Interval, str] | None:
