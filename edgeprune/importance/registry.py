@@ -36,6 +36,10 @@ _BUILT_IN = {
 """Module and class by name; imported when asked for, so that names alone cost nothing."""
 
 
+BUILT_IN_NAMES = tuple(_BUILT_IN)
+"""In the order in which they are told."""
+
+
 def criterion_names() -> tuple[str, ...]:
     """Every name that ``criterion`` accepts: built-in ones first, then plug-ins in alphabetical order.
 
