@@ -27,8 +27,13 @@ _LONG_IN_CELL = re.compile(r"\S{81,}")
 
 def did_you_mean(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Question suggesting the nearest known name, with a trailing space; empty if none is near."""
-    near = difflib.get_close_matches(given, list(known), 1, cutoff)
-    return f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(given, known, cutoff)
+    return "" if near is None else f"did you mean {near!r}? "
+
+
+def nearest(given: str, known: Iterable[str], cutoff: float) -> str | None:
+    """The nearest known name; ``None`` if none is near."""
+    return next(iter(difflib.get_close_matches(given, list(known), 1, cutoff)), None)
 
 
 def plain(text: str) -> str:

@@ -46,6 +46,19 @@ def tiny_onnx(path: Path, width: int = 8, seed: int = 0) -> Path:
     return path
 
 
+def open_onnx(path: Path, channels: int = 4) -> Path:
+    """A convolution over images of whatever size."""
+    weights = np.random.default_rng(0).standard_normal((channels, 3, 3, 3)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["h"]), helper.make_node("GlobalMaxPool", ["h"], ["y"])]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 3, "height", "width"))
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", channels, 1, 1))
+    constants = [numpy_helper.from_array(weights, "w")]
+    graph = helper.make_graph(nodes, "open", [given], [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
 def tiny_output(folder: Path, *, width: int = 8, lost: int = 3, images: int = 1000, seed: int = 0) -> Path:
     """An output folder whose network gives ``lost`` of the original's right answers no more."""
     folder.mkdir(parents=True, exist_ok=True)

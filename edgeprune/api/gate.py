@@ -19,6 +19,7 @@ def compare(options: CompareOptions) -> Comparison:
     Args:
         models: two or more paths; differences are against the first.
         measure: compare CPU times on this host by interleaved pairs, where both have an ONNX file.
+        input_shape: channels, height and width of one image; needed where a file leaves any of them open.
 
     Raises:
         EdgepruneError: one sentence; each subclass carries the command line's exit status.
@@ -43,6 +44,7 @@ def check(options: CheckOptions) -> GateResult:
         budget: limits, or a ``budget.toml`` of them.
         time_limit_s: latency is measured in rounds until its limit is decided, or for so long.
         inconclusive: what a difference within noise means for ``exit_status``.
+        input_shape: channels, height and width of one image; needed where a file leaves any of them open.
 
     Raises:
         EdgepruneError: nothing could be decided, in one sentence; the command ends with status 2 then.

@@ -82,20 +82,34 @@ class AbsentChannels(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemovalPoint:
-    """Quality and loss on the held-out images with so many filters absent.
+class PartialNetwork:
+    """Quality and loss on the held-out images of a network without a part.
 
-    ``quality`` (in [0, 1]) is ``None`` where the outputs are no class scores; its interval is 95% (Wilson).
+    A class with these fields names it before the base that is to come first in JSON.
     """
 
-    removed: int
-    removed_share: float
-    macs_removed_share: float
     quality: float | None
     quality_low: float | None
     quality_high: float | None
     loss: float
     loss_standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedFilters:
+    """How much is absent."""
+
+    removed: int
+    removed_share: float
+    macs_removed_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalPoint(PartialNetwork, RemovedFilters):
+    """Quality and loss on the held-out images with so many filters absent.
+
+    ``quality`` (in [0, 1]) is ``None`` where the outputs are no class scores; its interval is 95% (Wilson).
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def guarded(action: Callable[[], int], session: Session) -> int:
 def _failed(error: BaseException, session: Session) -> int:
     """Report the exception that ended a run, and return its exit status."""
     if _is_usage_problem(error):
-        return _say_usage(error)
+        return _say_usage(error, session)
     failure = _told(error)
     _traceback_if_asked(session)
     if streams.is_stuck(sys.stdout):
@@ -126,8 +126,13 @@ def _failed(error: BaseException, session: Session) -> int:
             "edgeprune, please run the command again with -vv for the traceback and report it"
         )
         return INTERNAL_EXIT_STATUS
-    _say(f"error: {failure}")
+    _say(f"error: {_origin(session)}{failure}")
     return failure.exit_status
+
+
+def _origin(session: Session) -> str:
+    """What gave the value that is refused, where that is not the command line."""
+    return f"environment variable {session.refused_variable}: " if session.refused_variable else ""
 
 
 def _told(error: BaseException) -> EdgepruneError | None:
@@ -159,12 +164,12 @@ def _is_usage_problem(error: BaseException) -> bool:
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def _say_usage(error: BaseException) -> int:
+def _say_usage(error: BaseException, session: Session) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _PROGRAM
     # Without any argument the parser has shown the help already and has no message.
     if message := error.format_message():  # type: ignore[attr-defined]
-        _say(f"error: {sources.plain_reason(message)}")
+        _say(f"error: {_origin(session)}{sources.plain_reason(message)}")
         _say(f"try: {path} --help")
     return int(error.exit_code)  # type: ignore[attr-defined]
 

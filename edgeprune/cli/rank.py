@@ -24,6 +24,7 @@ from edgeprune.cli.shared.arguments import (
     command,
     joined,
 )
+from edgeprune.importance.registry import BUILT_IN_NAMES
 from edgeprune.options.project_file import (
     check_players,
     check_ratio,
@@ -40,9 +41,9 @@ Criteria = Annotated[
     typer.Option(
         "--criterion",
         metavar="NAME",
-        help="What to rank by; give it several times to compare side by side. Default: hybrid. Also "
-        "layer-shapley, l1, l2, bn-scale, fpgm, apoz, taylor, leave-one-out, activation-weight, random and "
-        "more (docs/ranking.md), or your own: path/to/file.py:NAME.",
+        help="What to rank by; give it several times to compare side by side. Default: "
+        f"{DEFAULT_CRITERION}. Also {', '.join(n for n in BUILT_IN_NAMES if n != DEFAULT_CRITERION)}, "
+        "those of plug-ins (docs/criteria.md), or your own: path/to/file.py:NAME.",
         autocompletion=opt.complete_criterion,
         rich_help_panel=opt.GOAL_PANEL,
     ),

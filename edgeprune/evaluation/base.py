@@ -137,7 +137,10 @@ class Measure(ABC):
         before = self.value(self.reference.original)
         value, low, high = (_points(before * share) for share in (loss.value, loss.low, loss.high))
         lost = f"loses {value} {'point' if value == '1' else 'points'} of {self.kind.value}"
-        return lost if loss.value > 0 else f"no measurable loss of {self.kind.value}", f"{low} to {high}"
+        return (
+            lost if loss.value > 0 else f"no measurable loss of {self.kind.value}",
+            f"{low} to {high} points",
+        )
 
     def stages(self, outputs: Mapping[str, Outputs]) -> tuple[AccuracyFigure, ...]:
         """Quality of every stage."""

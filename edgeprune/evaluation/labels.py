@@ -31,15 +31,15 @@ def labels_of(batch: ImageBatch, original: Outputs) -> Labels:
     )
 
 
-def check_classes(labels: NDArray[np.int64] | None, scores: Sequence[int]) -> None:
+def check_classes(batch: ImageBatch, scores: Sequence[int]) -> None:
     """Check that labels of images are classes of a model whose first output has the shape ``scores``.
 
     Raises:
         CalibrationError: the output is a single one, or a label is beyond its classes.
     """
-    if labels is None or not labels.size or len(scores) != 2:
+    if batch.labels is None or not len(batch.labels) or len(scores) != 2:
         return
-    classes, highest = int(scores[1]), int(labels.max())
+    classes, highest = int(scores[1]), int(batch.labels.max())
     if classes == 1:
         raise CalibrationError(
             "the calibration data have labels, but the model has a single output and no classes; give the "

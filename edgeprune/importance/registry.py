@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import UsageError
+from edgeprune.showing import did_you_mean
 from edgeprune.system.imports import UserFunction, user_code
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ _BUILT_IN = {
     "reconstruction-residual": ("residual", "ReconstructionResidual"),
 }
 """Module and class by name; imported when asked for, so that names alone cost nothing."""
+
+
+BUILT_IN_NAMES = tuple(_BUILT_IN)
+"""In the order in which they are told."""
 
 
 def criterion_names() -> tuple[str, ...]:
@@ -63,8 +67,8 @@ def criterion(name: str) -> Criterion:
     if name in plugins:
         return _load(plugins[name])
     known = criterion_names()
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? Accepted are" if near else "accepted are"
+    near = did_you_mean(name.lower(), known, cutoff=0.5)
+    hint = f"{near}Accepted are" if near else "accepted are"
     raise UsageError(
         f"there is no criterion {name!r}; {hint} {', '.join(known)}, or path/to/file.py:NAME of your own"
     )

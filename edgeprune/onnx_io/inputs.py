@@ -96,6 +96,11 @@ def sizes_with(
     """
     if image is None and batch is None:
         return {}
+    if image is not None and (len(image) != _IMAGE_DIMENSIONS - 1 or min(image) < 1):
+        raise raises(
+            f"--input-shape {_shown(image)} was given; accepted are the channels, height and width of one "
+            "image, such as 3x224x224"
+        )
     inputs = model_inputs(model)
     images = [each for each in inputs if each.may_be_image] if len(inputs) > 1 else list(inputs)
     if len(images) != 1 or not images[0].may_be_image:

@@ -50,6 +50,7 @@ class CompareOptions:
             panel=Panel.GOAL,
         ),
     ] = True
+    input_shape: tuple[int, ...] | None = None
     threads: Threads = None
     timeout_s: TimeoutS = RUN_TIMEOUT_S
     seed: Seed = 0
@@ -87,6 +88,7 @@ class CheckOptions:
             panel=Panel.GOAL,
         ),
     ] = OnInconclusive.REPORT
+    input_shape: tuple[int, ...] | None = None
     threads: Threads = None
     timeout_s: TimeoutS = RUN_TIMEOUT_S
     seed: Seed = 0

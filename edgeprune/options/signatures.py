@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from edgeprune.options.argument_types import check_types, plain_number
+from edgeprune.showing import did_you_mean
 
 Parameters = ParamSpec("Parameters")
 Options = TypeVar("Options")
@@ -52,6 +52,5 @@ def _check_names(function: str, kind: Callable[..., Any], options: dict[str, Any
     known = list(inspect.signature(kind).parameters)
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; accepted are {', '.join(known)}"
-            raise TypeError(f"{function}() has no option {name!r}{hint}")
+            hint = did_you_mean(name, known).strip() or f"accepted are {', '.join(known)}"
+            raise TypeError(f"{function}() has no option {name!r}; {hint}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
-from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
+from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, DeploymentSection, RunReport
 from edgeprune.errors import UsageError
 from edgeprune.showing import in_short, plain_values
 from edgeprune.storage.documents import UnreadableError
@@ -22,6 +24,38 @@ _OLD_NAMES = {
     "quantization": {"halves": "float16"},
 }
 """Names of fields before schema 1.4 and 1.6, by section."""
+
+
+_FILES = ("original", "compressed")
+_ABOVE_0 = (
+    *(f"{file}.size_bytes" for file in _FILES),
+    *(f"{file}.latency.latency_p{share}_ms" for file in _FILES for share in (50, 90, 99)),
+    *(f"latency_ratio.{end}" for end in ("ratio", "low", "high")),
+    *(f"{file}_prediction.latency_ms" for file in _FILES),
+)
+_FROM_0 = (
+    *(f"{file}.{field}" for file in _FILES for field in ("parameters", "macs", "peak_memory_bytes")),
+    *(f"{file}_prediction.{end}_ms" for file in _FILES for end in ("low", "high")),
+)
+"""Figures of ``deployment`` that a file can only have above 0, and not below it."""
+
+
+def _check_figures(deployment: DeploymentSection) -> None:
+    """Check that sizes and times are possible ones.
+
+    Raises:
+        ValueError: names the field and its value.
+    """
+    for places, holds, accepted in (
+        (_ABOVE_0, operator.gt, "a number above 0"),
+        (_FROM_0, operator.ge, "a number that is not negative"),
+    ):
+        for place in places:
+            value: Any = deployment
+            for field in place.split("."):
+                value = None if value is None else getattr(value, field)
+            if value is not None and not (math.isfinite(value) and holds(value, 0)):
+                raise ValueError(f"deployment.{place} is {value}; accepted is {accepted}")
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +116,7 @@ def read_json(path: str | Path) -> RunReport:
         answers = None if report.usability is None else report.usability.answers
         if answers is not None and not answers.consistent:
             raise ValueError(f"{answers} contradicts itself")
+        _check_figures(report.deployment)
         return report
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error

@@ -10,6 +10,7 @@ from edgeprune.reporting.budget_words import limits_in_words
 from edgeprune.reporting.document import Document, candidates_table
 from edgeprune.reporting.formatting import format_bytes, format_ms, format_share
 from edgeprune.reporting.headline import headline_of
+from edgeprune.reporting.quantization_words import bits_of_candidate
 
 
 def build_picked_document(report: RunReport, section: BudgetSection, usability: Usability) -> Document:
@@ -23,6 +24,8 @@ def build_picked_document(report: RunReport, section: BudgetSection, usability: 
         ("latency", f"{latency}, {format_share(chosen.latency_share)} of the original's"),
         ("ONNX file", format_bytes(chosen.size_bytes)),
     ]
+    if stored := bits_of_candidate(chosen):
+        verdict.append(("stored as", stored))
     if chosen.dropped:
         verdict.append(("residual blocks", f"{', '.join(chosen.dropped)} dropped as a whole"))
     verdict.append(("searched by", report.environment.command))

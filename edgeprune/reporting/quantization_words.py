@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeprune.artifacts.quantization import IntegerReport
+from edgeprune.artifacts.budget import Candidate
+from edgeprune.artifacts.quantization import IntegerReport, Precision
 from edgeprune.artifacts.report import Deviation, InnerParity, QuantizationSection
 from edgeprune.reporting.formatting import (
     count_words,
@@ -33,17 +34,30 @@ def quantization_rows(section: QuantizationSection) -> Rows:
     return rows
 
 
+_BITS = {
+    Precision.INT8: "8 bits",
+    Precision.FP16: "weights in 16 bits",
+    Precision.AUTO: "8 bits where they pay and 32 bits elsewhere",
+}
+
+
 def stored_line(section: QuantizationSection) -> str:
     """Bits of the delivered file in one line; empty where all of it stayed in 32 bits."""
     name, pieces = section.precision.value, () if section.mixed is None else section.mixed.pieces
     if section.mixed is not None and section.mixed.integer is None:
         return ""
-    bits = "8 bits" if section.float16 is None else "weights in 16 bits"
+    bits = _BITS[Precision.INT8 if section.float16 is None else Precision.FP16]
     if section.mixed is not None:
         count = sum(piece.integer for piece in pieces)
         bits = f"8 bits in {count} of {count_words(len(pieces), 'piece')} and 32 bits elsewhere"
         bits += ", weights stored in 8" if section.mixed.integer and section.mixed.integer.stored else ""
     return f"{bits} ({name}); the 32-bit file is kept beside it"
+
+
+def bits_of_candidate(candidate: Candidate) -> str:
+    """Bits of a candidate's file; empty where all of it stayed in 32 bits."""
+    precision = candidate.precision
+    return f"{_BITS[precision]} ({precision.value})" if candidate.fewer_bits else ""
 
 
 def _deviation(deviation: Deviation) -> str:

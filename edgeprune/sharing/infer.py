@@ -23,6 +23,9 @@ LUMA = (0.299, 0.587, 0.114)
 MOST_PIXELS = 100_000_000
 RANGE_SLACK = 0.05
 SHARES_SLACK = 1e-3
+ENTRY, LABELS = "edgeprune.preprocessing", "edgeprune.labels"
+STEPS = ("resize", "crop", "letterbox", "pad", "exif", "ground", "mean", "std", "channel_order")
+GIVE = "give a model that edgeprune wrote"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +58,7 @@ def run(image: str, model: str, threads: int = 1) -> list[str]:
         outputs = session.run(None, given)
     except Exception as error:  # onnxruntime's own classes have no base in common but this
         raise ValueError(f"{model!r} cannot be run on {image!r}: {reason(error)}") from error
-    labels = json.loads(facts.get("edgeprune.labels", "[]"))
+    labels = from_json(facts, LABELS, list) if LABELS in facts else []
     if facts.get("edgeprune.outputs") == "class scores" and len(outputs) == 1 and outputs[0].ndim == 2:
         return top_lines(outputs[0][0], labels)
     names = [output.name for output in session.get_outputs()]
@@ -103,13 +106,14 @@ def model_input(session: Any, image: str) -> Array:
     Raises:
         ValueError: the model does not say how images become its input, or the image does not fit.
     """
-    facts = session.get_modelmeta().custom_metadata_map
-    if "edgeprune.preprocessing" not in facts:
-        raise ValueError("the model has no entry edgeprune.preprocessing; give one that edgeprune wrote")
-    steps = json.loads(facts["edgeprune.preprocessing"])
+    steps = steps_of(session.get_modelmeta().custom_metadata_map)
     shape = session.get_inputs()[0].shape
     channels = shape[1] if isinstance(shape[1], int) else None
-    single = preprocess(read_image(image, steps, channels), steps, channels)
+    pixels = read_image(image, steps, channels)
+    try:
+        single = preprocess(pixels, steps, channels)
+    except (TypeError, IndexError) as error:  # values of other kinds than edgeprune writes
+        raise ValueError(f"{ENTRY} of the model cannot be applied: {reason(error)}; {GIVE}") from error
     wanted = [size for size in shape[1:] if isinstance(size, int)]
     if len(wanted) == 3 and list(single.shape) != wanted:
         raise ValueError(
@@ -118,6 +122,36 @@ def model_input(session: Any, image: str) -> Array:
         )
     copies = shape[0] if isinstance(shape[0], int) else 1
     return np.repeat(single[None], copies, axis=0)
+
+
+def steps_of(facts: dict[str, str]) -> dict[str, Any]:
+    """How images become the input, as the model itself says.
+
+    Raises:
+        ValueError: it does not say so, or not all of it.
+    """
+    if ENTRY not in facts:
+        raise ValueError(f"the model has no entry {ENTRY}; {GIVE}")
+    steps: dict[str, Any] = from_json(facts, ENTRY, dict)
+    missing = [step for step in STEPS if step not in steps]
+    if missing:
+        raise ValueError(f"{ENTRY} of the model lacks {', '.join(missing)}; {GIVE}")
+    return steps
+
+
+def from_json(facts: dict[str, str], entry: str, kind: type[Any]) -> Any:
+    """The value of an entry, of the given kind.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        value = json.loads(facts[entry])
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"{entry} of the model is damaged; {GIVE}")
+    return value
 
 
 def preprocess(pixels: Array, steps: dict[str, Any], channels: int | None) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import hashlib
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgeprune.errors import OutputError
+from edgeprune.showing import nearest
 from edgeprune.storage.ownership import hidden_name, owned_token, remove_abandoned
 
 _CHUNK_BYTES = 1 << 20
@@ -27,9 +27,9 @@ def near_path(path: Path, *, files_only: bool = False) -> str:
     """Question suggesting what lies beside ``path`` under the nearest name; empty if nothing is near."""
     with contextlib.suppress(OSError):
         beside = sorted(e.name for e in path.parent.iterdir() if e.is_file() or not files_only)
-        near = difflib.get_close_matches(path.name, beside, n=1, cutoff=_NEAR)
-        if near:
-            return f"did you mean {str(path.with_name(near[0]))!r}? "
+        near = nearest(path.name, beside, _NEAR)
+        if near is not None:
+            return f"did you mean {str(path.with_name(near))!r}? "
     return ""
 
 

@@ -187,3 +187,40 @@ def test_config_show_of_something_else_is_refused(asked: tuple[str, ...], edgepr
 
 def test_the_page_has_every_option(golden: Any) -> None:
     golden(PAGE, reference_page())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "command", "told"),
+    [
+        ("THREADS", "-3", ("profile", "m.onnx"), "--threads -3 was given; accepted is a whole number"),
+        ("PLAYERS", "all", ("rank", "m.pt2"), "Invalid value for '--players': 'all' is not one of"),
+        ("EXIF", "ja", ("compress", "m.pt2"), "Invalid value for '--exif'"),
+        ("RECOVER_AT", "0.5 7", ("rank", "m.pt2"), "--recover-at 7 was given; accepted is a share"),
+        ("TIMEOUT", "5", ("profile", "m.onnx"), "--timeout 5 was given; accepted is a time with its unit"),
+        ("TARGET", "rpi49", ("profile", "m.onnx"), "unknown target 'rpi49'; did you mean 'rpi4'?"),
+        ("INPUT_SHAPE", "3x", ("compare", "m.onnx"), "input shape '3x' is not accepted"),
+        ("SEED", "a", ("config", "show", "compress", "m.pt2"), "--seed a was given"),
+    ],
+)
+def test_a_refused_value_of_a_variable_is_not_laid_to_the_option(
+    variable: str,
+    value: str,
+    command: tuple[str, ...],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    name = f"EDGEPRUNE_{variable}"
+    monkeypatch.setenv(name, value)
+    assert main([*command]) != 0
+    assert capsys.readouterr().err.startswith(f"error: environment variable {name}: {told}")
+
+
+def test_a_variable_is_not_blamed_for_what_the_command_line_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("EDGEPRUNE_THREADS", "3")
+    assert main(["profile", "m.onnx", "--threads", "-4"]) == 2
+    assert capsys.readouterr().err.startswith("error: --threads -4 was given")
+    assert main(["profile", "m.onnx"]) == 10
+    assert capsys.readouterr().err.startswith("error: no ONNX file")

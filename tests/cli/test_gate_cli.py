@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_files import tiny_onnx, tiny_output
+from gate_files import open_onnx, tiny_onnx, tiny_output
 
 import edgeprune
 from edgeprune.cli import main
+from edgeprune.errors import ProfileError
 from edgeprune.gate.outcomes import Decision, GateLimits
 from edgeprune.reporting.json_report import read_json, write_json
 from edgeprune.system.host import machine_description
@@ -158,6 +159,28 @@ def test_files_alone_are_measured_in_rounds(tmp_path: Path, capsys: Any) -> None
     same = edgeprune.check(first, baseline=first, budget=limits, threads=1)
     assert same.checks[0].rounds is None
     assert same.decision is Decision.PASSED
+
+
+def test_files_of_open_sizes_are_measured_at_the_size_that_is_given(tmp_path: Path, capsys: Any) -> None:
+    first, second = open_onnx(tmp_path / "a.onnx"), open_onnx(tmp_path / "b.onnx", channels=8)
+    limits = budget(tmp_path, "max_size_ratio = 10\nmax_memory_ratio = 10\nmax_latency_ratio = 100\n")
+    check = (str(second), "--baseline", str(first), "--budget", limits)
+    assert main(["check", *check]) == 2
+    assert "such as --input-shape 3x224x224" in capsys.readouterr().err
+    status, decisions = checked(capsys, *check, "--input-shape", "3x12x10")
+    assert (status, set(decisions.values())) == (0, {"passed"})
+
+    compare = ("compare", str(first), str(second), "--threads", "1", "--json")
+    assert main([*compare]) == 10
+    assert "such as --input-shape 3x224x224" in capsys.readouterr().err
+    assert main([*compare, "--input-shape", "3x12x10"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [model["size_bytes"] for model in found["models"]] == [p.stat().st_size for p in (first, second)]
+    assert [model["macs"] for model in found["models"]] == [80 * 27 * channels for channels in (4, 8)]
+    assert {"latency", "memory"} <= {each["metric"] for each in found["differences"][0]}
+    assert found["notes"] == [f"Open sizes of images were fixed at 3x12x10: {first}, {second}."]
+    with pytest.raises(ProfileError, match=r"--input-shape 3x12 was given; accepted are the"):
+        edgeprune.compare((first, second), input_shape=(3, 12))
 
 
 def test_time_that_is_up_is_inconclusive(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgeprune import errors
 from edgeprune.cli import entry
 from edgeprune.cli.app import app
 from edgeprune.cli.process.session import Session
+from edgeprune.importance.registry import BUILT_IN_NAMES
 
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -103,6 +104,12 @@ def test_help_is_printed_on_stdout(path: str) -> None:
     assert "Usage: edgeprune" in done.stdout
 
 
+def test_every_built_in_criterion_is_named() -> None:
+    (help_text,) = (p.help for p in every_command()["rank"].params if p.name == "criterion")
+    listed = help_text.partition("Default: ")[2].partition(", those of plug-ins")[0]
+    assert tuple(listed.replace(". Also ", ", ").split(", ")) == BUILT_IN_NAMES
+
+
 def test_version() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout, done.stderr) == (
@@ -119,10 +126,11 @@ def test_without_arguments_the_help_is_shown() -> None:
     assert "error:" not in done.stderr
 
 
-def test_help_does_not_wait_for_the_heavy_libraries() -> None:
+@pytest.mark.parametrize("asked", [("--help",), ("rank", "--help")])
+def test_help_does_not_wait_for_the_heavy_libraries(asked: tuple[str, ...]) -> None:
     code = (
         "import sys, edgeprune.cli\n"
-        "edgeprune.cli.main(['--help'])\n"
+        f"edgeprune.cli.main({[*asked]})\n"
         "heavy = {'torch', 'torchvision', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -99,7 +99,7 @@ def test_the_smaller_cut_that_is_advised_keeps_the_answers(
         "-o", str(tmp_path / "out"), cwd=noise,
     )  # fmt: skip
     headline, _, report = told(noise, tmp_path / "out", done)
-    usable = "no measurable loss of answers: usable (95% interval 0 to 3.7; 100 held-out images)"
+    usable = "no measurable loss of answers: usable (95% interval 0 to 3.7 of 100; 100 held-out images)"
     assert headline.startswith(f"{usable}; REMOVES ")
     removed = report["pruning"]["macs_removed_share"]
     assert removed > 0.49

@@ -15,6 +15,7 @@ from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command, joined
 from edgeprune.errors import EdgepruneError, OutputError, UsageError
 from edgeprune.options.gate import EXAMPLE, CheckOptions
+from edgeprune.options.project_file import parse_input_shape
 from edgeprune.options.quantities import parse_duration
 from edgeprune.showing import for_people
 
@@ -90,6 +91,7 @@ class GateArguments:
     annotations: Annotations = False
     summary: Summary = None
     comment: Comment = None
+    input_shape: opt.ImageSize = None
     threads: opt.Threads = None
 
 
@@ -103,7 +105,8 @@ def check(session: Session, given: CheckArguments) -> None:
     """Hold a model against limits and a baseline: status 0 pass, 1 fail, 2 error, 3 inconclusive."""
     try:
         longest_s = parse_duration(given.time_limit, option="--time-limit")
-        options = joined(CheckOptions, given, given.checked, time_limit_s=longest_s, seed=0)
+        size = None if given.input_shape is None else parse_input_shape(given.input_shape)
+        options = joined(CheckOptions, given, given.checked, time_limit_s=longest_s, input_shape=size, seed=0)
         if given.init:
             return _write_example(options.budget_file or Path(_BUDGET_NAME), session)
         result = _checked(session, given, options)

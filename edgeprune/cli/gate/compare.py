@@ -12,6 +12,7 @@ from edgeprune.cli.process.session import Session, check_page, quiet_libraries, 
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, TimeoutArguments, command, joined
 from edgeprune.options.gate import CompareOptions
+from edgeprune.options.project_file import parse_input_shape
 from edgeprune.showing import for_people
 
 Models = Annotated[
@@ -37,6 +38,7 @@ class ModelsArguments:
     models: Models
     markdown: Markdown = None
     html: opt.Html = None
+    input_shape: opt.ImageSize = None
     threads: opt.Threads = None
 
 
@@ -48,7 +50,8 @@ class CompareArguments(SpokenArguments, TimeoutArguments, ModelsArguments):
 @command(CompareArguments, CompareOptions)
 def compare(session: Session, given: CompareArguments) -> None:
     """Put models side by side: size, work, latency, memory, quality, and their differences with intervals."""
-    options = joined(CompareOptions, given, tuple(given.models), seed=0)
+    size = None if given.input_shape is None else parse_input_shape(given.input_shape)
+    options = joined(CompareOptions, given, tuple(given.models), input_shape=size, seed=0)
     from edgeprune.api import gate
     from edgeprune.reporting.gate import layouts
 

@@ -31,12 +31,16 @@ _PIPED_WIDTH = 120
 
 @dataclass(kw_only=True)
 class Session:
-    """One invocation; ``verbosity`` counts the ``-v`` given before and after the command."""
+    """One invocation; ``verbosity`` counts the ``-v`` given before and after the command.
+
+    ``refused_variable``: the environment variable that gave the value which ended it.
+    """
 
     arguments: tuple[str, ...] = ()
     verbosity: int = 0
     quiet: bool = False
     written: str = ""
+    refused_variable: str | None = None
 
     @property
     def outcome(self) -> str:

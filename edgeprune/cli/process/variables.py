@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,6 +40,21 @@ def environment_name(field: str) -> str | None:
 def is_settable(param: Any) -> bool:
     """Whether a parameter of a command is an option that a file and the environment may set."""
     return param.param_type_name == "option" and param.name not in ONLY_ON_THE_COMMAND_LINE
+
+
+def variable_behind(context: Any, message: str) -> str | None:
+    """The environment variable that gave the value which a message refuses; ``None`` for another source."""
+    for param in context.command.params:
+        name = environment_name(param.name) if is_settable(param) else None
+        source = context.get_parameter_source(param.name)
+        if name is None or source is None or source.name != "ENVIRONMENT":
+            continue
+        given = os.environ.get(name, "")
+        shown = "|".join(map(re.escape, param.opts))
+        refused = rf"(^| )({shown})( \S+)? (was|were) given|Invalid value for '({shown})'"
+        if re.search(refused, message) or any(repr(each) in message for each in {given, *given.split()}):
+            return name
+    return None
 
 
 def unknown_variables(command: Any, variables: Mapping[str, str]) -> Iterator[str]:

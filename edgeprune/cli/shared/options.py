@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from edgeprune import limits
+from edgeprune.cli.process.session import Session
+from edgeprune.cli.process.variables import variable_behind
 from edgeprune.options.cli_option import Panel
 
 MODEL_PANEL = Panel.MODEL.value
@@ -30,7 +34,28 @@ class _PlainFlags:
 
 
 class Command(_PlainFlags, TyperCommand):
-    """A command."""
+    """A command; the session learns which environment variable gave a value that is refused."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Of the command line and the environment."""
+        with _variables_told(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Of the parsed command."""
+        with _variables_told(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _variables_told(context: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(context.obj, Session) and context.obj.refused_variable is None:
+            told = error.format_message() if hasattr(error, "format_message") else str(error)
+            context.obj.refused_variable = variable_behind(context, told)
+        raise
 
 
 class Group(_PlainFlags, TyperGroup):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeprune.commands.check.questions import QUESTIONS, Situation, UndecidableError
-from edgeprune.commands.check.subjects import Subject, facts_of, figures_here, read_subject
+from edgeprune.commands.check.subjects import Subject, facts_of, figures_here, read_subjects
 from edgeprune.errors import UsageError
-from edgeprune.gate.outcomes import BASELINE_LIMITS, Check, GateResult, ModelFacts
+from edgeprune.gate.outcomes import BASELINE_LIMITS, Check, GateLimits, GateResult, ModelFacts
 from edgeprune.options.gate import CheckOptions
 
 
@@ -22,7 +24,15 @@ def check_model(options: CheckOptions, threads: int) -> GateResult:
             "nothing was given to check against; accepted are --baseline, --budget or both "
             "(edgeprune check --init shows a budget)"
         )
-    situation = _situation(options, threads)
+    asked = options.limits() or BASELINE_LIMITS
+    models = (options.model, *(() if options.baseline is None else (options.baseline,)))
+    with read_subjects(models, options.input_shape) as (subjects, of_sizes):
+        result = _answered(_situation(options, threads, asked, *subjects), options)
+    return replace(result, notes=(*of_sizes, *result.notes))
+
+
+def _answered(situation: Situation, options: CheckOptions) -> GateResult:
+    """Every limit that is asked for, held against what is known or measured."""
     checks: list[Check] = []
     notes: list[str] = []
     if situation.same:
@@ -50,10 +60,9 @@ def check_model(options: CheckOptions, threads: int) -> GateResult:
     )
 
 
-def _situation(options: CheckOptions, threads: int) -> Situation:
-    asked = options.limits() or BASELINE_LIMITS
-    model = read_subject(options.model)
-    other = None if options.baseline is None else read_subject(options.baseline)
+def _situation(
+    options: CheckOptions, threads: int, asked: GateLimits, model: Subject, other: Subject | None = None
+) -> Situation:
     is_same = other is not None and model.sha256 is not None and model.sha256 == other.sha256
     of_both = asked.max_memory_ratio is not None and not is_same
     of_model = of_both or asked.max_memory_bytes is not None
@@ -72,4 +81,4 @@ def _situation(options: CheckOptions, threads: int) -> Situation:
 def _facts(subject: Subject, options: CheckOptions, threads: int, *, memory: bool) -> ModelFacts:
     if subject.report is not None or subject.onnx is None:
         return facts_of(subject)
-    return facts_of(subject, figures_here(subject.onnx, options, threads, latency=False, memory=memory))
+    return facts_of(subject, figures_here(subject, options, threads, latency=False, memory=memory))

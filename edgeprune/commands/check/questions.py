@@ -170,11 +170,11 @@ def _latency(situation: Situation, limit: float) -> Check:
     if facts.provenance is Provenance.MEASURED_ON_TARGET and facts.latency_ms is not None:
         basis = f"p50 {facts.provenance.value}, {facts.latency_of}, without an interval"
         return judged("max_latency_ms", facts.latency_ms, limit, basis)
-    if situation.subject.onnx is None:
+    if situation.subject.runs is None:
         raise UndecidableError(
             f"{situation.subject.name!r} has no ONNX file to measure here; give its folder or the .onnx file"
         )
-    found = measure_latency(situation.subject.onnx, limit, situation.rounds)
+    found = measure_latency(situation.subject.runs, limit, situation.rounds)
     basis = f"{Provenance.MEASURED_ON_HOST.value}, wall clock, in rounds of new sessions"
     return judged("max_latency_ms", found, limit, basis)
 
@@ -185,8 +185,8 @@ def _latency_ratio(situation: Situation, limit: float) -> Check:
     after, baseline = situation.subject, situation.baseline
     if baseline is None:
         return judged("max_latency_ratio", *_against_original(situation.report, limit))
-    if after.onnx is not None and baseline.onnx is not None:
-        return _measured(baseline.onnx, after.onnx, limit, situation.rounds)
+    if after.runs is not None and baseline.runs is not None:
+        return _measured(baseline.runs, after.runs, limit, situation.rounds)
     return judged("max_latency_ratio", *_of_reports(after, baseline, limit))
 
 

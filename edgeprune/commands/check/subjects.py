@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyPrediction, ModelFigures
+from edgeprune.artifacts.model import shape_words
 from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.report import RunReport
 from edgeprune.commands.search.paired_drop import paired_drop, points_of
@@ -15,11 +18,13 @@ from edgeprune.gate.decisions import difference
 from edgeprune.gate.outcomes import Interval, ModelFacts, QualityFacts
 from edgeprune.intervals import wilson_interval
 from edgeprune.onnx_io.read import read_onnx
+from edgeprune.onnx_io.working_copy import with_image_size
 from edgeprune.options.gate import CheckOptions, CompareOptions
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.measurer import HostMeasurer, RunSettings
+from edgeprune.profiling.work import size_bytes
 from edgeprune.reporting.json_report import read_json
-from edgeprune.storage.files import near_path, sha256_file
+from edgeprune.storage.files import near_path, scratch_folder, sha256_file
 from edgeprune.storage.outputs import read_manifest
 
 MEMORY_SPREAD = 0.02
@@ -36,16 +41,52 @@ _AGREEMENTS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One of the models: its report, its ONNX file, or both."""
+    """One of the models: its report, its ONNX file, or both.
+
+    ``sized``: a copy of the file whose dynamic sizes are those that were given; ``None`` without one.
+    """
 
     name: str
     report: RunReport | None
     onnx: Path | None
+    sized: Path | None = None
+
+    @property
+    def runs(self) -> Path | None:
+        """What is measured; ``None`` without a file."""
+        return self.sized or self.onnx
 
     @property
     def sha256(self) -> str | None:
         """Hash of the ONNX file; ``None`` without one."""
         return None if self.onnx is None else sha256_file(self.onnx)
+
+
+@contextmanager
+def read_subjects(
+    given: Sequence[str | Path], image: tuple[int, ...] | None
+) -> Iterator[tuple[tuple[Subject, ...], tuple[str, ...]]]:
+    """The models that paths name, with dynamic sizes fixed at those of ``image``, and notes of that.
+
+    Raises:
+        UsageError, ProfileError: as :func:`read_subject`, or a file has other sizes.
+    """
+    subjects = tuple(map(read_subject, given))
+    if image is None:
+        yield subjects, ()
+        return
+    with scratch_folder() as scratch:
+        sized = tuple(_of_size(each, image, scratch / str(at)) for at, each in enumerate(subjects))
+        names = [each.name for each in sized if each.sized is not None]
+        told = f"Open sizes of images were fixed at {shape_words(image)}: {', '.join(names)}."
+        yield sized, (told,) if names else ()
+
+
+def _of_size(subject: Subject, image: tuple[int, ...], folder: Path) -> Subject:
+    if subject.onnx is None:
+        return subject
+    copy = with_image_size(subject.onnx, image, folder, ProfileError)
+    return subject if copy == subject.onnx else replace(subject, sized=copy)
 
 
 def read_subject(given: str | Path) -> Subject:
@@ -133,18 +174,22 @@ def facts_of(subject: Subject, figures_here: ModelFigures | None = None) -> Mode
 
 
 def figures_here(
-    onnx: Path, options: CheckOptions | CompareOptions, threads: int, *, latency: bool, memory: bool
+    subject: Subject, options: CheckOptions | CompareOptions, threads: int, *, latency: bool, memory: bool
 ) -> ModelFigures:
     """Figures of an ONNX file on this host, with or without those that are measured.
 
     Raises:
         ProfileError: the file cannot be loaded or run by onnxruntime, or not in time.
     """
+    given, onnx = subject.onnx, subject.runs
+    if given is None or onnx is None:
+        raise TypeError("a file is needed")
     measurer = HostMeasurer(
         settings=RunSettings(threads=threads, seed=options.seed, timeout_s=options.timeout_s)
     )
     return replace(
         figures(onnx, None),
+        size_bytes=size_bytes(given),
         latency=measurer.latency(onnx) if latency else None,
         peak_memory_bytes=measurer.peak_memory_bytes(onnx) if memory else None,
     )
@@ -154,15 +199,14 @@ def quality_of(report: RunReport) -> QualityFacts | None:
     """Accuracy or task measure of the delivered network; ``None`` where the report has none."""
     if not report.accuracy:
         return None
-    kind, last = report.accuracy_kind, report.accuracy[-1]
+    kind = report.accuracy_kind
     points, by_image = _lost(report)
-    untold = kind.is_share and not _can_be_judged(report)
     return QualityFacts(
         measure=kind.value,
         is_share=kind.is_share,
         is_error=kind.is_error,
-        figure=Interval.of(last.value, 0.0, 1.0) if untold else _interval(last),
-        images=last.images,
+        figure=_figure(report),
+        images=report.accuracy[-1].images,
         lost=points,
         paired=by_image,
     )
@@ -200,9 +244,15 @@ def agreement_of(report: RunReport) -> Interval | None:
         low, high = wilson_interval(kept, answers.kept_from)
         return Interval.of(kept / answers.kept_from, low, high)
     if report.accuracy and report.accuracy_kind in _AGREEMENTS:
-        told = _interval(report.accuracy[-1])
-        return told if _can_be_judged(report) else Interval.of(told.value, 0.0, 1.0)
+        return _figure(report)
     return None
+
+
+def _figure(report: RunReport) -> Interval:
+    """The delivered network's figure; between 0 and 1 where it is a share that the images do not tell."""
+    last = report.accuracy[-1]
+    untold = report.accuracy_kind.is_share and not _can_be_judged(report)
+    return Interval.of(last.value, 0.0, 1.0) if untold else _interval(last)
 
 
 def points_between(after: Subject, before: Subject) -> tuple[Interval, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 from edgeprune.artifacts.latency import Provenance
@@ -12,7 +13,7 @@ from edgeprune.commands.check.subjects import (
     figures_here,
     memory_interval,
     points_between,
-    read_subject,
+    read_subjects,
 )
 from edgeprune.errors import UsageError
 from edgeprune.gate.decisions import quotient
@@ -32,21 +33,22 @@ def compare_models(options: CompareOptions, threads: int) -> Comparison:
         raise UsageError(
             f"{len(options.models)} model was given; accepted are two or more folders, reports or ONNX files"
         )
-    subjects = [read_subject(model) for model in options.models]
-    facts = [_facts(subject, options, threads) for subject in subjects]
-    first, base = subjects[0], facts[0]
-    differences = [
-        _differences(subject, each, first, base, options, threads)
-        for subject, each in zip(subjects[1:], facts[1:], strict=True)
-    ]
-    return Comparison(models=tuple(facts), differences=tuple(differences), notes=_notes(subjects, options))
+    with read_subjects(options.models, options.input_shape) as (subjects, of_sizes):
+        facts = [_facts(subject, options, threads) for subject in subjects]
+        differences = [
+            _differences(subject, each, subjects[0], facts[0], options, threads)
+            for subject, each in zip(subjects[1:], facts[1:], strict=True)
+        ]
+    return Comparison(
+        models=tuple(facts), differences=tuple(differences), notes=(*of_sizes, *_notes(subjects, options))
+    )
 
 
 def _facts(subject: Subject, options: CompareOptions, threads: int) -> ModelFacts:
     if subject.report is not None or subject.onnx is None:
         return facts_of(subject)
     measure = options.measure
-    return facts_of(subject, figures_here(subject.onnx, options, threads, latency=measure, memory=measure))
+    return facts_of(subject, figures_here(subject, options, threads, latency=measure, memory=measure))
 
 
 def _differences(
@@ -91,11 +93,11 @@ def _latency(subject: Subject, first: Subject, options: CompareOptions, threads:
     if subject.sha256 == first.sha256:
         same = Interval.exact(1.0)
         return Difference(metric=Metric.LATENCY, unit=Unit.RATIO, change=same, basis="the same file")
-    if subject.onnx is None or first.onnx is None:
+    if subject.runs is None or first.runs is None:
         raise TypeError("two files are needed")
     ratio = compare(
-        first.onnx,
-        subject.onnx,
+        first.runs,
+        subject.runs,
         threads=threads,
         batch_size=None,
         seed=options.seed,
@@ -121,7 +123,7 @@ def _predicted(facts: ModelFacts, base: ModelFacts) -> Difference:
     )
 
 
-def _notes(subjects: list[Subject], options: CompareOptions) -> tuple[str, ...]:
+def _notes(subjects: Sequence[Subject], options: CompareOptions) -> tuple[str, ...]:
     notes = []
     reports = [subject.report for subject in subjects if subject.report is not None]
     pairs = list(pairwise(reports))

@@ -21,9 +21,7 @@ from edgeprune.devices.connection import Device, connected
 from edgeprune.devices.host import HostDevice
 from edgeprune.devices.runner import DeviceMeasurer, runner_on
 from edgeprune.errors import ProfileError, UsageError
-from edgeprune.onnx_io.inputs import dynamic_sentence, model_inputs, sizes_with
-from edgeprune.onnx_io.read import read_onnx
-from edgeprune.onnx_io.working_copy import write_working_copy
+from edgeprune.onnx_io.working_copy import with_image_size
 from edgeprune.options.runs import ProfileOptions
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.measurer import RunSettings
@@ -139,16 +137,7 @@ def _sized(paths: list[Path], image: tuple[int, ...] | None) -> Iterator[list[Pa
         ProfileError: a size beyond the batch stays dynamic, or is another in the file.
     """
     with scratch_folder() as scratch:
-        yield [_with_sizes(path, image, scratch / str(place)) for place, path in enumerate(paths)]
-
-
-def _with_sizes(path: Path, image: tuple[int, ...] | None, folder: Path) -> Path:
-    model = read_onnx(path, ProfileError, external_data=image is not None)
-    sizes = sizes_with(model, path, ProfileError, image)
-    for taken in model_inputs(model):
-        if taken.dynamic and taken.name not in sizes:
-            raise ProfileError(dynamic_sentence(taken, path.name))
-    if not sizes:
-        return path
-    folder.mkdir()
-    return write_working_copy(model, path, folder, ProfileError, sizes)
+        yield [
+            with_image_size(path, image, scratch / str(place), ProfileError)
+            for place, path in enumerate(paths)
+        ]

@@ -59,29 +59,10 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
     _check_output(options)
     check_task(options, options.max_drop_points)
     with scratch_folder() as scratch, connected(options.device) as device:
-        source = SourceFile.opened(options, scratch)
-        calibration = load_calibration(
-            options.calibration,
-            labels=options.labels,
-            task=options.task,
-            preprocessing=options.preprocessing,
-            held_out_fraction=options.held_out,
-            max_images=options.max_images,
-            seed=options.seed,
-            input_shape=source.image if len(source.image) == 3 else None,
-        )
-        calibration, left_out = for_task(calibration, options)
-        calibration = replace(calibration, warnings=(*calibration.warnings, *left_out))
-        source = source.prepared(calibration)
-        held = calibration.held_out
-        before = _original_outputs(source, held.images)
-        for batch in (calibration.fitting, held):
-            check_classes(None if batch.labels is None else batch.labels.numpy(), before[0].shape)
-        measure = measure_for(options, before, held, options.seed)
-        check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
-        told = measure.nothing_to_lose()
-        if told is not None and options.max_drop_points is not None:
-            raise CalibrationError(f"--max-drop was given, and {told}")
+        opened = SourceFile.opened(options, scratch)
+        calibration = _images(options, opened)
+        source = opened.prepared(calibration)
+        measure = _measure(options, source, calibration)
         how = RunSettings(
             threads=options.threads or 1, batch_size=None, seed=options.seed, timeout_s=options.timeout_s
         )
@@ -108,6 +89,44 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
         result = _result(options, runner, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
     return result
+
+
+def _images(options: QuantizeOptions, source: SourceFile) -> CalibrationSet:
+    """The calibration images, in the size of the file as far as that is known, with the truth of the task."""
+    calibration, left_out = for_task(
+        load_calibration(
+            options.calibration,
+            labels=options.labels,
+            task=options.task,
+            preprocessing=options.preprocessing,
+            held_out_fraction=options.held_out,
+            max_images=options.max_images,
+            seed=options.seed,
+            input_shape=source.image if len(source.image) == 3 else None,
+        ),
+        options,
+    )
+    return replace(calibration, warnings=(*calibration.warnings, *left_out))
+
+
+def _measure(options: QuantizeOptions, source: SourceFile, calibration: CalibrationSet) -> Measure:
+    """What the quantized file is judged by: its outputs on the held-out images against the file's own.
+
+    Raises:
+        QuantizationError: the file cannot be run.
+        CalibrationError: a label has no class, or a drop is limited and there is nothing to lose.
+        UsageError: the outputs do not fit the task, or have no points to lose.
+    """
+    held = calibration.held_out
+    before = _original_outputs(source, held.images)
+    for batch in (calibration.fitting, held):
+        check_classes(batch, before[0].shape)
+    measure = measure_for(options, before, held, options.seed)
+    check_drop(measure, options.max_drop_points, _WITHOUT_POINTS)
+    told = measure.nothing_to_lose()
+    if told is not None and options.max_drop_points is not None:
+        raise CalibrationError(f"--max-drop was given, and {told}")
+    return measure
 
 
 def _write_facts(options: QuantizeOptions, calibration: CalibrationSet, source: Path, made: Path) -> None:

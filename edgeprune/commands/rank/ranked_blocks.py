@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from edgeprune import parity
 from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.commands.rank.removal_curves import without_a_part
 from edgeprune.commands.run.scoring import original_outputs
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.errors import UsageError
 from edgeprune.games.block_game import BlockGame, ResidualBlock, block_module, find_blocks
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.journals import Journals
-from edgeprune.intervals import wilson_interval
 from edgeprune.reporting.ranking.facts import BlockRanking, BlockScore
 from edgeprune.shapley.estimate import Estimate
 from edgeprune.shapley.estimators.hybrid import hybrid
@@ -154,20 +154,13 @@ class _Judge:
     def score(self, index: int, estimate: Estimate, rank: int) -> BlockScore:
         """Value of the block ``index``, and quality and loss of the network without it."""
         outputs, values = self._game.outcome(np.arange(len(self._blocks)) != index)
-        hits = self._hits(outputs)
-        low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
-        spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
         return BlockScore(
             name=self._blocks[index].name,
             addition=self._blocks[index].add,
             value=float(estimate.values[index]),
             standard_error=float(estimate.standard_errors[index]),
             rank=rank,
-            quality=None if hits is None else float(hits.mean()),
-            quality_low=low,
-            quality_high=high,
-            loss=float(-values.mean()),
-            loss_standard_error=spread,
+            **vars(without_a_part(self._hits(outputs), -values)),
         )
 
     def _hits(self, outputs: parity.Outputs) -> NDArray[np.bool_] | None:

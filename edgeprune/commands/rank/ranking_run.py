@@ -221,8 +221,8 @@ def _removal(
         )
     with run.stage("removal curves"):
         reference = original_outputs(prepared.running, held)
-        curves, judge = removal_curves(context, groups, scores, held, reference)
-    named = removal_orders(prepared.coupling, groups, scores)
+        named = removal_orders(prepared.coupling, groups, scores)
+        curves, judge = removal_curves(context, groups, named, held, reference)
     recovered = recovered_networks(run, prepared, judge, named, curves.filters, recover_at)
     return replace(curves, recovered=recovered)
 

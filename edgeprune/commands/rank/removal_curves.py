@@ -16,6 +16,7 @@ from edgeprune.artifacts.coupling import CoupledGroup, CouplingGraph
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.artifacts.quality import (
     AccuracyKind,
+    PartialNetwork,
     RemovalCurve,
     RemovalCurves,
     RemovalPoint,
@@ -154,18 +155,25 @@ class RemovalJudge:
         hits: NDArray[np.bool_] | None,
         losses: FloatArray,
     ) -> RemovalPoint:
-        low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
         macs = self._coupling.total_macs()
         return RemovalPoint(
             removed=count,
             removed_share=count / players,
             macs_removed_share=1.0 - self._coupling.total_macs(gone) / macs,
-            quality=None if hits is None else float(hits.mean()),
-            quality_low=low,
-            quality_high=high,
-            loss=float(losses.mean()),
-            loss_standard_error=_error_of_mean(losses),
+            **vars(without_a_part(hits, losses)),
         )
+
+
+def without_a_part(hits: NDArray[np.bool_] | None, losses: FloatArray) -> PartialNetwork:
+    """Quality and loss of a network from the answers and the loss of each image."""
+    low, high = (None, None) if hits is None else wilson_interval(int(hits.sum()), len(hits))
+    return PartialNetwork(
+        quality=None if hits is None else float(hits.mean()),
+        quality_low=low,
+        quality_high=high,
+        loss=float(losses.mean()),
+        loss_standard_error=_error_of_mean(losses),
+    )
 
 
 def area(shares: FloatArray, curves: FloatArray) -> tuple[float, float]:
@@ -239,11 +247,11 @@ def size_curves(
 def removal_curves(
     context: ScoringContext,
     groups: Sequence[CoupledGroup],
-    rankings: Sequence[Ranking],
+    orders: Sequence[tuple[str, IndexArray]],
     held: ImageBatch,
     reference: list[Tensor],
 ) -> tuple[RemovalCurves, RemovalJudge]:
-    """Curves of every ranking on ``held``, and what judges where absent channels are reconstructed.
+    """Curves of every named order on ``held``, and what judges where absent channels are reconstructed.
 
     Estimators of absent channels were fitted on the images of ``context``. Shows progress.
     """
@@ -254,8 +262,7 @@ def removal_curves(
         RemovalJudge(game.on_batch(held, reference), context.coupling, labels, axis)
         for game in (context.recovery_game, context.game)
     ]
-    orders = removal_orders(context.coupling, groups, rankings)
-    with progress.task("removing filters on held-out images", 2 * POINTS * len(rankings)) as advance:
+    with progress.task("removing filters on held-out images", 2 * POINTS * len(orders)) as advance:
         estimated, zeroed = (
             tuple(judge.curve(name, order, filters, advance=advance) for name, order in orders)
             for judge in judges

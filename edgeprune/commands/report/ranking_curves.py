@@ -5,8 +5,14 @@ from __future__ import annotations
 import torch
 
 from edgeprune.artifacts.quality import RankingCurves
-from edgeprune.commands.rank.removal_curves import POINTS, removal_curves, scope_of_network, size_curves
-from edgeprune.commands.run.scoring import as_stored, context_of_network, original_outputs
+from edgeprune.commands.rank.removal_curves import (
+    POINTS,
+    removal_curves,
+    removal_orders,
+    scope_of_network,
+    size_curves,
+)
+from edgeprune.commands.run.scoring import original_outputs, scoring_context
 from edgeprune.commands.run.state import Planned, Prepared, Run, Variant
 from edgeprune.commands.run.time_limits import RESERVE_SHARE, time_left_s
 from edgeprune.errors import EdgepruneError
@@ -47,17 +53,12 @@ def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCur
 
 
 def _curves(run: Run, prepared: Prepared, planned: Planned, variant: Variant) -> RankingCurves:
-    coupling, fitting = variant.coupling, prepared.calibration.fitting
+    coupling = variant.coupling
     most = max(_IMAGES[1], min(_IMAGES[0], int(_REMOVAL_MACS // (2 * POINTS * coupling.total_macs()))))
-    context = context_of_network(
-        as_stored(variant.captured, prepared, coupling), coupling, fitting,
-        original_outputs(prepared.running, fitting),
-        ratio=planned.plan.ratio_asked, device=prepared.device,
-    )  # fmt: skip
+    context = scoring_context(prepared, variant, ratio=planned.plan.ratio_asked)
     held = prepared.calibration.held_out.first(most)
-    lost, _ = removal_curves(
-        context, coupling.groups, (planned.ranking,), held, original_outputs(prepared.running, held)
-    )
+    orders = removal_orders(coupling, coupling.groups, (planned.ranking,))
+    lost, _ = removal_curves(context, coupling.groups, orders, held, original_outputs(prepared.running, held))
     return RankingCurves(
         loss=context.game.loss_description,
         coalition_sizes=size_curves(

@@ -23,15 +23,8 @@ from edgeprune.capture.capture import capture
 from edgeprune.commands.run.effort import ranking_work
 from edgeprune.commands.run.given_rankings import GivenRanking, differences, fitted, read_given
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
-from edgeprune.commands.run.scoring import (
-    as_stored,
-    context_of_network,
-    original_outputs,
-    ranked_by,
-    scoring_context,
-    within_time_by,
-)
-from edgeprune.commands.run.state import Prepared, Run, split_for_recovery
+from edgeprune.commands.run.scoring import ranked_by, scoring_context, within_time_by
+from edgeprune.commands.run.state import Prepared, Run, Variant, split_for_recovery
 from edgeprune.commands.run.time_limits import another_round_fits, within_time
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, NothingToPruneError
@@ -163,17 +156,14 @@ class RoundsRanker:
 
     def _continued(self, before: Ranking, gone: float, ratio: float) -> Ranking:
         """Ranking for a cut of ``ratio``: the channels left after a cut of ``gone`` are ranked again."""
-        whole, images = self._prepared.coupling, self._prepared.calibration.fitting
+        whole = self._prepared.coupling
         removed = select(before.removal_costs, whole, ratio=gone).removed
-        captured = self._recovered(removed, gone)
+        recovered = self._recovered(removed, gone)
         with self._run.stage("rank what is left"):
-            coupling = couple(captured, self._run.options.coupling)
+            rest = Variant(captured=recovered, coupling=couple(recovered, self._run.options.coupling))
+            coupling = rest.coupling
             left = 1 - (1 - ratio) * whole.total_macs() / coupling.total_macs()
-            reference = original_outputs(self._prepared.running, images)
-            stored = as_stored(captured, self._prepared, coupling)
-            context = context_of_network(
-                stored, coupling, images, reference, ratio=left, device=self._prepared.device
-            )
+            context = scoring_context(self._prepared, rest, ratio=left)
             stream = 2 + len(before.rounds)
             if (chosen := self._other) is not None:
                 # Without a journal: its games of the same name belong to another network.

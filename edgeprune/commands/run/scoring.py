@@ -17,7 +17,7 @@ from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.commands.run.state import Prepared, Run, Variant
 from edgeprune.commands.run.time_limits import affordable_evaluations
 from edgeprune.coupling.unflattening import at_maps
 from edgeprune.errors import UsageError
@@ -34,18 +34,21 @@ from edgeprune.system.memory import keep_freed_memory
 
 def scoring_context(
     prepared: Prepared,
+    variant: Variant | None = None,
     *,
     ratio: float,
     max_evaluations: int | None = None,
     groups: tuple[str, ...] | None = None,
     memory_limit_bytes: int = GAME_MEMORY_BYTES,
 ) -> ScoringContext:
-    """Inputs of criteria: network and fitting images, for a cut of the share ``ratio`` of the MACs."""
+    """Inputs of criteria: network and fitting images, for a cut of the share ``ratio`` of the MACs.
+
+    Those of the ``variant`` (``None``: the original), compared with the outputs of the original.
+    """
     keep_freed_memory()
-    captured, images = prepared.captured, prepared.calibration.fitting
-    reference = original_outputs(prepared.running, images)
+    network, images = variant or prepared.variant, prepared.calibration.fitting
     context = context_of_network(
-        as_stored(captured, prepared), prepared.coupling, images, reference,
+        _as_stored(network, prepared), network.coupling, images, original_outputs(prepared.running, images),
         ratio=ratio, device=prepared.device,
     )  # fmt: skip
     return replace(
@@ -53,15 +56,13 @@ def scoring_context(
     )
 
 
-def as_stored(
-    captured: CapturedModel, prepared: Prepared, coupling: CouplingGraph | None = None
-) -> CapturedModel:
+def _as_stored(network: Variant, prepared: Prepared) -> CapturedModel:
     """A network with its weights rounded as stored; unchanged in 32 bits."""
     if prepared.stored_as is None:
-        return captured
-    module = copy.deepcopy(captured.graph_module)
-    round_layers(module, coupling or prepared.coupling, prepared.stored_as)
-    return replace(captured, graph_module=module)
+        return network.captured
+    module = copy.deepcopy(network.captured.graph_module)
+    round_layers(module, network.coupling, prepared.stored_as)
+    return replace(network.captured, graph_module=module)
 
 
 @torch.no_grad()

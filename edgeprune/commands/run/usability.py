@@ -172,7 +172,7 @@ def judge_points(
     )
     verdict = grade(loss, ANSWER_LIMITS if kind.is_share else ERROR_LIMITS)
     what = f"loses {points:.1f} points" if points > 0 else "no measurable loss"
-    interval = f"{paired.low_points:.1f} to {paired.high_points:.1f}"
+    interval = f"{paired.low_points:.1f} to {paired.high_points:.1f} points"
     headline = _words_of_loss(verdict, paired.images, f"{what} of {kind.value}", interval)
     return _graded(verdict, headline, _advice(kind, verdict, loss, None, circumstances), loss, None)
 
@@ -272,7 +272,7 @@ def _words_of_answers(verdict: Grade, loss: Loss) -> str:
     lost = f"loses {_hundredths(loss.value)} of 100 answers"
     if loss.value <= 0:
         lost = "no measurable loss of answers"
-    return f"{lost}: {verdict.value} (95% interval {low} to {high}; {_images(loss.images)})"
+    return f"{lost}: {verdict.value} (95% interval {low} to {high} of 100; {_images(loss.images)})"
 
 
 def _words_of_loss(verdict: Grade, images: int, lost: str, interval: str) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edgeprune.artifacts.model import ModelSection
-from edgeprune.artifacts.quality import AccuracyKind, RankingCurves, RemovalCurves, SizeCurve
+from edgeprune.artifacts.quality import AccuracyKind, PartialNetwork, RankingCurves, RemovalCurves, SizeCurve
 from edgeprune.artifacts.report import CalibrationSection
 
 RANKING_SCHEMA_VERSION = "2.0"
@@ -88,24 +88,24 @@ class CriterionScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockScore:
-    """A residual block: its value, and quality and loss on the held-out images when its branch adds nothing.
-
-    ``addition`` is the node of the captured graph where branch and shortcut meet. ``standard_error`` is that
-    of the drawing of coalitions. ``quality`` is ``None`` where the outputs are no class scores; its interval
-    is 95% (Wilson).
-    """
+class BlockValue:
+    """A residual block and its value."""
 
     name: str
     addition: str
     value: float
     standard_error: float
     rank: int
-    quality: float | None
-    quality_low: float | None
-    quality_high: float | None
-    loss: float
-    loss_standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockScore(PartialNetwork, BlockValue):
+    """A residual block: its value, and quality and loss on the held-out images when its branch adds nothing.
+
+    ``addition`` is the node of the captured graph where branch and shortcut meet. ``standard_error`` is that
+    of the drawing of coalitions. ``quality`` is ``None`` where the outputs are no class scores; its interval
+    is 95% (Wilson).
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

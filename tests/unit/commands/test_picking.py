@@ -15,6 +15,7 @@ from edgeprune.artifacts.budget import Budget, Candidate
 from edgeprune.artifacts.codec import to_jsonable
 from edgeprune.artifacts.pruning import PruningPlan, RecoveryReport
 from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import AnswerCounts, Grade, RunReport
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.search.candidate_records import StoredCandidate
@@ -144,6 +145,25 @@ def test_a_candidate_that_is_judged_in_points_is_graded_by_their_interval(
     )
     assert picked_one.usability.grade is grade
     assert picked_one.usability.headline.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fewer_bits", "words"),
+    [
+        (Precision.FP32, False, None),
+        (Precision.AUTO, False, None),
+        (Precision.AUTO, True, "8 bits where they pay and 32 bits elsewhere (auto)"),
+        (Precision.INT8, True, "8 bits (int8)"),
+        (Precision.FP16, True, "weights in 16 bits (fp16)"),
+    ],
+)
+def test_it_says_how_it_is_stored(
+    tmp_path: Path, precision: Precision, fewer_bits: bool, words: str | None
+) -> None:
+    only = dataclasses.replace(CANDIDATES[3], precision=precision, fewer_bits=fewer_bits)
+    folder = searched(tmp_path / "out", candidates=(only,))
+    found = pick_candidate(folder, Budget(max_size_bytes=40_000), output=None, overwrite=False, command="c")
+    assert dict(found.document.verdict).get("stored as") == words
 
 
 def test_what_nobody_counted_is_not_called_good(tmp_path: Path) -> None:

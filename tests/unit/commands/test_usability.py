@@ -101,9 +101,13 @@ def some_counts(draw: st.DrawFn, fewest: int = 1) -> AnswerCounts:
     [
         # The network of the issue: 88.4% to 8.4% on 250 images.
         ((250, 221, 203, 3), Grade.NOT_USABLE, "loses 90 of 100 answers: not usable (95% interval "),
-        ((100, 100, 8), Grade.DEGRADED, "loses 8 of 100 answers: degraded (95% interval 4.1 to 15; "),
+        ((100, 100, 8), Grade.DEGRADED, "loses 8 of 100 answers: degraded (95% interval 4.1 to 15 of 100; "),
         ((500, 450, 9, 4), Grade.USABLE, "loses 1.1 of 100 answers: usable (95% interval "),
-        ((100, 100, 0), Grade.USABLE, "no measurable loss of answers: usable (95% interval 0 to 3.7; 100 "),
+        (
+            (100, 100, 0),
+            Grade.USABLE,
+            "no measurable loss of answers: usable (95% interval 0 to 3.7 of 100; 100 ",
+        ),
         ((500, 450, 4, 9), Grade.USABLE, "no measurable loss of answers: usable (95% interval -"),
         ((35, 35, 0), Grade.USABLE, "no measurable loss"),
         ((34, 34, 0), Grade.INCONCLUSIVE, "cannot be judged by 34 held-out images: loses between 0 and 10 "),
@@ -369,8 +373,8 @@ def test_a_loss_of_average_precision_is_told_in_points() -> None:
     told = judge_usability(KnownLoss(AccuracyKind.AP_AGREEMENT, loss, 64), [], PLAIN)
     assert told.grade is Grade.USABLE
     assert told.headline == (
-        "loses 1.2 points of AP against the original's own detections: usable (95% interval 0.3 to 2.2; "
-        "64 held-out images)"
+        "loses 1.2 points of AP against the original's own detections: usable (95% interval 0.3 to 2.2 "
+        "points; 64 held-out images)"
     )
     assert (told.loss, told.answers) == (0.012, None)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gate_files import tiny_onnx
@@ -12,6 +14,7 @@ from synthetic_report import synthetic_report
 
 from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.report import AnswerCounts, Grade, RunReport
+from edgeprune.cli import main
 from edgeprune.commands.check.subjects import agreement_of, quality_of, read_subject
 from edgeprune.errors import UsageError
 from edgeprune.reporting.json_report import read_json, report_to_json, write_json
@@ -92,3 +95,37 @@ def test_counts_that_contradict_themselves_are_refused(tmp_path: Path, counts: d
     path.write_text(json.dumps(data))
     with pytest.raises(UsageError, match="contradicts itself"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "accepted"),
+    [
+        ("compressed.size_bytes", 0, "above 0"),
+        ("original.size_bytes", -5, "above 0"),
+        ("compressed.latency.latency_p50_ms", 0.0, "above 0"),
+        ("compressed_prediction.latency_ms", 0, "above 0"),
+        ("compressed_prediction.low_ms", -1.0, "not negative"),
+        ("latency_ratio.high", "NaN", "above 0"),
+        ("compressed.macs", -1, "not negative"),
+        ("original.peak_memory_bytes", -1, "not negative"),
+    ],
+)
+def test_figures_that_no_file_has_are_refused(
+    tmp_path: Path, capsys: Any, place: str, value: Any, accepted: str
+) -> None:
+    data = json.loads(report_to_json(synthetic_report()))
+    *sections, field = place.split(".")
+    section = data["deployment"]
+    for name in sections:
+        section = section[name]
+    assert field in section
+    section[field] = value
+    path, whole = tmp_path / "report.json", tmp_path / "whole.json"
+    path.write_text(json.dumps(data))
+    write_json(synthetic_report(), whole)
+    told = rf"report '.*report\.json' does not fit schema .*: deployment\.{re.escape(place)} is .*{accepted}"
+    with pytest.raises(UsageError, match=told):
+        read_subject(path)
+    for command in (("compare", str(whole), str(path)), ("check", str(path), "--baseline", str(whole))):
+        assert main([*command]) == 2
+        assert f"deployment.{place} is" in capsys.readouterr().err

@@ -150,11 +150,19 @@ def test_a_report_from_before_usability_is_read_and_shown(tmp_path: Path) -> Non
     assert "usable" not in terminal_text(report)
 
 
+def before_units() -> RunReport:
+    """The report with the headline of before its interval had a unit."""
+    report = synthetic_report()
+    assert report.usability is not None
+    headline = report.usability.headline.replace(" of 100; ", "; ")
+    return dataclasses.replace(report, usability=dataclasses.replace(report.usability, headline=headline))
+
+
 def test_a_report_from_before_the_default_searched_is_read() -> None:
     report = read_json(GOLDEN / "report-1.2.json")
     assert report.schema_version == "1.2"
     assert report.budget == synthetic_budget()
-    before = dataclasses.replace(synthetic_report(), importance=(), operators=None, preprocessing=None)
+    before = dataclasses.replace(before_units(), importance=(), operators=None, preprocessing=None)
     assert dataclasses.replace(report, budget=None) == dataclasses.replace(before, schema_version="1.2")
 
 
@@ -187,7 +195,7 @@ def test_16_bits_under_their_name_before_1_6_are_read(tmp_path: Path) -> None:
 def test_a_report_from_before_curves_is_read() -> None:
     report = read_json(GOLDEN / "report-1.6.json")
     assert report.curves is None
-    assert report == dataclasses.replace(synthetic_report(), curves=None, schema_version="1.6")
+    assert report == dataclasses.replace(before_units(), curves=None, schema_version="1.6")
 
 
 def test_a_report_from_before_stored_weights_is_read(tmp_path: Path) -> None:

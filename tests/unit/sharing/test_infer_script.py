@@ -136,16 +136,24 @@ def model_file(path: Path, *, entries: dict[str, str] | None, batch: int | str =
     return path
 
 
+STEPS = "edgeprune.preprocessing"
 LABELS = ("ape", "bee", "cat", "dog", "elk", "fox")
 ENTRIES = {
-    "edgeprune.preprocessing": preprocessing_text(Preprocessing(resize=(8, 6))),
+    STEPS: preprocessing_text(Preprocessing(resize=(8, 6))),
     "edgeprune.outputs": "class scores",
     "edgeprune.labels": json.dumps(LABELS),
 }
 
 
 def with_card(card: Preprocessing) -> dict[str, str]:
-    return ENTRIES | {"edgeprune.preprocessing": preprocessing_text(card)}
+    return ENTRIES | {STEPS: preprocessing_text(card)}
+
+
+def with_steps(**changed: Any) -> dict[str, str]:
+    """The entries with other steps; without those that are ``None``."""
+    steps = {**json.loads(ENTRIES[STEPS]), **changed}
+    kept = {key: value for key, value in steps.items() if key not in changed or value is not None}
+    return ENTRIES | {STEPS: json.dumps(kept)}
 
 
 def test_it_runs_alone_and_prints_the_best_five(tmp_path: Path) -> None:
@@ -207,6 +215,11 @@ def test_other_outputs_are_told_by_shape_and_a_fixed_batch_is_filled(tmp_path: P
         (np.full((8, 6), np.nan, np.float32), ENTRIES, "finite"),
         (np.zeros((2, 2, 8, 6), np.uint8), ENTRIES, "two or three axes"),
         (np.zeros((8, 6), np.uint8), None, "no entry edgeprune.preprocessing"),
+        (np.zeros((8, 6), np.uint8), with_steps(exif=None, ground=None), "lacks exif, ground; give a model"),
+        (np.zeros((8, 6), np.uint8), with_steps(resize="eight"), "cannot be applied"),
+        (np.zeros((8, 6), np.uint8), ENTRIES | {STEPS: "{"}, "preprocessing of the model is damaged"),
+        (np.zeros((8, 6), np.uint8), ENTRIES | {STEPS: "[]"}, "preprocessing of the model is damaged"),
+        (np.zeros((8, 6), np.uint8), ENTRIES | {"edgeprune.labels": "3"}, "edgeprune.labels of the model is"),
         (np.zeros((8, 6), np.uint8), with_card(Preprocessing(crop=9)), "smaller than the crop"),
         (np.zeros((9, 9), np.uint8), with_card(Preprocessing()), "does not resize"),
         (np.zeros((8, 6), np.uint8), with_card(Preprocessing(resize=(9**9, 9**9))), "more than"),
