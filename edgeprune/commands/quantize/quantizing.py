@@ -9,9 +9,10 @@ from torch import Tensor
 
 from edgeprune import parity
 from edgeprune.artifacts.calibration import CalibrationSet
-from edgeprune.artifacts.quantization import QuantizationDetails
+from edgeprune.artifacts.quantization import Precision, QuantizationDetails
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.compress.quantization_stage import notes_of, notes_of_speed, write_quantized
+from edgeprune.commands.quantize.mixed_precision import DROP_POINTS
 from edgeprune.commands.quantize.source_file import SourceFile
 from edgeprune.devices.connection import connected
 from edgeprune.devices.runner import runner_on
@@ -195,9 +196,24 @@ def _result(
             *measure.notes,
             *((f"besides {measure.kind.value}, in {names[1]}: {more}",) if more else ()),
             *notes_of(details, runner),
+            *_note_of_loss(options, measure, after),
             *notes_of_speed(options.precision, runner, ratio),
             *runner.measurer.cautions,
         ),
+    )
+
+
+def _note_of_loss(options: QuantizeOptions, measure: Measure, outputs: parity.Outputs) -> tuple[str, ...]:
+    """What to do where everything in 8 bits loses more than mixed precision would."""
+    if options.precision is not Precision.INT8 or not measure.counts_points or measure.nothing_to_lose():
+        return ()
+    parted = measure.points_parted(outputs)
+    if parted <= DROP_POINTS:
+        return ()
+    return (
+        f"8 bits part from 32 by {parted:.1f} points on the images kept back; --precision auto puts what "
+        f"harms most for what it gains back in 32 bits until at most {DROP_POINTS:g} point is lost, or what "
+        "--max-drop says, and stores all weights in 8",
     )
 
 
