@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,7 +40,7 @@ from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 
 DROP_POINTS = 1.0
-"""What a mixture may lose on the images where no limit is given."""
+"""What a mixture may lose on the images where no limit is given and the outputs have a measure in points."""
 _JUDGED_IMAGES = 256
 _HARM_IMAGES = 64
 """Enough to order pieces, whose harm differs by factors; what is accepted is judged on all."""
@@ -71,7 +72,7 @@ def write_mixed(
     with scratch_folder() as scratch:
         work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner)
         chosen = work.fastest() if known else (True,) * len(work.pieces)
-        limit, harm = DROP_POINTS if max_drop_points is None else max_drop_points, None
+        limit, harm = work.limit(max_drop_points), None
         if work.lost(chosen) > limit:
             chosen, harm = work.held(chosen, limit)
         if known:
@@ -197,6 +198,10 @@ class Mixing:
     def measure(self) -> Measure:
         """Quality by the task; points are of accuracy, agreement, AP and so on."""
         return measure_for(self.task, self.original, self.judged)
+
+    def limit(self, asked: float | None) -> float:
+        """Points that may be lost; without a measure there is no such unit, and speed alone decides."""
+        return asked if asked is not None else DROP_POINTS if self.measure.counts_points else math.inf
 
     def lost(self, mixture: Mixture) -> float:
         """Points lost by the measure of the task, at its threshold, too, where there is one; relative error

@@ -21,6 +21,7 @@ from edgeprune.artifacts.quantization import IntegerReport, Precision
 from edgeprune.commands.compress.quantization_stage import notes_of, write_quantized
 from edgeprune.commands.quantize import mixed_precision
 from edgeprune.commands.quantize.mixed_precision import write_mixed
+from edgeprune.evaluation.by_outputs import OutputMeasure
 from edgeprune.profiling.measurer import HostMeasurer, RunSettings
 from edgeprune.profiling.runner import MeasuringRunner, runner_for
 from edgeprune.quantization.formats import integer_format
@@ -274,15 +275,21 @@ def test_weights_stay_where_they_alone_lose_too_much(
     )
 
 
-@pytest.mark.parametrize(("asked", "pieces"), [(None, 0), (6.0, 1), (100.0, 3)])
-def test_without_a_limit_one_point_may_be_lost(
+@pytest.mark.parametrize(
+    ("points", "asked", "pieces"),
+    [(True, None, 0), (True, 6.0, 1), (True, 100.0, 3), (False, None, 3), (False, 6.0, 1)],
+)
+def test_without_a_limit_one_point_may_be_lost_where_there_are_points(
     chain: tuple[Path, ImageBatch],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    points: bool,
     asked: float | None,
     pieces: int,
 ) -> None:
+    """Maps without a task are held against the original by a relative error, which has no usual limit."""
     path, images = chain
+    monkeypatch.setattr(OutputMeasure, "counts_points", property(lambda _self: points, lambda *_: None))
     monkeypatch.setattr(mixed_precision.Mixing, "lost", lambda _self, mixture: 5.0 * sum(mixture))
     runner = timed(lambda _first, second: 1.0 - 0.1 * second.stem.count("8"))
     done = tmp_path / "q.onnx"
