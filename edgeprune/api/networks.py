@@ -11,6 +11,7 @@ from edgeprune.accelerator import repeatable
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
+from edgeprune.caching.store import Store
 from edgeprune.commands.compress import delivery
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.rank.ranking_run import rank_network
@@ -70,6 +71,8 @@ def compress(options: CompressOptions) -> RunReport:
         max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
             need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
+        cache: folder of rankings that runs on the same network and images share; the result is the same as
+            without. See ``docs/sweep.md``.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         pictures: whether ``report.html`` holds small pictures of calibration images.
@@ -234,4 +237,8 @@ def _start(options: CompressOptions) -> Run:
         find_recipe(options.recipe)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return Run(options=options)
+    run = Run(options)
+    if options.cache_path is not None:
+        run.cache = Store(options.cache_path)
+        run.cache.check()
+    return run

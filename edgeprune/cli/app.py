@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli.cache import cache_app
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.demo import demo
@@ -76,5 +77,6 @@ for each in (
     init,
 ):
     app.command(cls=opt.Command)(each)
+app.add_typer(cache_app, name="cache")
 app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

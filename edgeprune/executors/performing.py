@@ -12,7 +12,7 @@ from edgeprune.system.memory import is_out_of_memory
 
 
 def perform(unit: Unit, same: Any = None) -> Answer:
-    """Call the function of a unit; every exception but ``KeyboardInterrupt`` becomes a failure. ``same`` for all."""
+    """Call the function of a unit; any exception but ``KeyboardInterrupt`` becomes a failure."""
     try:
         return Answer(result=unit.function(Work(payload=unit.payload, seed=unit.seed, shared=same)))
     except KeyboardInterrupt:
