@@ -11,7 +11,7 @@ from edgeprune.accelerator import repeatable
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
-from edgeprune.caching.store import Store
+from edgeprune.caching.store import Store, Use
 from edgeprune.commands.compress import delivery
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.rank.ranking_run import rank_network
@@ -94,12 +94,18 @@ def compress(options: CompressOptions) -> RunReport:
 
 def compress_network(options: CompressOptions) -> RunReport:
     """:func:`compress` with its options in one."""
+    return compress_with_uses(options)[0]
+
+
+def compress_with_uses(options: CompressOptions) -> tuple[RunReport, tuple[Use, ...]]:
+    """:func:`compress_network`, and what it asked of the cache."""
     if options.folder is None:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     run = _start(replace(options, command=options.command or "edgeprune.compress (Python API)"))
     check_journal(options.folder, resume=options.resume, reads=checks.read_by(run.options))
     with repeatable(options.compute_device), connected(options.device) as run.device:
-        return _compress(run)
+        report = _compress(run)
+    return report, () if run.cache is None else tuple(run.cache.uses)
 
 
 def _compress(run: Run) -> RunReport:

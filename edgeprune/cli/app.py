@@ -23,6 +23,7 @@ from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
 from edgeprune.cli.schema import schema
 from edgeprune.cli.shared import options as opt
+from edgeprune.cli.sweep import sweep
 from edgeprune.cli.targets import targets_app
 from edgeprune.cli.verify import verify
 
@@ -64,6 +65,7 @@ for each in (
     compress,
     pick,
     rank,
+    sweep,
     report,
     quantize,
     profile,

@@ -69,6 +69,7 @@ def test_the_commands_are_those_documented() -> None:
         "init",
         "config",
         "config show",
+        "sweep",
         "cache",
         "cache list",
         "cache prune",
