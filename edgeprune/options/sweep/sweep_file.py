@@ -213,7 +213,6 @@ def read_sweep(path: str | Path) -> SweepPlan:
     Raises:
         UsageError: no such file, no TOML, an unknown or missing key, or a value that is not accepted; names
             the key, what was given and what is accepted.
-        CalibrationError: the card that it names is malformed.
     """
     source = Path(path).absolute()
     try:
@@ -282,14 +281,17 @@ def _model(source: Path, place: int, table: dict[str, Any]) -> SweepModel:
             raise TableError(
                 f"has '{where}{key}' = {in_short(getattr(read, key))}, and there is no such file"
             )
-    own = Path(read.model.rpartition(":")[2]).stem
+    own = Path(read.model.rpartition(":")[2]).stem.replace("_", "-")
     if read.name is None and _NAME.fullmatch(own) is None:
         raise TableError(f"lacks the key '{where}name', and {in_short(read.model)} gives none; add it")
     card = options.card
     named = options.options(card=beside(source, card) if card and card.endswith(".toml") else card)
-    inputs = resolve_preprocessing(images, named)
-    if inputs is not None:
-        check_preprocessing(inputs)
+    try:
+        inputs = resolve_preprocessing(images, named)
+        if inputs is not None:
+            check_preprocessing(inputs)
+    except EdgepruneError as error:
+        raise TableError(f"has '{where}preprocessing' that is not accepted: {error}") from error
     return SweepModel(
         name=read.name or own,
         model=network,
