@@ -34,7 +34,7 @@ from edgeprune.storage.tables import Expected, TableError, from_table
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,47}")
 MOST_CELLS = 10_000
 EXAMPLE = """\
-targets = ["rpi4", "pi5"]
+targets = ["rpi4", "n100"]
 precisions = ["fp32", "int8"]       # as --precision of compress; fp32 where left out
 
 [[models]]
