@@ -83,6 +83,7 @@ def _options(session: Session, given: SweepArguments) -> SweepOptions:
     memory_limit = given.memory_limit
     limit = None if memory_limit is None else parse_bytes(memory_limit, option="--memory-limit")
     folder = given.output or Path(f"{Path(given.spec).stem}-sweep")
+    _check_early(given.spec, folder, given.overwrite)
     return joined(
         SweepOptions,
         given,
@@ -91,3 +92,14 @@ def _options(session: Session, given: SweepArguments) -> SweepOptions:
         output=folder,
         command=session.command_line,
     )
+
+
+def _check_early(spec: str, folder: Path, overwrite: bool) -> None:
+    """Reject early what would otherwise fail after the libraries are loaded."""
+    from edgeprune.options.sweep.sweep_file import read_sweep
+    from edgeprune.storage.outputs import check_destination
+    from edgeprune.targets import load_target
+
+    for target in read_sweep(spec).targets:
+        load_target(target)
+    check_destination(folder, overwrite=overwrite, reads={"sweep file": spec})

@@ -31,7 +31,7 @@ def verdict(report: SweepReport) -> str:
 def duration_words(seconds: float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 120:
-        return f"{significant(seconds)} s"
+        return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
@@ -84,6 +84,7 @@ def shared_table(report: SweepReport) -> Table:
         title="Shared stages",
         columns=("stage", "computed", "taken from the cache", "time computing", "time saved"),
         rows=tuple(map(_shared_row, report.shared)),
+        remark="As cells with a result needed them.",
         numeric_columns=frozenset({1, 2, 3, 4}),
     )
 
