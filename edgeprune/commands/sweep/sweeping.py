@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from edgeprune.commands.run.checks import check_options, read_by
 from edgeprune.commands.run.report_builder import package_versions
 from edgeprune.commands.run.resume import check_journal, journal_folder
 from edgeprune.commands.sweep.cells import Cell, cells_of, in_turn
+from edgeprune.commands.sweep.earlier import link_folder, take_earlier
 from edgeprune.commands.sweep.figures import best_cells, shared_stages, with_fronts
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.executors.journal import UnitJournal, run_journaled
@@ -39,6 +39,8 @@ from edgeprune.reporting.sweep.progress import watching
 from edgeprune.storage import outputs
 from edgeprune.storage.files import sha256_file
 from edgeprune.system.host import machine_description
+
+_log = logging.getLogger("edgeprune.commands")
 
 CELLS = "cells"
 _UNITS, _WORK = "units", "work"
@@ -71,6 +73,8 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
         records.mkdir(exist_ok=True)
         with watching(len(units)) as watcher:
             journal = UnitJournal(records, CellResult)
+            if options.resume:
+                take_earlier(options.folder.absolute(), units, journal)
             outcomes = run_journaled(_executor(options, plan), units, journal, None, watcher)
         report = _report(options, plan, cells, outcomes)
         report = replace(report, duration_s=time.monotonic() - began_s)
@@ -166,6 +170,7 @@ def _cell_report(cell: Cell, outcome: Outcome) -> CellReport:
     failure, result = outcome.failure, outcome.result
     told = CellReport(
         name=cell.name,
+        key=cell.key,
         model=cell.model,
         target=cell.target,
         budget=cell.budget,
@@ -175,6 +180,8 @@ def _cell_report(cell: Cell, outcome: Outcome) -> CellReport:
         duration_s=outcome.duration_s if result is None else result.duration_s,
     )
     if failure is not None:
+        if failure.traceback:
+            _log.info("%s: %s", cell.name, failure.traceback)
         return replace(told, failure=failure.sentence, exit_status=failure.exit_status)
     return replace(told, figures=result.figures, folder=f"{CELLS}/{cell.name}")
 
@@ -188,25 +195,13 @@ def _write(
     with outputs.staged_output(options.folder, options.overwrite) as staging:
         for cell in cells:
             if cell.name in done:
-                _link(journal / _WORK / cell.key[:_KEY_DIGITS], staging / CELLS / cell.name)
+                link_folder(journal / _WORK / cell.key[:_KEY_DIGITS], staging / CELLS / cell.name)
         written = write_sweep(report, staging)
         inputs: dict[str, Any] = {str(plan.source): report.source_sha256}
         outputs.write_manifest(
             staging, inputs=inputs | {}, seed=report.seed, command=report.command, versions=report.versions
         )  # fmt: skip
     return written
-
-
-def _link(source: Path, destination: Path) -> None:
-    """A second name for every file of a folder, or a copy on file systems without such names."""
-
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(one, other)
-        except OSError:
-            shutil.copy2(one, other)
-
-    shutil.copytree(source, destination, copy_function=link)
 
 
 def _stopped(journals: Journals, stopped: KeyboardInterrupt) -> KeyboardInterrupt:

@@ -74,12 +74,13 @@ class CellResult:
 class CellReport:
     """One cell: what was asked, how it ended, and its figures, or why it has none.
 
-    ``folder`` is relative to that of the sweep; ``attempts`` is 0 where the result is that of an earlier
-    session. ``on_front``: no other cell of the same target and kind of quality is better in quality,
-    latency or size and not worse in another of them.
+    ``key`` identifies what it delivers, by inputs, options and versions. ``folder`` is relative to that of the
+    sweep; ``attempts`` is 0 where the result is that of an earlier session. ``on_front``: no other cell of the
+    same target and kind of quality is better in quality, latency or size and not worse in another of them.
     """
 
     name: str
+    key: str
     model: str
     target: str
     budget: str

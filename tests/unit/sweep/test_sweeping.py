@@ -160,6 +160,22 @@ def test_a_finished_cell_is_taken_by_a_sweep_that_asks_for_more(tmp_path: Path) 
     assert len(ran(tmp_path)) == before + 8
 
 
+def test_cells_of_a_finished_sweep_are_taken_unless_they_were_changed(
+    whole: tuple[Path, SweepReport], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, report = whole
+    shutil.copytree(folder / "out", tmp_path / "out")
+    assert report.cells[1].folder is not None
+    (tmp_path / "out" / report.cells[1].folder / "surgery.json").write_text("changed")
+    before = len(ran(folder))
+    again = swept(folder, output=tmp_path / "out", resume=True, overwrite=True)
+    assert len(ran(folder)) == before + 1
+    assert [cell.attempts for cell in again.cells] == [0, 1, 0, 0, 0, 0, 0, 0]
+    assert f"the files of {report.cells[1].name} in" in caplog.text
+    assert same_cells(tmp_path / "out", folder / "out")
+    assert [cell.figures for cell in again.cells] == [cell.figures for cell in report.cells]
+
+
 def test_results_do_not_depend_on_the_number_of_workers(
     whole: tuple[Path, SweepReport], tmp_path: Path
 ) -> None:
@@ -201,8 +217,8 @@ def test_an_output_that_holds_what_is_read_is_not_replaced(
 
 def cell(name: str, **changed: Any) -> CellReport:
     return CellReport(
-        name=name, model="m", target="rpi4", budget="b", precision=Precision.FP32, state=CellState.DONE,
-        attempts=1, duration_s=1.0, figures=figures(**changed),
+        name=name, key="k", model="m", target="rpi4", budget="b", precision=Precision.FP32,
+        state=CellState.DONE, attempts=1, duration_s=1.0, figures=figures(**changed),
     )  # fmt: skip
 
 
