@@ -46,7 +46,7 @@ class Use:
     """One result that a run needed: computed now and kept, or taken from the cache.
 
     ``damaged``: an entry was there and did not hold its hashes. ``duration_s`` is the time that computing it
-    took, then or now.
+    took: now, without other results that were made for it, or then, with them.
     """
 
     stage: Stage
@@ -66,6 +66,7 @@ class Store:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or cache_folder()).expanduser()
         self.uses: list[Use] = []
+        self._inner_s = 0.0  # of results that were made while another one is
 
     def check(self) -> None:
         """Check that entries can be written, and remove those of killed processes that were not finished.
@@ -112,11 +113,13 @@ class Store:
                 was_damaged = True
                 _log.warning("the cached %s %s is damaged, so it is made anew: %s",
                              key.stage.value, self.place(key), error)  # fmt: skip
+            outer_s, self._inner_s = self._inner_s, 0.0
             began = time.monotonic()
             made = make()
             took_s = time.monotonic() - began
+            own_s, self._inner_s = took_s - self._inner_s, outer_s + took_s
             self._write(key, took_s, lambda folder: write(folder, made))
-            use = Use(stage=key.stage, digest=key.digest, origin=Origin.COMPUTED, duration_s=took_s)
+            use = Use(stage=key.stage, digest=key.digest, origin=Origin.COMPUTED, duration_s=own_s)
             self.uses.append(replace(use, damaged=was_damaged))
             return made
 

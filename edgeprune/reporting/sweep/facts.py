@@ -24,7 +24,8 @@ class CellState(Enum):
 class StageUse:
     """A shared result that a cell needed: computed by it, or taken from the cache.
 
-    ``duration_s`` is what computing it took, then or now; ``damaged``: an entry was there, and was made anew.
+    ``duration_s`` is what computing it took: now, without other shared results, or then, with them;
+    ``damaged``: an entry was there, and was made anew.
     """
 
     stage: str
@@ -74,9 +75,9 @@ class CellResult:
 class CellReport:
     """One cell: what was asked, how it ended, and its figures, or why it has none.
 
-    ``key`` identifies what it delivers, by inputs, options and versions. ``folder`` is relative to that of the
-    sweep; ``attempts`` is 0 where the result is that of an earlier session. ``on_front``: no other cell of the
-    same target and kind of quality is better in quality, latency or size and not worse in another of them.
+    ``key`` identifies what it delivers, by inputs, options and versions. ``folder`` is relative to that of
+    the sweep; ``attempts`` is 0 where the result is that of an earlier session. ``on_front``: no other cell
+    of the same target and kind of quality is better in quality, latency or size and not worse in another.
     """
 
     name: str

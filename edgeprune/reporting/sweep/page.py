@@ -77,7 +77,7 @@ def _chart(cells: list[CellReport], kind: AccuracyKind, key: str) -> str:
             x,
             y,
             color=alt.Color("model:N", scale=colours),
-            shape=alt.Shape("precision:N"),
+            shape=alt.Shape("precision:N", legend=alt.Legend(symbolFillColor=SOFT, symbolStrokeColor=SOFT)),
             description="words:N",
         )
     )

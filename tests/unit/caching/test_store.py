@@ -66,6 +66,29 @@ def test_any_other_part_is_another_key(tmp_path: Path, monkeypatch: pytest.Monke
     assert cache.made == 4 + len(surroundings())
 
 
+def test_times_of_results_within_a_result_are_not_counted_twice(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def get(name: str, make: Any) -> str:
+        return store.get(
+            Key(stage=Stage.RANKING, decided_by={"name": name}),
+            make,
+            lambda place, made: (place / "value").write_text(made),  # type: ignore[arg-type, return-value]
+            lambda place: (place / "value").read_text(),
+        )
+
+    def inner() -> str:
+        time.sleep(0.2)
+        return "inner"
+
+    get("outer", lambda: get("inner", inner) + " and outer")
+    (first, second) = store.uses
+    assert first.duration_s >= 0.2
+    assert second.duration_s < 0.1
+    assert get("outer", inner) == "inner and outer"
+    assert store.uses[-1].duration_s >= 0.2
+
+
 def change(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"~")
 
