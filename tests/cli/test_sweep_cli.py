@@ -80,7 +80,7 @@ def test_a_stopped_sweep_goes_on_and_ends_in_the_same_bytes(
     )  # fmt: skip
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr.splitlines()[-1] == (
-        f"interrupted: 1 finished cells are kept in {tmp_path}/out.journal; run the same command with "
+        f"interrupted: 1 finished cell kept in {tmp_path}/out.journal; run the same command with "
         "--resume to go on"
     )
     assert not (tmp_path / "out").exists()

@@ -27,6 +27,7 @@ from edgeprune.executors.units import Executor, Outcome, Unit, Work
 from edgeprune.importance.journals import Journals
 from edgeprune.options.sweep.sweep_file import SweepPlan, read_sweep
 from edgeprune.options.sweep.sweeps import SweepOptions
+from edgeprune.reporting.formatting import count_words
 from edgeprune.reporting.sweep.facts import (
     SWEEP_SCHEMA_VERSION,
     CellReport,
@@ -79,8 +80,13 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
         report = _report(options, plan, cells, outcomes)
         report = replace(report, duration_s=time.monotonic() - began_s)
         report = _write(report, plan, cells, journals.folder, options)
-    except KeyboardInterrupt as stopped:
-        raise _stopped(journals, stopped) from stopped
+    except BaseException as error:
+        kept = _kept(journals)
+        if isinstance(error, KeyboardInterrupt) and kept:
+            raise KeyboardInterrupt(f"{kept}; run the same command with --resume to go on") from error
+        if kept:
+            _log.warning("%s; --resume goes on from there", kept)
+        raise
     if not report.failed:
         journals.remove()
     return report
@@ -204,12 +210,10 @@ def _write(
     return written
 
 
-def _stopped(journals: Journals, stopped: KeyboardInterrupt) -> KeyboardInterrupt:
+def _kept(journals: Journals) -> str:
+    """What a sweep that was stopped leaves in its journal; where that is nothing, the journal goes."""
     finished = len(list((journals.folder / _UNITS).glob("*.json")))
-    if not finished and not any((journals.folder / _WORK).iterdir()):
+    if not finished and not list((journals.folder / _WORK).glob("*")):
         journals.remove()
-        return stopped
-    return KeyboardInterrupt(
-        f"{finished} finished cells are kept in {journals.folder}; run the same command with --resume to go "
-        "on"
-    )
+        return ""
+    return f"{count_words(finished, 'finished cell')} kept in {journals.folder}"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -23,6 +24,7 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.commands.sweep.figures import best_cells, with_fronts
 from edgeprune.commands.sweep.sweeping import run_sweep
 from edgeprune.errors import OutputError, UsageError
+from edgeprune.executors.journal import UnitJournal
 from edgeprune.options.sweep.sweeps import SweepOptions
 from edgeprune.reporting.schemas import json_schema
 from edgeprune.reporting.sweep.facts import CellReport, CellState, SweepReport
@@ -132,9 +134,7 @@ def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path: Path
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
     try:
-        with pytest.raises(
-            KeyboardInterrupt, match=r"finished cells are kept in .*out\.journal; run the same"
-        ):
+        with pytest.raises(KeyboardInterrupt, match=r"finished cells kept in .*out\.journal; run the same"):
             swept(tmp_path, max_parallel=4)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -202,6 +202,36 @@ def test_times_of_this_machine_are_not_measured_on_a_cluster(tmp_path: Path) -> 
     path.write_text(path.read_text().replace('"n100"', '"host"'))
     with pytest.raises(UsageError, match="the sweep has the target host"):
         swept(tmp_path, executor=ExecutorKind.RAY)
+
+
+def test_what_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="Ray cannot be imported"):
+        swept(tmp_path, executor=ExecutorKind.RAY)
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "cache"])
+
+
+def test_a_disk_that_is_full_ends_the_sweep_and_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    project(tmp_path)
+    keep, kept = UnitJournal.keep, []
+
+    def full(journal: Any, unit: Any, result: Any) -> None:
+        if len(kept) == 3:
+            raise OutputError("the disk is full")
+        kept.append(unit.name)
+        keep(journal, unit, result)
+
+    monkeypatch.setattr(UnitJournal, "keep", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        swept(tmp_path)
+    assert "3 finished cells kept in" in caplog.text
+    monkeypatch.undo()
+    report = swept(tmp_path, resume=True)
+    assert sorted(cell.attempts for cell in report.cells) == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
 def test_an_output_that_holds_what_is_read_is_not_replaced(
