@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         profile,
         quantize,
         rank,
+        sweep,
         verify,
     )
     from edgeprune.artifacts.budget import Budget, BudgetSection
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         BoxFormat,
         ComputeDevice,
         Effort,
+        ExecutorKind,
         Finetune,
         JsonDocument,
         RankedPlayers,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from edgeprune.options.devices import DeviceOptions
     from edgeprune.reporting.ranking.facts import RankingReport
     from edgeprune.reporting.schemas import json_schema
+    from edgeprune.reporting.sweep.facts import SweepReport
     from edgeprune.results import (
         DryRun,
         Inspection,
@@ -62,6 +65,7 @@ __all__ = [
     "DeviceOptions",
     "DryRun",
     "Effort",
+    "ExecutorKind",
     "Finetune",
     "GateLimits",
     "GateResult",
@@ -78,6 +82,7 @@ __all__ = [
     "RankedPlayers",
     "RankingReport",
     "RunReport",
+    "SweepReport",
     "Task",
     "Verification",
     "__version__",
@@ -95,6 +100,7 @@ __all__ = [
     "profile",
     "quantize",
     "rank",
+    "sweep",
     "verify",
 ]
 
@@ -106,6 +112,7 @@ _TYPES = {
         "BoxFormat",
         "ComputeDevice",
         "Effort",
+        "ExecutorKind",
         "Finetune",
         "JsonDocument",
         "RankedPlayers",
@@ -117,6 +124,7 @@ _TYPES = {
     "options.devices": ("DeviceOptions",),
     "reporting.ranking.facts": ("RankingReport",),
     "reporting.schemas": ("json_schema",),
+    "reporting.sweep.facts": ("SweepReport",),
     "results": (
         "DryRun",
         "Inspection",

@@ -96,6 +96,12 @@ class DeviceError(EdgepruneError):
     exit_status = 14
 
 
+class SweepError(EdgepruneError):
+    """Some cells of a sweep failed; the others are written."""
+
+    exit_status = 15
+
+
 INTERRUPTED_EXIT_STATUS = 130
 """Exit status after Ctrl-C (128 + SIGINT, the shell's convention)."""
 

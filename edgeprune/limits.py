@@ -236,6 +236,7 @@ DEVIATIONS = ChannelNumbers(least=1e-6, most=8.0, remark=_OF_PIXELS)
 SEED = WholeNumbers(least=0, most=2**63 - 1)
 """Seeds that both torch and NumPy accept."""
 THREADS = WholeNumbers(least=1, most=1024)
+UNITS_AT_ONCE = WholeNumbers(least=1, most=1024)
 PIXELS = WholeNumbers(least=1, most=8192)
 """Sides of an image; one of three channels takes 800 MB at that."""
 IMAGE_SIZES = ImageSizes(sides=PIXELS)

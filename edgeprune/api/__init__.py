@@ -8,6 +8,7 @@ from edgeprune.api.gate import check, compare
 from edgeprune.api.inspection import inspect
 from edgeprune.api.models import load_onnx
 from edgeprune.api.networks import compress, compress_dry_run, pick, rank
+from edgeprune.api.sweeping import sweep
 from edgeprune.api.targets import add_target, calibrate_target
 from edgeprune.applying import apply_surgery
 
@@ -27,5 +28,6 @@ __all__ = [
     "profile",
     "quantize",
     "rank",
+    "sweep",
     "verify",
 ]

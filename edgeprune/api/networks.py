@@ -11,6 +11,7 @@ from edgeprune.accelerator import repeatable
 from edgeprune.artifacts.budget import Budget
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import RunReport
+from edgeprune.caching.store import Store, Use
 from edgeprune.commands.compress import delivery
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.rank.ranking_run import rank_network
@@ -70,6 +71,8 @@ def compress(options: CompressOptions) -> RunReport:
         max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
             need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
+        cache: folder of rankings that runs on the same network and images share; the result is the same as
+            without. See ``docs/sweep.md``.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.
         pictures: whether ``report.html`` holds small pictures of calibration images.
@@ -91,12 +94,18 @@ def compress(options: CompressOptions) -> RunReport:
 
 def compress_network(options: CompressOptions) -> RunReport:
     """:func:`compress` with its options in one."""
+    return compress_with_uses(options)[0]
+
+
+def compress_with_uses(options: CompressOptions) -> tuple[RunReport, tuple[Use, ...]]:
+    """:func:`compress_network`, and what it asked of the cache."""
     if options.folder is None:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     run = _start(replace(options, command=options.command or "edgeprune.compress (Python API)"))
     check_journal(options.folder, resume=options.resume, reads=checks.read_by(run.options))
     with repeatable(options.compute_device), connected(options.device) as run.device:
-        return _compress(run)
+        report = _compress(run)
+    return report, () if run.cache is None else tuple(run.cache.uses)
 
 
 def _compress(run: Run) -> RunReport:
@@ -234,4 +243,8 @@ def _start(options: CompressOptions) -> Run:
         find_recipe(options.recipe)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return Run(options=options)
+    run = Run(options)
+    if options.cache_path is not None:
+        run.cache = Store(options.cache_path)
+        run.cache.check()
+    return run

@@ -63,12 +63,20 @@ class ComputeDevice(Enum):
     CUDA = "cuda"
 
 
+class ExecutorKind(Enum):
+    """Where units of work run: in processes of this machine, or on a cluster of Ray."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class JsonDocument(Enum):
     """A file that edgeprune writes for other programs, and the profile of a target, which it reads."""
 
     REPORT = "report"
     RANKING = "ranking"
     MANIFEST = "manifest"
+    SWEEP = "sweep"
     TARGET = "target"
 
 

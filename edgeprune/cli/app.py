@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli.cache import cache_app
 from edgeprune.cli.compress import compress
 from edgeprune.cli.configuration import config_app, init
 from edgeprune.cli.demo import demo
@@ -22,6 +23,7 @@ from edgeprune.cli.quantize import quantize
 from edgeprune.cli.rank import rank
 from edgeprune.cli.schema import schema
 from edgeprune.cli.shared import options as opt
+from edgeprune.cli.sweep import sweep
 from edgeprune.cli.targets import targets_app
 from edgeprune.cli.verify import verify
 
@@ -63,6 +65,7 @@ for each in (
     compress,
     pick,
     rank,
+    sweep,
     report,
     quantize,
     profile,
@@ -76,5 +79,6 @@ for each in (
     init,
 ):
     app.command(cls=opt.Command)(each)
+app.add_typer(cache_app, name="cache")
 app.add_typer(config_app, name="config")
 app.add_typer(targets_app, name="targets")

@@ -25,22 +25,13 @@ from edgeprune.errors import (
 from edgeprune.showing import in_short, shown_sentence
 from edgeprune.storage.files import NO_ROOM, no_room
 from edgeprune.system.imports import ended_by, first_line
+from edgeprune.system.memory import is_out_of_memory
 
 _PROGRAM = "edgeprune"
 _REFUSED = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP})
 """Error numbers of path lookups."""
 _COMPLETION_VARIABLE = "_EDGEPRUNE_COMPLETE"
 _BETWEEN = re.compile(r"[ \t\n\r]+")
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "CUDA out of memory",
-    "std::bad_alloc",
-    "Failed to allocate memory",
-    "failed to map segment",
-    "cannot allocate memory",
-    "Cannot allocate memory",
-)
-"""Messages of torch and onnxruntime, which raise no MemoryError."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +137,7 @@ def _told(error: BaseException) -> EdgepruneError | None:
             f"{in_short(str(error.filename))} was given, which the system refuses ({error.strerror}); "
             "accepted is a path that this user can read"
         )
-    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return EdgepruneError(
             f"the memory of this machine does not suffice ({first_line(error)}); give fewer or smaller "
             "images (--max-images, --resize), a smaller batch, or take a machine with more"

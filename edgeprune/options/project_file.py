@@ -106,7 +106,7 @@ class _CardName:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PreprocessingTable(PreprocessingTable, _CardName):
+class PreprocessingWithCard(PreprocessingTable, _CardName):
     """``[preprocessing]`` as it is in the file."""
 
 
@@ -149,7 +149,7 @@ def load_config(path: str | Path) -> ProjectConfig:
     preprocessing = tables.pop("preprocessing", {})
     with _told_with(source):
         top = from_table(_TopTable, table, hyphens=True, apart=apart)
-        options = from_table(_PreprocessingTable, preprocessing, inside="preprocessing.", hyphens=True)
+        options = from_table(PreprocessingWithCard, preprocessing, inside="preprocessing.", hyphens=True)
     card = options.card
     return ProjectConfig(
         source=source,

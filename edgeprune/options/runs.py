@@ -109,6 +109,16 @@ class CompressOptions(
             panel=Panel.GOAL,
         ),
     ] = Precision.FP32
+    cache: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="FOLDER",
+            kind=Path | None,
+            help="Take rankings of the same network and images from this folder, and keep them there. The "
+            "result is the same as without.",
+            panel=Panel.RUN,
+        ),
+    ] = None
     width_quantum: Annotated[
         int | None,
         CliOption(
@@ -128,6 +138,11 @@ class CompressOptions(
             panel=Panel.RUN,
         ),
     ] = True
+
+    @property
+    def cache_path(self) -> Path | None:
+        """``cache`` as a path."""
+        return None if self.cache is None else Path(self.cache)
 
     @property
     def ranking_path(self) -> Path | None:

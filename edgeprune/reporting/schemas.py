@@ -8,6 +8,7 @@ from edgeprune.artifacts.choices import JsonDocument
 from edgeprune.artifacts.codec import NON_FINITE
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, RunReport
 from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, RankingReport
+from edgeprune.reporting.sweep.facts import SWEEP_SCHEMA_VERSION, SweepReport
 from edgeprune.storage.outputs import MANIFEST_SCHEMA_VERSION, Manifest
 from edgeprune.targets import TARGET_SCHEMA_VERSION, TargetProfile
 
@@ -21,6 +22,7 @@ _KINDS: dict[JsonDocument, tuple[type[Any], str]] = {
     JsonDocument.REPORT: (RunReport, REPORT_SCHEMA_VERSION),
     JsonDocument.RANKING: (RankingReport, RANKING_SCHEMA_VERSION),
     JsonDocument.MANIFEST: (Manifest, MANIFEST_SCHEMA_VERSION),
+    JsonDocument.SWEEP: (SweepReport, SWEEP_SCHEMA_VERSION),
     JsonDocument.TARGET: (TargetProfile, TARGET_SCHEMA_VERSION),
 }
 

@@ -14,3 +14,10 @@ def configuration_folder() -> Path:
     given = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     base = given if given.is_absolute() else Path.home() / ".config"
     return base / "edgeprune"
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/edgeprune``, or ``~/.cache/edgeprune`` where that is not set to an absolute path."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = given if given.is_absolute() else Path.home() / ".cache"
+    return base / "edgeprune"

@@ -17,6 +17,21 @@ _log = logging.getLogger("edgeprune.system.memory")
 _TRIM_THRESHOLD = -1
 _MAPPED_BLOCKS = -4
 _NEVER = 2**31 - 1
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "std::bad_alloc",
+    "Failed to allocate memory",
+    "failed to map segment",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+)
+"""Messages of torch and onnxruntime, which raise no MemoryError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that no memory is left, whichever library raised it."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 @functools.cache

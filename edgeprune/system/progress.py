@@ -94,6 +94,11 @@ class LineProgress:
         with self._running(self._tasks, job):
             yield advance
 
+    def say(self, text: str) -> None:
+        """Write a line of one's own."""
+        with self._lock:
+            self._line(text)
+
     def tick(self) -> None:
         """Write the progress of the innermost stage and task, if the last line is old enough."""
         with self._lock:
@@ -157,6 +162,17 @@ def show(display: Display) -> None:
     global _display, _lines  # noqa: PLW0603 - one terminal, one switch
     _display = display
     _lines = LineProgress(_write_line) if display is Display.LINES else None
+
+
+def display() -> Display:
+    """How progress is shown now."""
+    return _display
+
+
+def say(text: str) -> None:
+    """Write a line with the time so far, if progress is shown as lines."""
+    if _lines is not None:
+        _lines.say(text)
 
 
 @contextmanager

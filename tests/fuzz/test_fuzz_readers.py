@@ -15,19 +15,21 @@ from fuzz_commands import Inputs
 from fuzz_containers import any_member, mutated_zip
 from fuzz_seeds import CARD, CONFIG
 from fuzz_values import CANARY, mutated_json, mutated_toml
-from small_project import CHECKOUT
+from small_project import CHECKOUT, DIGITS, DIGITS_DATA
 
 from edgeprune.artifacts.budget import Budget
 from edgeprune.calibration import load_calibration
 from edgeprune.commands.pick.picking import pick_candidate
 from edgeprune.commands.run.given_rankings import read_given
 from edgeprune.commands.search.candidate_records import read_record
+from edgeprune.commands.sweep.cells import cells_of
 from edgeprune.errors import EdgepruneError
 from edgeprune.importance.journals import read_about
 from edgeprune.loading import load_model
 from edgeprune.options.cards import read_card
 from edgeprune.options.project_file import load_config
 from edgeprune.options.runs import CompressOptions
+from edgeprune.options.sweep.sweep_file import EXAMPLE, read_sweep
 from edgeprune.reporting.json_report import read_json, report_to_json
 from edgeprune.reporting.ranking.files import read_ranking
 from edgeprune.shapley.checkpoint import FileCheckpoint
@@ -39,6 +41,7 @@ COUNT = 300
 FILES = {"checkpoint": 500, "safetensors": 500, "npz": 300, "images": 60}
 """How many of each; folders of images take longer."""
 TARGET = (CHECKOUT / "targets" / "rpi4.toml").read_text().replace('"rpi4"', '"own"')
+SWEEP = EXAMPLE.replace('model = "', f'model = "{DIGITS}/').replace("digits.npz", DIGITS_DATA)
 
 
 def _reported(path: Path) -> None:
@@ -73,6 +76,7 @@ TOML: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "card": (CARD, read_card),
     "project file": (CONFIG, load_config),
     "target": (TARGET, lambda path: load_target(str(path))),
+    "sweep": (SWEEP, lambda path: cells_of(read_sweep(path), "")),
 }
 
 

@@ -20,7 +20,7 @@ from edgeprune.options.project_file import FOLDER_PREFIX, ProjectConfig, beside,
 from edgeprune.showing import in_short
 from edgeprune.storage.tables import unknown_key
 
-_PATHS = frozenset({"calibration", "labels", "ranking", "output", "baseline", "identity"})
+_PATHS = frozenset({"cache", "calibration", "labels", "ranking", "output", "baseline", "identity"})
 """Options whose paths in a file count from its folder."""
 _SIZES = frozenset({"resize", "crop", "letterbox"})
 """Options that may be height x width."""

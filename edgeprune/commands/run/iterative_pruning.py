@@ -24,6 +24,7 @@ from edgeprune.commands.run.effort import ranking_work
 from edgeprune.commands.run.given_rankings import GivenRanking, differences, fitted, read_given
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
 from edgeprune.commands.run.scoring import ranked_by, scoring_context, within_time_by
+from edgeprune.commands.run.shared.cached_ranking import cached_ranking
 from edgeprune.commands.run.state import Prepared, Run, Variant, split_for_recovery
 from edgeprune.commands.run.time_limits import another_round_fits, within_time
 from edgeprune.coupling.coupling import couple
@@ -79,7 +80,7 @@ class RoundsRanker:
             with torch.no_grad():
                 self._known[ratio] = kept_ranking(
                     self._run, self._journals, ratio, self._prepared.coupling.num_players,
-                    lambda: self._ranked(ratio),
+                    lambda: cached_ranking(self._run, self._prepared, ratio, lambda: self._ranked(ratio)),
                 )  # fmt: skip
             gc.collect()  # graphs hold reference cycles, and those of a game covariances of all channels
         return self._known[ratio]

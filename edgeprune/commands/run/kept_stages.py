@@ -53,18 +53,32 @@ def kept_ranking(
         record = _read(path)
         _log.info("the ranking for a cut of %.0f%% is on file", 100 * ratio)
         try:
-            # Non-finite figures are strings in JSON.
-            arrays = {n: np.array([float(v) for v in record["ranking"][n]]) for n in _ARRAYS}
-            if any(len(array) != players for array in arrays.values()):
-                raise ValueError("figures of another number of channels")
-            ranking = from_jsonable(Ranking, {**record["ranking"], **arrays})
+            ranking = ranking_of(record, players)
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(path) from error
         run.notes.extend(record["notes"])
         return ranking
-    made, notes = _noted(run, make)
-    write_record(path, {"ranking": to_jsonable(made), "notes": notes})
+    made, notes = noted(run, make)
+    write_record(path, record_of(made, notes))
     return made
+
+
+def record_of(ranking: Ranking, notes: list[str]) -> dict[str, Any]:
+    """A ranking, and what its making added to the notes, as plain values."""
+    return {"ranking": to_jsonable(ranking), "notes": notes}
+
+
+def ranking_of(record: dict[str, Any], players: int) -> Ranking:
+    """The ranking of a :func:`record_of`, equal in every bit.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none, or one of another number of players.
+    """
+    # Non-finite figures are strings in JSON.
+    arrays = {n: np.array([float(v) for v in record["ranking"][n]]) for n in _ARRAYS}
+    if any(len(array) != players for array in arrays.values()):
+        raise ValueError("figures of another number of channels")
+    return from_jsonable(Ranking, {**record["ranking"], **arrays})
 
 
 def kept_network(
@@ -95,7 +109,7 @@ def kept_network(
         run.notes.extend(record["notes"])
         return _with_weights(bare, weights, record_path), _report(kind, record, record_path)
     record_path.unlink(missing_ok=True)
-    (module, report), notes = _noted(run, make)
+    (module, report), notes = noted(run, make)
     state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
     atomic_write_bytes(weights, safetensors.torch.save(state))
     record = {"removed": list(key), "report": to_jsonable(report), "notes": notes}
@@ -103,7 +117,7 @@ def kept_network(
     return module, report
 
 
-def _noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
+def noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
     """The result of ``make``, and the notes that it added to the run."""
     before = len(run.notes)
     made = make()

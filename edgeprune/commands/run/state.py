@@ -25,6 +25,7 @@ from edgeprune.artifacts.pruning import DistillationReport, PruningPlan, Ranking
 from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import ParityFigure, Usability
+from edgeprune.caching.store import Store
 from edgeprune.capture.joining import as_joined
 from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on
@@ -60,6 +61,7 @@ class Run:
     ``limits_by_default``: the budget is the default, not requested by the user.
     ``measure``: of the task, on the held-out images; ``None`` until :func:`measure_of` makes it.
     ``device``: what measures in place of this machine; ``None`` where nothing is connected.
+    ``cache``: of results shared between runs; ``None`` without one.
     ``sessions``: stage times of earlier interrupted sessions; ``None`` until known.
     """
 
@@ -71,6 +73,7 @@ class Run:
     sessions: Sessions | None = None
     measure: Measure | None = None
     device: Device | None = None
+    cache: Store | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = field(init=False)
 

@@ -1,0 +1,1 @@
+"""Results of stages that runs share, by what decided them."""

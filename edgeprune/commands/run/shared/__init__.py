@@ -1,0 +1,1 @@
+"""What runs take from each other."""

@@ -1,0 +1,81 @@
+"""Rankings that runs on the same network and images share through the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeprune.accelerator import in_words
+from edgeprune.artifacts.choices import DEFAULT_CRITERION
+from edgeprune.artifacts.pruning import Ranking
+from edgeprune.caching.keys import Key, Stage
+from edgeprune.caching.store import DamagedEntryError
+from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
+from edgeprune.commands.run.kept_stages import noted, ranking_of, record_of
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.importance.registry import criterion, is_ours
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.files import atomic_write_text
+
+_log = logging.getLogger("edgeprune.commands")
+_NAME = "ranking.json"
+
+
+def cached_ranking(run: Run, prepared: Prepared, ratio: float, make: Callable[[], Ranking]) -> Ranking:
+    """The ranking for a cut of ``ratio`` of the MACs, and its notes: from the cache of the run, or made now.
+
+    It is made without the cache where the run has none, where ``max_time_s`` cuts what is computed to the
+    speed of the moment, and where the criterion is not of edgeprune, whose code nobody knows here.
+    """
+    store, asked = run.cache, run.options.criterion or DEFAULT_CRITERION
+    if store is None:
+        return make()
+    if run.options.max_time_s is not None or not is_ours(criterion(asked)):
+        _log.info(
+            "the ranking is not taken from the cache: --max-time or a criterion of one's own decides it"
+        )
+        return make()
+
+    def write(folder: Path, made: tuple[Ranking, list[str]]) -> None:
+        atomic_write_text(folder / _NAME, json.dumps(record_of(*made)))
+
+    def read(folder: Path) -> tuple[Ranking, list[str]]:
+        try:
+            record = read_json(folder / _NAME)
+            found = ranking_of(record, prepared.coupling.num_players)
+            run.notes.extend(record["notes"])
+        except (UnreadableError, ValueError, TypeError, KeyError) as error:
+            raise DamagedEntryError(f"{_NAME}: {error}") from error
+        _log.info("the ranking for a cut of %.0f%% is in the cache", 100 * ratio)
+        return found, []
+
+    key = Key(stage=Stage.RANKING, decided_by=_decided_by(run, prepared, ratio, asked))
+    ranking, _ = store.get(key, lambda: noted(run, make), write, read)
+    return ranking
+
+
+def _decided_by(run: Run, prepared: Prepared, ratio: float, asked: str) -> dict[str, str]:
+    """Everything that a ranking follows from, besides code and machine."""
+    options, fitting = run.options, prepared.calibration.fitting
+    groups = [(group.name, group.players) for group in prepared.coupling.groups]
+    return {
+        "network": network_sha256(prepared.captured),
+        "images": images_sha256(fitting),
+        "class scores": f"{fitting.class_scores} {fitting.joins}",
+        "players": f"{options.coupling} {_sha256(f'{groups}')}",
+        "criterion": asked,
+        "cut": repr(ratio),
+        "rounds": f"{options.rounds}",
+        "effort": options.effort.value,
+        "seed": f"{options.seed}",
+        "weights stored as": f"{prepared.stored_as}",
+        "computed on": in_words(prepared.device),
+        "threads": f"{run.threads}",
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""``edgeprune sweep``: many compressions as one."""

@@ -1,0 +1,1 @@
+"""Options and the file of a sweep."""

@@ -1,0 +1,1 @@
+"""A sweep in words, tables and on its page."""

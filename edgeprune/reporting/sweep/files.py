@@ -1,0 +1,125 @@
+"""The files of a sweep: exact figures as JSON, CSV and Parquet, a page and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.errors import UsageError
+from edgeprune.reporting.sweep.facts import SWEEP_SCHEMA_VERSION, CellReport, SweepReport
+from edgeprune.reporting.sweep.page import render_page
+from edgeprune.reporting.sweep.words import render_markdown
+from edgeprune.showing import in_short, plain_values
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
+
+SWEEP_NAME = "sweep.json"
+COLUMNS = {
+    "name": str, "model": str, "target": str, "budget": str, "precision": str, "state": str,
+    "failure": str, "exit_status": int, "attempts": int, "duration_s": float, "on_front": bool,
+    "folder": str, "grade": str, "quality_kind": str, "quality_before": float, "quality": float,
+    "quality_low": float, "quality_high": float, "images": int, "loss": float, "macs_before": int,
+    "macs": int, "size_bytes_before": int, "size_bytes": int, "latency_ms_before": float,
+    "latency_ms": float, "provenance": str,
+}  # fmt: skip
+"""Columns of the CSV and the Parquet file with their types; what is not known is empty there, null here."""
+_NO_PARQUET = (
+    "sweep.parquet was not written, since pyarrow is not installed (pip install 'edgeprune[parquet]'); "
+    "sweep.csv has the same rows"
+)
+
+
+def write_sweep(report: SweepReport, folder: Path) -> SweepReport:
+    """Write all files into an existing folder; returns the report as written, with a note of what is missing.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    rows = [row_of(cell) for cell in report.cells]
+    parquet = parquet_of(rows)
+    if parquet is None:
+        report = replace(report, notes=(*report.notes, _NO_PARQUET))
+    else:
+        atomic_write_bytes(folder / "sweep.parquet", parquet)
+    texts = {
+        SWEEP_NAME: sweep_to_json(report),
+        "sweep.csv": csv_of(rows),
+        "sweep.md": render_markdown(report),
+        "sweep.html": render_page(report),
+    }
+    for name, text in texts.items():
+        atomic_write_text(folder / name, text)
+    return report
+
+
+def sweep_to_json(report: SweepReport) -> str:
+    """The text of ``sweep.json``."""
+    return json.dumps(plain_values(to_jsonable(report)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_sweep_report(path: str | Path) -> SweepReport:
+    """Read a ``sweep.json``.
+
+    Raises:
+        UsageError: no such file, no sweep, or one of a schema version that this edgeprune does not know.
+    """
+    shown = repr(str(path))
+    try:
+        data = read_json(Path(path))
+    except UnreadableError as error:
+        raise UsageError(f"sweep {shown} {error}; name a {SWEEP_NAME} written by edgeprune") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SWEEP_SCHEMA_VERSION:
+        raise UsageError(
+            f"{shown} has schema version {in_short(version)}, this edgeprune reads {SWEEP_SCHEMA_VERSION!r}; "
+            f"name a {SWEEP_NAME}, or sweep again"
+        )
+    try:
+        return from_jsonable(SweepReport, data)
+    except ValueError as error:
+        raise UsageError(f"sweep {shown} does not fit schema {version}: {error}") from error
+
+
+def row_of(cell: CellReport) -> dict[str, Any]:
+    """A cell with its figures, by column."""
+    plain = to_jsonable(cell)
+    figures = plain.pop("figures") or {}
+    both = {**figures, **plain}
+    return {name: both.get(name) for name in COLUMNS}
+
+
+def csv_of(rows: list[dict[str, Any]]) -> str:
+    """The text of ``sweep.csv``."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain_values(rows))
+    return stream.getvalue()
+
+
+def parquet_of(rows: list[dict[str, Any]]) -> bytes | None:
+    """The bytes of ``sweep.parquet``; ``None`` where pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    columns = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([_finite(row) for row in rows], schema=columns), sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that JSON has as strings are numbers here."""
+    return {
+        name: float(value) if COLUMNS[name] is float and isinstance(value, str) else value
+        for name, value in row.items()
+    }
