@@ -486,7 +486,7 @@ def test_a_bias_before_a_norm_is_counted_once(digits):
 
 def test_recovery_makes_up_for_rounded_weights_ahead(digits, monkeypatch):
     """Layers solved behind coarse weights fit those, on the whole; what is given back is not rounded."""
-    monkeypatch.setattr("edgeprune.fake_quant._STEPS", 7)
+    monkeypatch.setattr("edgeprune.fake_quant.STEPS", 7)
     form = IntegerFormat(signed_activations=False, reduce_range=False, reason="a test")
     errors = {"plain": 0.0, "aware": 0.0}
     for factory, seed in itertools.product((nets.chain, nets.concat), range(3)):
