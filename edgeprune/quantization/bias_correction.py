@@ -68,9 +68,14 @@ def add_biases(model: FloatModel) -> FloatModel:
     """The same model with a bias of zeros on every convolution that has none, for a correction to go into."""
     proto = type(model.proto)()
     proto.CopyFrom(model.proto)
+    taken = {initializer.name for initializer in proto.graph.initializer}
+    taken |= {name for node in proto.graph.node for name in (*node.input, *node.output)}
     for node in proto.graph.node:
         if node.op_type == "Conv" and len(node.input) == 2 and node.input[1] in model.weights:
             name = f"{node.name}_bias"
+            while name in taken:
+                name += "_"
+            taken.add(name)
             width = model.weights[node.input[1]].shape[0]
             proto.graph.initializer.append(
                 helper.make_tensor(name, TensorProto.FLOAT, [width], np.zeros(width, np.float32))

@@ -65,9 +65,16 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
-    """The initializer of this name, made where there is none."""
-    if name in graph.initializers:
-        return graph.initializers[name]
+    """The initializer of this name and value, made where there is none.
+
+    Where something else of the graph has the name, it gets the first free one behind it.
+    """
+    taken = {each.name for each in (*graph.inputs, *(out for node in graph for out in node.outputs))}
+    while name in taken or name in graph.initializers:
+        known = constant_of(graph.initializers.get(name))
+        if known is not None and known.dtype == value.dtype and np.array_equal(known, value):
+            return graph.initializers[name]
+        name += "_"
     tensor = ir.tensor(np.asarray(value, order="C"), name=name)
     shape = ir.Shape(tensor.shape.numpy())
     constant = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)

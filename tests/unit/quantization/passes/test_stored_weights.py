@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeprune.onnx_io.passes.base import rewritten
+from edgeprune.onnx_io.passes.base import GraphPass, rewritten
 from edgeprune.profiling.work import count_parameters, total_macs
+from edgeprune.quantization.passes.half_constants import HalfConstants
 from edgeprune.quantization.passes.stored_weights import LEAST_VALUES, StoredIn8Bits, in_8_bits, summed_axes
 
 Case = tuple[onnx.ModelProto, tuple[int, ...]]
@@ -133,6 +134,19 @@ def test_the_runtime_calculates_the_weight_once(tmp_path: Path) -> None:
     assert after.stat().st_size < 0.35 * before.stat().st_size
     assert count_parameters(after) == count_parameters(before) == weight.size
     assert total_macs(after) == total_macs(before)
+
+
+@pytest.mark.parametrize("taken", ["w_in_8_bits", "w_scale", "w_half"])
+@pytest.mark.parametrize("stores", [StoredIn8Bits(frozenset({"layer0"})), HalfConstants()], ids=["8", "16"])
+def test_a_constant_that_has_the_name_already_is_another_one(stores: GraphPass, taken: str) -> None:
+    weight = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    proto = one_layer("Conv", weight, (1, 16, 5, 5))
+    proto.graph.node[0].output[0] = "sum"
+    proto.graph.node.append(helper.make_node("Mul", ["sum", taken], ["y0"], name="after"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.full((1,), 3.0, np.float32), taken))
+    x = np.random.default_rng(1).standard_normal((1, 16, 5, 5)).astype(np.float32)
+    exact, rounded = run(proto, x), run(rewritten(proto, stores), x)
+    assert 0 < np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("fault", ["shared", "other", "not finite", "grouped transposed"])
