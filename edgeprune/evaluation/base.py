@@ -105,7 +105,7 @@ class Measure(ABC):
         return 100 * (self.value(self.reference.original) - self.value(outputs))
 
     def points_parted(self, outputs: Outputs) -> float:
-        """Hundredths lost of the measure, or of what a threshold makes of the outputs if that is more."""
+        """Points lost, or what a threshold makes of the outputs, in points of that weight, if it is more."""
         return self.points_lost(outputs)
 
     def value(self, outputs: Outputs) -> float:

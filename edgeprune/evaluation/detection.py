@@ -29,9 +29,12 @@ from edgeprune.evaluation.base import (
 )
 from edgeprune.evaluation.boxes import CONFIDENCE, infer_layout
 from edgeprune.evaluation.overlays import Overlay
+from edgeprune.evaluation.thresholds import expected_changes
 from edgeprune.parity import Outputs
 
 _FEWEST_TRUTHS = 10
+_F1_POINTS = 2.0
+"""Points of F1 that count as one of AP."""
 _MOST_SHARE = 1.5
 """Corners are shares of the input, not pixels, where half of the boxes end before."""
 
@@ -86,9 +89,14 @@ class DetectionMeasure(Measure):
         return float(average_precisions(self._judged(outputs).matches, self._weights[:1]).mean())
 
     def points_parted(self, outputs: Outputs) -> float:
-        """Points lost of AP, or of F1 at a confidence of .25: AP hardly sees scores that cross it."""
-        before, after = (f1_score(j.matches, CONFIDENCE) for j in (self._before, self._judged(outputs)))
-        return max(self.points_lost(outputs), 100 * (before - after))
+        """Points lost of AP, or half of those expected of F1 against the original's detections from .25 on.
+
+        AP hardly sees scores that cross the threshold. F1, which feels each of them, may lose twice as much.
+        """
+        own, given = map(self._layout.decode, (self.reference.original, outputs))
+        sure = sum(len(confident(boxes)) for boxes in own)
+        changes = expected_changes(own, given, CONFIDENCE)
+        return max(self.points_lost(outputs), 100 * changes / (2 * max(1, sure)) / _F1_POINTS)
 
     def loss(self, outputs: Outputs) -> MeasureFigure | None:
         """Share of the original's AP that is lost."""

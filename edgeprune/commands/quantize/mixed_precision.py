@@ -40,7 +40,7 @@ from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 
 DROP_POINTS = 1.0
-"""What a mixture may lose on the images where no limit is given and the outputs have a measure in points."""
+"""What pieces in 8 bits may lose besides stored weights, where no limit is given and there is a measure."""
 _JUDGED_IMAGES = 256
 _HARM_IMAGES = 64
 """Enough to order pieces, whose harm differs by factors; what is accepted is judged on all."""
@@ -59,8 +59,9 @@ def write_mixed(
 ) -> MixedReport:
     """Write the fastest mixture of 8 and 32 bits on the target within the drop limit on ``images``.
 
-    Weights of pieces in 32 bits are stored in 8. Copies the file unchanged if those alone lose more than the
-    limit, or do not make it smaller. ``task`` says in whose unit the drop is. On other targets than this host
+    Weights of pieces in 32 bits are stored in 8. Copies the file unchanged if those alone lose more than
+    ``max_drop_points``, or do not make it smaller; without it, pieces in 8 bits may lose one point more than
+    those. ``task`` says in whose unit the drop is. On other targets than this host
     times are predicted; where nothing is known of 8 bits there, all pieces are in 8 bits except those
     excluded by the drop limit.
 
@@ -200,8 +201,13 @@ class Mixing:
         return measure_for(self.task, self.original, self.judged)
 
     def limit(self, asked: float | None) -> float:
-        """Points that may be lost; without a measure there is no such unit, and speed alone decides."""
-        return asked if asked is not None else DROP_POINTS if self.measure.counts_points else math.inf
+        """Points that may be lost: those asked for, or one more than stored weights alone lose.
+
+        Without a measure in points speed alone decides.
+        """
+        if asked is not None:
+            return asked
+        return self.lost(self.nothing) + DROP_POINTS if self.measure.counts_points else math.inf
 
     def lost(self, mixture: Mixture) -> float:
         """Points lost by the measure of the task, at its threshold, too, where there is one; relative error
@@ -231,7 +237,7 @@ class Mixing:
             if count <= EXACT_PIECES
             else "mean, alone and last of all, of what each piece adds to"
         )
-        held = f"at most {limit:g} {'point' if limit == 1 else 'points'} lost of {self.measure.kind.value}"
+        held = f"at most {limit:.3g} {'point' if limit == 1 else 'points'} lost of {self.measure.kind.value}"
         return accepted, f"{held}; {how} the outputs' relative squared error, greatest first: {shown}"
 
     def _gains(self) -> FloatArray:
