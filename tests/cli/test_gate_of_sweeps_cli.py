@@ -9,24 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_files import tiny_output
-from sweep_cells import report_of
+from gate_files import sweep_folder, tiny_output
 
 from edgeprune.cli import main
-from edgeprune.reporting.sweep.facts import CellState
-from edgeprune.reporting.sweep.files import sweep_to_json
 
 LIMITS = "max_size_ratio = 1.02\nmax_drop_points = 1.5\n"
-
-
-def sweep_folder(folder: Path, widths: dict[str, int], failed: tuple[str, ...] = ()) -> Path:
-    """A sweep whose cells are networks of these widths."""
-    for name, width in widths.items():
-        tiny_output(folder / "cells" / name, width=width)
-    states = dict.fromkeys(widths, CellState.DONE) | dict.fromkeys(failed, CellState.FAILED)
-    folder.mkdir(exist_ok=True)
-    (folder / "sweep.json").write_text(sweep_to_json(report_of(states)))
-    return folder
 
 
 @pytest.fixture
