@@ -56,24 +56,24 @@ class LocalExecutor:
         self, units: Sequence[Unit], shared: Any = None, watcher: Watcher | None = None
     ) -> tuple[Outcome, ...]:
         """Outcomes in the order of ``units``; see :class:`edgeprune.executors.units.Executor`."""
-        with _running(self.room, shared, watcher or Watcher()) as run:
-            return run.all(units)
+        with self.session(shared) as session:
+            return session.run(units, watcher)
 
-
-@contextlib.contextmanager
-def _running(room: Room, shared: Any, watcher: Watcher) -> Iterator[_Run]:
-    run = _Run(room, shared, watcher)
-    try:
-        yield run
-    finally:
-        run.stop()
+    @contextlib.contextmanager
+    def session(self, shared: Any = None) -> Iterator[_Run]:
+        """Workers for many calls; see :class:`edgeprune.executors.units.Executor`."""
+        run = _Run(self.room, shared)
+        try:
+            yield run
+        finally:
+            run.stop()
 
 
 class _Run:
-    """The units of one call: waiting, running in a worker, or ended."""
+    """The units of one call: waiting, running in a worker, or ended; workers stay for the next."""
 
-    def __init__(self, room: Room, shared: Any, watcher: Watcher) -> None:
-        self._room, self._shared, self._watcher = room, shared, watcher
+    def __init__(self, room: Room, shared: Any) -> None:
+        self._room, self._shared, self._watcher = room, shared, Watcher()
         self._inbox: Inbox = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._busy: dict[WorkerProcess, _Job] = {}
@@ -81,8 +81,14 @@ class _Run:
         self._too_large: dict[WorkerProcess, Failure] = {}
         self._done: dict[int, Outcome] = {}
 
-    def all(self, units: Sequence[Unit]) -> tuple[Outcome, ...]:
+    @property
+    def most_units(self) -> int:
+        """How many run at once."""
+        return self._room.most_units
+
+    def run(self, units: Sequence[Unit], watcher: Watcher | None = None) -> tuple[Outcome, ...]:
         """Run them until each has its outcome."""
+        self._watcher, self._done = watcher or Watcher(), {}
         self._waiting = [_Job(unit=each) for each in units]
         while self._waiting or self._busy:
             self._begin_what_fits()

@@ -28,6 +28,7 @@ from edgeprune.options.subjects import (
     PlayerOptions,
     TaskOptions,
     WeightsOptions,
+    WorkerOptions,
     WorkOptions,
 )
 
@@ -45,7 +46,14 @@ _FIXED_BATCH = CliOption(
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions(
-    ModelOptions, ConstantOptions, CalibrationOptions, TaskOptions, PlayerOptions, WorkOptions, OutputOptions
+    ModelOptions,
+    ConstantOptions,
+    CalibrationOptions,
+    TaskOptions,
+    PlayerOptions,
+    WorkOptions,
+    WorkerOptions,
+    OutputOptions,
 ):
     """All options of a compression; see :func:`edgeprune.compress`."""
 
@@ -152,7 +160,13 @@ class CompressOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions(
-    ModelOptions, ConstantOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions
+    ModelOptions,
+    ConstantOptions,
+    CalibrationOptions,
+    PlayerOptions,
+    WorkOptions,
+    WorkerOptions,
+    OutputOptions,
 ):
     """All options of a ranking; see :func:`edgeprune.rank`."""
 

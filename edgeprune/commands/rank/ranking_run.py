@@ -31,7 +31,13 @@ from edgeprune.commands.run.effort import ranking_work, with_effort
 from edgeprune.commands.run.given_rankings import inputs_of
 from edgeprune.commands.run.report_builder import calibration_section, model_section, package_versions
 from edgeprune.commands.run.resume import check_journal, kept_values
-from edgeprune.commands.run.scoring import original_outputs, ranked_by, scoring_context, within_time_by
+from edgeprune.commands.run.scoring import (
+    note_if_not_spread,
+    original_outputs,
+    ranked_by,
+    scoring_context,
+    within_time_by,
+)
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.commands.run.time_limits import note_if_exceeded
 from edgeprune.errors import UsageError
@@ -151,6 +157,7 @@ def _channels_report(
             ),
             journals=journals,
             work=ranking_work(run),
+            executor=run.executor,
         )
     scores = [_ranked_by(run, c, context, groups, len(criteria) - done) for done, c in enumerate(criteria)]
     sizes = _sizes(run, context, groups, separate=bool(choices.layers))
@@ -184,6 +191,7 @@ def _ranked_by(
     groups: Sequence[CoupledGroup],
     criteria_left: int,
 ) -> Ranking:
+    note_if_not_spread(run, criterion)
     context = within_time_by(run, criterion, context, criteria_left=criteria_left)
     # The random state of ``compress``, so that both give the same ranking.
     rng = np.random.default_rng([run.options.seed, 1])

@@ -22,7 +22,9 @@ from edgeprune.showing import first_few
 from edgeprune.storage.files import sha256_file
 from edgeprune.targets import load_target
 
-_NOT_DECIDING = frozenset({"output", "overwrite", "resume", "command", "cache"})
+_NOT_DECIDING = frozenset(
+    {"output", "overwrite", "resume", "command", "cache", "workers", "executor", "ray_address"}
+)
 """Options that do not change what a cell delivers."""
 _NAMES_TOLD = 8
 

@@ -20,10 +20,8 @@ from edgeprune.commands.sweep.cells import Cell, cells_of, in_turn, only
 from edgeprune.commands.sweep.earlier import link_folder, take_earlier
 from edgeprune.commands.sweep.figures import best_cells, shared_stages, with_fronts
 from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.executors.chosen import check_address, executor_of
 from edgeprune.executors.journal import UnitJournal, run_journaled
-from edgeprune.executors.local import LocalExecutor
-from edgeprune.executors.ray_cluster import RayExecutor
-from edgeprune.executors.resources import room_here
 from edgeprune.executors.units import Executor, Outcome, Unit, Work
 from edgeprune.importance.journals import Journals
 from edgeprune.options.sweep.sweep_file import SweepPlan, read_sweep
@@ -106,10 +104,7 @@ def _swept(
 
 def _check(options: SweepOptions, plan: SweepPlan, cells: Sequence[Cell]) -> None:
     """Check everything that can be known before work starts."""
-    if options.ray_address is not None and options.executor is not ExecutorKind.RAY:
-        raise UsageError(
-            "--ray-address was given without --executor ray, which it is for; give both, or none"
-        )
+    check_address(options.executor, options.ray_address)
     if options.executor is ExecutorKind.RAY and any(cell.measures for cell in cells):
         raise UsageError(
             "--executor ray was given, and the sweep has the target host, whose times are measured where a "
@@ -135,10 +130,13 @@ def _check_cells(cells: Sequence[Cell]) -> None:
 
 
 def _executor(options: SweepOptions, plan: SweepPlan) -> Executor:
-    if options.executor is ExecutorKind.RAY:
-        return RayExecutor(options.ray_address, options.max_parallel)
-    threads = plan.settings.threads
-    return LocalExecutor(room_here(options.max_parallel, options.memory_limit_bytes, cores_each=threads))
+    return executor_of(
+        options.executor,
+        options.ray_address,
+        options.max_parallel,
+        memory_bytes=options.memory_limit_bytes,
+        threads=plan.settings.threads,
+    )
 
 
 def _units(cells: Sequence[Cell], journals: Journals, store: Store, run_cell: RunCell) -> tuple[Unit, ...]:
