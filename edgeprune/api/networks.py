@@ -73,7 +73,7 @@ def compress(options: CompressOptions) -> RunReport:
             need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
         workers: processes that share the batches of a ranking, each of ``threads`` threads; this one where
-            ``None``. The result is the same. See ``docs/sweep.md``.
+            ``None``. The result is the same. See ``docs/workers.md``.
         executor: where workers are, processes of this machine or a cluster of Ray.
         ray_address: of a cluster that runs; one on this machine, for this run, where ``None``.
         cache: folder of rankings that runs on the same network and images share; the result is the same as

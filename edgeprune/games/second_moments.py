@@ -87,8 +87,9 @@ class SecondMoments:
     def _take(self, to: Sum, place: int, array: Any) -> None:
         """Add to one of the sums; an array from another device or process is brought to it."""
         if to is Sum.METRIC:
-            metric = torch.as_tensor(array).to(self._metric[place].device)
-            self._metric[place] += metric.double()
+            if isinstance(array, np.ndarray):  # of another process, which may not be written to
+                array = torch.from_numpy(np.require(array, requirements=["W"]))
+            self._metric[place] += array.to(self._metric[place].device).double()
         elif to is Sum.SQUARES:
             self._squares += array
         else:

@@ -11,17 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import networks
-import numpy as np
 import pytest
 import torch
 from executor_units import unit
+from small_rankings import ranked, same_ranking, small_context
 
-from edgeprune.artifacts.calibration import ImageBatch
-from edgeprune.artifacts.codec import to_jsonable
-from edgeprune.artifacts.pruning import Ranking
-from edgeprune.capture.capture import capture
-from edgeprune.commands.run.scoring import context_of_network, original_outputs
-from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CalibrationError, UsageError
 from edgeprune.executors.local import LocalExecutor
 from edgeprune.executors.performing import perform
@@ -29,11 +23,7 @@ from edgeprune.executors.resources import Room
 from edgeprune.executors.units import Failure, FailureKind, Outcome, Unit, Watcher, result_of
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.games.spread_game import SpreadGame, spread
-from edgeprune.importance.base import ScoringContext
-from edgeprune.importance.ranking import RankingOptions, rank
 from edgeprune.shapley.checkpoint import FileCheckpoint
-
-OPTIONS = RankingOptions(samples=72, cost_samples=80, batch=8, exact_players=2)
 
 
 @contextmanager
@@ -44,31 +34,6 @@ def threads_of(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def made(network: Any, gradient_bytes: int | None = None) -> ScoringContext:
-    """A small network and the games on it; few bytes for gradients bring batches in parts."""
-    torch.manual_seed(0)
-    module = network().eval()
-    captured = capture(module, ((3, 16, 16),))
-    images = ImageBatch(images=torch.randn(24, 3, 16, 16), labels=None)
-    context = context_of_network(
-        captured, couple(captured), images, original_outputs(captured, images), ratio=0.5
-    )
-    if gradient_bytes is not None:
-        for game in (context.game, context.recovery_game):
-            vars(game)["_gradient_bytes"] = gradient_bytes
-    return context
-
-
-def ranked(context: ScoringContext, game: Any, checkpoints: Any = None) -> Ranking:
-    more = {} if checkpoints is None else {"checkpoints": checkpoints}
-    return rank(game, context.coupling.groups, rng=np.random.default_rng(3), options=OPTIONS, **more)
-
-
-def same(one: Ranking, two: Ranking) -> bool:
-    a, b = ({**to_jsonable(each), "duration_s": 0} for each in (one, two))
-    return bool(a == b)
 
 
 class Shuffling:
@@ -103,29 +68,29 @@ class ShufflingExecutor:
     "network", [networks.residual_add, networks.two_outputs, networks.squeeze_excitation, networks.concat]
 )
 def test_batches_in_any_order_give_the_ranking_of_one_process(network: Any, few_bytes: int | None) -> None:
-    context = made(network, few_bytes)
+    context = small_context(network, few_bytes)
     for game in (context.recovery_game, context.game):
         executor: Any = ShufflingExecutor()
         with spread(game, executor) as spread_game:
             found = ranked(context, spread_game)
         assert executor.sessions[0].ran > 10
-        assert same(found, ranked(context, game))
+        assert same_ranking(found, ranked(context, game))
 
 
 def local(workers: int) -> LocalExecutor:
     return LocalExecutor(Room(most_units=workers, cores=workers, memory_bytes=None))
 
 
-def test_one_and_two_processes_and_one_that_is_killed_give_the_same(tmp_path: Path) -> None:
+def test_one_and_two_processes_and_one_that_is_killed_give_the_same_ranking(tmp_path: Path) -> None:
     with threads_of(1):
-        context = made(networks.residual_add)
+        context = small_context(networks.residual_add)
         alone = ranked(context, context.recovery_game)
         for workers in (1, 2):
             with spread(context.recovery_game, local(workers)) as game:
-                assert same(ranked(context, game), alone)
+                assert same_ranking(ranked(context, game), alone)
         with local(2).session(_Fatal(context.recovery_game, tmp_path)) as session:
             killed = SpreadGame(context.recovery_game, session, 1)
-            assert same(ranked(context, killed), alone)
+            assert same_ranking(ranked(context, killed), alone)
         assert (tmp_path / "killed").exists()
 
 
@@ -163,7 +128,7 @@ class _Stopping(FileCheckpoint):
 def test_a_ranking_goes_on_with_or_without_workers(
     stopped: str, is_spread_first: bool, tmp_path: Path
 ) -> None:
-    context = made(networks.residual_add)
+    context = small_context(networks.residual_add)
     game = context.recovery_game
     executors: list[Any] = [ShufflingExecutor(), None]
     first, second = executors if is_spread_first else executors[::-1]
@@ -174,7 +139,7 @@ def test_a_ranking_goes_on_with_or_without_workers(
     with spread(game, first) as begun, pytest.raises(KeyboardInterrupt):
         ranked(context, begun, lambda n: _Stopping(tmp_path / f"{n}.npz") if n == stopped else opened(n))
     with spread(game, second) as going_on:
-        assert same(ranked(context, going_on, opened), ranked(context, game))
+        assert same_ranking(ranked(context, going_on, opened), ranked(context, game))
 
 
 def test_what_becomes_of_a_failure() -> None:
