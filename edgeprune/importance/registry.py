@@ -36,7 +36,7 @@ _BUILT_IN = {
 """Module and class by name; imported when asked for, so that names alone cost nothing."""
 
 
-SPREAD = ("hybrid",)
+SPREAD = ("hybrid", "layer-shapley")
 """Criteria whose passes workers can share."""
 
 BUILT_IN_NAMES = tuple(_BUILT_IN)

@@ -34,7 +34,7 @@ def test_a_criterion_that_is_not_spread_says_so(project: Path, tmp_path: Path, e
         "rank", *model(project), "--criterion", "l1", "--workers", "2", "-o", str(tmp_path / "out")
     )
     assert done.returncode == 0, done.stderr
-    assert "l1 was computed in one process: workers share the passes of hybrid" in done.stderr
+    assert "l1 was computed in one process: workers share the passes of hybrid, layer-shapley" in done.stderr
 
 
 @pytest.mark.parametrize(

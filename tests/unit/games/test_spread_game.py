@@ -7,10 +7,12 @@ import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import networks
+import numpy as np
 import pytest
 import torch
 from executor_units import unit
@@ -23,6 +25,8 @@ from edgeprune.executors.resources import Room
 from edgeprune.executors.units import Failure, FailureKind, Outcome, Unit, Watcher, result_of
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.games.spread_game import SpreadGame, spread
+from edgeprune.importance.criteria.layer_shapley import LayerShapley
+from edgeprune.importance.journals import Journals
 from edgeprune.shapley.checkpoint import FileCheckpoint
 
 
@@ -153,3 +157,26 @@ def test_what_becomes_of_a_failure() -> None:
         result_of(outcome(FailureKind.KILLED))
     with pytest.raises(RuntimeError, match=r"^batch 3: it is so"):
         result_of(outcome(FailureKind.FAULT))
+
+
+@pytest.mark.parametrize("network", [networks.residual_add, networks.concat])
+def test_groups_of_layer_shapley_are_units(network: Any, tmp_path: Path) -> None:
+    context = small_context(network)
+    score = LayerShapley().score
+    alone = score(context, rng=np.random.default_rng(0), advance=lambda _: None)
+    executor: Any = ShufflingExecutor()
+    journals = Journals(tmp_path / "journal", {"of": "a test"})
+    passes: list[int] = []
+    spread_over = replace(context, executor=executor, journals=journals)
+    for ran in (len(context.coupling.groups), 0):  # then all are in the journal
+        found = score(spread_over, rng=np.random.default_rng(0), advance=passes.append)
+        assert same_ranking(found, alone)
+        assert executor.sessions[-1].ran == ran
+        assert sum(passes) == LayerShapley().passes(context)
+        passes.clear()
+    with threads_of(1):
+        here = score(context, rng=np.random.default_rng(0), advance=lambda _: None)
+        there = score(
+            replace(context, executor=local(2)), rng=np.random.default_rng(0), advance=lambda _: None
+        )
+    assert same_ranking(here, there)
