@@ -250,6 +250,27 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Where rankings are that runs share."""
+
+    cache: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="FOLDER",
+            kind=Path | None,
+            help="Take rankings of the same network and images from this folder, and keep them there. The "
+            "result is the same as without.",
+            panel=Panel.RUN,
+        ),
+    ] = None
+
+    @property
+    def cache_path(self) -> Path | None:
+        """``cache`` as a path."""
+        return None if self.cache is None else Path(self.cache)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Where results go; ``command`` is the command line recorded in a manifest."""
 
