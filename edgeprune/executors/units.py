@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from edgeprune.errors import EdgepruneError, UsageError
+
+_log = logging.getLogger("edgeprune.executors")
 
 MOST_ATTEMPTS = 2
 """A unit whose process died, or that ran out of memory, is tried once more."""
@@ -144,6 +147,14 @@ class Session(Protocol):
     def run(self, units: Sequence[Unit], watcher: Watcher | None = None) -> tuple[Outcome, ...]:
         """Outcomes in the order of ``units``, as :meth:`Executor.run` gives them."""
         ...
+
+
+class Telling(Watcher):
+    """Says in the log which units are done again, and why."""
+
+    def tries_again(self, unit: Unit, failure: Failure) -> None:
+        """An attempt failed, and another one follows."""
+        _log.warning("%s is computed again: %s", unit.name, failure.sentence)
 
 
 class Executor(Protocol):

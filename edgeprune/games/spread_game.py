@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune.artifacts.arrays import BoolArray, FloatArray, IndexArray
-from edgeprune.executors.units import Executor, Session, Unit, Work, result_of
+from edgeprune.executors.units import Executor, Session, Telling, Unit, Work, result_of
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.games.second_moments import Contribution, RecordedMoments, SecondMoments
 from edgeprune.shapley.quadratic import QuadraticPlace
@@ -130,7 +130,7 @@ class SpreadGame:
             )
             for number, each in enumerate(payloads)
         ]
-        return [result_of(outcome) for outcome in self._session.run(units)]
+        return [result_of(outcome) for outcome in self._session.run(units, Telling())]
 
     def second_moments(self) -> SpreadMoments:
         """An empty accumulator of the output changes caused by errors at the mask points."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
-from edgeprune.executors.units import Unit, Work, result_of
+from edgeprune.executors.units import Telling, Unit, Work, result_of
 from edgeprune.games.layer_game import LayerGame
 from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.player_values import PlayerValues, value_players
@@ -91,7 +91,7 @@ def _in_workers(
                 for task, state in zip(window, known, strict=True)
                 if state is None
             ]
-            ran = iter([result_of(outcome) for outcome in session.run(left)])
+            ran = iter([result_of(outcome) for outcome in session.run(left, Telling())])
             for task, checkpoint, state in zip(window, kept, known, strict=True):
                 estimate = next(ran) if state is None else _values_of(state)
                 checkpoint.keep(functools.partial(_state_of, estimate))
