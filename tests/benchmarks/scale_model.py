@@ -8,6 +8,7 @@ import json
 import pickle
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from edgeprune.commands.run.scoring import context_of_network, original_outputs
 from edgeprune.coupling.coupling import couple
 from edgeprune.executors.local import LocalExecutor
 from edgeprune.executors.resources import Room
-from edgeprune.executors.units import Outcome, Watcher
-from edgeprune.games.spread_game import spread
+from edgeprune.executors.units import Outcome, Session, Unit, Watcher
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.games.spread_game import SpreadGame
 from edgeprune.importance.ranking import RankingOptions, cost_passes, rank, total_passes
 
 Row = dict[str, Any]
@@ -52,8 +54,18 @@ def _network(width: int) -> nn.Module:
 
 
 class _Timed(Watcher):
-    def __init__(self) -> None:
+    """A session that keeps the time of every unit, and of all that waiting for units takes together."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self.most_units = session, session.most_units
         self.seconds: list[float] = []
+        self.waited_s = 0.0
+
+    def run(self, units: Sequence[Unit], _watcher: Watcher | None = None) -> tuple[Outcome, ...]:
+        began = time.perf_counter()
+        found = self._session.run(units, self)
+        self.waited_s += time.perf_counter() - began
+        return found
 
     def ended(self, outcome: Outcome) -> None:
         self.seconds.append(outcome.duration_s)
@@ -70,30 +82,29 @@ def _measured(tiny: bool) -> Row:
     reference = original_outputs(captured, images)
     context = context_of_network(captured, coupling, images, reference, ratio=_RATIO)
     statistics_s = time.perf_counter() - began
-    game, options = context.recovery_game, RankingOptions(samples=4 * count, cost_samples=2 * count, batch=16)
+    game = context.recovery_game
+    few, many = (RankingOptions(samples=n * 2 * count, cost_samples=n * count, batch=16) for n in (1, 2))
 
-    def timed(of: Any) -> tuple[float, Any]:
+    def timed(of: Any, options: RankingOptions) -> tuple[float, Any]:
         start = time.perf_counter()
         ranking = rank(of, coupling.groups, rng=np.random.default_rng(0), options=options)
         return time.perf_counter() - start, ranking
 
-    everyone = np.ones(game.num_players, dtype=bool)
-    game.marginals(np.ones((16, game.num_players)), np.arange(16))  # the first pass also allocates
-    game.second_moments().add(everyone, np.arange(16), np.random.default_rng(0))
-    alone_s, alone = timed(game)
+    timed(game, few)  # the first one also allocates
+    alone_s, alone = timed(game, many)
     start = time.perf_counter()
-    with spread(game, LocalExecutor(Room(most_units=1, cores=1, memory_bytes=None))) as one:
-        session = vars(one)["_session"]
-        watcher = _Timed()
-        run = session.run
-        session.run = lambda units, _told=None: run(units, watcher)
+    with LocalExecutor(Room(most_units=1, cores=1, memory_bytes=None)).session(_Shared(game)) as session:
+        watched = _Timed(session)
+        one = SpreadGame(game, watched, 1)
         one.all_marginals([(np.ones((16, game.num_players)), np.arange(16))])
         started_s = time.perf_counter() - start
-        watcher.seconds.clear()
-        spread_s, found = timed(one)
-    batches, costs = total_passes(game, options), cost_passes(options)
-    gradients, moments = watcher.seconds[: batches - costs], watcher.seconds[batches - costs : batches]
-    exact_s = _exact_seconds(alone_s, gradients, moments)
+        here: list[float] = []  # of the starting process, besides waiting for units
+        for options in (few, many):
+            watched.seconds, watched.waited_s = [], 0.0
+            spread_s, found = timed(one, options)
+            here.append(spread_s - watched.waited_s)
+    batches, costs = total_passes(game, many), cost_passes(many)
+    each_s = max(0.0, (here[1] - here[0]) / (batches - total_passes(game, few)))
     return {
         "players": game.num_players,
         "images": count,
@@ -105,16 +116,22 @@ def _measured(tiny: bool) -> Row:
         "alone_s": alone_s,
         "spread_s": spread_s,
         "start_s": started_s,
-        "gradients_s": gradients,
-        "moments_s": moments,
-        "rest_s": exact_s,
-        "between_s": max(0.0, (spread_s - sum(gradients) - sum(moments) - exact_s) / batches),
+        "gradients_s": watched.seconds[: batches - costs],
+        "moments_s": watched.seconds[batches - costs :],
+        "rest_s": max(0.0, here[1] - each_s * batches),
+        "between_s": each_s + max(0.0, watched.waited_s - sum(watched.seconds)) / batches,
     }
 
 
-def _exact_seconds(alone_s: float, gradients: list[float], moments: list[float]) -> float:
-    """What of a ranking stays in one process: exact groups and eliminations."""
-    return max(0.0, alone_s - sum(gradients) - sum(moments))
+@dataclass(frozen=True)
+class _Shared:
+    """What the worker has, as of :mod:`edgeprune.games.spread_game`."""
+
+    game: MaskedGame
+
+    def ready(self) -> MaskedGame:
+        torch.set_num_threads(1)
+        return self.game
 
 
 @dataclass(frozen=True, kw_only=True)
