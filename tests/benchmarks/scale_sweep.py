@@ -140,8 +140,8 @@ def render(rows: list[Row]) -> str:
     models, targets, cuts = (", ".join(dict.fromkeys(each[place] for each in parts)) for place in range(3))
     text = (
         f"\n## A sweep beside its cells\n\nModels: {models} (digits is the example, others are chains of\n"
-        f"three convolutions trained on its images); targets: {targets}; cuts of the MACs in percent:\n{cuts}. "
-        "One thread a cell. *alone*: each cell a `compress` of its own, one after the other.\n\n"
+        f"three convolutions trained on its images); targets: {targets}; cuts of the MACs in percent:\n"
+        f"{cuts}. One thread a cell. *alone*: each cell a `compress` of its own, one after the other.\n\n"
         "| how | cells | wall-clock | CPU | rankings computed | taken | time computing | time saved |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )

@@ -96,6 +96,15 @@ def test_what_is_no_sweep_beside_one_is_refused(tmp_path: Path, capsys: Any, bud
     assert "cell a: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["../a", "/tmp/a"])
+def test_a_cell_outside_of_its_sweep_is_refused(place: str, tmp_path: Path, capsys: Any, budget: str) -> None:
+    sweep = sweep_folder(tmp_path / "s", {"a": 8})
+    text = (sweep / "sweep.json").read_text()
+    (sweep / "sweep.json").write_text(text.replace('"cells/a"', json.dumps(place)))
+    assert main(["check", str(sweep), "--budget", budget]) == 2
+    assert "accepted are folders within that of the sweep" in capsys.readouterr().err
+
+
 def test_sweeps_are_compared_by_cell(tmp_path: Path, capsys: Any) -> None:
     first = sweep_folder(tmp_path / "first", {"a": 8, "b": 8})
     second = sweep_folder(tmp_path / "second", {"a": 32}, failed=("b",))

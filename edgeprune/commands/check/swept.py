@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import UsageError
-from edgeprune.reporting.sweep.facts import CellState
+from edgeprune.reporting.sweep.facts import CellReport, CellState
 from edgeprune.reporting.sweep.files import SWEEP_NAME, read_sweep_report
+from edgeprune.showing import in_short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,16 @@ def _read(given: str | Path) -> Swept:
     report = read_sweep_report(folder / SWEEP_NAME)
     return Swept(
         name=str(given),
-        done={
-            cell.name: folder / (cell.folder or "") for cell in report.cells if cell.state is CellState.DONE
-        },
+        done={cell.name: _place(folder, cell) for cell in report.cells if cell.state is CellState.DONE},
         failed={cell.name: cell.failure or "" for cell in report.failed},
     )
+
+
+def _place(sweep: Path, cell: CellReport) -> Path:
+    place = Path(cell.folder or "")
+    if place.is_absolute() or ".." in place.parts:
+        raise UsageError(
+            f"{str(sweep / SWEEP_NAME)!r} has the cell {in_short(cell.name)} in {in_short(cell.folder)}; "
+            "accepted are folders within that of the sweep"
+        )
+    return sweep / place
