@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from edgeprune.artifacts.pruning import Ranking
 from edgeprune.capture.capture import capture
 from edgeprune.commands.run.scoring import context_of_network, original_outputs
 from edgeprune.coupling.coupling import couple
+from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.ranking import RankingOptions, rank
 
@@ -44,3 +48,17 @@ def same_ranking(one: Ranking, two: Ranking) -> bool:
     """Whether two are equal in every bit, times apart."""
     a, b = ({**to_jsonable(each), "duration_s": 0} for each in (one, two))
     return bool(a == b)
+
+
+class SlowGame:
+    """What workers of a ranking share; each batch leaves a file in a folder, and takes a while."""
+
+    def __init__(self, game: MaskedGame, folder: Path) -> None:
+        self._game, self._folder = game, folder
+
+    def ready(self) -> MaskedGame:
+        """The game, some time later."""
+        torch.set_num_threads(1)
+        (self._folder / os.urandom(8).hex()).touch()
+        time.sleep(0.5)
+        return self._game
