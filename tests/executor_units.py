@@ -79,3 +79,8 @@ def noted(work: Work) -> int:
 def unit(function: object, name: str = "unit", **about: object) -> Unit:
     """A unit with a key like its name."""
     return Unit(name=name, key=name, function=function, **about)  # type: ignore[arg-type]
+
+
+def process(_work: Work) -> int:
+    """The process that it runs in."""
+    return os.getpid()

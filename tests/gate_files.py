@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from sweep_cells import report_of
 from synthetic_report import synthetic_report
 
 from edgeprune.artifacts.latency import Provenance
@@ -28,6 +29,8 @@ from edgeprune.gate.outcomes import (
     Unit,
 )
 from edgeprune.reporting.json_report import write_json
+from edgeprune.reporting.sweep.facts import CellState
+from edgeprune.reporting.sweep.files import sweep_to_json
 
 
 def tiny_onnx(path: Path, width: int = 8, seed: int = 0) -> Path:
@@ -86,6 +89,16 @@ def tiny_output(folder: Path, *, width: int = 8, lost: int = 3, images: int = 10
         ),
         folder / "report.json",
     )
+    return folder
+
+
+def sweep_folder(folder: Path, widths: dict[str, int], failed: tuple[str, ...] = ()) -> Path:
+    """A sweep whose cells are networks of these widths."""
+    for name, width in widths.items():
+        tiny_output(folder / "cells" / name, width=width)
+    states = dict.fromkeys(widths, CellState.DONE) | dict.fromkeys(failed, CellState.FAILED)
+    folder.mkdir(exist_ok=True)
+    (folder / "sweep.json").write_text(sweep_to_json(report_of(states)))
     return folder
 
 

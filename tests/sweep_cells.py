@@ -6,15 +6,25 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.quality import AccuracyKind
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import Grade
 from edgeprune.errors import BudgetError
 from edgeprune.executors.units import Work
-from edgeprune.reporting.sweep.facts import CellFigures, CellResult, StageUse
+from edgeprune.reporting.sweep.facts import (
+    SWEEP_SCHEMA_VERSION,
+    CellFigures,
+    CellReport,
+    CellResult,
+    CellState,
+    StageUse,
+    SweepReport,
+)
 from edgeprune.storage.outputs import staged_output, write_manifest
 
 REFUSED, KILLED, SLOW = 0.91, 0.92, 0.93
@@ -86,3 +96,23 @@ def fake_cell(work: Work) -> CellResult:
         write_manifest(staging, inputs={}, seed=0, command="", versions={})
     use = StageUse(stage="ranking", digest="d", computed=options.target == "rpi4", duration_s=2.0)
     return CellResult(figures=figures(quality=1.0 - options.ratio / 10), uses=(use,), duration_s=0.5)
+
+
+def report_of(states: dict[str, CellState]) -> SweepReport:
+    """A sweep with cells of these names and states; those that failed were refused."""
+    plain = CellReport(
+        name="", key="", model="net", target="rpi4", budget="half", precision=Precision.FP32,
+        state=CellState.DONE, attempts=1, duration_s=1.0,
+    )  # fmt: skip
+    cells = []
+    for name, state in states.items():
+        cell = replace(plain, name=name, key=name, state=state)
+        if state is CellState.DONE:
+            cells.append(replace(cell, figures=figures(), folder=f"cells/{name}"))
+        else:
+            cells.append(replace(cell, failure="it was refused", exit_status=2))
+    return SweepReport(
+        schema_version=SWEEP_SCHEMA_VERSION, created_utc="2026-01-01T00:00:00+00:00", source="sweep.toml",
+        source_sha256="0" * 64, command="edgeprune sweep", cells=tuple(cells), best=(), shared=(), seed=0,
+        threads=1, executor="local", max_parallel=None, duration_s=2.0, machine="none", versions={}, notes=(),
+    )  # fmt: skip

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 
 from edgeprune.commands.check.checking import check_model
+from edgeprune.commands.check.checking_sweeps import check_sweep
+from edgeprune.commands.check.swept import is_sweep
 from edgeprune.commands.compare.comparing import compare_models
+from edgeprune.commands.compare.comparing_sweeps import compare_sweeps
 from edgeprune.gate.outcomes import Comparison, GateResult
 from edgeprune.options.bounds import check_bounds
 from edgeprune.options.gate import CheckOptions, CompareOptions
@@ -14,7 +17,7 @@ from edgeprune.options.signatures import called_with
 
 @called_with(CompareOptions)
 def compare(options: CompareOptions) -> Comparison:
-    """Put models side by side: output folders, reports of any schema, ONNX files.
+    """Put models side by side: output folders, reports of any schema, ONNX files; or sweeps, by their cells.
 
     Args:
         models: two or more paths; differences are against the first.
@@ -30,7 +33,8 @@ def compare(options: CompareOptions) -> Comparison:
 def compare_files(options: CompareOptions) -> Comparison:
     """:func:`compare` with its options in one."""
     check_bounds(options)
-    return compare_models(options, options.threads or torch.get_num_threads())
+    ask = compare_sweeps if any(map(is_sweep, options.models)) else compare_models
+    return ask(options, options.threads or torch.get_num_threads())
 
 
 @called_with(CheckOptions)
@@ -38,7 +42,8 @@ def check(options: CheckOptions) -> GateResult:
     """Hold a model against limits and a baseline; ``exit_status`` of the result is that of the command.
 
     Args:
-        model: an output folder, a ``report.json`` or an ``.onnx`` file.
+        model: an output folder, a ``report.json``, an ``.onnx`` file, or the folder of a sweep, whose
+            ``cells`` are checked each by itself.
         baseline: another one, which ratios and points are against; without ``budget``, sizes may grow by 2%,
             CPU time by 5% and memory by 10%, and 1 point may be lost.
         budget: limits, or a ``budget.toml`` of them.
@@ -55,4 +60,6 @@ def check(options: CheckOptions) -> GateResult:
 def check_file(options: CheckOptions) -> GateResult:
     """:func:`check` with its options in one."""
     check_bounds(options)
-    return check_model(options, options.threads or torch.get_num_threads())
+    given = (options.model, *(() if options.baseline is None else (options.baseline,)))
+    ask = check_sweep if any(map(is_sweep, given)) else check_model
+    return ask(options, options.threads or torch.get_num_threads())

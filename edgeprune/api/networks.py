@@ -30,6 +30,7 @@ from edgeprune.commands.search.default_goal import caution_about_judging, check_
 from edgeprune.commands.search.default_search import DefaultSearch
 from edgeprune.devices.connection import connected
 from edgeprune.errors import UsageError
+from edgeprune.executors.chosen import executor_of
 from edgeprune.options.runs import CompressOptions, RankOptions
 from edgeprune.options.signatures import called_with
 from edgeprune.reporting.ranking.facts import RankingReport
@@ -71,6 +72,10 @@ def compress(options: CompressOptions) -> RunReport:
         max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
             need, so it can be exceeded.
         precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
+        workers: processes that share the batches of a ranking, each of ``threads`` threads; this one where
+            ``None``. The result is the same. See ``docs/workers.md``.
+        executor: where workers are, processes of this machine or a cluster of Ray.
+        ray_address: of a cluster that runs; one on this machine, for this run, where ``None``.
         cache: folder of rankings that runs on the same network and images share; the result is the same as
             without. See ``docs/sweep.md``.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
@@ -244,6 +249,10 @@ def _start(options: CompressOptions) -> Run:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     run = Run(options)
+    if options.is_spread:
+        run.executor = executor_of(
+            options.executor, options.ray_address, options.workers, threads=run.threads
+        )
     if options.cache_path is not None:
         run.cache = Store(options.cache_path)
         run.cache.check()

@@ -36,6 +36,7 @@ def sweep(options: SweepOptions) -> SweepReport:
     Args:
         spec: the sweep file; see ``docs/sweep.md``.
         output: folder to write; it appears whole or not at all, once every cell has ended.
+        only: a pattern that names of cells have to fit, such as ``*_rpi4_*``; all cells where ``None``.
         max_parallel: most cells at once; what cores and memory allow where ``None``.
         memory_limit_bytes: memory of all cells together; four fifths of this machine's where ``None``.
         executor: processes of this machine, or a cluster of Ray.

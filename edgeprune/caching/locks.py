@@ -1,9 +1,10 @@
-"""Locks between processes on files; the system releases those of a process that ends."""
+"""Locks between processes on files and folders; the system releases those of a process that ends."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,39 @@ def held(path: Path) -> Iterator[bool]:
         # Closing the file releases the lock. It stays: one that waits for it must not hold a removed one.
 
 
-def _locked(descriptor: int) -> bool:
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Hold an existing folder in the block; yields false at once where another process does, or removed it.
+
+    Without locks nothing is held, and it yields true.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:  # Windows has no such descriptors
+        _log.info("no lock of %r: %s", str(folder), error)
+        yield True
+        return
+    try:
+        yield _is_ours(folder, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(folder: Path, descriptor: int) -> bool:
+    try:
+        _locked(descriptor, waits=False)
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _locked(descriptor: int, *, waits: bool = True) -> bool:
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
     except (ImportError, OSError) as error:
         _log.info("no lock in the cache: %s", error)
         return False

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,24 +57,28 @@ class LocalExecutor:
         self, units: Sequence[Unit], shared: Any = None, watcher: Watcher | None = None
     ) -> tuple[Outcome, ...]:
         """Outcomes in the order of ``units``; see :class:`edgeprune.executors.units.Executor`."""
-        with _running(self.room, shared, watcher or Watcher()) as run:
-            return run.all(units)
+        with self._running(shared, ends_large=True) as run:
+            return run.run(units, watcher)
 
+    def session(self, shared: Any = None) -> AbstractContextManager[_Run]:
+        """Workers for many calls; see :class:`edgeprune.executors.units.Executor`."""
+        return self._running(shared, ends_large=False)
 
-@contextlib.contextmanager
-def _running(room: Room, shared: Any, watcher: Watcher) -> Iterator[_Run]:
-    run = _Run(room, shared, watcher)
-    try:
-        yield run
-    finally:
-        run.stop()
+    @contextlib.contextmanager
+    def _running(self, given: Any, ends_large: bool) -> Iterator[_Run]:
+        run = _Run(self.room, given, ends_large)
+        try:
+            yield run
+        finally:
+            run.stop()
 
 
 class _Run:
-    """The units of one call: waiting, running in a worker, or ended."""
+    """The units of one call: waiting, running in a worker, or ended; workers stay for the next."""
 
-    def __init__(self, room: Room, shared: Any, watcher: Watcher) -> None:
-        self._room, self._shared, self._watcher = room, shared, watcher
+    def __init__(self, room: Room, shared: Any, ends_large: bool) -> None:
+        self._room, self._shared, self._watcher = room, shared, Watcher()
+        self._ends_large = ends_large
         self._inbox: Inbox = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._busy: dict[WorkerProcess, _Job] = {}
@@ -81,8 +86,14 @@ class _Run:
         self._too_large: dict[WorkerProcess, Failure] = {}
         self._done: dict[int, Outcome] = {}
 
-    def all(self, units: Sequence[Unit]) -> tuple[Outcome, ...]:
+    @property
+    def most_units(self) -> int:
+        """How many run at once."""
+        return self._room.most_units
+
+    def run(self, units: Sequence[Unit], watcher: Watcher | None = None) -> tuple[Outcome, ...]:
         """Run them until each has its outcome."""
+        self._watcher, self._done = watcher or Watcher(), {}
         self._waiting = [_Job(unit=each) for each in units]
         while self._waiting or self._busy:
             self._begin_what_fits()
@@ -165,8 +176,8 @@ class _Run:
         self._settle(job, answer)
 
     def _keep_or_end(self, worker: WorkerProcess) -> None:
-        """A worker that holds on to much memory would count against its next unit."""
-        share = self._room.share_bytes
+        """A worker that holds on to much memory would count against its next unit, unless that is alike."""
+        share = self._room.share_bytes if self._ends_large else None
         if worker in self._too_large or (share is not None and worker.resident_bytes() > share // 2):
             self._too_large.pop(worker, None)
             worker.kill()

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,24 +60,40 @@ class RayExecutor:
         Raises:
             UsageError: Ray is not installed, or there is no cluster at the address.
         """
+        with self._running(shared, calls=1) as run:
+            return run.run(units, watcher)
+
+    def session(self, shared: Any = None) -> AbstractContextManager[_Run]:
+        """For many calls; see :class:`edgeprune.executors.units.Executor`."""
+        return self._running(shared, calls=0)
+
+    @contextlib.contextmanager
+    def _running(self, shared: Any, calls: int) -> Iterator[_Run]:
+        """``calls``: units that a process of Ray performs before it ends, any number where 0."""
         ray = _imported()
         with _connected(ray, self._address):
-            return _Run(ray, self._most, watcher or Watcher(), ray.put(shared)).all(units)
+            yield _Run(ray, self._most, ray.put(shared), calls)
 
 
 class _Run:
     """The units of one call by the reference of the task that performs them."""
 
-    def __init__(self, ray: Any, most: int | None, watcher: Watcher, shared: Any) -> None:
-        self._ray, self._watcher, self._shared = ray, watcher, shared
+    def __init__(self, ray: Any, most: int | None, shared: Any, calls: int) -> None:
+        self._ray, self._shared, self._watcher = ray, shared, Watcher()
         self._most = most or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._task = ray.remote(max_retries=0, max_calls=1)(perform)
+        self._task = ray.remote(max_retries=0, max_calls=calls)(perform)
         self._waiting: list[_Attempt] = []
         self._running: dict[Any, _Attempt] = {}
         self._done: dict[int, Outcome] = {}
 
-    def all(self, units: Sequence[Unit]) -> tuple[Outcome, ...]:
+    @property
+    def most_units(self) -> int:
+        """How many run at once."""
+        return self._most
+
+    def run(self, units: Sequence[Unit], watcher: Watcher | None = None) -> tuple[Outcome, ...]:
         """Run them until each has its outcome; on any exception, Ctrl-C included, what runs is ended."""
+        self._watcher, self._done = watcher or Watcher(), {}
         self._waiting = [_Attempt(unit=each) for each in units]
         try:
             while self._waiting or self._running:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
+
+from edgeprune.errors import EdgepruneError, UsageError
+
+_log = logging.getLogger("edgeprune.executors")
 
 MOST_ATTEMPTS = 2
 """A unit whose process died, or that ran out of memory, is tried once more."""
@@ -93,6 +99,27 @@ class Outcome:
     kept: bool = False
 
 
+def result_of(outcome: Outcome) -> Any:
+    """The result of a unit.
+
+    Raises:
+        EdgepruneError: the error that its function ended with, or its process was lost twice.
+        RuntimeError: it ended with an exception that nobody meant.
+    """
+    failure = outcome.failure
+    if failure is None:
+        return outcome.result
+    if failure.kind is FailureKind.FAULT:
+        raise RuntimeError(f"{outcome.unit.name}: {failure.sentence}\n{failure.traceback}")
+    if failure.kind is FailureKind.REFUSED:
+        kinds = {kind.exit_status: kind for kind in EdgepruneError.__subclasses__()}
+        raise kinds.get(failure.exit_status, EdgepruneError)(failure.sentence)
+    raise UsageError(
+        f"{outcome.unit.name} was lost {outcome.attempts} times: {failure.sentence}; fewer workers have more "
+        "memory each"
+    )
+
+
 class Watcher:
     """Is told of units; by default nothing follows from it."""
 
@@ -109,6 +136,27 @@ class Watcher:
         """Some time has passed."""
 
 
+class Session(Protocol):
+    """Runs units, call after call, in processes that have what is shared once."""
+
+    @property
+    def most_units(self) -> int:
+        """How many run at once."""
+        ...
+
+    def run(self, units: Sequence[Unit], watcher: Watcher | None = None) -> tuple[Outcome, ...]:
+        """Outcomes in the order of ``units``, as :meth:`Executor.run` gives them."""
+        ...
+
+
+class Telling(Watcher):
+    """Says in the log which units are done again, and why."""
+
+    def tries_again(self, unit: Unit, failure: Failure) -> None:
+        """An attempt failed, and another one follows."""
+        _log.warning("%s is computed again: %s", unit.name, failure.sentence)
+
+
 class Executor(Protocol):
     """Runs units somewhere. Results depend neither on where, nor on how many at once, nor on their order."""
 
@@ -119,6 +167,14 @@ class Executor(Protocol):
 
         A unit that fails does not end the others. On ``KeyboardInterrupt`` what runs is stopped, and no
         process is left.
+
+        Raises:
+            UsageError: the executor cannot be had here.
+        """
+        ...
+
+    def session(self, shared: Any = None) -> AbstractContextManager[Session]:
+        """For many short units: processes stay from call to call, and end with the block.
 
         Raises:
             UsageError: the executor cannot be had here.

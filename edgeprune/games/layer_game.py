@@ -6,9 +6,11 @@ affine in the masks, a matrix product replaces the replay (see ``games.linear_su
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -93,6 +95,19 @@ class SuffixGame:
         self._linear: dict[int, LinearSuffix] = {}
         self.nonlinear = nonlinear_nodes(self._cut.suffix)
         self._sizes = self._fitting_sizes()
+
+    def without_images(self) -> Self:
+        """A copy to be sent elsewhere, where :meth:`with_images` completes it."""
+        bare = copy.copy(self)
+        bare._inputs, bare._cached, bare._linear = (), {}, {}
+        del bare._loss
+        return bare
+
+    def with_images(self, batch: ImageBatch, reference: list[Tensor]) -> Self:
+        """The same game on the images that it had."""
+        whole = copy.copy(self)
+        whole._inputs, whole._loss = (batch.images,), ImageLoss(batch, reference)
+        return whole
 
     @property
     def num_players(self) -> int:

@@ -56,6 +56,12 @@ class ImageLoss:
         drawn = _random_like(outputs[0], rng)
         return ((drawn - drawn.mean(1, keepdim=True)) * outputs[0]).sum()
 
+    def drawn_shapes(self, outputs: list[Tensor]) -> list[tuple[int, ...]]:
+        """Shapes for one image of what :meth:`projection` draws, in its order."""
+        if self.kind is LossKind.OUTPUTS:
+            return [tuple(output.shape[1:]) for output in outputs if output.requires_grad]
+        return [tuple(outputs[0].shape[1:])]
+
     def __call__(self, outputs: list[Tensor], chosen: Tensor) -> Tensor:
         """Loss (rows,) of ``outputs`` (rows, ...) whose rows belong to the images ``chosen`` (rows,)."""
         if self.kind is not LossKind.OUTPUTS:

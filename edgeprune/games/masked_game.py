@@ -18,7 +18,7 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.games.losses import ImageLoss, LossKind
 from edgeprune.games.partial import PartialGraph, cut_at_points
 from edgeprune.games.saved_memory import even_parts, in_memory, saved_bytes_per_image
-from edgeprune.games.second_moments import SecondMoments
+from edgeprune.games.second_moments import RecordedMoments, SecondMoments
 from edgeprune.pruning.masking import POINTS, ChannelReconstruction
 
 GRADIENT_BYTES = 2**29
@@ -63,6 +63,7 @@ class MaskedGame:
         self._images_at_once = images_at_once
         self._gradient_bytes = gradient_bytes or max(GRADIENT_BYTES, free_bytes(self._device) // 4)
         self._image_bytes: int | None = None
+        self._drawn_shapes: list[tuple[int, ...]] | None = None
         self._num_players = num_players
         self._counter = [0]
         points = [m for m in masked.modules() if isinstance(m, POINTS)]
@@ -193,9 +194,32 @@ class MaskedGame:
 
     def second_moments(self) -> SecondMoments:
         """An empty accumulator of the output changes caused by errors at the mask points."""
-        points = [m for m in self._masked.modules() if isinstance(m, ChannelReconstruction)]
-        others = [m for m in self._masked.modules() if isinstance(m, Membership)]
-        return SecondMoments(points, others, self._num_players, self._project)
+        return SecondMoments(*self._reconstructed(), self._num_players, self._project)
+
+    def recorded_moments(self) -> RecordedMoments:
+        """As :meth:`second_moments`, to be replayed into those of another process."""
+        return RecordedMoments(*self._reconstructed(), self._num_players, self._project)
+
+    def _reconstructed(self) -> tuple[list[ChannelReconstruction], list[Membership]]:
+        modules = tuple(self._masked.modules())
+        return (
+            [m for m in modules if isinstance(m, ChannelReconstruction)],
+            [m for m in modules if isinstance(m, Membership)],
+        )
+
+    def skip_projection(
+        self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator
+    ) -> None:
+        """Bring ``rng`` to where one pass of :meth:`second_moments` leaves it."""
+        memberships = np.broadcast_to(coalition, (len(images), len(coalition)))
+        if self._drawn_shapes is None:
+            with torch.enable_grad():
+                masks = self._membership(memberships[:1]).requires_grad_(True)
+                outputs = self._outputs(torch.from_numpy(images[:1]), masks)
+            self._drawn_shapes = self._image_loss.drawn_shapes(outputs)
+        for part in self._parts(memberships, images):
+            for shape in self._drawn_shapes:
+                rng.standard_normal((part.stop - part.start, *shape), dtype=np.float32)
 
     def _project(
         self, coalition: NDArray[np.bool_], images: NDArray[np.int64], rng: np.random.Generator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,19 @@ Projection = Callable[
 
 One pair a part of the images, computed as it is asked for.
 """
+
+
+class Sum(Enum):
+    """One of the sums of :class:`SecondMoments`."""
+
+    SQUARES = "squares"
+    METRIC = "metric"
+    EXACT = "exact"
+    MODELLED = "modelled"
+
+
+Contribution = tuple[Sum, int, NDArray[Any]]
+"""What one step of a pass adds: to which sum, at which place."""
 
 
 class SecondMoments:
@@ -61,13 +75,31 @@ class SecondMoments:
                 self._add_part(total, masks, seen, powers)
                 seen.clear()
         for place, power in enumerate(powers):
-            self._modelled[place] += power.modelled()
+            self._take(Sum.MODELLED, place, power.modelled())
         self._images += len(images)
+
+    def replay(self, log: Iterable[Contribution], images: int) -> None:
+        """Accumulate what :class:`RecordedMoments` recorded of one pass over a number of images."""
+        for to, place, array in log:
+            self._take(to, place, array)
+        self._images += images
+
+    def _take(self, to: Sum, place: int, array: Any) -> None:
+        """Add to one of the sums; an array from another device or process is brought to it."""
+        if to is Sum.METRIC:
+            if isinstance(array, np.ndarray):  # of another process, which may not be written to
+                array = torch.from_numpy(np.require(array, requirements=["W"]))
+            self._metric[place] += array.to(self._metric[place].device).double()
+        elif to is Sum.SQUARES:
+            self._squares += array
+        else:
+            sums = self._exact if to is Sum.EXACT else self._modelled
+            sums[place] += array
 
     def _add_part(self, total: Tensor, masks: Tensor, seen: dict[int, Tensor], powers: list[_Powers]) -> None:
         passed = [seen[place] for place in range(len(self._points))]
         gradients = torch.autograd.grad(total, (masks, *passed))
-        self._squares += gradients[0][:, :-1].double().square().sum(0).cpu().numpy()
+        self._take(Sum.SQUARES, 0, gradients[0][:, :-1].double().square().sum(0).cpu().numpy())
         for place, gradient in enumerate(gradients[1:]):
             self._gather(place, gradient, powers[place])
 
@@ -155,11 +187,28 @@ class SecondMoments:
         error, point.own_part = point.own_part, torch.empty(0)
         along = point.by_channel(gradient)
         flat = along.transpose(0, 1).flatten(1)
-        self._metric[place] += (flat @ flat.T).double()
+        self._take(Sum.METRIC, place, flat @ flat.T)
         rows = (along * error).sum(2)
         per_image = rows.reshape(point.batch.outer, -1, point.batch.inner, rows.shape[1]).sum((0, 2))
-        self._exact[place] += per_image.double().square().sum(0).cpu().numpy()
+        self._take(Sum.EXACT, place, per_image.double().square().sum(0).cpu().numpy())
         powers.add(along, error)
+
+
+class RecordedMoments(SecondMoments):
+    """Records in ``log`` what each step would add, for :meth:`SecondMoments.replay` elsewhere."""
+
+    def __init__(
+        self,
+        points: list[ChannelReconstruction],
+        others: list[Membership],
+        num_players: int,
+        project: Projection,
+    ) -> None:
+        super().__init__(points, others, num_players, project)
+        self.log: list[Contribution] = []
+
+    def _take(self, to: Sum, place: int, array: Any) -> None:
+        self.log.append((to, place, np.asarray(array.cpu() if isinstance(array, Tensor) else array)))
 
 
 class _Powers:

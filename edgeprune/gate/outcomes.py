@@ -146,11 +146,25 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Models side by side; ``differences`` of the second and all later ones are against the first."""
+    """Models side by side; ``differences`` of the second and all later ones are against the first.
+
+    Of sweeps it has ``cells`` alone.
+    """
 
     models: tuple[ModelFacts, ...]
     differences: tuple[tuple[Difference, ...], ...]
     notes: tuple[str, ...] = ()
+    cells: tuple[CellComparison, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellComparison:
+    """A cell of a later ``sweep`` beside the cell of this name in the first; ``missing``: why not."""
+
+    sweep: str
+    name: str
+    comparison: Comparison | None
+    missing: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,18 +187,19 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """Every check of a model, and what they come to."""
+    """Every check of a model, and what they come to; of a sweep it has the results of its ``cells``."""
 
     subject: str
     baseline: str | None
     checks: tuple[Check, ...]
     on_inconclusive: OnInconclusive
     notes: tuple[str, ...] = ()
+    cells: tuple[CellGate, ...] = ()
 
     @property
     def decision(self) -> Decision:
-        """Failed if any check failed, passed if all passed, else inconclusive."""
-        decisions = {check.decision for check in self.checks}
+        """Failed if any check or cell failed, passed if all passed, else inconclusive."""
+        decisions = {check.decision for check in self.checks} | {cell.decision for cell in self.cells}
         worst = (Decision.FAILED, Decision.INCONCLUSIVE)
         return next((decision for decision in worst if decision in decisions), Decision.PASSED)
 
@@ -202,8 +217,28 @@ class GateResult:
         }[self.on_inconclusive]
 
     def of(self, decision: Decision) -> tuple[Check, ...]:
-        """The checks of one outcome."""
-        return tuple(check for check in self.checks if check.decision is decision)
+        """The checks of one outcome, those of cells among them."""
+        every = (*self.checks, *(check for cell in self.cells for check in cell.checks))
+        return tuple(check for check in every if check.decision is decision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellGate:
+    """One cell of a sweep in the gate; one that is ``missing``, with the reason, has failed."""
+
+    name: str
+    result: GateResult | None
+    missing: str = ""
+
+    @property
+    def decision(self) -> Decision:
+        """That of its checks."""
+        return Decision.FAILED if self.result is None else self.result.decision
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Its checks; none where it is missing."""
+        return () if self.result is None else self.result.checks
 
 
 @dataclass(frozen=True, kw_only=True)

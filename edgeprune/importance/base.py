@@ -16,6 +16,7 @@ from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking
+from edgeprune.executors.units import Executor
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.journals import Journals
 
@@ -30,7 +31,8 @@ class ScoringContext:
     limits the batch passes, ``None`` leaves them to the criterion. ``groups`` names the requested coupled
     groups, ``None`` all: criteria that measure groups one by one may score the others NaN.
     ``memory_limit_bytes`` bounds the activations of games of single layers; their coalition values are
-    stored in ``journals``, if given. ``captured`` is in the processor's memory; both games run on ``device``.
+    stored in ``journals``, if given. Batches run on ``executor``, if given. ``captured`` is in the
+    processor's memory; both games run on ``device``.
     """
 
     captured: CapturedModel
@@ -45,6 +47,7 @@ class ScoringContext:
     memory_limit_bytes: int = GAME_MEMORY_BYTES
     journals: Journals | None = None
     device: torch.device = CPU
+    executor: Executor | None = None
 
     @cached_property
     def running(self) -> CapturedModel:

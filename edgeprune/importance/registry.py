@@ -36,6 +36,9 @@ _BUILT_IN = {
 """Module and class by name; imported when asked for, so that names alone cost nothing."""
 
 
+SPREAD = ("hybrid", "layer-shapley")
+"""Criteria whose passes workers can share."""
+
 BUILT_IN_NAMES = tuple(_BUILT_IN)
 """In the order in which they are told."""
 
@@ -108,6 +111,11 @@ def _load(entry: metadata.EntryPoint) -> Criterion:
 def is_ours(candidate: Criterion) -> bool:
     """Whether a criterion comes with edgeprune."""
     return type(candidate).__module__.startswith("edgeprune.importance.criteria.")
+
+
+def is_spread(candidate: Criterion) -> bool:
+    """Whether workers can share the passes of a criterion."""
+    return is_ours(candidate) and candidate.name in SPREAD
 
 
 def _of_a_file(spec: str) -> Criterion:

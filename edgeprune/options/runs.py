@@ -21,6 +21,7 @@ from edgeprune.options.bounds import Bounds, Seed, Threads, TimeoutS
 from edgeprune.options.cli_option import CliOption, Completion, Panel
 from edgeprune.options.devices import DeviceOptions
 from edgeprune.options.subjects import (
+    CacheOptions,
     CalibrationOptions,
     ConstantOptions,
     ModelOptions,
@@ -28,6 +29,7 @@ from edgeprune.options.subjects import (
     PlayerOptions,
     TaskOptions,
     WeightsOptions,
+    WorkerOptions,
     WorkOptions,
 )
 
@@ -45,7 +47,15 @@ _FIXED_BATCH = CliOption(
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions(
-    ModelOptions, ConstantOptions, CalibrationOptions, TaskOptions, PlayerOptions, WorkOptions, OutputOptions
+    ModelOptions,
+    ConstantOptions,
+    CalibrationOptions,
+    TaskOptions,
+    PlayerOptions,
+    WorkOptions,
+    WorkerOptions,
+    CacheOptions,
+    OutputOptions,
 ):
     """All options of a compression; see :func:`edgeprune.compress`."""
 
@@ -109,16 +119,6 @@ class CompressOptions(
             panel=Panel.GOAL,
         ),
     ] = Precision.FP32
-    cache: Annotated[
-        str | Path | None,
-        CliOption(
-            metavar="FOLDER",
-            kind=Path | None,
-            help="Take rankings of the same network and images from this folder, and keep them there. The "
-            "result is the same as without.",
-            panel=Panel.RUN,
-        ),
-    ] = None
     width_quantum: Annotated[
         int | None,
         CliOption(
@@ -140,11 +140,6 @@ class CompressOptions(
     ] = True
 
     @property
-    def cache_path(self) -> Path | None:
-        """``cache`` as a path."""
-        return None if self.cache is None else Path(self.cache)
-
-    @property
     def ranking_path(self) -> Path | None:
         """``ranking`` as a path."""
         return None if self.ranking is None else Path(self.ranking)
@@ -152,7 +147,14 @@ class CompressOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions(
-    ModelOptions, ConstantOptions, CalibrationOptions, PlayerOptions, WorkOptions, OutputOptions
+    ModelOptions,
+    ConstantOptions,
+    CalibrationOptions,
+    PlayerOptions,
+    WorkOptions,
+    WorkerOptions,
+    CacheOptions,
+    OutputOptions,
 ):
     """All options of a ranking; see :func:`edgeprune.rank`."""
 

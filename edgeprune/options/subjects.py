@@ -15,6 +15,7 @@ from edgeprune.artifacts.choices import (
     ComputeDevice,
     CouplingOptions,
     Effort,
+    ExecutorKind,
     Task,
 )
 from edgeprune.options.bounds import Bounds, Seed, Threads
@@ -209,6 +210,64 @@ class WorkOptions:
     ] = ComputeDevice.CPU
     seed: Seed = 0
     threads: Threads = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Where the batches of a ranking are computed; the result is the same."""
+
+    workers: Annotated[
+        int | None,
+        CliOption(
+            metavar="N",
+            limit=limits.UNITS_AT_ONCE,
+            help="Rank in so many processes, each of --threads threads. The result is the same as in one. "
+            "Default: in this one.",
+            panel=Panel.RUN,
+        ),
+    ] = None
+    executor: Annotated[
+        ExecutorKind,
+        CliOption(
+            help="Where the workers of a ranking are: processes of this machine, or a cluster of Ray, which "
+            "needs pip install 'edgeprune[ray]'.",
+            panel=Panel.RUN,
+        ),
+    ] = ExecutorKind.LOCAL
+    ray_address: Annotated[
+        str | None,
+        CliOption(
+            metavar="auto|HOST:PORT",
+            help="With --executor ray: a cluster that runs. Default: one on this machine, for this run.",
+            panel=Panel.RUN,
+        ),
+    ] = None
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether rankings run over workers."""
+        return self.workers is not None or self.executor is not ExecutorKind.LOCAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Where rankings are that runs share."""
+
+    cache: Annotated[
+        str | Path | None,
+        CliOption(
+            metavar="FOLDER",
+            kind=Path | None,
+            help="Take rankings of the same network and images from this folder, and keep them there. The "
+            "result is the same as without.",
+            panel=Panel.RUN,
+        ),
+    ] = None
+
+    @property
+    def cache_path(self) -> Path | None:
+        """``cache`` as a path."""
+        return None if self.cache is None else Path(self.cache)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,20 @@ class DifferentiableGame(Game, Protocol):
 
     def marginals(self, memberships: FloatArray, images: IndexArray) -> FloatArray:
         """dv/dm of every player (b, n) for the images (b,), each at its own membership (b, n)."""
+        ...
+
+
+@runtime_checkable
+class ParallelGame(Protocol):
+    """A differentiable game that computes the gradients of several batches at once."""
+
+    @property
+    def at_once(self) -> int:
+        """Batches to ask for together."""
+        ...
+
+    def all_marginals(self, asked: Sequence[tuple[FloatArray, IndexArray]]) -> Sequence[FloatArray]:
+        """``marginals`` of each of several batches of memberships (b, n) and images (b,)."""
         ...
 
 

@@ -54,7 +54,8 @@ def _nothing_lacks() -> str | None:
 class Part:
     """A page of a benchmark. ``jobs`` are given the folder of results, the number of seeds and of threads.
 
-    ``lacks`` says why the part cannot be measured on this machine, ``None`` where it can.
+    ``lacks`` says why the part cannot be measured on this machine, ``None`` where it can. ``page`` is the
+    name of its page where that is not the benchmark's with the part's.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Part:
     render: Callable[[list[dict[str, Any]]], str]
     seeded: bool = False
     lacks: Callable[[], str | None] = _nothing_lacks
+    page: str | None = None
 
 
 def run_parts(
@@ -102,7 +104,7 @@ def run_parts(
             text = header(part.title, command, seeds, options.threads, commits(folder))
             text += part.render(rows) if rows else ""
             text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
-            write_result(f"{options.page or f'{name}-{chosen}'}.md", text)
+            write_result(f"{options.page or part.page or f'{name}-{chosen}'}.md", text)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ VALUES = {
     "--max-evaluations": "500", "--recover-at": "0.5", "--tolerance": "0.01", "--prune-normalized":
     "True", "--arch-kwargs": "width=0.5,pretrained=False", "--drop-blocks": "False", "--rounds": "False",
     "--pictures": "False", "--emulate": "True", "--task": "embedding", "--boxes": "xywh-objectness",
-    "--ssh-port": "2222", "--compute-device": "auto",
+    "--ssh-port": "2222", "--compute-device": "auto", "--workers": "2", "--executor": "ray",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gate_files import tiny_output
+from gate_files import sweep_folder, tiny_output
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -38,11 +38,11 @@ elif arguments[0] == "api" and os.path.exists(comment):
 """
 EDGEPRUNE = """#!{python}
 import json, os, shutil, sys
-if sys.argv[1] == "compress":
-    with open(os.environ["FAKE_GH"] + "/compress", "w") as stream:
+if sys.argv[1] in ("compress", "sweep"):
+    with open(os.environ["FAKE_GH"] + "/" + sys.argv[1], "w") as stream:
         json.dump(sys.argv[2:], stream)
     shutil.copytree(os.environ["FAKE_OUT"], sys.argv[sys.argv.index("--output") + 1], dirs_exist_ok=True)
-    sys.exit(0)
+    sys.exit(int(os.environ.get("FAKE_SWEPT", 0)) if sys.argv[1] == "sweep" else 0)
 status = os.environ.get("FAKE_STATUS")
 if status is not None:
     for option in ("--summary", "--comment") if status != "2" else ():
@@ -62,6 +62,7 @@ class Runner:
     inputs: dict[str, str]
     pull_request: str = "7"
     fake_status: str | None = None
+    fake_swept: str = "0"
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def value(self, name: str) -> str:
@@ -125,6 +126,7 @@ class Runner:
             "RUNNER_TEMP": str(self.folder / "temp"),
             "FAKE_GH": str(self.folder / "gh"),
             "FAKE_OUT": str(self.folder / "made"),
+            "FAKE_SWEPT": self.fake_swept,
             **({} if self.fake_status is None else {"FAKE_STATUS": self.fake_status}),
         }
 
@@ -172,6 +174,30 @@ def test_a_run_is_compared_with_the_artifact_of_the_main_branch_and_told_once(ru
     assert all(call[call.index("--workflow") + 1] == "model.yml" for call in lists)
 
 
+def test_a_job_of_a_matrix_sweeps_its_cells_and_has_a_comment_of_its_own(runner: Runner) -> None:
+    runner.inputs |= {"model": "", "sweep": "my sweep.toml", "only": "*_rpi4_*", "args": "--max-parallel 2"}
+    runner.inputs["artifact"] = "rpi4 cells"
+    shutil.rmtree(runner.folder / "made")
+    sweep_folder(runner.folder / "made", {"a": 8, "b": 8})
+    assert runner.run() == 0, runner.log
+    given = json.loads((runner.folder / "gh" / "sweep").read_text())
+    assert given[0] == "my sweep.toml"
+    assert given[-4:] == ["--max-parallel", "2", "--only", "*_rpi4_*"]
+    assert not (runner.folder / "gh" / "compress").exists()
+    assert runner.comment().startswith("<!-- edgeprune-check --><!-- rpi4_cells -->\n\n**rpi4_cells**\n")
+
+    shutil.copytree(runner.folder / "edgeprune-out", runner.folder / "gh" / "artifact")
+    sweep_folder(runner.folder / "made", {"a": 8}, failed=("b",))
+    runner.fake_swept = "15"
+    assert runner.run() == 1, runner.log
+    assert "b FAILS: the cell failed: it was refused" in runner.comment()
+    runner.fake_swept = "2"
+    assert runner.run() == 2
+    runner.inputs["model"] = "model.pt2"
+    assert runner.run() == 2
+    assert "Both model and sweep were given" in runner.log
+
+
 def test_a_folder_as_baseline_without_a_pull_request(runner: Runner) -> None:
     runner.pull_request = ""
     shutil.copytree(runner.folder / "made", runner.folder / "baseline")
@@ -210,8 +236,9 @@ def test_the_scripts_and_examples_are_well_formed(tmp_path: Path) -> None:
     for script in sorted((ROOT / ".github" / "actions").glob("*.sh")):
         assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
     examples = ROOT / "examples" / "ci"
-    given = yaml.safe_load((examples / "github.yml").read_text())["jobs"]["compress"]["steps"][-1]["with"]
-    assert given.keys() <= ACTION["inputs"].keys()
+    for name, job in (("github.yml", "compress"), ("github-sweep.yml", "sweep")):
+        given = yaml.safe_load((examples / name).read_text())["jobs"][job]["steps"][-1]["with"]
+        assert given.keys() <= ACTION["inputs"].keys()
     assert yaml.safe_load((examples / "gitlab-ci.yml").read_text())["compress"]["script"]
     assert yaml.safe_load((examples / "pre-commit-config.yaml").read_text())["repos"]
 

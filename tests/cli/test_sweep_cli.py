@@ -147,3 +147,24 @@ def test_a_bad_file_is_one_sentence_before_any_work(
     done = edgeprune("sweep", "s.toml", cwd=tmp_path)
     assert told in sentence(done, 9 if told == "rpi44" else 2)
     assert os.listdir(tmp_path) in (["s.toml", "scratch"], ["scratch", "s.toml"])
+
+
+def test_rank_takes_the_rankings_of_each_criterion_from_the_cache(
+    project: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    model = ("small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
+    asked = ("rank", *model, "--effort", "quick", "--cache", str(tmp_path / "cache"))
+
+    def scores(name: str, *more: str) -> Any:
+        done = edgeprune(*asked, *more, "-o", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / name / "ranking.json").read_text())["criteria"]
+
+    both = ("--criterion", "hybrid", "--criterion", "l1")
+    first = scores("first", *both)
+    entries = sorted((tmp_path / "cache" / "ranking").glob("*/*"))
+    assert len(entries) == 2
+    assert scores("second", *both) == first
+    assert sorted((tmp_path / "cache" / "ranking").glob("*/*")) == entries
+    scores("layer", "--layer", "second")
+    assert len(list((tmp_path / "cache" / "ranking").glob("*/*"))) == 3

@@ -184,6 +184,19 @@ def _budget(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> In
     return replace(inputs, budget="budget.toml")
 
 
+def _sweep(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
+    for name in ("small.pt", "grey.npz", "nets.py"):
+        shutil.copy(seeds / name, folder / name)
+    (folder / "sweep.toml").write_bytes(mutated_toml(rng, (seeds / "sweep.toml").read_text()))
+    return inputs
+
+
+def _swept(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
+    shutil.copytree(seeds / "swept", folder / "swept")
+    _change_one(rng, folder / "swept", ["sweep.json"])
+    return inputs
+
+
 def _result(rng: random.Random, seeds: Path, folder: Path, inputs: Inputs) -> Inputs:
     (folder / "result.json").write_bytes(mutated_json(rng, (seeds / "result.json").read_bytes()))
     return replace(inputs, result="result.json")
@@ -236,6 +249,8 @@ FORMATS: dict[str, Format] = {
     "ranking": Format(_ranking, ("compress",)),
     "search": Format(_search, ("pick", "check", "compare")),
     "budget": Format(_budget, ("check",)),
+    "sweep": Format(_sweep, ("sweep",)),
+    "swept": Format(_swept, ("check-sweep", "compare-sweeps")),
     "result": Format(_result, ("recorded",)),
     "surgery": Format(_surgery, ("apply",)),
     "journal": Format(_journal, ("resume",)),

@@ -33,6 +33,8 @@ class Inputs:
     surgery: str
     nets: str
     budget: str
+    swept: str
+    cache: str
     result: str
     odd_options: bool = False
 
@@ -55,6 +57,8 @@ class Inputs:
             surgery=str(seeds / "search"),
             nets=str(seeds / "nets.py"),
             budget=str(seeds / "budget.toml"),
+            swept=str(seeds / "swept"),
+            cache=str(seeds / "cache"),
             result=str(seeds / "result.json"),
         )
 
@@ -140,6 +144,22 @@ def _check(rng: random.Random, i: Inputs) -> tuple[str, ...]:
     return _with(rng, i, "check", *pair, *THREADS, "--time-limit", "1s", *more)
 
 
+def _sweep(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    only = rng.choice(((), (), ("--only", "*_rpi4_*")))
+    run = ("--max-parallel", "1", "--cache", i.cache, "-o", "out")
+    return _with(rng, i, "sweep", "sweep.toml", *run, *only)
+
+
+def _check_sweep(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    against = rng.choice((("--budget", i.budget), ("--baseline", i.swept)))
+    return _with(rng, i, "check", "swept", *against, *THREADS, "--time-limit", "1s")
+
+
+def _compare_sweeps(rng: random.Random, i: Inputs) -> tuple[str, ...]:
+    pair = rng.choice((("swept", i.swept), (i.swept, "swept")))
+    return _with(rng, i, "compare", *pair, *THREADS, "--no-measure")
+
+
 def _compare(rng: random.Random, i: Inputs) -> tuple[str, ...]:
     subjects = [i.search, i.onnx, i.valid_search, i.valid_onnx]
     changed = [s for s in subjects[:2] if not s.startswith("/")] or subjects[:1]
@@ -179,6 +199,9 @@ COMMANDS: dict[str, Command] = {
     "check": _check,
     "compare": _compare,
     "import": _import,
+    "sweep": _sweep,
+    "check-sweep": _check_sweep,
+    "compare-sweeps": _compare_sweeps,
     "recorded": _recorded,
     APPLY: _apply,
 }

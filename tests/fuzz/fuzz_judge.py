@@ -13,6 +13,8 @@ from pathlib import Path
 from fuzz_values import CANARY
 from small_project import CHECKOUT, STAGE_LINE
 
+from edgeprune.errors import SweepError
+
 MOST_BYTES = 2 * 2**30
 LARGE_INPUT = 2**22
 """Values of an input for which a model may take more: running it takes what it takes (docs/security.md)."""
@@ -150,7 +152,8 @@ def _of_files(observed: Observed) -> list[str]:
     if any(Path(path).name == CANARY for path in (*made, *observed.temporary)):
         found.append("code out of the file was run")
         made = {path for path in made if Path(path).name != CANARY}
-    expected = observed.outputs if observed.status in observed.results else set()
+    some_failed = observed.status == SweepError.exit_status  # of a sweep's cells; the others are written
+    expected = observed.outputs if observed.status in observed.results or some_failed else set()
     if "out.journal" in made and "--resume" in observed.said:
         made = {path for path in made if path != "out.journal"}  # what is kept, as the sentence says
     if left := sorted(made - expected):

@@ -50,6 +50,30 @@ max_size_ratio = 1.5
 max_memory_bytes = "500 MiB"
 min_agreement = 0.2
 """
+SWEEP = """\
+targets = ["rpi4"]
+precisions = ["fp32"]
+
+[[models]]
+name = "small"
+model = "small.pt"
+arch = "nets.py:small"
+calibration = "grey.npz"
+
+[models.preprocessing]
+mean = [0.5]
+std = [0.25]
+
+[[budgets]]
+name = "quarter"
+ratio = 0.25
+
+[options]
+effort = "quick"
+threads = 1
+seed = 3
+pictures = false
+"""
 CARD = """\
 name = "own"
 description = "a card"
@@ -73,6 +97,7 @@ def _fill(folder: Path) -> None:
     (folder / "target.toml").write_text(target)
     (folder / "card.toml").write_text(CARD)
     (folder / "budget.toml").write_text(BUDGET)
+    (folder / "sweep.toml").write_text(SWEEP)
     (folder / "edgeprune.txt").write_text(CONFIG)  # under its own name every command would read it
     _made(
         folder,
@@ -89,6 +114,7 @@ def _fill(folder: Path) -> None:
     )
     _made(folder, "compress", *MODEL, *SEARCH, "-o", "search")
     shutil.copy(folder / "search" / "model.onnx", folder / "model.onnx")
+    _made(folder, "sweep", "sweep.toml", "--max-parallel", "1", "--cache", "cache", "-o", "swept")
     _measured(folder)
     _stopped(folder, "compress", *MODEL, *RATIO_RUN, "-o", "stopped")
 

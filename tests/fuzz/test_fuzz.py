@@ -10,7 +10,7 @@ from fuzz_judge import documented_statuses
 from fuzz_runner import describe, run_case
 from killed import RUNS, kill_at_points
 
-LONG = frozenset({"compress", "search", "rank", "resume"})
+LONG = frozenset({"compress", "search", "rank", "resume", "sweep"})
 """Commands that take seconds where the file is accepted; the others get twice as many cases."""
 CASES = 2
 FIRST = (1,)

@@ -27,7 +27,10 @@ _GITHUB = "GITHUB_ACTIONS"
 
 Checked = Annotated[
     str | None,
-    typer.Argument(metavar="OUT", help="What is checked: an output folder, a report.json or an .onnx file."),
+    typer.Argument(
+        metavar="OUT",
+        help="What is checked: an output folder, that of a sweep too, a report.json or an .onnx file.",
+    ),
 ]
 Init = Annotated[
     bool,

@@ -19,8 +19,8 @@ Models = Annotated[
     list[str],
     typer.Argument(
         metavar="A B...",
-        help="Two or more output folders, report.json files (of any schema) or ONNX files; "
-        "differences are against A.",
+        help="Two or more output folders, report.json files (of any schema) or ONNX files, or two or more "
+        "sweeps; differences are against A.",
     ),
 ]
 Markdown = Annotated[

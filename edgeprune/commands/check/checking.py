@@ -19,16 +19,25 @@ def check_model(options: CheckOptions, threads: int) -> GateResult:
             which there is no figure.
         ProfileError: an ONNX file cannot be run.
     """
-    if options.budget is None and options.baseline is None:
-        raise UsageError(
-            "nothing was given to check against; accepted are --baseline, --budget or both "
-            "(edgeprune check --init shows a budget)"
-        )
+    check_asked(options)
     asked = options.limits() or BASELINE_LIMITS
     models = (options.model, *(() if options.baseline is None else (options.baseline,)))
     with read_subjects(models, options.input_shape) as (subjects, of_sizes):
         result = _answered(_situation(options, threads, asked, *subjects), options)
     return replace(result, notes=(*of_sizes, *result.notes))
+
+
+def check_asked(options: CheckOptions) -> None:
+    """Check that there is something to check against.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if options.budget is None and options.baseline is None:
+        raise UsageError(
+            "nothing was given to check against; accepted are --baseline, --budget or both "
+            "(edgeprune check --init shows a budget)"
+        )
 
 
 def _answered(situation: Situation, options: CheckOptions) -> GateResult:

@@ -31,7 +31,14 @@ from edgeprune.commands.run.effort import ranking_work, with_effort
 from edgeprune.commands.run.given_rankings import inputs_of
 from edgeprune.commands.run.report_builder import calibration_section, model_section, package_versions
 from edgeprune.commands.run.resume import check_journal, kept_values
-from edgeprune.commands.run.scoring import original_outputs, ranked_by, scoring_context, within_time_by
+from edgeprune.commands.run.scoring import (
+    note_if_not_spread,
+    original_outputs,
+    ranked_by,
+    scoring_context,
+    within_time_by,
+)
+from edgeprune.commands.run.shared.cached_ranking import cached_ranking
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.commands.run.time_limits import note_if_exceeded
 from edgeprune.errors import UsageError
@@ -151,8 +158,12 @@ def _channels_report(
             ),
             journals=journals,
             work=ranking_work(run),
+            executor=run.executor,
         )
-    scores = [_ranked_by(run, c, context, groups, len(criteria) - done) for done, c in enumerate(criteria)]
+    scores = [
+        _ranked_by(run, prepared, each, context, groups, len(criteria) - done)
+        for done, each in enumerate(criteria)
+    ]
     sizes = _sizes(run, context, groups, separate=bool(choices.layers))
     removal = _removal(run, prepared, context, groups, scores, choices.recover_at)
     note_if_exceeded(run)
@@ -179,16 +190,28 @@ def _channels_report(
 
 def _ranked_by(
     run: Run,
+    prepared: Prepared,
     criterion: Criterion,
     context: ScoringContext,
     groups: Sequence[CoupledGroup],
     criteria_left: int,
 ) -> Ranking:
+    note_if_not_spread(run, criterion)
     context = within_time_by(run, criterion, context, criteria_left=criteria_left)
     # The random state of ``compress``, so that both give the same ranking.
     rng = np.random.default_rng([run.options.seed, 1])
+    everyone = [p for g in groups for p in g.players]
+    further = {
+        "asked of rank": f"{context.groups}",
+        "most evaluations": f"{context.max_evaluations}",
+        "memory of layers": f"{context.memory_limit_bytes}",
+    }
     with run.stage(f"rank by {criterion.name}"):
-        return ranked_by(criterion, context, rng=rng, asked=[p for g in groups for p in g.players])
+        return cached_ranking(
+            run, prepared, context.ratio,
+            lambda: ranked_by(criterion, context, rng=rng, asked=everyone),
+            criterion.name, further,
+        )  # fmt: skip
 
 
 def _sizes(

@@ -10,12 +10,13 @@ from torch import nn
 
 from edgeprune import limits
 from edgeprune.artifacts.calibration import CalibrationSet
-from edgeprune.artifacts.choices import Task
+from edgeprune.artifacts.choices import ComputeDevice, Task
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
 from edgeprune.evaluation.labels import check_classes
 from edgeprune.evaluation.registry import check_task
+from edgeprune.executors.chosen import check_address
 from edgeprune.fx import tensor_leaves
 from edgeprune.options.bounds import check_bounds
 from edgeprune.options.project_file import check_ratio
@@ -40,6 +41,12 @@ def check_options(options: CompressOptions) -> None:
         if options.finetune.time_limit_s is not None:
             limits.TIME_S.check("--finetune", options.finetune.time_limit_s)
     _check_precision(options)
+    check_address(options.executor, options.ray_address)
+    if options.is_spread and options.compute_device is not ComputeDevice.CPU:
+        raise UsageError(
+            f"--device {options.compute_device.value} was given with workers, which rank on processors; give "
+            "one of them"
+        )
     check_task(options, options.budget.max_drop_points)
     if options.recipe is not None and options.finetune is not None:
         raise UsageError("--recipe and --finetune were both given; accepted is one way of training")

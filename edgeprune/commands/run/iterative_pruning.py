@@ -23,16 +23,17 @@ from edgeprune.capture.capture import capture
 from edgeprune.commands.run.effort import ranking_work
 from edgeprune.commands.run.given_rankings import GivenRanking, differences, fitted, read_given
 from edgeprune.commands.run.kept_stages import kept_network, kept_ranking
-from edgeprune.commands.run.scoring import ranked_by, scoring_context, within_time_by
+from edgeprune.commands.run.scoring import note_if_not_spread, ranked_by, scoring_context, within_time_by
 from edgeprune.commands.run.shared.cached_ranking import cached_ranking
 from edgeprune.commands.run.state import Prepared, Run, Variant, split_for_recovery
 from edgeprune.commands.run.time_limits import another_round_fits, within_time
 from edgeprune.coupling.coupling import couple
 from edgeprune.errors import CaptureError, NothingToPruneError
+from edgeprune.games.masked_game import MaskedGame
+from edgeprune.games.spread_game import spread
 from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.journals import Journals, ranking_checkpoints
 from edgeprune.importance.ranking import (
-    NetworkGame,
     cost_passes,
     options_for,
     rank,
@@ -124,6 +125,7 @@ class RoundsRanker:
                     scoring_context(self._prepared, ratio=ratio),
                     journals=self._journals,
                     work=ranking_work(self._run),
+                    executor=self._run.executor,
                 )
                 return self._by(chosen, context, ratio, stream=1)
         with self._run.stage("rank"):
@@ -137,9 +139,12 @@ class RoundsRanker:
                 settings,
                 rounds=self._rounds_from(ratio),
             )
-            with progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance:
+            with (
+                progress.task("ranking channels by Shapley values", total_passes(game, settings)) as advance,
+                spread(game, self._run.executor) as spread_game,
+            ):
                 return rank(
-                    game,
+                    spread_game,
                     coupling.groups,
                     rng=np.random.default_rng([self._run.options.seed, 1]),
                     options=settings,
@@ -150,6 +155,7 @@ class RoundsRanker:
     def _by(self, chosen: Criterion, context: ScoringContext, ratio: float, *, stream: int) -> Ranking:
         """The ranking by another criterion, for a cut of ``ratio``."""
         left = self._rounds_from(ratio)
+        note_if_not_spread(self._run, chosen)
         context = within_time_by(self._run, chosen, context, criteria_left=left)
         ranking = ranked_by(chosen, context, rng=np.random.default_rng([self._run.options.seed, stream]))
         self._run.notes.extend(f"{chosen.name}: {note}" for note in ranking.notes)
@@ -168,7 +174,8 @@ class RoundsRanker:
             stream = 2 + len(before.rounds)
             if (chosen := self._other) is not None:
                 # Without a journal: its games of the same name belong to another network.
-                anew = self._by(chosen, replace(context, work=ranking_work(self._run)), ratio, stream=stream)
+                context = replace(context, work=ranking_work(self._run), executor=self._run.executor)
+                anew = self._by(chosen, context, ratio, stream=stream)
                 costs, evaluations = anew.removal_costs, anew.evaluations
             else:
                 costs, evaluations = self._costs_of_what_is_left(
@@ -185,7 +192,7 @@ class RoundsRanker:
 
     def _costs_of_what_is_left(
         self,
-        game: NetworkGame,
+        game: MaskedGame,
         coupling: CouplingGraph,
         ratio: float,
         left: float,
@@ -199,9 +206,12 @@ class RoundsRanker:
             rounds=self._rounds_from(ratio), values=False,
         )  # fmt: skip
         kept = ranking_checkpoints(self._journals, f"hybrid-{ratio:g}-round", (settings, removed))
-        with progress.task("ranking what is left", cost_passes(settings)) as advance:
+        with (
+            progress.task("ranking what is left", cost_passes(settings)) as advance,
+            spread(game, self._run.executor) as spread_game,
+        ):
             costs = removal_costs(
-                game,
+                spread_game,
                 coupling.groups,
                 rng=np.random.default_rng([self._run.options.seed, stream]),
                 options=settings,

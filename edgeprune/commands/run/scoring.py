@@ -25,7 +25,7 @@ from edgeprune.fake_quant import round_layers
 from edgeprune.games.channel_statistics import channel_statistics
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.base import Criterion, ScoringContext
-from edgeprune.importance.registry import is_ours
+from edgeprune.importance.registry import SPREAD, is_ours, is_spread
 from edgeprune.pruning.masking import mask_module
 from edgeprune.system import progress
 from edgeprune.system.imports import user_code
@@ -111,6 +111,14 @@ def within_time_by(
         run, context.journals, criterion.name, context.recovery_game, passes, criteria_left
     )
     return replace(context, max_evaluations=allowed)
+
+
+def note_if_not_spread(run: Run, criterion: Criterion) -> None:
+    """Say that workers were asked for where a criterion does not use them."""
+    if run.executor is not None and not is_spread(criterion):
+        run.note(
+            f"{criterion.name} was computed in one process: workers share the passes of {', '.join(SPREAD)}"
+        )
 
 
 def ranked_by(

@@ -31,6 +31,7 @@ from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.registry import measure_for
+from edgeprune.executors.units import Executor
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
 from edgeprune.options.runs import CompressOptions
@@ -62,6 +63,7 @@ class Run:
     ``measure``: of the task, on the held-out images; ``None`` until :func:`measure_of` makes it.
     ``device``: what measures in place of this machine; ``None`` where nothing is connected.
     ``cache``: of results shared between runs; ``None`` without one.
+    ``executor``: what batches of a ranking run on; ``None`` in this process.
     ``sessions``: stage times of earlier interrupted sessions; ``None`` until known.
     """
 
@@ -74,6 +76,7 @@ class Run:
     measure: Measure | None = None
     device: Device | None = None
     cache: Store | None = None
+    executor: Executor | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = field(init=False)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,18 @@ from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.caching.keys import surroundings
 from edgeprune.commands.run.checks import read_by
+from edgeprune.errors import UsageError
 from edgeprune.options.runs import CompressOptions
 from edgeprune.options.sweep.sweep_file import SweepBudget, SweepModel, SweepPlan
+from edgeprune.showing import first_few
 from edgeprune.storage.files import sha256_file
 from edgeprune.targets import load_target
 
-_NOT_DECIDING = frozenset({"output", "overwrite", "resume", "command", "cache"})
+_NOT_DECIDING = frozenset(
+    {"output", "overwrite", "resume", "command", "cache", "workers", "executor", "ray_address"}
+)
 """Options that do not change what a cell delivers."""
+_NAMES_TOLD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,24 @@ def cells_of(plan: SweepPlan, command: str) -> tuple[Cell, ...]:
             )
         )
     return tuple(made)
+
+
+def only(cells: tuple[Cell, ...], pattern: str | None) -> tuple[Cell, ...]:
+    """The cells whose names a pattern such as ``*_rpi4_*`` fits; all without one.
+
+    Raises:
+        UsageError: it fits none.
+    """
+    if pattern is None:
+        return cells
+    found = tuple(cell for cell in cells if fnmatchcase(cell.name, pattern))
+    if not found:
+        names = first_few([cell.name for cell in cells], _NAMES_TOLD)
+        raise UsageError(
+            f"no cell is called {pattern!r} (--only); accepted is a pattern such as '*_rpi4_*', and there "
+            f"are {names}"
+        )
+    return found
 
 
 def in_turn(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.choices import ExecutorKind
+from edgeprune.caching.locks import claimed
 from edgeprune.caching.store import Store
 from edgeprune.commands.run.checks import check_options, read_by
 from edgeprune.commands.run.report_builder import package_versions
 from edgeprune.commands.run.resume import check_journal, journal_folder
-from edgeprune.commands.sweep.cells import Cell, cells_of, in_turn
+from edgeprune.commands.sweep.cells import Cell, cells_of, in_turn, only
 from edgeprune.commands.sweep.earlier import link_folder, take_earlier
 from edgeprune.commands.sweep.figures import best_cells, shared_stages, with_fronts
 from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.executors.chosen import check_address, executor_of
 from edgeprune.executors.journal import UnitJournal, run_journaled
-from edgeprune.executors.local import LocalExecutor
-from edgeprune.executors.ray_cluster import RayExecutor
-from edgeprune.executors.resources import room_here
 from edgeprune.executors.units import Executor, Outcome, Unit, Work
 from edgeprune.importance.journals import Journals
 from edgeprune.options.sweep.sweep_file import SweepPlan, read_sweep
@@ -59,21 +58,32 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
         OutputError: the output exists already or cannot be written.
         KeyboardInterrupt: that of the user, with what is kept.
     """
-    began_s = time.monotonic()
     if options.folder is None:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     plan = read_sweep(options.spec)
-    cells = cells_of(plan, options.command)
+    cells = only(cells_of(plan, options.command), options.only)
     _check(options, plan, cells)
     store = Store(None if options.cache is None else Path(options.cache).absolute())
     store.check()
     journals = Journals(journal_folder(options.folder.absolute()), {"journal of": "edgeprune sweep"})
+    journals.place(_UNITS, "finished cells").mkdir(exist_ok=True)
+    with claimed(journals.folder) as is_ours:
+        if not is_ours:
+            raise UsageError(
+                f"another process works on the sweep in {str(journals.folder)!r}; wait until it has "
+                "ended, or name another output with -o"
+            )
+        return _swept(options, plan, cells, journals, _units(in_turn(cells), journals, store, run_cell))
+
+
+def _swept(
+    options: SweepOptions, plan: SweepPlan, cells: Sequence[Cell], journals: Journals, units: Sequence[Unit]
+) -> SweepReport:
+    began_s = time.monotonic()
+    assert options.folder is not None
     try:
-        units = _units(in_turn(cells), journals, store, run_cell)
-        records = journals.place(_UNITS, "finished cells")
-        records.mkdir(exist_ok=True)
         with watching(len(units)) as watcher:
-            journal = UnitJournal(records, CellResult)
+            journal = UnitJournal(journals.folder / _UNITS, CellResult)
             if options.resume:
                 take_earlier(options.folder.absolute(), units, journal)
             outcomes = run_journaled(_executor(options, plan), units, journal, None, watcher)
@@ -94,10 +104,7 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
 
 def _check(options: SweepOptions, plan: SweepPlan, cells: Sequence[Cell]) -> None:
     """Check everything that can be known before work starts."""
-    if options.ray_address is not None and options.executor is not ExecutorKind.RAY:
-        raise UsageError(
-            "--ray-address was given without --executor ray, which it is for; give both, or none"
-        )
+    check_address(options.executor, options.ray_address)
     if options.executor is ExecutorKind.RAY and any(cell.measures for cell in cells):
         raise UsageError(
             "--executor ray was given, and the sweep has the target host, whose times are measured where a "
@@ -123,10 +130,13 @@ def _check_cells(cells: Sequence[Cell]) -> None:
 
 
 def _executor(options: SweepOptions, plan: SweepPlan) -> Executor:
-    if options.executor is ExecutorKind.RAY:
-        return RayExecutor(options.ray_address, options.max_parallel)
-    threads = plan.settings.threads
-    return LocalExecutor(room_here(options.max_parallel, options.memory_limit_bytes, cores_each=threads))
+    return executor_of(
+        options.executor,
+        options.ray_address,
+        options.max_parallel,
+        memory_bytes=options.memory_limit_bytes,
+        threads=plan.settings.threads,
+    )
 
 
 def _units(cells: Sequence[Cell], journals: Journals, store: Store, run_cell: RunCell) -> tuple[Unit, ...]:
@@ -168,7 +178,7 @@ def _report(
         duration_s=0.0,
         machine=machine_description(),
         versions=package_versions(),
-        notes=(),
+        notes=() if options.only is None else (f"Only cells that {options.only} names (--only).",),
     )
 
 

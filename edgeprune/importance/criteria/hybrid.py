@@ -10,6 +10,7 @@ from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.choices import DEFAULT_CRITERION
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
+from edgeprune.games.spread_game import spread
 from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.journals import ranking_checkpoints
 from edgeprune.importance.ranking import RankingOptions, cost_passes, options_for, rank, total_passes
@@ -37,11 +38,12 @@ class Hybrid:
             UsageError: ``max_evaluations`` does not allow one pass over all images.
         """
         settings = self._settings(context)
-        return rank(
-            context.recovery_game, context.coupling.groups,
-            rng=rng, options=settings, advance=advance,
-            checkpoints=ranking_checkpoints(context.journals, self.name, settings),
-        )  # fmt: skip
+        with spread(context.recovery_game, context.executor) as game:
+            return rank(
+                game, context.coupling.groups,
+                rng=rng, options=settings, advance=advance,
+                checkpoints=ranking_checkpoints(context.journals, self.name, settings),
+            )  # fmt: skip
 
     def _settings(self, context: ScoringContext) -> RankingOptions:
         if self.options is not None:

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.artifacts.arrays import Advance, FloatArray, IndexArray
+from edgeprune.artifacts.arrays import Advance
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
-from edgeprune.games.layer_game import LayerGame, narrowed
+from edgeprune.games.layer_game import narrowed
 from edgeprune.games.linear_suffix import nonlinear_nodes
 from edgeprune.games.suffix import cut_at_masks
 from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import fewer_images_note, make_ranking, named
-from edgeprune.importance.criteria.greedy import isotonic
+from edgeprune.importance.player_values import MOST_EXACT, least_evaluations
+from edgeprune.importance.valued_groups import GroupTask, valued_groups
 from edgeprune.pruning.masking import mask_module
-from edgeprune.shapley.estimators.exact import CoalitionTable
-from edgeprune.shapley.estimators.hybrid import hybrid
-from edgeprune.shapley.estimators.refine import beam_removal
-from edgeprune.shapley.game import CountedGame, Game
 
 _EVALUATIONS_PER_PLAYER = 10
 _EXACT_BY_DEFAULT = 8
 _EXACT_WHERE_LINEAR = 12
-_MOST_EXACT = 14
-_VALUES_SHARE = (6, 10)
-"""Of a group's evaluations, the rest tries removals; all go into the table where that is affordable."""
 
 _WORK_MACS = 1.6e13
 _FEWEST_IMAGES = 64
-_TIE_BREAK = 1e-9
-_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +82,17 @@ class LayerShapley:
                 strict=True,
             )
         )
-        batch, reference = _originals(context, plan.images)
         spent = 0
         chosen: dict[str, list[str]] = {}
-        for group, allowed in zip(plan.groups, plan.coalitions, strict=True):
+        tasks = [
+            GroupTask(group=each, allowed=most, rng=streams[each.name])
+            for each, most in zip(plan.groups, plan.coalitions, strict=True)
+        ]
+        found = valued_groups(
+            context, tasks, _originals(context, plan.images), lambda units: advance(units * plan.passes_each)
+        )
+        for group, estimate in found:
             players = list(group.players)
-            with _game(context, group, batch, reference) as game:
-                estimate = value_players(
-                    game,
-                    max_evaluations=allowed,
-                    rng=streams[group.name],
-                    advance=lambda units: advance(units * plan.passes_each),
-                )
-            advance((allowed - estimate.evaluations) * plan.passes_each)
             values[players], errors[players] = estimate.values, estimate.standard_errors
             costs[players] = estimate.removal_costs
             spent += estimate.evaluations
@@ -123,68 +110,6 @@ class LayerShapley:
             f"{context.game.loss_description}",
             notes=plan.notes,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayerValues:
-    """Values, errors and removal costs (n,) of one game's players, and how they were estimated."""
-
-    values: FloatArray
-    standard_errors: FloatArray
-    removal_costs: FloatArray
-    evaluations: int
-    choice: str
-
-
-def value_players(
-    game: Game, *, max_evaluations: int, rng: np.random.Generator, advance: Advance = lambda _units: None
-) -> PlayerValues:
-    """Shapley values and the costs of removing one player after the other.
-
-    Raises:
-        UsageError: the limit is below both n + 2 and 2**n.
-    """
-    counted = CountedGame(game, max_evaluations=max_evaluations, cache_bytes=_CACHE_BYTES, advance=advance)
-    n = counted.num_players
-    exact = n <= _MOST_EXACT and 2**n <= max_evaluations
-    part, whole = _VALUES_SHARE
-    share = max_evaluations if exact else max(least_evaluations(n), max_evaluations * part // whole)
-    estimate = hybrid(counted, max_evaluations=share, rng=rng)
-    if exact:
-        path = CoalitionTable.of(counted).best_trajectory()
-        order, costs, searched = path.removed, -np.diff(path.values), "costs along the best order of all"
-    elif counted.remaining > n:
-        candidates = max(1, counted.remaining // n)
-        run = beam_removal(
-            counted, remove=n, scores=estimate.values, max_evaluations=counted.remaining, beam=1,
-            candidates=candidates,
-        )  # fmt: skip
-        order, costs = _order(run.kept), -np.diff(run.values)
-        searched = f"costs measured, up to {min(candidates, n)} of least value tried at each removal"
-    else:
-        order, searched = np.argsort(estimate.values, kind="stable"), "costs are values"
-        costs = estimate.values[order]
-    result = np.empty(n)
-    step = _TIE_BREAK * float(np.abs(costs).max())
-    result[order] = isotonic(costs) + step * np.arange(n)
-    return PlayerValues(
-        values=estimate.values,
-        standard_errors=estimate.standard_errors,
-        removal_costs=result,
-        evaluations=counted.evaluations,
-        choice=f"{estimate.choice}, {searched}",
-    )
-
-
-def least_evaluations(players: int) -> int:
-    """Coalition values that the cheapest estimate for a number of players takes."""
-    return players + 2 if players > 2 else 2**players
-
-
-def _order(kept: tuple[tuple[int, ...], ...]) -> IndexArray:
-    """The player removed at each step of nested sets."""
-    steps = itertools.pairwise(kept)
-    return np.array([next(iter(set(a) - set(b))) for a, b in steps], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +171,7 @@ def _split(total: int, sizes: list[int]) -> tuple[int, ...]:
         n = sizes[index]
         extra = spare * n // left
         shares[index] = least_evaluations(n) + extra
-        if n <= _MOST_EXACT:
+        if n <= MOST_EXACT:
             shares[index] = min(2**n, shares[index])
         spare -= shares[index] - least_evaluations(n)
         left -= n
@@ -290,27 +215,6 @@ def _originals(context: ScoringContext, images: int) -> tuple[ImageBatch, list[T
             outputs = tensor_leaves(context.running.graph_module(chunk.to(context.device)))
             parts.append([output.cpu() for output in outputs])
     return batch, [torch.cat(p) for p in zip(*parts, strict=True)]
-
-
-@contextlib.contextmanager
-def _game(
-    context: ScoringContext, group: CoupledGroup, batch: ImageBatch, reference: list[Tensor]
-) -> Iterator[Game]:
-    """A group's game, its values stored where there is a journal."""
-    game = LayerGame(
-        context.running,
-        context.coupling,
-        group.players,
-        batch,
-        reference,
-        memory_limit_bytes=context.memory_limit_bytes,
-    )
-    if context.journals is None:
-        yield game
-        return
-    number = [g.name for g in context.coupling.groups].index(group.name)
-    with context.journals.open(game, f"group-{number}-of-{len(batch)}-images") as kept:
-        yield kept
 
 
 def _words(chosen: dict[str, list[str]]) -> str:

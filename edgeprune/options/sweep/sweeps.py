@@ -18,6 +18,14 @@ class SweepOptions:
 
     spec: str | Path = field(kw_only=False)
     output: str | Path | None = None
+    only: Annotated[
+        str | None,
+        CliOption(
+            metavar="PATTERN",
+            help="Cells whose names it fits, such as '*_rpi4_*', as for one job of a matrix. Default: all.",
+            panel=Panel.GOAL,
+        ),
+    ] = None
     max_parallel: Annotated[
         int | None,
         CliOption(

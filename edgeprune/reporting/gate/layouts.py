@@ -6,6 +6,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeprune.gate.outcomes import Comparison, Decision, GateResult
+from edgeprune.reporting.gate.cells import (
+    cell_sentences,
+    cells_comparison_table,
+    cells_gate_table,
+    cells_verdict,
+)
 from edgeprune.reporting.gate.words import (
     advice,
     check_sentence,
@@ -16,6 +22,7 @@ from edgeprune.reporting.gate.words import (
 )
 from edgeprune.reporting.markdown import escape, render_table
 from edgeprune.reporting.pages import render
+from edgeprune.reporting.table import Table
 from edgeprune.reporting.terminal import terminal_table
 
 SUMMARY_BYTES = 1_000_000
@@ -32,25 +39,22 @@ _ICONS = {Decision.PASSED: "✅", Decision.FAILED: "❌", Decision.INCONCLUSIVE:
 def gate_terminal(result: GateResult) -> RenderableType:
     """Verdict and checks for a terminal."""
     parts: list[RenderableType] = [
-        Text(
-            f"{result.subject} {_against(result)}: {verdict_sentence(result)}", style=_STYLES[result.decision]
-        )
+        Text(f"{result.subject} {_against(result)}: {_verdict(result)}", style=_STYLES[result.decision])
     ]
     parts += [Text(text, style="dim") for text in (advice(result), *result.notes) if text]
-    return Group(*parts, terminal_table(gate_table(result)))
+    return Group(*parts, terminal_table(_gate_table(result)))
 
 
 def gate_markdown(result: GateResult) -> str:
     """Verdict, failed checks and the table as GitHub-flavored Markdown."""
     blocks = [
-        f"## {_ICONS[result.decision]} edgeprune check: {escape(verdict_sentence(result))}",
+        f"## {_ICONS[result.decision]} edgeprune check: {escape(_verdict(result))}",
         f"{escape(result.subject)} {escape(_against(result))}",
     ]
-    worst = (*result.of(Decision.FAILED), *result.of(Decision.INCONCLUSIVE))
-    if worst:
-        blocks.append("\n".join(f"- {escape(check_sentence(check))}" for check in worst))
+    if worst := _worst(result):
+        blocks.append("\n".join(f"- {escape(sentence)}" for sentence in worst))
     blocks += [escape(text) for text in (advice(result), *result.notes) if text]
-    return "\n\n".join([*blocks, render_table(gate_table(result))]) + "\n"
+    return "\n\n".join([*blocks, render_table(_gate_table(result))]) + "\n"
 
 
 def gate_comment(result: GateResult) -> str:
@@ -61,13 +65,12 @@ def gate_comment(result: GateResult) -> str:
 def comparison_terminal(comparison: Comparison) -> RenderableType:
     """Models and differences for a terminal."""
     notes = [Text(note, style="dim") for note in comparison.notes]
-    tables = (models_table(comparison), differences_table(comparison))
-    return Group(*(terminal_table(table) for table in tables), *notes)
+    return Group(*(terminal_table(table) for table in _comparison_tables(comparison)), *notes)
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Models and differences as GitHub-flavored Markdown."""
-    tables = (models_table(comparison), differences_table(comparison))
+    tables = _comparison_tables(comparison)
     notes = [escape(note) for note in comparison.notes]
     return "\n\n".join(["# Models compared", *map(render_table, tables), *notes]) + "\n"
 
@@ -77,7 +80,7 @@ def comparison_page(comparison: Comparison) -> str:
     return render(
         "compare.html.j2",
         title="Models compared",
-        tables=(models_table(comparison), differences_table(comparison)),
+        tables=_comparison_tables(comparison),
         remarks=comparison.notes,
     )
 
@@ -92,3 +95,26 @@ def within(text: str, most_bytes: int) -> str:
 
 def _against(result: GateResult) -> str:
     return "against its limits" if result.baseline is None else f"against {result.baseline}"
+
+
+def _verdict(result: GateResult) -> str:
+    return cells_verdict(result) if result.cells else verdict_sentence(result)
+
+
+def _gate_table(result: GateResult) -> Table:
+    return cells_gate_table(result) if result.cells else gate_table(result)
+
+
+def _comparison_tables(comparison: Comparison) -> tuple[Table, ...]:
+    if comparison.cells:
+        return (cells_comparison_table(comparison),)
+    return models_table(comparison), differences_table(comparison)
+
+
+def _worst(result: GateResult) -> tuple[str, ...]:
+    """What failed, and what is open, in sentences."""
+    found: list[str] = []
+    for decision in (Decision.FAILED, Decision.INCONCLUSIVE):
+        found += [sentence for cell in result.cells for sentence in cell_sentences(cell, decision)]
+        found += [check_sentence(check) for check in result.checks if check.decision is decision]
+    return tuple(found)

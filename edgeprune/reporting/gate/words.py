@@ -29,7 +29,7 @@ from edgeprune.reporting.formatting import (
 from edgeprune.reporting.table import Table
 from edgeprune.showing import shown_in_cell
 
-_NAMES = {
+METRIC_NAMES = {
     Metric.SIZE: "ONNX file",
     Metric.PARAMETERS: "parameters",
     Metric.MACS: "MACs per image",
@@ -45,7 +45,7 @@ _POINT_DIGITS = 2
 
 def check_name(check: Check) -> str:
     """Name of a check: the metric, and the key of its limit."""
-    return f"{_NAMES[check.metric]} ({check.key})"
+    return f"{METRIC_NAMES[check.metric]} ({check.key})"
 
 
 def value_words(value: float, unit: Unit) -> str:
@@ -102,12 +102,16 @@ def verdict_sentence(result: GateResult) -> str:
     if not still_open:
         return f"passed: {len(result.checks)} of {len(result.checks)} checks"
     names = ", ".join(check_name(check) for check in still_open)
-    meaning = {
+    return f"INCONCLUSIVE{open_words(result.on_inconclusive)}: {names}"
+
+
+def open_words(asked: OnInconclusive) -> str:
+    """What an open question counts as."""
+    return {
         OnInconclusive.PASS: ", which passes as asked",
         OnInconclusive.FAIL: ", which fails as asked",
         OnInconclusive.REPORT: "",
-    }[result.on_inconclusive]
-    return f"INCONCLUSIVE{meaning}: {names}"
+    }[asked]
 
 
 def advice(result: GateResult) -> str:
@@ -131,7 +135,7 @@ def gate_table(result: GateResult) -> Table:
             check_name(check),
             interval_words(check.found, check.unit),
             limit_words(check),
-            _decision(check.decision),
+            decision_words(check.decision),
             check.basis,
         )
         for check in result.checks
@@ -145,7 +149,8 @@ def gate_table(result: GateResult) -> Table:
     )
 
 
-def _decision(decision: Decision) -> str:
+def decision_words(decision: Decision) -> str:
+    """One word, in capitals where it matters."""
     return "FAILED" if decision is Decision.FAILED else decision.value
 
 
@@ -188,7 +193,7 @@ def models_table(comparison: Comparison) -> Table:
 def differences_table(comparison: Comparison) -> Table:
     """Differences of every later model against the first."""
     changes = tuple(
-        (_letter(place), _NAMES[d.metric], _change(d), _meaning(d), d.basis)
+        (_letter(place), METRIC_NAMES[d.metric], change_words(d), meaning_words(d), d.basis)
         for place, differences in enumerate(comparison.differences, 1)
         for d in differences
     )
@@ -222,7 +227,8 @@ def _agreement(model: ModelFacts) -> str:
     return NOT_KNOWN if model.agreement is None else interval_words(model.agreement, Unit.SHARE)
 
 
-def _change(difference: Difference) -> str:
+def change_words(difference: Difference) -> str:
+    """The change with its interval."""
     change = difference.change
     if difference.unit is Unit.RATIO:
         return interval_words(change, Unit.RATIO)
@@ -233,7 +239,7 @@ def _change(difference: Difference) -> str:
     return f"{value} points" if change.is_exact else f"{value} points ({low} to {high})"
 
 
-def _meaning(difference: Difference) -> str:
+def meaning_words(difference: Difference) -> str:
     """Better or worse only if the whole interval says so, in the digits that are shown."""
     change, is_ratio = difference.change, difference.unit is Unit.RATIO
     none, digits = (1.0, _RATIO_DIGITS) if is_ratio else (0.0, _POINT_DIGITS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,7 +14,7 @@ from edgeprune.errors import UsageError
 from edgeprune.shapley.aggregate import Moments
 from edgeprune.shapley.checkpoint import Checkpoint, NoCheckpoint, State, generator_state, set_generator
 from edgeprune.shapley.estimate import Estimate, Method, from_units
-from edgeprune.shapley.game import CountedGame, DifferentiableGame
+from edgeprune.shapley.game import CountedGame, DifferentiableGame, ParallelGame
 
 
 class DerivativeWeights(Enum):
@@ -144,34 +145,49 @@ class _Walk:
         """Make the passes that are left, and keep what they found."""
         if self.evaluations:
             advance(self.evaluations)
+        at_once = self._game.at_once if isinstance(self._game, ParallelGame) else 1
         while self.passes_done < self._passes:
-            images, drawn = self.draw(q_low, q_high)
-            shape = (len(images), self._game.num_players)
-            marginals = self._game.marginals(np.broadcast_to(drawn.memberships, shape), images)
-            counted = drawn.weights if weights is DerivativeWeights.TRAPEZOIDAL else np.ones(1)
-            self.add(marginals, np.broadcast_to(counted, shape))
+            batches: list[_Batch] = []
+            while len(batches) < at_once and self.passes_done < self._passes:
+                batches.append(self.draw(q_low, q_high))
+            for batch, marginals in zip(batches, self._marginals(batches), strict=True):
+                trapezoidal = weights is DerivativeWeights.TRAPEZOIDAL
+                counted = batch.drawn.weights if trapezoidal else np.ones(1)
+                self.add(batch.number, marginals, np.broadcast_to(counted, marginals.shape))
             checkpoint.offer(self.state)
-            advance(1)
+            advance(len(batches))
         checkpoint.keep(self.state)
 
-    def draw(self, q_low: float, q_high: float) -> tuple[IndexArray, Drawn]:
+    def _marginals(self, batches: Sequence[_Batch]) -> Sequence[FloatArray]:
+        players = self._game.num_players
+        asked = [
+            (np.broadcast_to(batch.drawn.memberships, (len(batch.images), players)), batch.images)
+            for batch in batches
+        ]
+        if isinstance(self._game, ParallelGame):
+            return self._game.all_marginals(asked)
+        return [self._game.marginals(memberships, images) for memberships, images in asked]
+
+    def draw(self, q_low: float, q_high: float) -> _Batch:
         """The next images (b,) of an order drawn for every pair of passes, and their coalitions."""
-        pair, is_second = divmod(self.passes_done, 2)
+        current = self.passes_done
+        pair, is_second = divmod(current, 2)
         if not len(self._order):
             self._draws = np.random.default_rng([self._root, pair])
             self._order = self._draws.permutation(self._game.num_images)
-        images, self._order = self._order[: self._batch], self._order[self._batch :]
-        rows = 1 if self._game.shared_coalition else len(images)
-        return images, draw_memberships(
+        chosen, self._order = self._order[: self._batch], self._order[self._batch :]
+        rows = 1 if self._game.shared_coalition else len(chosen)
+        coalitions = draw_memberships(
             rows, self._game.num_players, q_low, q_high, self._draws, antithetic=bool(is_second)
         )
-
-    def add(self, marginals: FloatArray, weights: FloatArray) -> None:
-        """Add one batch of marginals (b, n) and their weights (b, n)."""
-        self.moments.add(marginals, weights)
-        self._pass_sums[:, self.passes_done] += (weights * marginals).sum(axis=0), weights.sum(axis=0)
-        self.evaluations += 1
         self.passes_done += not len(self._order)
+        return _Batch(images=chosen, drawn=coalitions, number=current)
+
+    def add(self, number: int, marginals: FloatArray, weights: FloatArray) -> None:
+        """Add one batch of marginals (b, n) and their weights (b, n) to the pass of this number."""
+        self.moments.add(marginals, weights)
+        self._pass_sums[:, number] += (weights * marginals).sum(axis=0), weights.sum(axis=0)
+        self.evaluations += 1
 
     def by_passes(self) -> tuple[FloatArray, FloatArray]:
         """Means and their errors (n,) from the variance between pairs of passes, which are independent.
@@ -207,6 +223,15 @@ class _Walk:
             "draws": generator_state(self._draws),
             "rng": self._after,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Images (b,) with their coalitions, of the pass of a number."""
+
+    images: IndexArray
+    drawn: Drawn
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True)

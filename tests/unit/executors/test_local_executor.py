@@ -212,3 +212,16 @@ def test_room_follows_cores_and_memory() -> None:
     assert room_here(memory_bytes=1).most_units == 1
     assert room_here(memory_bytes=2**50, cores_each=2 * usable_cores()).most_units == 1
     assert room_here(3, 9 * GIB).share_bytes == 3 * GIB
+
+
+def test_the_processes_of_a_session_stay_and_end_with_it() -> None:
+    """Half of the share is less than a process has in use, which counts between unlike units alone."""
+    little = Room(most_units=1, cores=1, memory_bytes=48 * 2**20)
+    with LocalExecutor(little).session() as session:
+        assert session.most_units == 1
+        (first,), (second,) = (session.run([unit(work.process, name)]) for name in ("a", "b"))
+        assert first.result == second.result != os.getpid()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first.result, 0)
+    apart = LocalExecutor(little).run([unit(work.process, name) for name in ("a", "b")])
+    assert len({outcome.result for outcome in apart}) == 2

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import executor_units as work
+import networks
 import pytest
+import torch
 from executor_units import unit
+from small_rankings import SlowGame, ranked, same_ranking, small_context
 
 from edgeprune.errors import UsageError
 from edgeprune.executors.local import LocalExecutor
 from edgeprune.executors.ray_cluster import RayExecutor
 from edgeprune.executors.resources import Room
 from edgeprune.executors.units import FailureKind
+from edgeprune.games.spread_game import SpreadGame, spread
 
 
 def test_without_ray_a_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +74,52 @@ def test_results_are_those_of_this_machine(cluster: Any, tmp_path: Path) -> None
     assert failure is not None
     assert (failure.kind, by_name["always"].attempts) == (FailureKind.KILLED, 2)
     assert failure.sentence.startswith("its process or its node is gone")
+
+
+def test_a_session_is_for_many_calls(cluster: Any) -> None:
+    with RayExecutor(max_parallel=2).session((1, 2)) as session:
+        assert session.most_units == 2
+        for number in range(3):
+            found = session.run([unit(work.shared_sum, f"{number}-{n}", payload=n) for n in range(3)])
+            assert [outcome.result for outcome in found] == [3, 4, 5]
+
+
+def test_a_ranking_on_a_cluster_is_that_of_one_process(cluster: Any) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        context = small_context(networks.residual_add)
+        with spread(context.recovery_game, RayExecutor()) as game:
+            assert same_ranking(ranked(context, game), ranked(context, context.recovery_game))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.wide
+def test_a_ranking_of_which_a_node_is_lost_half_way_is_the_same(cluster: Any, tmp_path: Path) -> None:
+    third = cluster.add_node(num_cpus=1)
+    context = small_context(networks.residual_add)
+    batches: list[int] = []
+
+    def lose() -> None:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 8 and time.monotonic() < until:
+            time.sleep(0.02)
+        batches.append(len(list(tmp_path.iterdir())))
+        cluster.remove_node(third, allow_graceful=False)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    thread = threading.Thread(target=lose)
+    try:
+        with RayExecutor().session(SlowGame(context.recovery_game, tmp_path)) as session:
+            thread.start()
+            found = ranked(context, SpreadGame(context.recovery_game, session, 1))
+        thread.join()
+        assert same_ranking(found, ranked(context, context.recovery_game))
+    finally:
+        torch.set_num_threads(before)
+    assert batches[0] < len(list(tmp_path.iterdir()))
 
 
 @pytest.mark.wide

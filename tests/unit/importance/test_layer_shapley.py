@@ -16,8 +16,9 @@ from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
 from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.criteria import layer_shapley
-from edgeprune.importance.criteria.layer_shapley import LayerShapley, least_evaluations, value_players
+from edgeprune.importance.criteria.layer_shapley import LayerShapley
 from edgeprune.importance.journals import Journals
+from edgeprune.importance.player_values import least_evaluations, value_players
 from edgeprune.shapley.game import CoalitionGame
 
 CHAIN = nets.toy(nets.chain)

@@ -21,6 +21,7 @@ from sweep_cells import KILLED, REFUSED, SLOW, fake_cell, figures, project, ran
 from edgeprune.artifacts.choices import ExecutorKind, JsonDocument
 from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Precision
+from edgeprune.caching.locks import claimed
 from edgeprune.commands.sweep.figures import best_cells, with_fronts
 from edgeprune.commands.sweep.sweeping import run_sweep
 from edgeprune.errors import OutputError, UsageError
@@ -174,6 +175,30 @@ def test_cells_of_a_finished_sweep_are_taken_unless_they_were_changed(
     assert f"the files of {report.cells[1].name} in" in caplog.text
     assert same_cells(tmp_path / "out", folder / "out")
     assert [cell.figures for cell in again.cells] == [cell.figures for cell in report.cells]
+
+
+def test_cells_can_be_chosen_by_their_names(tmp_path: Path) -> None:
+    project(tmp_path)
+    report = swept(tmp_path, only="net_*_half_*")
+    assert [cell.name for cell in report.cells] == ["net_rpi4_half_fp32", "net_n100_half_fp32"]
+    assert report.notes[0] == "Only cells that net_*_half_* names (--only)."
+    with pytest.raises(
+        UsageError, match=r"no cell is called 'x' \(--only\); .* there are net_rpi4_half_fp32, "
+    ):
+        swept(tmp_path, only="x", output=tmp_path / "other")
+    assert not (tmp_path / "other.journal").exists()
+
+
+def test_a_second_sweep_into_the_same_output_is_refused(tmp_path: Path) -> None:
+    project(tmp_path, REFUSED)
+    swept(tmp_path)
+    with claimed(tmp_path / "out.journal") as is_ours:
+        assert is_ours
+        with pytest.raises(UsageError, match=r"another process works on the sweep in .*out\.journal"):
+            swept(tmp_path, resume=True, overwrite=True)
+    assert len(list((tmp_path / "out.journal" / "units").glob("*.json"))) == 4
+    (tmp_path / "cured").touch()
+    assert swept(tmp_path, resume=True, overwrite=True).failed
 
 
 def test_results_do_not_depend_on_the_number_of_workers(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from edgeprune.accelerator import in_words
 from edgeprune.artifacts.choices import DEFAULT_CRITERION
@@ -22,15 +23,24 @@ from edgeprune.storage.files import atomic_write_text
 
 _log = logging.getLogger("edgeprune.commands")
 _NAME = "ranking.json"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def cached_ranking(run: Run, prepared: Prepared, ratio: float, make: Callable[[], Ranking]) -> Ranking:
+def cached_ranking(
+    run: Run,
+    prepared: Prepared,
+    ratio: float,
+    make: Callable[[], Ranking],
+    by: str | None = None,
+    further: Mapping[str, str] = _NOTHING,
+) -> Ranking:
     """The ranking for a cut of ``ratio`` of the MACs, and its notes: from the cache of the run, or made now.
 
     It is made without the cache where the run has none, where ``max_time_s`` cuts what is computed to the
     speed of the moment, and where the criterion is not of edgeprune, whose code nobody knows here.
+    ``by`` is the criterion where the options of the run do not say it; ``further``: what else decides.
     """
-    store, asked = run.cache, run.options.criterion or DEFAULT_CRITERION
+    store, asked = run.cache, by or run.options.criterion or DEFAULT_CRITERION
     if store is None:
         return make()
     if run.options.max_time_s is not None or not is_ours(criterion(asked)):
@@ -52,7 +62,7 @@ def cached_ranking(run: Run, prepared: Prepared, ratio: float, make: Callable[[]
         _log.info("the ranking for a cut of %.0f%% is in the cache", 100 * ratio)
         return found, []
 
-    key = Key(stage=Stage.RANKING, decided_by=_decided_by(run, prepared, ratio, asked))
+    key = Key(stage=Stage.RANKING, decided_by={**_decided_by(run, prepared, ratio, asked), **further})
     ranking, _ = store.get(key, lambda: noted(run, make), write, read)
     return ranking
 
