@@ -212,8 +212,8 @@ def _note_of_loss(options: QuantizeOptions, measure: Measure, outputs: parity.Ou
         return ()
     return (
         f"8 bits part from 32 by {parted:.1f} points on the images kept back; --precision auto puts what "
-        f"harms most for what it gains back in 32 bits until at most {DROP_POINTS:g} point is lost, or what "
-        "--max-drop says, and stores all weights in 8",
+        f"harms most for what it gains back in 32 bits until at most {DROP_POINTS:g} point more is lost than "
+        "by stored weights, or what --max-drop says, and stores all weights in 8",
     )
 
 
