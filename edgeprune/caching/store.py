@@ -71,16 +71,21 @@ class Store:
     def check(self) -> None:
         """Check that entries can be written, and remove those of killed processes that were not finished.
 
+        A folder that is not there is made with the first entry, so that a refused run leaves nothing.
+
         Raises:
             OutputError: the folder cannot be made or written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            there = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
+            reason = "" if there.is_dir() else f"{str(there)!r} is no folder"
         except OSError as error:
+            reason = str(error.strerror)
+        if reason:
             raise OutputError(
-                f"the cache {str(self.folder)!r} cannot be made ({error.strerror}); name another folder"
-            ) from error
-        check_room(self.folder, str(self.folder))
+                f"the cache {str(self.folder)!r} cannot be made ({reason}); name another folder"
+            )
+        check_room(there, str(self.folder))
         for stage in Stage:
             remove_abandoned(self.folder / stage.value)
 

@@ -162,6 +162,8 @@ def test_a_folder_that_cannot_be_made_is_refused_before_work(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"the cache .* cannot be made .*; name another folder"):
         Store(tmp_path / "file" / "cache").check()
+    Store(tmp_path / "deep" / "cache").check()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def aged(folder: Path) -> dict[str, Path]:
