@@ -42,8 +42,11 @@ _MOST_SHARE = 1.5
 class _Judged:
     """Detections matched with the truth."""
 
-    def __init__(self, matches: tuple[ClassMatches, ...], weights: NDArray[np.float32]) -> None:
-        self.matches = matches
+    def __init__(
+        self, boxes: tuple[Boxes, ...], truth: tuple[Boxes, ...], weights: NDArray[np.float32]
+    ) -> None:
+        self.boxes = boxes
+        self.matches: tuple[ClassMatches, ...] = match_classes(truth, boxes)
         self._weights = weights
 
     @cached_property
@@ -69,7 +72,7 @@ class DetectionMeasure(Measure):
         if not self._objects:
             raise CalibrationError(_nothing(labelled))
         self._weights = bootstrap_weights(reference.images, reference.seed)
-        self._before = _Judged(match_classes(self._truth, own), self._weights)
+        self._before = _Judged(own, self._truth, self._weights)
         self._last: tuple[Outputs, _Judged] | None = None
         against = (
             "labels" if labelled else f"the original's own detections of confidence {CONFIDENCE} and more"
@@ -93,9 +96,9 @@ class DetectionMeasure(Measure):
 
         AP hardly sees scores that cross the threshold. F1, which feels each of them, may lose twice as much.
         """
-        own, given = map(self._layout.decode, (self.reference.original, outputs))
+        own = self._before.boxes
         sure = sum(len(confident(boxes)) for boxes in own)
-        changes = expected_changes(own, given, CONFIDENCE)
+        changes = expected_changes(own, self._judged(outputs).boxes, CONFIDENCE)
         return max(self.points_lost(outputs), 100 * changes / (2 * max(1, sure)) / _F1_POINTS)
 
     def loss(self, outputs: Outputs) -> MeasureFigure | None:
@@ -158,7 +161,7 @@ class DetectionMeasure(Measure):
             return self._before
         if self._last is None or self._last[0] is not outputs:
             decoded = self._layout.decode(outputs)
-            self._last = outputs, _Judged(match_classes(self._truth, decoded), self._weights)
+            self._last = outputs, _Judged(decoded, self._truth, self._weights)
         return self._last[1]
 
 

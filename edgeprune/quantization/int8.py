@@ -184,7 +184,8 @@ def write_integers(
 def _storable(model: FloatModel, names: frozenset[str]) -> frozenset[str]:
     """Which of these nodes have a weight that can be stored in 8 bits."""
     tried = StoredIn8Bits(names)
-    rewritten(model.proto, tried)
+    if names:
+        rewritten(model.proto, tried)
     return frozenset(tried.done)
 
 

@@ -74,7 +74,7 @@ def write_mixed(
         work = Mixing.of(source, images, settings, scratch, task or TaskOptions(), runner)
         chosen = work.fastest() if known else (True,) * len(work.pieces)
         limit, harm = work.limit(max_drop_points), None
-        if work.lost(chosen) > limit:
+        if not work.holds(chosen, limit):
             chosen, harm = work.held(chosen, limit)
         if known:
             chosen = work.still_faster(chosen, limit)
@@ -181,14 +181,14 @@ class Mixing:
         """
         assert self.costs is not None
         for tried in dict.fromkeys((mixture, fastest(self.costs, mixture))):
-            holds = tried == mixture or self.lost(tried) <= limit
+            holds = tried == mixture or self.holds(tried, limit)
             if any(tried) and holds and self._ratio(tried) <= 1.0 - WORTH:
                 return tried
         return self.nothing
 
     def write_smaller(self, mixture: Mixture, limit: float, destination: Path) -> IntegerReport | None:
         """Write a mixture within the limit; if it is no smaller, copy the 32-bit file and return ``None``."""
-        if self.lost(mixture) <= limit:
+        if self.holds(mixture, limit):
             report = self._write(mixture, destination)
             if size_bytes(destination) < size_bytes(self.source):
                 return report
@@ -208,6 +208,10 @@ class Mixing:
         if asked is not None:
             return asked
         return self.lost(self.nothing) + DROP_POINTS if self.measure.counts_points else math.inf
+
+    def holds(self, mixture: Mixture, limit: float) -> bool:
+        """Whether a mixture is within the limit; nothing is run where there is none."""
+        return limit == math.inf or self.lost(mixture) <= limit
 
     def lost(self, mixture: Mixture) -> float:
         """Points lost by the measure of the task, at its threshold, too, where there is one; relative error
