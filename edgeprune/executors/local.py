@@ -13,13 +13,13 @@ from typing import Any
 from edgeprune.executors.processes import Inbox, WorkerProcess
 from edgeprune.executors.resources import Room, room_here
 from edgeprune.executors.units import (
-    MOST_ATTEMPTS,
     Answer,
     Failure,
     FailureKind,
     Outcome,
     Unit,
     Watcher,
+    settled,
 )
 
 _POLL_S = 0.1
@@ -186,17 +186,8 @@ class _Run:
             self._idle.append(worker)
 
     def _settle(self, job: _Job, answer: Answer) -> None:
-        failure = answer.failure
-        if failure is not None and failure.may_pass and job.attempt < MOST_ATTEMPTS:
-            self._watcher.tries_again(job.unit, failure)
+        outcome = settled(job.unit, job.attempt, job.began_s, answer, self._watcher)
+        if outcome is None:
             self._waiting.append(_Job(unit=job.unit, attempt=job.attempt + 1))
-            return
-        outcome = Outcome(
-            unit=job.unit,
-            result=answer.result,
-            failure=answer.failure,
-            attempts=job.attempt,
-            duration_s=time.monotonic() - job.began_s,
-        )
-        self._done[id(job.unit)] = outcome
-        self._watcher.ended(outcome)
+        else:
+            self._done[id(job.unit)] = outcome

@@ -15,13 +15,13 @@ from typing import Any
 from edgeprune.errors import UsageError
 from edgeprune.executors.performing import perform
 from edgeprune.executors.units import (
-    MOST_ATTEMPTS,
     Answer,
     Failure,
     FailureKind,
     Outcome,
     Unit,
     Watcher,
+    settled,
 )
 from edgeprune.system.imports import first_line
 
@@ -134,20 +134,11 @@ class _Run:
         return Answer(failure=Failure(kind=how, sentence=said))
 
     def _settle(self, attempt: _Attempt, answer: Answer) -> None:
-        failure = answer.failure
-        if failure is not None and failure.may_pass and attempt.number < MOST_ATTEMPTS:
-            self._watcher.tries_again(attempt.unit, failure)
+        outcome = settled(attempt.unit, attempt.number, attempt.began_s, answer, self._watcher)
+        if outcome is None:
             self._waiting.append(replace(attempt, number=attempt.number + 1))
-            return
-        outcome = Outcome(
-            unit=attempt.unit,
-            result=answer.result,
-            failure=answer.failure,
-            attempts=attempt.number,
-            duration_s=time.monotonic() - attempt.began_s,
-        )
-        self._done[id(attempt.unit)] = outcome
-        self._watcher.ended(outcome)
+        else:
+            self._done[id(attempt.unit)] = outcome
 
 
 def _imported() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -155,6 +156,25 @@ class Telling(Watcher):
     def tries_again(self, unit: Unit, failure: Failure) -> None:
         """An attempt failed, and another one follows."""
         _log.warning("%s is computed again: %s", unit.name, failure.sentence)
+
+
+def settled(done: Unit, number: int, began_s: float, answer: Answer, watcher: Watcher) -> Outcome | None:
+    """The outcome of a unit after so many attempts, the last one begun at ``began_s`` of the monotonic clock.
+
+    ``None`` where another attempt is due. The watcher is told either way.
+    """
+    if answer.failure is not None and answer.failure.may_pass and number < MOST_ATTEMPTS:
+        watcher.tries_again(done, answer.failure)
+        return None
+    outcome = Outcome(
+        unit=done,
+        result=answer.result,
+        failure=answer.failure,
+        attempts=number,
+        duration_s=time.monotonic() - began_s,
+    )
+    watcher.ended(outcome)
+    return outcome
 
 
 class Executor(Protocol):
