@@ -77,6 +77,13 @@ def sweep(session: Session, given: SweepArguments) -> None:
             f"{report.failed[0].name}: {report.failed[0].failure}; the others are in {options.output}, and "
             "the same command with --resume --overwrite tries these again"
         )
+    if report.unmeasured:
+        lacking = report.unmeasured
+        raise SweepError(
+            f"{len(lacking)} of {len(report.on_devices)} measurements on devices failed, the first of them "
+            f"{lacking[0].cell} on {lacking[0].device}: {lacking[0].failure}; all cells are in "
+            f"{options.output}, and the same command with --resume --overwrite measures these again"
+        )
 
 
 def _options(session: Session, given: SweepArguments) -> SweepOptions:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import scale_bytes
+import scale_fleet
 import scale_gpu
 import scale_model
 import scale_sweep
@@ -27,6 +28,7 @@ def _jobs(folder: Path, _seeds: int, _threads: int) -> Jobs:
     return {
         **scale_bytes.jobs(folder, effort),
         **scale_sweep.jobs(folder, effort, **cells),
+        **scale_fleet.jobs(effort),
         **scale_model.jobs(folder, tiny=tiny),
     }
 
@@ -35,7 +37,10 @@ def _render(rows: list[dict[str, Any]]) -> str:
     ways = [row for row in rows if "way" in row]
     swept = [row for row in rows if "at_once" in row or "cell" in row]
     text = scale_bytes.render(ways) if ways else ""
-    return text + (scale_sweep.render(swept) if swept else "") + scale_model.shown(rows)
+    text += scale_sweep.render(swept) if swept else ""
+    for row in rows:
+        text += scale_fleet.render(row) if "turns" in row else ""
+    return text + scale_model.shown(rows)
 
 
 PARTS = {

@@ -168,3 +168,13 @@ def test_rank_takes_the_rankings_of_each_criterion_from_the_cache(
     assert sorted((tmp_path / "cache" / "ranking").glob("*/*")) == entries
     scores("layer", "--layer", "second")
     assert len(list((tmp_path / "cache" / "ranking").glob("*/*"))) == 3
+
+
+def test_a_device_out_of_reach_is_one_sentence_before_any_work(
+    project: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    text = SWEEP.format(project=project) + '[[devices]]\nname = "pi"\nssh = "nobody@127.0.0.1:1"\n'
+    (tmp_path / "s.toml").write_text(text)
+    done = edgeprune("sweep", "s.toml", "--cache", "cache", cwd=tmp_path)
+    assert "127.0.0.1:1" in sentence(done, 14)
+    assert sorted(os.listdir(tmp_path)) == ["s.toml", "scratch"]

@@ -19,6 +19,7 @@ from edgeprune.commands.run.resume import check_journal, journal_folder
 from edgeprune.commands.sweep.cells import Cell, cells_of, in_turn, only
 from edgeprune.commands.sweep.earlier import link_folder, take_earlier
 from edgeprune.commands.sweep.figures import best_cells, shared_stages, with_fronts
+from edgeprune.commands.sweep.fleet import check_devices, measured
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.executors.chosen import check_address, executor_of
 from edgeprune.executors.journal import UnitJournal, run_journaled
@@ -29,6 +30,7 @@ from edgeprune.options.sweep.sweeps import SweepOptions
 from edgeprune.reporting.formatting import count_words
 from edgeprune.reporting.sweep.facts import (
     SWEEP_SCHEMA_VERSION,
+    CellOnDevice,
     CellReport,
     CellResult,
     CellState,
@@ -43,7 +45,7 @@ from edgeprune.system.host import machine_description
 _log = logging.getLogger("edgeprune.commands")
 
 CELLS = "cells"
-_UNITS, _WORK = "units", "work"
+_UNITS, _WORK, _MEASURED = "units", "work", "measured"
 _KEY_DIGITS = 16
 
 RunCell = Callable[[Work], CellResult]
@@ -63,6 +65,7 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
     plan = read_sweep(options.spec)
     cells = only(cells_of(plan, options.command), options.only)
     _check(options, plan, cells)
+    check_devices(plan.devices)
     store = Store(None if options.cache is None else Path(options.cache).absolute())
     store.check()
     journals = Journals(journal_folder(options.folder.absolute()), {"journal of": "edgeprune sweep"})
@@ -88,6 +91,7 @@ def _swept(
                 take_earlier(options.folder.absolute(), units, journal)
             outcomes = run_journaled(_executor(options, plan), units, journal, None, watcher)
         report = _report(options, plan, cells, outcomes)
+        report = replace(report, on_devices=_on_devices(plan, cells, report, journals))
         report = replace(report, duration_s=time.monotonic() - began_s)
         report = _write(report, plan, cells, journals.folder, options)
     except BaseException as error:
@@ -97,7 +101,7 @@ def _swept(
         if kept:
             _log.warning("%s; --resume goes on from there", kept)
         raise
-    if not report.failed:
+    if not report.failed and not report.unmeasured:
         journals.remove()
     return report
 
@@ -140,14 +144,13 @@ def _executor(options: SweepOptions, plan: SweepPlan) -> Executor:
 
 
 def _units(cells: Sequence[Cell], journals: Journals, store: Store, run_cell: RunCell) -> tuple[Unit, ...]:
-    work = journals.place(_WORK, "cells")
-    work.mkdir(exist_ok=True)
+    journals.place(_WORK, "cells").mkdir(exist_ok=True)
     return tuple(
         Unit(
             name=cell.name,
             key=cell.key,
             function=run_cell,
-            payload=replace(cell.options, output=work / cell.key[:_KEY_DIGITS], cache=store.folder),
+            payload=replace(cell.options, output=_work_folder(journals.folder, cell), cache=store.folder),
             seed=cell.options.seed,
             cores=cell.options.threads or 1,
             alone=cell.measures,
@@ -182,6 +185,22 @@ def _report(
     )
 
 
+def _on_devices(
+    plan: SweepPlan, cells: Sequence[Cell], report: SweepReport, journals: Journals
+) -> tuple[CellOnDevice, ...]:
+    done = {cell.name for cell in report.cells if cell.state is CellState.DONE}
+    delivered = [(cell, _work_folder(journals.folder, cell)) for cell in cells if cell.name in done]
+    records = journals.place(_MEASURED, "measurements on devices")
+    records.mkdir(exist_ok=True)
+    settings = plan.settings
+    return measured(plan.devices, delivered, records, threads=settings.threads or 1, seed=settings.seed)
+
+
+def _work_folder(journal: Path, cell: Cell) -> Path:
+    """Where the process of a cell writes."""
+    return journal / _WORK / cell.key[:_KEY_DIGITS]
+
+
 def _cell_report(cell: Cell, outcome: Outcome) -> CellReport:
     failure, result = outcome.failure, outcome.result
     told = CellReport(
@@ -211,7 +230,7 @@ def _write(
     with outputs.staged_output(options.folder, options.overwrite) as staging:
         for cell in cells:
             if cell.name in done:
-                link_folder(journal / _WORK / cell.key[:_KEY_DIGITS], staging / CELLS / cell.name)
+                link_folder(_work_folder(journal, cell), staging / CELLS / cell.name)
         written = write_sweep(report, staging)
         inputs: dict[str, Any] = {str(plan.source): report.source_sha256}
         outputs.write_manifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,11 +26,12 @@ from edgeprune.options.project_file import (
     parse_input_shape,
 )
 from edgeprune.options.quantities import parse_budget, parse_finetune
+from edgeprune.options.sweep.fleet import SweepDevice, read_devices
+from edgeprune.options.sweep.names import NAME, Name
 from edgeprune.showing import in_short
 from edgeprune.storage.documents import UnreadableError, read_toml
 from edgeprune.storage.tables import Expected, TableError, from_table
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,47}")
 MOST_CELLS = 10_000
 EXAMPLE = """\
 targets = ["rpi4", "n100"]
@@ -69,11 +69,6 @@ def _parses(parse: Callable[[str], object]) -> Predicate:
     return Predicate(holds)
 
 
-Name = Annotated[
-    str,
-    Predicate(lambda value: _NAME.fullmatch(value) is not None),
-    Expected("a name of at most 48 letters, digits, dots, + and -, that begins with a letter or digit,"),
-]
 _Latency = Annotated[
     Any,
     _parses(lambda text: parse_budget(text, None, None, None)),
@@ -200,6 +195,7 @@ class SweepPlan:
     budgets: tuple[SweepBudget, ...]
     precisions: tuple[Precision, ...]
     settings: SweepSettings
+    devices: tuple[SweepDevice, ...] = ()
 
     @property
     def count(self) -> int:
@@ -231,7 +227,7 @@ def _plan_of(file: Path, table: dict[str, Any]) -> SweepPlan:
     Raises:
         TableError: a key or value that is not accepted.
     """
-    others = ("models", "budgets", "options")
+    others = ("models", "budgets", "options", "devices")
     tables = {name: table.pop(name) for name in others if name in table}
     top = from_table(_TopTable, table, hyphens=True, apart=others)
     models = _tables(tables.get("models", []), "models")
@@ -248,9 +244,11 @@ def _plan_of(file: Path, table: dict[str, Any]) -> SweepPlan:
         or (SweepBudget(),),
         precisions=top.precisions,
         settings=_settings(file, settings),
+        devices=read_devices(file, _tables(tables.get("devices", []), "devices"), top.targets),
     )
     _check_distinct("models", [model.name for model in plan.models])
     _check_distinct("budgets", [budget.name for budget in plan.budgets])
+    _check_distinct("devices", [device.name for device in plan.devices])
     _check_distinct("targets", [*plan.targets])
     _check_distinct("precisions", [precision.value for precision in plan.precisions])
     if plan.count > MOST_CELLS:
@@ -282,7 +280,7 @@ def _model(source: Path, place: int, table: dict[str, Any]) -> SweepModel:
                 f"has '{where}{key}' = {in_short(getattr(read, key))}, and there is no such file"
             )
     own = Path(read.model.rpartition(":")[2]).stem.replace("_", "-")
-    if read.name is None and _NAME.fullmatch(own) is None:
+    if read.name is None and NAME.fullmatch(own) is None:
         raise TableError(f"lacks the key '{where}name', and {in_short(read.model)} gives none; add it")
     card = options.card
     named = options.options(card=beside(source, card) if card and card.endswith(".toml") else card)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edgeprune.artifacts.latency import Provenance
+from edgeprune.artifacts.latency import LatencyMeasurement, Provenance
 from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import Grade
 
-SWEEP_SCHEMA_VERSION = "1.0"
+SWEEP_SCHEMA_VERSION = "1.1"
+READ_VERSIONS = ("1.0", SWEEP_SCHEMA_VERSION)
+"""1.0 is from before devices."""
 
 
 class CellState(Enum):
@@ -97,6 +99,18 @@ class CellReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellOnDevice:
+    """What a cell delivered, measured on a device of the sweep file, or why it was not."""
+
+    cell: str
+    device: str
+    latency: LatencyMeasurement | None = None
+    peak_memory_bytes: int | None = None
+    failure: str | None = None
+    exit_status: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class BestCell:
     """The cell of a target and a budget that keeps most quality; of equals the fastest, then the smallest."""
 
@@ -141,8 +155,14 @@ class SweepReport:
     machine: str
     versions: dict[str, str]
     notes: tuple[str, ...]
+    on_devices: tuple[CellOnDevice, ...] = ()
 
     @property
     def failed(self) -> tuple[CellReport, ...]:
         """Cells without a result."""
         return tuple(cell for cell in self.cells if cell.state is CellState.FAILED)
+
+    @property
+    def unmeasured(self) -> tuple[CellOnDevice, ...]:
+        """Cells that a device was to measure and did not."""
+        return tuple(found for found in self.on_devices if found.failure is not None)

@@ -11,7 +11,13 @@ from typing import Any
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.errors import UsageError
-from edgeprune.reporting.sweep.facts import SWEEP_SCHEMA_VERSION, CellReport, SweepReport
+from edgeprune.reporting.sweep.facts import (
+    READ_VERSIONS,
+    SWEEP_SCHEMA_VERSION,
+    CellOnDevice,
+    CellReport,
+    SweepReport,
+)
 from edgeprune.reporting.sweep.page import render_page
 from edgeprune.reporting.sweep.words import render_markdown
 from edgeprune.showing import in_short, plain_values
@@ -40,15 +46,16 @@ def write_sweep(report: SweepReport, folder: Path) -> SweepReport:
     Raises:
         OutputError: a file cannot be written.
     """
-    rows = [row_of(cell) for cell in report.cells]
-    parquet = parquet_of(rows)
+    columns = columns_of(report)
+    rows = rows_of(report)
+    parquet = parquet_of(rows, columns)
     if parquet is None:
         report = replace(report, notes=(*report.notes, _NO_PARQUET))
     else:
         atomic_write_bytes(folder / "sweep.parquet", parquet)
     texts = {
         SWEEP_NAME: sweep_to_json(report),
-        "sweep.csv": csv_of(rows),
+        "sweep.csv": csv_of(rows, columns),
         "sweep.md": render_markdown(report),
         "sweep.html": render_page(report),
     }
@@ -74,7 +81,7 @@ def read_sweep_report(path: str | Path) -> SweepReport:
     except UnreadableError as error:
         raise UsageError(f"sweep {shown} {error}; name a {SWEEP_NAME} written by edgeprune") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SWEEP_SCHEMA_VERSION:
+    if version not in READ_VERSIONS:
         raise UsageError(
             f"{shown} has schema version {in_short(version)}, this edgeprune reads {SWEEP_SCHEMA_VERSION!r}; "
             f"name a {SWEEP_NAME}, or sweep again"
@@ -85,6 +92,23 @@ def read_sweep_report(path: str | Path) -> SweepReport:
         raise UsageError(f"sweep {shown} does not fit schema {version}: {error}") from error
 
 
+def columns_of(report: SweepReport) -> dict[str, type]:
+    """:data:`COLUMNS`, and one for the times of each device."""
+    return COLUMNS | {_column(found): float for found in report.on_devices}
+
+
+def rows_of(report: SweepReport) -> list[dict[str, Any]]:
+    """Every cell with its figures, by column."""
+    rows = {cell.name: row_of(cell) for cell in report.cells}
+    for found in report.on_devices:
+        rows[found.cell][_column(found)] = None if found.latency is None else found.latency.latency_p50_ms
+    return [*rows.values()]
+
+
+def _column(found: CellOnDevice) -> str:
+    return f"latency_p50_ms_on_{found.device}"
+
+
 def row_of(cell: CellReport) -> dict[str, Any]:
     """A cell with its figures, by column."""
     plain = to_jsonable(cell)
@@ -93,16 +117,16 @@ def row_of(cell: CellReport) -> dict[str, Any]:
     return {name: both.get(name) for name in COLUMNS}
 
 
-def csv_of(rows: list[dict[str, Any]]) -> str:
+def csv_of(rows: list[dict[str, Any]], columns: dict[str, type] = COLUMNS) -> str:
     """The text of ``sweep.csv``."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(plain_values(rows))
     return stream.getvalue()
 
 
-def parquet_of(rows: list[dict[str, Any]]) -> bytes | None:
+def parquet_of(rows: list[dict[str, Any]], columns: dict[str, type] = COLUMNS) -> bytes | None:
     """The bytes of ``sweep.parquet``; ``None`` where pyarrow is not installed."""
     try:
         import pyarrow as pa
@@ -110,16 +134,16 @@ def parquet_of(rows: list[dict[str, Any]]) -> bytes | None:
     except ImportError:
         return None
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    columns = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    typed = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([_finite(row) for row in rows], schema=columns), sink)
+    pq.write_table(pa.Table.from_pylist([_finite(row, columns) for row in rows], schema=typed), sink)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
+def _finite(row: dict[str, Any], columns: dict[str, type]) -> dict[str, Any]:
     """Numbers that JSON has as strings are numbers here."""
     return {
-        name: float(value) if COLUMNS[name] is float and isinstance(value, str) else value
+        name: float(value) if columns[name] is float and isinstance(value, str) else value
         for name, value in row.items()
     }

@@ -11,6 +11,7 @@ from edgeprune.reporting.sweep.facts import CellReport, SweepReport
 from edgeprune.reporting.sweep.words import (
     best_table,
     cells_table,
+    devices_table,
     failures_table,
     quality_words,
     shared_table,
@@ -31,7 +32,7 @@ class Front:
 
 def render_page(report: SweepReport) -> str:
     """The text of ``sweep.html``; it loads nothing. The same report gives the same text."""
-    lists = (failures_table(report), cells_table(report), shared_table(report))
+    lists = (failures_table(report), cells_table(report), devices_table(report), shared_table(report))
     return render(
         "sweep.html.j2",
         title=f"Sweep of {report.source}",

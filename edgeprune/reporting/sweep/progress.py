@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.executors.units import Failure, Outcome, Unit, Watcher
+from edgeprune.reporting.formatting import count_words
+from edgeprune.reporting.sweep.facts import CellOnDevice
 from edgeprune.reporting.sweep.words import cell_words, duration_words
 from edgeprune.showing import shown_in_cell
 from edgeprune.system import progress
@@ -19,15 +23,32 @@ if TYPE_CHECKING:
 _ROWS = 24
 
 
-@contextlib.contextmanager
-def watching(count: int) -> Iterator[Watcher]:
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What units are called, and how the end of one is put."""
+
+    unit: str
+    ending: Callable[[Outcome], str]
+
+
+def watching(count: int) -> AbstractContextManager[Watcher]:
     """What is told of ``count`` cells while the block runs, in the way that progress is shown."""
+    return _watching(count, _Told(unit="cell", ending=outcome_words))
+
+
+def watching_devices(count: int) -> AbstractContextManager[Watcher]:
+    """The same of ``count`` devices that measure cells."""
+    return _watching(count, _Told(unit="device", ending=device_words))
+
+
+@contextlib.contextmanager
+def _watching(count: int, told: _Told) -> Iterator[Watcher]:
     if progress.display() is not progress.Display.BARS:
-        yield _Lines(count)
+        yield _Lines(count, told)
         return
     from rich.live import Live
 
-    table = _LiveTable(count)
+    table = _LiveTable(count, told)
     with Live(console=progress.console, transient=True, auto_refresh=False) as live:
         table.live = live
         yield table
@@ -43,27 +64,38 @@ def outcome_words(outcome: Outcome) -> str:
     return f"done in {duration_words(outcome.duration_s)}: {words}"
 
 
+def device_words(outcome: Outcome) -> str:
+    """How a device ended."""
+    if outcome.failure is not None:
+        return f"failed: {outcome.failure.sentence}"
+    found: tuple[CellOnDevice, ...] = outcome.result
+    lacking = sum(each.failure is not None for each in found)
+    ended = f"measured {count_words(len(found) - lacking, 'cell')} in {duration_words(outcome.duration_s)}"
+    return f"{ended}, {lacking} failed" if lacking else ended
+
+
 class _Lines(Watcher):
-    def __init__(self, count: int) -> None:
-        self._count, self._ended = count, 0
+    def __init__(self, count: int, told: _Told) -> None:
+        self._count, self._told, self._ended = count, told, 0
 
     def began(self, unit: Unit, attempt: int) -> None:
-        progress.say(f"cell {unit.name} begins{', once more' if attempt > 1 else ''}")
+        progress.say(f"{self._told.unit} {unit.name} begins{', once more' if attempt > 1 else ''}")
 
     def tries_again(self, unit: Unit, failure: Failure) -> None:
-        progress.say(f"cell {unit.name} is tried once more: {failure.sentence}")
+        progress.say(f"{self._told.unit} {unit.name} is tried once more: {failure.sentence}")
 
     def ended(self, outcome: Outcome) -> None:
         self._ended += 1
-        progress.say(f"cell {outcome.unit.name} ({self._ended} of {self._count}): {outcome_words(outcome)}")
+        what, name = self._told.unit, outcome.unit.name
+        progress.say(f"{what} {name} ({self._ended} of {self._count}): {self._told.ending(outcome)}")
 
 
 class _LiveTable(Watcher):
-    """The cells that run, and those that ended last."""
+    """The units that run, and those that ended last."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, told: _Told) -> None:
         self.live: Live | None = None
-        self._count = count
+        self._count, self._told = count, told
         self._running: dict[str, tuple[float, int]] = {}
         self._ended: list[tuple[str, str]] = []
         self._shown_s = 0.0
@@ -80,7 +112,7 @@ class _LiveTable(Watcher):
 
     def ended(self, outcome: Outcome) -> None:
         self._running.pop(outcome.unit.name, None)
-        self._ended.append((outcome.unit.name, outcome_words(outcome)))
+        self._ended.append((outcome.unit.name, self._told.ending(outcome)))
         self._show()
 
     def tick(self) -> None:
@@ -96,8 +128,8 @@ class _LiveTable(Watcher):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=f"{len(self._ended)} of {self._count} cells", title_justify="left")
-        table.add_column("cell")
+        table = Table(title=f"{len(self._ended)} of {self._count} {self._told.unit}s", title_justify="left")
+        table.add_column(self._told.unit)
         table.add_column("state")
         for name, words in self._ended[-(_ROWS - len(self._running)) :]:
             table.add_row(Text(name), Text(words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from edgeprune.artifacts.latency import Provenance
 from edgeprune.reporting.formatting import (
     MISSING,
     count_words,
@@ -15,7 +16,13 @@ from edgeprune.reporting.formatting import (
     significant,
 )
 from edgeprune.reporting.markdown import escape, render_table
-from edgeprune.reporting.sweep.facts import CellFigures, CellReport, SharedStage, SweepReport
+from edgeprune.reporting.sweep.facts import (
+    CellFigures,
+    CellOnDevice,
+    CellReport,
+    SharedStage,
+    SweepReport,
+)
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.terminal import terminal_table
 
@@ -25,7 +32,8 @@ def verdict(report: SweepReport) -> str:
     done = len(report.cells) - len(report.failed)
     failed = f", {len(report.failed)} FAILED" if report.failed else ""
     cells = count_words(len(report.cells), "cell")
-    return f"{done} of {cells} done{failed}, in {duration_words(report.duration_s)}"
+    lacking = f", {count_words(len(report.unmeasured), 'measurement')} FAILED" if report.unmeasured else ""
+    return f"{done} of {cells} done{failed}{lacking}, in {duration_words(report.duration_s)}"
 
 
 def duration_words(seconds: float) -> str:
@@ -78,6 +86,39 @@ def failures_table(report: SweepReport) -> Table:
     )
 
 
+def devices_table(report: SweepReport) -> Table:
+    """Every cell on every device that measured it."""
+    cells = {cell.name: cell for cell in report.cells}
+    return Table(
+        title="Measured on devices",
+        columns=("cell", "device", "median", "slowest tenth", "peak memory", "of the prediction", "trusted"),
+        rows=tuple(_device_row(found, cells[found.cell]) for found in report.on_devices),
+        remark="Wall-clock times of one image; slowest tenth: a tenth of the runs takes "
+        "longer. Of the prediction: the median over what was predicted for the target.",
+        code_columns=frozenset({0}),
+        numeric_columns=frozenset({4, 5}),
+        narrow_columns=(0, 1, 2),
+    )
+
+
+def _device_row(found: CellOnDevice, cell: CellReport) -> tuple[str, ...]:
+    latency, memory, figures = found.latency, found.peak_memory_bytes, cell.figures
+    if latency is None:
+        return (cell.name, found.device, f"FAILED: {found.failure}", *[""] * 4)
+    share = ""
+    if figures is not None and figures.latency_ms and figures.provenance is Provenance.PREDICTED:
+        share = format_share(latency.latency_p50_ms / figures.latency_ms)
+    return (
+        cell.name,
+        found.device,
+        format_ms(latency.latency_p50_ms, latency.provenance),
+        format_ms(latency.latency_p90_ms, latency.provenance),
+        MISSING if memory is None else format_bytes(memory),
+        share,
+        "yes" if latency.trusted else f"no: {latency.caution}",
+    )
+
+
 def shared_table(report: SweepReport) -> Table:
     """What cells had in common."""
     return Table(
@@ -91,13 +132,19 @@ def shared_table(report: SweepReport) -> Table:
 
 def tables(report: SweepReport) -> tuple[Table, ...]:
     """All tables that have rows."""
-    found = (best_table(report), failures_table(report), cells_table(report), shared_table(report))
+    found = (
+        best_table(report),
+        failures_table(report),
+        cells_table(report),
+        devices_table(report),
+        shared_table(report),
+    )
     return tuple(table for table in found if table.rows)
 
 
 def render_sweep(report: SweepReport) -> RenderableType:
     """The sweep for a terminal."""
-    colour = "bold yellow" if report.failed else "bold green"
+    colour = "bold yellow" if report.failed or report.unmeasured else "bold green"
     notes = [Text(note, style="dim") for note in report.notes]
     return Group(Text(verdict(report), style=colour), *map(terminal_table, tables(report)), *notes)
 

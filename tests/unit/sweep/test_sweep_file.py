@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -211,3 +212,38 @@ def test_the_key_of_a_cell_follows_every_input_and_option(folder: Path) -> None:
     for line in ("seed = 1", "threads = 2", 'effort = "quick"', "max-images = 9", "rounds = false"):
         path.write_text(f"{text}[options]\n{line}\n")
         assert len(set(keys(path)) - set(before)) == 8
+
+
+DEVICE = '[[devices]]\nname = "pi"\nssh = "pi@10.0.0.7:2200"\n'
+
+
+def test_devices_are_read(folder: Path) -> None:
+    (folder / "key").write_text("")
+    (folder / "board.toml").write_text("")
+    text = 'targets = ["rpi4", "board.toml"]\n' + MODEL + DEVICE
+    text += 'identity = "key"\ntargets = ["board.toml"]\n[[devices]]\nname = "phone"\nadb = "R5CT"\n'
+    first, second = read_sweep(written(folder, text)).devices
+    assert (first.name, str(first.options.destination)) == ("pi", "pi@10.0.0.7:2200")
+    assert (first.options.identity, first.targets) == (str(folder / "key"), (str(folder / "board.toml"),))
+    assert (second.options.name, second.targets) == ("adb:R5CT", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[devices]\n", "'devices' that are no tables; write [[devices]]"),
+        ('[[devices]]\nssh = "pi@pi"\n', "devices[0].name"),
+        ('[[devices]]\nname = "a b"\nssh = "pi@pi"\n', "devices[0].name"),
+        ('[[devices]]\nname = "a"\n', "'devices[0]' that is not accepted: neither --ssh nor --adb"),
+        (DEVICE + 'adb = "R5CT"\n', "both --ssh and --adb"),
+        (DEVICE + 'identity = "none"\n', "'devices[0]' that is not accepted: --identity"),
+        (DEVICE + "ssh-port = 22\n", "name two ports"),
+        (DEVICE + 'sssh = "pi"\n', "devices[0].sssh"),
+        (DEVICE + 'targets = ["jetson"]\n', "'jetson' in 'devices[0].targets'; accepted are targets of the"),
+        (DEVICE + "targets = []\n", "devices[0].targets"),
+        (DEVICE + DEVICE, "'pi' twice in 'devices'"),
+    ],
+)
+def test_a_device_that_is_not_accepted_is_named(folder: Path, text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        read_sweep(written(folder, 'targets = ["rpi4"]\n' + MODEL + text))
