@@ -24,12 +24,14 @@ from edgeprune.onnx_io.passes.base import rewritten
 from edgeprune.quantization.bias_correction import add_biases, corrected_biases
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
+from edgeprune.quantization.passes.own_weights import OwnWeights
+from edgeprune.quantization.passes.plain_gemms import PlainGemms
 from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
 from edgeprune.quantization.passes.spatial_means import SpatialMeansToPooling
 from edgeprune.quantization.passes.stored_weights import StoredIn8Bits
 from edgeprune.quantization.passes.transposed_biases import TransposedBiasesApart
 from edgeprune.quantization.post_processing import in_32_bits
-from edgeprune.quantization.preparation import FloatModel, load_float
+from edgeprune.quantization.preparation import FloatModel, captured, load_float
 from edgeprune.quantization.ranges.calibration import ChannelValues, channel_values, histograms
 from edgeprune.quantization.ranges.choice import Range, activations_behind, chosen_range, with_zero
 from edgeprune.quantization.ranges.scales import fault_of_range, unscaled
@@ -101,7 +103,7 @@ class Calibrated:
 
 def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    passes = SpatialMeansToPooling(), TransposedBiasesApart()
+    passes = SpatialMeansToPooling(), TransposedBiasesApart(), PlainGemms(), OwnWeights()
     model = load_float(source, timeout_s=settings.timeout_s).rewritten(*passes)
     _check_images(images, model)
     give_back_memory(source.stat().st_size)
@@ -149,7 +151,8 @@ def write_integers(
     nodes_to_exclude = asked | calibrated.mixed_units.keys()
     served = unscaled(calibrated.model, calibrated.ranges, calibrated.settings.form, nodes_to_exclude)
     without = {name: why for name, why in served.nodes.items() if name in quantizable}
-    nodes_to_exclude |= served.nodes.keys()
+    without |= _read_by_branches(calibrated.model)
+    nodes_to_exclude |= served.nodes.keys() | without.keys()
     model, form = calibrated.model.replaced(served.cleared), calibrated.settings.form
     stored = _storable(model, stored - served.nodes.keys())
     biases: dict[str, Float32Array] = {}
@@ -193,6 +196,16 @@ def _quantizable(model: FloatModel) -> frozenset[str]:
     """Names of the nodes that have an 8-bit form."""
     graph = ir.from_proto(model.proto).graph
     return frozenset(str(n.name) for n in graph if n.op_type in OPS or is_hard(n))
+
+
+def _read_by_branches(model: FloatModel) -> dict[str, str]:
+    """Activations that a branch reads, too: in 8 bits a range replaces them, unseen by the branch."""
+    read = {name for node in model.proto.graph.node for name in captured(node)}
+    return {
+        str(node.name): "a branch or a loop reads what it gives"
+        for node in ir.from_proto(model.proto).graph
+        if (node.op_type in ("Relu", "Clip") or is_hard(node)) and node.outputs[0].name in read
+    }
 
 
 def _lighten(quantized: ModelProto) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxsim
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.errors import QuantizationError
@@ -79,18 +79,20 @@ class FloatModel:
         return frozenset(floats - self.shapes.keys() - self.weights.keys())
 
     def readers(self) -> dict[str, list[NodeProto]]:
-        """Nodes that read each tensor; a graph output counts as read by an empty node."""
+        """Nodes that read each tensor; an output, and a branch that reads it, count as an empty node."""
         readers: dict[str, list[NodeProto]] = {}
         for node in self.proto.graph.node:
             for name in node.input:
                 readers.setdefault(name, []).append(node)
+            for name in captured(node):
+                readers.setdefault(name, []).append(NodeProto())
         for value in self.proto.graph.output:
             readers.setdefault(value.name, []).append(NodeProto())
         return readers
 
     def uses(self) -> dict[str, int]:
-        """How many nodes read each constant or activation: a shared constant cannot be changed for one."""
-        return dict(Counter(name for node in self.proto.graph.node for name in node.input))
+        """How often each tensor is read, by outputs and branches, too; what is shared stays as it is."""
+        return {name: len(readers) for name, readers in self.readers().items()}
 
     def rewritten(self, *passes: GraphPass) -> FloatModel:
         """The model after these passes, its shapes inferred again."""
@@ -166,6 +168,17 @@ def _simplified(proto: ModelProto, path: Path, timeout_s: float | None) -> Model
         inferred: ModelProto = onnx.shape_inference.infer_shapes(simplified, data_prop=True)
     _name_nodes(inferred)
     return inferred
+
+
+def captured(node: NodeProto) -> Iterator[str]:
+    """What the branches of an If, or the body of a Loop or a Scan, read; names of their own among it."""
+    for attribute in node.attribute:
+        own = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+        for graph in own:
+            for inner in graph.node:
+                yield from inner.input
+                yield from captured(inner)
+            yield from (value.name for value in graph.output)
 
 
 def is_weighted(node: NodeProto, model: FloatModel) -> bool:

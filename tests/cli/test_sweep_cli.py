@@ -176,5 +176,8 @@ def test_a_device_out_of_reach_is_one_sentence_before_any_work(
     text = SWEEP.format(project=project) + '[[devices]]\nname = "pi"\nssh = "nobody@127.0.0.1:1"\n'
     (tmp_path / "s.toml").write_text(text)
     done = edgeprune("sweep", "s.toml", "--cache", "cache", cwd=tmp_path)
-    assert "127.0.0.1:1" in sentence(done, 14)
+    assert done.returncode == 14
+    last = other_lines(done.stderr)[-1]
+    assert last.startswith("error: ")
+    assert "127.0.0.1:1" in last
     assert sorted(os.listdir(tmp_path)) == ["s.toml", "scratch"]
