@@ -43,7 +43,7 @@ class Errand:
     device: SweepDevice
     candidates: tuple[Candidate, ...]
     folder: Path
-    threads: int
+    how: RunSettings
 
 
 def check_devices(devices: Sequence[SweepDevice]) -> None:
@@ -60,22 +60,20 @@ def check_devices(devices: Sequence[SweepDevice]) -> None:
 def measured(
     devices: Sequence[SweepDevice],
     cells: Sequence[tuple[Cell, Path]],
-    folder: Path,
-    *,
-    threads: int,
-    seed: int,
+    records: Path,
+    settings: RunSettings,
 ) -> tuple[CellOnDevice, ...]:
     """Every cell, with its folder, on every device that is for its target; by device, then by cell.
 
-    One that cannot be measured has the reason in place of figures. ``folder``: of the records of what was
+    One that cannot be measured has the reason in place of figures. ``records``: a folder for what was
     measured, from which a second call goes on.
     """
     errands = [
-        Errand(device=device, candidates=_candidates(device, cells), folder=folder, threads=threads)
-        for device in devices
+        Errand(device=each, candidates=_candidates(each, cells), folder=records, how=settings)
+        for each in devices
     ]
     units = tuple(
-        Unit(name=errand.device.name, key=errand.device.name, function=measure_all, payload=errand, seed=seed)
+        Unit(name=errand.device.name, key=errand.device.name, function=measure_all, payload=errand)
         for errand in errands
         if errand.candidates
     )
@@ -112,9 +110,8 @@ def _found(outcome: Outcome) -> tuple[CellOnDevice, ...]:
 def measure_all(work: Work) -> tuple[CellOnDevice, ...]:
     """Measure the candidates of an errand over one connection; those that are on record are not run again."""
     errand: Errand = work.payload
-    how = RunSettings(threads=errand.threads, batch_size=1, seed=work.seed)
     journal = UnitJournal(errand.folder, CellOnDevice)
-    units = [_unit(errand, candidate, how) for candidate in errand.candidates]
+    units = [_unit(errand, candidate) for candidate in errand.candidates]
     known = {unit.name: found for unit in units if (found := journal.find(unit)) is not None}
     left = [(u, c) for u, c in zip(units, errand.candidates, strict=True) if u.name not in known]
     with contextlib.ExitStack() as stack:
@@ -125,15 +122,15 @@ def measure_all(work: Work) -> tuple[CellOnDevice, ...]:
             left = []
         for unit, candidate in left:
             assert device is not None
-            known[unit.name] = _measured(errand, candidate, device, how)
+            known[unit.name] = _measured(errand, candidate, device)
             if known[unit.name].failure is None:
                 journal.keep(unit, known[unit.name])
     return tuple(known[unit.name] for unit in units)
 
 
-def _measured(errand: Errand, candidate: Candidate, device: Device, how: RunSettings) -> CellOnDevice:
+def _measured(errand: Errand, candidate: Candidate, there: Device) -> CellOnDevice:
     try:
-        measurer = DeviceMeasurer(device=device, settings=how, noise_check=True)
+        measurer = DeviceMeasurer(device=there, settings=errand.how, noise_check=True)
         return CellOnDevice(
             cell=candidate.cell,
             device=errand.device.name,
@@ -149,13 +146,13 @@ def _failed(errand: Errand, candidate: Candidate, sentence: str, status: int) ->
     return CellOnDevice(cell=candidate.cell, device=errand.device.name, failure=sentence, exit_status=status)
 
 
-def _unit(errand: Errand, candidate: Candidate, how: RunSettings) -> Unit:
+def _unit(errand: Errand, candidate: Candidate) -> Unit:
     """One measurement for the records: of these bytes, on this device, in this way."""
     parts = {
         "cell": candidate.cell,
         "device": repr(errand.device),
         "content": sha256_file(candidate.onnx_path),
-        "how": {name: repr(value) for name, value in asdict(how).items()},
+        "how": {name: repr(value) for name, value in asdict(errand.how).items()},
     }
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return Unit(name=f"{candidate.cell} on {errand.device.name}", key=key, function=measure_all)
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return Unit(name=f"{candidate.cell} on {errand.device.name}", key=digest, function=measure_all)

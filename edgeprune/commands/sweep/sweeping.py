@@ -27,6 +27,7 @@ from edgeprune.executors.units import Executor, Outcome, Unit, Work
 from edgeprune.importance.journals import Journals
 from edgeprune.options.sweep.sweep_file import SweepPlan, read_sweep
 from edgeprune.options.sweep.sweeps import SweepOptions
+from edgeprune.profiling.measurer import RunSettings
 from edgeprune.reporting.formatting import count_words
 from edgeprune.reporting.sweep.facts import (
     SWEEP_SCHEMA_VERSION,
@@ -192,8 +193,8 @@ def _on_devices(
     delivered = [(cell, _work_folder(journals.folder, cell)) for cell in cells if cell.name in done]
     records = journals.place(_MEASURED, "measurements on devices")
     records.mkdir(exist_ok=True)
-    settings = plan.settings
-    return measured(plan.devices, delivered, records, threads=settings.threads or 1, seed=settings.seed)
+    how = RunSettings(threads=plan.settings.threads or 1, seed=plan.settings.seed)
+    return measured(plan.devices, delivered, records, how)
 
 
 def _work_folder(journal: Path, cell: Cell) -> Path:

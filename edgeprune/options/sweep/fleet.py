@@ -67,11 +67,11 @@ def _device(source: Path, place: int, table: dict[str, Any], targets: Sequence[s
         for key, path in (("identity", read.identity), ("known_hosts", read.known_hosts))
     }
     try:
-        options = DeviceOptions(ssh=read.ssh, ssh_port=read.ssh_port, adb=read.adb, **files)
+        reached = DeviceOptions(ssh=read.ssh, ssh_port=read.ssh_port, adb=read.adb, **files)
     except EdgepruneError as error:
         raise TableError(f"has 'devices[{place}]' that is not accepted: {error}") from error
     measured = None if read.targets is None else tuple(_located(source, each) for each in read.targets)
-    return SweepDevice(name=read.name, options=options, targets=measured)
+    return SweepDevice(name=read.name, options=reached, targets=measured)
 
 
 def _located(source: Path, target: str) -> str:

@@ -14,6 +14,7 @@ from edgeprune.reporting.sweep.words import (
     devices_table,
     failures_table,
     quality_words,
+    remarks,
     shared_table,
     verdict,
 )
@@ -40,7 +41,7 @@ def render_page(report: SweepReport) -> str:
         best=best_table(report),
         fronts=fronts(report),
         tables=tuple(table for table in lists if table.rows),
-        remarks=report.notes,
+        remarks=remarks(report),
     )
 
 

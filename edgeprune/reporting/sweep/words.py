@@ -93,10 +93,10 @@ def devices_table(report: SweepReport) -> Table:
         title="Measured on devices",
         columns=("cell", "device", "median", "slowest tenth", "peak memory", "of the prediction", "trusted"),
         rows=tuple(_device_row(found, cells[found.cell]) for found in report.on_devices),
-        remark="Wall-clock times of one image; slowest tenth: a tenth of the runs takes "
+        remark="Wall-clock times of one image, measured there; slowest tenth: a tenth of the runs takes "
         "longer. Of the prediction: the median over what was predicted for the target.",
         code_columns=frozenset({0}),
-        numeric_columns=frozenset({4, 5}),
+        numeric_columns=frozenset({2, 3, 4, 5}),
         narrow_columns=(0, 1, 2),
     )
 
@@ -111,12 +111,22 @@ def _device_row(found: CellOnDevice, cell: CellReport) -> tuple[str, ...]:
     return (
         cell.name,
         found.device,
-        format_ms(latency.latency_p50_ms, latency.provenance),
-        format_ms(latency.latency_p90_ms, latency.provenance),
+        f"{significant(latency.latency_p50_ms)} ms",
+        f"{significant(latency.latency_p90_ms)} ms",
         MISSING if memory is None else format_bytes(memory),
         share,
-        "yes" if latency.trusted else f"no: {latency.caution}",
+        "yes" if latency.trusted else "no",
     )
+
+
+def remarks(report: SweepReport) -> tuple[str, ...]:
+    """What stands below all tables: notes, and why measurements are not to be trusted."""
+    cautions = (
+        f"{found.cell} on {found.device}: {found.latency.caution}."
+        for found in report.on_devices
+        if found.latency is not None and not found.latency.trusted
+    )
+    return (*report.notes, *cautions)
 
 
 def shared_table(report: SweepReport) -> Table:
@@ -145,13 +155,13 @@ def tables(report: SweepReport) -> tuple[Table, ...]:
 def render_sweep(report: SweepReport) -> RenderableType:
     """The sweep for a terminal."""
     colour = "bold yellow" if report.failed or report.unmeasured else "bold green"
-    notes = [Text(note, style="dim") for note in report.notes]
+    notes = [Text(note, style="dim") for note in remarks(report)]
     return Group(Text(verdict(report), style=colour), *map(terminal_table, tables(report)), *notes)
 
 
 def render_markdown(report: SweepReport) -> str:
     """The text of ``sweep.md``."""
-    notes = [f"> {escape(note)}" for note in report.notes]
+    notes = [f"> {escape(note)}" for note in remarks(report)]
     blocks = [f"# Sweep of {escape(report.source)}: {escape(verdict(report))}", *notes]
     return "\n\n".join([*blocks, *map(render_table, tables(report))]) + "\n"
 

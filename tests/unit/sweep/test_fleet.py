@@ -24,6 +24,7 @@ from edgeprune.commands.sweep.sweeping import run_sweep
 from edgeprune.errors import DeviceError
 from edgeprune.executors.units import Work
 from edgeprune.options.sweep.sweeps import SweepOptions
+from edgeprune.profiling.measurer import RunSettings
 from edgeprune.reporting.schemas import json_schema
 from edgeprune.reporting.sweep.facts import CellResult, SweepReport
 from edgeprune.reporting.sweep.files import read_sweep_report
@@ -114,7 +115,9 @@ def test_measurements_are_in_every_file(whole: tuple[Path, SweepReport]) -> None
     assert {row["latency_p50_ms_on_two"] != "" for row in rows.values() if row["target"] == "n100"} == {False}
     for text in (render_page(report), render_markdown(report)):
         assert "Measured on devices" in text
-        assert "measured on target" in text
+        for found in report.on_devices:
+            assert found.latency is not None
+            assert found.latency.trusted or f"on {found.device}: {found.latency.caution}" in text
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow: pip install 'edgeprune[parquet]'")
     columns = parquet.read_table(folder / "out" / "sweep.parquet")
     assert columns.column("latency_p50_ms_on_one").null_count == 0
@@ -188,7 +191,7 @@ def test_a_connection_that_is_cut_fails_what_is_left(
         written(nn.Sequential(nn.Flatten(), nn.Linear(64, width)), tmp_path / f"{name}.onnx", (1, 8, 8))
     candidates = tuple(fleet.Candidate(cell=name, onnx_path=tmp_path / f"{name}.onnx") for name in "ab")
     device = SweepDevice(name="one", options=servers["one"].options)
-    errand = fleet.Errand(device=device, candidates=candidates, folder=tmp_path, threads=1)
+    errand = fleet.Errand(device=device, candidates=candidates, folder=tmp_path, how=RunSettings(threads=1))
     measure, calls = fleet.DeviceMeasurer.latency, []
 
     def cut_second(self: Any, path: Path) -> Any:
