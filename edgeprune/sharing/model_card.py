@@ -15,7 +15,7 @@ _FILES = {
     "model.pt2": "the model as a PyTorch exported program (32 bits)",
     "weights.safetensors": "its weights under their original names",
     "surgery.json": "which channels were kept, for `edgeprune.apply_surgery`",
-    "infer.py": "runs one image; needs numpy and onnxruntime alone",
+    "infer.py": "runs one image; needs numpy and onnxruntime alone, and Pillow for picture files",
     "report.html": "the report with plots, for a browser",
     "report.md": "the whole report, to read",
     "report.json": "the whole report, for programs",
