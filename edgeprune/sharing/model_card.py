@@ -92,10 +92,11 @@ def _use(facts: ModelFacts) -> str:
 def _how(facts: ModelFacts) -> str:
     removed = "\n".join(f"- {_plain(line)}" for line in facts.removed)
     digest = "" if facts.source_sha256 is None else f" (SHA-256 `{facts.source_sha256}`)"
+    recovered = "What stays was recovered; " if facts.recovered else ""
     return (
         "## How it was made\n\n"
         f"edgeprune {facts.edgeprune} compressed {_plain(facts.source)}{digest} with {_plain(facts.images)}. "
-        f"What is gone:\n\n{removed}\n\nWhat stays was recovered; `report.md` has every step."
+        f"What is gone:\n\n{removed}\n\n{recovered}`report.md` has every step."
     )
 
 
