@@ -346,6 +346,6 @@ def _more_to_judge(counts: AnswerCounts | None, kind: AccuracyKind) -> str:
     while counts is not None and times <= _MOST_TIMES_MORE:
         more = AnswerCounts(**{name: times * count for name, count in vars(counts).items()})
         if grade_answers(more, kind) is not Grade.INCONCLUSIVE:
-            return f"judge by more images, about {more.images:,} held out {options}"
+            return f"judge by more images, about {more.images:,} held out would decide the grade {options}"
         times *= 2
     return f"judge by more images {options}"

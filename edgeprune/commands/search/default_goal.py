@@ -76,8 +76,8 @@ def _caution(run: Run, held_out: int) -> None:
     if of_one > MAX_DROP_POINTS:
         run.note(
             f"one of {held_out} held-out images is {of_one:.2g} points, so {MAX_DROP_POINTS:g} point allows "
-            f"no loss at all; {math.ceil(100 / MAX_DROP_POINTS)} images are the fewest that tell it "
-            "(--calibration, --held-out)"
+            f"no loss at all; {math.ceil(100 / MAX_DROP_POINTS)} held-out images are the fewest that can "
+            f"show a loss of {MAX_DROP_POINTS:g} point at all (--calibration, --held-out)"
         )
 
 
