@@ -207,7 +207,10 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """The pruned network before and after recovery, with the checks between."""
+    """The pruned network before and after recovery, with the checks between.
+
+    ``notes`` are those of a candidate, which the run does not have.
+    """
 
     bare: GraphModule
     recovered: GraphModule
@@ -215,6 +218,7 @@ class Pruned:
     parity: tuple[ParityFigure, ...]
     finetuned: GraphModule | None = None
     distillation: DistillationReport | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def final(self) -> GraphModule:

@@ -8,7 +8,7 @@ from functools import cached_property
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.commands.run.state import Planned, Pruned, Run, runner_of
-from edgeprune.commands.run.training.build import build
+from edgeprune.commands.run.training.build import build_candidate
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_search import BudgetSearch, Built
 from edgeprune.commands.search.default_goal import holds, is_faster
@@ -74,7 +74,7 @@ class DefaultSearch(BudgetSearch):
             options=replace(run.options, finetune=None, recipe=None),
             notes=run.notes, times=run.times, clock=run.clock,
         )  # fmt: skip
-        return planned, build(plain, self._prepared, planned)
+        return planned, build_candidate(plain, self._prepared, planned)
 
     def _cut_channels(self) -> None:
         """Galloping search over channel cuts."""
