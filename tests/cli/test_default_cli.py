@@ -139,6 +139,17 @@ def test_on_this_host_8_bits_are_among_the_ways(noise: Path, edgeprune: Any, tmp
 
 
 @pytest.mark.wide
+def test_who_asks_for_32_bits_gets_no_other(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("compress", "half.pt", "--arch", "nets.py:classes", "--calibration", "noise.npz", *DATA)
+    done = edgeprune(*command, "--target", "rpi4", "--precision", "fp32", "-o", str(out), cwd=noise)
+    report = told(done, out)
+    assert {c["precision"] for c in report["budget"]["candidates"]} == {"fp32"}
+    assert report["quantization"] is None
+    assert "8 bits were not tried" not in done.stderr
+
+
+@pytest.mark.wide
 def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
     out, board = tmp_path / "out", tmp_path / "board.toml"
     text = (data_dir("targets") / "rpi4.toml").read_text(encoding="utf-8")

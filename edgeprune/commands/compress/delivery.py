@@ -163,11 +163,11 @@ def _export(
 
 def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -> QuantizationSection | None:
     """Quantize the model, or take over the file of the candidate ``chosen`` by a search."""
-    if run.options.precision is Precision.FP32:
+    if run.options.stored_in is Precision.FP32:
         return None
     if chosen is None:
         with run.stage("quantize"):
-            section = put_in_fewer_bits(run, prepared, folder, run.options.precision)
+            section = put_in_fewer_bits(run, prepared, folder, run.options.stored_in)
     else:
         # A new run could choose another, slightly faster mixture than the one measured and judged.
         section = read_record(chosen / RECORD_NAME).quantization
@@ -234,7 +234,7 @@ def _usability(
         finetuned=options.finetune is not None,
         recipe=options.recipe,
         fitting_images=len(calibration.fitting),
-        precision=options.precision,
+        precision=options.stored_in,
         float_loss=None if delivered == "ONNX" else loss_value(measure, by_stage["ONNX"]),
     )
     outputs = by_stage[delivered]

@@ -139,7 +139,7 @@ def _calibrate(run: Run, loaded: LoadedModel) -> CalibrationSet:
 
 def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:
     """Integer format of the stored weights, if they are rounded."""
-    if run.options.precision not in (Precision.INT8, Precision.AUTO):
+    if run.options.stored_in not in (Precision.INT8, Precision.AUTO):
         return None
     run.notes.append("channels are ranked and recovered with their weights rounded to 8 bits")
     return integer_format(target)

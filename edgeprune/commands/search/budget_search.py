@@ -230,9 +230,9 @@ class BudgetSearch:
         """Select for ``aim`` times the limits, prune, recover, export, measure; reuses an equal one."""
         planned = self._planner.nothing() if nothing else self._planner.plan(aim, variant)
         for known in self._tried:
-            if _same(known.planned, planned) and known.figures.precision is self._run.options.precision:
+            if _same(known.planned, planned) and known.figures.precision is self._run.options.stored_in:
                 return replace(known, aim=aim)
-        return self._stored_or_made(planned, aim, self._run.options.precision)
+        return self._stored_or_made(planned, aim, self._run.options.stored_in)
 
     def _stored_or_made(
         self, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None = None

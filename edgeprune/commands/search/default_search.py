@@ -26,7 +26,7 @@ class DefaultSearch(BudgetSearch):
 
     def _find(self) -> Built:
         """The fastest candidate within the limit, or the original."""
-        asked, other = self._run.options.precision, self._other_precision()
+        asked, other = self._run.options.stored_in, self._other_precision()
         for precision in (asked, other):
             if precision is not None and precision is not Precision.FP32:
                 self._without_cut(precision)
@@ -43,9 +43,9 @@ class DefaultSearch(BudgetSearch):
         return self._to_deliver(fastest or self._without_cut(asked))
 
     def _other_precision(self) -> Precision | None:
-        """8 bits as a second precision, if their latency is known and no precision was requested."""
+        """8 bits as a second precision, if their latency is known and no precision was asked for."""
         run, target = self._run, self._prepared.target
-        if run.options.precision is not Precision.FP32:
+        if run.options.precision is not None:
             return None
         if joins := self._prepared.captured.joins:
             run.note(f"8 bits were not tried: the model takes several inputs ({', '.join(joins)})")
