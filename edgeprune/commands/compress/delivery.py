@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeprune import exporting, parity
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.latency import LatencyPrediction, OperatorTimes
+from edgeprune.artifacts.model import ModelFormat
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     DeploymentSection,
@@ -64,6 +65,8 @@ from edgeprune.commands.verify.first_divergence import (
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.operators import operator_times
 from edgeprune.profiling.runner import Runner
+from edgeprune.profiling.work import size_bytes
+from edgeprune.reporting.formatting import format_bytes
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
@@ -100,6 +103,7 @@ def deliver(
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         by_operator = _operators(run, work / "original.onnx", folder / "model.onnx")
+        _note_size_of_source(run, prepared, deployment)
         _compare_with_search(run, prepared.target, planned, deployment)
         usability = with_speed(judged.usability, deployment)
         judged = replace(judged, usability=usability)
@@ -290,6 +294,16 @@ def _compare_with_search(
     slower = slower_again(planned.search, deployment.latency_ratio)
     if slower is not None:
         run.note(slower)
+
+
+def _note_size_of_source(run: Run, prepared: Prepared, deployment: DeploymentSection) -> None:
+    """Note the size of a given ONNX file if the original, which is exported anew, has another."""
+    loaded = prepared.loaded
+    if loaded.format is not ModelFormat.ONNX:
+        return
+    exported, given = map(format_bytes, (deployment.original.size_bytes, size_bytes(loaded.source)))
+    if exported != given:
+        run.notes.append(f"original exported anew: {exported}; the given file has {given}")
 
 
 def _predicted(
