@@ -62,6 +62,7 @@ from edgeprune.commands.verify.first_divergence import (
     traced_onnx,
     traced_torch,
 )
+from edgeprune.notes import Fact
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.operators import operator_times
 from edgeprune.profiling.runner import Runner
@@ -212,7 +213,7 @@ def _judge(
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
         judged = _usability(run, planned, by_stage, prepared.calibration)
         if more := measure.more(list(by_stage.values())[-1]):
-            run.notes.append(f"besides {measure.kind.value}, of what is delivered: {more}")
+            run.notes.append(Fact(f"besides {measure.kind.value}, of what is delivered: {more}"))
         return Judged(
             kind=measure.kind,
             figures=measure.stages(by_stage),
@@ -303,7 +304,7 @@ def _note_size_of_source(run: Run, prepared: Prepared, deployment: DeploymentSec
         return
     exported, given = map(format_bytes, (deployment.original.size_bytes, size_bytes(loaded.source)))
     if exported != given:
-        run.notes.append(f"original exported anew: {exported}; the given file has {given}")
+        run.notes.append(Fact(f"original exported anew: {exported}; the given file has {given}"))
 
 
 def _predicted(

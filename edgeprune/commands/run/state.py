@@ -34,6 +34,7 @@ from edgeprune.evaluation.registry import measure_for
 from edgeprune.executors.units import Executor
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
+from edgeprune.notes import tell
 from edgeprune.options.runs import CompressOptions
 from edgeprune.profiling.measurer import RunSettings
 from edgeprune.profiling.runner import Runner
@@ -117,8 +118,8 @@ class Run:
         return self.options.threads or torch.get_num_threads()
 
     def note(self, text: str) -> None:
-        """Record a fallback or warning for the log and the report."""
-        _log.warning(text)
+        """Record a fallback, a warning or a fact for the log and the report."""
+        tell(_log, text)
         self.notes.append(text)
 
 

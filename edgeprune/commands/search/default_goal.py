@@ -52,7 +52,7 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
             f"{DEFAULT_RATIO:.0%} of the MACs are removed, whatever that loses (--ratio: another share)"
         )
         return
-    _caution(run, len(prepared.calibration.held_out))
+    caution_about_a_point(run, len(prepared.calibration.held_out))
     run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS))
     run.limits_by_default = True
 
@@ -70,7 +70,7 @@ def caution_about_judging(run: Run, prepared: Prepared) -> None:
         )
 
 
-def _caution(run: Run, held_out: int) -> None:
+def caution_about_a_point(run: Run, held_out: int) -> None:
     """Note before minutes of work that the images are too few to resolve one point."""
     of_one = 100 / held_out
     if of_one > MAX_DROP_POINTS:

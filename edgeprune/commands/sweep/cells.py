@@ -65,7 +65,7 @@ def cells_of(plan: SweepPlan, command: str) -> tuple[Cell, ...]:
                 model=model.name,
                 target=names[target],
                 budget=budget.name,
-                precision=precision,
+                precision=asked.stored_in,
                 options=asked,
                 key=_key(asked, hashes),
             )
