@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from edgeprune.notes import Fact
+
 _T = TypeVar("_T")
 
 _UNSEEN = re.compile(
@@ -94,6 +96,8 @@ def for_people(value: _T) -> _T:
 
 
 def _for_people(value: Any) -> Any:
+    if isinstance(value, Fact):
+        return Fact(shown(value))
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, tuple):

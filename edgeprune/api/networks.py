@@ -71,7 +71,8 @@ def compress(options: CompressOptions) -> RunReport:
         compute_device: where networks run while they are ranked, recovered and trained.
         max_time_s: what would take longer is cut, and the notes say what; stages are not cut below what they
             need, so it can be exceeded.
-        precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it.
+        precision: how the delivered file is stored; in 8 or 16 bits the 32-bit one is beside it. In 32 bits
+            where ``None``, and without ``ratio`` and ``budget`` 8 bits are tried, too.
         workers: processes that share the batches of a ranking, each of ``threads`` threads; this one where
             ``None``. The result is the same. See ``docs/workers.md``.
         executor: where workers are, processes of this machine or a cluster of Ray.

@@ -27,6 +27,7 @@ from edgeprune.calibration.sources.opening import open_source
 from edgeprune.calibration.sources.source import ImageSource, RawImage, ReadOptions
 from edgeprune.calibration.split import draw, held_out_count, without_copies
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.notes import Fact, tell
 from edgeprune.options.cards import check_preprocessing, find_card, read_card, shown_size
 from edgeprune.system import progress
 
@@ -264,7 +265,7 @@ def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> Calibrati
         *advice(reading.digests, labels, reading.observed.constant),
     ]
     for note in notes:
-        _log.warning("%s", note)
+        tell(_log, note)
     source = reading.source
     total = len(reading.images)
     rng = np.random.default_rng([seed, 1])
@@ -309,7 +310,7 @@ def _how_read(reading: _Reading) -> list[str]:
         f"{'image' if pictured else 'numbers as they are'} {shape_words(shape)}"
         for shape, pictured in zip(reading.joins, reading.pictured, strict=True)
     )
-    return [f"the inputs of an item were read as: {', '.join(told)}"]
+    return [Fact(f"the inputs of an item were read as: {', '.join(told)}")]
 
 
 def _all_or_none(labels: list[Label | None], where: str) -> list[Label] | None:

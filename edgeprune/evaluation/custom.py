@@ -17,6 +17,7 @@ from edgeprune.evaluation.base import (
     bootstrap_weights,
     drawn_figure,
 )
+from edgeprune.notes import Fact
 from edgeprune.parity import Outputs
 from edgeprune.showing import in_short
 from edgeprune.system.imports import UserFunction
@@ -59,7 +60,8 @@ class CustomMeasure(Measure):
         self._weights = bootstrap_weights(reference.images, reference.seed).astype(np.float64)
         self._weights /= reference.images
         interval = "" if before.ndim else "; it returns one number, not one for every image, so no interval"
-        self.notes = (f"judged by the metric {spec!r}: {before.mean():.4g} for the original{interval}",)
+        told = f"judged by the metric {spec!r}: {before.mean():.4g} for the original{interval}"
+        self.notes = (Fact(told),)
 
     def figure(self, outputs: Outputs) -> MeasureFigure:
         """What the function returns; the mean over images where it returns one for each."""

@@ -30,6 +30,7 @@ from edgeprune.evaluation.base import (
 from edgeprune.evaluation.boxes import CONFIDENCE, infer_layout
 from edgeprune.evaluation.overlays import Overlay
 from edgeprune.evaluation.thresholds import expected_changes
+from edgeprune.notes import Fact
 from edgeprune.parity import Outputs
 
 _FEWEST_TRUTHS = 10
@@ -79,8 +80,10 @@ class DetectionMeasure(Measure):
         )
         reading = "--boxes: another reading" + ("; in shares of the input" if self._in_shares else "")
         self.notes = (
-            f"detection: {self._layout.in_words(reference.original)} ({reading}); judged by "
-            f"{against}: {self._objects:,} boxes in {reference.images:,} images",
+            Fact(
+                f"detection: {self._layout.in_words(reference.original)} ({reading}); judged by "
+                f"{against}: {self._objects:,} boxes in {reference.images:,} images"
+            ),
         )
 
     def figure(self, outputs: Outputs) -> MeasureFigure:

@@ -9,6 +9,7 @@ from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.errors import CalibrationError
 from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, bootstrap_weights
 from edgeprune.intervals import wilson_interval
+from edgeprune.notes import Fact
 from edgeprune.parity import Outputs
 
 _FEWEST_IMAGES = 3
@@ -31,8 +32,10 @@ class EmbeddingMeasure(Measure):
         self._embedded = embeddings(reference.original)
         self._nearest = nearest_neighbours(self._embedded)
         self.notes = (
-            f"embedding: {self._embedded.shape[1]} numbers an image; judged by the nearest neighbours among "
-            f"{reference.images:,} held-out images, and the cosine to the original's",
+            Fact(
+                f"embedding: {self._embedded.shape[1]} numbers an image; judged by the nearest neighbours "
+                f"among {reference.images:,} held-out images, and the cosine to the original's"
+            ),
         )
 
     def figure(self, outputs: Outputs) -> MeasureFigure:

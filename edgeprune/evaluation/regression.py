@@ -18,6 +18,7 @@ from edgeprune.evaluation.base import (
     bootstrap_weights,
     drawn_figure,
 )
+from edgeprune.notes import Fact
 from edgeprune.outputs.units import units_of
 from edgeprune.parity import Outputs
 
@@ -60,7 +61,7 @@ class RegressionMeasure(Measure):
         self._before = self._errors(reference.original)
         against = "the original's outputs" if values is None else "labels"
         channels = f"{len(self._spread)} output channel{'s' if len(self._spread) > 1 else ''}"
-        self.notes = (f"regression: {channels}, judged by {against} in the outputs' unit",)
+        self.notes = (Fact(f"regression: {channels}, judged by {against} in the outputs' unit"),)
 
     def figure(self, outputs: Outputs) -> MeasureFigure:
         """Mean absolute error of the worst channel."""

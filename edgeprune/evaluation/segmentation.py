@@ -21,6 +21,7 @@ from edgeprune.evaluation.base import (
     share_lost,
 )
 from edgeprune.evaluation.overlays import Overlay
+from edgeprune.notes import Fact
 from edgeprune.parity import Outputs
 
 
@@ -55,8 +56,10 @@ class SegmentationMeasure(Measure):
         if labels is not None and labels.shape != own.shape:
             against += f" of {labels.shape[1:]}, brought to {own.shape[1:]}"
         self.notes = (
-            f"segmentation: output {self._place}, {scores.shape[1:]}, has its classes along axis "
-            f"{3 if self._last else 1} and each pixel {decided}; judged by {against}",
+            Fact(
+                f"segmentation: output {self._place}, {scores.shape[1:]}, has its classes along axis "
+                f"{3 if self._last else 1} and each pixel {decided}; judged by {against}"
+            ),
         )
 
     def figure(self, outputs: Outputs) -> MeasureFigure:

@@ -26,6 +26,7 @@ from edgeprune.loading.checkpoints.state import StateDict
 from edgeprune.loading.onnx_import import import_onnx
 from edgeprune.loading.programs import evaluation_mode, program_input, program_module, read_program
 from edgeprune.loading.tensors import check_finite, check_tensors
+from edgeprune.notes import Fact
 from edgeprune.storage.archives import FileKind, detect_kind
 from edgeprune.storage.files import near_path, sha256_file
 from edgeprune.storage.zips import MODEL_LIMITS, ZipFaultError, check_zip
@@ -149,7 +150,7 @@ def _from_name(source: str, weights: str | None, reading: _Reading) -> LoadedMod
         if folder is not None:
             named.build()  # says first what is wrong with the folder itself
         fitted = _from_file(folder or choice, reading)
-        told = f"weights from {folder or choice}"
+        told = Fact(f"weights from {folder or choice}")
         shape = named.input_shape(fitted.module)
         return replace(
             given,
@@ -285,7 +286,7 @@ def _from_program(path: Path, reading: _Reading) -> LoadedModel:
 
 def _from_onnx(path: Path, reading: _Reading) -> LoadedModel:
     imported = import_onnx(path, reading.input_shape)
-    notes = [f"imported from ONNX opset {imported.opset}"]
+    notes: list[str] = [Fact(f"imported from ONNX opset {imported.opset}")]
     if imported.fixed_batch is not None:
         notes.append(
             f"the file has a fixed batch of {imported.fixed_batch}; the network takes any batch here"

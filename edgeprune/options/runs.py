@@ -112,13 +112,14 @@ class CompressOptions(
         ),
     ] = None
     precision: Annotated[
-        Precision,
+        Precision | None,
         CliOption(
             metavar="|".join(p.value for p in Precision),
-            help="How the delivered file is stored; in 8 or 16 bits the 32-bit file is kept beside it.",
+            help="How the delivered file is stored; in 8 or 16 bits the 32-bit file is kept beside it. "
+            "Default: fp32; without a ratio or limit 8 bits are tried, too.",
             panel=Panel.GOAL,
         ),
-    ] = Precision.FP32
+    ] = None
     width_quantum: Annotated[
         int | None,
         CliOption(
@@ -143,6 +144,11 @@ class CompressOptions(
     def ranking_path(self) -> Path | None:
         """``ranking`` as a path."""
         return None if self.ranking is None else Path(self.ranking)
+
+    @property
+    def stored_in(self) -> Precision:
+        """``precision``, or the one that holds where none was asked for."""
+        return Precision.FP32 if self.precision is None else self.precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ def sure_line(section: BudgetSection) -> str:
         return f"{lost}: at most {_limit(section)} with {confidence:.0%} confidence"
     return (
         f"{lost}: chosen by that figure; that the true loss is at most {_limit(section)} is "
-        f"{confidence:.0%} sure; {_more(paired)}"
+        f"{confidence:.0%} sure; {_more(paired, _limit(section))}"
     )
 
 
@@ -126,7 +126,10 @@ def _limit(section: BudgetSection) -> str:
     return "any loss" if points is None else f"{points:g} {'point' if points == 1 else 'points'}"
 
 
-def _more(paired: PairedDrop) -> str:
+def _more(paired: PairedDrop, limit: str) -> str:
     if paired.images_to_decide is None:
         return "it is too near to the limit for any reasonable number of images to decide"
-    return f"about {paired.images_to_decide:,} held-out images would decide (--calibration, --held-out)"
+    return (
+        f"about {paired.images_to_decide:,} held-out images would decide at {_DECIDED:.0%} whether it is at "
+        f"most {limit} (--calibration, --held-out)"
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgeprune.artifacts.budget import BudgetSection
 from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
 from edgeprune.artifacts.report import LayerRow, QuantizationSection, RunReport, Verdict
+from edgeprune.notes import graded
 from edgeprune.reporting.budget_words import (
     budget_line,
     candidate_columns,
@@ -44,7 +45,7 @@ _LAYERS_ON_A_TERMINAL = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A whole report: headline, verdict as (label, sentence) pairs, alerts and tables.
+    """A whole report: headline, verdict as (label, sentence) pairs, alerts, plain facts and tables.
 
     ``headline`` is ``None`` in a report whose schema has none.
     """
@@ -55,10 +56,12 @@ class Document:
     passed: bool
     alerts: tuple[str, ...]
     tables: tuple[Table, ...]
+    facts: tuple[str, ...] = ()
 
 
 def build_document(report: RunReport) -> Document:
     """Build the document of a run report."""
+    notes = graded((*report.calibration.warnings, *report.notes))
     tables = (
         comparison_table(report),
         *([] if report.budget is None else [candidates_table(report.budget)]),
@@ -75,8 +78,9 @@ def build_document(report: RunReport) -> Document:
         title=f"edgeprune: {report.model.source} for {report.deployment.target}",
         verdict=_verdict(report),
         passed=all(figure.verdict is Verdict.PASSED for figure in report.parity),
-        alerts=tuple(dict.fromkeys((*report.calibration.warnings, *report.notes))),
+        alerts=notes.warnings,
         tables=tables,
+        facts=notes.facts,
     )
 
 

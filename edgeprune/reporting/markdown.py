@@ -68,10 +68,12 @@ def _verdict(document: Document) -> str:
 
 
 def _alerts(document: Document) -> list[str]:
-    if not document.alerts:
-        return []
-    lines = "\n".join(f"> - {escape(alert)}" for alert in document.alerts)
-    return [f"## Warnings and notes\n\n> [!WARNING]\n{lines}"]
+    blocks = [
+        f"> [!{kind}]\n" + "\n".join(f"> - {escape(note)}" for note in notes)
+        for kind, notes in (("WARNING", document.alerts), ("NOTE", document.facts))
+        if notes
+    ]
+    return ["\n\n".join(("## Warnings and notes", *blocks))] if blocks else []
 
 
 def render_table(table: Table) -> str:

@@ -43,21 +43,27 @@ _BITS = {
 
 def stored_line(section: QuantizationSection) -> str:
     """Bits of the delivered file in one line; empty where all of it stayed in 32 bits."""
-    name, pieces = section.precision.value, () if section.mixed is None else section.mixed.pieces
-    if section.mixed is not None and section.mixed.integer is None:
+    bits = bits_chosen(section)
+    return f"{bits} ({section.precision.value}); the 32-bit file is kept beside it" if bits else ""
+
+
+def bits_chosen(section: QuantizationSection) -> str:
+    """Bits that were chosen for the delivered file; empty where all of it stayed in 32 bits."""
+    if section.mixed is None:
+        return _BITS[Precision.INT8 if section.float16 is None else Precision.FP16]
+    if section.mixed.integer is None:
         return ""
-    bits = _BITS[Precision.INT8 if section.float16 is None else Precision.FP16]
-    if section.mixed is not None:
-        count = sum(piece.integer for piece in pieces)
-        bits = f"8 bits in {count} of {count_words(len(pieces), 'piece')} and 32 bits elsewhere"
-        bits += ", weights stored in 8" if section.mixed.integer and section.mixed.integer.stored else ""
-    return f"{bits} ({name}); the 32-bit file is kept beside it"
+    pieces = section.mixed.pieces
+    count = sum(piece.integer for piece in pieces)
+    stored = ", weights stored in 8" if section.mixed.integer.stored else ""
+    return f"8 bits in {count} of {count_words(len(pieces), 'piece')} and 32 bits elsewhere{stored}"
 
 
-def bits_of_candidate(candidate: Candidate) -> str:
-    """Bits of a candidate's file; empty where all of it stayed in 32 bits."""
+def bits_of_candidate(candidate: Candidate, *, named: bool = True) -> str:
+    """Bits of a candidate's file, with the name of the precision; empty where all of it stayed in 32 bits."""
     precision = candidate.precision
-    return f"{_BITS[precision]} ({precision.value})" if candidate.fewer_bits else ""
+    name = f" ({precision.value})" if named else ""
+    return f"{_BITS[precision]}{name}" if candidate.fewer_bits else ""
 
 
 def _deviation(deviation: Deviation) -> str:

@@ -67,10 +67,12 @@ def _verdict(document: Document) -> RenderableType:
 
 
 def _alerts(document: Document) -> list[RenderableType]:
-    if not document.alerts:
+    told = (*(f"! {alert}" for alert in document.alerts), *(f"- {fact}" for fact in document.facts))
+    if not told:
         return []
-    lines = Text("\n").join(Text(f"! {alert}") for alert in document.alerts)
-    return [Panel(lines, title=Text("Warnings and notes"), border_style="yellow", title_align="left")]
+    style = "yellow" if document.alerts else "dim"
+    lines = Text("\n").join(map(Text, told))
+    return [Panel(lines, title=Text("Warnings and notes"), border_style=style, title_align="left")]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from edgeprune.reporting.formatting import (
     format_share,
 )
 from edgeprune.reporting.headline import advice_in_words, answers_in_words, as_sentence
+from edgeprune.reporting.quantization_words import bits_chosen, bits_of_candidate
 
 _FOLDERS = re.compile(r"(^['\"]?|=)(?:~|[A-Za-z]:)?[/\\].*[/\\]")
 """Up to the last separator of an absolute path that is a word, or that an option has behind its ``=``."""
@@ -55,8 +56,8 @@ class HubTask:
 class ModelFacts:
     """A delivered model: where it is from, what was done to it, what that cost and how sure it is.
 
-    ``inputs`` are shapes in words. ``removed`` says what is gone, ``loss`` the verdict, ``advice`` what to do
-    about it (may be empty).
+    ``inputs`` are shapes in words. ``removed`` says what is gone; what stays was ``recovered`` unless nothing
+    was pruned. ``loss`` is the verdict, ``advice`` what to do about it (may be empty).
     """
 
     name: str
@@ -69,6 +70,7 @@ class ModelFacts:
     inputs: str
     single_image: bool
     removed: tuple[str, ...]
+    recovered: bool
     loss: str
     advice: str
     metrics: tuple[Metric, ...]
@@ -100,6 +102,7 @@ def facts_of_report(report: RunReport) -> ModelFacts:
         inputs=report.model.input_words,
         single_image=not report.model.inputs,
         removed=_removed(report),
+        recovered=bool(report.pruning.players_removed or report.pruning.blocks_dropped),
         loss=verdict + answers_in_words(report),
         advice="" if usability is None else advice_in_words(usability),
         metrics=_metrics(report),
@@ -117,13 +120,14 @@ def facts_of_candidate(report: RunReport, candidate: Candidate, verdict: str, co
     removed = [f"{format_share(1 - candidate.macs_share)} of the multiply-accumulates"]
     if candidate.dropped:
         removed.append(f"the residual blocks {', '.join(candidate.dropped)}")
-    if candidate.fewer_bits:
-        removed.append(f"bits of the weights: stored as {candidate.precision.value}")
+    if bits := bits_of_candidate(candidate, named=False):
+        removed.append(f"bits: {bits}")
     facts = facts_of_report(report)
     return replace(
         facts,
         name=f"{facts.name}, {candidate.name}",
         removed=tuple(removed),
+        recovered=candidate.macs_share < 1.0 or bool(candidate.dropped),
         loss=f"{as_sentence(verdict)}.",
         advice="",
         metrics=_candidate_metrics(report, candidate),
@@ -140,9 +144,23 @@ def _removed(report: RunReport) -> tuple[str, ...]:
     ]
     if pruning.blocks_dropped:
         removed.append(f"the residual blocks {', '.join(pruning.blocks_dropped)}")
-    if report.quantization is not None:
-        removed.append(f"bits of the weights: stored as {report.quantization.precision.value}")
+    if bits := _bits(report):
+        removed.append(f"bits: {bits}")
     return tuple(removed)
+
+
+def _bits(report: RunReport) -> str:
+    """Fewer bits that the delivered file has, and how they were chosen; empty in 32 bits."""
+    section = report.quantization
+    bits = "" if section is None else bits_chosen(section)
+    return f"{bits}, chosen piece by piece" if bits and section and section.mixed else bits
+
+
+def _stage_words(report: RunReport, stage: str) -> str:
+    """A stage of the accuracy; the one in fewer bits by what was chosen instead of the option's value."""
+    if report.quantization is None or stage != report.quantization.precision.value:
+        return stage
+    return _bits(report) or "all in 32 bits"
 
 
 def _metrics(report: RunReport) -> tuple[Metric, ...]:
@@ -152,7 +170,7 @@ def _metrics(report: RunReport) -> tuple[Metric, ...]:
     for figure in (report.accuracy[:1] + report.accuracy[-1:]) if report.accuracy else ():
         rows.append(
             Metric(
-                name=f"{kind.value}, {figure.stage}",
+                name=f"{kind.value}, {_stage_words(report, figure.stage)}",
                 words=format_quality(figure, kind),
                 provenance=f"measured on {figure.images:,} held-out images",
                 value=figure.value,

@@ -15,7 +15,7 @@ _FILES = {
     "model.pt2": "the model as a PyTorch exported program (32 bits)",
     "weights.safetensors": "its weights under their original names",
     "surgery.json": "which channels were kept, for `edgeprune.apply_surgery`",
-    "infer.py": "runs one image; needs numpy and onnxruntime alone",
+    "infer.py": "runs one image; needs numpy and onnxruntime alone, and Pillow for picture files",
     "report.html": "the report with plots, for a browser",
     "report.md": "the whole report, to read",
     "report.json": "the whole report, for programs",
@@ -92,10 +92,11 @@ def _use(facts: ModelFacts) -> str:
 def _how(facts: ModelFacts) -> str:
     removed = "\n".join(f"- {_plain(line)}" for line in facts.removed)
     digest = "" if facts.source_sha256 is None else f" (SHA-256 `{facts.source_sha256}`)"
+    recovered = "What stays was recovered; " if facts.recovered else ""
     return (
         "## How it was made\n\n"
         f"edgeprune {facts.edgeprune} compressed {_plain(facts.source)}{digest} with {_plain(facts.images)}. "
-        f"What is gone:\n\n{removed}\n\nWhat stays was recovered; `report.md` has every step."
+        f"What is gone:\n\n{removed}\n\n{recovered}`report.md` has every step."
     )
 
 

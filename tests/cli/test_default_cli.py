@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from small_project import DIGITS_DATA, DIGITS_MODEL, snapshot
 from torch import nn
 
+from edgeprune.storage.records import read_record
 from edgeprune.system.data import data_dir
 
 NETS = """
@@ -138,6 +139,17 @@ def test_on_this_host_8_bits_are_among_the_ways(noise: Path, edgeprune: Any, tmp
 
 
 @pytest.mark.wide
+def test_who_asks_for_32_bits_gets_no_other(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("compress", "half.pt", "--arch", "nets.py:classes", "--calibration", "noise.npz", *DATA)
+    done = edgeprune(*command, "--target", "rpi4", "--precision", "fp32", "-o", str(out), cwd=noise)
+    report = told(done, out)
+    assert {c["precision"] for c in report["budget"]["candidates"]} == {"fp32"}
+    assert report["quantization"] is None
+    assert "8 bits were not tried" not in done.stderr
+
+
+@pytest.mark.wide
 def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: Any, tmp_path: Path) -> None:
     out, board = tmp_path / "out", tmp_path / "board.toml"
     text = (data_dir("targets") / "rpi4.toml").read_text(encoding="utf-8")
@@ -168,6 +180,8 @@ def test_where_nothing_can_go_the_original_is_delivered(noise: Path, edgeprune: 
     assert report["deployment"]["is_original"] is (report["deployment"]["latency_ratio"] is None)
     assert (usability["grade"], usability["loss"]) == ("usable", 0.0)
     assert f"--max-drop {lost:.1f} or --ratio 0." in usability["what_to_do"][0]
+    check_notes(report, out)
+    assert not any("recovery" in note for note in report["notes"]), "nothing was pruned"
     assert "how sure" not in done.stdout
     assert "so nothing was removed" in done.stderr
     assert "Nothing paid: the original is delivered" in (out / "report.md").read_text()
@@ -198,6 +212,18 @@ def test_without_labels_it_is_agreement_that_may_fall_by_a_point(
     assert chosen["drop_points"] <= 1.0
     assert chosen["macs_share"] < 0.8
     assert chosen["paired"]["gained"] == 0
+    check_notes(report, out)
+
+
+def check_notes(report: dict[str, Any], out: Path) -> None:
+    """The report has the notes of the delivered candidate, and those of no other."""
+    notes = {
+        place.name.replace("-", " "): set(read_record(place / "candidate.json")["notes"])
+        for place in (out / "candidates").iterdir()
+    }
+    own = notes.pop(report["budget"]["chosen"])
+    assert own <= set(report["notes"])
+    assert not (set().union(*notes.values()) - own) & set(report["notes"])
 
 
 FALLBACKS = {

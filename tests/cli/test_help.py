@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from edgeprune import errors
 from edgeprune.cli import entry
 from edgeprune.cli.app import app
 from edgeprune.cli.process.session import Session
+from edgeprune.cli.shared import options as opt
 from edgeprune.importance.registry import BUILT_IN_NAMES
 
 
@@ -51,6 +53,34 @@ def test_flags_are_shown_without_a_type(path: str) -> None:
     shown = CliRunner().invoke(app, [*path.split(), "--help"]).output
     assert "--help" in shown
     assert "<bool>" not in shown
+
+
+def in_brackets(command: Any) -> set[str]:
+    """Every text in brackets of a command's help, its parameters' and its own commands'."""
+    told = (command, *command.params, *getattr(command, "commands", {}).values())
+    texts = [getattr(one, name, None) or "" for one in told for name in ("help", "epilog", "metavar")]
+    return set(re.findall(r"\[[^\[\]]+\]", " ".join(texts)))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_no_text_in_brackets_is_taken_for_markup(path: str) -> None:
+    for _ in range(2):
+        shown = CliRunner().invoke(app, [*path.split(), "--help"], env={"COLUMNS": "400"}).output
+        assert {text for text in in_brackets(COMMANDS[path]) if text not in shown} == set()
+
+
+def test_help_of_every_kind_keeps_its_brackets() -> None:
+    made = typer.Typer(cls=opt.Group, help="A [group].", epilog="An [epilog].")
+
+    @made.command(cls=opt.Command, epilog="Its [end].")
+    def one(b: Annotated[str, typer.Argument(metavar="[B]", help="pip install 'x[extra]'.")] = "") -> None:
+        """Do [this]."""
+
+    made.callback()(lambda: None)
+    shown = CliRunner().invoke(made, ["--help"]).output
+    assert [text for text in ("[group]", "[epilog]", "[this]") if text not in shown] == []
+    shown = CliRunner().invoke(made, ["one", "--help"]).output
+    assert [text for text in ("[this]", "[B]", "'x[extra]'", "[end]") if text not in shown] == []
 
 
 def test_the_commands_are_those_documented() -> None:

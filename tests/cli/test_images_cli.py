@@ -47,6 +47,7 @@ def test_names_in_no_known_encoding_and_labels_beside(edgeprune: Any, digits: Pa
     assert found["accuracy_kind"] == "top-1 accuracy"
     assert found["accuracy"][0]["value"] > 0.9
     assert any("labels come from" in note for note in found["notes"])
+    assert "labels come from" not in done.stderr, "a fact, told once"
     own = tmp_path / "own.csv"
     shutil.copy(Path(images) / "labels.csv", own)
     again = edgeprune(*asked, "--overwrite", "--calibration", images, "--labels", str(own), cwd=digits)

@@ -12,6 +12,7 @@ import torch
 from onnx_models import Chain, written
 
 import edgeprune
+from edgeprune.reporting.formatting import format_bytes
 
 SHAPE = (3, 8, 8)
 
@@ -39,6 +40,16 @@ def test_the_report_tells_the_origin(pruned: tuple[Path, Path]) -> None:
         sum(layer[f"macs_{when}"] for layer in report["pruning"]["layers"]) for when in ("before", "after")
     )
     assert after <= 0.75 * before
+
+
+def test_the_report_tells_the_size_of_the_given_file(pruned: tuple[Path, Path], tmp_path: Path) -> None:
+    path, output = pruned
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    exported = format_bytes(report["deployment"]["original"]["size_bytes"])
+    given = format_bytes(path.stat().st_size)
+    assert exported != given, "batch norms are folded"
+    note = f"original exported anew: {exported}; the given file has {given}"
+    assert report["notes"].count(note) == 1
 
 
 def test_the_pruning_is_replayed_on_the_imported_network(pruned: tuple[Path, Path]) -> None:

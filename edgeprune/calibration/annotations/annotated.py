@@ -17,6 +17,7 @@ from edgeprune.calibration.annotations.yolo import read_yolo
 from edgeprune.calibration.sources.folders import image_files, source_of_files
 from edgeprune.calibration.sources.source import ImageSource, RawImage, ReadOptions
 from edgeprune.errors import CalibrationError, UsageError
+from edgeprune.notes import Fact
 from edgeprune.showing import first_few
 
 _NAMES_SHOWN = 3
@@ -87,7 +88,7 @@ def open_annotated(folder: Path, options: ReadOptions, labels: Path, task: Task)
         source,
         read=read,
         class_names=known.class_names,
-        notes=(f"{task.value} is judged by the labels in {str(labels)!r}", *known.notes),
+        notes=(Fact(f"{task.value} is judged by the labels in {str(labels)!r}"), *known.notes),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import CalibrationError
+from edgeprune.notes import Fact
 from edgeprune.showing import first_few, in_short
 from edgeprune.storage.documents import UnreadableError, read_bytes
 
@@ -63,7 +64,7 @@ def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
     where = f"the labels {str(path)!r}"
     listed = _rows(path, where)
     labels, used = _matched(listed, path, folder, files)
-    notes = [f"labels come from {str(path)!r}"]
+    notes: list[str] = [Fact(f"labels come from {str(path)!r}")]
     unused = [name for name in listed if name not in used]
     if unused:
         shown = first_few([repr(name) for name in unused], _SHOWN)
@@ -82,7 +83,7 @@ def read_labels(path: Path, folder: Path, files: Sequence[Path]) -> FileLabels:
     order = {name: index for index, name in enumerate(names)}
     shown = ", ".join(f"{index} is {in_short(name)}" for index, name in enumerate(names[:_SHOWN]))
     more = ", ..." if len(names) > _SHOWN else ""
-    notes.append(f"the {len(names)} classes are numbered in alphabetical order: {shown}{more}")
+    notes.append(Fact(f"the {len(names)} classes are numbered in alphabetical order: {shown}{more}"))
     return FileLabels(
         labels=tuple(order[name] for name in labels), class_names=tuple(names), notes=tuple(notes)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,37 @@ class _PlainFlags:
         return params
 
 
-class Command(_PlainFlags, TyperCommand):
+class _LiteralHelp:
+    """Shows help texts as they are written: ``[ray]`` in one is no markup."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help of this command."""
+        told = (self, *self.get_params(ctx), *getattr(self, "commands", {}).values())  # type: ignore[attr-defined]
+        with _escaped(told):
+            super().format_help(ctx, formatter)  # type: ignore[misc]  # of what this is mixed into
+
+
+@contextmanager
+def _escaped(told: Iterable[Any]) -> Iterator[None]:
+    """Help, short help and epilog of commands and parameters as markup that shows them literally."""
+    from rich.markup import escape
+
+    texts = [
+        (one, name, text)
+        for one in told
+        for name in ("help", "short_help", "epilog")
+        if (text := getattr(one, name, None))
+    ]
+    try:
+        for one, name, text in texts:
+            setattr(one, name, escape(text))
+        yield
+    finally:
+        for one, name, text in texts:
+            setattr(one, name, text)
+
+
+class Command(_LiteralHelp, _PlainFlags, TyperCommand):
     """A command; the session learns which environment variable gave a value that is refused."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -58,7 +88,7 @@ def _variables_told(context: Any) -> Iterator[None]:
         raise
 
 
-class Group(_PlainFlags, TyperGroup):
+class Group(_LiteralHelp, _PlainFlags, TyperGroup):
     """Commands under a name."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeprune import exporting, parity
 from edgeprune.artifacts.calibration import CalibrationSet
 from edgeprune.artifacts.latency import LatencyPrediction, OperatorTimes
+from edgeprune.artifacts.model import ModelFormat
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import (
     DeploymentSection,
@@ -61,9 +62,12 @@ from edgeprune.commands.verify.first_divergence import (
     traced_onnx,
     traced_torch,
 )
+from edgeprune.notes import Fact
 from edgeprune.profiling.figures import figures
 from edgeprune.profiling.operators import operator_times
 from edgeprune.profiling.runner import Runner
+from edgeprune.profiling.work import size_bytes
+from edgeprune.reporting.formatting import format_bytes
 from edgeprune.reporting.headline import advice_in_words
 from edgeprune.reporting.json_report import write_json
 from edgeprune.reporting.markdown import render_markdown
@@ -100,6 +104,7 @@ def deliver(
         judged = _judge(run, prepared, planned, pruned, folder, quantized)
         deployment = _profile(run, prepared.target, work / "original.onnx", folder, quantized)
         by_operator = _operators(run, work / "original.onnx", folder / "model.onnx")
+        _note_size_of_source(run, prepared, deployment)
         _compare_with_search(run, prepared.target, planned, deployment)
         usability = with_speed(judged.usability, deployment)
         judged = replace(judged, usability=usability)
@@ -163,11 +168,11 @@ def _export(
 
 def _quantize(run: Run, prepared: Prepared, folder: Path, chosen: Path | None) -> QuantizationSection | None:
     """Quantize the model, or take over the file of the candidate ``chosen`` by a search."""
-    if run.options.precision is Precision.FP32:
+    if run.options.stored_in is Precision.FP32:
         return None
     if chosen is None:
         with run.stage("quantize"):
-            section = put_in_fewer_bits(run, prepared, folder, run.options.precision)
+            section = put_in_fewer_bits(run, prepared, folder, run.options.stored_in)
     else:
         # A new run could choose another, slightly faster mixture than the one measured and judged.
         section = read_record(chosen / RECORD_NAME).quantization
@@ -208,7 +213,7 @@ def _judge(
             by_stage[quantized.precision.value] = in_onnx("model.onnx")
         judged = _usability(run, planned, by_stage, prepared.calibration)
         if more := measure.more(list(by_stage.values())[-1]):
-            run.notes.append(f"besides {measure.kind.value}, of what is delivered: {more}")
+            run.notes.append(Fact(f"besides {measure.kind.value}, of what is delivered: {more}"))
         return Judged(
             kind=measure.kind,
             figures=measure.stages(by_stage),
@@ -234,7 +239,7 @@ def _usability(
         finetuned=options.finetune is not None,
         recipe=options.recipe,
         fitting_images=len(calibration.fitting),
-        precision=options.precision,
+        precision=options.stored_in,
         float_loss=None if delivered == "ONNX" else loss_value(measure, by_stage["ONNX"]),
     )
     outputs = by_stage[delivered]
@@ -290,6 +295,16 @@ def _compare_with_search(
     slower = slower_again(planned.search, deployment.latency_ratio)
     if slower is not None:
         run.note(slower)
+
+
+def _note_size_of_source(run: Run, prepared: Prepared, deployment: DeploymentSection) -> None:
+    """Note the size of a given ONNX file if the original, which is exported anew, has another."""
+    loaded = prepared.loaded
+    if loaded.format is not ModelFormat.ONNX:
+        return
+    exported, given = map(format_bytes, (deployment.original.size_bytes, size_bytes(loaded.source)))
+    if exported != given:
+        run.notes.append(Fact(f"original exported anew: {exported}; the given file has {given}"))
 
 
 def _predicted(

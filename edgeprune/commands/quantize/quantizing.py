@@ -26,6 +26,7 @@ from edgeprune.errors import (
 from edgeprune.evaluation.base import Measure
 from edgeprune.evaluation.labels import check_classes
 from edgeprune.evaluation.registry import check_drop, check_task, for_task, measure_for
+from edgeprune.notes import Fact
 from edgeprune.options.runs import QuantizeOptions
 from edgeprune.profiling.measurer import RunSettings
 from edgeprune.profiling.runner import Runner
@@ -194,7 +195,7 @@ def _result(
             *calibration.warnings,
             *source.notes,
             *measure.notes,
-            *((f"besides {measure.kind.value}, in {names[1]}: {more}",) if more else ()),
+            *((Fact(f"besides {measure.kind.value}, in {names[1]}: {more}"),) if more else ()),
             *notes_of(details, runner),
             *_note_of_loss(options, measure, after),
             *notes_of_speed(options.precision, runner, ratio),

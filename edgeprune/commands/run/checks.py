@@ -88,9 +88,9 @@ def _check_precision(options: CompressOptions) -> None:
     budget = options.budget
     limited = budget.max_latency_ms is not None or budget.max_latency_share is not None
     runner = runner_for(load_target(options.target), threads=1)
-    if limited and options.device is None and not runner.knows(options.precision):
+    if limited and options.device is None and not runner.knows(options.stored_in):
         raise UsageError(
-            f"--max-latency was given with --precision {options.precision.value} and --target "
+            f"--max-latency was given with --precision {options.stored_in.value} and --target "
             f"{options.target}, whose latency in 8 bits is not known here; accepted there are --max-size, "
             "--max-memory and --max-drop, or measure on the device itself with --ssh"
         )
@@ -105,9 +105,9 @@ def check_inputs(captured: CapturedModel, options: CompressOptions) -> None:
     if not captured.joins:
         return
     told = f"the model takes several inputs ({', '.join(captured.joins)})"
-    if options.precision in (Precision.INT8, Precision.AUTO):
+    if options.stored_in in (Precision.INT8, Precision.AUTO):
         raise UsageError(
-            f"--precision {options.precision.value} was given, and {told}; accepted for it are fp32 and fp16"
+            f"--precision {options.stored_in.value} was given, and {told}; accepted for it are fp32 and fp16"
         )
     if options.task in (Task.DETECTION, Task.SEGMENTATION):
         raise UsageError(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgeprune.artifacts.choices import Effort, Finetune
 from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.notes import Fact
 
 _log = logging.getLogger("edgeprune.commands")
 
@@ -46,7 +47,7 @@ def with_effort(run: Run, prepared: Prepared, *, trains: bool) -> Prepared:
     elif trains and run.options.finetune is None and run.options.recipe is None:
         said.append(_train(run, prepared))
     _log.info("--effort %s", effort.value)
-    run.notes.append(f"--effort {effort.value}: {', '.join(said)}")
+    run.notes.append(Fact(f"--effort {effort.value}: {', '.join(said)}"))
     return prepared
 
 

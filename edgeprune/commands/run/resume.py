@@ -129,7 +129,8 @@ def decisions(run: Run, prepared: Prepared) -> dict[str, str]:
         "dropping of blocks": f"{options.drop_blocks}",
         "ranking in rounds": f"{options.rounds}",
         "given ranking": f"{options.ranking} {options.criterion}",
-        "precision": options.precision.value,
+        "precision": options.stored_in.value,
+        "8 bits beside it": f"{run.limits_by_default and options.precision is None}",
         "effort": options.effort.value,
         **_task(options),
     }

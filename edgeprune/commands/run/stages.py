@@ -42,6 +42,7 @@ from edgeprune.errors import CaptureError
 from edgeprune.evaluation.registry import for_task
 from edgeprune.games.block_game import block_module
 from edgeprune.loading import load_model
+from edgeprune.notes import Fact
 from edgeprune.pruning.masking import full_masks, mask_module
 from edgeprune.pruning.surgery import prune
 from edgeprune.quantization.formats import integer_format
@@ -110,7 +111,7 @@ def _load(run: Run) -> LoadedModel:
     run.notes.extend(loaded.notes)
     if constants:
         told = (f"{name} {shape_words(tuple(value.shape))}" for name, value in constants.items())
-        run.note(f"inputs that are the same for every image: {', '.join(told)}")
+        run.note(Fact(f"inputs that are the same for every image: {', '.join(told)}"))
     return loaded
 
 
@@ -139,9 +140,9 @@ def _calibrate(run: Run, loaded: LoadedModel) -> CalibrationSet:
 
 def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:
     """Integer format of the stored weights, if they are rounded."""
-    if run.options.precision not in (Precision.INT8, Precision.AUTO):
+    if run.options.stored_in not in (Precision.INT8, Precision.AUTO):
         return None
-    run.notes.append("channels are ranked and recovered with their weights rounded to 8 bits")
+    run.notes.append(Fact("channels are ranked and recovered with their weights rounded to 8 bits"))
     return integer_format(target)
 
 

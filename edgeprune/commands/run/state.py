@@ -34,6 +34,7 @@ from edgeprune.evaluation.registry import measure_for
 from edgeprune.executors.units import Executor
 from edgeprune.games.block_game import ResidualBlock
 from edgeprune.importance.journals import Journals
+from edgeprune.notes import tell
 from edgeprune.options.runs import CompressOptions
 from edgeprune.profiling.measurer import RunSettings
 from edgeprune.profiling.runner import Runner
@@ -117,8 +118,8 @@ class Run:
         return self.options.threads or torch.get_num_threads()
 
     def note(self, text: str) -> None:
-        """Record a fallback or warning for the log and the report."""
-        _log.warning(text)
+        """Record a fallback, a warning or a fact for the log and the report."""
+        tell(_log, text)
         self.notes.append(text)
 
 
@@ -207,7 +208,10 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """The pruned network before and after recovery, with the checks between."""
+    """The pruned network before and after recovery, with the checks between.
+
+    ``notes`` are those of a candidate, which the run does not have.
+    """
 
     bare: GraphModule
     recovered: GraphModule
@@ -215,6 +219,7 @@ class Pruned:
     parity: tuple[ParityFigure, ...]
     finetuned: GraphModule | None = None
     distillation: DistillationReport | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def final(self) -> GraphModule:

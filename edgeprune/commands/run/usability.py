@@ -302,7 +302,7 @@ def _advice(
         return ()
     if verdict is Grade.INCONCLUSIVE:
         doubted = counts is not None and 2 * counts.kept_from < counts.images
-        return (_more_to_judge(counts, kind), *((_CHECK_DATA,) if doubted else ()))
+        return (more_to_judge(counts, kind), *((_CHECK_DATA,) if doubted else ()))
     by_bits = _lost_by_bits(loss, circumstances)
     if by_bits is not None:
         return (by_bits,)
@@ -339,13 +339,13 @@ def _train(circumstances: Circumstances) -> str:
     return "train after recovery (--finetune 2min)"
 
 
-def _more_to_judge(counts: AnswerCounts | None, kind: AccuracyKind) -> str:
+def more_to_judge(counts: AnswerCounts | None, kind: AccuracyKind) -> str:
     """Advice on how many held-out images would decide at unchanged shares."""
     options = "(--calibration, --held-out)"
     times = 2
     while counts is not None and times <= _MOST_TIMES_MORE:
         more = AnswerCounts(**{name: times * count for name, count in vars(counts).items()})
         if grade_answers(more, kind) is not Grade.INCONCLUSIVE:
-            return f"judge by more images, about {more.images:,} held out {options}"
+            return f"judge by more images, about {more.images:,} held out would decide the grade {options}"
         times *= 2
     return f"judge by more images {options}"

@@ -15,6 +15,7 @@ from edgeprune.commands.run.state import Prepared, Run, Variant
 from edgeprune.coupling.coupling import couple
 from edgeprune.games.block_game import BlockGame, ResidualBlock, find_blocks
 from edgeprune.games.dropped_blocks import drop_blocks
+from edgeprune.notes import Fact
 from edgeprune.selection import CostModel
 
 MOST_DROPPED = 8
@@ -103,7 +104,7 @@ def _greedy(
     affordable = int(_WORK_MACS // max(1, passes * prepared.coupling.total_macs()))
     count = min(len(fitting), max(_FEWEST_IMAGES, affordable))
     batch = fitting.first(count)
-    run.notes.append(f"residual blocks to drop were chosen by what is lost over {count} images")
+    run.notes.append(Fact(f"residual blocks to drop were chosen by what is lost over {count} images"))
     with run.stage("load the game of residual blocks"):
         game = BlockGame(prepared.running, batch, original_outputs(prepared.running, batch), blocks=blocks)
         whole = float(game.values(np.ones((1, len(blocks)), dtype=bool)).mean())

@@ -25,7 +25,7 @@ from edgeprune.commands.run.exports import write_onnx, write_surgery
 from edgeprune.commands.run.resume import decisions, kept_values
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run, Variant, measure_of
 from edgeprune.commands.run.time_limits import another_candidate_fits
-from edgeprune.commands.run.training.build import build
+from edgeprune.commands.run.training.build import build_candidate
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_aims import (
     Aims,
@@ -97,6 +97,7 @@ class BudgetSearch:
             BudgetError: no candidate is within the budget; names the binding limit and the nearest one.
         """
         chosen = self._find()
+        self._run.notes.extend(chosen.pruned.notes)
         section = BudgetSection(
             budget=self._budget,
             original=self._original,
@@ -229,9 +230,9 @@ class BudgetSearch:
         """Select for ``aim`` times the limits, prune, recover, export, measure; reuses an equal one."""
         planned = self._planner.nothing() if nothing else self._planner.plan(aim, variant)
         for known in self._tried:
-            if _same(known.planned, planned) and known.figures.precision is self._run.options.precision:
+            if _same(known.planned, planned) and known.figures.precision is self._run.options.stored_in:
                 return replace(known, aim=aim)
-        return self._stored_or_made(planned, aim, self._run.options.precision)
+        return self._stored_or_made(planned, aim, self._run.options.stored_in)
 
     def _stored_or_made(
         self, planned: Planned, aim: float, precision: Precision, pruned: Pruned | None = None
@@ -252,7 +253,7 @@ class BudgetSearch:
     ) -> Built:
         name, blocks = candidate_name(number), _names(planned)
         began_s = self._run.elapsed_s
-        pruned = pruned or build(self._run, self._prepared, planned)
+        pruned = pruned or build_candidate(self._run, self._prepared, planned)
         with self._run.stage(name), self.store.building(number) as folder:
             write_onnx(self._run, self._prepared, pruned.final, folder / "model.onnx", self._work, planned)
             drop = self._drop(self._in_torch(pruned.final))
@@ -275,6 +276,7 @@ class BudgetSearch:
                 distillation=pruned.distillation,
                 dropped=blocks,
                 quantization=quantization,
+                notes=pruned.notes,
             )
             write_record(record, pruned, folder)
         gc.collect()  # graphs hold reference cycles

@@ -109,13 +109,13 @@ class CandidateCosts:
     def _measure_stored(self, original: Candidate) -> Candidate | None:
         """Costs of the original in the requested precision."""
         run, folder = self._run, self._onnx.parent / "stored"
-        if run.options.precision is Precision.FP32:
+        if run.options.stored_in is Precision.FP32:
             return None
         folder.mkdir()
         shutil.copyfile(self._onnx, folder / "model.onnx")
-        put_in_fewer_bits(run, self._prepared, folder, run.options.precision)
-        precision = run.options.precision.value
-        if not self._runner.knows(run.options.precision):
+        put_in_fewer_bits(run, self._prepared, folder, run.options.stored_in)
+        precision = run.options.stored_in.value
+        if not self._runner.knows(run.options.stored_in):
             run.note(
                 f"latency of candidates is predicted for their 32-bit form: nothing is known of {precision} "
                 f"on {self._prepared.target.name}"

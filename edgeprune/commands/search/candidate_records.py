@@ -35,6 +35,7 @@ class StoredCandidate:
     distillation: DistillationReport | None = None
     dropped: tuple[str, ...] = ()
     quantization: QuantizationSection | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

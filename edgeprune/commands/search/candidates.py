@@ -105,6 +105,7 @@ class CandidateStore:
             parity=stored.parity,
             finetuned=with_weights(FINETUNED_NAME) if trained else None,
             distillation=stored.distillation,
+            notes=stored.notes,
         )
 
     def deliver(self, folder: Path) -> None:

@@ -52,7 +52,7 @@ def with_default_goal(run: Run, prepared: Prepared) -> None:
             f"{DEFAULT_RATIO:.0%} of the MACs are removed, whatever that loses (--ratio: another share)"
         )
         return
-    _caution(run, len(prepared.calibration.held_out))
+    caution_about_a_point(run, len(prepared.calibration.held_out))
     run.options = replace(options, budget=Budget(max_drop_points=MAX_DROP_POINTS))
     run.limits_by_default = True
 
@@ -70,14 +70,14 @@ def caution_about_judging(run: Run, prepared: Prepared) -> None:
         )
 
 
-def _caution(run: Run, held_out: int) -> None:
+def caution_about_a_point(run: Run, held_out: int) -> None:
     """Note before minutes of work that the images are too few to resolve one point."""
     of_one = 100 / held_out
     if of_one > MAX_DROP_POINTS:
         run.note(
             f"one of {held_out} held-out images is {of_one:.2g} points, so {MAX_DROP_POINTS:g} point allows "
-            f"no loss at all; {math.ceil(100 / MAX_DROP_POINTS)} images are the fewest that tell it "
-            "(--calibration, --held-out)"
+            f"no loss at all; {math.ceil(100 / MAX_DROP_POINTS)} held-out images are the fewest that can "
+            f"show a loss of {MAX_DROP_POINTS:g} point at all (--calibration, --held-out)"
         )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from edgeprune.artifacts.budget import Candidate
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.commands.run.state import Planned, Pruned, Run, runner_of
-from edgeprune.commands.run.training.build import build
+from edgeprune.commands.run.training.build import build_candidate
 from edgeprune.commands.search.block_removal import shallower
 from edgeprune.commands.search.budget_search import BudgetSearch, Built
 from edgeprune.commands.search.default_goal import holds, is_faster
@@ -26,7 +26,7 @@ class DefaultSearch(BudgetSearch):
 
     def _find(self) -> Built:
         """The fastest candidate within the limit, or the original."""
-        asked, other = self._run.options.precision, self._other_precision()
+        asked, other = self._run.options.stored_in, self._other_precision()
         for precision in (asked, other):
             if precision is not None and precision is not Precision.FP32:
                 self._without_cut(precision)
@@ -43,9 +43,9 @@ class DefaultSearch(BudgetSearch):
         return self._to_deliver(fastest or self._without_cut(asked))
 
     def _other_precision(self) -> Precision | None:
-        """8 bits as a second precision, if their latency is known and no precision was requested."""
+        """8 bits as a second precision, if their latency is known and no precision was asked for."""
         run, target = self._run, self._prepared.target
-        if run.options.precision is not Precision.FP32:
+        if run.options.precision is not None:
             return None
         if joins := self._prepared.captured.joins:
             run.note(f"8 bits were not tried: the model takes several inputs ({', '.join(joins)})")
@@ -74,7 +74,7 @@ class DefaultSearch(BudgetSearch):
             options=replace(run.options, finetune=None, recipe=None),
             notes=run.notes, times=run.times, clock=run.clock,
         )  # fmt: skip
-        return planned, build(plain, self._prepared, planned)
+        return planned, build_candidate(plain, self._prepared, planned)
 
     def _cut_channels(self) -> None:
         """Galloping search over channel cuts."""

@@ -65,7 +65,7 @@ def cells_of(plan: SweepPlan, command: str) -> tuple[Cell, ...]:
                 model=model.name,
                 target=names[target],
                 budget=budget.name,
-                precision=asked.precision,
+                precision=asked.stored_in,
                 options=asked,
                 key=_key(asked, hashes),
             )
@@ -114,7 +114,9 @@ def _options(
 ) -> CompressOptions:
     common = {f.name: getattr(plan.settings, f.name) for f in fields(plan.settings)}
     own = {f.name: getattr(model, f.name) for f in fields(model) if f.name != "name"}
-    asked: dict[str, Any] = {"target": target, "precision": precision, "command": command}
+    # Without ratio and limits 32 bits are the default search, which tries 8 bits, too (docs/sweep.md).
+    stored = None if precision is Precision.FP32 else precision
+    asked: dict[str, Any] = {"target": target, "precision": stored, "command": command}
     return CompressOptions(**common, **own, ratio=budget.ratio, budget=budget.budget, **asked)
 
 

@@ -36,7 +36,7 @@ def render_page(contents: PageContents) -> str:
         _sizes(report),
         *figure_sections(contents),
         *picture_sections(contents.illustrations),
-        _fallbacks(report, document.alerts),
+        _fallbacks(report, tuple(dict.fromkeys((*report.calibration.warnings, *report.notes)))),
         _repeat(report),
     )
     return render(

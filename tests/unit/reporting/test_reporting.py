@@ -225,7 +225,7 @@ def test_no_toss_of_a_coin_is_sold_as_a_certainty() -> None:
     assert found_by_default(confidence=0.97, more=None).endswith("at most 1 point with 97% confidence")
     unsure = found_by_default(confidence=0.5, more=2200)
     assert "chosen by that figure; that the true loss is at most 1 point is 50% sure" in unsure
-    assert "about 2,200 held-out images would decide" in unsure
+    assert "about 2,200 held-out images would decide at 95% whether it is at most 1 point" in unsure
     assert "too near to the limit" in found_by_default(confidence=0.5, more=None)
 
 

@@ -15,7 +15,15 @@ from cyclonedx.validation.json import JsonStrictValidator
 from synthetic_report import candidate, synthetic_report
 
 from edgeprune.artifacts.quality import AccuracyKind
-from edgeprune.artifacts.report import RunReport
+from edgeprune.artifacts.quantization import (
+    IntegerFormat,
+    IntegerReport,
+    MixedReport,
+    PieceRow,
+    Precision,
+    RangeMethod,
+)
+from edgeprune.artifacts.report import Deviation, InnerParity, QuantizationSection, RunReport
 from edgeprune.sharing.bill_of_materials import render_bill
 from edgeprune.sharing.companions import write_companions
 from edgeprune.sharing.facts import facts_of_candidate, facts_of_report, without_folders
@@ -92,6 +100,70 @@ def test_a_picked_candidate_has_its_own_figures(model: Path) -> None:
     assert "Loses 2 of 100 answers" in card
     assert "edgeprune pick out/" in card
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(render_bill(facts, model)) is None
+
+
+def in_pieces(count: int, of: int) -> QuantizationSection:
+    """Quantization of a file in mixed precision, ``count`` of ``of`` pieces of it in 8 bits."""
+    deviation = Deviation(
+        reference="fp32", candidate="auto", max_abs_error=0.1, mean_abs_error=0.01, relative_error=0.01,
+        cosine=1.0, top1_agreement=1.0, images=8,
+    )  # fmt: skip
+    integer = IntegerReport(
+        format=IntegerFormat(signed_activations=True, reduce_range=False, reason="the fastest"),
+        method=RangeMethod.MSE, images=8, nodes={"Conv": 7}, equalized=0, corrected=0, kept_float=(),
+    )  # fmt: skip
+    pieces = tuple(
+        PieceRow(ends_with=f"p{place}", weighted_nodes=1, integer=place < count, alone=None, why="faster")
+        for place in range(of)
+    )
+    return QuantizationSection(
+        precision=Precision.AUTO,
+        integer=None,
+        mixed=MixedReport(pieces=pieces, measured=3, integer=integer if count else None, harm=None),
+        float16=None,
+        deviation=deviation,
+        inner=InnerParity(compared=0, tolerance=0.1, farthest=None, first_apart=None),
+        float_size_bytes=1000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "gone", "stage"),
+    [
+        (
+            7,
+            "- bits: 8 bits in 7 of 8 pieces and 32 bits elsewhere, chosen piece by piece\n",
+            "8 bits in 7 of",
+        ),
+        (0, "", "all in 32 bits |"),
+    ],
+)
+def test_the_card_says_which_bits_were_chosen(count: int, gone: str, stage: str) -> None:
+    report = synthetic_report()
+    last = replace(report.accuracy[-1], stage="auto")
+    report = replace(report, accuracy=(*report.accuracy[:-1], last), quantization=in_pieces(count, 8))
+    card = render_model_card(facts_of_report(report), [])
+    assert gone in card
+    assert ("- bits" in card) == bool(gone)
+    assert f"| {report.accuracy_kind.value}, {stage}" in card
+    assert "auto" not in card
+
+
+def test_the_card_of_a_candidate_says_its_bits() -> None:
+    mixed = replace(candidate("candidate 1", 1.0, 5_000, drop=0.0), precision=Precision.AUTO, fewer_bits=True)
+    facts = facts_of_candidate(synthetic_report(), mixed, "loses nothing", "edgeprune pick out/")
+    card = render_model_card(facts, [])
+    assert "- bits: 8 bits where they pay and 32 bits elsewhere\n" in card
+    assert "recovered;" not in card, "nothing was pruned"
+
+
+def test_what_stays_was_recovered_only_where_something_was_removed() -> None:
+    report = synthetic_report()
+    assert "What stays was recovered; `report.md`" in render_model_card(facts_of_report(report), [])
+    whole = replace(report.pruning, players_removed=0, macs_removed_share=0.0, blocks_dropped=())
+    card = render_model_card(facts_of_report(replace(report, pruning=whole)), [])
+    assert "What stays was recovered" not in card
+    assert "`report.md` has every step" in card
 
 
 def test_they_are_put_beside_the_model(model: Path) -> None:

@@ -187,6 +187,15 @@ def test_an_unknown_target_is_told(folder: Path) -> None:
         cells_of(read_sweep(written(folder, "targets = ['rpi44']\n" + MODEL)), "")
 
 
+def test_32_bits_in_a_sweep_are_those_of_compress_without_a_precision(folder: Path) -> None:
+    text = "precisions = ['fp32', 'int8']\n" + MODEL
+    cells = cells_of(read_sweep(written(folder, text)), "edgeprune sweep")
+    assert [(c.precision, c.options.precision) for c in cells] == [
+        (Precision.FP32, None),
+        (Precision.INT8, Precision.INT8),
+    ]
+
+
 def test_cells_of_different_models_take_turns(folder: Path) -> None:
     cells = cells_of(read_sweep(folder / "sweep.toml"), "")
     assert [cell.model for cell in in_turn(cells)] == ["net", "other"] * 4
