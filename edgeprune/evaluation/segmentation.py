@@ -18,6 +18,7 @@ from edgeprune.evaluation.base import (
     bootstrap_weights,
     drawn_figure,
     misfit,
+    shapes_in_words,
     share_lost,
 )
 from edgeprune.evaluation.overlays import Overlay
@@ -55,7 +56,7 @@ class SegmentationMeasure(Measure):
         if labels is not None and labels.shape != own.shape:
             against += f" of {labels.shape[1:]}, brought to {own.shape[1:]}"
         self.notes = (
-            f"segmentation: output {self._place}, {scores.shape[1:]}, has its classes along axis "
+            f"segmentation: output {self._place}, {shapes_in_words([scores])}, has its classes along axis "
             f"{3 if self._last else 1} and each pixel {decided}; judged by {against}",
         )
 
