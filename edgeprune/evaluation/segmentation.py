@@ -23,6 +23,11 @@ from edgeprune.evaluation.base import (
 )
 from edgeprune.evaluation.overlays import Overlay
 from edgeprune.parity import Outputs
+from edgeprune.reporting.formatting import count_words
+
+_FEWEST_PIXELS = 100
+_LEAST_SHARE = 0.01
+"""Maps with fewer pixels than either beside their most frequent class have nothing to be judged by."""
 
 
 class SegmentationMeasure(Measure):
@@ -88,8 +93,31 @@ class SegmentationMeasure(Measure):
         return tuple(Overlay(map=each) for each in self._decide(outputs))
 
     def nothing_to_lose(self) -> str | None:
-        """Why a mean IoU of 0 tells nothing."""
-        return None if self._before[0] > 0 else "the original's own mean IoU is 0 (check the label maps)"
+        """Why a mean IoU of 0, or of maps with hardly more than one class, tells nothing."""
+        if not self._before[0] > 0:
+            return "the original's own mean IoU is 0 (check the label maps)"
+        pixels = np.bincount(self._truth[self._truth != NOWHERE], minlength=self._classes)
+        most = int(pixels.argmax())
+        others = int(pixels.sum() - pixels[most])
+        truth = "the original's own segmentation" if self._own else "the truth (label maps)"
+        if others < min(_FEWEST_PIXELS, _LEAST_SHARE * pixels.sum()) or not others:
+            found = f"{count_words(others, 'pixel')} of classes other" if others else "no class other"
+            return (
+                f"{truth} has {found} than {most} in the held-out images, so that a network which finds "
+                "nothing else would seem to lose nothing; give images that show more (--calibration, "
+                "--held-out)"
+            )
+        right = self._counts(self.reference.original)[0].sum(axis=0)
+        if not right.sum() > right[most]:
+            return (
+                f"the original itself gets no pixel right of classes other than {most} (check the label maps "
+                "and the preprocessing)"
+            )
+        return None
+
+    @property
+    def _own(self) -> bool:
+        return self.kind is AccuracyKind.MEAN_IOU_AGREEMENT
 
     def _check_labels(self, shape: tuple[int, ...]) -> None:
         counted = self._truth[self._truth != NOWHERE]

@@ -340,3 +340,26 @@ def test_boxes_of_a_file_are_what_a_detector_is_judged_by(
     assert original["value"] > 0.95
     assert delivered["value"] > 0.9
     assert report["pruning"]["macs_removed_share"] >= 0.3
+
+
+def test_a_segmenter_that_finds_one_class_is_not_judged(edgeprune: Any, folder: Path, tmp_path: Path) -> None:
+    class Silent(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.layer(x) * 0.01 - 9)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    written(Silent().eval(), tmp_path / "silent.onnx", (1, 24, 24))
+    asked = (
+        "quantize", str(tmp_path / "silent.onnx"), "--calibration", "images.npz", "--task", "segmentation",
+        "--threads", "1", "-o", str(tmp_path / "q.onnx"),
+    )  # fmt: skip
+    told = "the original's own segmentation has no class other than 0 in the held-out images"
+    assert f"--max-drop was given, and {told}" in sentence(
+        edgeprune(*asked, "--max-drop", "1", cwd=folder), 4
+    )
+    assert not (tmp_path / "q.onnx").exists()
+    done = edgeprune(*asked, "--json", cwd=folder)
+    assert json.loads(done.stdout)["cannot_be_judged"].startswith(told), done.stderr
