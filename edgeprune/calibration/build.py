@@ -246,7 +246,7 @@ def _remedy(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
     sizes = (
         f"--resize {height} --crop {height}" if height == width else f"--resize {size} or --letterbox {size}"
     )
-    return f"give {sizes}, or --input-shape {','.join(map(str, shape))} if the model takes that size too"
+    return f"give {sizes}, or --input-shape {shape_words(shape)} if the model takes that size too"
 
 
 def _finish(reading: _Reading, held_out_fraction: float, seed: int) -> CalibrationSet:

@@ -16,6 +16,10 @@ from edgeprune.errors import UsageError
 from edgeprune.evaluation.overlays import Overlay
 from edgeprune.parity import Outputs
 
+FEWEST_IMAGES = 10
+"""Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no
+interval of independent draws reckons with."""
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -160,6 +164,12 @@ def _points(share: float) -> str:
     """Hundredths, without decimals from 10 on."""
     points = 100 * share
     return f"{round(points, 0 if abs(points) >= 10 else 1) + 0.0:g}"
+
+
+def too_few(count: int, one: str, several: str, fewest: int) -> str:
+    """Why no loss can be told from so few of what is counted."""
+    found = f"there is 1 {one}" if count == 1 else f"there are {count:,} {several}"
+    return f"{found}, and {fewest} are the fewest to judge by (--calibration, --held-out)"
 
 
 def share_lost(unit: str, before: FloatArray, after: FloatArray) -> MeasureFigure | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeprune import parity
 from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.report import AnswerCounts
-from edgeprune.evaluation.base import Measure, MeasureFigure, Reference, misfit
+from edgeprune.evaluation.base import FEWEST_IMAGES, Measure, MeasureFigure, Reference, misfit, too_few
 from edgeprune.outputs.units import units_of
 from edgeprune.parity import Outputs
 
@@ -51,6 +51,23 @@ class OutputMeasure(Measure):
     def answers(self, outputs: Outputs) -> AnswerCounts | None:
         """Answers lost and gained; ``None`` where the outputs are no class scores."""
         return parity.answer_counts(self.reference.original, outputs, self.reference.labels.classes)
+
+    def nothing_to_lose(self) -> str | None:
+        """Why answers cannot be counted: there are too few, or the original has too few of them right."""
+        counts = self.answers(self.reference.original)
+        if counts is None:
+            return None
+        if counts.images < FEWEST_IMAGES:
+            return too_few(counts.images, "held-out image", "held-out images", FEWEST_IMAGES)
+        classes = self.reference.original[0].shape[1]
+        guessed = counts.kept_from * classes <= counts.images
+        if counts.kept_from >= FEWEST_IMAGES and not guessed:
+            return None
+        chance = f", no more than by guessing among {classes:,} classes" if guessed else ""
+        return (
+            f"the original itself is right on only {counts.kept_from:,} of {counts.images:,} held-out images"
+            f"{chance} (check the labels and the preprocessing: --card, --mean, --std)"
+        )
 
 
 class ClassificationMeasure(OutputMeasure):

@@ -26,14 +26,20 @@ from edgeprune.evaluation.base import (
     bootstrap_weights,
     drawn_figure,
     share_lost,
+    too_few,
 )
 from edgeprune.evaluation.boxes import CONFIDENCE, infer_layout
 from edgeprune.evaluation.overlays import Overlay
 from edgeprune.evaluation.thresholds import expected_changes
 from edgeprune.notes import Fact
 from edgeprune.parity import Outputs
+from edgeprune.reporting.formatting import count_words
 
 _FEWEST_TRUTHS = 10
+_LEAST_AP = 0.01
+"""Below it the original has not a point to lose."""
+_TIMES_MORE = 10
+"""Times its AP that a detector has without regard to classes, where it is the classes that are wrong."""
 _F1_POINTS = 2.0
 """Points of F1 that count as one of AP."""
 _MOST_SHARE = 1.5
@@ -82,7 +88,8 @@ class DetectionMeasure(Measure):
         self.notes = (
             Fact(
                 f"detection: {self._layout.in_words(reference.original)} ({reading}); judged by "
-                f"{against}: {self._objects:,} boxes in {reference.images:,} images"
+                f"{against}: {count_words(self._objects, 'box', 'boxes')} in "
+                f"{count_words(reference.images, 'image')}"
             ),
         )
 
@@ -136,22 +143,23 @@ class DetectionMeasure(Measure):
     def nothing_to_lose(self) -> str | None:
         """Why an AP of so few boxes, or of 0, tells nothing."""
         if self._objects < _FEWEST_TRUTHS:
-            return (
-                f"there are {self._objects} boxes in the held-out images, and {_FEWEST_TRUTHS} are the "
-                "fewest to judge by (--calibration, --held-out)"
-            )
-        if not self.value(self.reference.original) > 0:
-            return f"the original itself finds none of the labelled boxes ({self._why_none()})"
+            ends = "in the held-out images"
+            return too_few(self._objects, f"box {ends}", f"boxes {ends}", _FEWEST_TRUTHS)
+        value = self.value(self.reference.original)
+        if value < _LEAST_AP:
+            found = "hardly any" if value > 0 else "none"
+            shown = f"AP {value:.4f}; " if value > 0 else ""
+            return f"the original itself finds {found} of the labelled boxes ({shown}{self._why_none(value)})"
         return None
 
-    def _why_none(self) -> str:
+    def _why_none(self, value: float) -> str:
         """Whether only the classes are others than those of the labels."""
         own = self._layout.decode(self.reference.original)
         truth, found = (
             [replace(b, classes=np.zeros_like(b.classes)) for b in part] for part in (self._truth, own)
         )
         placed = average_precisions(match_classes(truth, found), self._weights[:1])[0, 0]
-        if placed > 0:
+        if placed > max(value, 0.0) * _TIMES_MORE:
             return (
                 f"AP50 is {placed:.1%} without regard to classes: check that labels number them from 0 as "
                 "the network does"

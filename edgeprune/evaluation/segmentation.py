@@ -18,11 +18,17 @@ from edgeprune.evaluation.base import (
     bootstrap_weights,
     drawn_figure,
     misfit,
+    shapes_in_words,
     share_lost,
 )
 from edgeprune.evaluation.overlays import Overlay
 from edgeprune.notes import Fact
 from edgeprune.parity import Outputs
+from edgeprune.reporting.formatting import count_words
+
+_FEWEST_PIXELS = 100
+_LEAST_SHARE = 0.01
+"""Maps with fewer pixels than either beside their most frequent class have nothing to be judged by."""
 
 
 class SegmentationMeasure(Measure):
@@ -57,7 +63,7 @@ class SegmentationMeasure(Measure):
             against += f" of {labels.shape[1:]}, brought to {own.shape[1:]}"
         self.notes = (
             Fact(
-                f"segmentation: output {self._place}, {scores.shape[1:]}, has its classes along axis "
+                f"segmentation: output {self._place}, {shapes_in_words([scores])}, has its classes along axis "
                 f"{3 if self._last else 1} and each pixel {decided}; judged by {against}"
             ),
         )
@@ -90,8 +96,31 @@ class SegmentationMeasure(Measure):
         return tuple(Overlay(map=each) for each in self._decide(outputs))
 
     def nothing_to_lose(self) -> str | None:
-        """Why a mean IoU of 0 tells nothing."""
-        return None if self._before[0] > 0 else "the original's own mean IoU is 0 (check the label maps)"
+        """Why a mean IoU of 0, or of maps with hardly more than one class, tells nothing."""
+        if not self._before[0] > 0:
+            return "the original's own mean IoU is 0 (check the label maps)"
+        pixels = np.bincount(self._truth[self._truth != NOWHERE], minlength=self._classes)
+        most = int(pixels.argmax())
+        others = int(pixels.sum() - pixels[most])
+        truth = "the original's own segmentation" if self._own else "the truth (label maps)"
+        if others < min(_FEWEST_PIXELS, _LEAST_SHARE * pixels.sum()) or not others:
+            found = f"{count_words(others, 'pixel')} of classes other" if others else "no class other"
+            return (
+                f"{truth} has {found} than {most} in the held-out images, so that a network which finds "
+                "nothing else would seem to lose nothing; give images that show more (--calibration, "
+                "--held-out)"
+            )
+        right = self._counts(self.reference.original)[0].sum(axis=0)
+        if not right.sum() > right[most]:
+            return (
+                f"the original itself gets no pixel right of classes other than {most} (check the label maps "
+                "and the preprocessing)"
+            )
+        return None
+
+    @property
+    def _own(self) -> bool:
+        return self.kind is AccuracyKind.MEAN_IOU_AGREEMENT
 
     def _check_labels(self, shape: tuple[int, ...]) -> None:
         counted = self._truth[self._truth != NOWHERE]

@@ -17,10 +17,11 @@ from edgeprune.errors import ModelLoadError
 from edgeprune.loading.architectures.building import ACCEPTED, Architecture, Library, library_of
 from edgeprune.loading.architectures.timm_models import build_timm_pretrained
 from edgeprune.loading.architectures.torchvision_models import build_pretrained, is_torchvision_name
+from edgeprune.loading.architectures.transformers_models import CONFIG
 from edgeprune.loading.batches import free_batch
 from edgeprune.loading.checkpoints.containers import unwrap_checkpoint
 from edgeprune.loading.checkpoints.fitting import fit_state
-from edgeprune.loading.checkpoints.folders import INDEX, read_shards, weights_in
+from edgeprune.loading.checkpoints.folders import INDEX, NAMES, read_shards, weights_in
 from edgeprune.loading.checkpoints.reading import read_checkpoint
 from edgeprune.loading.checkpoints.state import StateDict
 from edgeprune.loading.onnx_import import import_onnx
@@ -235,6 +236,12 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_path(path: Path, source: str) -> None:
+    if path.is_dir() and (path / CONFIG).is_file():
+        raise ModelLoadError(
+            f"the folder {source!r} has {CONFIG} and no file of weights; accepted beside it are "
+            f"{', '.join(NAMES[:-1])} or {NAMES[-1]}: add them (save_pretrained writes both), or give "
+            f"hf:{source} with --weights FILE, or with --weights none for random ones"
+        )
     if path.is_dir():
         raise ModelLoadError(f"{source!r} is a folder; give the model file in it; {_ACCEPTED}")
     if path.is_file():

@@ -27,6 +27,8 @@ _ROUNDING = 1e-5
 _CONSTANT = 0.01
 """A channel with less than this share of its original spread has become constant."""
 _LEAST = 1e-30
+_LONGER = 1.5
+"""Channels come last in a map that would be longer by this factor if they came first."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class ChannelErrors:
 def units_of(reference: NDArray[Any]) -> OutputUnits:
     """Units of an output (n, ...) from its values on calibration images.
 
-    Channels are along axis 1, or the last where that tells more units apart (n, anchors, values).
+    Channels are along axis 1, or the last where that tells more units apart (n, anchors, values); of a map
+    only where its sizes are those of (n, h, w, values).
     """
     values = _with_channels(reference)
     axis = _channel_axis(values)
@@ -126,10 +129,22 @@ def _with_channels(values: NDArray[Any]) -> FloatArray:
 
 
 def _channel_axis(values: FloatArray) -> int:
-    if values.ndim < 3:
+    if values.ndim < 3 or (values.ndim == 4 and not _may_end_in_channels(values.shape)):
         return 1
     first, last = (int(_groups(_spread(values, axis)).max(initial=0)) for axis in (1, values.ndim - 1))
     return values.ndim - 1 if last > first else 1
+
+
+def _may_end_in_channels(shape: tuple[int, ...]) -> bool:
+    """Whether (n, a, b, c) looks like a map of a x b: a square, or clearly more of one than b x c.
+
+    Columns of a map spread apart, too, since some show nothing, but are no channels.
+    """
+    _, rows, columns, last = shape
+    if rows == columns:
+        return last != columns
+    long, other = (max(sides) / min(sides) for sides in ((rows, columns), (columns, last)))
+    return last < min(rows, columns) and _LONGER * long < other
 
 
 def _spread(values: FloatArray, axis: int) -> FloatArray:

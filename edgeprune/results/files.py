@@ -103,6 +103,7 @@ class QuantizationResult:
     """One ONNX file in fewer bits: what it costs and gains beside the one that it was made from.
 
     Accuracy and deviation are on images that were kept back; the CPU time says where it was measured.
+    ``cannot_be_judged``: why no loss can be told from these images, whatever the figures; ``None`` if it can.
     """
 
     source: str
@@ -117,6 +118,7 @@ class QuantizationResult:
     deviation: Deviation
     latency_ratio: LatencyRatio
     notes: tuple[str, ...]
+    cannot_be_judged: str | None = None
 
     @property
     def table(self) -> Table:
@@ -136,9 +138,12 @@ class QuantizationResult:
 
     @property
     def warning(self) -> str:
-        """Channels that became constant; empty where there are none."""
+        """Channels that became constant, and why no loss can be told; empty where there is neither."""
         channels = self.deviation.by_channel
-        return "" if channels is None or not channels.constant else constant_channels(channels)
+        told = [] if channels is None or not channels.constant else [constant_channels(channels)]
+        if self.cannot_be_judged is not None:
+            told.append(f"cannot be judged: {self.cannot_be_judged}")
+        return "; ".join(told)
 
     @property
     def agreement(self) -> str:

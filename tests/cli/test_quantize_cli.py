@@ -288,3 +288,20 @@ def test_labels_beyond_the_classes_are_refused_as_compress_does(
     done = edgeprune("quantize", "digits.onnx", "--calibration", "data.npz", cwd=folder)
     assert f"have a label {highest}, but the model has 10 classes" in sentence(done, 4)
     assert not (folder / "digits-int8.onnx").exists()
+
+
+def test_an_original_that_is_no_good_is_told_and_its_loss_is_not_limited(
+    edgeprune: Any, folder: Path
+) -> None:
+    data = dict(np.load(DIGITS_DATA))
+    data["labels"] = np.where(np.isin(data["labels"], (0, 6, 8)), 1, data["labels"])  # it answers 0, 6 or 8
+    np.savez(folder / "wrong.npz", **data)
+    asked = ("quantize", "digits.onnx", "--calibration", "wrong.npz", "--threads", "1")
+    done = edgeprune(*asked, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "WARNING: cannot be judged: the original itself is right on only" in shown
+    found = json.loads(edgeprune(*asked, "--overwrite", "--json", cwd=folder).stdout)
+    assert "no more than by guessing among 10 classes" in found["cannot_be_judged"]
+    refused = edgeprune(*asked, "--overwrite", "--max-drop", "1", cwd=folder)
+    assert "--max-drop was given, and the original itself is right on only" in sentence(refused, 4)

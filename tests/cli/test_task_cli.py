@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from image_files import save_as
 from onnx_models import written
 from PIL import Image
 from small_project import sentence
@@ -58,6 +60,7 @@ def classifier(): return Classifier()
 '''
 METRICS = """
 import numpy as np
+import onnx
 
 
 def closeness(outputs, images, labels):
@@ -340,3 +343,58 @@ def test_boxes_of_a_file_are_what_a_detector_is_judged_by(
     assert original["value"] > 0.95
     assert delivered["value"] > 0.9
     assert report["pruning"]["macs_removed_share"] >= 0.3
+
+
+def test_a_segmenter_that_finds_one_class_is_not_judged(edgeprune: Any, folder: Path, tmp_path: Path) -> None:
+    class Silent(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.layer(x) * 0.01 - 9)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    written(Silent().eval(), tmp_path / "silent.onnx", (1, 24, 24))
+    asked = (
+        "quantize", str(tmp_path / "silent.onnx"), "--calibration", "images.npz", "--task", "segmentation",
+        "--threads", "1", "-o", str(tmp_path / "q.onnx"),
+    )  # fmt: skip
+    told = "the original's own segmentation has no class other than 0 in the held-out images"
+    assert f"--max-drop was given, and {told}" in sentence(
+        edgeprune(*asked, "--max-drop", "1", cwd=folder), 4
+    )
+    assert not (tmp_path / "q.onnx").exists()
+    done = edgeprune(*asked, "--json", cwd=folder)
+    assert json.loads(done.stdout)["cannot_be_judged"].startswith(told), done.stderr
+
+
+@pytest.fixture
+def of_open_size(folder: Path, tmp_path: Path) -> Path:
+    """The classifier as a file for images of any size, and images of another size than it is run at."""
+    proto = onnx.load(str(folder / "classifier.onnx"))
+    for place, symbol in ((2, "height"), (3, "width")):
+        proto.graph.input[0].type.tensor_type.shape.dim[place].dim_param = symbol
+    del proto.graph.value_info[:]
+    onnx.save(proto, str(tmp_path / "open.onnx"))
+    generator = np.random.default_rng(0)
+    for place in range(24):
+        pixels = generator.integers(0, 256, (30, 40), dtype=np.uint8)
+        save_as(tmp_path / "images" / f"{place}.png", pixels)
+    return tmp_path
+
+
+def test_a_size_that_the_file_leaves_open_is_that_of_the_preprocessed_images(
+    edgeprune: Any, of_open_size: Path
+) -> None:
+    asked = (
+        "compress", "open.onnx", "--calibration", "images", "--effort", "quick", "--threads", "1",
+        "--held-out", "0.5", "--ratio", "0.2",
+    )  # fmt: skip
+    done = edgeprune(*asked, "--resize", "12x20", "-o", "out", "--json", cwd=of_open_size)
+    assert done.returncode == 0, done.stderr
+    notes = json.loads(done.stdout)["notes"]
+    assert any("that of the calibration images, 1x12x20, was taken" in note for note in notes)
+    dims = onnx.load(str(of_open_size / "out" / "model.onnx")).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims][1:] == [1, 12, 20]
+    other = edgeprune(*asked, "--resize", "12x20", "--input-shape", "1x24x24", "-o", "no", cwd=of_open_size)
+    assert "--resize 24 --crop 24, or --input-shape 1x12x20 if the model takes" in sentence(other, 4)

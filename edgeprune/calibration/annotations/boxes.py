@@ -68,5 +68,6 @@ def gathered(images: Sequence[ImageBoxes], class_names: Sequence[str], notes: Se
     remarks = list(notes)
     if empty.total():
         files = first_few([repr(file) for file, count in empty.items() if count], NAMES_SHOWN)
-        remarks.append(f"{empty.total()} boxes without area were left out, of {files}")
+        gone = "1 box without area was" if empty.total() == 1 else f"{empty.total()} boxes without area were"
+        remarks.append(f"{gone} left out, of {files}")
     return BoxLabels(images=kept, class_names=tuple(class_names), notes=tuple(remarks))

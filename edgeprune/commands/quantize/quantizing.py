@@ -201,6 +201,7 @@ def _result(
             *notes_of_speed(options.precision, runner, ratio),
             *runner.measurer.cautions,
         ),
+        cannot_be_judged=measure.nothing_to_lose(),
     )
 
 

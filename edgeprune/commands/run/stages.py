@@ -42,6 +42,7 @@ from edgeprune.errors import CaptureError
 from edgeprune.evaluation.registry import for_task
 from edgeprune.games.block_game import block_module
 from edgeprune.loading import load_model
+from edgeprune.loading.open_sizes import open_sizes
 from edgeprune.notes import Fact
 from edgeprune.pruning.masking import full_masks, mask_module
 from edgeprune.pruning.surgery import prune
@@ -66,8 +67,7 @@ def prepare(run: Run) -> Prepared:
         )
     elif options.compute_device is ComputeDevice.AUTO:
         run.note("--device auto found no GPU, so all was computed on the processor")
-    loaded = _load(run)
-    calibration = _calibrate(run, loaded)
+    loaded, calibration = _model_and_images(run)
     with run.stage("capture"):
         captured = with_joined_inputs(
             capture(loaded.module, calibration.input_shapes), input_names(loaded.module)
@@ -92,7 +92,24 @@ def prepare(run: Run) -> Prepared:
     )
 
 
-def _load(run: Run) -> LoadedModel:
+def _model_and_images(run: Run) -> tuple[LoadedModel, CalibrationSet]:
+    """The model, then the images in its shape; the images first where an ONNX file leaves their size open."""
+    sizes = None if run.options.input_shape is not None else open_sizes(run.options.model)
+    if sizes is None:
+        loaded = _load(run, run.options.input_shape)
+        return loaded, _calibrate(
+            run, run.options.input_shape or loaded.input_shape, input_names(loaded.module)
+        )
+    calibration = _calibrate(run, sizes)
+    shape = calibration.input_shape
+    run.note(
+        f"the file leaves the size of its images open; that of the calibration images, {shape_words(shape)}, "
+        "was taken (--input-shape: another)"
+    )
+    return _load(run, shape), calibration
+
+
+def _load(run: Run, shape: tuple[int, ...] | None) -> LoadedModel:
     """Load the model, called without the inputs that are the same for every image."""
     options = run.options
     with run.stage("load"):
@@ -104,7 +121,7 @@ def _load(run: Run) -> LoadedModel:
             weights=options.weights,
             weights_key=options.weights_key,
             trust_pickle=options.trust_pickle,
-            input_shape=options.input_shape,
+            input_shape=shape,
             operators=ruled_operators(),
         )
         loaded = replace(loaded, module=with_constants(loaded.module, constants))
@@ -115,8 +132,8 @@ def _load(run: Run) -> LoadedModel:
     return loaded
 
 
-def _calibrate(run: Run, loaded: LoadedModel) -> CalibrationSet:
-    """Read the calibration data in the shape that the model takes."""
+def _calibrate(run: Run, shape: tuple[int | None, ...] | None, names: tuple[str, ...] = ()) -> CalibrationSet:
+    """Read the calibration data in the shape that the model takes, as far as it is known."""
     options = run.options
     assert options.calibration is not None
     with run.stage("calibration data"):
@@ -128,8 +145,8 @@ def _calibrate(run: Run, loaded: LoadedModel) -> CalibrationSet:
             max_images=options.max_images,
             held_out_fraction=options.held_out,
             seed=options.seed,
-            input_shape=options.input_shape or loaded.input_shape,
-            input_names=input_names(loaded.module),
+            input_shape=shape,
+            input_names=names,
         )
     run.notes.extend(calibration.warnings)
     calibration, left_out = for_task(calibration, options)

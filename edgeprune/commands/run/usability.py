@@ -11,14 +11,10 @@ from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import AnswerCounts, ChannelSummary, DeploymentSection, Grade, Usability
-from edgeprune.evaluation.base import Measure
+from edgeprune.evaluation.base import FEWEST_IMAGES, Measure
 from edgeprune.intervals import wilson_interval
 from edgeprune.parity import Outputs
 from edgeprune.reporting.formatting import constant_channels
-
-FEWEST_IMAGES = 10
-"""Fewer images, or fewer answers to lose, give no grade: they may all be of one class or one scene, which no
-interval of independent draws reckons with."""
 
 FEWEST_FOR_USABLE = 35
 """So many answers without a loss exclude, by Wilson's interval, that more than one in ten are lost."""

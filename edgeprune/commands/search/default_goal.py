@@ -10,9 +10,10 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import Grade, Usability
 from edgeprune.commands.run.stages import DEFAULT_RATIO
 from edgeprune.commands.run.state import Prepared, Run, measure_of
-from edgeprune.commands.run.usability import FEWEST_FOR_USABLE, FEWEST_IMAGES
+from edgeprune.commands.run.usability import FEWEST_FOR_USABLE
 from edgeprune.commands.search.budget_plans import empty_plan
 from edgeprune.commands.search.galloping import LEAST_CUT
+from edgeprune.evaluation.base import FEWEST_IMAGES, too_few
 from edgeprune.evaluation.registry import by_task, check_drop
 from edgeprune.reporting.formatting import count_words
 
@@ -88,10 +89,7 @@ def _nothing_to_count(run: Run, prepared: Prepared) -> str | None:
         return f"it is measured by {measure.kind.value}" if by_task(run.options) else NO_CLASSES
     images = measure.reference.images
     if images < FEWEST_IMAGES:
-        return (
-            f"there are {images} held-out images, and {FEWEST_IMAGES} are the fewest to judge by "
-            "(--calibration, --held-out)"
-        )
+        return too_few(images, "held-out image", "held-out images", FEWEST_IMAGES)
     counts = measure.answers(measure.reference.original)
     if counts is None:
         return measure.nothing_to_lose()

@@ -113,7 +113,7 @@ def _state_dict(content: Mapping[Any, Any], source: str, notes: list[str]) -> St
                 "given; save plain values there, or pass --trust-pickle if you trust its maker"
             )
     if others := [shown_in_cell(key) for key in entries if key not in kept]:
-        notes.append(f"{counted(others)} no tensors, were left out: {first_few(others, _LISTED)}")
+        notes.append(f"{left_out_as(others, 'no tensor')}: {first_few(others, _LISTED)}")
     return StateDict(entries=kept, versions=versions_of(content))
 
 
@@ -134,9 +134,11 @@ def _has_not_read(value: Any) -> bool:
     return False
 
 
-def counted(keys: list[str]) -> str:
-    """``3 entries, which are``, as the beginning of a note."""
-    return "1 entry, which is" if len(keys) == 1 else f"{len(keys)} entries, which are"
+def left_out_as(keys: list[str], what: str, several: str | None = None) -> str:
+    """``3 entries, which are no tensors, were left out``, as the beginning of a note."""
+    if len(keys) == 1:
+        return f"1 entry, which is {what}, was left out"
+    return f"{len(keys)} entries, which are {several or what + 's'}, were left out"
 
 
 def _holds_weights(value: Any) -> bool:

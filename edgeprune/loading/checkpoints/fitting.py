@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from edgeprune.errors import ModelLoadError
 from edgeprune.loading.architectures.building import Architecture
-from edgeprune.loading.checkpoints.containers import counted
+from edgeprune.loading.checkpoints.containers import left_out_as
 from edgeprune.loading.checkpoints.key_repair import Candidate, candidates, same_weights
 from edgeprune.loading.checkpoints.state import StateDict
 from edgeprune.loading.tensors import check_conversion
@@ -93,11 +93,37 @@ def fit_state(architecture: Architecture, state: StateDict, source: str) -> tupl
         role = averages[0].role
         notes.append(f"averaged weights under {role!r} were not used (--weights-key {role} takes them)")
     elif chosen.averaged:
-        notes.append(
-            f"the averaged weights under {chosen.role!r} were taken; the file has no others that fit"
-        )
+        fitting = [c.role for c in averages if _attempt(architecture, c.state(state), source).fits]
+        others = [*_prefixes_that_fit(chosen, attempt, state), *fitting]
+        notes.append(_note_of_average(chosen.role, others))
     left_out = [*chosen.outside, *(by_target[key] for key in attempt.left_out)]
     return attempt.module, _finished(attempt, source, notes, left_out)
+
+
+def _note_of_average(taken: str, others: list[str]) -> str:
+    """That an average was taken, and under which names the file has other weights that fit."""
+    told = f"the averaged weights under {taken!r} were taken"
+    shown = list({name.partition(".")[0]: shown_in_cell(name) for name in reversed(others)}.values())[::-1]
+    if not shown:
+        return f"{told}; no others that fit were found in the file"
+    ways = f"--weights-key {shown[0]} takes {'them' if len(shown) == 1 else 'the first'}"
+    return f"{told}, though others fit, under {first_few([repr(name) for name in shown], _LISTED)} ({ways})"
+
+
+def _prefixes_that_fit(chosen: Candidate, attempt: _Attempt, state: StateDict) -> list[str]:
+    """Names of whatever kind under which the file has other tensors for all those that were loaded."""
+    wanted = {key: value.shape for key, value in attempt.state.tensors.items()}
+    first, given = max(wanted, key=len, default=""), state.tensors
+    ends = [key for key in given if key.endswith(f".{first}") and key not in chosen.renamings]
+    return [
+        head
+        for head in (key[: -len(first) - 1] for key in ends)
+        if all(_has(given, f"{head}.{key}", shape) for key, shape in wanted.items())
+    ]
+
+
+def _has(tensors: dict[str, Tensor], key: str, shape: torch.Size) -> bool:
+    return key in tensors and tensors[key].shape == shape
 
 
 def _best(
@@ -155,7 +181,8 @@ def _finished(attempt: _Attempt, source: str, notes: list[str], left_out: list[s
         notes = [*notes, attempt.note]
     if left_out:
         shown = [shown_in_cell(key) for key in left_out]
-        notes = [*notes, f"{counted(shown)} no part of the model, were left out: {first_few(shown, _LISTED)}"]
+        told = left_out_as(shown, "no part of the model", "no part of the model")
+        notes = [*notes, f"{told}: {first_few(shown, _LISTED)}"]
     if any(given[key].is_floating_point() and given[key].dtype != expected[key].dtype for key in both):
         notes = [*notes, "weights of another floating-point type were converted to that of the architecture"]
     return notes

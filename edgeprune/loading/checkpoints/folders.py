@@ -16,7 +16,8 @@ from edgeprune.storage.documents import UnreadableError, read_json
 from edgeprune.storage.files import sha256_file
 
 INDEX = "model.safetensors.index.json"
-_ONE_FILE = ("model.safetensors", "pytorch_model.bin")
+NAMES = ("model.safetensors", INDEX, "pytorch_model.bin")
+"""Files of weights, or the index of several, that a folder may have."""
 _SUFFIX = ".safetensors"
 _LISTED = 3
 _MOST_FILES = 1000
@@ -25,7 +26,7 @@ _AGAIN = "copy or download the folder again"
 
 def weights_in(folder: Path) -> Path | None:
     """The file with the weights, or the index of several; ``None`` where there is none of these names."""
-    names = [name for name in (_ONE_FILE[0], INDEX, _ONE_FILE[1]) if (folder / name).is_file()]
+    names = [name for name in NAMES if (folder / name).is_file()]
     return folder / names[0] if names else None
 
 

@@ -521,8 +521,8 @@ def test_grey_images_for_a_colour_model_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "remedy"),
     [
-        ((3, 16, 16), r"--resize 16 --crop 16, or --input-shape 3,8,8"),
-        ((3, 8, 16), r"--input-shape 3,8,8"),
+        ((3, 16, 16), r"--resize 16 --crop 16, or --input-shape 3x8x8"),
+        ((3, 8, 16), r"--input-shape 3x8x8"),
         ((6, 8, 8), r"give images with 6 channels"),
     ],
 )

@@ -135,6 +135,12 @@ def test_classes_along_either_axis(last: bool, classes: int) -> None:
     outputs = [outputs[0].transpose(0, 2, 3, 1)] if last else outputs
     measure = SegmentationMeasure(Reference(outputs))
     flipped = [-outputs[0]]
+    counted = (
+        "(n, 8, 8, {}), has its classes along axis 3"
+        if last
+        else "(n, {}, 8, 8), has its classes along axis 1"
+    )
+    assert counted.format(classes) in measure.notes[0]
     assert measure.value(outputs) == 1.0
     assert measure.value(flipped) < 0.2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgeprune import parity
@@ -14,17 +14,20 @@ from edgeprune.outputs.units import channel_errors, relative_errors, units_of
 LAYOUTS = {
     "(n, values, anchors)": lambda x: x,
     "(n, anchors, values)": lambda x: x.transpose(0, 2, 1),
-    "(n, values, h, w)": lambda x: x.reshape(*x.shape[:2], 5, -1),
-    "(n, h, w, values)": lambda x: x.reshape(*x.shape[:2], 5, -1).transpose(0, 2, 3, 1),
+    "(n, values, h, w)": lambda x: x.reshape(*x.shape[:2], SIDE, SIDE),
+    "(n, h, w, values)": lambda x: x.reshape(*x.shape[:2], SIDE, SIDE).transpose(0, 2, 3, 1),
 }
 
 
 IMAGES = 12
+SIDE = 7
 
 
 def joined(scales: list[float], rng: np.random.Generator) -> np.ndarray:
-    """Channels of these spreads around means of a few spreads at every position, (n, c, 40)."""
-    values = rng.normal(rng.normal(0, 2, (1, len(scales), 40)), 1.0, (IMAGES, len(scales), 40))
+    """Channels of these spreads around means of a few spreads at every position, (n, c, 49)."""
+    values = rng.normal(
+        rng.normal(0, 2, (1, len(scales), SIDE * SIDE)), 1.0, (IMAGES, len(scales), SIDE * SIDE)
+    )
     return values * np.array(scales)[None, :, None]
 
 
@@ -39,6 +42,7 @@ def joined(scales: list[float], rng: np.random.Generator) -> np.ndarray:
 def test_scores_beside_pixels_count_as_much_as_the_pixels(
     layout: str, boxes: int, scores: int, apart: float, seed: int
 ) -> None:
+    assume(boxes + scores != SIDE)  # a cube of values does not tell which axis has the channels
     rng, put = np.random.default_rng(seed), LAYOUTS[layout]
     plain = joined([10.0**apart] * boxes + [1.0] * scores, rng)
     reference = put(plain)
@@ -51,6 +55,32 @@ def test_scores_beside_pixels_count_as_much_as_the_pixels(
         found = channel_errors(reference, put(silent), units[0])
         assert found.constant.tolist() == [first <= c < last for c in range(boxes + scores)]
         assert found.relative[first:last] == pytest.approx(np.sqrt((IMAGES - 1) / IMAGES), rel=0.01)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 80])
+@pytest.mark.parametrize("size", [(24, 24), (16, 24), (24, 16)])
+@pytest.mark.parametrize("silent", ["columns", "rows"])
+def test_columns_of_a_map_are_no_channels(channels: int, size: tuple[int, int], silent: str) -> None:
+    """Objects in a part of the map: elsewhere it hardly moves, which makes no units of its columns."""
+    rng = np.random.default_rng(channels)
+    maps = rng.normal(size=(IMAGES, channels, *size))
+    if silent == "columns":
+        maps[..., size[1] // 2 :] *= 1e-3
+    else:
+        maps[:, :, size[0] // 2 :] *= 1e-3
+    units = units_of(maps)
+    assert units.axis == 1
+    assert len(units.weights) == channels
+    flat = maps.copy()
+    flat[..., size[1] // 2 :] = flat[..., size[1] // 2 :].mean(axis=0)
+    assert not channel_errors(maps, flat, units).constant.any()
+
+
+@pytest.mark.parametrize("shape", [(13, 13, 255), (13, 13, 6), (12, 20, 6)])
+def test_heads_with_their_channels_last_are_told_by_their_sizes(shape: tuple[int, int, int]) -> None:
+    scales = np.where(np.arange(shape[-1]) < 4, 1e3, 1.0)
+    values = np.random.default_rng(0).normal(size=(IMAGES, *shape)) * scales
+    assert units_of(values).axis == 3
 
 
 @given(seed=st.integers(0, 2**32 - 1), unit=st.floats(1e-6, 1e6), channels=st.integers(1, 8))
@@ -115,7 +145,7 @@ def test_rounding_of_a_large_constant_is_no_error_beside_a_channel_that_hardly_m
     size: float, least: float, constants: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    fixed = np.full((IMAGES, constants, 40), size)
+    fixed = np.full((IMAGES, constants, SIDE * SIDE), size)
     moving = joined([least, 1.0], rng)
     values = np.concatenate([fixed, moving], axis=1)
     told = values * (1 + rng.normal(0, 6e-8, values.shape))  # what single precision leaves
@@ -131,9 +161,9 @@ def test_parity_takes_rounding_for_what_it_is_and_an_error_of_small_scores_for_a
     pixels: float,
 ) -> None:
     rng = np.random.default_rng(0)
-    boxes = rng.uniform(0, pixels, (IMAGES, 4, 40))
-    scores = rng.uniform(0, 1, (IMAGES, 1, 40))
-    never = 3e-4 + rng.normal(0, 1e-9, (IMAGES, 1, 40))  # a class that no image shows
+    boxes = rng.uniform(0, pixels, (IMAGES, 4, SIDE * SIDE))
+    scores = rng.uniform(0, 1, (IMAGES, 1, SIDE * SIDE))
+    never = 3e-4 + rng.normal(0, 1e-9, (IMAGES, 1, SIDE * SIDE))  # a class that no image shows
     wanted = np.concatenate([boxes, scores, never], axis=1).astype(np.float32)
     names = ("the one", "the other")
     rounded = wanted + rng.normal(0, 1e-7, wanted.shape).astype(np.float32)

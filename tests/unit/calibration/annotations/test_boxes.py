@@ -75,7 +75,7 @@ def test_coco_boxes_are_in_pixels_with_classes_in_the_order_of_their_ids(tmp_pat
     )
     assert len(found.notes) == 2
     assert "1 of the 3 images" in found.notes[0]
-    assert found.notes[1] == "1 boxes without area were left out, of 'sub/b.png'"
+    assert found.notes[1] == "1 box without area was left out, of 'sub/b.png'"
 
 
 @pytest.mark.parametrize(

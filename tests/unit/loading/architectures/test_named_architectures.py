@@ -16,6 +16,7 @@ from torch import nn
 from edgeprune.artifacts.model import ModelFormat
 from edgeprune.errors import ModelLoadError
 from edgeprune.loading import load_model
+from edgeprune.loading.architectures.building import Architecture
 from edgeprune.system.compat import import_torchvision
 
 SOURCE = """
@@ -231,6 +232,15 @@ def test_a_folder_of_transformers_that_is_none() -> None:
     refused("w.pt", "which does not exist", architecture="hf:nowhere")
 
 
+def test_a_configuration_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Architecture, "build", lambda self, classes=None: nn.Linear(2, 2))
+    configured()
+    told = ("'folder' has config.json and no file of weights", "pytorch_model.bin", "--weights none")
+    refused("hf:folder", *told)
+    refused("folder", *told, architecture="hf:folder")
+    refused("folder", *told)
+
+
 class TestTransformers:
     @pytest.fixture(autouse=True)
     def model(self) -> Any:
@@ -267,6 +277,7 @@ class TestTransformers:
 SCRIPT = """
 import sys
 from edgeprune.loading import load_model
+from edgeprune.loading.architectures.building import Architecture
 import torch
 torch.save({"0.weight": torch.ones(1, 1), "0.bias": torch.ones(1)}, "w.pt")
 module = load_model("w.pt", architecture="mine.py:net").module

@@ -356,6 +356,46 @@ def test_plain_weights_go_before_averages_beside_them() -> None:
     check(load(weights_key="model"), plain)
 
 
+@pytest.mark.parametrize("role", ["ema", "ema_model"])
+@pytest.mark.parametrize("other", ["online_model", "online_model.module", "model_ema", "raw"])
+def test_an_average_that_is_taken_names_the_weights_beside_it(role: str, other: str) -> None:
+    averaged, plain = made(), made(seed=1)
+    torch.save({**{f"{role}.{k}": v for k, v in averaged.state_dict().items()},
+                **{f"{other}.{k}": v for k, v in plain.state_dict().items()}}, "w.pt")  # fmt: skip
+    loaded = load()
+    told = next(note for note in loaded.notes if "were taken" in note)
+    first, second = (averaged, plain) if repr(role) in told.partition("taken")[0] else (plain, averaged)
+    check(loaded, first)
+    key = told.partition("--weights-key ")[2].partition(" ")[0]
+    assert key in (other, role)
+    check(load(weights_key=key), second)
+
+
+def test_an_average_alone_is_said_to_be_alone() -> None:
+    state = made().state_dict()
+    for others in ({}, {"online_model.head.weight": torch.zeros(1)}):
+        torch.save({**{"ema_model." + k: v for k, v in state.items()}, **others}, "w.pt")
+        assert any("no others that fit were found" in note for note in load().notes)
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    (("loss.weight",), "1 entry, which is no part of the model, was left out: loss.weight"),
+    (("loss.weight", "loss.bias"), "2 entries, which are no part of the model, were left out: loss.weight"),
+])  # fmt: skip
+def test_what_is_left_out_is_told_in_the_right_number(more: tuple[str, ...], told: str) -> None:
+    torch.save({**made().state_dict(), **{key: torch.zeros(2) for key in more}}, "w.pt")
+    assert any(told in note for note in load().notes)
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    (("step",), "1 entry, which is no tensor, was left out: step"),
+    (("step", "rate"), "2 entries, which are no tensors, were left out: step, rate"),
+])  # fmt: skip
+def test_entries_that_are_no_tensors_are_told_in_the_right_number(more: tuple[str, ...], told: str) -> None:
+    torch.save({**made().state_dict(), **dict.fromkeys(more, 3)}, "w.pt")
+    assert any(told in note for note in load().notes)
+
+
 @pytest.mark.parametrize(
     ("first", "second"), [("student.", "teacher."), ("model.", "module."), ("net.", "student.")]
 )
