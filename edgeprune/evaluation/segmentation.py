@@ -63,8 +63,8 @@ class SegmentationMeasure(Measure):
             against += f" of {labels.shape[1:]}, brought to {own.shape[1:]}"
         self.notes = (
             Fact(
-                f"segmentation: output {self._place}, {shapes_in_words([scores])}, has its classes along axis "
-                f"{3 if self._last else 1} and each pixel {decided}; judged by {against}"
+                f"segmentation: output {self._place}, {shapes_in_words([scores])}, has its classes along "
+                f"axis {3 if self._last else 1} and each pixel {decided}; judged by {against}"
             ),
         )
 
