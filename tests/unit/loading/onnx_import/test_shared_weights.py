@@ -73,7 +73,8 @@ def test_masked_and_pruned_agree(tmp_path, forms):
     module = check(chain(tmp_path / "m.onnx", forms, [False] * len(forms)), (SIZE,))
     case = make_case(module, (SIZE,), trained=True)
     assert case.coupling.unruled_ops == ()
-    assert case.coupling.groups
+    behind_itself = SAME.get(forms[1], forms[1]) == SAME.get(forms[0], forms[0])
+    assert case.coupling.groups or behind_itself
     rng = np.random.default_rng(0)
     for group in case.coupling.groups:
         removed = rng.choice(group.players, max(1, len(group.players) // 4), replace=False)
