@@ -168,6 +168,20 @@ def test_a_file_stored_in_16_bits(edgeprune: Any, folder: Path) -> None:
     assert edgeprune("quantize", "half.onnx", *asked, cwd=folder).returncode == 0
 
 
+def test_constants_that_are_in_16_bits_already_are_counted(edgeprune: Any, folder: Path) -> None:
+    model = onnx.load(str(folder / "digits.onnx"))
+    weight = next(each for each in model.graph.initializer if len(each.dims) == 2)
+    half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+    name = weight.name
+    weight.CopyFrom(onnx.numpy_helper.from_array(half, "in_half"))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["in_half"], [name], to=onnx.TensorProto.FLOAT))
+    onnx.save(model, str(folder / "partly.onnx"))
+    asked = ("--calibration", DIGITS_DATA, "--threads", "1", "--precision", "fp16")
+    done = edgeprune("quantize", "partly.onnx", *asked, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "1 constant of partly.onnx in 16 bits already" in " ".join(done.stdout.split())
+
+
 def test_a_file_that_grows_says_so(edgeprune: Any, tmp_path: Path) -> None:
     pooled = (torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), *pooled, torch.nn.Linear(4, 10))

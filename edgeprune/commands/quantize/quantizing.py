@@ -39,6 +39,8 @@ from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_fold
 from edgeprune.storage.ownership import remove_abandoned
 from edgeprune.targets import load_target
 
+_CHECKED = 64
+"""Images besides those kept back whose outputs have to be numbers for 16 bits; 8 bits look at all."""
 _WITHOUT_POINTS = (
     "leave it out and judge by the errors in the report, or say with --task what the outputs are"
 )
@@ -123,7 +125,9 @@ def _measure(options: QuantizeOptions, source: SourceFile, calibration: Calibrat
     held = calibration.held_out
     before = _original_outputs(source, held.images)
     if options.precision is Precision.FP16:  # in 8 bits, ranges tell the first tensor that has such values
-        _check_finite(options.source, before)
+        few = source.outputs(options.source, calibration.fitting.images[:_CHECKED])
+        for outputs in (before, few):
+            _check_finite(options.source, outputs)
     for batch in (calibration.fitting, held):
         check_classes(batch, before[0].shape)
     measure = measure_for(options, before, held, options.seed)
@@ -143,7 +147,7 @@ def _check_finite(source: Path, outputs: parity.Outputs) -> None:
     for number, output in enumerate(outputs):
         if not np.isfinite(output).all():
             raise QuantizationError(
-                f"output {number} of {source.name} has NaN or infinite values on the images kept back, so "
+                f"output {number} of {source.name} has NaN or infinite values on the calibration images, so "
                 "nothing tells what fewer bits lose; accepted are models with finite outputs: check the "
                 "weights and the preprocessing"
             )
