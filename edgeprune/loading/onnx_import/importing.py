@@ -47,14 +47,14 @@ def import_onnx(
             module that differs from the file.
     """
     folded = fold(path, input_shape)
-    network, notes = build(folded, path.name)
+    network, copies = build(folded, path.name)
     _check(network, folded, path, tolerance)
     return ImportedModel(
         module=network,
         opset=folded.opset,
         input_shape=folded.input_shape,
         fixed_batch=folded.fixed_batch,
-        notes=notes,
+        notes=copies,
     )
 
 
