@@ -86,6 +86,7 @@ def run_onnx(
             [np.asarray(out) for out in run_filled(session, None, chunk.numpy(), timeout_s)]
             for chunk in torch.split(images, at_once)
         ]
+        _check_rows(session, parts, path)
         outputs = [np.concatenate(p) for p in zip(*parts, strict=True)]
     if not all(output.size for output in outputs):
         raise ProfileError(
@@ -109,6 +110,20 @@ def _check_interface(session: onnxruntime.InferenceSession, images: Tensor) -> N
     other = next((out for out in session.get_outputs() if out.type not in NUMBERS), None)
     if other is not None:
         raise ValueError(f"its output {other.name!r} is of type {other.type}")
+
+
+def _check_rows(session: onnxruntime.InferenceSession, parts: list[Outputs], path: Path) -> None:
+    """Check that every output has a first dimension.
+
+    Raises:
+        ProfileError: names one that has none.
+    """
+    for output, value in zip(session.get_outputs(), parts[0], strict=True):
+        if value.ndim == 0:
+            raise ProfileError(
+                f"output {output.name!r} of {path.name} has no batch dimension, it is a single number; "
+                "accepted are outputs with a row for each image: leave that one out of the file"
+            )
 
 
 def _at_once(images: Tensor, most: int) -> int:

@@ -293,7 +293,7 @@ def _from_program(path: Path, reading: _Reading) -> LoadedModel:
 
 def _from_onnx(path: Path, reading: _Reading) -> LoadedModel:
     imported = import_onnx(path, reading.input_shape)
-    notes: list[str] = [Fact(f"imported from ONNX opset {imported.opset}")]
+    notes: list[str] = [Fact(f"imported from ONNX opset {imported.opset}"), *imported.notes]
     if imported.fixed_batch is not None:
         notes.append(
             f"the file has a fixed batch of {imported.fixed_batch}; the network takes any batch here"

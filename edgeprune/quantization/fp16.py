@@ -21,7 +21,8 @@ from edgeprune.quantization.preparation import load_simplified
 def quantize_fp16(source: Path, destination: Path, *, timeout_s: float | None = None) -> Float16Report:
     """Write ``source`` with its constants in 16 bits to ``destination``.
 
-    Constants with a value beyond 65,504, which 16 bits cannot hold, stay as they are and are named.
+    Constants that 16 bits cannot hold, with a value beyond 65,504 or too small to be told from their
+    rounding, stay as they are and are named.
 
     Raises:
         QuantizationError: the file cannot be read, or has nothing to store in 16 bits.

@@ -24,6 +24,7 @@ from edgeprune.onnx_io.passes.base import rewritten
 from edgeprune.quantization.bias_correction import add_biases, corrected_biases
 from edgeprune.quantization.equalization import equalize, find_pairs, note_equalized
 from edgeprune.quantization.passes.hard_activations import HardActivationsToSums, ReadByASixth, is_hard
+from edgeprune.quantization.passes.names_apart import NamesApart
 from edgeprune.quantization.passes.own_weights import OwnWeights
 from edgeprune.quantization.passes.plain_gemms import PlainGemms
 from edgeprune.quantization.passes.space_to_depth import ImageOverBlocks
@@ -103,7 +104,13 @@ class Calibrated:
 
 def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
-    passes = SpatialMeansToPooling(), TransposedBiasesApart(), PlainGemms(), OwnWeights()
+    passes = (
+        NamesApart(),
+        SpatialMeansToPooling(),
+        TransposedBiasesApart(),
+        PlainGemms(),
+        OwnWeights(),
+    )
     model = load_float(source, timeout_s=settings.timeout_s).rewritten(*passes)
     _check_images(images, model)
     give_back_memory(source.stat().st_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx_models import branches, written
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from small_project import DIGITS_DATA, DIGITS_MODEL, digits_network, sentence
 
 from edgeprune.system.data import data_dir
@@ -115,7 +117,93 @@ def test_constants_beyond_16_bits_stay_and_are_named(edgeprune: Any, folder: Pat
         cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "beyond the range of 16 bits and stored in 32" in done.stdout
+    assert "beyond the range of 16 bits" in done.stdout
+
+
+def changed(source: Path, made: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """The file with its first weight of four dimensions changed."""
+    model = onnx.load(str(source))
+    weight = next(each for each in model.graph.initializer if len(each.dims) == 4)
+    weight.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(weight)), weight.name))
+    onnx.save(model, str(made))
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto", "fp16"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_outputs_that_are_no_numbers_are_refused(
+    edgeprune: Any, folder: Path, precision: str, value: str
+) -> None:
+    def spoil(weight: np.ndarray) -> np.ndarray:
+        spoiled = weight.copy()
+        spoiled.flat[:] = np.float32(value)
+        return spoiled
+
+    changed(folder / "digits.onnx", folder / "spoiled.onnx", spoil)
+    asked = ("quantize", "spoiled.onnx", "--calibration", DIGITS_DATA, "--precision", precision)
+    done = edgeprune(*asked, "-o", "made.onnx", cwd=folder)
+    assert "NaN or infinite values" in sentence(done, 13)
+    assert not (folder / "made.onnx").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto", "fp16"])
+def test_a_file_that_calculates_in_16_bits_is_refused_in_these_words(
+    edgeprune: Any, folder: Path, precision: str
+) -> None:
+    model = convert_float_to_float16(onnx.load(str(folder / "digits.onnx")), keep_io_types=True)
+    onnx.save(model, str(folder / "half.onnx"))
+    asked = ("quantize", "half.onnx", "--calibration", DIGITS_DATA, "--precision", precision)
+    said = sentence(edgeprune(*asked, "-o", "made.onnx", cwd=folder), 13)
+    assert "half.onnx has its weights in 16 bits" in said
+    assert "give the 32-bit file" in said
+
+
+def test_a_file_stored_in_16_bits(edgeprune: Any, folder: Path) -> None:
+    """Once more it is refused; in 8 bits it is quantized as the file that it was made from."""
+    asked = ("--calibration", DIGITS_DATA, "--threads", "1", "-q")
+    made = edgeprune("quantize", "digits.onnx", "--precision", "fp16", "-o", "half.onnx", *asked, cwd=folder)
+    assert made.returncode == 0, made.stderr
+    again = edgeprune("quantize", "half.onnx", "--precision", "fp16", "-o", "more.onnx", *asked, cwd=folder)
+    assert "has its weights in 16 bits already" in sentence(again, 13)
+    assert not (folder / "more.onnx").exists()
+    assert edgeprune("quantize", "half.onnx", *asked, cwd=folder).returncode == 0
+
+
+def test_constants_that_are_in_16_bits_already_are_counted(edgeprune: Any, folder: Path) -> None:
+    model = onnx.load(str(folder / "digits.onnx"))
+    weight = next(each for each in model.graph.initializer if len(each.dims) == 2)
+    half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+    name = weight.name
+    weight.CopyFrom(onnx.numpy_helper.from_array(half, "in_half"))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["in_half"], [name], to=onnx.TensorProto.FLOAT))
+    onnx.save(model, str(folder / "partly.onnx"))
+    asked = ("--calibration", DIGITS_DATA, "--threads", "1", "--precision", "fp16")
+    done = edgeprune("quantize", "partly.onnx", *asked, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "1 constant of partly.onnx in 16 bits already" in " ".join(done.stdout.split())
+
+
+def test_a_file_that_grows_says_so(edgeprune: Any, tmp_path: Path) -> None:
+    pooled = (torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), *pooled, torch.nn.Linear(4, 10))
+    written(network.eval(), tmp_path / "small.onnx", (1, 8, 8))
+    done = edgeprune("quantize", "small.onnx", "--calibration", DIGITS_DATA, "--threads", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    grown = (tmp_path / "small-int8.onnx").stat().st_size > (tmp_path / "small.onnx").stat().st_size
+    assert grown
+    assert "the file has become larger" in words
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_an_output_without_a_batch_is_named(edgeprune: Any, folder: Path, precision: str) -> None:
+    model = onnx.load(str(folder / "digits.onnx"))
+    name = model.graph.output[0].name
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", [name], ["mean_of_all"], keepdims=0))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("mean_of_all", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, str(folder / "mean.onnx"))
+    asked = ("quantize", "mean.onnx", "--calibration", DIGITS_DATA, "--precision", precision)
+    said = sentence(edgeprune(*asked, cwd=folder), 13)
+    assert "output 'mean_of_all' of mean.onnx has no batch dimension" in said
 
 
 @pytest.mark.parametrize(

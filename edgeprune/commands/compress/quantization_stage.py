@@ -165,7 +165,10 @@ def notes_of(details: QuantizationDetails, runner: Runner) -> tuple[str, ...]:
         "nothing from 16-bit arithmetic, so only the file is smaller"
     ]
     if details.kept_float:
-        notes.append(f"beyond the range of 16 bits and stored in 32: {first_few(details.kept_float, _SHOWN)}")
+        notes.append(
+            "beyond the range of 16 bits (above 65,504, or too small to be told from their rounding) and "
+            f"stored in 32: {first_few(details.kept_float, _SHOWN)}"
+        )
     return tuple(notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from edgeprune import parity
@@ -39,6 +40,8 @@ from edgeprune.storage.files import atomic_write_bytes, check_room, scratch_fold
 from edgeprune.storage.ownership import remove_abandoned
 from edgeprune.targets import load_target
 
+_CHECKED = 64
+"""Images besides those kept back whose outputs have to be numbers for 16 bits; 8 bits look at all."""
 _WITHOUT_POINTS = (
     "leave it out and judge by the errors in the report, or say with --task what the outputs are"
 )
@@ -87,6 +90,7 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             task_options=options,
             max_drop_points=options.max_drop_points,
         )
+        _check_finite(options.source, measure.reference.original)
         _write_facts(options, calibration, source.path, made)
         result = _result(options, runner, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)
@@ -115,12 +119,16 @@ def _measure(options: QuantizeOptions, source: SourceFile, calibration: Calibrat
     """What the quantized file is judged by: its outputs on the held-out images against the file's own.
 
     Raises:
-        QuantizationError: the file cannot be run.
+        QuantizationError: the file cannot be run, or has outputs in 16 bits that nothing can be held against.
         CalibrationError: a label has no class, or a drop is limited and there is nothing to lose.
         UsageError: the outputs do not fit the task, or have no points to lose.
     """
     held = calibration.held_out
     before = _original_outputs(source, held.images)
+    if options.precision is Precision.FP16:  # in 8 bits, ranges tell the first tensor that has such values
+        few = source.outputs(options.source, calibration.fitting.images[:_CHECKED])
+        for outputs in (before, few):
+            _check_finite(options.source, outputs)
     for batch in (calibration.fitting, held):
         check_classes(batch, before[0].shape)
     measure = measure_for(options, before, held, options.seed)
@@ -129,6 +137,21 @@ def _measure(options: QuantizeOptions, source: SourceFile, calibration: Calibrat
     if told is not None and options.max_drop_points is not None:
         raise CalibrationError(f"--max-drop was given, and {told}")
     return measure
+
+
+def _check_finite(source: Path, outputs: parity.Outputs) -> None:
+    """Check that another file's outputs can be held against these.
+
+    Raises:
+        QuantizationError: names an output with NaN or infinite values.
+    """
+    for number, output in enumerate(outputs):
+        if not np.isfinite(output).all():
+            raise QuantizationError(
+                f"output {number} of {source.name} has NaN or infinite values on the calibration images, so "
+                "nothing tells what fewer bits lose; accepted are models with finite outputs: check the "
+                "weights and the preprocessing"
+            )
 
 
 def _write_facts(options: QuantizeOptions, calibration: CalibrationSet, source: Path, made: Path) -> None:
@@ -197,11 +220,24 @@ def _result(
             *measure.notes,
             *((Fact(f"besides {measure.kind.value}, in {names[1]}: {more}"),) if more else ()),
             *notes_of(details, runner),
+            *_note_of_size(options, made),
             *_note_of_loss(options, measure, after),
             *notes_of_speed(options.precision, runner, ratio),
             *runner.measurer.cautions,
         ),
         cannot_be_judged=measure.nothing_to_lose(),
+    )
+
+
+def _note_of_size(options: QuantizeOptions, made: Path) -> tuple[str, ...]:
+    """What to do where the file has grown; a mixture that is not smaller is the file itself, and says so."""
+    before, after = size_bytes(options.source), size_bytes(made)
+    if options.precision is Precision.AUTO or after <= before:
+        return ()
+    other = "" if options.precision is Precision.FP16 else ", or ask for --precision auto, which weighs both"
+    return (
+        f"the file has become larger, {after:,} bytes from {before:,}: what is added for each constant takes "
+        f"more than fewer bits save; keep {options.source.name} as it is{other}",
     )
 
 

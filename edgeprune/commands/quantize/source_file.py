@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from torch import Tensor
 
 from edgeprune import parity
@@ -20,13 +21,16 @@ from edgeprune.onnx_io.passes.normal_form import Sizes
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.working_copy import write_working_copy
 from edgeprune.options.runs import QuantizeOptions
+from edgeprune.quantization.passes.half_constants import LEAST_VALUES
 from edgeprune.quantization.preparation import (
     MIN_OPSET,
+    WEIGHTED_OPS,
     float_input,
     load_float,
     load_plain,
     load_simplified,
 )
+from edgeprune.reporting.formatting import count_words
 from edgeprune.system.garbage import give_back_memory
 
 _COMPARED_IMAGES = 8
@@ -132,8 +136,10 @@ class SourceFile:
         if notes:
             copy = write_working_copy(model, path, self.folder, QuantizationError, sizes, least)
         if self.options.precision is Precision.FP16:
+            notes += _note_of_halves(model, path)
             proto = load_simplified(copy, self.options.timeout_s)
         else:
+            _check_weights(model, path)
             proto = load_float(copy, timeout_s=self.options.timeout_s).proto
         _check_names(self.options.kept_float, proto)
         return replace(self, path=copy, notes=tuple(notes))
@@ -156,6 +162,39 @@ class SourceFile:
         raise QuantizationError(
             f"{name} gives {apart} once it is rewritten for 8 bits ({'; '.join(self.notes)}); export it with "
             f"fixed sizes and opset {MIN_OPSET} or later, or store it with --precision fp16"
+        )
+
+
+def _note_of_halves(model: ModelProto, path: Path) -> list[str]:
+    """What of a file is in 16 bits before it is stored in 16.
+
+    Raises:
+        QuantizationError: all of it.
+    """
+    large = [each for each in model.graph.initializer if math.prod(each.dims) >= LEAST_VALUES]
+    halves = sum(each.data_type == TensorProto.FLOAT16 for each in large)
+    if halves and not any(each.data_type == TensorProto.FLOAT for each in large):
+        raise QuantizationError(
+            f"{path.name} has its weights in 16 bits already, so there is nothing to store in 16; use it as "
+            "it is, or give the 32-bit file that it was made from"
+        )
+    return [f"{count_words(halves, 'constant')} of {path.name} in 16 bits already"] if halves else []
+
+
+def _check_weights(model: ModelProto, path: Path) -> None:
+    """Check that a file does not calculate in 16 bits alone.
+
+    Raises:
+        QuantizationError: the constant weights of all layers are 16-bit numbers.
+    """
+    types = {each.name: each.data_type for each in model.graph.initializer}
+    cast = any(node.op_type == "Cast" and node.input[0] in types for node in model.graph.node)
+    weights = [n.input[1] for n in model.graph.node if n.op_type in WEIGHTED_OPS and len(n.input) > 1]
+    given = {types[name] for name in weights if name in types}
+    if given == {TensorProto.FLOAT16} and not cast:
+        raise QuantizationError(
+            f"{path.name} has its weights in 16 bits and calculates with them there; accepted for 8 bits are "
+            "weights in 32: give the 32-bit file that it was made from"
         )
 
 

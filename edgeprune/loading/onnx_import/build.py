@@ -26,14 +26,16 @@ from edgeprune.loading.onnx_import.values import (
     Sizes,
     UnknownFormError,
 )
+from edgeprune.showing import first_few
 from edgeprune.system.imports import first_line
 
 _STANDARD = ("", "ai.onnx")
+_SHOWN = 5
 assert operators.__all__  # importing it fills the table
 
 
-def build(folded: FoldedFile, file: str) -> nn.Module:
-    """A module with the file's weights, in evaluation mode.
+def build(folded: FoldedFile, file: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """A module with the file's weights, in evaluation mode, and notes on what differs from the file.
 
     Raises:
         ModelLoadError: names the node and operator that is not known, or not in this form.
@@ -41,7 +43,7 @@ def build(folded: FoldedFile, file: str) -> nn.Module:
     builder = _Builder(folded, file)
     for node in folded.graph:
         builder.add(node)
-    return builder.network()
+    return builder.network(), builder.notes()
 
 
 class _Builder:
@@ -52,7 +54,8 @@ class _Builder:
         self._names = Names()
         self._steps: list[Step] = []
         self._tensors: dict[str, nn.Module | torch.Tensor] = {}
-        self._layers: dict[object, str] = {}
+        self._layers: dict[object, list[str]] = {}
+        self._readers: dict[str, list[str]] = {}
         self._constants: dict[object, str] = {}
         self._aliases: dict[str, str] = {}
 
@@ -123,17 +126,31 @@ class _Builder:
             read = (Activation(between[0]),)
 
     def _layer(self, site: Site, layer: Operation) -> str:
-        """Path of a layer; nodes with the same weights and attributes share one."""
+        """Path of a layer; nodes that make the same of the same weights share one."""
         assert isinstance(layer, nn.Module)
         node = site.node
         read = tuple(value.name if value is not None else None for value in node.inputs)
         weights = tuple(name for name in read if name in self._folded.constants)
-        key = (node.op_type, str(layer), weights, None if site.bias is None else site.bias.tobytes())
-        if key not in self._layers:
-            path = self._names.claim(layer_name(node.name, weights[0] if weights else None, node.op_type))
-            self._tensors[path] = layer
-            self._layers[key] = path
-        return self._layers[key]
+        alike = self._layers.setdefault((str(layer), weights), [])
+        known = next((path for path in alike if _same_values(self._tensors[path], layer)), None)
+        if known is not None:
+            return known
+        path = self._names.claim(layer_name(node.name, weights[0] if weights else None, node.op_type))
+        self._tensors[path] = layer
+        alike.append(path)
+        if any(parameter.ndim > 1 for parameter in layer.parameters()):
+            self._readers.setdefault(str(weights[0]) if weights else path, []).append(path)
+        return path
+
+    def notes(self) -> tuple[str, ...]:
+        """Weights of the file that several layers have here."""
+        return tuple(
+            f"the file's weight {name!r} is read in different ways (transposed, scaled, or with other biases "
+            f"or attributes) by {first_few(paths, _SHOWN)}: each has a copy of its own here, and in what is "
+            "written"
+            for name, paths in self._readers.items()
+            if len(paths) > 1
+        )
 
     def _operands(self, site: Site) -> tuple[Operand, ...]:
         """What is handed to the operation: images' tensors, stored ones and numbers."""
@@ -181,6 +198,13 @@ class _Builder:
         for path, value in self._tensors.items():
             place(network, path, value)
         return network.eval()
+
+
+def _same_values(known: nn.Module | torch.Tensor, layer: nn.Module) -> bool:
+    """Whether a layer of one form has these weights: that of the file may be transposed for one node."""
+    assert isinstance(known, nn.Module)
+    ours, others = known.state_dict(), layer.state_dict()
+    return ours.keys() == others.keys() and all(torch.equal(ours[name], others[name]) for name in ours)
 
 
 def _rank(constant: Constant) -> int:

@@ -25,12 +25,13 @@ _COARSE = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedModel:
-    """A module in evaluation mode, equal to its file on random images."""
+    """A module in evaluation mode, equal to its file on random images; ``notes`` say what differs inside."""
 
     module: nn.Module
     opset: int
     input_shape: tuple[int, ...]
     fixed_batch: int | None
+    notes: tuple[str, ...] = ()
 
 
 def import_onnx(
@@ -46,13 +47,14 @@ def import_onnx(
             module that differs from the file.
     """
     folded = fold(path, input_shape)
-    network = build(folded, path.name)
+    network, copies = build(folded, path.name)
     _check(network, folded, path, tolerance)
     return ImportedModel(
         module=network,
         opset=folded.opset,
         input_shape=folded.input_shape,
         fixed_batch=folded.fixed_batch,
+        notes=copies,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
 
     Where something else of the graph has the name, it gets the first free one behind it.
     """
-    taken = {each.name for each in (*graph.inputs, *(out for node in graph for out in node.outputs))}
+    taken = {str(each.name) for each in values_of(graph)} - graph.initializers.keys()
     while name in taken or name in graph.initializers:
         known = constant_of(graph.initializers.get(name))
         if known is not None and known.dtype == value.dtype and np.array_equal(known, value):
@@ -80,6 +81,22 @@ def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
     constant = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
     graph.register_initializer(constant)
     return constant
+
+
+def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Inputs, constants and results of a graph and of those inside it, which see its names, too."""
+    for each in (graph, *graph.subgraphs()):
+        yield from (*each.inputs, *each.initializers.values())
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def free_node_name(graph: ir.Graph, wished: str) -> str:
+    """This name of a node, or the first free one behind it: onnxruntime refuses two nodes of one name."""
+    taken = {node.name for node in graph.all_nodes()}
+    while wished in taken:
+        wished += "_"
+    return wished
 
 
 def _interface(model: ir.Model) -> tuple[tuple[str | None, ...], ...]:

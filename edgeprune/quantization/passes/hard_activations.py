@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of, free_node_name
 from edgeprune.quantization.ranges.choice import Range
 
 _SHIFT, _SPAN = 3.0, 6.0
@@ -60,13 +60,14 @@ class HardActivationsToSums(GraphPass):
             add_constant(graph, name, np.array(value, np.float32))
             for name, value in ((_THREE, _SHIFT), (_ZERO, 0.0), (_SIX, _SPAN))
         )
-        add = ir.node("Add", [given, three], name=f"{node.name}_add")
-        clip = ir.node("Clip", [add.outputs[0], zero, six], name=f"{node.name}_clip")
+        names = (free_node_name(graph, f"{node.name}_{what}") for what in ("add", "clip", "mul"))
+        add = ir.node("Add", [given, three], name=next(names))
+        clip = ir.node("Clip", [add.outputs[0], zero, six], name=next(names))
         add.outputs[0].name, held = f"{result}_sum", result
         new = [add, clip]
         if node.op_type == "HardSwish":
             clip.outputs[0].name = held = f"{result}_clipped"
-            new.append(ir.node("Mul", [given, clip.outputs[0]], name=f"{node.name}_mul"))
+            new.append(ir.node("Mul", [given, clip.outputs[0]], name=next(names)))
         self.ranges[f"{result}_sum"] = self.ranges[held] = (0.0, _SPAN)
         self.clipped.append(held)
         convenience.replace_nodes_and_values(graph, node, [node], new, node.outputs, new[-1].outputs)

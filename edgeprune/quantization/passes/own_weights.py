@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass
+from edgeprune.onnx_io.passes.base import GraphPass, values_of
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _WEIGHT, _BIAS = 1, 2
@@ -68,8 +68,8 @@ def _first_copied(value: ir.Value) -> int:
 
 
 def _copied(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
-    taken = {each.name for node in graph for each in node.outputs} | {each.name for each in graph.inputs}
-    while name in taken or name in graph.initializers:
+    taken = {each.name for each in values_of(graph)}
+    while name in taken:
         name += "_"
     own = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
     graph.register_initializer(own)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of, free_node_name
 
 _FACTORS = ("alpha", "beta")
 
@@ -113,10 +113,10 @@ def _take_apart(graph: ir.Graph, node: ir.Node, bias: ir.Value, factor: float) -
     if factor != 1.0:
         dtype = np.dtype(np.float32 if bias.dtype is None else bias.dtype.numpy())
         constant = add_constant(graph, f"{output.name}_beta", np.asarray(factor, dtype))
-        product = ir.node("Mul", [bias, constant], name=f"{node.name}_beta")
+        product = ir.node("Mul", [bias, constant], name=free_node_name(graph, f"{node.name}_beta"))
         product.outputs[0].name = f"{output.name}_scaled_bias"
         new, added = [apart, product], product.outputs[0]
-    add = ir.node("Add", [apart.outputs[0], added], name=f"{node.name}_bias")
+    add = ir.node("Add", [apart.outputs[0], added], name=free_node_name(graph, f"{node.name}_bias"))
     convenience.replace_nodes_and_values(graph, node, [node], [*new, add], [output], add.outputs)
 
 

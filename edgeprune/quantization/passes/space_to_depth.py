@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import PassResult
 
-from edgeprune.onnx_io.passes.base import GraphPass, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, constant_of, free_node_name
 
 _MOST_CHANNELS = 4
 _LARGEST_GROWTH = 2.0
@@ -135,7 +135,9 @@ def _insert(graph: ir.Graph, node: ir.Node, chain: _Chain, stride: int) -> None:
     given = chain.quantize.inputs[0]
     assert given is not None
     blocks = f"{given.name}{_BLOCKS}"
-    made = ir.node("SpaceToDepth", [given], {"blocksize": stride}, name=f"{node.name}{_BLOCKS}")
+    made = ir.node(
+        "SpaceToDepth", [given], {"blocksize": stride}, name=free_node_name(graph, f"{node.name}{_BLOCKS}")
+    )
     made.outputs[0].name = blocks
     graph.insert_before(chain.quantize, made)
     chain.quantize.replace_input_with(0, made.outputs[0])

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, constant_of, free_node_name
 
 
 class SpatialMeansToPooling(GraphPass):
@@ -44,5 +44,5 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     new = [pool]
     if node.attributes.get_int("keepdims", 1) != 1:
         pool.outputs[0].name = f"{node.outputs[0].name}_pooled"
-        new.append(ir.node("Flatten", pool.outputs, name=f"{node.name}_flat"))
+        new.append(ir.node("Flatten", pool.outputs, name=free_node_name(graph, f"{node.name}_flat")))
     convenience.replace_nodes_and_values(graph, node, [node], new, node.outputs, new[-1].outputs)

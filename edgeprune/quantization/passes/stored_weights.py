@@ -13,7 +13,7 @@ from onnx_ir.passes import PassResult
 
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.fake_quant import SMALLEST_SCALE, STEPS
-from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of, free_node_name
 
 LEAST_VALUES = 256
 """A smaller weight would not pay for its two nodes and its scales."""
@@ -76,10 +76,10 @@ def _rank(node: ir.Node) -> int:
 
 def _store(graph: ir.Graph, node: ir.Node, name: str, codes: np.ndarray, scale: Float32Array) -> None:
     stored = add_constant(graph, f"{name}_in_8_bits", codes)
-    cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)}, name=f"{name}_cast")
-    product = ir.node(
-        "Mul", [cast.outputs[0], add_constant(graph, f"{name}_scale", scale)], name=f"{name}_scaled"
-    )
+    names = (free_node_name(graph, f"{name}_{what}") for what in ("cast", "scaled"))
+    cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)}, name=next(names))
+    factor = add_constant(graph, f"{name}_scale", scale)
+    product = ir.node("Mul", [cast.outputs[0], factor], name=next(names))
     graph.insert_before(graph[0], [cast, product])
     node.replace_input_with(1, product.outputs[0])
     del graph.initializers[name]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of, free_node_name
 
 
 class TransposedBiasesApart(GraphPass):
@@ -47,5 +47,5 @@ def _take_apart(graph: ir.Graph, node: ir.Node) -> None:
         apart.attributes.add(attribute)
     apart.outputs[0].name = f"{output.name}_without_bias"
     added = add_constant(graph, f"{output.name}_bias", channels)
-    add = ir.node("Add", [apart.outputs[0], added], name=f"{node.name}_bias")
+    add = ir.node("Add", [apart.outputs[0], added], name=free_node_name(graph, f"{node.name}_bias"))
     convenience.replace_nodes_and_values(graph, node, [node], [apart, add], [output], add.outputs)
