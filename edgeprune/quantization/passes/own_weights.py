@@ -33,7 +33,7 @@ class OwnWeights(GraphPass):
                 for node, at in sharing:
                     node.replace_input_with(at, own)
                 modified = True
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
         """Nothing of the kind is left."""
@@ -67,10 +67,10 @@ def _first_copied(value: ir.Value) -> int:
     return 0 if others else 1
 
 
-def _copied(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
+def _copied(graph: ir.Graph, value: ir.Value, wished: str) -> ir.Value:
     taken = {each.name for each in values_of(graph)}
-    while name in taken:
-        name += "_"
-    own = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
+    while wished in taken:
+        wished += "_"
+    own = ir.Value(name=wished, const_value=value.const_value, type=value.type, shape=value.shape)
     graph.register_initializer(own)
     return own
