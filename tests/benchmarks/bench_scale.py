@@ -15,7 +15,6 @@ import scale_bytes
 import scale_fleet
 import scale_gpu
 import scale_model
-import scale_speed
 import scale_sweep
 from common import Jobs, Part, run_parts
 
@@ -27,8 +26,7 @@ def _jobs(folder: Path, _seeds: int, _threads: int) -> Jobs:
     tiny = OPTIONS.parse_known_args()[0].tiny
     effort, cells = ("quick", {"models": 2, "targets": 2, "budgets": 1}) if tiny else ("normal", {})
     return {
-        **scale_bytes.jobs(folder, effort),
-        **scale_speed.jobs(effort),
+        **scale_bytes.jobs(folder, tiny=tiny),
         **scale_sweep.jobs(folder, effort, **cells),
         **scale_fleet.jobs(effort),
         **scale_model.jobs(folder, tiny=tiny),
@@ -38,9 +36,7 @@ def _jobs(folder: Path, _seeds: int, _threads: int) -> Jobs:
 def _render(rows: list[dict[str, Any]]) -> str:
     ways = [row for row in rows if "way" in row]
     swept = [row for row in rows if "at_once" in row or "cell" in row]
-    speeds = [row for row in rows if "speed" in row]
     text = scale_bytes.render(ways) if ways else ""
-    text += scale_speed.render(speeds) if speeds else ""
     text += scale_sweep.render(swept) if swept else ""
     for row in rows:
         text += scale_fleet.render(row) if "turns" in row else ""
