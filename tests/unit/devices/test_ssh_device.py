@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -162,27 +163,15 @@ def test_a_connection_that_is_cut_ends_what_runs_there(sshd: Sshd, script: Calla
     assert not is_running(sshd.home / "pid")
 
 
-def _measured(options: DeviceOptions, ended: threading.Event) -> None:
-    with ssh_device(options) as device:
-        try:
-            device.measure(b"{}", {}, time_limit_s=30)
-        finally:
-            ended.set()
-
-
-def test_ctrl_c_ends_what_runs_there(sshd: Sshd, script: Callable[[str], None]) -> None:
+def test_ctrl_c_ends_what_runs_there(
+    sshd: Sshd, script: Callable[[str], None], request: pytest.FixtureRequest
+) -> None:
     script(SLEEP)
-    noticed = threading.Event()
-
-    def interrupt() -> None:
-        """Once more after a while: Python drops an interrupt that comes while it clears an object away."""
-        _thread.interrupt_main()
-        while not noticed.wait(3.0):
-            _thread.interrupt_main()
-
-    when_it_runs(sshd.home / "pid", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        _measured(sshd.options, noticed)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    when_it_runs(sshd.home / "pid", _thread.interrupt_main)
+    with pytest.raises(KeyboardInterrupt), ssh_device(sshd.options) as device:
+        device.measure(b"{}", {}, time_limit_s=30)
     assert sshd.left_over() == []
     assert not is_running(sshd.home / "pid")
 
