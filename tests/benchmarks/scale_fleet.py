@@ -56,17 +56,13 @@ def _measured(work: Path, effort: str) -> Row:
 def _board(folder: Path, core: int) -> Iterator[tuple[Sshd, str]]:
     """A server whose commands run as a user of its own on one core; and how to log in."""
     user = f"edgeprune-board-{core}"
-    folder.parent.chmod(0o755)
+    folder.parent.chmod(0o711)  # the user has to reach its home
     # No password, which is not the same as a locked account, that sshd lets nobody into.
     subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", "--password", "*", user], check=True)
     try:
         with serving(folder, before=f"taskset -cp {core} $$ >/dev/null;") as server:
             for path in (folder, server.home, folder / "wrapper"):
                 shutil.chown(path, user)
-            path = folder.parent
-            while path != Path("/"):  # the user has to reach its home
-                path.chmod(path.stat().st_mode | 0o011)
-                path = path.parent
             yield server, server.destination.replace(getpass.getuser(), user, 1)
     finally:
         subprocess.run(["pkill", "-KILL", "-u", user], check=False)

@@ -23,6 +23,7 @@ from edgeprune.commands.sweep import fleet
 from edgeprune.commands.sweep.sweeping import run_sweep
 from edgeprune.errors import DeviceError
 from edgeprune.executors.units import Work
+from edgeprune.options.sweep.fleet import SweepDevice
 from edgeprune.options.sweep.sweeps import SweepOptions
 from edgeprune.profiling.measurer import RunSettings
 from edgeprune.reporting.schemas import json_schema
@@ -185,8 +186,6 @@ def test_a_connection_that_is_cut_fails_what_is_left(
     servers: dict[str, Sshd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within one errand, as its process runs it: the first measurement stays, the second one has a reason."""
-    from edgeprune.options.sweep.fleet import SweepDevice
-
     for name, width in (("a", 5), ("b", 7)):  # of other content, so that each is copied there
         written(nn.Sequential(nn.Flatten(), nn.Linear(64, width)), tmp_path / f"{name}.onnx", (1, 8, 8))
     candidates = tuple(fleet.Candidate(cell=name, onnx_path=tmp_path / f"{name}.onnx") for name in "ab")
