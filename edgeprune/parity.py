@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeprune.accelerator import CPU, device_of
+from edgeprune.accelerator import CPU, device_of, in_memory, parts_of
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind
 from edgeprune.artifacts.report import (
@@ -52,9 +52,13 @@ def run_torch(module: nn.Module | Callable[[Tensor], object], images: Tensor, *,
     """
     parts: list[list[Tensor]] = []
     device = device_of(module) if isinstance(module, nn.Module) else CPU
+
+    def outputs(part: slice) -> list[Tensor]:
+        return [t.cpu() for t in tensor_leaves(module(images[part].to(device)))]
+
     with torch.no_grad():
-        for chunk in torch.split(images, _at_once(images, batch)):
-            parts.append([t.cpu() for t in tensor_leaves(module(chunk.to(device)))])
+        for _, found in in_memory(parts_of(len(images), _at_once(images, batch)), outputs):
+            parts.append(found)
     return [torch.cat(p).numpy() for p in zip(*parts, strict=True)]
 
 

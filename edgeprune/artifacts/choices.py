@@ -56,11 +56,15 @@ class BoxFormat(Enum):
 
 
 class ComputeDevice(Enum):
-    """Where networks run while they are ranked, recovered and trained; ``AUTO``: on a GPU if there is one."""
+    """Where networks run while they are ranked, recovered and trained.
+
+    ``AUTO``: on a CUDA GPU if there is one. ``MPS``: a GPU of Apple's, only where it is named.
+    """
 
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    MPS = "mps"
 
 
 class ExecutorKind(Enum):

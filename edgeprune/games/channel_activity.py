@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from edgeprune.accelerator import device_of
+from edgeprune.accelerator import device_of, in_memory, where_exact
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.pruning.masking import mask_sources
@@ -40,6 +40,7 @@ class _Reduction(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """Means of ``value``."""
         others = [d for d in range(value.dim()) if d != self.dim]
+        value = value.to(where_exact(value.device))
         means = (
             value.abs().mean(others, dtype=torch.float64),
             value.square().mean(others, dtype=torch.float64),
@@ -67,11 +68,14 @@ def channel_activations(
     reduced, device = _reducing(captured.graph_module, wanted), device_of(captured.graph_module)
     totals: list[Tensor] = [torch.zeros(()) for _ in wanted]
     for batch in torch.split(images, images_at_once):
-        weight = len(batch) / len(images)
-        totals = [
-            total + weight * means.cpu()
-            for total, means in zip(totals, reduced(batch.to(device)), strict=True)
-        ]
+
+        def reductions(part: slice, batch: Tensor = batch) -> tuple[Tensor, ...]:
+            found: tuple[Tensor, ...] = reduced(batch[part].to(device))
+            return found
+
+        for part, found in in_memory([slice(0, len(batch))], reductions):
+            weight = (part.stop - part.start) / len(images)
+            totals = [total + weight * means.cpu() for total, means in zip(totals, found, strict=True)]
         advance(1)
     return {
         key: ChannelActivations(mean_magnitude=means[0], mean_square=means[1], zero_share=means[2])

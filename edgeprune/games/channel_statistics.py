@@ -9,13 +9,15 @@ error (Ledoit and Wolf 2004, Schaefer and Strimmer 2005), with images as samples
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 
-from edgeprune.accelerator import device_of
+from edgeprune.accelerator import CPU, device_of, exact, in_memory, parts_of, where_exact
 from edgeprune.artifacts.coupling import BatchLayout, CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.coupling.unflattening import FLATTENING
@@ -53,16 +55,29 @@ def channel_statistics(
         for source, dim, points in mask_sources(coupling)
         if points[0].players.size <= MAX_CHANNELS and all(p.consumer in absorbing for p in points)
     }
-    watched, device = _watched(captured.graph_module, places), device_of(captured.graph_module)
-    for batch in torch.split(images[:_IMAGES_OF_ORIGINS], images_at_once):
-        watched(batch.to(device))
+    _watch(captured.graph_module, places, images[:_IMAGES_OF_ORIGINS], images_at_once)
     for place in places.values():
         place.fix_origin()
-    for batch in torch.split(images, images_at_once):
-        watched(batch.to(device))
+    _watch(captured.graph_module, places, images, images_at_once)
     statistics = {key: place.result() for key, place in places.items()}
     _check_finite(statistics)
     return statistics
+
+
+def _watch(
+    module: GraphModule, places: dict[tuple[str, int], _Place], images: Tensor, images_at_once: int
+) -> None:
+    """Pass every place its activations of ``images``, in parts that the memory of a GPU holds."""
+    watched, device = _watched(module, places), device_of(module)
+
+    def pass_(part: slice) -> None:
+        for place in places.values():
+            place.forget()
+        watched(images[part].to(device))
+
+    for _ in in_memory(parts_of(len(images), images_at_once), pass_):
+        for place in places.values():
+            place.take()
 
 
 def _check_finite(statistics: dict[tuple[str, int], tuple[Tensor, Tensor]]) -> None:
@@ -96,21 +111,37 @@ class _Place(nn.Module):
         self._batch = batch
         self._means: list[Tensor] = []
         self._sums: _Sums | None = None
+        self._waiting: list[Callable[[], None]] = []
 
     def fix_origin(self) -> None:
         """Take all later moments about the mean so far."""
         origin = torch.cat(self._means).mean(0)
         count = len(origin)
-        nothing = torch.zeros(count, count, dtype=torch.float64, device=origin.device)
+        nothing = torch.zeros(count, count, dtype=torch.float64, device=where_exact(origin.device))
         self._sums = _Sums(origin=origin[:, None], first=nothing[0].clone(), products=nothing)
 
     def forward(self, value: Tensor) -> None:
-        """Add a batch."""
+        """Add a batch; on a GPU once :meth:`take` says that its memory held the whole pass."""
         channels = self._by_image(value)
+        add: Callable[[], None]
         if self._sums is None:
-            self._means.append(channels.mean(2))
+            add = functools.partial(self._means.append, channels.mean(2))
         else:
-            _add(self._sums, channels - self._sums.origin)
+            add = _addition(self._sums, channels - self._sums.origin)
+        if value.device == CPU:
+            add()
+        else:
+            self._waiting.append(add)
+
+    def forget(self) -> None:
+        """Forget what a pass left that did not come through."""
+        self._waiting.clear()
+
+    def take(self) -> None:
+        """Add what a pass left."""
+        for add in self._waiting:
+            add()
+        self._waiting.clear()
 
     def _by_image(self, value: Tensor) -> Tensor:
         """An activation as (images, channels, positions), at most ``POSITIONS`` of them."""
@@ -134,15 +165,14 @@ class _Place(nn.Module):
         diagonal = torch.diagonal(covariance).clone()
         shrunk = kept * covariance
         shrunk.diagonal().copy_(diagonal)
-        return (sums.origin[:, 0].double() + shift).float(), shrunk
+        return (exact(sums.origin[:, 0]) + shift).float().to(sums.origin.device), shrunk
 
 
-def _add(sums: _Sums, channels: Tensor) -> None:
-    """Add a batch (images, channels, positions), taken about the origin."""
+def _addition(sums: _Sums, channels: Tensor) -> Callable[[], None]:
+    """What adds a batch (images, channels, positions), taken about the origin, once it is called."""
     positions = channels.shape[2]
-    sums.images += len(channels)
-    sums.first += channels.mean(2).sum(0)
-    power = channels.square().sum(2).square().sum(dtype=torch.float64)
+    first = channels.mean(2).sum(0)
+    power = _total(channels.square().sum(2).square())
     if positions < channels.shape[1]:
         flat = channels.movedim(1, 0).flatten(1)
         products = flat @ flat.T
@@ -151,8 +181,19 @@ def _add(sums: _Sums, channels: Tensor) -> None:
     else:
         each = channels @ channels.transpose(1, 2)
         products = each.sum(0)
-    sums.products += products / positions
-    sums.squares += float(each.square().sum(dtype=torch.float64) - power) / positions**2
+    moments, squares = products / positions, float(_total(each.square()) - power) / positions**2
+
+    def add() -> None:
+        sums.images += len(channels)
+        sums.first += exact(first)
+        sums.products += exact(moments)
+        sums.squares += squares
+
+    return add
+
+
+def _total(value: Tensor) -> Tensor:
+    return value.to(where_exact(value.device)).sum(dtype=torch.float64)
 
 
 def _shrinkage(covariance: Tensor, squares_of_mean: float, sums: _Sums) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgeprune.accelerator import device_of
+from edgeprune.accelerator import device_of, in_memory, parts_of
 from edgeprune.artifacts.arrays import IndexArray
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
@@ -195,13 +195,18 @@ class SuffixGame:
         cut, size = self._prefix(images), images.stop - images.start
         at_once = max(1, self._sizes.replayed_rows // size) if self._cut.tileable else 1
         tiled, times = cut, 1
-        for start in range(0, len(coalitions), at_once):
-            block = coalitions[start : start + at_once]
+
+        def outputs(part: slice) -> list[Tensor]:
+            nonlocal tiled, times
+            block = coalitions[part]
             if len(block) != times:
+                tiled, times = cut, 1  # what was tiled before is freed first
                 tiled, times = self._cut.tile(cut, len(block)), len(block)
             masks = _masks(block, size, self._inputs[0].dtype).to(self._device)
-            outputs = tensor_leaves(self._cut.suffix(*tiled, masks))
-            yield Replay(coalitions=slice(start, start + len(block)), images=images, outputs=outputs)
+            return tensor_leaves(self._cut.suffix(*tiled, masks))
+
+        for part, found in in_memory(parts_of(len(coalitions), at_once), outputs):
+            yield Replay(coalitions=part, images=images, outputs=found)
 
     def _prefix(self, images: slice) -> list[Tensor]:
         """Activations on the cut for some images, computed once if all of them fit."""

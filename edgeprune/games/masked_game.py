@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgeprune.accelerator import device_of, free_bytes
+from edgeprune.accelerator import device_of, even_parts, exact, free_bytes, in_memory
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.coupling.membership import Membership
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.losses import ImageLoss, LossKind
 from edgeprune.games.partial import PartialGraph, cut_at_points
-from edgeprune.games.saved_memory import even_parts, in_memory, saved_bytes_per_image
+from edgeprune.games.saved_memory import saved_bytes_per_image
 from edgeprune.games.second_moments import RecordedMoments, SecondMoments
 from edgeprune.pruning.masking import POINTS, ChannelReconstruction
 
@@ -134,7 +134,7 @@ class MaskedGame:
         result = np.empty((len(coalitions), self.num_images))
         for row, coalition in enumerate(coalitions):
             for chosen, outputs in self._replays(coalition):
-                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().cpu().numpy()
+                result[row, chosen.numpy()] = -exact(self._losses(outputs, chosen)).cpu().numpy()
         return result
 
     @torch.no_grad()
@@ -142,18 +142,28 @@ class MaskedGame:
         """As ``values``; nodes that no varying player reaches are computed once for each image."""
         cut = self._cut(coalitions)
         result = np.empty((len(coalitions), self.num_images))
-        for chosen in self._batches():
-            masks = self._membership(np.broadcast_to(coalitions[0], (len(chosen), self._num_players)))
-            inputs = self._inputs_of(chosen)
-            before = cut.before(inputs, masks)
-            for row, coalition in enumerate(coalitions):
-                present = self._present(coalition)
-                for point in cut.points:
-                    point.set_coalition(present)
-                self._counter[0] += 1
-                outputs = cut.outputs(inputs, masks, before)
-                result[row, chosen.numpy()] = -self._losses(outputs, chosen).double().cpu().numpy()
+        for batch in self._batches():
+
+            def values(part: slice, batch: Tensor = batch) -> list[NDArray[np.float64]]:
+                return list(self._values_behind(cut, coalitions, batch[part]))
+
+            for part, rows in in_memory([slice(0, len(batch))], values):
+                self._counter[0] += len(coalitions)
+                result[:, batch[part].numpy()] = rows
         return result
+
+    def _values_behind(
+        self, cut: PartialGraph, coalitions: NDArray[np.bool_], chosen: Tensor
+    ) -> Iterator[NDArray[np.float64]]:
+        """v(S) of every coalition on some images, whose nodes before the cut are computed once."""
+        masks = self._membership(np.broadcast_to(coalitions[0], (len(chosen), self._num_players)))
+        inputs = self._inputs_of(chosen)
+        before = cut.before(inputs, masks)
+        for coalition in coalitions:
+            present = self._present(coalition)
+            for point in cut.points:
+                point.set_coalition(present)
+            yield -exact(self._losses(cut.outputs(inputs, masks, before), chosen)).cpu().numpy()
 
     def _cut(self, coalitions: NDArray[np.bool_]) -> PartialGraph:
         varying = np.append((coalitions != coalitions[0]).any(axis=0), False)
@@ -168,7 +178,7 @@ class MaskedGame:
         values = np.empty(self.num_images)
         for chosen, outputs in self._replays(coalition):
             parts.append([o.cpu() for o in outputs])
-            values[chosen.numpy()] = -self._losses(outputs, chosen).double().cpu().numpy()
+            values[chosen.numpy()] = -exact(self._losses(outputs, chosen)).cpu().numpy()
         return [torch.cat(p).numpy() for p in zip(*parts, strict=True)], values
 
     def values_of(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -184,7 +194,7 @@ class MaskedGame:
             masks = self._membership(memberships[part]).requires_grad_(True)
             total = -self._loss(torch.from_numpy(images[part]), masks).sum()
             (gradient,) = torch.autograd.grad(total, masks)
-            return np.asarray(gradient[:, :-1].double().cpu().numpy())
+            return np.asarray(exact(gradient[:, :-1]).cpu().numpy())
 
         with torch.enable_grad():
             for part, found in in_memory(self._parts(memberships, images), gradients):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeprune.accelerator import exact
 from edgeprune.artifacts.coupling import NO_PLAYER
 from edgeprune.coupling.membership import Membership
 from edgeprune.errors import CalibrationError
@@ -89,7 +90,7 @@ class SecondMoments:
         if to is Sum.METRIC:
             if isinstance(array, np.ndarray):  # of another process, which may not be written to
                 array = torch.from_numpy(np.require(array, requirements=["W"]))
-            self._metric[place] += array.to(self._metric[place].device).double()
+            self._metric[place] += exact(array).to(self._metric[place].device)
         elif to is Sum.SQUARES:
             self._squares += array
         else:
@@ -99,7 +100,7 @@ class SecondMoments:
     def _add_part(self, total: Tensor, masks: Tensor, seen: dict[int, Tensor], powers: list[_Powers]) -> None:
         passed = [seen[place] for place in range(len(self._points))]
         gradients = torch.autograd.grad(total, (masks, *passed))
-        self._take(Sum.SQUARES, 0, gradients[0][:, :-1].double().square().sum(0).cpu().numpy())
+        self._take(Sum.SQUARES, 0, exact(gradients[0][:, :-1]).square().sum(0).cpu().numpy())
         for place, gradient in enumerate(gradients[1:]):
             self._gather(place, gradient, powers[place])
 
@@ -190,7 +191,7 @@ class SecondMoments:
         self._take(Sum.METRIC, place, flat @ flat.T)
         rows = (along * error).sum(2)
         per_image = rows.reshape(point.batch.outer, -1, point.batch.inner, rows.shape[1]).sum((0, 2))
-        self._take(Sum.EXACT, place, per_image.double().square().sum(0).cpu().numpy())
+        self._take(Sum.EXACT, place, exact(per_image).square().sum(0).cpu().numpy())
         powers.add(along, error)
 
 
@@ -221,8 +222,8 @@ class _Powers:
 
     def add(self, gradients: Tensor, errors: Tensor) -> None:
         """Add a part, both (rows, channels, positions)."""
-        self._gradients += gradients.square().sum((0, 2)).double().cpu()
-        self._errors += errors.square().sum((0, 2)).double().cpu()
+        self._gradients += exact(gradients.square().sum((0, 2))).cpu()
+        self._errors += exact(errors.square().sum((0, 2))).cpu()
         self._positions += errors.shape[0] * errors.shape[2]
 
     def modelled(self) -> NDArray[np.float64]:

@@ -153,7 +153,7 @@ class _PeakMemory(Interpreter):
         if n.op != "get_attr":
             others = [v for node, v in self.env.items() if node.op != "get_attr"]
             alive = [t.untyped_storage() for t in tensor_leaves([result, *others])]
-            self.peak_bytes = max(self.peak_bytes, sum({s.data_ptr(): s.nbytes() for s in alive}.values()))
+            self.peak_bytes = max(self.peak_bytes, sum({id(s): s.nbytes() for s in alive}.values()))
         return result
 
 

@@ -203,8 +203,8 @@ class WorkOptions:
         ComputeDevice,
         CliOption(
             short="--device",
-            help="Where the network runs while it is ranked, recovered and trained; auto: on a GPU if there "
-            "is one. Latency is never measured there.",
+            help="Where the network runs while it is ranked, recovered and trained; auto: on a CUDA GPU if "
+            "there is one. Latency is never measured there.",
             panel=Panel.RUN,
         ),
     ] = ComputeDevice.CPU

@@ -60,7 +60,7 @@ class ChannelReconstruction(nn.Module):
         self.covariance = covariance
         self._lifted = lifted
         self._precision = self._inverse(covariance)
-        where = covariance.device
+        where = mean.device
         self._member = torch.empty(0, dtype=torch.bool, device=where)
         self._outside = torch.empty(0, dtype=torch.long, device=where)
         self._estimate = torch.empty(0, len(covariance), device=where)
@@ -74,7 +74,8 @@ class ChannelReconstruction(nn.Module):
         if torch.equal(member, self._member):
             return  # in the game of one group, all other mask points stay unchanged
         self._member = member
-        inside, outside = torch.where(member)[0], torch.where(~member)[0]
+        known = member.to(self.covariance.device)  # where double precision is
+        inside, outside = torch.where(known)[0], torch.where(~known)[0]
         mapped, inverse = self._conditional(inside, outside)
         estimate = self.covariance.new_zeros(len(outside), len(member))
         estimate[:, inside] = mapped
@@ -82,9 +83,9 @@ class ChannelReconstruction(nn.Module):
         direction[inside[:, None], inside] = inverse / torch.diagonal(inverse)[:, None]
         direction[outside[:, None], inside] = -mapped
         direction[outside, outside] = 1.0
-        self._outside = outside
-        self._estimate = estimate.float()
-        self._direction = direction.float()
+        self._outside = outside.to(member.device)
+        self._estimate = estimate.float().to(member.device)
+        self._direction = direction.float().to(member.device)
 
     def _conditional(self, inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
         """The map (outside, inside) estimating absent channels, and the inverse covariance of present ones.

@@ -25,7 +25,7 @@ MEMORY_LIMIT_BYTES = 2**29
 HALF_BEYOND_BYTES = 2**27
 """Of one node over all images: smaller ones stay in single precision, which costs nothing that counts."""
 _LARGEST_HALF = 65504.0
-_SHARE_OF_A_GPU = 3
+GPU_SHARE = 1 / 3
 
 
 _LEAST_APART_BYTES = 2**20
@@ -60,11 +60,17 @@ class ActivationStore:
     """Tensors by (network, node, chunk); beyond ``memory_limit_bytes`` each is spilled to its own file.
 
     Use it as a context manager, which deletes the files on exit. Tensors that cannot be written to disk stay
-    in memory; ``notes`` records that. Those of a GPU may take a third of what is free there.
+    in memory; ``notes`` records that. Those of a GPU may take ``gpu_share`` of what is free there.
     """
 
-    def __init__(self, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES, device: torch.device = CPU) -> None:
-        self._limit = max(memory_limit_bytes, free_bytes(device) // _SHARE_OF_A_GPU)
+    def __init__(
+        self,
+        *,
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        device: torch.device = CPU,
+        gpu_share: float = GPU_SHARE,
+    ) -> None:
+        self._limit = max(memory_limit_bytes, int(gpu_share * free_bytes(device)))
         self._held: dict[Key, Any] = {}
         self._used = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.accelerator import device_of
+from edgeprune.accelerator import device_of, in_memory, parts_of
 from edgeprune.artifacts.pruning import DecisionMeasure, NetworkDecision
 from edgeprune.fx import tensor_leaves
 from edgeprune.outputs.units import relative_errors, units_of
@@ -33,8 +33,12 @@ def is_classifier(outputs: list[Tensor]) -> bool:
 def outputs_on(network: nn.Module, images: Tensor, places: Tensor) -> list[Tensor]:
     """Outputs (k, ...) of a network, wherever it is, on the images at the indices ``places`` (k,)."""
     device = device_of(network)
-    parts = [tensor_leaves(network(images[part].to(device))) for part in torch.split(places, _AT_ONCE)]
-    return [torch.cat(outputs).cpu() for outputs in zip(*parts, strict=True)]
+
+    def outputs(part: slice) -> list[Tensor]:
+        return [output.cpu() for output in tensor_leaves(network(images[places[part]].to(device)))]
+
+    found = [each for _, each in in_memory(parts_of(len(places), _AT_ONCE), outputs)]
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def decide_between(

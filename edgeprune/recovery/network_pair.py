@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.recovery.activations import ActivationStore
-from edgeprune.recovery.clipping import Rows
-from edgeprune.recovery.deciding import RowReader
 from edgeprune.recovery.evaluation import LazyGraph
-from edgeprune.recovery.least_squares import ChannelMoments
 from edgeprune.recovery.row_sampling import drawn_positions, position_weights
+from edgeprune.recovery.solving.clipping import Rows
+from edgeprune.recovery.solving.deciding import RowReader
+from edgeprune.recovery.solving.least_squares import ChannelMoments
 from edgeprune.recovery.splitting import SplitImages
 from edgeprune.recovery.structure import Geometry, LayerSite, channels_last, rows_of, targets_of
 

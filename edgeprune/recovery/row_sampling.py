@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgeprune.accelerator import device_of
+from edgeprune.accelerator import device_of, exact
 from edgeprune.fx import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.agreement import is_classifier, outputs_on
@@ -70,7 +70,7 @@ def _weights(
 ) -> Iterator[tuple[str, Tensor]]:
     felt = output_gradients(original, images.to(device_of(original)), channel_dims, errors, rng)
     for name, gradient in felt.gradients.items():
-        squares = gradient.double().square().sum(channel_dims[name]).reshape(len(images), -1)
+        squares = exact(gradient).square().sum(channel_dims[name]).reshape(len(images), -1)
         mean = squares.mean(dim=1, keepdim=True)
         usable = mean.isfinite() & (mean > 0)
         yield name, torch.where(usable, squares / mean.clamp_min(1e-300), 1.0).float().cpu()

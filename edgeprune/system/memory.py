@@ -20,6 +20,7 @@ _NEVER = 2**31 - 1
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "CUDA out of memory",
+    "MPS backend out of memory",
     "std::bad_alloc",
     "Failed to allocate memory",
     "failed to map segment",

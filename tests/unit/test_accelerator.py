@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated_gpu import simulated_device, simulated_gpu
 from torch import nn
 
-from edgeprune.accelerator import CPU, device_of, find_device, free_bytes, moved, repeatable
+from edgeprune import accelerator
+from edgeprune.accelerator import CPU, device_of, find_device, free_bytes, in_memory, moved, repeatable
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.choices import ComputeDevice
 from edgeprune.capture.capture import capture
@@ -22,7 +24,6 @@ from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.block_game import BlockGame
 from edgeprune.games.layer_game import LayerGame
-from edgeprune.games.saved_memory import in_memory
 from edgeprune.importance.ranking import options_for, rank
 from edgeprune.importance.registry import criterion, criterion_names
 from edgeprune.pruning.surgery import prune
@@ -32,7 +33,39 @@ from edgeprune.recovery.reconstruction import reconstruct
 META = torch.device("meta")
 IMAGES = 24
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is at hand")
+
+KINDS = ("cuda", "simulated", "simulated without float64")
+QUICK = ("chain", "residual_add", "concat_flatten_linear", "depthwise", "squeeze_excitation", "tokens")
+RECURRENT = ("lstm", "gru", "plain_recurrence")
+"""Of which the processor runs kernels that a simulated GPU does not pass on."""
+
+
+@pytest.fixture(params=KINDS)
+def gpu(request, monkeypatch):
+    """A GPU: a real one where one is at hand, and two that calculate on the processor."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU is at hand")
+        with repeatable(ComputeDevice.CUDA):
+            yield find_device(ComputeDevice.CUDA)
+        return
+    has_double = request.param == "simulated"
+    if not has_double:
+        monkeypatch.setattr(accelerator, "_WITHOUT_DOUBLE", {simulated_device().type})
+    with simulated_gpu(has_double=has_double) as simulated:
+        yield simulated.device
+
+
+def on_gpus(test):
+    """Every network on every kind of GPU; most simulated ones in the wide tests."""
+    cases = []
+    for factory, kind in itertools.product(nets.PLAYERS, KINDS):
+        name = factory.__name__
+        if kind != "cuda" and name in RECURRENT:
+            continue
+        quick = kind == "cuda" or (kind == KINDS[-1] and name in QUICK)
+        cases.append(pytest.param(factory, kind, marks=() if quick else pytest.mark.wide))
+    return pytest.mark.parametrize(("factory", "gpu"), cases, indirect=["gpu"])(test)
 
 
 def prepared(factory):
@@ -94,6 +127,44 @@ def test_without_a_gpu_auto_is_the_processor_and_cuda_is_refused(monkeypatch):
         pass
 
 
+def test_apples_gpu_is_taken_where_it_is_named_and_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device(ComputeDevice.MPS) == torch.device("mps:0")
+    assert find_device(ComputeDevice.AUTO) == CPU
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"--device mps was given.*finds no GPU of Apple's"):
+        find_device(ComputeDevice.MPS)
+
+
+def test_an_operator_that_apples_gpu_lacks_is_named(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    words = r"--device mps.*aten::_thnn.*give --device cpu or set PYTORCH_ENABLE_MPS_FALLBACK=1"
+    with pytest.raises(UsageError, match=words), repeatable(ComputeDevice.MPS):
+        raise NotImplementedError("The operator 'aten::_thnn' is not implemented for the MPS device\nmore")
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_every_way_to_say_that_memory_is_full_is_known(error, full):
+    def compute(part):
+        if part.stop - part.start > 1:
+            raise error
+        return part.start
+
+    if full:
+        assert [found for _, found in in_memory([slice(0, 3)], compute)] == [0, 1, 2]
+    else:
+        with pytest.raises(RuntimeError, match="mat1"):
+            list(in_memory([slice(0, 3)], compute))
+
+
 @given(room=st.integers(1, 40), sizes=st.lists(st.integers(1, 60), max_size=5))
 def test_a_part_that_does_not_fit_is_halved_until_it_does(room, sizes):
     edges = np.cumsum([0, *sizes]).tolist()
@@ -126,24 +197,21 @@ def close(found, wanted, tolerance=2e-3):
     np.testing.assert_allclose(found, wanted, atol=tolerance * max(np.abs(wanted).max(), _ROUNDING))
 
 
-def contexts(captured, coupling, batch, reference):
-    """Inputs of criteria on the processor, then on the GPU, each while it is in use."""
-    for asked in (ComputeDevice.CPU, ComputeDevice.CUDA):
-        with repeatable(asked), torch.no_grad():
-            yield context_of_network(
-                captured, coupling, batch, reference, ratio=0.25, device=find_device(asked)
-            )
+def contexts(captured, coupling, batch, reference, gpu):
+    """Inputs of criteria on the processor, then on the GPU."""
+    for device in (CPU, gpu):
+        with torch.no_grad():
+            yield context_of_network(captured, coupling, batch, reference, ratio=0.25, device=device)
 
 
-@on_gpu
-@pytest.mark.parametrize("factory", list(nets.PLAYERS))
-def test_ranking_on_a_gpu_gives_the_figures_of_the_processor(factory):
+@on_gpus
+def test_ranking_on_a_gpu_gives_the_figures_of_the_processor(factory, gpu):
     captured, coupling, images = prepared(factory)
     batch = ImageBatch(images=images, labels=None)
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(images))
     found = []
-    for context in contexts(captured, coupling, batch, reference):
+    for context in contexts(captured, coupling, batch, reference, gpu):
         ranking = rank(
             context.recovery_game, coupling.groups, rng=np.random.default_rng(0),
             options=options_for(coupling, 0.25), advance=lambda _units: None,
@@ -164,52 +232,48 @@ def test_ranking_on_a_gpu_gives_the_figures_of_the_processor(factory):
         close(told, wanted, 2e-2)
 
 
-@on_gpu
 @pytest.mark.parametrize("name", [n for n in criterion_names() if n not in ("random", "zeros")])
-def test_every_criterion_ranks_on_a_gpu(name):
+def test_every_criterion_ranks_on_a_gpu(name, gpu):
     captured, coupling, images = prepared(nets.residual_add)
     batch = ImageBatch(images=images, labels=None)
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(images))
     found = []
-    for context in contexts(captured, coupling, batch, reference):
+    for context in contexts(captured, coupling, batch, reference, gpu):
         scored = criterion(name).score(context, rng=np.random.default_rng(0), advance=lambda _units: None)
         found.append(scored.values)
     close(found[1], found[0], 2e-2)
 
 
-@on_gpu
-def test_blocks_are_valued_on_a_gpu():
+def test_blocks_are_valued_on_a_gpu(gpu):
     captured, _, images = prepared(nets.residual_add)
     batch = ImageBatch(images=images, labels=None)
     with torch.no_grad():
         reference = tensor_leaves(captured.graph_module(images))
     found = []
-    for device in (CPU, find_device(ComputeDevice.CUDA)):
+    for device in (CPU, gpu):
         there = type(captured)(**{**vars(captured), "graph_module": moved(captured.graph_module, device)})
         game = BlockGame(there, batch, reference)
         found.append(game.values(np.array([[False], [True]])))
     close(found[1], found[0])
 
 
-@on_gpu
-@pytest.mark.parametrize("factory", list(nets.PLAYERS))
-def test_recovery_and_training_on_a_gpu_give_a_network_as_near(factory):
+@on_gpus
+def test_recovery_and_training_on_a_gpu_give_a_network_as_near(factory, gpu):
     captured, coupling, images = prepared(factory)
     removed = tuple(sorted(p for g in coupling.groups if len(g.players) > 2 for p in g.players[::3]))
     bare = prune(captured, coupling, removed)
     reached = []
-    for asked in (ComputeDevice.CPU, ComputeDevice.CUDA):
-        with repeatable(asked):
-            recovered, report = reconstruct(
-                captured.graph_module, bare, coupling, removed, nets.split(images),
-                generator=torch.Generator().manual_seed(0), device=find_device(asked),
-            )  # fmt: skip
-            pupil, taught = distill(
-                captured.graph_module, recovered, coupling, removed, nets.split(images),
-                generator=torch.Generator().manual_seed(0), device=find_device(asked),
-                options=DistillationOptions(steps=8, batch=8, learning_rates=(1e-3,), checks=2),
-            )  # fmt: skip
+    for device in (CPU, gpu):
+        recovered, report = reconstruct(
+            captured.graph_module, bare, coupling, removed, nets.split(images),
+            generator=torch.Generator().manual_seed(0), device=device,
+        )  # fmt: skip
+        pupil, taught = distill(
+            captured.graph_module, recovered, coupling, removed, nets.split(images),
+            generator=torch.Generator().manual_seed(0), device=device,
+            options=DistillationOptions(steps=8, batch=8, learning_rates=(1e-3,), checks=2),
+        )  # fmt: skip
         assert device_of(recovered) == device_of(pupil) == CPU
         with torch.no_grad():
             wanted, told = (tensor_leaves(n(images)) for n in (captured.graph_module, recovered))
@@ -220,6 +284,6 @@ def test_recovery_and_training_on_a_gpu_give_a_network_as_near(factory):
                 [taught.divergence_before],
             )
         )
-    for processor, gpu in zip(*reached, strict=True):
+    for here, there in zip(*reached, strict=True):
         # Deep in a network candidates that are close win by turns.
-        np.testing.assert_allclose(gpu, processor, rtol=0.15, atol=1e-3)
+        np.testing.assert_allclose(there, here, rtol=0.15, atol=1e-3)

@@ -15,7 +15,6 @@ from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.artifacts.coupling import CoupledGroup
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.errors import UsageError
-from edgeprune.fx import tensor_leaves
 from edgeprune.games.layer_game import narrowed
 from edgeprune.games.linear_suffix import nonlinear_nodes
 from edgeprune.games.suffix import cut_at_masks
@@ -23,6 +22,7 @@ from edgeprune.importance.base import ScoringContext
 from edgeprune.importance.combining import fewer_images_note, make_ranking, named
 from edgeprune.importance.player_values import MOST_EXACT, least_evaluations
 from edgeprune.importance.valued_groups import GroupTask, valued_groups
+from edgeprune.parity import run_torch
 from edgeprune.pruning.masking import mask_module
 
 _EVALUATIONS_PER_PLAYER = 10
@@ -209,12 +209,9 @@ def _replayed_macs(context: ScoringContext, group: CoupledGroup) -> int:
 def _originals(context: ScoringContext, images: int) -> tuple[ImageBatch, list[Tensor]]:
     """The first images, and the original's outputs on them."""
     batch = context.images.first(images)
-    parts = []
-    with torch.no_grad():
-        for chunk in torch.split(batch.images, context.game.images_at_once):
-            outputs = tensor_leaves(context.running.graph_module(chunk.to(context.device)))
-            parts.append([output.cpu() for output in outputs])
-    return batch, [torch.cat(p) for p in zip(*parts, strict=True)]
+    at_once = context.game.images_at_once
+    outputs = run_torch(context.running.graph_module, batch.images, batch=at_once)
+    return batch, [torch.from_numpy(output) for output in outputs]
 
 
 def _words(chosen: dict[str, list[str]]) -> str:

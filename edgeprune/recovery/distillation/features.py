@@ -8,7 +8,7 @@ objects are rare, most positions show nothing, and errors there are of no accoun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,18 @@ class Answers:
     outputs: list[Tensor]
     features: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Answers of all images of some parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    outputs = [torch.cat(each) for each in zip(*(part.outputs for part in parts), strict=True)]
+    features, weights = (
+        {name: torch.cat([told[name] for told in each]) for name in each[0]}
+        for each in ([part.features for part in parts], [part.weights for part in parts])
+    )
+    return Answers(outputs, features, weights)
 
 
 def learnt_features(

@@ -19,7 +19,7 @@ from torch.fx.node import Argument
 from torch.nn import functional
 
 from edgeprune.fx import RECURRENT, op_name
-from edgeprune.recovery.norms import tensor
+from edgeprune.recovery.solving.norms import tensor
 from edgeprune.recovery.structure import find_norm, geometry
 
 _LAYERS = frozenset({"conv2d", "conv1d", "conv3d", "linear"})

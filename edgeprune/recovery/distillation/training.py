@@ -12,20 +12,20 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.accelerator import CPU, device_of, moved
+from edgeprune.accelerator import CPU, device_of, even_parts, in_memory, moved, parts_of
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.pruning import DistillationReport
 from edgeprune.outputs.errors import OutputErrors
 from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
-from edgeprune.recovery.distillation.features import Answers, learnt_features, run, run_weighed
+from edgeprune.recovery.distillation.features import Answers, joined, learnt_features, run, run_weighed
 from edgeprune.recovery.distillation.fused import fast_graph
 from edgeprune.recovery.distillation.losses import class_divergence
 from edgeprune.recovery.splitting import SplitImages
@@ -181,9 +181,8 @@ class _Course:
         return reached
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:
-        loss = self._pupil.loss(self._batch())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._pupil.add_gradients(self._batch())
         torch.nn.utils.clip_grad_norm_(self._pupil.parameters(), _LARGEST_GRADIENT)
         optimizer.step()
         self.taken += 1
@@ -245,6 +244,7 @@ class _Pupil:
         self._teacher, self._student = fast_graph(original), fast_graph(network)
         self._generator = generator
         self._feature_weight = 0.0
+        self._images_at_once = options.batch
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         original_outputs = outputs_on(self._teacher, images.images, images.deciding)
@@ -252,7 +252,10 @@ class _Pupil:
         kept = learnt_features(original, coupling, removed, class_scores=self._classes)
         self.features = {name: channels.to(self._device) for name, channels in kept.items()}
         self._output_errors = OutputErrors([] if self._classes else original_outputs)
-        self._wanted = [self._taught(part.to(self._device)) for part in self._deciding()]
+        self._wanted = [
+            joined([each for _, each in in_memory([part], self._on_deciding(self._taught))])
+            for part in self._deciding()
+        ]
 
     @property
     def num_images(self) -> int:
@@ -263,14 +266,19 @@ class _Pupil:
         """Training images at the indices (k,)."""
         return self._images.images[self._images.fitting[chosen]]
 
-    def _deciding(self) -> Iterator[Tensor]:
-        for places in torch.split(self._images.deciding, _AT_ONCE):
-            yield self._images.images[places]
+    def _deciding(self) -> list[slice]:
+        return parts_of(len(self._images.deciding), _AT_ONCE)
+
+    def _on_deciding(self, answer: Callable[[Tensor], Answers]) -> Callable[[slice], Answers]:
+        """``answer`` for a part of the deciding images."""
+        images, deciding = self._images.images, self._images.deciding
+        return lambda part: answer(images[deciding[part]].to(self._device))
 
     @torch.no_grad()
     def _told(self) -> list[Answers]:
         """The student's answers on the deciding images."""
-        return [run(self._student, part.to(self._device), self.features) for part in self._deciding()]
+        answer = self._on_deciding(lambda images: run(self._student, images, self.features))
+        return [joined([each for _, each in in_memory([part], answer)]) for part in self._deciding()]
 
     @torch.no_grad()
     def _taught(self, images: Tensor) -> Answers:
@@ -299,10 +307,24 @@ class _Pupil:
         return self._network
 
     @torch.enable_grad()
-    def loss(self, images: Tensor) -> Tensor:
-        """Distillation loss on these images."""
-        answers, features = self._errors(images)
-        return answers + self._feature_weight * features
+    def add_gradients(self, images: Tensor) -> None:
+        """Add the gradients of the distillation loss on these images, in parts that a GPU's memory holds."""
+        parameters = self.parameters()
+
+        def gradients(part: slice) -> tuple[Tensor | None, ...]:
+            answers, features = self._errors(images[part])
+            loss = answers + self._feature_weight * features
+            share = (part.stop - part.start) / len(images)
+            return torch.autograd.grad(share * loss, parameters, allow_unused=True)
+
+        parts, sizes = even_parts(len(images), self._images_at_once), []
+        for part, found in in_memory(parts, gradients):
+            sizes.append(part.stop - part.start)
+            for parameter, gradient in zip(parameters, found, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        if len(sizes) > len(parts):
+            self._images_at_once = max(sizes)
 
     @torch.no_grad()
     def balance(self) -> float:

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from edgeprune.accelerator import even_parts
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.capture.capture import capture
 from edgeprune.coupling.coupling import couple
 from edgeprune.fx import tensor_leaves
 from edgeprune.games.channel_statistics import channel_statistics
 from edgeprune.games.masked_game import MaskedGame
-from edgeprune.games.saved_memory import even_parts, saved_bytes_per_image
+from edgeprune.games.saved_memory import saved_bytes_per_image
 from edgeprune.pruning.masking import mask_module
 
 IMAGES = 12

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from edgeprune.capture.capture import capture
 from edgeprune.fx import op_name
-from edgeprune.recovery.clipping import Clip, Rows, Smooth, following_activation, refitted
-from edgeprune.recovery.deciding import LayerProblem, decide
-from edgeprune.recovery.least_squares import NormalEquations, predicted
-from edgeprune.recovery.reconstruction import RecoveryOptions
+from edgeprune.recovery.solving.clipping import Clip, Rows, Smooth, following_activation, refitted
+from edgeprune.recovery.solving.deciding import LayerProblem, decide
+from edgeprune.recovery.solving.layers import RecoveryOptions
+from edgeprune.recovery.solving.least_squares import NormalEquations, predicted
 
 RELU = Clip(low=0.0, high=math.inf)
 RELU6 = Clip(low=0.0, high=6.0)

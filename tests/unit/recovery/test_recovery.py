@@ -28,8 +28,9 @@ from edgeprune.fx import tensor_leaves
 from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.activations import ActivationStore
 from edgeprune.recovery.evaluation import LazyGraph
-from edgeprune.recovery.least_squares import ChannelMoments, NormalEquations
-from edgeprune.recovery.reconstruction import RecoveryOptions, reconstruct
+from edgeprune.recovery.reconstruction import reconstruct
+from edgeprune.recovery.solving.layers import RecoveryOptions
+from edgeprune.recovery.solving.least_squares import ChannelMoments, NormalEquations
 from edgeprune.system.data import data_dir
 
 SHARP = RecoveryOptions(ridges=(1e-6,), merge_ridges=(1e-9,))

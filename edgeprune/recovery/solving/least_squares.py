@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from edgeprune.accelerator import CPU
+from edgeprune.accelerator import CPU, exact, where_exact
 
 _ROUNDING = 1e-10
 """Variance below this share of a square is what single precision leaves of a constant."""
@@ -30,7 +30,7 @@ class NormalEquations:
         """``solvable``: false if only biases are needed, so that no products are accumulated."""
         self._solvable = solvable
         kept = inputs if solvable else 0
-        nothing = torch.zeros(0, dtype=torch.float64).to(device)
+        nothing = torch.zeros(0, dtype=torch.float64, device=where_exact(device))
         self._xx = nothing.new_zeros(groups, kept, kept)
         self._xt = nothing.new_zeros(groups, kept, outputs)
         self._x = nothing.new_zeros(groups, inputs)
@@ -46,8 +46,8 @@ class NormalEquations:
         centred = x - self._x_origin
         if self._solvable:
             by_group = centred.permute(1, 2, 0)
-            self._xx += torch.bmm(by_group, by_group.transpose(1, 2)).double()
-        self._x += centred.sum(0).double()
+            self._xx += exact(torch.bmm(by_group, by_group.transpose(1, 2)))
+        self._x += exact(centred.sum(0))
         self.rows += x.shape[0]
         self.add_targets(x, t)
 
@@ -55,8 +55,8 @@ class NormalEquations:
         """Add targets only, for inputs already added (see :meth:`with_same_inputs`)."""
         x, t = x - self._x_origin, t - self._t_origin
         if self._solvable:
-            self._xt += _across(x, t).double()
-        self._t += t.sum(0).double()
+            self._xt += exact(_across(x, t))
+        self._t += exact(t.sum(0))
 
     def with_same_inputs(self) -> NormalEquations:
         """Equations with the same inputs and no targets yet."""
@@ -75,7 +75,7 @@ class NormalEquations:
         xx.baddbmm_(x.unsqueeze(2), x.unsqueeze(1), alpha=-1.0)
         xt.baddbmm_(x.unsqueeze(2), t.unsqueeze(1), alpha=-1.0)
         if not intercept:
-            mean_x, mean_t = self._x_origin + x, self._t_origin + t
+            mean_x, mean_t = exact(self._x_origin) + x, exact(self._t_origin) + t
             xx.baddbmm_(mean_x.unsqueeze(2), mean_x.unsqueeze(1))
             xt.baddbmm_(mean_x.unsqueeze(2), mean_t.unsqueeze(1))
         return xx, xt
@@ -94,9 +94,9 @@ class NormalEquations:
         xx, xt = self._moments(intercept)
         diagonal = torch.diagonal(xx, dim1=1, dim2=2)
         variance = diagonal.mean(dim=1)
-        square = variance + (self._x_origin.double() + self._x / self.rows).square().mean(dim=1)
+        square = variance + (exact(self._x_origin) + self._x / self.rows).square().mean(dim=1)
         weight = torch.maximum(ridge * variance, _ROUNDING * square).clamp_min(1e-12)
-        start = start.double()
+        start = exact(start)
         if metric is not None:
             pull = (weight / torch.diagonal(metric).mean().clamp_min(1e-12))[:, None, None] * metric
             xx.add_(pull)
@@ -111,8 +111,8 @@ class NormalEquations:
         """Optimal bias (groups, o) for these weights; zero without an intercept."""
         if not intercept:
             return torch.zeros_like(self._t)
-        mean_x = self._x_origin.double() + self._x / self.rows
-        return self._t_origin.double() + self._t / self.rows - _times(mean_x, weights)
+        mean_x = exact(self._x_origin) + self._x / self.rows
+        return exact(self._t_origin) + self._t / self.rows - _times(mean_x, weights)
 
 
 def _factor(system: Tensor) -> Tensor:
@@ -138,12 +138,12 @@ def _factor(system: Tensor) -> Tensor:
 
 def _times(x: Tensor, weights: Tensor) -> Tensor:
     """Rows (groups, d) times weights (groups, d, o)."""
-    return torch.bmm(x.unsqueeze(1), weights.double()).squeeze(1)
+    return torch.bmm(x.unsqueeze(1), exact(weights)).squeeze(1)
 
 
 def predicted(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     """Outputs (rows, groups, o) for inputs (rows, groups, d), weights (groups, d, o), bias (groups, o)."""
-    weights, bias = weights.to(x.dtype), bias.to(x.dtype)
+    weights, bias = weights.to(x), bias.to(x)
     if weights.shape[2] == 1:
         return (x * weights[..., 0]).sum(2, keepdim=True) + bias
     return torch.bmm(x.transpose(0, 1), weights).transpose(0, 1) + bias
@@ -163,7 +163,7 @@ class ChannelMoments:
     """
 
     def __init__(self, kept: int, wanted: int, device: torch.device = CPU) -> None:
-        nothing = torch.zeros(0, dtype=torch.float64).to(device)
+        nothing = torch.zeros(0, dtype=torch.float64, device=where_exact(device))
         self._square = nothing.new_zeros(kept, kept)
         self._across = nothing.new_zeros(kept, wanted)
         self._sums = (nothing.new_zeros(kept), nothing.new_zeros(wanted))
@@ -175,10 +175,10 @@ class ChannelMoments:
         if self._origins is None:
             self._origins = kept.mean(0), wanted.mean(0)
         x, y = kept - self._origins[0], wanted - self._origins[1]
-        self._square += (x.T @ x).double()
-        self._across += (x.T @ y).double()
-        self._sums[0].add_(x.sum(0).double())
-        self._sums[1].add_(y.sum(0).double())
+        self._square += exact(x.T @ x)
+        self._across += exact(x.T @ y)
+        self._sums[0].add_(exact(x.sum(0)))
+        self._sums[1].add_(exact(y.sum(0)))
         self._rows += len(x)
 
     def covariance(self) -> Tensor:

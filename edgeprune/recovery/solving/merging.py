@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.accelerator import exact
 from edgeprune.recovery.network_pair import NetworkPair
 from edgeprune.recovery.structure import Geometry, maps_behind
 
@@ -72,8 +73,8 @@ def merge(
         moments = pair.channel_moments(place.node, rows, is_linear=shape.is_linear and not at_maps)
         for mapping in moments.maps(ridges):
             by_channel = full.reshape(len(full), len(mapping), -1) if place.flattened else full
-            merged = torch.einsum("oi...,ik->ok...", by_channel.double(), mapping)
-            weights.append(merged.flatten(1).float())
+            merged = torch.einsum("oi...,ik->ok...", exact(by_channel), mapping)
+            weights.append(merged.flatten(1).to(full))
         if place.averaged and math.prod(shape.kernel) == 1:  # one unknown per channel, as in the metric
             metrics.append(moments.covariance())
     return Merged(weights=weights, metrics=metrics)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from edgeprune.accelerator import device_of
+from edgeprune.accelerator import device_of, exact
 from edgeprune.attributes import get_attribute
 from edgeprune.recovery.structure import LayerSite
 
@@ -43,12 +43,12 @@ def write_solution(
     weight = tensor(module, site.weight)
     alive = scale.abs() > _SMALLEST_SCALE
     safe = torch.where(alive, scale, torch.ones_like(scale))
-    new = (weights / safe[:, None].double()).float().view_as(weight)
+    new = (exact(weights) / exact(safe[:, None])).to(weight).view_as(weight)
     weight.copy_(torch.where(alive.view(-1, *[1] * (weight.dim() - 1)), new, weight))
     if norm is not None:
         _, beta, mean, _ = (tensor(module, p) for p in _parameters(norm))
         own = tensor(module, site.bias) if site.bias is not None else torch.zeros_like(mean)
-        beta.copy_(torch.where(alive, bias.float() + scale * (mean - own), beta))
+        beta.copy_(torch.where(alive, bias.to(scale) + scale * (mean - own), beta))
     elif site.bias is not None:
         tensor(module, site.bias).copy_(bias.float())
 

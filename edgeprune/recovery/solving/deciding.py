@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edgeprune.recovery.clipping import Activation, Rows, refitted
-from edgeprune.recovery.least_squares import NormalEquations, predicted
+from edgeprune.accelerator import exact
+from edgeprune.recovery.solving.clipping import Activation, Rows, refitted
+from edgeprune.recovery.solving.least_squares import NormalEquations, predicted
 
 RowReader = Callable[[], Iterable[Rows]]
 
@@ -80,7 +81,7 @@ def decide(problem: LayerProblem, equations: NormalEquations) -> Choice:
     starts = [
         Candidate(
             weights=w,
-            bias=equations.bias(w.double(), problem.intercept),
+            bias=equations.bias(exact(w), problem.intercept),
             repaired=problem.repairable,
         )
         for w in problem.merged
@@ -124,7 +125,7 @@ def _solved(
             weights, bias = system.solve(
                 start.weights, ridge=ridge, intercept=problem.intercept, metric=metric
             )
-            weights = weights.to(start.weights.dtype)
+            weights = weights.to(start.weights)
             candidates.append(
                 Candidate(weights=weights, bias=bias, ridge=ridge, metric=metric, repaired=repaired)
             )
@@ -161,13 +162,13 @@ def _judged(problem: LayerProblem, candidates: Sequence[Candidate]) -> list[Cand
     stacks: list[_Stack] = []
     seen = _identity if problem.activation is None else problem.activation.cut
     for rows in problem.deciding():
-        stacks = stacks or _stacks(problem, candidates, rows.inputs.dtype)
+        stacks = stacks or _stacks(problem, candidates, rows.inputs)
         wanted = seen(rows.target)
         power.add(wanted)
         for stack in stacks:
             told = predicted(rows.inputs, stack.weights, stack.bias)
             for number, output in enumerate(torch.chunk(told, stack.count, dim=2), stack.first):
-                squares[number] += float((seen(rows.summed(output)) - wanted).double().square().sum())
+                squares[number] += float(exact(seen(rows.summed(output)) - wanted).square().sum())
     scale = power.about_mean()
     return [replace(c, error=s / scale) for c, s in zip(candidates, squares, strict=True)]
 
@@ -182,15 +183,15 @@ class _Stack:
     bias: Tensor
 
 
-def _stacks(problem: LayerProblem, candidates: Sequence[Candidate], dtype: torch.dtype) -> list[_Stack]:
+def _stacks(problem: LayerProblem, candidates: Sequence[Candidate], like: Tensor) -> list[_Stack]:
     """Group candidates: many small ones per stack, large ones alone, so that nothing large is copied."""
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, candidates[0].weights.numel()))
     return [
         _Stack(
             first=first,
             count=len(some),
-            weights=torch.cat([problem.stored(c.weights).to(dtype) for c in some], dim=2),
-            bias=torch.cat([c.bias.to(dtype) for c in some], dim=1),
+            weights=torch.cat([problem.stored(c.weights).to(like) for c in some], dim=2),
+            bias=torch.cat([c.bias.to(like) for c in some], dim=1),
         )
         for first in range(0, len(candidates), at_once)
         for some in (candidates[first : first + at_once],)
@@ -211,8 +212,8 @@ class _Power:
 
     def add(self, values: Tensor) -> None:
         self._rows += len(values)
-        self._sum = self._sum + values.double().sum(0)
-        self._squares = self._squares + values.double().square().sum(0)
+        self._sum = self._sum + exact(values).sum(0)
+        self._squares = self._squares + exact(values).square().sum(0)
 
     def about_mean(self) -> float:
         if not isinstance(self._sum, Tensor):

@@ -21,7 +21,7 @@ from torch.fx import Node
 from torch.nn import functional
 
 from edgeprune.fx import op_name
-from edgeprune.recovery.least_squares import NormalEquations, predicted
+from edgeprune.recovery.solving.least_squares import NormalEquations, predicted
 
 _CUTS = {"relu": (0.0, math.inf), "relu_": (0.0, math.inf), "relu6": (0.0, 6.0), "relu6_": (0.0, 6.0)}
 _SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,0 +1,1 @@
+"""Solve one layer after another by least squares."""
