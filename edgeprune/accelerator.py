@@ -167,8 +167,8 @@ def repeatable(asked: ComputeDevice) -> Iterator[None]:
         except NotImplementedError as error:
             raise UsageError(
                 f"--device mps was given, and PyTorch {torch.__version__} lacks something for it "
-                f"({first_line(error)}); accepted is a network of operators that it has: give --device cpu or "
-                "set PYTORCH_ENABLE_MPS_FALLBACK=1, so that PyTorch computes those on the processor"
+                f"({first_line(error)}); accepted is a network of operators that it has: give --device "
+                "cpu, or set PYTORCH_ENABLE_MPS_FALLBACK=1, so that it computes those on the processor"
             ) from error
         return
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):

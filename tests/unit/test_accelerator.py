@@ -139,7 +139,7 @@ def test_apples_gpu_is_taken_where_it_is_named_and_there(monkeypatch):
 
 def test_an_operator_that_apples_gpu_lacks_is_named(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    words = r"--device mps.*aten::_thnn.*give --device cpu or set PYTORCH_ENABLE_MPS_FALLBACK=1"
+    words = r"--device mps.*aten::_thnn.*give --device cpu, or set PYTORCH_ENABLE_MPS_FALLBACK=1"
     with pytest.raises(UsageError, match=words), repeatable(ComputeDevice.MPS):
         raise NotImplementedError("The operator 'aten::_thnn' is not implemented for the MPS device\nmore")
 
