@@ -13,8 +13,8 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult, PostconditionError
 
 from edgeprune.onnx_io.passes.base import GraphPass, values_of
+from edgeprune.quantization.preparation import WEIGHTED_OPS
 
-WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _WEIGHT, _BIAS = 1, 2
 
 Kind = tuple[str, int, int]
