@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxsim
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.errors import QuantizationError
+from edgeprune.onnx_io.check import subgraphs
 from edgeprune.onnx_io.inputs import ModelInput, dynamic_sentence, only_input
 from edgeprune.onnx_io.normalize import normal_form
 from edgeprune.onnx_io.opset import LEAST_OPSET, opset_of
@@ -172,13 +173,11 @@ def _simplified(proto: ModelProto, path: Path, timeout_s: float | None) -> Model
 
 def captured(node: NodeProto) -> Iterator[str]:
     """What the branches of an If, or the body of a Loop or a Scan, read; names of their own among it."""
-    for attribute in node.attribute:
-        own = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for graph in own:
-            for inner in graph.node:
-                yield from inner.input
-                yield from captured(inner)
-            yield from (value.name for value in graph.output)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield from inner.input
+            yield from captured(inner)
+        yield from (value.name for value in graph.output)
 
 
 def is_weighted(node: NodeProto, model: FloatModel) -> bool:
