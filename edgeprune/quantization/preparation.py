@@ -20,7 +20,7 @@ from edgeprune.onnx_io.check import subgraphs
 from edgeprune.onnx_io.inputs import ModelInput, dynamic_sentence, only_input
 from edgeprune.onnx_io.normalize import normal_form
 from edgeprune.onnx_io.opset import LEAST_OPSET, opset_of
-from edgeprune.onnx_io.passes.base import GraphPass, rewritten
+from edgeprune.onnx_io.passes.base import GraphPass, free_name, rewritten
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import in_a_sentence, within
 from edgeprune.quantization.measured_shapes import with_measured_shapes
@@ -235,11 +235,8 @@ def _name_nodes(proto: ModelProto) -> None:
     taken = {node.name for node in proto.graph.node}
     for number, node in enumerate(proto.graph.node):
         if not node.name:
-            name = f"{node.op_type}_{number}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken.add(name)
+            node.name = free_name(taken, f"{node.op_type}_{number}")
+            taken.add(node.name)
 
 
 def bytes_per_image(shapes: dict[str, tuple[int, ...]], names: list[str]) -> int:
