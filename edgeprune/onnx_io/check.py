@@ -76,7 +76,7 @@ def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
     for function in model.functions:
         yield from _of_nodes(function.node)
         for node in function.node:
-            for inner in _subgraphs(node):
+            for inner in subgraphs(node):
                 for graph in _graphs(inner):
                     yield from (*graph.initializer, *_of_nodes(graph.node))
 
@@ -101,11 +101,12 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and those inside its nodes; protobuf reads no more than a hundred messages in each other."""
     yield graph
     for node in graph.node:
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             yield from _graphs(inner)
 
 
-def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The branches of an If, the body of a Loop or a Scan, without the graphs inside of them."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -171,7 +172,7 @@ def _key(domain: str, name: str, overload: str) -> str:
 def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     for node in nodes:
         yield node
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             yield from _all_nodes(inner.node)
 
 
@@ -317,7 +318,7 @@ def _order(graph: GraphProto, outside: frozenset[str]) -> None:
         if value.name not in everything:
             raise OnnxFaultError(f"has an output {value.name!r} that nothing gives")
     for node in graph.node:
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _order(inner, frozenset(everything))
 
 
@@ -349,7 +350,7 @@ def _sort(graph: GraphProto, before: list[set[int]]) -> None:
 def _read(node: NodeProto) -> set[str]:
     """Names that a node reads, its graphs inside too."""
     names = {name for name in node.input if name}
-    for inner in _subgraphs(node):
+    for inner in subgraphs(node):
         own = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
         own |= {name for each in inner.node for name in each.output}
         for each in inner.node:

@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, helper
 from edgeprune.artifacts.arrays import Float32Array, FloatArray
 from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.fake_quant import LARGEST, rounded
+from edgeprune.onnx_io.passes.base import free_name
 from edgeprune.quantization.equalization import groups_of, transposed
 from edgeprune.quantization.preparation import FloatModel, is_weighted
 from edgeprune.quantization.ranges.calibration import ChannelValues
@@ -72,9 +73,7 @@ def add_biases(model: FloatModel) -> FloatModel:
     taken |= {name for node in proto.graph.node for name in (*node.input, *node.output)}
     for node in proto.graph.node:
         if node.op_type == "Conv" and len(node.input) == 2 and node.input[1] in model.weights:
-            name = f"{node.name}_bias"
-            while name in taken:
-                name += "_"
+            name = free_name(taken, f"{node.name}_bias")
             taken.add(name)
             width = model.weights[node.input[1]].shape[0]
             proto.graph.initializer.append(

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,24 @@ class Calibrated:
     mixed_units: dict[str, str]
     weighing: Weighing
 
+    @cached_property
+    def quantizable(self) -> frozenset[str]:
+        """Names of the nodes that have an 8-bit form."""
+        graph = ir.from_proto(self.model.proto).graph
+        return frozenset(str(n.name) for n in graph if n.op_type in OPS or is_hard(n))
+
+    @cached_property
+    def read_by_branches(self) -> dict[str, str]:
+        """Activations that a branch reads, too: in 8 bits a range replaces them, unseen by the branch."""
+        read = {name for node in self.model.proto.graph.node for name in captured(node)}
+        if not read:
+            return {}
+        return {
+            str(node.name): "a branch or a loop reads what it gives"
+            for node in ir.from_proto(self.model.proto).graph
+            if (node.op_type in ("Relu", "Clip") or is_hard(node)) and node.outputs[0].name in read
+        }
+
 
 def calibrate(source: Path, images: Tensor, settings: IntegerSettings) -> Calibrated:
     """All that passes over the images; see :func:`quantize_integers`."""
@@ -153,12 +172,12 @@ def write_integers(
     Raises:
         QuantizationError: onnxruntime cannot quantize it.
     """
-    quantizable, asked = _quantizable(calibrated.model), nodes_to_exclude | stored
+    quantizable, asked = calibrated.quantizable, nodes_to_exclude | stored
     mixed = {name: why for name, why in calibrated.mixed_units.items() if name in quantizable - asked}
     nodes_to_exclude = asked | calibrated.mixed_units.keys()
     served = unscaled(calibrated.model, calibrated.ranges, calibrated.settings.form, nodes_to_exclude)
     without = {name: why for name, why in served.nodes.items() if name in quantizable}
-    without |= _read_by_branches(calibrated.model)
+    without |= calibrated.read_by_branches
     nodes_to_exclude |= served.nodes.keys() | without.keys()
     model, form = calibrated.model.replaced(served.cleared), calibrated.settings.form
     stored = _storable(model, stored - served.nodes.keys())
@@ -197,22 +216,6 @@ def _storable(model: FloatModel, names: frozenset[str]) -> frozenset[str]:
     if names:
         rewritten(model.proto, tried)
     return frozenset(tried.done)
-
-
-def _quantizable(model: FloatModel) -> frozenset[str]:
-    """Names of the nodes that have an 8-bit form."""
-    graph = ir.from_proto(model.proto).graph
-    return frozenset(str(n.name) for n in graph if n.op_type in OPS or is_hard(n))
-
-
-def _read_by_branches(model: FloatModel) -> dict[str, str]:
-    """Activations that a branch reads, too: in 8 bits a range replaces them, unseen by the branch."""
-    read = {name for node in model.proto.graph.node for name in captured(node)}
-    return {
-        str(node.name): "a branch or a loop reads what it gives"
-        for node in ir.from_proto(model.proto).graph
-        if (node.op_type in ("Relu", "Clip") or is_hard(node)) and node.outputs[0].name in read
-    }
 
 
 def _lighten(quantized: ModelProto) -> None:

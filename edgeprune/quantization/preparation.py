@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxsim
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.artifacts.arrays import Float32Array
 from edgeprune.errors import QuantizationError
+from edgeprune.onnx_io.check import subgraphs
 from edgeprune.onnx_io.inputs import ModelInput, dynamic_sentence, only_input
 from edgeprune.onnx_io.normalize import normal_form
 from edgeprune.onnx_io.opset import LEAST_OPSET, opset_of
-from edgeprune.onnx_io.passes.base import GraphPass, rewritten
+from edgeprune.onnx_io.passes.base import GraphPass, free_name, rewritten
 from edgeprune.onnx_io.read import read_onnx
 from edgeprune.onnx_io.session import in_a_sentence, within
 from edgeprune.quantization.measured_shapes import with_measured_shapes
@@ -172,13 +173,11 @@ def _simplified(proto: ModelProto, path: Path, timeout_s: float | None) -> Model
 
 def captured(node: NodeProto) -> Iterator[str]:
     """What the branches of an If, or the body of a Loop or a Scan, read; names of their own among it."""
-    for attribute in node.attribute:
-        own = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for graph in own:
-            for inner in graph.node:
-                yield from inner.input
-                yield from captured(inner)
-            yield from (value.name for value in graph.output)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield from inner.input
+            yield from captured(inner)
+        yield from (value.name for value in graph.output)
 
 
 def is_weighted(node: NodeProto, model: FloatModel) -> bool:
@@ -236,11 +235,8 @@ def _name_nodes(proto: ModelProto) -> None:
     taken = {node.name for node in proto.graph.node}
     for number, node in enumerate(proto.graph.node):
         if not node.name:
-            name = f"{node.op_type}_{number}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken.add(name)
+            node.name = free_name(taken, f"{node.op_type}_{number}")
+            taken.add(node.name)
 
 
 def bytes_per_image(shapes: dict[str, tuple[int, ...]], names: list[str]) -> int:

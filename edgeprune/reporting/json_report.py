@@ -6,7 +6,7 @@ import json
 import math
 import operator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.report import REPORT_SCHEMA_VERSION, DeploymentSection, RunReport
@@ -15,6 +15,8 @@ from edgeprune.showing import in_short, plain_values
 from edgeprune.storage.documents import UnreadableError
 from edgeprune.storage.documents import read_json as read_json_file
 from edgeprune.storage.files import atomic_write_text
+
+T = TypeVar("T")
 
 _READABLE = (REPORT_SCHEMA_VERSION, "1.7", "1.6", "1.5", "1.4", "1.3", "1.2", "1.1")
 """Readable schema versions: 1.7, 1.6, 1.5, 1.4 and 1.2 lack fields with defaults; 1.1 also ``usability``, and
@@ -120,3 +122,34 @@ def read_json(path: str | Path) -> RunReport:
         return report
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"report {shown} does not fit schema {version}: {error}") from error
+
+
+def read_document(kind: type[T], path: str | Path, versions: tuple[str, ...], *, name: str, again: str) -> T:
+    """Read a document that is no report of a run, such as ``sweep.json``.
+
+    Args:
+        kind: the dataclass that was written.
+        path: of the file.
+        versions: readable schema versions, today's last.
+        name: what it is called, in sentences and, with ``.json``, as a file.
+        again: what makes a new one, as a verb.
+
+    Raises:
+        UsageError: no such file, another document, or one of a schema version that this edgeprune does not
+            know.
+    """
+    shown = repr(str(path))
+    try:
+        data = read_json_file(Path(path))
+    except UnreadableError as error:
+        raise UsageError(f"{name} {shown} {error}; name a {name}.json written by edgeprune") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version not in versions:
+        raise UsageError(
+            f"{shown} has schema version {in_short(version)}, this edgeprune reads {versions[-1]!r}; "
+            f"name a {name}.json, or {again} again"
+        )
+    try:
+        return from_jsonable(kind, data)
+    except ValueError as error:
+        raise UsageError(f"{name} {shown} does not fit schema {version}: {error}") from error

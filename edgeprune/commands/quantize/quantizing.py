@@ -90,7 +90,8 @@ def quantize_file(options: QuantizeOptions) -> QuantizationResult:
             task_options=options,
             max_drop_points=options.max_drop_points,
         )
-        _check_finite(options.source, measure.reference.original)
+        if options.precision is not Precision.FP16:  # where they were looked at before anything was written
+            _check_finite(options.source, measure.reference.original)
         _write_facts(options, calibration, source.path, made)
         result = _result(options, runner, calibration, source, measure, made, details)
         atomic_write_bytes(options.file, made.read_bytes(), overwrite=options.overwrite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import product
@@ -157,4 +157,9 @@ def _key(options: CompressOptions, hashes: _Hashes) -> str:
     words = {f.name: f"{getattr(options, f.name)!r}" for f in fields(options) if f.name not in _NOT_DECIDING}
     inputs = {what: hashes.of(str(path)) for what, path in read_by(options).items() if path is not None}
     parts = {**words, "inputs": inputs, "profile": repr(load_target(options.target)), **surroundings()}
+    return digest_of(parts)
+
+
+def digest_of(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a result, in hexadecimal; it does not depend on the order of the names."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgeprune.commands.sweep.cells import Cell
+from edgeprune.commands.sweep.cells import Cell, digest_of
 from edgeprune.devices.connection import Device, connected
 from edgeprune.devices.runner import DeviceMeasurer
 from edgeprune.errors import EdgepruneError
@@ -17,7 +15,7 @@ from edgeprune.executors.journal import UnitJournal
 from edgeprune.executors.local import LocalExecutor
 from edgeprune.executors.performing import failure_of
 from edgeprune.executors.resources import room_here
-from edgeprune.executors.units import Outcome, Unit, Work
+from edgeprune.executors.units import Failure, Outcome, Unit, Work
 from edgeprune.options.sweep.fleet import SweepDevice
 from edgeprune.profiling.measurer import RunSettings
 from edgeprune.reporting.sweep.facts import CellOnDevice
@@ -102,9 +100,7 @@ def _found(outcome: Outcome) -> tuple[CellOnDevice, ...]:
     if failure is None:
         result: tuple[CellOnDevice, ...] = outcome.result
         return result
-    return tuple(
-        _failed(errand, candidate, failure.sentence, failure.exit_status) for candidate in errand.candidates
-    )
+    return tuple(_failed(errand, candidate, failure) for candidate in errand.candidates)
 
 
 def measure_all(work: Work) -> tuple[CellOnDevice, ...]:
@@ -118,7 +114,7 @@ def measure_all(work: Work) -> tuple[CellOnDevice, ...]:
         try:
             device = stack.enter_context(connected(errand.device.options)) if left else None
         except EdgepruneError as error:
-            known |= {unit.name: _failed(errand, c, str(error), error.exit_status) for unit, c in left}
+            known |= {unit.name: _failed(errand, each, failure_of(error)) for unit, each in left}
             left = []
         for unit, candidate in left:
             assert device is not None
@@ -138,12 +134,16 @@ def _measured(errand: Errand, candidate: Candidate, there: Device) -> CellOnDevi
             peak_memory_bytes=measurer.peak_memory_bytes(candidate.onnx_path),
         )
     except Exception as error:  # of one candidate; the others are measured all the same
-        failure = failure_of(error)
-        return _failed(errand, candidate, failure.sentence, failure.exit_status)
+        return _failed(errand, candidate, failure_of(error))
 
 
-def _failed(errand: Errand, candidate: Candidate, sentence: str, status: int) -> CellOnDevice:
-    return CellOnDevice(cell=candidate.cell, device=errand.device.name, failure=sentence, exit_status=status)
+def _failed(errand: Errand, candidate: Candidate, why: Failure) -> CellOnDevice:
+    return CellOnDevice(
+        cell=candidate.cell,
+        device=errand.device.name,
+        failure=why.sentence,
+        exit_status=why.exit_status,
+    )
 
 
 def _unit(errand: Errand, candidate: Candidate) -> Unit:
@@ -154,5 +154,4 @@ def _unit(errand: Errand, candidate: Candidate) -> Unit:
         "content": sha256_file(candidate.onnx_path),
         "how": {name: repr(value) for name, value in asdict(errand.how).items()},
     }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return Unit(name=f"{candidate.cell} on {errand.device.name}", key=digest, function=measure_all)
+    return Unit(name=f"{candidate.cell} on {errand.device.name}", key=digest_of(parts), function=measure_all)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,8 @@ def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
 
     Where something else of the graph has the name, it gets the first free one behind it.
     """
-    taken = {str(each.name) for each in values_of(graph)} - graph.initializers.keys()
-    while name in taken or name in graph.initializers:
+    free = free_value_name(graph, name)
+    while name != free:
         known = constant_of(graph.initializers.get(name))
         if known is not None and known.dtype == value.dtype and np.array_equal(known, value):
             return graph.initializers[name]
@@ -91,9 +91,18 @@ def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
+def free_value_name(graph: ir.Graph, wished: str) -> str:
+    """This name of a tensor, or the first free one behind it."""
+    return free_name({each.name for each in values_of(graph)}, wished)
+
+
 def free_node_name(graph: ir.Graph, wished: str) -> str:
     """This name of a node, or the first free one behind it: onnxruntime refuses two nodes of one name."""
-    taken = {node.name for node in graph.all_nodes()}
+    return free_name({node.name for node in graph.all_nodes()}, wished)
+
+
+def free_name(taken: Container[str | None], wished: str) -> str:
+    """This name, with as many underscores behind it as make it none of those that are taken."""
     while wished in taken:
         wished += "_"
     return wished

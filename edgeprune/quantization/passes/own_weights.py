@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, values_of
+from edgeprune.onnx_io.passes.base import GraphPass, free_value_name
+from edgeprune.quantization.preparation import WEIGHTED_OPS
 
-WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _WEIGHT, _BIAS = 1, 2
 
 Kind = tuple[str, int, int]
@@ -68,9 +68,11 @@ def _first_copied(value: ir.Value) -> int:
 
 
 def _copied(graph: ir.Graph, value: ir.Value, wished: str) -> ir.Value:
-    taken = {each.name for each in values_of(graph)}
-    while wished in taken:
-        wished += "_"
-    own = ir.Value(name=wished, const_value=value.const_value, type=value.type, shape=value.shape)
+    own = ir.Value(
+        name=free_value_name(graph, wished),
+        const_value=value.const_value,
+        type=value.type,
+        shape=value.shape,
+    )
     graph.register_initializer(own)
     return own

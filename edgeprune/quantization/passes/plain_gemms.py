@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
 from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of, free_node_name
-
-_FACTORS = ("alpha", "beta")
+from edgeprune.quantization.passes.biases_apart import take_bias_apart
 
 
 class PlainGemms(GraphPass):
@@ -103,21 +101,16 @@ def _change_bias(graph: ir.Graph, node: ir.Node) -> None:
 
 def _take_apart(graph: ir.Graph, node: ir.Node, bias: ir.Value, factor: float) -> None:
     """The bias, times its factor, is added to what the Gemm gives without it."""
-    output = node.outputs[0]
-    apart = ir.node("Gemm", node.inputs[:2], {}, name=node.name, doc_string=node.doc_string)
-    for attribute in node.attributes.values():
-        if attribute.name != "beta":
-            apart.attributes.add(attribute)
-    apart.outputs[0].name = f"{output.name}_without_bias"
-    new, added = [apart], bias
-    if factor != 1.0:
-        dtype = np.dtype(np.float32 if bias.dtype is None else bias.dtype.numpy())
-        constant = add_constant(graph, f"{output.name}_beta", np.asarray(factor, dtype))
-        product = ir.node("Mul", [bias, constant], name=free_node_name(graph, f"{node.name}_beta"))
-        product.outputs[0].name = f"{output.name}_scaled_bias"
-        new, added = [apart, product], product.outputs[0]
-    add = ir.node("Add", [apart.outputs[0], added], name=free_node_name(graph, f"{node.name}_bias"))
-    convenience.replace_nodes_and_values(graph, node, [node], [*new, add], [output], add.outputs)
+    node.attributes.pop("beta", None)
+    if factor == 1.0:
+        take_bias_apart(graph, node, bias)
+        return
+    name = node.outputs[0].name
+    dtype = np.dtype(np.float32 if bias.dtype is None else bias.dtype.numpy())
+    constant = add_constant(graph, f"{name}_beta", np.asarray(factor, dtype))
+    product = ir.node("Mul", [bias, constant], name=free_node_name(graph, f"{node.name}_beta"))
+    product.outputs[0].name = f"{name}_scaled_bias"
+    take_bias_apart(graph, node, product.outputs[0], product)
 
 
 def _remove_unread(graph: ir.Graph, value: ir.Value) -> None:

@@ -7,10 +7,10 @@ that there are fewer scales than biases, and a bias cannot be stored by the scal
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir import convenience
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of, free_node_name
+from edgeprune.onnx_io.passes.base import GraphPass, add_constant, constant_of
+from edgeprune.quantization.passes.biases_apart import take_bias_apart
 
 
 class TransposedBiasesApart(GraphPass):
@@ -41,11 +41,4 @@ def _take_apart(graph: ir.Graph, node: ir.Node) -> None:
     assert weight is not None
     assert bias is not None
     channels = bias.reshape(1, -1, *[1] * (weight.ndim - 2))
-    output = node.outputs[0]
-    apart = ir.node("ConvTranspose", node.inputs[:2], {}, name=node.name, doc_string=node.doc_string)
-    for attribute in node.attributes.values():
-        apart.attributes.add(attribute)
-    apart.outputs[0].name = f"{output.name}_without_bias"
-    added = add_constant(graph, f"{output.name}_bias", channels)
-    add = ir.node("Add", [apart.outputs[0], added], name=free_node_name(graph, f"{node.name}_bias"))
-    convenience.replace_nodes_and_values(graph, node, [node], [apart, add], [output], add.outputs)
+    take_bias_apart(graph, node, add_constant(graph, f"{node.outputs[0].name}_bias", channels))

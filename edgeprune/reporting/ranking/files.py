@@ -7,15 +7,14 @@ import io
 import json
 from pathlib import Path
 
-from edgeprune.artifacts.codec import from_jsonable, to_jsonable
-from edgeprune.errors import UsageError
+from edgeprune.artifacts.codec import to_jsonable
+from edgeprune.reporting.json_report import read_document
 from edgeprune.reporting.ranking.blocks import blocks_to_csv
 from edgeprune.reporting.ranking.facts import RANKING_SCHEMA_VERSION, RankingReport, known
 from edgeprune.reporting.ranking.figures import figure_files
 from edgeprune.reporting.ranking.html import render_page
 from edgeprune.reporting.web.charts import as_file
-from edgeprune.showing import escaped_json, in_short, plain
-from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.showing import escaped_json, plain
 from edgeprune.storage.files import atomic_write_text
 
 CSV_COLUMNS = (
@@ -93,18 +92,4 @@ def read_ranking(path: str | Path) -> RankingReport:
     Raises:
         UsageError: no such file, no ranking, or one of a schema version that this edgeprune does not know.
     """
-    shown = repr(str(path))
-    try:
-        data = read_json(Path(path))
-    except UnreadableError as error:
-        raise UsageError(f"ranking {shown} {error}; name a ranking.json written by edgeprune") from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != RANKING_SCHEMA_VERSION:
-        raise UsageError(
-            f"{shown} has schema version {in_short(version)}, this edgeprune reads "
-            f"{RANKING_SCHEMA_VERSION!r}; name a ranking.json, or rank again"
-        )
-    try:
-        return from_jsonable(RankingReport, data)
-    except ValueError as error:
-        raise UsageError(f"ranking {shown} does not fit schema {version}: {error}") from error
+    return read_document(RankingReport, path, (RANKING_SCHEMA_VERSION,), name="ranking", again="rank")

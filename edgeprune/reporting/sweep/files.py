@@ -9,19 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifacts.codec import from_jsonable, to_jsonable
-from edgeprune.errors import UsageError
-from edgeprune.reporting.sweep.facts import (
-    READ_VERSIONS,
-    SWEEP_SCHEMA_VERSION,
-    CellOnDevice,
-    CellReport,
-    SweepReport,
-)
+from edgeprune.artifacts.codec import to_jsonable
+from edgeprune.reporting.json_report import read_document
+from edgeprune.reporting.sweep.facts import READ_VERSIONS, CellOnDevice, CellReport, SweepReport
 from edgeprune.reporting.sweep.page import render_page
 from edgeprune.reporting.sweep.words import render_markdown
-from edgeprune.showing import in_short, plain_values
-from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.showing import plain_values
 from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
 
 SWEEP_NAME = "sweep.json"
@@ -75,21 +68,7 @@ def read_sweep_report(path: str | Path) -> SweepReport:
     Raises:
         UsageError: no such file, no sweep, or one of a schema version that this edgeprune does not know.
     """
-    shown = repr(str(path))
-    try:
-        data = read_json(Path(path))
-    except UnreadableError as error:
-        raise UsageError(f"sweep {shown} {error}; name a {SWEEP_NAME} written by edgeprune") from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version not in READ_VERSIONS:
-        raise UsageError(
-            f"{shown} has schema version {in_short(version)}, this edgeprune reads {SWEEP_SCHEMA_VERSION!r}; "
-            f"name a {SWEEP_NAME}, or sweep again"
-        )
-    try:
-        return from_jsonable(SweepReport, data)
-    except ValueError as error:
-        raise UsageError(f"sweep {shown} does not fit schema {version}: {error}") from error
+    return read_document(SweepReport, path, READ_VERSIONS, name="sweep", again="sweep")
 
 
 def columns_of(report: SweepReport) -> dict[str, type]:
