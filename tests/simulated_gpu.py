@@ -25,10 +25,45 @@ _MOVES = frozenset({"_to_copy", "copy_"})
 _SCALARS = frozenset({"_local_scalar_dense", "is_pinned", "equal"})
 
 
+class _Backend:
+    """What PyTorch asks a kind of device; other tests of the process find none of this kind."""
+
+    def is_available(self) -> bool:
+        return False
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def device_count(self) -> int:
+        return 0
+
+    def current_device(self) -> int:
+        return 0
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+
+class _Hook(torch._C._acc.PrivateUse1Hooks):
+    """The same, asked from C++."""
+
+    def is_available(self) -> bool:
+        return False
+
+    def has_primary_context(self, dev_id: int) -> bool:
+        return False
+
+    def is_built(self) -> bool:
+        return True
+
+
 @functools.cache
 def simulated_device() -> torch.device:
     """The device; it is registered once in a process."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend(), hook=_Hook())
     return torch.device(NAME, 0)
 
 

@@ -77,7 +77,7 @@ def compress(options: CompressOptions) -> RunReport:
             ``None``. The result is the same. See ``docs/workers.md``.
         executor: where workers are, processes of this machine or a cluster of Ray.
         ray_address: of a cluster that runs; one on this machine, for this run, where ``None``.
-        cache: folder of rankings that runs on the same network and images share; the result is the same as
+        cache: folder of results that runs on the same network and images share; the result is the same as
             without. See ``docs/sweep.md``.
         width_quantum: widths are multiples of it; the target's (less in narrow layers) where ``None``.
         batch_size: fixed batch of the ONNX file; dynamic where ``None``.

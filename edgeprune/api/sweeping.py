@@ -30,8 +30,8 @@ _NO_USES: tuple[Use, ...] = ()
 def sweep(options: SweepOptions) -> SweepReport:
     """Compress models for targets within budgets and in precisions: every combination is a cell.
 
-    Each cell is a :func:`compress` in a process of its own; they share rankings through the cache. One that
-    fails does not stop others; it is among ``failed`` of the result, and ``resume`` tries it again.
+    Each cell is a :func:`compress` in a process of its own; they share what is the same through the cache.
+    One that fails does not stop others; it is among ``failed`` of the result, and ``resume`` tries it again.
 
     Args:
         spec: the sweep file; see ``docs/sweep.md``.

@@ -21,7 +21,10 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime")
 class Stage(StrEnum):
     """A stage whose results are shared; it is the folder of its entries."""
 
+    STATISTICS = "statistics"
     RANKING = "ranking"
+    RECOVERY = "recovery"
+    CURVES = "curves"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from edgeprune.caching.maintenance import CacheListing
 
 cache_app = typer.Typer(
-    cls=opt.Group, no_args_is_help=True, help="Results that runs share: rankings of networks."
+    cls=opt.Group,
+    no_args_is_help=True,
+    help="Results that runs share: statistics, rankings, recovered networks, curves.",
 )
 
 Folder = Annotated[

@@ -30,13 +30,16 @@ MAX_CHANNELS = 4096
 POSITIONS = 1031
 """Most positions of an image that count, evenly spread; prime, so that they fall into all columns."""
 _IMAGES_AT_ONCE = 16
+ChannelStatistics = dict[tuple[str, int], tuple[Tensor, Tensor]]
+"""Mean (C,) and covariance (C, C) of channels by (node, dimension)."""
+
 _IMAGES_OF_ORIGINS = 32
 
 
 @torch.no_grad()
 def channel_statistics(
     captured: CapturedModel, coupling: CouplingGraph, images: Tensor, *, images_at_once: int = _IMAGES_AT_ONCE
-) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+) -> ChannelStatistics:
     """Mean (C,) float32 and shrunk covariance (C, C) float64 by (node, dimension), streamed over ``images``.
 
     Only where all consumers are weighted layers, or flatten for one (``unflattening``), since only those can
@@ -80,7 +83,7 @@ def _watch(
             place.take()
 
 
-def _check_finite(statistics: dict[tuple[str, int], tuple[Tensor, Tensor]]) -> None:
+def _check_finite(statistics: ChannelStatistics) -> None:
     for (source, _), (mean, covariance) in statistics.items():
         if not (bool(mean.isfinite().all()) and bool(covariance.isfinite().all())):
             raise CalibrationError(

@@ -251,15 +251,15 @@ class WorkerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """Where rankings are that runs share."""
+    """Where results are that runs share."""
 
     cache: Annotated[
         str | Path | None,
         CliOption(
             metavar="FOLDER",
             kind=Path | None,
-            help="Take rankings of the same network and images from this folder, and keep them there. The "
-            "result is the same as without.",
+            help="Take what was computed of the same network and images (rankings, recovered networks) from "
+            "this folder, and keep it there. The result is the same as without.",
             panel=Panel.RUN,
         ),
     ] = None

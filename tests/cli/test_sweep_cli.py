@@ -58,8 +58,8 @@ def test_a_cell_is_what_compress_gives_byte_for_byte(
     folder, report = swept
     assert [cell["name"] for cell in report["cells"]] == [NAMES[1]]
     assert json.loads((folder / "out" / "sweep.json").read_text()) == report
-    (shared,) = report["shared"]
-    assert (shared["stage"], shared["computed"], shared["taken"]) == ("ranking", 1, 0)
+    counts = {shared["stage"]: (shared["computed"], shared["taken"]) for shared in report["shared"]}
+    assert counts == {"statistics": (1, 1), "ranking": (1, 0), "recovery": (1, 0), "curves": (1, 0)}
     assert not (folder / "out.journal").exists()
     model = ("small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", *ALONE)
     done = edgeprune("compress", *model, "--target", "n100", "-o", str(tmp_path / "alone"))
@@ -90,7 +90,9 @@ def test_a_stopped_sweep_goes_on_behind_its_finished_cell_and_shares_its_ranking
     assert f"cell {NAMES[0]} (1 of 2): done before" in done.stderr
     resumed = json.loads(done.stdout)
     assert [cell["attempts"] for cell in resumed["cells"]] == [0, 1]
-    assert [shared["computed"] for shared in resumed["shared"]] == [1]
+    assert {shared["stage"]: shared["computed"] for shared in resumed["shared"]} == dict.fromkeys(
+        ("statistics", "ranking", "recovery", "curves"), 1
+    )
     cell = report["cells"][0]["folder"]
     assert same_bytes(tmp_path / "out" / cell, folder / "out" / cell)
 
@@ -98,20 +100,21 @@ def test_a_stopped_sweep_goes_on_behind_its_finished_cell_and_shares_its_ranking
 def test_the_cache_of_a_sweep_is_listed_checked_and_emptied(swept: tuple[Path, Any], edgeprune: Any) -> None:
     folder = swept[0]
     listed = edgeprune("cache", "list", "--cache", str(folder / "cache"))
-    assert f"1 entry of {folder}/cache" in listed.stdout
+    assert f"4 entries of {folder}/cache" in listed.stdout
     assert "criterion hybrid" in listed.stdout
     whole = edgeprune("cache", "verify", "--cache", str(folder / "cache"))
     assert (whole.returncode, whole.stderr) == (
-        0, f"all 1 entries of {folder}/cache are as they were written\n",
+        0, f"all 4 entries of {folder}/cache are as they were written\n",
     )  # fmt: skip
     (value,) = (folder / "cache").rglob("ranking.json")
     value.write_text(value.read_text().replace("1", "2", 1))
     bad = edgeprune("cache", "verify", "--cache", str(folder / "cache"))
     assert bad.returncode == 2
     assert "DAMAGED" in bad.stdout
-    assert "1 of 1 entries of the cache" in bad.stderr
+    assert "1 of 4 entries of the cache" in bad.stderr
     gone = edgeprune("cache", "prune", "--cache", str(folder / "cache"), "--json")
-    assert json.loads(gone.stdout)["left"]["entries"] == []
+    left = [entry["stage"] for entry in json.loads(gone.stdout)["left"]["entries"]]
+    assert sorted(left) == ["curves", "recovery", "statistics"]
     refused = edgeprune("cache", "prune", "--all", "--max-age", "1h")
     assert "--all was given with --max-age" in sentence(refused, 2)
 

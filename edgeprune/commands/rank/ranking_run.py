@@ -150,6 +150,7 @@ def _channels_report(
     with run.stage("context"):
         context = replace(
             scoring_context(
+                run,
                 prepared,
                 ratio=ratio,
                 max_evaluations=choices.max_evaluations,

@@ -13,6 +13,7 @@ from edgeprune.commands.rank.removal_curves import (
     size_curves,
 )
 from edgeprune.commands.run.scoring import original_outputs, scoring_context
+from edgeprune.commands.run.shared.cached_curves import cached_curves
 from edgeprune.commands.run.state import Planned, Prepared, Run, Variant
 from edgeprune.commands.run.time_limits import RESERVE_SHARE, time_left_s
 from edgeprune.errors import EdgepruneError
@@ -45,7 +46,7 @@ def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCur
         return None
     try:
         with run.stage("curves of the ranking"), torch.no_grad():
-            return _curves(run, prepared, planned, variant)
+            return cached_curves(run, prepared, planned, lambda: _curves(run, prepared, planned, variant))
     except (EdgepruneError, MemoryError, RuntimeError, ValueError) as error:
         # Nothing that is delivered depends on them.
         run.note(f"coalition sizes and removal could not be followed for the report ({first_line(error)})")
@@ -55,7 +56,7 @@ def ranking_curves(run: Run, prepared: Prepared, planned: Planned) -> RankingCur
 def _curves(run: Run, prepared: Prepared, planned: Planned, variant: Variant) -> RankingCurves:
     coupling = variant.coupling
     most = max(_IMAGES[1], min(_IMAGES[0], int(_REMOVAL_MACS // (2 * POINTS * coupling.total_macs()))))
-    context = scoring_context(prepared, variant, ratio=planned.plan.ratio_asked)
+    context = scoring_context(run, prepared, variant, ratio=planned.plan.ratio_asked)
     held = prepared.calibration.held_out.first(most)
     orders = removal_orders(coupling, coupling.groups, (planned.ranking,))
     lost, _ = removal_curves(context, coupling.groups, orders, held, original_outputs(prepared.running, held))

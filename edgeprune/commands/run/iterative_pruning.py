@@ -122,14 +122,14 @@ class RoundsRanker:
         if (chosen := self._other) is not None:
             with self._run.stage("rank"):
                 context = replace(
-                    scoring_context(self._prepared, ratio=ratio),
+                    scoring_context(self._run, self._prepared, ratio=ratio),
                     journals=self._journals,
                     work=ranking_work(self._run),
                     executor=self._run.executor,
                 )
                 return self._by(chosen, context, ratio, stream=1)
         with self._run.stage("rank"):
-            game = scoring_context(self._prepared, ratio=ratio).recovery_game
+            game = scoring_context(self._run, self._prepared, ratio=ratio).recovery_game
             settings = options_for(coupling, ratio, work=ranking_work(self._run))
             settings = within_time(
                 self._run,
@@ -170,7 +170,7 @@ class RoundsRanker:
             rest = Variant(captured=recovered, coupling=couple(recovered, self._run.options.coupling))
             coupling = rest.coupling
             left = 1 - (1 - ratio) * whole.total_macs() / coupling.total_macs()
-            context = scoring_context(self._prepared, rest, ratio=left)
+            context = scoring_context(self._run, self._prepared, rest, ratio=left)
             stream = 2 + len(before.rounds)
             if (chosen := self._other) is not None:
                 # Without a journal: its games of the same name belong to another network.

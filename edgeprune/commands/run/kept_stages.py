@@ -107,7 +107,7 @@ def kept_network(
     if record_path.exists() and (record := _read(record_path)).get("removed") == list(key):
         _log.info("%s is on file", what)
         run.notes.extend(record["notes"])
-        return _with_weights(bare, weights, record_path), _report(kind, record, record_path)
+        return _checked(bare, weights, record_path), _report(kind, record, record_path)
     record_path.unlink(missing_ok=True)
     (module, report), notes = noted(run, make)
     state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
@@ -124,14 +124,23 @@ def noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
     return made, run.notes[before:]
 
 
-def _with_weights(bare: GraphModule, path: Path, record: Path) -> GraphModule:
+def with_weights(bare: GraphModule, path: Path) -> GraphModule:
+    """A copy of the network with the weights of a file.
+
+    Raises:
+        ModelLoadError: they are not its own.
+    """
     network = copy.deepcopy(bare)
+    put_weights(network, path)
+    return network
+
+
+def _checked(bare: GraphModule, path: Path, record: Path) -> GraphModule:
     try:
         check_files(record)
-        put_weights(network, path)
+        return with_weights(bare, path)
     except (ModelLoadError, UnreadableError) as error:
         raise _damaged(path) from error
-    return network
 
 
 def _report(kind: type[Report], record: dict[str, Any], path: Path) -> Report:

@@ -17,12 +17,13 @@ from edgeprune.artifacts.choices import GAME_MEMORY_BYTES
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.model import CapturedModel
 from edgeprune.artifacts.pruning import Ranking
+from edgeprune.commands.run.shared.cached_statistics import Observed, cached_statistics
 from edgeprune.commands.run.state import Prepared, Run, Variant
 from edgeprune.commands.run.time_limits import affordable_evaluations
 from edgeprune.coupling.unflattening import at_maps
 from edgeprune.errors import UsageError
 from edgeprune.fake_quant import round_layers
-from edgeprune.games.channel_statistics import channel_statistics
+from edgeprune.games.channel_statistics import ChannelStatistics, channel_statistics
 from edgeprune.games.masked_game import MaskedGame
 from edgeprune.importance.base import Criterion, ScoringContext
 from edgeprune.importance.registry import SPREAD, is_ours, is_spread
@@ -33,6 +34,7 @@ from edgeprune.system.memory import keep_freed_memory
 
 
 def scoring_context(
+    run: Run,
     prepared: Prepared,
     variant: Variant | None = None,
     *,
@@ -47,9 +49,19 @@ def scoring_context(
     """
     keep_freed_memory()
     network, images = variant or prepared.variant, prepared.calibration.fitting
+    stored = _as_stored(network, prepared)
+
+    def observe() -> Observed:
+        return Observed(
+            outputs=original_outputs(prepared.running, images),
+            statistics=_statistics(stored, network.coupling, images, prepared.device),
+        )
+
+    is_original = network.captured is prepared.captured
+    observed = cached_statistics(run, prepared, observe) if is_original else observe()
     context = context_of_network(
-        _as_stored(network, prepared), network.coupling, images, original_outputs(prepared.running, images),
-        ratio=ratio, device=prepared.device,
+        stored, network.coupling, images, observed.outputs,
+        ratio=ratio, device=prepared.device, statistics=observed.statistics,
     )  # fmt: skip
     return replace(
         context, max_evaluations=max_evaluations, groups=groups, memory_limit_bytes=memory_limit_bytes
@@ -74,11 +86,16 @@ def context_of_network(
     *,
     ratio: float,
     device: torch.device = CPU,
+    statistics: ChannelStatistics | None = None,
 ) -> ScoringContext:
-    """Inputs of criteria for one network, compared with the outputs ``reference`` on ``images``."""
+    """Inputs of criteria for one network, compared with the outputs ``reference`` on ``images``.
+
+    ``statistics`` of its channels, where they are known.
+    """
     running = replace(captured, graph_module=moved(captured.graph_module, device))
     maps = at_maps(running, coupling)
-    statistics = channel_statistics(running, maps, images.images)
+    if statistics is None:
+        statistics = channel_statistics(running, maps, images.images)
     plain, reconstructing = (
         MaskedGame(masked, coupling.num_players, images, reference)
         for masked in (mask_module(running, coupling), mask_module(running, maps, statistics))
@@ -92,6 +109,13 @@ def context_of_network(
         ratio=ratio,
         device=device_of(running.graph_module),
     )
+
+
+def _statistics(
+    captured: CapturedModel, coupling: CouplingGraph, images: ImageBatch, device: torch.device
+) -> ChannelStatistics:
+    running = replace(captured, graph_module=moved(captured.graph_module, device))
+    return channel_statistics(running, at_maps(running, coupling), images.images)
 
 
 def within_time_by(

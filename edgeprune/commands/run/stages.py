@@ -27,6 +27,7 @@ from edgeprune.capture.joining import with_joined_inputs
 from edgeprune.commands.run.checks import check_inputs, check_outputs
 from edgeprune.commands.run.iterative_pruning import RoundsRanker
 from edgeprune.commands.run.kept_stages import kept_network
+from edgeprune.commands.run.shared.cached_recovery import cached_recovery
 from edgeprune.commands.run.state import (
     PARITY_IMAGES,
     Planned,
@@ -245,9 +246,9 @@ def _recovered(
         images = images.without_deciding(torch.Generator().manual_seed(run.options.seed))
     name = "recovered" if trains or run.options.finetune is None else "recovered-on-all"
     with progress.task("recovering layers in closed form", len(variant.coupling.layers)) as advance:
-        return kept_network(
-            run, run.journals, name, bare, removed, RecoveryReport,
-            lambda: reconstruct(
+
+        def make() -> tuple[GraphModule, RecoveryReport]:
+            return reconstruct(
                 prepared.captured.graph_module,
                 bare,
                 variant.coupling,
@@ -258,7 +259,11 @@ def _recovered(
                 generator=torch.Generator().manual_seed(run.options.seed),
                 advance=advance,
                 device=prepared.device,
-            ),
+            )
+
+        return kept_network(
+            run, run.journals, name, bare, removed, RecoveryReport,
+            lambda: cached_recovery(run, prepared, variant, bare, removed, make, trains=trains),
         )  # fmt: skip
 
 

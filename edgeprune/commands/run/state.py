@@ -27,6 +27,7 @@ from edgeprune.artifacts.quantization import IntegerFormat
 from edgeprune.artifacts.report import ParityFigure, Usability
 from edgeprune.caching.store import Store
 from edgeprune.capture.joining import as_joined
+from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
 from edgeprune.devices.connection import Device
 from edgeprune.devices.runner import runner_on
 from edgeprune.evaluation.base import Measure
@@ -166,6 +167,11 @@ class Prepared:
     def variant(self) -> Variant:
         """The original network, with all blocks."""
         return Variant(captured=self.captured, coupling=self.coupling)
+
+    @cached_property
+    def inputs_sha256(self) -> tuple[str, str]:
+        """Hashes of the captured network and of the fitting images."""
+        return network_sha256(self.captured), images_sha256(self.calibration.fitting)
 
     @cached_property
     def running(self) -> CapturedModel:

@@ -83,6 +83,12 @@ def add_constant(graph: ir.Graph, name: str, value: NDArray[Any]) -> ir.Value:
     return constant
 
 
+def copied_tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    """A constant's tensor for another name: the former model, which has the same tensor, keeps its own."""
+    held = value.const_value
+    return None if held is None else ir.serde.deserialize_tensor(ir.serde.serialize_tensor(held))
+
+
 def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
     """Inputs, constants and results of a graph and of those inside it, which see its names, too."""
     for each in (graph, *graph.subgraphs()):

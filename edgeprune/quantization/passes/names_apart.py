@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, free_node_name, values_of
+from edgeprune.onnx_io.passes.base import GraphPass, copied_tensor, free_node_name, values_of
 
 ENDINGS = (
     *("scale", "zero_point", "quantized", "convert", "convert_clone"),
@@ -120,9 +120,8 @@ def _set_behind_identity(graph: ir.Graph, name: str, new: str) -> None:
 
 
 def _rename(value: ir.Value, new: str) -> None:
-    """A constant's tensor is called so, too; the former model has the same one, so it is copied first."""
-    if value.const_value is not None:
-        value.const_value = ir.serde.deserialize_tensor(ir.serde.serialize_tensor(value.const_value))
+    """A constant's tensor is called so, too."""
+    value.const_value = copied_tensor(value)
     value.name = new
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes import PassResult, PostconditionError
 
-from edgeprune.onnx_io.passes.base import GraphPass, free_value_name
+from edgeprune.onnx_io.passes.base import GraphPass, copied_tensor, free_value_name
 from edgeprune.quantization.preparation import WEIGHTED_OPS
 
 _WEIGHT, _BIAS = 1, 2
@@ -70,7 +70,7 @@ def _first_copied(value: ir.Value) -> int:
 def _copied(graph: ir.Graph, value: ir.Value, wished: str) -> ir.Value:
     own = ir.Value(
         name=free_value_name(graph, wished),
-        const_value=value.const_value,
+        const_value=copied_tensor(value),
         type=value.type,
         shape=value.shape,
     )

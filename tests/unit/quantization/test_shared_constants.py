@@ -200,7 +200,10 @@ def test_layers_that_read_a_weight_alike_go_on_sharing_it(tmp_path: Path) -> Non
 def test_any_of_it_stays_near_in_8_bits(layers: list[Layer], shown: frozenset[str], branch: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = network(Path(folder) / "net.onnx", layers, shown=shown, branch=branch)
-        plain = rewritten(onnx.load(path), PlainGemms(), OwnWeights())
+        given_model = onnx.load(path)
+        before = given_model.SerializeToString()
+        plain = rewritten(given_model, PlainGemms(), OwnWeights())
+        assert given_model.SerializeToString() == before
         images = torch.rand(4, *IMAGE, generator=torch.Generator().manual_seed(1))
         for before, after in zip(
             outputs_of(path, images), outputs_of(plain.SerializeToString(), images), strict=True

@@ -83,7 +83,7 @@ def test_ranking_keeps_memory(monkeypatch):
 
     monkeypatch.setattr(scoring, "keep_freed_memory", asked)
     with pytest.raises(AskedError):
-        scoring.scoring_context(None, ratio=0.25)
+        scoring.scoring_context(None, None, ratio=0.25)
 
 
 GIVEN_BACK = """

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from edgeprune.accelerator import in_words
 from edgeprune.artifacts.choices import DEFAULT_CRITERION
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.caching.keys import Key, Stage
 from edgeprune.caching.store import DamagedEntryError
-from edgeprune.commands.run.fingerprints import images_sha256, network_sha256
 from edgeprune.commands.run.kept_stages import noted, ranking_of, record_of
+from edgeprune.commands.run.shared.keys import decided_by
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.importance.registry import criterion, is_ours
 from edgeprune.storage.documents import UnreadableError, read_json
@@ -62,30 +60,15 @@ def cached_ranking(
         _log.info("the ranking for a cut of %.0f%% is in the cache", 100 * ratio)
         return found, []
 
-    key = Key(stage=Stage.RANKING, decided_by={**_decided_by(run, prepared, ratio, asked), **further})
-    ranking, _ = store.get(key, lambda: noted(run, make), write, read)
-    return ranking
-
-
-def _decided_by(run: Run, prepared: Prepared, ratio: float, asked: str) -> dict[str, str]:
-    """Everything that a ranking follows from, besides code and machine."""
-    options, fitting = run.options, prepared.calibration.fitting
-    groups = [(group.name, group.players) for group in prepared.coupling.groups]
-    return {
-        "network": network_sha256(prepared.captured),
-        "images": images_sha256(fitting),
-        "class scores": f"{fitting.class_scores} {fitting.joins}",
-        "players": f"{options.coupling} {_sha256(f'{groups}')}",
+    parts = {
+        **decided_by(run, prepared),
         "criterion": asked,
         "cut": repr(ratio),
-        "rounds": f"{options.rounds}",
-        "effort": options.effort.value,
-        "seed": f"{options.seed}",
-        "weights stored as": f"{prepared.stored_as}",
-        "computed on": in_words(prepared.device),
-        "threads": f"{run.threads}",
+        "rounds": f"{run.options.rounds}",
+        "effort": run.options.effort.value,
+        "seed": f"{run.options.seed}",
+        **further,
     }
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    key = Key(stage=Stage.RANKING, decided_by=parts)
+    ranking, _ = store.get(key, lambda: noted(run, make), write, read)
+    return ranking

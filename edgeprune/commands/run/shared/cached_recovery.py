@@ -1,0 +1,70 @@
+"""Recovered networks, which runs that remove the same channels share through the cache."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+from torch.fx import GraphModule
+
+from edgeprune.artifacts.codec import from_jsonable, to_jsonable
+from edgeprune.artifacts.pruning import RecoveryReport
+from edgeprune.caching.keys import Key, Stage
+from edgeprune.caching.store import DamagedEntryError
+from edgeprune.commands.run.kept_stages import with_weights
+from edgeprune.commands.run.shared.keys import decided_by
+from edgeprune.commands.run.state import Prepared, Run, Variant
+from edgeprune.errors import ModelLoadError
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
+
+_log = logging.getLogger("edgeprune.commands")
+_WEIGHTS, _REPORT = "weights.safetensors", "recovery.json"
+
+Recovered = tuple[GraphModule, RecoveryReport]
+
+
+def cached_recovery(
+    run: Run,
+    prepared: Prepared,
+    variant: Variant,
+    bare: GraphModule,
+    removed: tuple[int, ...],
+    make: Callable[[], Recovered],
+    *,
+    trains: bool,
+) -> Recovered:
+    """The network ``bare`` recovered, and the report: from the cache of the run, or made now.
+
+    ``trains``: training follows, so that the images that judge it are left out.
+    """
+    if run.cache is None:
+        return make()
+
+    def write(folder: Path, made: Recovered) -> None:
+        network, report = made
+        state = {k: v.detach().contiguous().clone() for k, v in network.state_dict().items()}
+        atomic_write_bytes(folder / _WEIGHTS, safetensors.torch.save(state))
+        atomic_write_text(folder / _REPORT, json.dumps(to_jsonable(report)))
+
+    def read(folder: Path) -> Recovered:
+        try:
+            report = from_jsonable(RecoveryReport, read_json(folder / _REPORT))
+            network = with_weights(bare, folder / _WEIGHTS)
+        except (ModelLoadError, UnreadableError, ValueError, TypeError, KeyError) as error:
+            raise DamagedEntryError(f"{_WEIGHTS}, {_REPORT}: {error}") from error
+        _log.info("the recovered network is in the cache")
+        return network, report
+
+    parts = {
+        **decided_by(run, prepared),
+        "removed": f"{removed}",
+        "dropped blocks": f"{[block.add for block in variant.dropped]}",
+        "seed": f"{run.options.seed}",
+        "effort": run.options.effort.value,
+        "training follows": f"{trains}",
+    }
+    return run.cache.get(Key(stage=Stage.RECOVERY, decided_by=parts), make, write, read)

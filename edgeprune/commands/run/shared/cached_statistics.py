@@ -1,0 +1,70 @@
+"""What is observed of the original on the fitting images, which runs share through the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from edgeprune.accelerator import where_exact
+from edgeprune.caching.keys import Key, Stage
+from edgeprune.caching.store import DamagedEntryError
+from edgeprune.commands.run.shared.keys import decided_by
+from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.games.channel_statistics import ChannelStatistics
+from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
+
+_TENSORS, _PLACES = "statistics.safetensors", "places.json"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The original's ``outputs``, and mean and covariance of its channels by (node, dimension)."""
+
+    outputs: list[Tensor]
+    statistics: ChannelStatistics
+
+
+def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]) -> Observed:
+    """What was observed of the original network: from the cache of the run, or now."""
+    if run.cache is None:
+        return make()
+    device = prepared.device
+
+    def write(folder: Path, made: Observed) -> None:
+        tensors = {f"output-{number}": output for number, output in enumerate(made.outputs)}
+        for number, (mean, covariance) in enumerate(made.statistics.values()):
+            tensors |= {f"mean-{number}": mean, f"covariance-{number}": covariance}
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        atomic_write_bytes(folder / _TENSORS, safetensors.torch.save(held))
+        atomic_write_text(folder / _PLACES, json.dumps(list(made.statistics)))
+
+    def read(folder: Path) -> Observed:
+        try:
+            places = [(str(node), int(dim)) for node, dim in read_json(folder / _PLACES)]
+            held = safetensors.torch.load_file(folder / _TENSORS)
+            outputs = [held[f"output-{number}"] for number in range(len(held) - 2 * len(places))]
+            statistics = {
+                place: (
+                    held[f"mean-{number}"].to(device),
+                    held[f"covariance-{number}"].to(where_exact(device)),
+                )
+                for number, place in enumerate(places)
+            }
+        except (
+            OSError,
+            UnreadableError,
+            ValueError,
+            TypeError,
+            KeyError,
+            safetensors.SafetensorError,
+        ) as error:
+            raise DamagedEntryError(f"{_TENSORS}: {error}") from error
+        return Observed(outputs, statistics)
+
+    return run.cache.get(Key(stage=Stage.STATISTICS, decided_by=decided_by(run, prepared)), make, write, read)

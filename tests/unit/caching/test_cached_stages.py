@@ -1,0 +1,162 @@
+"""Statistics, recovered networks and curves come from the cache as they were made, where they fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from edgeprune.artifacts.choices import Effort, Finetune
+from edgeprune.artifacts.quality import RankingCurves
+from edgeprune.caching.keys import Stage
+from edgeprune.caching.store import Origin, Store
+from edgeprune.commands.report.ranking_curves import ranking_curves
+from edgeprune.commands.run import stages
+from edgeprune.commands.run.scoring import scoring_context
+from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
+from edgeprune.options.runs import CompressOptions
+from edgeprune.quantization.formats import integer_format
+from edgeprune.targets import load_target
+
+Base = tuple[CompressOptions, Prepared, Planned]
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+    images = TensorDataset(torch.rand(60, 1, 9, 9), torch.arange(60) % 3)
+    options = CompressOptions(network.eval(), calibration=images, threads=1, ratio=0.3, target="rpi4")
+    run = Run(options)
+    prepared = stages.prepare(run)
+    return options, prepared, stages.plan(run, prepared)
+
+
+def recovered(options: CompressOptions, prepared: Prepared, planned: Planned, store: Store | None) -> Pruned:
+    return stages.prune_and_recover(Run(options, cache=store), prepared, planned)
+
+
+def origins(store: Store, stage: Stage) -> list[Origin]:
+    return [use.origin for use in store.uses if use.stage is stage]
+
+
+def state(pruned: Pruned) -> dict[str, bytes]:
+    return {k: v.numpy().tobytes() for k, v in pruned.recovered.state_dict().items()}
+
+
+def test_a_recovered_network_is_shared_by_targets_that_remove_the_same(base: Base, tmp_path: Path) -> None:
+    options, prepared, planned = base
+    store, without = Store(tmp_path), recovered(*base, None)
+    found = [
+        recovered(replace(options, target=target), prepared, planned, store) for target in ("rpi4", "rpi5")
+    ]
+    assert origins(store, Stage.RECOVERY) == [Origin.COMPUTED, Origin.TAKEN]
+    for each in found:
+        assert state(each) == state(without)
+        assert replace(each.recovery, duration_s=0.0) == replace(without.recovery, duration_s=0.0)
+        assert each.parity == without.parity
+
+
+def other_plan(planned: Planned) -> Planned:
+    return replace(planned, plan=replace(planned.plan, removed=planned.plan.removed[:-1]))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"effort": Effort.QUICK}, {"threads": 2}, {"finetune": Finetune(steps=2)}],
+    ids=str,
+)
+def test_recovery_is_made_anew_where_an_option_decides_it(
+    changed: dict[str, Any], base: Base, tmp_path: Path
+) -> None:
+    options, prepared, planned = base
+    store = Store(tmp_path)
+    recovered(*base, store)
+    recovered(replace(options, **changed), prepared, planned, store)
+    assert origins(store, Stage.RECOVERY) == [Origin.COMPUTED] * 2
+
+
+def test_recovery_is_made_anew_for_other_channels_and_another_form(base: Base, tmp_path: Path) -> None:
+    options, prepared, planned = base
+    store = Store(tmp_path)
+    recovered(*base, store)
+    recovered(options, prepared, other_plan(planned), store)
+    recovered(options, replace(prepared, stored_as=integer_format(load_target("rpi4"))), planned, store)
+    assert origins(store, Stage.RECOVERY) == [Origin.COMPUTED] * 3
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def of_another(path: Path) -> None:
+    path.write_bytes(b"{}")
+
+
+@pytest.mark.parametrize("harm", [cut_off, of_another, Path.unlink])
+def test_every_damaged_file_of_every_stage_is_made_anew(
+    harm: Callable[[Path], None], base: Base, tmp_path: Path
+) -> None:
+    """Of each stage, each file in turn; the result is the same."""
+    whole = tmp_path / "whole"
+    made = _all_stages(base, Store(whole))
+    files = sorted(path.relative_to(whole) for path in whole.glob("*/*/*/*"))
+    assert Counter(path.parts[0] for path in files) == {"statistics": 3, "recovery": 3, "curves": 2}
+    for number, name in enumerate(files):
+        folder = tmp_path / f"{number}"
+        shutil.copytree(whole, folder)
+        harm(folder / name)
+        store = Store(folder)
+        found = _all_stages(base, store)
+        assert [use.stage.value for use in store.uses if use.damaged] == [name.parts[0]]
+        assert found == made
+
+
+def _all_stages(base: Base, store: Store) -> tuple[Any, ...]:
+    options, prepared, planned = base
+    run = Run(options, cache=store)
+    context = scoring_context(run, prepared, ratio=0.3)
+    coalitions = np.random.default_rng(0).random((3, prepared.coupling.num_players)) < 0.6
+    curves = ranking_curves(run, prepared, planned)
+    pruned = stages.prune_and_recover(run, prepared, planned)
+    return context.recovery_game.values(coalitions).tobytes(), curves, state(pruned)
+
+
+def test_statistics_from_the_cache_give_the_same_game(base: Base, tmp_path: Path) -> None:
+    options, prepared, _ = base
+    coalitions = np.random.default_rng(0).random((6, prepared.coupling.num_players)) < 0.6
+    store, found = Store(tmp_path), []
+    for cache in (None, store, store):
+        game = scoring_context(Run(options, cache=cache), prepared, ratio=0.3).recovery_game
+        found.append(game.values(coalitions).tobytes())
+    assert found == [found[0]] * 3
+    assert origins(store, Stage.STATISTICS) == [Origin.COMPUTED, Origin.TAKEN]
+    in_8_bits = replace(prepared, stored_as=integer_format(load_target("rpi4")))
+    scoring_context(Run(options, cache=store), in_8_bits, ratio=0.3)
+    assert origins(store, Stage.STATISTICS)[-1] is Origin.COMPUTED
+
+
+def test_curves_from_the_cache_are_the_same_and_only_of_the_same_ranking(base: Base, tmp_path: Path) -> None:
+    options, prepared, planned = base
+    store = Store(tmp_path)
+
+    def curves(given: Planned, cache: Store | None) -> RankingCurves | None:
+        return ranking_curves(Run(options, cache=cache), prepared, given)
+
+    assert curves(planned, None) == curves(planned, store) == curves(planned, store)
+    ranking = planned.ranking
+    other = replace(planned, ranking=replace(ranking, removal_costs=ranking.removal_costs[::-1]))
+    curves(other, store)
+    assert origins(store, Stage.CURVES) == [Origin.COMPUTED, Origin.TAKEN, Origin.COMPUTED]
