@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "simulated"
+ASKED_BY = "EDGEPRUNE_SIMULATED_GPU"
+"""Set in a process of tests on it, see ``test_simulated_gpus.py``."""
 _READ_ANYWHERE = frozenset({"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"})
 """Ops whose indices may be on the processor."""
 _MOVES = frozenset({"_to_copy", "copy_"})
@@ -153,6 +156,14 @@ class SimulatedGpu(TorchDispatchMode):
 
 def _inner(value: Any) -> Any:
     return value.inner if isinstance(value, _There) else value
+
+
+def is_asked() -> bool:
+    """Whether this process is for tests on the simulated GPU, which is made known before any gradient."""
+    if os.environ.get(ASKED_BY) != "1":
+        return False
+    simulated_device()
+    return True
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Networks on another device compute the same there, from ranking to training; a GPU is used where one is."""
+"""Networks on another device compute the same there, from ranking to training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_gpu import simulated_device, simulated_gpu
+from simulated_gpu import is_asked, simulated_device, simulated_gpu
 from torch import nn
 
 from edgeprune import accelerator
@@ -34,15 +34,16 @@ META = torch.device("meta")
 IMAGES = 24
 
 
-KINDS = ("cuda", "simulated", "simulated without float64")
-QUICK = ("chain", "residual_add", "concat_flatten_linear", "depthwise", "squeeze_excitation", "tokens")
+WITHOUT_DOUBLE = "simulated without float64"
+KINDS = ("simulated", WITHOUT_DOUBLE) if is_asked() else ("cuda",)
+QUICK = ("residual_add", "tokens")
 RECURRENT = ("lstm", "gru", "plain_recurrence")
 """Of which the processor runs kernels that a simulated GPU does not pass on."""
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[pytest.param(k, marks=pytest.mark.wide if k == "simulated" else ()) for k in KINDS])
 def gpu(request, monkeypatch):
-    """A GPU: a real one where one is at hand, and two that calculate on the processor."""
+    """A GPU: a real one, or in ``test_simulated_gpus.py`` two that calculate on the processor."""
     if request.param == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("no GPU is at hand")
@@ -63,7 +64,7 @@ def on_gpus(test):
         name = factory.__name__
         if kind != "cuda" and name in RECURRENT:
             continue
-        quick = kind == "cuda" or (kind == KINDS[-1] and name in QUICK)
+        quick = kind == "cuda" or (kind == WITHOUT_DOUBLE and name in QUICK)
         cases.append(pytest.param(factory, kind, marks=() if quick else pytest.mark.wide))
     return pytest.mark.parametrize(("factory", "gpu"), cases, indirect=["gpu"])(test)
 

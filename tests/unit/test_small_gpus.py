@@ -9,7 +9,7 @@ import networks as nets
 import numpy as np
 import pytest
 import torch
-from simulated_gpu import simulated_gpu
+from simulated_gpu import is_asked, simulated_gpu
 
 from edgeprune.artifacts.calibration import ImageBatch
 from edgeprune.capture.capture import capture
@@ -25,6 +25,8 @@ from edgeprune.pruning.surgery import prune
 from edgeprune.recovery.distillation.training import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 from edgeprune.recovery.solving.layers import RecoveryOptions
+
+pytestmark = pytest.mark.skipif(not is_asked(), reason="runs by test_simulated_gpus.py")
 
 IMAGES = 40
 SHAPE = (3, 24, 24)
@@ -120,7 +122,7 @@ STAGES = (outputs, statistics, ranking, coalitions, zeros, recovery, training)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_half_the_memory_gives_the_same_figures(stage, network, caplog):
+def test_less_memory_gives_the_same_figures(stage, network, caplog):
     with simulated_gpu() as large:
         wanted = stage(network, large.device)
     gc.collect()
