@@ -1,8 +1,8 @@
 """Beyond one processor: workers, sweeps and clusters; ranking and recovery on a GPU.
 
 Run as ``python tests/benchmarks/bench_scale.py --results FOLDER``; goes on where it stopped and writes
-``docs/benchmarks/scale.md`` and ``scale-gpu.md``. Where there is no GPU, or no Ray, what needs it is skipped
-with its reason. ``--tiny`` tries the program itself: small cells, few of them.
+``docs/benchmarks/scale.md``, ``scale-gpu.md`` and ``scale-precision.md``. Where there is no GPU, or no Ray,
+what needs it is skipped with its reason. ``--tiny`` tries the program itself: small cells, few of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import scale_bytes
 import scale_fleet
 import scale_gpu
 import scale_model
+import scale_precision
 import scale_sweep
 from common import Jobs, Part, run_parts
 
@@ -55,6 +56,12 @@ PARTS = {
         jobs=scale_gpu.jobs,
         render=scale_gpu.render,
         lacks=scale_gpu.lacks,
+    ),
+    "precision": Part(
+        title="Rankings in mixed precision",
+        jobs=scale_precision.jobs,
+        render=scale_precision.render,
+        lacks=scale_precision.lacks,
     ),
 }
 

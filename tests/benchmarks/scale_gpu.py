@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -152,11 +152,11 @@ def render(rows: list[Row]) -> str:
             f"| {row['image_passes'] / row['ranking_s']:.0f} | {row['recovery_s']:.0f} s "
             f"| {' | '.join(quality)} | {row['machine']} |\n"
         )
-    return text + _agreement(rows)
+    return text + agreement(rows, lambda row: f"{row['device']}, seed {row['seed']}")
 
 
-def _agreement(rows: list[Row]) -> str:
-    """Pairs of rankings of the same network."""
+def agreement(rows: list[Row], told: Callable[[Row], str]) -> str:
+    """Pairs of rankings of the same network; ``told`` says what one is."""
     text = (
         "\n## The same ranking\n\nChannels that only one of two rankings removes, the correlation of\n"
         "values, and the share of values that differ by more than two standard errors.\n\n"
@@ -171,7 +171,7 @@ def _agreement(rows: list[Row]) -> str:
             rounding = _ROUNDING * float(np.abs(values[0]).max())
             apart = np.abs(values[0] - values[1]) > 2 * np.nan_to_num(np.array(one["errors"])) + rounding
             alone = set(one["removed"]) ^ set(other["removed"])
-            pair = " and ".join(f"{r['device']}, seed {r['seed']}" for r in (one, other))
+            pair = " and ".join(map(told, (one, other)))
             text += (
                 f"| {one['network']} | {pair} | {len(one['removed'])} | {len(alone)} "
                 f"| {np.corrcoef(*values)[0, 1]:.6f} | {apart.mean():.2%} |\n"
