@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import scale_boards
 import scale_bytes
 import scale_fleet
 import scale_gpu
@@ -29,6 +30,7 @@ def _jobs(folder: Path, _seeds: int, _threads: int) -> Jobs:
     return {
         **scale_bytes.jobs(folder, tiny=tiny),
         **scale_sweep.jobs(folder, effort, **cells),
+        **({} if tiny else scale_boards.jobs()),
         **scale_fleet.jobs(effort),
         **scale_model.jobs(folder, tiny=tiny),
     }
@@ -39,6 +41,7 @@ def _render(rows: list[dict[str, Any]]) -> str:
     swept = [row for row in rows if "at_once" in row or "cell" in row]
     text = scale_bytes.render(ways) if ways else ""
     text += scale_sweep.render(swept) if swept else ""
+    text += scale_boards.render([row for row in rows if "boards" in row or "board" in row])
     for row in rows:
         text += scale_fleet.render(row) if "turns" in row else ""
     return text + scale_model.shown(rows)

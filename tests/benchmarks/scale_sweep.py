@@ -51,20 +51,20 @@ def jobs(folder: Path, effort: str, models: int = 3, targets: int = 3, budgets: 
         _make_project(project)
         (work / "sweep.toml").write_text(_spec(project, names, TARGETS[:targets], RATIOS[:budgets], effort))
         asked = ["sweep", str(work / "sweep.toml"), "--max-parallel", str(at_once)]
-        row = _ran([*asked, "--cache", str(work / "cache"), "-o", str(work / "out")])
+        row = ran([*asked, "--cache", str(work / "cache"), "-o", str(work / "out")])
         report = json.loads((work / "out" / "sweep.json").read_text())
         return row | {
             "at_once": at_once,
             "shared": report["shared"],
             "cells": {cell["name"]: cell["duration_s"] for cell in report["cells"]},
-            "hashes": {cell["name"]: _hashes(work / "out" / cell["folder"]) for cell in report["cells"]},
+            "hashes": {cell["name"]: hashes_of(work / "out" / cell["folder"]) for cell in report["cells"]},
         }
 
     def alone(model: str, target: str, ratio: float, work: Path) -> Row:
         _make_project(project)
         asked = [*_model(project, model), "--target", target, "--ratio", str(ratio), "--effort", effort]
-        row = _ran(["compress", *asked, "--threads", "1", "--no-pictures", "-o", str(work / "out")])
-        return row | {"cell": _name(model, target, ratio), "hashes": _hashes(work / "out")}
+        row = ran(["compress", *asked, "--threads", "1", "--no-pictures", "-o", str(work / "out")])
+        return row | {"cell": _name(model, target, ratio), "hashes": hashes_of(work / "out")}
 
     found: Jobs = {f"sweep, {n} at once": lambda work, n=n: sweep(n, work) for n in (1, 2)}
     found |= {f"alone {_name(*cell)}": lambda work, cell=cell: alone(*cell, work) for cell in cells}
@@ -120,7 +120,8 @@ def _make_project(project: Path) -> None:
     (project / "nets.py").write_text(_NETWORKS)
 
 
-def _ran(arguments: list[str]) -> Row:
+def ran(arguments: list[str]) -> Row:
+    """Run a command of edgeprune to its end; its times."""
     child = subprocess.Popen([sys.executable, "-m", "edgeprune", *arguments, "-q"], stdout=subprocess.DEVNULL)
     done = ended(child, time.perf_counter())
     if done.status:
@@ -128,8 +129,24 @@ def _ran(arguments: list[str]) -> Row:
     return {"seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
 
 
-def _hashes(folder: Path) -> list[str]:
+def hashes_of(folder: Path) -> list[str]:
+    """Hashes of what must be the same, byte for byte."""
     return [hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in _FILES]
+
+
+def stages_table(sweeps: list[Row]) -> str:
+    """How often each stage was computed and taken, and what that took and saved."""
+    text = (
+        "Stages that cells share, each computed once for all that decides it:\n\n"
+        "| how | stage | computed | taken | time computing | time saved |\n|---|---|---|---|---|---|\n"
+    )
+    for row in sweeps:
+        for shared in row["shared"]:
+            text += (
+                f"| {row['at_once']} at once | {shared['stage']} | {shared['computed']} | {shared['taken']} "
+                f"| {shared['computed_s']:.1f} s | {shared['saved_s']:.1f} s |\n"
+            )
+    return text
 
 
 def render(rows: list[Row]) -> str:
@@ -142,21 +159,15 @@ def render(rows: list[Row]) -> str:
         f"\n## A sweep beside its cells\n\nModels: {models} (digits is the example, others are chains of\n"
         f"three convolutions trained on its images); targets: {targets}; cuts of the MACs in percent:\n"
         f"{cuts}. One thread a cell. *alone*: each cell a `compress` of its own, one after the other.\n\n"
-        "| how | cells | wall-clock | CPU | rankings computed | taken | time computing | time saved |\n"
-        "|---|---|---|---|---|---|---|---|\n"
+        "| how | cells | wall-clock | CPU |\n|---|---|---|---|\n"
     )
     for row in sweeps:
-        shared = next((s for s in row["shared"] if s["stage"] == "ranking"), None)
-        counts = " | | | " if shared is None else (
-            f"{shared['computed']} | {shared['taken']} | {shared['computed_s']:.1f} s "
-            f"| {shared['saved_s']:.1f} s"
-        )  # fmt: skip
         text += (
             f"| sweep, {row['at_once']} at once | {len(row['cells'])} | {row['seconds']:.0f} s "
-            f"| {row['cpu_seconds']:.0f} s | {counts} |\n"
+            f"| {row['cpu_seconds']:.0f} s |\n"
         )
     seconds, cpu = (sum(row[what] for row in alone.values()) for what in ("seconds", "cpu_seconds"))
-    text += f"| alone | {len(alone)} | {seconds:.0f} s | {cpu:.0f} s | | | | |\n"
+    text += f"| alone | {len(alone)} | {seconds:.0f} s | {cpu:.0f} s |\n\n{stages_table(sweeps)}"
     differing = [
         name
         for row in sweeps
