@@ -81,4 +81,5 @@ def render(rows: list[Row]) -> str:
     text += stages_table([swept | {"at_once": swept["at_once_of_boards"]}])
     same = all(swept["hashes"][board] == row["hashes"] for board, row in alone.items())
     told = "are the same, byte for byte" if same else "DIFFER"
-    return f"{text}\n`surgery.json` and `weights.safetensors` of {len(alone)} boards in the sweep and alone {told}.\n"
+    files = "`surgery.json` and `weights.safetensors`"
+    return f"{text}\n{files} of {len(alone)} boards in the sweep and alone {told}.\n"
