@@ -131,7 +131,7 @@ def test_a_recovery_that_harms_as_a_whole_is_not_delivered(monkeypatch, caplog):
         for parameter in module.parameters():
             parameter.data.add_(3.0)
 
-    monkeypatch.setattr("edgeprune.recovery.reconstruction.write_solution", ruined)
+    monkeypatch.setattr("edgeprune.recovery.solving.layers.write_solution", ruined)
     with caplog.at_level("WARNING", logger="edgeprune.recovery"):
         network, report = recovered(case, case.images)
     assert report.decision is not None
