@@ -94,7 +94,7 @@ def prune_command(
     session = begin(context, verbose, quiet)
     from edgeprune.api.caching import prune_shared
     from edgeprune.options.quantities import parse_bytes, parse_duration
-    from edgeprune.reporting.formatting import format_bytes
+    from edgeprune.reporting.formatting import count_words, format_bytes
 
     if everything and (max_age is not None or max_size is not None):
         raise UsageError("--all was given with --max-age or --max-size; accepted is all, or limits")
@@ -102,7 +102,8 @@ def prune_command(
     most = None if max_size is None else parse_bytes(max_size, option="--max-size")
     pruned = prune_shared(folder, max_age_s=age_s, max_size_bytes=0 if everything else most)
     freed = format_bytes(sum(entry.size_bytes for entry in pruned.removed))
-    session.say(f"{len(pruned.removed)} entries removed ({freed}), {len(pruned.left.entries)} left")
+    removed = count_words(len(pruned.removed), "entry", "entries")
+    session.say(f"{removed} removed ({freed}), {len(pruned.left.entries)} left")
     if as_json:
         show_json(pruned)
 

@@ -11,9 +11,10 @@ import typer
 from edgeprune.cli.process.session import Session, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
 from edgeprune.cli.shared.arguments import SpokenArguments, command, joined
-from edgeprune.errors import SweepError
+from edgeprune.errors import BudgetError, SweepError
 from edgeprune.options.quantities import parse_bytes
 from edgeprune.options.sweep.sweeps import SweepOptions
+from edgeprune.reporting.sweep.facts import SweepReport
 from edgeprune.showing import for_people
 
 Spec = Annotated[
@@ -74,8 +75,7 @@ def sweep(session: Session, given: SweepArguments) -> None:
     if report.failed:
         raise SweepError(
             f"{len(report.failed)} of {len(report.cells)} cells failed, the first of them "
-            f"{report.failed[0].name}: {report.failed[0].failure}; the others are in {options.output}, and "
-            "the same command with --resume --overwrite tries these again"
+            f"{report.failed[0].name}: {report.failed[0].failure}; {_what_now(report, options.output)}"
         )
     if report.unmeasured:
         lacking = report.unmeasured
@@ -84,6 +84,14 @@ def sweep(session: Session, given: SweepArguments) -> None:
             f"{lacking[0].cell} on {lacking[0].device}: {lacking[0].failure}; all cells are in "
             f"{options.output}, and the same command with --resume --overwrite measures these again"
         )
+
+
+def _what_now(report: SweepReport, output: str | Path | None) -> str:
+    """What was written, and what makes the failed cells succeed."""
+    written = "their reasons are in" if len(report.failed) == len(report.cells) else "the others are in"
+    asked_too_much = all(cell.exit_status == BudgetError.exit_status for cell in report.failed)
+    change = "with other budgets " if asked_too_much else ""
+    return f"{written} {output}, and the same command {change}with --resume --overwrite tries these again"
 
 
 def _options(session: Session, given: SweepArguments) -> SweepOptions:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError, ModelLoadError
@@ -35,11 +36,13 @@ def put_weights(module: nn.Module, path: Path) -> None:
     """Load a file that edgeprune wrote into ``module`` (changed in place).
 
     Raises:
-        ModelLoadError: the file is damaged, or holds other tensors than the module has.
+        ModelLoadError: the file is damaged, holds other tensors than the module has, or values that are not
+            finite where the module has finite ones.
     """
     weights, expected = read_safetensors(path), module.state_dict()
     check_tensors(weights.items(), str(path))
-    check_finite(weights.items(), str(path))
+    was_finite = {name for name, tensor in expected.items() if bool(torch.isfinite(tensor).all())}
+    check_finite(((name, tensor) for name, tensor in weights.items() if name in was_finite), str(path))
     same = weights.keys() == expected.keys() and all(
         (weights[name].shape, weights[name].dtype) == (tensor.shape, tensor.dtype)
         for name, tensor in expected.items()

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from edgeprune import limits
+from edgeprune.accelerator import CPU, find_device
 from edgeprune.artifacts.calibration import CalibrationSet
-from edgeprune.artifacts.choices import ComputeDevice, Task
+from edgeprune.artifacts.choices import Task
 from edgeprune.artifacts.model import CapturedModel, shape_words, takes_several
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.errors import CalibrationError, ModelLoadError, UsageError
@@ -42,10 +43,10 @@ def check_options(options: CompressOptions) -> None:
             limits.TIME_S.check("--finetune", options.finetune.time_limit_s)
     _check_precision(options)
     check_address(options.executor, options.ray_address)
-    if options.is_spread and options.compute_device is not ComputeDevice.CPU:
+    if options.is_spread and find_device(options.compute_device) != CPU:
         raise UsageError(
-            f"--device {options.compute_device.value} was given with workers, which rank on processors; give "
-            "one of them"
+            f"--device {options.compute_device.value} was given with workers, which rank on processors, and "
+            "there is a GPU; accepted is --device cpu, or no workers"
         )
     check_task(options, options.budget.max_drop_points)
     if options.recipe is not None and options.finetune is not None:

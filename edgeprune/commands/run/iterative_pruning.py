@@ -61,6 +61,7 @@ class RoundsRanker:
         self._prepared = prepared
         self._journals = journals
         self._known: dict[float, Ranking] = {}
+        self._notes: dict[float, list[str]] = {}
         self._given = read_given(run.options)
         asked = run.options.criterion or DEFAULT_CRITERION
         other = self._given is None and asked != DEFAULT_CRITERION
@@ -77,12 +78,24 @@ class RoundsRanker:
         if self._given is not None:
             return self._taken(self._given, ratio)
         self._deepest = max(self._deepest, ratio)
-        if ratio not in self._known:
+        ranking = self._ranking_at(ratio)
+        if self._other is not None:
+            note_if_not_spread(self._run, self._other)
+        # A ranking has the notes of those that it continues from, whichever was made when.
+        self._run.notes[:] = dict.fromkeys(self._run.notes)
+        return ranking
+
+    def _ranking_at(self, ratio: float) -> Ranking:
+        before = len(self._run.notes)
+        if ratio in self._known:
+            self._run.notes.extend(self._notes[ratio])
+        else:
             with torch.no_grad():
                 self._known[ratio] = kept_ranking(
                     self._run, self._journals, ratio, self._prepared.coupling.num_players,
                     lambda: cached_ranking(self._run, self._prepared, ratio, lambda: self._ranked(ratio)),
                 )  # fmt: skip
+            self._notes[ratio] = self._run.notes[before:]
             gc.collect()  # graphs hold reference cycles, and those of a game covariances of all channels
         return self._known[ratio]
 
@@ -103,7 +116,7 @@ class RoundsRanker:
     def _ranked(self, ratio: float) -> Ranking:
         if ratio <= MOST_AT_ONCE or not self._run.options.rounds:
             return self._whole(ratio)
-        before = self.at(round(ratio - ROUND_STEP, 9))
+        before = self._ranking_at(round(ratio - ROUND_STEP, 9))
         if not another_round_fits(self._run):
             self._run.note(
                 f"--max-time: channels are ranked in one round fewer for a cut of {ratio:.0%}, since half of "
@@ -155,7 +168,6 @@ class RoundsRanker:
     def _by(self, chosen: Criterion, context: ScoringContext, ratio: float, *, stream: int) -> Ranking:
         """The ranking by another criterion, for a cut of ``ratio``."""
         left = self._rounds_from(ratio)
-        note_if_not_spread(self._run, chosen)
         context = within_time_by(self._run, chosen, context, criteria_left=left)
         ranking = ranked_by(chosen, context, rng=np.random.default_rng([self._run.options.seed, stream]))
         self._run.notes.extend(f"{chosen.name}: {note}" for note in ranking.notes)

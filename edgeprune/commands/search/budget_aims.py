@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgeprune.artifacts.budget import Budget, BudgetSection, Candidate, Constraint
 from edgeprune.artifacts.latency import LatencyRatio
+from edgeprune.reporting.formatting import format_bytes
 
 _NEARLY_USED = 0.97
 _SAME = 1.005
@@ -109,8 +110,8 @@ def exceeded_limits(figures: Candidate, budget: Budget) -> tuple[str, ...]:
 
 def in_words(figures: Candidate) -> str:
     """Costs of a candidate as text."""
-    memory = "" if figures.memory_bytes is None else f", {figures.memory_bytes / 1e6:.2f} MB of memory"
+    memory = "" if figures.memory_bytes is None else f", {format_bytes(figures.memory_bytes)} of memory"
     return (
         f"{figures.latency_ms:.3g} ms ({figures.latency_share:.0%} of the original, "
-        f"{figures.latency_provenance.value}), {figures.size_bytes / 1e6:.3g} MB{memory}"
+        f"{figures.latency_provenance.value}), {format_bytes(figures.size_bytes)}{memory}"
     )

@@ -44,6 +44,7 @@ from edgeprune.errors import BudgetError, NothingToPruneError
 from edgeprune.evaluation.registry import check_drop
 from edgeprune.importance.journals import Journals
 from edgeprune.pruning.surgery import prune
+from edgeprune.reporting.budget_words import limits_in_words
 from edgeprune.storage.files import scratch_folder
 
 _log = logging.getLogger("edgeprune.commands")
@@ -316,8 +317,9 @@ class BudgetSearch:
         nearest = min(self._tried, key=lambda b: budget_used(b.figures, self._original, self._budget)).figures
         binding = binding_limit(nearest, self._original, self._budget)
         return BudgetError(
-            f"the budget is out of reach, {binding} binds: the nearest of {len(self._tried)} candidates has "
-            f"{in_words(nearest)}; give more, or another target"
+            f"the budget is out of reach, {binding} binds: {limits_in_words(self._budget)} was asked, and "
+            f"the nearest of {len(self._tried)} candidates has {in_words(nearest)}; give more, or another "
+            "target"
         )
 
     def _refuse_drop(self, best: Built) -> None:

@@ -15,7 +15,7 @@ from edgeprune.artifacts.choices import HOST
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.caching.keys import surroundings
 from edgeprune.commands.run.checks import read_by
-from edgeprune.errors import UsageError
+from edgeprune.errors import TargetError, UsageError
 from edgeprune.options.runs import CompressOptions
 from edgeprune.options.sweep.sweep_file import SweepBudget, SweepModel, SweepPlan
 from edgeprune.showing import first_few
@@ -54,7 +54,7 @@ def cells_of(plan: SweepPlan, command: str) -> tuple[Cell, ...]:
         TargetError: a target is unknown or malformed.
         UsageError: options of ``compress`` contradict each other.
     """
-    names = {given: load_target(given).name for given in plan.targets}
+    names = {given: _target_name(plan, given) for given in plan.targets}
     hashes = _Hashes()
     made = []
     for model, target, budget, precision in product(plan.models, plan.targets, plan.budgets, plan.precisions):
@@ -71,6 +71,13 @@ def cells_of(plan: SweepPlan, command: str) -> tuple[Cell, ...]:
             )
         )
     return tuple(made)
+
+
+def _target_name(plan: SweepPlan, given: str) -> str:
+    try:
+        return load_target(given).name
+    except TargetError as error:
+        raise TargetError(f"the sweep file {str(plan.source)!r} has 'targets': {error}") from error
 
 
 def only(cells: tuple[Cell, ...], pattern: str | None) -> tuple[Cell, ...]:

@@ -24,7 +24,7 @@ def take_earlier(output: Path, units: Sequence[Unit], journal: UnitJournal[CellR
 
     One whose files are not those that were written is left out, with a warning, and so run again.
     """
-    by_key = _finished(output)
+    by_key = finished_cells(output)
     for unit in units:
         cell, work = by_key.get(unit.key), unit.payload.folder
         if cell is None or cell.figures is None or work.exists() or journal.find(unit) is not None:
@@ -53,7 +53,8 @@ def link_folder(source: Path, destination: Path) -> None:
     shutil.copytree(source, destination, copy_function=link)
 
 
-def _finished(output: Path) -> dict[str, CellReport]:
+def finished_cells(output: Path) -> dict[str, CellReport]:
+    """Cells of the sweep in a folder that have results, by key."""
     if not (output / SWEEP_NAME).is_file():
         return {}
     try:

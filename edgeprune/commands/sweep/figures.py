@@ -8,6 +8,8 @@ from dataclasses import replace
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.report import DeploymentSection, Grade, RunReport
+from edgeprune.options.sweep.sweep_file import SweepBudget
+from edgeprune.reporting.budget_words import limits_in_words
 from edgeprune.reporting.sweep.facts import (
     BestCell,
     CellFigures,
@@ -100,6 +102,13 @@ def best_cells(cells: Sequence[CellReport]) -> tuple[BestCell, ...]:
         BestCell(target=on, budget=within, quality_kind=kind, cell=name)
         for (on, within, kind), (_, name) in best.items()
     )  # fmt: skip
+
+
+def budget_words(asked: SweepBudget) -> str:
+    """A budget's name and what it asks for."""
+    cut = "" if asked.ratio is None else f"a cut of {asked.ratio:.3g} of the MACs"
+    parts = [part for part in (cut, limits_in_words(asked.budget)) if part]
+    return f"{asked.name} ({', '.join(parts) or 'the default search'})"
 
 
 def shared_stages(uses: Sequence[StageUse]) -> tuple[SharedStage, ...]:

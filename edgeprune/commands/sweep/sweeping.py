@@ -17,8 +17,8 @@ from edgeprune.commands.run.checks import check_options, read_by
 from edgeprune.commands.run.report_builder import package_versions
 from edgeprune.commands.run.resume import check_journal, journal_folder
 from edgeprune.commands.sweep.cells import Cell, cells_of, in_turn, only
-from edgeprune.commands.sweep.earlier import link_folder, take_earlier
-from edgeprune.commands.sweep.figures import best_cells, shared_stages, with_fronts
+from edgeprune.commands.sweep.earlier import finished_cells, link_folder, take_earlier
+from edgeprune.commands.sweep.figures import best_cells, budget_words, shared_stages, with_fronts
 from edgeprune.commands.sweep.fleet import check_devices, measured
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.executors.chosen import check_address, executor_of
@@ -64,7 +64,7 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
     if options.folder is None:
         raise UsageError("no output folder was given; accepted is output=, the folder to write")
     plan = read_sweep(options.spec)
-    cells = only(cells_of(plan, options.command), options.only)
+    cells = _asked(options, cells_of(plan, options.command))
     _check(options, plan, cells)
     check_devices(plan.devices)
     store = Store(None if options.cache is None else Path(options.cache).absolute())
@@ -78,6 +78,13 @@ def run_sweep(options: SweepOptions, run_cell: RunCell) -> SweepReport:
                 "ended, or name another output with -o"
             )
         return _swept(options, plan, cells, journals, _units(in_turn(cells), journals, store, run_cell))
+
+
+def _asked(options: SweepOptions, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """The cells that ``only`` names, and with ``resume`` those that the output has already, which stay."""
+    named = only(cells, options.only)
+    there = finished_cells(options.folder) if options.resume and options.folder is not None else {}
+    return tuple(cell for cell in cells if cell in named or cell.key in there)
 
 
 def _swept(
@@ -182,8 +189,17 @@ def _report(
         duration_s=0.0,
         machine=machine_description(),
         versions=package_versions(),
-        notes=() if options.only is None else (f"Only cells that {options.only} names (--only).",),
+        notes=_notes(options, plan, outcomes),
     )
+
+
+def _notes(options: SweepOptions, plan: SweepPlan, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    notes = [f"Budgets: {'; '.join(map(budget_words, plan.budgets))}."]
+    if options.only is not None:
+        notes.append(f"Only cells that {options.only} names were run (--only).")
+    if before := sum(outcome.attempts == 0 for outcome in outcomes):
+        notes.append(f"{count_words(before, 'cell')} of an earlier session; the duration is of the last one.")
+    return tuple(notes)
 
 
 def _on_devices(

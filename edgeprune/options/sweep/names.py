@@ -14,5 +14,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,47}")
 Name = Annotated[
     str,
     Predicate(lambda value: NAME.fullmatch(value) is not None),
-    Expected("a name of at most 48 letters, digits, dots, + and -, that begins with a letter or digit,"),
+    Expected(
+        "a name of at most 48 letters (a to z, A to Z), digits, dots, + and -, that begins with a letter or "
+        "digit,"
+    ),
 ]

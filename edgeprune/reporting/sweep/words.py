@@ -51,11 +51,15 @@ def best_table(report: SweepReport) -> Table:
         cell = cells[best.cell]
         assert cell.figures is not None
         rows.append((best.target, best.budget, cell.model, cell.precision.value, *_figures(cell.figures)))
+    found = {(best.target, best.budget) for best in report.best}
+    asked = dict.fromkeys((cell.target, cell.budget) for cell in report.cells)
+    rows += [(*place, "none", "", *_NO_FIGURES) for place in asked if rows and place not in found]
     return Table(
         title="Best of each target and budget",
         columns=("target", "budget", "model", "precision", *_FIGURES),
         rows=tuple(rows),
-        remark="The cell that keeps most of the measure; of equals the fastest, then the smallest.",
+        remark="The cell of any model that keeps most of the measure; of equals the fastest, then the "
+        "smallest.",
         numeric_columns=frozenset({6, 8}),
         narrow_columns=(0, 1, 2, 3, 5),
     )
@@ -175,6 +179,7 @@ def cell_words(figures: CellFigures) -> str:
 
 
 _FIGURES = ("grade", "measure", "ONNX file", "latency", "change")
+_NO_FIGURES = ("",) * len(_FIGURES)
 
 
 def _figures(figures: CellFigures) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,12 @@ from edgeprune.artifacts.quality import RankingCurves
 from edgeprune.caching.keys import Stage
 from edgeprune.caching.store import Origin, Store
 from edgeprune.commands.report.ranking_curves import ranking_curves
-from edgeprune.commands.run import stages
+from edgeprune.commands.run import iterative_pruning, stages
+from edgeprune.commands.run.iterative_pruning import RoundsRanker
 from edgeprune.commands.run.scoring import scoring_context
+from edgeprune.commands.run.shared.keys import shared_store
 from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
+from edgeprune.executors.local import LocalExecutor
 from edgeprune.options.runs import CompressOptions
 from edgeprune.quantization.formats import integer_format
 from edgeprune.targets import load_target
@@ -160,3 +165,94 @@ def test_curves_from_the_cache_are_the_same_and_only_of_the_same_ranking(base: B
     other = replace(planned, ranking=replace(ranking, removal_costs=ranking.removal_costs[::-1]))
     curves(other, store)
     assert origins(store, Stage.CURVES) == [Origin.COMPUTED, Origin.TAKEN, Origin.COMPUTED]
+
+
+class Limited(nn.Module):
+    """Has a constant that is not finite, as masks of attention have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3))
+        return self.head(torch.where(seen > -1e5, seen, torch.tensor(float("-inf"))))
+
+
+def test_a_constant_that_is_not_finite_is_no_damage(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = TensorDataset(torch.rand(40, 1, 9, 9), torch.arange(40) % 3)
+    options = CompressOptions(Limited().eval(), calibration=images, threads=1, ratio=0.3)
+    run = Run(options)
+    prepared = stages.prepare(run)
+    planned, store = stages.plan(run, prepared), Store(tmp_path)
+    made, taken = (recovered(options, prepared, planned, store) for _ in range(2))
+    assert origins(store, Stage.RECOVERY) == [Origin.COMPUTED, Origin.TAKEN]
+    assert state(made) == state(taken)
+
+
+@pytest.fixture
+def own_operator() -> Iterator[Any]:
+    library = torch.library.Library("edgeprune_of_a_user", "FRAGMENT")
+    library.define("act(Tensor x) -> Tensor")
+    library.impl("act", torch.relu, "CompositeExplicitAutograd")
+    yield torch.ops.edgeprune_of_a_user.act
+    library._destroy()
+
+
+def test_nothing_is_shared_where_an_operator_is_of_the_user(
+    own_operator: Any, base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody hashes its code."""
+    options, prepared, _ = base
+    whole = copy.deepcopy(prepared.captured.graph_module)
+    relu = next(n for n in whole.graph.nodes if n.op == "call_function" and "relu" in str(n.target))
+    relu.target = own_operator.default
+    foreign = replace(prepared, captured=replace(prepared.captured, graph_module=whole))
+    store = Store(tmp_path)
+    with caplog.at_level(logging.INFO, logger="edgeprune.commands"):
+        assert shared_store(Run(options, cache=store), foreign) is None
+    assert shared_store(Run(options, cache=store), prepared) is store
+    assert "operators of edgeprune_of_a_user" in caplog.text
+
+
+@pytest.mark.parametrize("asked", [(0.35,), (0.2, 0.35), (0.35, 0.2), (0.2, 0.35, 0.5), (0.5,)])
+def test_notes_of_rankings_in_rounds_are_the_same_from_the_cache(
+    asked: tuple[float, ...], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, whichever level was made before, alone or for another."""
+    real = iterative_pruning.ranked_by
+
+    def noted(criterion: Any, context: Any, **settings: Any) -> Any:
+        return replace(real(criterion, context, **settings), notes=(f"at {context.ratio:.3f}",))
+
+    monkeypatch.setattr(iterative_pruning, "ranked_by", noted)
+    options = replace(base[0], criterion="apoz", ratio=None)
+    prepared, wanted = base[1], notes_at(options, base[1], asked, None)
+    assert wanted
+    assert len(set(wanted)) == len(wanted)
+    for before in ((), (0.2,), (0.5,), (0.35, 0.2), asked):
+        folder = tmp_path / f"{before}"
+        if before:
+            notes_at(options, prepared, before, Store(folder))
+        assert sorted(notes_at(options, prepared, asked, Store(folder))) == sorted(wanted)
+
+
+def notes_at(
+    options: CompressOptions, prepared: Prepared, asked: tuple[float, ...], store: Store | None
+) -> list[str]:
+    run = Run(options, cache=store)
+    ranker = RoundsRanker(run, prepared)
+    for ratio in asked:
+        ranker.at(ratio)
+    return run.notes
+
+
+def test_the_note_on_workers_is_of_the_run_and_not_of_the_cache(base: Base, tmp_path: Path) -> None:
+    options, prepared, _ = base
+    options = replace(options, criterion="l1")
+    with_workers = Run(options, cache=Store(tmp_path), executor=LocalExecutor(1))
+    RoundsRanker(with_workers, prepared).at(0.25)
+    assert any("was computed in one process" in note for note in with_workers.notes)
+    assert not notes_at(options, prepared, (0.25,), Store(tmp_path))

@@ -11,7 +11,7 @@ from edgeprune.artifacts.quality import RankingCurves
 from edgeprune.caching.keys import Key, Stage
 from edgeprune.caching.store import DamagedEntryError
 from edgeprune.commands.run.fingerprints import images_sha256
-from edgeprune.commands.run.shared.keys import decided_by, sha256_of
+from edgeprune.commands.run.shared.keys import decided_by, sha256_of, shared_store
 from edgeprune.commands.run.state import Planned, Prepared, Run
 from edgeprune.storage.documents import UnreadableError, read_json
 from edgeprune.storage.files import atomic_write_text
@@ -23,7 +23,8 @@ def cached_curves(
     run: Run, prepared: Prepared, planned: Planned, make: Callable[[], RankingCurves]
 ) -> RankingCurves:
     """The curves of the ranking of a plan: from the cache of the run, or computed now."""
-    if run.cache is None:
+    store = shared_store(run, prepared)
+    if store is None:
         return make()
 
     def write(folder: Path, made: RankingCurves) -> None:
@@ -43,4 +44,4 @@ def cached_curves(
         "dropped blocks": f"{[block.add for block in planned.variant.dropped]}",
         "seed": f"{run.options.seed}",
     }
-    return run.cache.get(Key(stage=Stage.CURVES, decided_by=parts), make, write, read)
+    return store.get(Key(stage=Stage.CURVES, decided_by=parts), make, write, read)

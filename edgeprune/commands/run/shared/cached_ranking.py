@@ -13,7 +13,7 @@ from edgeprune.artifacts.pruning import Ranking
 from edgeprune.caching.keys import Key, Stage
 from edgeprune.caching.store import DamagedEntryError
 from edgeprune.commands.run.kept_stages import noted, ranking_of, record_of
-from edgeprune.commands.run.shared.keys import decided_by
+from edgeprune.commands.run.shared.keys import decided_by, shared_store
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.importance.registry import criterion, is_ours
 from edgeprune.storage.documents import UnreadableError, read_json
@@ -38,7 +38,7 @@ def cached_ranking(
     speed of the moment, and where the criterion is not of edgeprune, whose code nobody knows here.
     ``by`` is the criterion where the options of the run do not say it; ``further``: what else decides.
     """
-    store, asked = run.cache, by or run.options.criterion or DEFAULT_CRITERION
+    store, asked = shared_store(run, prepared), by or run.options.criterion or DEFAULT_CRITERION
     if store is None:
         return make()
     if run.options.max_time_s is not None or not is_ours(criterion(asked)):

@@ -15,7 +15,7 @@ from edgeprune.artifacts.pruning import RecoveryReport
 from edgeprune.caching.keys import Key, Stage
 from edgeprune.caching.store import DamagedEntryError
 from edgeprune.commands.run.kept_stages import with_weights
-from edgeprune.commands.run.shared.keys import decided_by
+from edgeprune.commands.run.shared.keys import decided_by, shared_store
 from edgeprune.commands.run.state import Prepared, Run, Variant
 from edgeprune.errors import ModelLoadError
 from edgeprune.storage.documents import UnreadableError, read_json
@@ -41,7 +41,8 @@ def cached_recovery(
 
     ``trains``: training follows, so that the images that judge it are left out.
     """
-    if run.cache is None:
+    store = shared_store(run, prepared)
+    if store is None:
         return make()
 
     def write(folder: Path, made: Recovered) -> None:
@@ -67,4 +68,4 @@ def cached_recovery(
         "effort": run.options.effort.value,
         "training follows": f"{trains}",
     }
-    return run.cache.get(Key(stage=Stage.RECOVERY, decided_by=parts), make, write, read)
+    return store.get(Key(stage=Stage.RECOVERY, decided_by=parts), make, write, read)

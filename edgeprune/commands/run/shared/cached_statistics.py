@@ -13,7 +13,7 @@ from torch import Tensor
 from edgeprune.accelerator import where_exact
 from edgeprune.caching.keys import Key, Stage
 from edgeprune.caching.store import DamagedEntryError
-from edgeprune.commands.run.shared.keys import decided_by
+from edgeprune.commands.run.shared.keys import decided_by, shared_store
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.games.channel_statistics import ChannelStatistics
 from edgeprune.storage.documents import UnreadableError, read_json
@@ -32,7 +32,8 @@ class Observed:
 
 def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]) -> Observed:
     """What was observed of the original network: from the cache of the run, or now."""
-    if run.cache is None:
+    store = shared_store(run, prepared)
+    if store is None:
         return make()
     device = prepared.device
 
@@ -67,4 +68,4 @@ def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]
             raise DamagedEntryError(f"{_TENSORS}: {error}") from error
         return Observed(outputs, statistics)
 
-    return run.cache.get(Key(stage=Stage.STATISTICS, decided_by=decided_by(run, prepared)), make, write, read)
+    return store.get(Key(stage=Stage.STATISTICS, decided_by=decided_by(run, prepared)), make, write, read)

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 from edgeprune.accelerator import in_words
+from edgeprune.caching.store import Store
 from edgeprune.commands.run.state import Prepared, Run
+
+_log = logging.getLogger("edgeprune.commands")
+
+
+_OF_TORCH = frozenset({"aten", "prims", "higher_order", "torchvision", "quantized_decomposed"})
+"""Namespaces of operators whose code changes with a version that is part of every key."""
+
+
+def shared_store(run: Run, prepared: Prepared) -> Store | None:
+    """The cache of a run; ``None`` without one, and where code that nobody hashes decides what is computed.
+
+    That is an operator of another package or of the user's own.
+    """
+    called = [n.target for n in prepared.captured.graph_module.graph.nodes if n.op == "call_function"]
+    namespaces = {str(getattr(target, "namespace", "aten")) for target in called}
+    if run.cache is not None and (foreign := namespaces - _OF_TORCH):
+        _log.info("nothing is shared: the network has operators of %s", ", ".join(sorted(foreign)))
+        return None
+    return run.cache
 
 
 def decided_by(run: Run, prepared: Prepared) -> dict[str, str]:
