@@ -30,6 +30,7 @@ from edgeprune.options.sweep.sweeps import SweepOptions
 from edgeprune.reporting.schemas import json_schema
 from edgeprune.reporting.sweep.facts import CellReport, CellState, SweepReport
 from edgeprune.reporting.sweep.files import COLUMNS, csv_of, parquet_of, read_sweep_report, row_of
+from edgeprune.reporting.sweep.words import best_table
 from edgeprune.storage.outputs import read_manifest
 
 
@@ -181,12 +182,43 @@ def test_cells_can_be_chosen_by_their_names(tmp_path: Path) -> None:
     project(tmp_path)
     report = swept(tmp_path, only="net_*_half_*")
     assert [cell.name for cell in report.cells] == ["net_rpi4_half_fp32", "net_n100_half_fp32"]
-    assert report.notes[0] == "Only cells that net_*_half_* names (--only)."
+    assert "Only cells that net_*_half_* names were run (--only)." in report.notes
+    assert any(note.startswith("Budgets: half (") for note in report.notes)
     with pytest.raises(
         UsageError, match=r"no cell is called 'x' \(--only\); .* there are net_rpi4_half_fp32, "
     ):
         swept(tmp_path, only="x", output=tmp_path / "other")
     assert not (tmp_path / "other.journal").exists()
+
+
+def test_cells_that_are_finished_stay_where_others_are_chosen(
+    whole: tuple[Path, SweepReport], tmp_path: Path
+) -> None:
+    """``--only`` with ``--resume`` runs what it names, and removes nothing."""
+    folder, report = whole
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / (report.cells[0].folder or ""))
+    chosen = report.cells[0].name
+    before = len(ran(folder))
+    again = swept(folder, output=tmp_path / "out", resume=True, overwrite=True, only=chosen)
+    assert [cell.name for cell in again.cells] == [cell.name for cell in report.cells]
+    assert [cell.attempts for cell in again.cells] == [1, *[0] * (len(report.cells) - 1)]
+    assert len(ran(folder)) == before + 1
+    assert same_cells(tmp_path / "out", folder / "out")
+    assert f"Only cells that {chosen} names were run (--only)." in again.notes
+    without = swept(folder, output=tmp_path / "out", overwrite=True, only=chosen)
+    assert [cell.name for cell in without.cells] == [chosen]
+
+
+def test_a_budget_that_no_cell_holds_has_its_row(tmp_path: Path) -> None:
+    project(tmp_path, REFUSED)
+    report = swept(tmp_path)
+    places = {(cell.target, cell.budget) for cell in report.cells}
+    held = {(best.target, best.budget) for best in report.best}
+    assert held < places
+    rows = best_table(report).rows
+    assert {row[:3] for row in rows if row[2] == "none"} == {(*place, "none") for place in places - held}
+    assert {row[:2] for row in rows} == places
 
 
 def test_a_second_sweep_into_the_same_output_is_refused(tmp_path: Path) -> None:
