@@ -18,6 +18,15 @@ class OutputMeasure(Measure):
         self.kind = parity.accuracy_kind(reference.original, reference.labels.classes is not None)
         self.counts_points = self.kind is not AccuracyKind.RELATIVE_ERROR
         self._units = () if self.counts_points else tuple(map(units_of, reference.original))
+        if reference.labels.classes is not None and not self.counts_points:
+            count = len(reference.original)
+            shapes = (
+                "several outputs" if count > 1 else f"an output of {reference.original[0].ndim} dimensions"
+            )
+            self.notes = (
+                f"labels were not used: the model has {shapes}, and none is known to be its class scores, so "
+                "errors of outputs are judged; let it return the scores alone, or give --metric",
+            )
 
     def figure(self, outputs: Outputs) -> MeasureFigure:
         """Accuracy, agreement or error of the outputs."""
