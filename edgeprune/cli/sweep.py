@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,10 @@ from edgeprune.cli.shared.arguments import SpokenArguments, command, joined
 from edgeprune.errors import BudgetError, SweepError
 from edgeprune.options.quantities import parse_bytes
 from edgeprune.options.sweep.sweeps import SweepOptions
-from edgeprune.reporting.sweep.facts import SweepReport
 from edgeprune.showing import for_people
+
+if TYPE_CHECKING:
+    from edgeprune.reporting.sweep.facts import SweepReport
 
 Spec = Annotated[
     str, typer.Argument(metavar="SWEEP.toml", help="Models, targets, budgets and precisions: docs/sweep.md.")

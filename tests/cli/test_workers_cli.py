@@ -41,7 +41,7 @@ def test_a_criterion_that_is_not_spread_says_so(project: Path, tmp_path: Path, e
     ("more", "told"),
     [
         (("--workers", "0"), "--workers 0 was given; accepted is a whole number from 1 to 1024"),
-        (("--workers", "2", "--device", "auto"), "--device auto was given with workers, which rank on"),
+        (("--workers", "2", "--device", "mps"), "--device mps was given, and PyTorch"),
         (("--ray-address", "auto"), "--ray-address was given without --executor ray"),
     ],
 )
