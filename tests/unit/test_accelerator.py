@@ -36,7 +36,7 @@ IMAGES = 24
 
 WITHOUT_DOUBLE = "simulated without float64"
 KINDS = ("simulated", WITHOUT_DOUBLE) if is_asked() else ("cuda",)
-QUICK = ("residual_add", "tokens")
+QUICK = ("residual_add",)
 RECURRENT = ("lstm", "gru", "plain_recurrence")
 """Of which the processor runs kernels that a simulated GPU does not pass on."""
 

@@ -217,7 +217,16 @@ def test_nothing_is_shared_where_an_operator_is_of_the_user(
     assert "operators of edgeprune_of_a_user" in caplog.text
 
 
-@pytest.mark.parametrize("asked", [(0.35,), (0.2, 0.35), (0.35, 0.2), (0.2, 0.35, 0.5), (0.5,)])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (0.2, 0.35),
+        *(
+            pytest.param(each, marks=pytest.mark.wide)
+            for each in ((0.35,), (0.35, 0.2), (0.2, 0.35, 0.5), (0.5,))
+        ),
+    ],
+)
 def test_notes_of_rankings_in_rounds_are_the_same_from_the_cache(
     asked: tuple[float, ...], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
