@@ -58,20 +58,21 @@ def channel_statistics(
         for source, dim, points in mask_sources(coupling)
         if points[0].players.size <= MAX_CHANNELS and all(p.consumer in absorbing for p in points)
     }
-    _watch(captured.graph_module, places, images[:_IMAGES_OF_ORIGINS], images_at_once)
+    watched = _watched(captured.graph_module, places)
+    _watch(watched, places, images[:_IMAGES_OF_ORIGINS], images_at_once)
     for place in places.values():
         place.fix_origin()
-    _watch(captured.graph_module, places, images, images_at_once)
+    _watch(watched, places, images, images_at_once)
     statistics = {key: place.result() for key, place in places.items()}
     _check_finite(statistics)
     return statistics
 
 
 def _watch(
-    module: GraphModule, places: dict[tuple[str, int], _Place], images: Tensor, images_at_once: int
+    watched: GraphModule, places: dict[tuple[str, int], _Place], images: Tensor, images_at_once: int
 ) -> None:
     """Pass every place its activations of ``images``, in parts that the memory of a GPU holds."""
-    watched, device = _watched(module, places), device_of(module)
+    device = device_of(watched)
 
     def pass_(part: slice) -> None:
         for place in places.values():

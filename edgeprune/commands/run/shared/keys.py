@@ -23,9 +23,11 @@ def shared_store(run: Run, prepared: Prepared) -> Store | None:
 
     That is an operator of another package or of the user's own.
     """
+    if run.cache is None:
+        return None
     called = [n.target for n in prepared.captured.graph_module.graph.nodes if n.op == "call_function"]
     namespaces = {str(getattr(target, "namespace", "aten")) for target in called}
-    if run.cache is not None and (foreign := namespaces - _OF_TORCH):
+    if foreign := namespaces - _OF_TORCH:
         _log.info("nothing is shared: the network has operators of %s", ", ".join(sorted(foreign)))
         return None
     return run.cache
