@@ -26,7 +26,8 @@ class OperatorShare:
 class LatencyMeasurement:
     """Wall-clock latency of one batch with onnxruntime; ``None`` is what was not measured.
 
-    ``trusted``: nothing speaks against these times; where it is false, ``caution`` says what does.
+    Runs are of ``processes`` fresh ones together. ``trusted``: nothing speaks against these times; where it
+    is false, ``caution`` says what does.
     """
 
     provenance: Provenance
@@ -43,6 +44,7 @@ class LatencyMeasurement:
     first_run_ms: float | None = None
     load_ms: float | None = None
     operators: tuple[OperatorShare, ...] = ()
+    processes: int = 1
     trusted: bool = True
     caution: str | None = None
 

@@ -19,7 +19,7 @@ from edgeprune.artifacts.pruning import DistillationReport, GroupImportance, Net
 from edgeprune.artifacts.quality import AccuracyFigure, AccuracyKind, RankingCurves
 from edgeprune.artifacts.quantization import Float16Report, IntegerReport, MixedReport, Precision
 
-REPORT_SCHEMA_VERSION = "1.8"
+REPORT_SCHEMA_VERSION = "1.9"
 
 
 class Verdict(Enum):
@@ -327,7 +327,8 @@ class RunReport:
 
     ``usability`` is ``None`` only in a report of schema 1.1, which had none. ``sessions``: how often the run
     was begun, once and with every ``--resume``, all in ``stage_times``. ``importance``, ``operators`` and
-    ``preprocessing`` came with schema 1.6, ``curves`` with 1.7, ``stored`` of the quantization with 1.8.
+    ``preprocessing`` came with schema 1.6, ``curves`` with 1.7, ``stored`` of the quantization with 1.8,
+    ``processes`` of latencies with 1.9.
     """
 
     schema_version: str

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from edgeprune.devices.connection import JOB_NAME, RESULT_NAME, SCRIPT_NAMES, script_text
 from edgeprune.devices.jobs import failure, measured_sha256, single_file
-from edgeprune.devices.protocol import MeasurementJob, MeasurementResult, ModelJob, from_json
+from edgeprune.devices.protocol import PROCESSES, MeasurementJob, MeasurementResult, ModelJob, from_json
 from edgeprune.devices.recorded import RecordedMeasurer
 from edgeprune.errors import UsageError
 from edgeprune.options.devices import BundleOptions
@@ -69,6 +69,7 @@ def write_bundle(options: BundleOptions, threads: int) -> tuple[str, ...]:
         per_operator=True,
         pairs_alone=True,
         noise_check=True,
+        processes=PROCESSES,
     )
     atomic_write(
         options.output, lambda stream: _write_archive(stream, job, paths), overwrite=options.overwrite

@@ -11,6 +11,8 @@ from edgeprune.artifacts.latency import OperatorShare
 from edgeprune.system.imports import first_line
 
 SCHEMA = 1
+PROCESSES = 5
+"""Of a model alone, whose time is reported; the script ends earlier where they take long."""
 _REASON_LENGTH = 200
 
 
@@ -31,7 +33,7 @@ class MeasurementJob:
     """What to measure. Models in ``pairs`` are run in turns, ``least_pairs`` times; all others alone.
 
     ``batch_size``: of inputs whose batch is open; 1 where ``None``. ``warmup_limit_s``: longest wait for
-    stable times. ``fresh_process``: one process for every model, or one for all that are alone.
+    stable times. ``fresh_process``: ``processes`` for every model, or one for all that are alone.
     ``pairs_alone``: models in pairs are timed alone, too. ``noise_check``: the first model is compared with
     itself, so that it is known how far to trust the rest. ``samples``: of a model alone, 2 ms each or more.
     """
@@ -46,6 +48,7 @@ class MeasurementJob:
     time_limit_s: float | None = None
     per_operator: bool = False
     fresh_process: bool = True
+    processes: int = 1
     pairs_alone: bool = False
     noise_check: bool = False
     samples: int = 50
@@ -77,7 +80,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTimes:
-    """One model alone; CPU time is of all threads together."""
+    """One model alone, of all runs in its processes; CPU time is of all threads together."""
 
     latency_p50_ms: float
     latency_p90_ms: float
@@ -89,6 +92,7 @@ class ModelTimes:
     repetitions: int
     warmup: int
     operators: tuple[OperatorShare, ...]
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,6 +114,7 @@ def latency_of(
         operators=times.operators,
         repetitions=times.repetitions,
         warmup=times.warmup,
+        processes=times.processes,
         threads=result.threads,
         batch_size=result.batch_size,
         runtime=f"onnxruntime {result.machine.onnxruntime}",

@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
 from edgeprune.devices.connection import Device
 from edgeprune.devices.jobs import run_job
-from edgeprune.devices.protocol import MeasurementJob, MeasurementResult, ModelJob
+from edgeprune.devices.protocol import PROCESSES, MeasurementJob, MeasurementResult, ModelJob
 from edgeprune.devices.recorded import distrust, latency_of, machine_words, ratio_of
 from edgeprune.errors import ProfileError
 from edgeprune.profiling.measurer import LATENCY_PAIRS, RunSettings
@@ -115,6 +115,7 @@ class DeviceMeasurer:
             least_pairs=pairs or LATENCY_PAIRS,
             warmup_limit_s=warmup_limit_s,
             fresh_process=fresh_process,
+            processes=PROCESSES,
             noise_check=self.noise_check and fresh_process,
             per_operator=self.noise_check and not pairs,
         )

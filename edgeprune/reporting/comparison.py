@@ -129,7 +129,8 @@ def _circumstances(latency: LatencyMeasurement) -> str:
 
 
 def _counts(latency: LatencyMeasurement) -> str:
-    return f"{latency.repetitions} repetitions after {latency.warmup} to warm up"
+    where = f" in {latency.processes} processes" if latency.processes > 1 else ""
+    return f"{latency.repetitions} repetitions{where} after {latency.warmup} to warm up"
 
 
 def _timing_remark(report: RunReport) -> str:

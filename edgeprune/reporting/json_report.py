@@ -18,9 +18,9 @@ from edgeprune.storage.files import atomic_write_text
 
 T = TypeVar("T")
 
-_READABLE = (REPORT_SCHEMA_VERSION, "1.7", "1.6", "1.5", "1.4", "1.3", "1.2", "1.1")
-"""Readable schema versions: 1.7, 1.6, 1.5, 1.4 and 1.2 lack fields with defaults; 1.1 also ``usability``, and
-its recovery has no deciding images."""
+_READABLE = (REPORT_SCHEMA_VERSION, "1.8", "1.7", "1.6", "1.5", "1.4", "1.3", "1.2", "1.1")
+"""Readable schema versions: 1.8 to 1.4 and 1.2 lack fields with defaults; 1.1 also ``usability``, and its
+recovery has no deciding images."""
 _OLD_NAMES = {
     "deployment": {"host_cpu_ratio": "latency_ratio"},
     "quantization": {"halves": "float16"},

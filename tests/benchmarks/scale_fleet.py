@@ -9,11 +9,14 @@ import getpass
 import json
 import math
 import os
+import random
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,11 @@ Row = dict[str, Any]
 BOARDS = ("one", "two")
 RATIOS = (0.25, 0.5)
 PRECISIONS = ("fp32", "int8")
-TURNS = ("one", "two", "one, two", "one", "two", "one, two")
-"""Which boards measure, turn by turn: each by itself twice, so that its own noise is known."""
+TURNS = ("one", "two", "one, two")
+"""Which boards measure: each by itself, then both."""
+ROUNDS = 6
+"""All turns so often, in drawn order, so that the noise of a board by itself is known."""
+SEED = 0
 
 
 def jobs(effort: str) -> Jobs:
@@ -45,9 +51,11 @@ def _measured(work: Path, effort: str) -> Row:
     turns = []
     with ExitStack() as stack:
         boards = {name: stack.enter_context(_board(work / name, place)) for place, name in enumerate(BOARDS)}
-        for place, named in enumerate(TURNS):
+        _swept(work, boards, effort, again=False)  # makes the cells
+        draw = random.Random(SEED)
+        for named in (turn for _ in range(ROUNDS) for turn in draw.sample(TURNS, len(TURNS))):
             chosen = {name: boards[name] for name in named.split(", ")}
-            report = _swept(work, chosen, effort, again=place > 0)
+            report = _swept(work, chosen, effort, again=True)
             turns.append({"boards": named, "found": report["on_devices"], "seconds": report["duration_s"]})
     return {"turns": turns}
 
@@ -91,40 +99,64 @@ def _swept(work: Path, boards: dict[str, tuple[Sshd, str]], effort: str, *, agai
     return report
 
 
-def _times(turn: Row) -> dict[tuple[str, str], dict[str, float]]:
-    return {(each["cell"], each["device"]): each["latency"] for each in turn["found"]}
+def _figures(turns: list[Row], *, alone: bool) -> dict[tuple[str, str], list[float]]:
+    """CPU milliseconds by candidate and board, a figure a turn."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for turn in turns:
+        if (turn["boards"] in BOARDS) == alone:
+            for each in turn["found"]:
+                key = (each["cell"], each["device"])
+                found.setdefault(key, []).append(each["latency"]["cpu_time_p50_ms"])
+    return found
+
+
+def _apart(pairs: list[tuple[float, float]]) -> list[float]:
+    """How far apart two figures are, as logarithms of their ratios, in rising order."""
+    return sorted(abs(math.log(second / first)) for first, second in pairs)
+
+
+def _words(apart: list[float]) -> str:
+    """Median, 95th percentile and largest, in percent."""
+    picked = statistics.median(apart), apart[math.ceil(0.95 * len(apart)) - 1], apart[-1]
+    return " | ".join(f"{100 * math.expm1(each):.1f}%" for each in picked)
 
 
 def render(row: Row) -> str:
-    """CPU times of every candidate on every board: alone, alone again, and beside the other board."""
+    """Figures of turns alone among themselves, and of turns beside the other board against those."""
     turns = row["turns"]
-    alone: list[dict[tuple[str, str], Any]] = [{}, {}]
-    for board in BOARDS:
-        first, second = (turn for turn in turns if turn["boards"] == board)
-        alone[0] |= _times(first)
-        alone[1] |= _times(second)
-    beside = [_times(turn) for turn in turns if ", " in turn["boards"]]
+    alone, beside = _figures(turns, alone=True), _figures(turns, alone=False)
+    by_itself = _apart([pair for times in alone.values() for pair in combinations(times, 2)])
+    at_once = _apart([pair for key, times in alone.items() for pair in product(times, beside[key])])
+    shifts = {key: statistics.mean(map(math.log, beside[key])) - statistics.mean(map(math.log, times))
+              for key, times in alone.items()}  # fmt: skip
     text = (
         "\n## A fleet over ssh\n\n"
         "Cells of the digits example on two boards: servers on the loopback address, each with a user and\n"
-        "one core of its own, one thread. Each board measured by itself, then both in one sweep at the same\n"
-        "time, and all of it once more. CPU time of an inference, median, over the mean of the two turns\n"
-        "alone; *band*: the largest difference between the two turns alone of any candidate, either way.\n\n"
-        "| candidate | board | alone | alone, again | both at once | both, again |\n"
-        "|---|---|---|---|---|---|\n"
+        f"one core of its own, one thread. {ROUNDS} rounds of sweeps in drawn order: of one board, of the\n"
+        "other, and of both at the same time. CPU time of an inference as the sweep reports it, that of\n"
+        "five processes. *alone*: median of the turns of that board by itself; then the smallest and the\n"
+        "largest figure over it.\n\n"
+        "| candidate | board | alone | range alone | range beside the other |\n|---|---|---|---|---|\n"
     )
-    ratios, band = [], 0.0
-    for key in alone[0]:
-        times = [found[key]["cpu_time_p50_ms"] for found in (*alone, *beside)]
-        mean = math.sqrt(times[0] * times[1])
-        shown = " | ".join(f"{time / mean:.3f}" for time in times[1:])
-        text += f"| {key[0]} | {key[1]} | {times[0]:.4f} ms | {shown} |\n"
-        band = max(band, abs(math.log(times[1] / times[0])))
-        ratios += [time / mean for time in times[2:]]
-    inside = sum(abs(math.log(ratio)) <= band for ratio in ratios)
-    middle = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    for key, times in sorted(alone.items(), key=lambda item: item[0][::-1]):
+        middle = statistics.median(times)
+        ranges = " | ".join(
+            f"{min(each) / middle:.3f} to {max(each) / middle:.3f}" for each in (times, beside[key])
+        )
+        text += f"| {key[0]} | {key[1]} | {middle:.4f} ms | {ranges} |\n"
+    outside = sum(each > by_itself[-1] for each in at_once)
+    spent = {
+        both: statistics.median(turn["seconds"] for turn in turns if (", " in turn["boards"]) == both)
+        for both in (False, True)
+    }
     return text + (
-        f"\nBand: {100 * (math.exp(band) - 1):.1f}%. Of {len(ratios)} measurements beside the other board, "
-        f"{inside} are\nwithin it; their geometric mean is {middle:.3f}. A sweep of one board took "
-        f"{turns[3]['seconds']:.0f} s, one of both {turns[5]['seconds']:.0f} s.\n"
+        "\nTwo figures of one candidate on one board, apart by:\n\n"
+        "| turns | pairs | median | 95% | largest |\n|---|---|---|---|---|\n"
+        f"| both alone (A/A) | {len(by_itself)} | {_words(by_itself)} |\n"
+        f"| alone and beside the other | {len(at_once)} | {_words(at_once)} |\n\n"
+        f"Beyond the largest of A/A: {outside} of {len(at_once)}. Times beside the other board are "
+        f"{100 * math.expm1(statistics.mean(shifts.values())):+.1f}% of those alone on average\n"
+        f"(by candidate {100 * math.expm1(min(shifts.values())):+.1f}% to "
+        f"{100 * math.expm1(max(shifts.values())):+.1f}%). A sweep of one board took {spent[False]:.0f} s, "
+        f"one of both {spent[True]:.0f} s.\n"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from several_inputs import NETWORKS, ImageAndVector, gate, shared_backbone
+from several_inputs import NETWORKS, ImageAndVector, gate
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -20,7 +20,7 @@ from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
 
 PLAIN = Preprocessing()
-QUICK = {ImageAndVector, shared_backbone}
+QUICK = {ImageAndVector}
 
 
 class Items(Dataset[Any]):
@@ -202,7 +202,7 @@ class _Named(nn.Module):
         return self.head(torch.cat(both, 1))
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.wide), 4])
 def test_a_fixed_batch_and_names_of_onnx_do_not_collide(batch_size: int, tmp_path: Path):
     data, out = Items(((3, 8, 8), (3, 8, 8))), tmp_path / "out"
     report = edgeprune.compress(

@@ -25,6 +25,7 @@ def compressed(folder: Path, **more: Any) -> edgeprune.RunReport:
         rounds=False,
         threads=1,
         pictures=False,
+        effort=edgeprune.Effort.QUICK,
         output=folder,
         **more,
     )

@@ -121,6 +121,30 @@ def timed_alone(
     return wall_ns, cpu_ns
 
 
+def pooled(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of one model from its processes."""
+    import numpy as np
+
+    def all_of(key: str) -> list[Any]:
+        return [run[key] for run in runs if run[key] is not None]
+
+    wall_ns = np.concatenate(all_of("wall_ns"))
+    p50, p90, p99 = (float(np.percentile(wall_ns, share)) / 1e6 for share in (50, 90, 99))
+    return {
+        "latency_p50_ms": p50,
+        "latency_p90_ms": p90,
+        "latency_p99_ms": p99,
+        "cpu_time_p50_ms": float(np.median(np.concatenate(all_of("cpu_ns")))) / 1e6,
+        "first_run_ms": float(np.median(all_of("first_run_ms"))),
+        "load_ms": float(np.median(all_of("load_ms"))),
+        "peak_memory_bytes": max(all_of("peak_memory_bytes"), default=None),
+        "repetitions": len(wall_ns),
+        "warmup": sum(all_of("warmup")),
+        "processes": len(runs),
+        "operators": runs[0]["operators"],
+    }
+
+
 def interleaved(
     open_both: Callable[[], list[Run]],
     *,

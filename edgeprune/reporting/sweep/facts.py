@@ -10,8 +10,8 @@ from edgeprune.artifacts.quality import AccuracyKind
 from edgeprune.artifacts.quantization import Precision
 from edgeprune.artifacts.report import Grade
 
-SWEEP_SCHEMA_VERSION = "1.1"
-READ_VERSIONS = ("1.0", SWEEP_SCHEMA_VERSION)
+SWEEP_SCHEMA_VERSION = "1.2"
+READ_VERSIONS = ("1.0", "1.1", SWEEP_SCHEMA_VERSION)
 """1.0 is from before devices."""
 
 

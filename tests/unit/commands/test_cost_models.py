@@ -40,7 +40,9 @@ def onnx_size(module, shape: tuple[int, ...], folder: Path) -> int:
     return size_bytes(folder / "model.onnx")
 
 
-@pytest.mark.parametrize("factory", [nets.residual_add, nets.depthwise, nets.lstm])
+@pytest.mark.parametrize(
+    "factory", [nets.residual_add, nets.depthwise, pytest.param(nets.lstm, marks=pytest.mark.wide)]
+)
 def test_bytes_are_those_of_the_file(factory, tmp_path: Path) -> None:
     captured = capture(factory().eval(), nets.IMAGE)
     coupling = couple(captured)

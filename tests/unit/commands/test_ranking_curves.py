@@ -12,9 +12,16 @@ from small_project import DIGITS_DATA, DIGITS_MODEL
 import edgeprune
 from edgeprune.commands.report import ranking_curves
 from edgeprune.reporting.json_report import read_json
+from edgeprune.reporting.ranking.files import read_ranking
 
 WEIGHTS, _, ARCH = DIGITS_MODEL
-FAST: dict[str, Any] = {"target": "rpi4", "ratio": 0.2, "threads": 1, "criterion": "l1"}
+FAST: dict[str, Any] = {
+    "target": "rpi4",
+    "ratio": 0.2,
+    "threads": 1,
+    "criterion": "l1",
+    "effort": edgeprune.Effort.QUICK,
+}
 
 
 def compressed(folder: Path, **more: Any) -> edgeprune.RunReport:
@@ -22,13 +29,27 @@ def compressed(folder: Path, **more: Any) -> edgeprune.RunReport:
 
 
 def ranked_by_l1(folder: Path) -> edgeprune.RankingReport:
-    return edgeprune.rank(WEIGHTS, arch=ARCH, calibration=DIGITS_DATA, criteria=("l1",), output=folder)
-
-
-def test_they_are_those_of_rank_and_stand_in_the_report_and_on_the_page(tmp_path: Path) -> None:
-    ranked = edgeprune.rank(
-        WEIGHTS, arch=ARCH, calibration=DIGITS_DATA, criteria=("l1",), output=tmp_path / "rank"
+    return edgeprune.rank(
+        WEIGHTS,
+        arch=ARCH,
+        calibration=DIGITS_DATA,
+        criteria=("l1",),
+        effort=edgeprune.Effort.QUICK,
+        output=folder,
     )
+
+
+@pytest.fixture(scope="module")
+def folder_of_rank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranked") / "rank"
+    ranked_by_l1(folder)
+    return folder
+
+
+def test_they_are_those_of_rank_and_stand_in_the_report_and_on_the_page(
+    folder_of_rank: Path, tmp_path: Path
+) -> None:
+    ranked = read_ranking(folder_of_rank / "ranking.json")
     report = compressed(tmp_path / "out")
     curves = report.curves
     assert curves is not None
@@ -43,9 +64,8 @@ def test_they_are_those_of_rank_and_stand_in_the_report_and_on_the_page(tmp_path
     assert "What is lost while filters go, absent channels reconstructed" in page
 
 
-def test_a_ranking_that_was_given_has_its_own(tmp_path: Path) -> None:
-    ranked_by_l1(tmp_path / "rank")
-    report = compressed(tmp_path / "out", criterion=None, ranking=tmp_path / "rank")
+def test_a_ranking_that_was_given_has_its_own(folder_of_rank: Path, tmp_path: Path) -> None:
+    report = compressed(tmp_path / "out", criterion=None, ranking=folder_of_rank)
     assert report.curves is None
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Coalition size against value" in page

@@ -32,7 +32,7 @@ from edgeprune.devices.protocol import (
     from_json,
 )
 from edgeprune.devices.recorded import distrust
-from edgeprune.devices.script.sampling import interleaved, warmed_up
+from edgeprune.devices.script.sampling import interleaved, pooled, warmed_up
 from edgeprune.errors import DeviceError, OutputError, ProfileError, UsageError
 
 Edit = Callable[[dict[str, Any]], None]
@@ -197,10 +197,10 @@ def test_without_onnxruntime_or_python(unpacked: Path, tmp_path: Path) -> None:
 
 def test_killed_for_memory(unpacked: Path, tmp_path: Path) -> None:
     """The process of a model is killed as the kernel does."""
-    (unpacked / "numpy.py").write_text(
+    (unpacked / "numpy.py").write_text("__version__ = '0'\n")
+    (unpacked / "onnxruntime.py").write_text(
         "import os, sys\nif '--part' in sys.argv: os.kill(os.getpid(), 9)\n__version__ = '0'\n"
     )
-    (unpacked / "onnxruntime.py").write_text("__version__ = '0'\n")
     assert run_sh(unpacked).returncode == 3
     told = from_json((unpacked / "result.json").read_bytes())
     assert isinstance(told, MeasurementFailure)
@@ -294,24 +294,77 @@ def test_warm_up_goes_on_while_times_fall(monkeypatch: pytest.MonkeyPatch) -> No
     assert 58 <= runs <= 75
 
 
-def test_a_job_is_one_process_for_all_where_asked(models: tuple[Path, Path], tmp_path: Path) -> None:
-    """The script, from the folder of a device, with files of other names."""
+def measured_there(model: Path, folder: Path, edits: dict[str, str] | None = None, **more: Any) -> Any:
+    """A job of one model run by the script, from the folder of a device; ``edits`` of its text."""
     for name in SCRIPT_NAMES:
-        (tmp_path / name).write_text(script_text(name), encoding="utf-8")
-    shutil.copy(models[0], tmp_path / "m.onnx")
-    job = MeasurementJob(
-        threads=1, models=(ModelJob(name="m", file="m.onnx"),), fresh_process=False, samples=2
-    )
-    (tmp_path / "job.json").write_bytes(job.to_json())
+        text = script_text(name)
+        for old, new in (edits or {}).items():
+            text = text.replace(old, new)
+        (folder / name).write_text(text, encoding="utf-8")
+    shutil.copy(model, folder / "m.onnx")
+    job = MeasurementJob(threads=1, models=(ModelJob(name="m", file="m.onnx"),), samples=2, **more)
+    (folder / "job.json").write_bytes(job.to_json())
     done = subprocess.run(
         [sys.executable, "measure.py", "job.json", "result.json"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    told = from_json((tmp_path / "result.json").read_bytes())
+    assert (done.returncode == 0) == (b"error: " not in done.stderr), done.stderr
+    return from_json((folder / "result.json").read_bytes())
+
+
+def runs_of(slowness: float, memory_bytes: int | None, *, seed: int = 0) -> dict[str, Any]:
+    """What one process tells of a model that takes a millisecond, ``slowness`` times as long in this one."""
+    times = slowness * np.random.default_rng(seed).normal(1e6, 1e3, size=50)
+    return {
+        "wall_ns": times.tolist(), "cpu_ns": times.tolist(),
+        "first_run_ms": slowness, "load_ms": 2 * slowness,
+        "peak_memory_bytes": memory_bytes, "warmup": 8, "operators": [{"op_type": "Conv", "share": 1.0}],
+    }  # fmt: skip
+
+
+@given(slow=st.lists(st.floats(1.1, 3.0), max_size=2), memory=st.one_of(st.none(), st.integers(0, 9)))
+@settings(max_examples=20)
+def test_two_processes_of_five_that_are_slow_do_not_decide(slow: list[float], memory: int | None) -> None:
+    even = 5 - len(slow)
+    runs = [runs_of(factor, memory) for factor in slow] + [runs_of(1.0, None, seed=n) for n in range(even)]
+    found = pooled(runs)
+    assert found["latency_p50_ms"] == pytest.approx(1, abs=0.01)
+    assert found["cpu_time_p50_ms"] == pytest.approx(1, abs=0.01)
+    assert (found["first_run_ms"], found["load_ms"]) == (1, 2)
+    assert found["peak_memory_bytes"] == (memory if slow else None)
+    assert (found["processes"], found["repetitions"], found["warmup"]) == (5, 250, 40)
+
+
+def test_a_model_alone_is_run_in_several_processes(models: tuple[Path, Path], tmp_path: Path) -> None:
+    one = measured_there(models[0], tmp_path, processes=1, warmup_limit_s=0.1).models["m"]
+    three = measured_there(models[0], tmp_path, processes=3, warmup_limit_s=0.1).models["m"]
+    assert (one.processes, three.processes) == (1, 3)
+    assert three.warmup > one.warmup
+
+
+@pytest.mark.parametrize(
+    ("edits", "limit_s"),
+    [
+        ({"_MORE_PROCESSES_S = 10.0": "_MORE_PROCESSES_S = 0.0"}, None),
+        ({"import sampling": "import time; time.sleep(1.0); import sampling"}, 4.0),
+    ],
+    ids=["it took long", "the time is over"],
+)
+def test_no_more_processes_than_there_is_time_for(
+    edits: dict[str, str], limit_s: float | None, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    more = {"processes": 99, "time_limit_s": limit_s, "warmup_limit_s": 0.1}
+    found = measured_there(models[0], tmp_path, edits, **more)
+    assert isinstance(found, MeasurementResult), found
+    assert 1 <= found.models["m"].processes < 9
+
+
+def test_a_job_is_one_process_for_all_where_asked(models: tuple[Path, Path], tmp_path: Path) -> None:
+    told = measured_there(models[0], tmp_path, fresh_process=False, processes=5)
     assert isinstance(told, MeasurementResult)
     assert told.models["m"].repetitions >= 2
+    assert told.models["m"].processes == 1
     assert (told.models["m"].operators, told.noise, told.pairs) == ((), None, ())
     assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["job.json", "result.json"]

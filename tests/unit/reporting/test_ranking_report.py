@@ -378,7 +378,7 @@ def test_the_best_criterion_comes_first() -> None:
     assert "AUC accuracy" not in figure_files(made_up(rated=False))["removal-curves.svg"]
 
 
-@pytest.mark.parametrize("rated", [True, False])
+@pytest.mark.parametrize("rated", [pytest.param(True, marks=pytest.mark.wide), False])
 def test_recovered_networks_are_single_markers_beside_the_reconstructed_curves(rated: bool) -> None:
     report = made_up(rated=rated)
     figures = figure_files(report)
@@ -448,7 +448,9 @@ def test_a_criterion_looks_the_same_in_every_chart() -> None:
     assert len(strokes[0]) == 2
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "value", [math.inf, *(pytest.param(each, marks=pytest.mark.wide) for each in (-math.inf, math.nan))]
+)
 def test_points_that_are_not_finite_are_left_out(value: float) -> None:
     whole, broken = (
         figure_files(r)["removal-curves.svg"] for r in (made_up(), with_losses(made_up(), value))

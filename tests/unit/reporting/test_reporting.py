@@ -265,8 +265,8 @@ def test_json_stays_standard_with_a_figure_that_is_not_finite(tmp_path: Path) ->
         ('{"model": 1}', "has no schema_version"),
         (
             '{"schema_version": "99.0"}',
-            "schema version '99.0', this edgeprune reads '1.8', '1.7', '1.6', '1.5', '1.4', '1.3', '1.2' and "
-            "'1.1'",
+            "schema version '99.0', this edgeprune reads '1.9', '1.8', '1.7', '1.6', '1.5', '1.4', '1.3', "
+            "'1.2' and '1.1'",
         ),
         (
             '{"schema_version": "1.4"}',
