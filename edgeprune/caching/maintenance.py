@@ -34,10 +34,11 @@ class CacheEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheListing:
-    """All entries of a cache, those used last first."""
+    """All entries of a cache, those used last first; ``is_there``: its folder exists."""
 
     folder: str
     entries: tuple[CacheEntry, ...]
+    is_there: bool = True
 
     @property
     def size_bytes(self) -> int:
@@ -63,7 +64,7 @@ def read_cache(folder: Path) -> CacheListing:
     found = sorted(
         map(_read, _places(folder)), key=lambda entry: (entry.used_utc, entry.digest), reverse=True
     )
-    return CacheListing(folder=str(folder), entries=tuple(found))
+    return CacheListing(folder=str(folder), entries=tuple(found), is_there=folder.is_dir())
 
 
 def prune(folder: Path, max_age_s: float | None = None, max_size_bytes: int | None = None) -> Pruned:
@@ -84,7 +85,7 @@ def prune(folder: Path, max_age_s: float | None = None, max_size_bytes: int | No
         else:
             kept_bytes += entry.size_bytes
             left.append(entry)
-    kept = CacheListing(folder=str(folder), entries=tuple(left))
+    kept = CacheListing(folder=str(folder), entries=tuple(left), is_there=folder.is_dir())
     return Pruned(removed=tuple(removed), left=kept)
 
 

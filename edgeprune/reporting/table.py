@@ -14,7 +14,8 @@ class Table:
     """A titled table. ``code_columns`` hold names, paths or hashes, shown verbatim.
 
     ``brief`` are the rows shown on a terminal (``None``: all), ``brief_remark`` describes them.
-    ``narrow_columns`` are the columns shown if the terminal is too narrow for all; empty: all.
+    ``narrow_columns`` are the columns shown if the terminal is too narrow for all; empty: all. On pages the
+    cells of ``link_column`` lead to ``links``, one a row where there are any, empty for none.
     """
 
     title: str
@@ -26,6 +27,8 @@ class Table:
     brief: tuple[int, ...] | None = None
     brief_remark: str = ""
     narrow_columns: tuple[int, ...] = ()
+    links: tuple[str, ...] = ()
+    link_column: int = 0
 
 
 def fact_tables(report: RunReport) -> tuple[Table, ...]:

@@ -110,8 +110,7 @@ def kept_network(
         return _checked(bare, weights, record_path), _report(kind, record, record_path)
     record_path.unlink(missing_ok=True)
     (module, report), notes = noted(run, make)
-    state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
-    atomic_write_bytes(weights, safetensors.torch.save(state))
+    write_weights(module, weights)
     record = {"removed": list(key), "report": to_jsonable(report), "notes": notes}
     write_record(record_path, record, files=(weights,))
     return module, report
@@ -122,6 +121,16 @@ def noted(run: Run, make: Callable[[], Report]) -> tuple[Report, list[str]]:
     before = len(run.notes)
     made = make()
     return made, run.notes[before:]
+
+
+def write_weights(module: GraphModule, path: Path) -> None:
+    """All tensors of a network, as :func:`with_weights` reads them.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    state = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
+    atomic_write_bytes(path, safetensors.torch.save(state))
 
 
 def with_weights(bare: GraphModule, path: Path) -> GraphModule:

@@ -13,7 +13,7 @@ def cache_table(found: CacheListing) -> Table:
     """One row an entry, those used last first."""
     return Table(
         title=f"{count_words(len(found.entries), 'entry', 'entries')} of {found.folder}, "
-        f"{format_bytes(found.size_bytes)}",
+        f"{format_bytes(found.size_bytes)}{'' if found.is_there else ' (there is no such folder yet)'}",
         columns=("stage", "entry", "used last (UTC)", "size", "took", "of", "state"),
         rows=tuple(map(_row, found.entries)),
         code_columns=frozenset({1}),
@@ -25,6 +25,9 @@ def cache_table(found: CacheListing) -> Table:
 def _row(entry: CacheEntry) -> tuple[str, ...]:
     parts = entry.decided_by
     about = [f"{name} {parts[name]}" for name in ("criterion", "cut", "effort", "seed") if name in parts]
+    if "removed" in parts:  # a tuple of players, as text
+        count = sum(bool(each.strip()) for each in parts["removed"].strip("()").split(","))
+        about.insert(0, f"without {count_words(count, 'channel')}")
     network = parts.get("network", "")
     return (
         entry.stage,

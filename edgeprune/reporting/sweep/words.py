@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -46,7 +48,7 @@ def duration_words(seconds: float) -> str:
 def best_table(report: SweepReport) -> Table:
     """The best cell of every target and budget."""
     cells = {cell.name: cell for cell in report.cells}
-    rows = []
+    rows, links = [], [_report_of(cells[best.cell]) for best in report.best]
     for best in report.best:
         cell = cells[best.cell]
         assert cell.figures is not None
@@ -54,6 +56,7 @@ def best_table(report: SweepReport) -> Table:
     found = {(best.target, best.budget) for best in report.best}
     asked = dict.fromkeys((cell.target, cell.budget) for cell in report.cells)
     rows += [(*place, "none", "", *_NO_FIGURES) for place in asked if rows and place not in found]
+    links += [""] * (len(rows) - len(links))
     return Table(
         title="Best of each target and budget",
         columns=("target", "budget", "model", "precision", *_FIGURES),
@@ -62,6 +65,8 @@ def best_table(report: SweepReport) -> Table:
         "smallest.",
         numeric_columns=frozenset({6, 8}),
         narrow_columns=(0, 1, 2, 3, 5),
+        links=tuple(links),
+        link_column=2,
     )
 
 
@@ -76,7 +81,13 @@ def cells_table(report: SweepReport) -> Table:
         code_columns=frozenset({0}),
         numeric_columns=frozenset({4, 6}),
         narrow_columns=(0, 1, 3, 4),
+        links=tuple(map(_report_of, report.cells)),
     )
+
+
+def _report_of(cell: CellReport) -> str:
+    """The address of the page of a cell, from that of the sweep."""
+    return "" if cell.figures is None or cell.folder is None else quote(f"{cell.folder}/report.html")
 
 
 def failures_table(report: SweepReport) -> Table:
@@ -102,6 +113,7 @@ def devices_table(report: SweepReport) -> Table:
         code_columns=frozenset({0}),
         numeric_columns=frozenset({2, 3, 4, 5}),
         narrow_columns=(0, 1, 2),
+        links=tuple(_report_of(cells[found.cell]) for found in report.on_devices),
     )
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.quality import RankingCurves
 from edgeprune.caching.keys import Key, Stage
-from edgeprune.caching.store import DamagedEntryError
 from edgeprune.commands.run.fingerprints import images_sha256
-from edgeprune.commands.run.shared.keys import decided_by, sha256_of, shared_store
+from edgeprune.commands.run.shared.keys import decided_by, reading, sha256_of, shared_store
 from edgeprune.commands.run.state import Planned, Prepared, Run
-from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.documents import read_json
 from edgeprune.storage.files import atomic_write_text
 
 _NAME = "curves.json"
@@ -31,10 +30,8 @@ def cached_curves(
         atomic_write_text(folder / _NAME, json.dumps(to_jsonable(made)))
 
     def read(folder: Path) -> RankingCurves:
-        try:
+        with reading(_NAME):
             return from_jsonable(RankingCurves, read_json(folder / _NAME))
-        except (UnreadableError, ValueError, TypeError, KeyError) as error:
-            raise DamagedEntryError(f"{_NAME}: {error}") from error
 
     parts = {
         **decided_by(run, prepared),

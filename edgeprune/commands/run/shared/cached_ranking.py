@@ -11,12 +11,11 @@ from types import MappingProxyType
 from edgeprune.artifacts.choices import DEFAULT_CRITERION
 from edgeprune.artifacts.pruning import Ranking
 from edgeprune.caching.keys import Key, Stage
-from edgeprune.caching.store import DamagedEntryError
 from edgeprune.commands.run.kept_stages import noted, ranking_of, record_of
-from edgeprune.commands.run.shared.keys import decided_by, shared_store
+from edgeprune.commands.run.shared.keys import decided_by, reading, shared_store
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.importance.registry import criterion, is_ours
-from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.documents import read_json
 from edgeprune.storage.files import atomic_write_text
 
 _log = logging.getLogger("edgeprune.commands")
@@ -51,12 +50,10 @@ def cached_ranking(
         atomic_write_text(folder / _NAME, json.dumps(record_of(*made)))
 
     def read(folder: Path) -> tuple[Ranking, list[str]]:
-        try:
+        with reading(_NAME):
             record = read_json(folder / _NAME)
             found = ranking_of(record, prepared.coupling.num_players)
             run.notes.extend(record["notes"])
-        except (UnreadableError, ValueError, TypeError, KeyError) as error:
-            raise DamagedEntryError(f"{_NAME}: {error}") from error
         _log.info("the ranking for a cut of %.0f%% is in the cache", 100 * ratio)
         return found, []
 

@@ -7,19 +7,16 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors.torch
 from torch.fx import GraphModule
 
 from edgeprune.artifacts.codec import from_jsonable, to_jsonable
 from edgeprune.artifacts.pruning import RecoveryReport
 from edgeprune.caching.keys import Key, Stage
-from edgeprune.caching.store import DamagedEntryError
-from edgeprune.commands.run.kept_stages import with_weights
-from edgeprune.commands.run.shared.keys import decided_by, shared_store
+from edgeprune.commands.run.kept_stages import with_weights, write_weights
+from edgeprune.commands.run.shared.keys import decided_by, reading, shared_store
 from edgeprune.commands.run.state import Prepared, Run, Variant
-from edgeprune.errors import ModelLoadError
-from edgeprune.storage.documents import UnreadableError, read_json
-from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
+from edgeprune.storage.documents import read_json
+from edgeprune.storage.files import atomic_write_text
 
 _log = logging.getLogger("edgeprune.commands")
 _WEIGHTS, _REPORT = "weights.safetensors", "recovery.json"
@@ -47,16 +44,13 @@ def cached_recovery(
 
     def write(folder: Path, made: Recovered) -> None:
         network, report = made
-        state = {k: v.detach().contiguous().clone() for k, v in network.state_dict().items()}
-        atomic_write_bytes(folder / _WEIGHTS, safetensors.torch.save(state))
+        write_weights(network, folder / _WEIGHTS)
         atomic_write_text(folder / _REPORT, json.dumps(to_jsonable(report)))
 
     def read(folder: Path) -> Recovered:
-        try:
+        with reading(f"{_WEIGHTS}, {_REPORT}"):
             report = from_jsonable(RecoveryReport, read_json(folder / _REPORT))
             network = with_weights(bare, folder / _WEIGHTS)
-        except (ModelLoadError, UnreadableError, ValueError, TypeError, KeyError) as error:
-            raise DamagedEntryError(f"{_WEIGHTS}, {_REPORT}: {error}") from error
         _log.info("the recovered network is in the cache")
         return network, report
 

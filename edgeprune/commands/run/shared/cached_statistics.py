@@ -12,11 +12,10 @@ from torch import Tensor
 
 from edgeprune.accelerator import where_exact
 from edgeprune.caching.keys import Key, Stage
-from edgeprune.caching.store import DamagedEntryError
-from edgeprune.commands.run.shared.keys import decided_by, shared_store
+from edgeprune.commands.run.shared.keys import decided_by, reading, shared_store
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.games.channel_statistics import ChannelStatistics
-from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.documents import read_json
 from edgeprune.storage.files import atomic_write_bytes, atomic_write_text
 
 _TENSORS, _PLACES = "statistics.safetensors", "places.json"
@@ -46,7 +45,7 @@ def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]
         atomic_write_text(folder / _PLACES, json.dumps(list(made.statistics)))
 
     def read(folder: Path) -> Observed:
-        try:
+        with reading(_TENSORS):
             places = [(str(node), int(dim)) for node, dim in read_json(folder / _PLACES)]
             held = safetensors.torch.load_file(folder / _TENSORS)
             outputs = [held[f"output-{number}"] for number in range(len(held) - 2 * len(places))]
@@ -57,15 +56,6 @@ def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]
                 )
                 for number, place in enumerate(places)
             }
-        except (
-            OSError,
-            UnreadableError,
-            ValueError,
-            TypeError,
-            KeyError,
-            safetensors.SafetensorError,
-        ) as error:
-            raise DamagedEntryError(f"{_TENSORS}: {error}") from error
         return Observed(outputs, statistics)
 
     return store.get(Key(stage=Stage.STATISTICS, decided_by=decided_by(run, prepared)), make, write, read)

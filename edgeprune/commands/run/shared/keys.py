@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from safetensors import SafetensorError
+
 from edgeprune.accelerator import in_words
-from edgeprune.caching.store import Store
+from edgeprune.caching.store import DamagedEntryError, Store
 from edgeprune.commands.run.state import Prepared, Run
+from edgeprune.errors import ModelLoadError
+from edgeprune.storage.documents import UnreadableError
 
 _log = logging.getLogger("edgeprune.commands")
 
@@ -50,6 +56,23 @@ def decided_by(run: Run, prepared: Prepared) -> dict[str, str]:
         "computed on": in_words(prepared.device),
         "threads": f"{run.threads}",
     }
+
+
+@contextmanager
+def reading(names: str) -> Iterator[None]:
+    """Whatever files of an entry that are not as they were written raise, as the damage of that entry."""
+    try:
+        yield
+    except (
+        ModelLoadError,
+        UnreadableError,
+        SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:
+        raise DamagedEntryError(f"{names}: {error}") from error
 
 
 def sha256_of(value: Any) -> str:
