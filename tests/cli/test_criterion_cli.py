@@ -12,6 +12,7 @@ from small_project import sentence, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("small.pt", "--arch", "nets.py:small", "--calibration", "grey.npz", "--threads", "1")
+QUICK = (*SMALL, "--effort", "quick")
 WEIGHTS = ("model.onnx", "weights.safetensors", "surgery.json")
 
 OWN = """
@@ -42,12 +43,12 @@ def report(folder: Path) -> Any:
     "name", ["l1", *(pytest.param(name, marks=pytest.mark.wide) for name in ("taylor", "random"))]
 )
 def test_it_prunes_as_by_the_ranking_of_that_criterion(name: str, tmp_path: Path, edgeprune: Any) -> None:
-    ranked = edgeprune("rank", *SMALL, "--criterion", name, "-o", str(tmp_path / "ranking"))
+    ranked = edgeprune("rank", *QUICK, "--criterion", name, "-o", str(tmp_path / "ranking"))
     assert ranked.returncode == 0, ranked.stderr
     given = ("--ranking", str(tmp_path / "ranking"))
     for folder, more in (("made", ()), ("given", given)):
         asked = ("--criterion", name, "--ratio", "0.25", "-o", str(tmp_path / folder))
-        done = edgeprune("compress", *SMALL, *more, *asked)
+        done = edgeprune("compress", *QUICK, *more, *asked)
         assert done.returncode == 0, done.stderr
     made, taken = (snapshot(tmp_path / folder) for folder in ("made", "given"))
     assert {n: made[n] for n in WEIGHTS} == {n: taken[n] for n in WEIGHTS}

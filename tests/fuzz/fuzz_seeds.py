@@ -105,6 +105,8 @@ def _fill(folder: Path) -> None:
         *MODEL,
         "--threads",
         "1",
+        "--effort",
+        "quick",
         "--criterion",
         "l1",
         "--criterion",
@@ -130,7 +132,12 @@ def _measured(folder: Path) -> None:
     with tarfile.open(folder / "bench.tar.gz") as archive:
         archive.extractall(folder / "device", filter="data")
     (job,) = (folder / "device").rglob("job.json")
-    told = json.loads(job.read_text()) | {"least_pairs": 10, "samples": 3, "warmup_limit_s": 0.1}
+    told = json.loads(job.read_text()) | {
+        "least_pairs": 10,
+        "samples": 3,
+        "warmup_limit_s": 0.1,
+        "processes": 1,
+    }
     job.write_text(json.dumps(told))
     variables = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
     subprocess.run(["sh", str(job.with_name("run.sh"))], env=variables, check=True, capture_output=True)

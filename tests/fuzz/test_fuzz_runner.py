@@ -35,7 +35,10 @@ MISBEHAVIOUR: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("kind", MISBEHAVIOUR)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.wide if k == "memory of a child" else ()) for k in MISBEHAVIOUR],
+)
 def test_misbehaviour_is_seen(
     kind: str, terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

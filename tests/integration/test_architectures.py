@@ -61,7 +61,7 @@ def check(case: Case, *, groups_at_once: int = 1) -> None:
         # Stem, and 3 convolutions in each of 8 fire modules; the classifier stays.
         ("squeezenet1_0", 25),
         # Channel shuffles couple halves of the streams with each other.
-        ("shufflenet_v2_x0_5", 33),
+        pytest.param("shufflenet_v2_x0_5", 33, marks=pytest.mark.wide),
         # Squeeze and excitation in 9 of 11 blocks.
         pytest.param("mobilenet_v3_small", 27, marks=pytest.mark.wide),
         # Group convolutions of 16 channels a group, squeeze and excitation.

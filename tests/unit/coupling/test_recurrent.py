@@ -86,7 +86,10 @@ def drawn(count: int) -> list[tuple[str, int, int, bool, bool, bool, bool]]:
     ]
 
 
-@pytest.mark.parametrize(("kind", "width", "layers", "both", "first", "bias", "last"), drawn(12))
+@pytest.mark.parametrize(
+    ("kind", "width", "layers", "both", "first", "bias", "last"),
+    [pytest.param(*each, marks=() if n < 6 else pytest.mark.wide) for n, each in enumerate(drawn(12))],
+)
 def test_masked_is_pruned_whatever_is_removed(kind, width, layers, both, first, bias, last):
     rnn = KINDS[kind](8, width, layers, bidirectional=both, batch_first=first, bias=bias)
     network = captured(Reader(rnn, last=last))

@@ -74,7 +74,10 @@ def unpack(packed: Path, where: Path) -> Path:
     with tarfile.open(packed) as archive:
         archive.extractall(where, filter="data")
     folder = where / FOLDER
-    edit(folder / "job.json", lambda job: job.update(least_pairs=10, samples=3, warmup_limit_s=0.1))
+    edit(
+        folder / "job.json",
+        lambda job: job.update(least_pairs=10, samples=3, warmup_limit_s=0.1, processes=2),
+    )
     return folder
 
 

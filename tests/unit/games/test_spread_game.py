@@ -159,7 +159,9 @@ def test_what_becomes_of_a_failure() -> None:
         result_of(outcome(FailureKind.FAULT))
 
 
-@pytest.mark.parametrize("network", [networks.residual_add, networks.concat])
+@pytest.mark.parametrize(
+    "network", [networks.residual_add, pytest.param(networks.concat, marks=pytest.mark.wide)]
+)
 def test_groups_of_layer_shapley_are_units(network: Any, tmp_path: Path) -> None:
     context = small_context(network)
     score = LayerShapley().score

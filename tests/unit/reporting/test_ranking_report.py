@@ -475,7 +475,15 @@ def test_files_have_colours_of_their_own_and_the_page_those_of_its_stylesheet(tm
 
 
 @pytest.mark.parametrize(
-    "name", ["<b>&\"'", "a\x00b\x1b[31m", "'] + datum.x + ['", "w" * 300, "层", "\\1\\g<0>"]
+    "name",
+    [
+        "<b>&\"'",
+        "'] + datum.x + ['",
+        *(
+            pytest.param(each, marks=pytest.mark.wide)
+            for each in ("a\x00b\x1b[31m", "w" * 300, "层", "\\1\\g<0>")
+        ),
+    ],
 )
 def test_names_of_any_kind_are_drawn(name: str) -> None:
     report = made_up()
