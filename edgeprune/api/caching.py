@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeprune.caching.maintenance import CacheListing, Pruned, prune, read_cache
+from edgeprune.errors import UsageError
 from edgeprune.system.folders import cache_folder
 
 
@@ -13,6 +14,9 @@ def read_shared(folder: str | Path | None = None) -> CacheListing:
 
     Args:
         folder: of the cache; that of the user where ``None``.
+
+    Raises:
+        UsageError: it is a file.
     """
     return read_cache(_place(folder))
 
@@ -29,9 +33,15 @@ def prune_shared(
         folder: of the cache; that of the user where ``None``.
         max_age_s: entries that were not used for so long go.
         max_size_bytes: those used longest ago go until the rest takes no more.
+
+    Raises:
+        UsageError: ``folder`` is a file.
     """
     return prune(_place(folder), max_age_s, max_size_bytes)
 
 
 def _place(folder: str | Path | None) -> Path:
-    return cache_folder() if folder is None else Path(folder).expanduser()
+    place = cache_folder() if folder is None else Path(folder).expanduser()
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"the cache {str(place)!r} is a file; name the folder of a cache")
+    return place

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import time
@@ -138,7 +139,7 @@ class Store:
         result = read(place)
         with contextlib.suppress(OSError):
             os.utime(place / ENTRY_NAME)  # what was used last is pruned last
-        before_s = float(entry["duration_s"])
+        before_s = entry["duration_s"]
         self.uses.append(Use(stage=key.stage, digest=key.digest, origin=Origin.TAKEN, duration_s=before_s))
         return (result,)
 
@@ -152,8 +153,10 @@ class Store:
             entry = {"stage": key.stage.value, "parts": key.parts, "duration_s": took_s}
             write_record(staging / ENTRY_NAME, entry, files=filled, indent=1)
             place.parent.mkdir(exist_ok=True)
-            if place.exists():
+            if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)  # a damaged one; whoever reads it meanwhile makes it anew
+            else:
+                place.unlink(missing_ok=True)
             with contextlib.suppress(FileExistsError):
                 staging.rename(place)
         except (OSError, OutputError) as error:
@@ -177,4 +180,7 @@ def checked_entry(place: Path) -> dict[str, Any]:
         raise DamagedEntryError(f"{ENTRY_NAME} {error}") from error
     if not isinstance(entry, dict) or entry.keys() != {"stage", "parts", "duration_s"}:
         raise DamagedEntryError(f"{ENTRY_NAME} is no record of an entry")
+    took_s = entry["duration_s"]
+    if type(took_s) not in (int, float) or not (math.isfinite(took_s) and took_s >= 0):
+        raise DamagedEntryError(f"{ENTRY_NAME} says that it took {took_s!r} seconds")
     return entry

@@ -69,6 +69,9 @@ def verify_command(
     from edgeprune.api.caching import read_shared
 
     found = read_shared(folder)
+    if not found.is_there:
+        session.say(f"there is no cache {found.folder} yet")
+        return show_json(found) if as_json else None
     if not found.damaged:
         session.say(f"all {len(found.entries)} entries of {found.folder} are as they were written")
         return show_json(found) if as_json else None
@@ -103,7 +106,10 @@ def prune_command(
     pruned = prune_shared(folder, max_age_s=age_s, max_size_bytes=0 if everything else most)
     freed = format_bytes(sum(entry.size_bytes for entry in pruned.removed))
     removed = count_words(len(pruned.removed), "entry", "entries")
-    session.say(f"{removed} removed ({freed}), {len(pruned.left.entries)} left")
+    if pruned.left.is_there:
+        session.say(f"{removed} removed ({freed}), {len(pruned.left.entries)} left")
+    else:
+        session.say(f"there is no cache {pruned.left.folder} yet")
     if as_json:
         show_json(pruned)
 

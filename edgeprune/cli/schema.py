@@ -35,7 +35,7 @@ def schema(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Print the JSON Schema of report.json, ranking.json or manifest.json, to check or read them by."""
+    """Print the JSON Schema of report.json, ranking.json, sweep.json or manifest.json."""
     session = begin(context, verbose, quiet)
     from edgeprune.reporting.schemas import json_schema
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
 from edgeprune.artifacts.latency import OperatorShare
+from edgeprune.showing import in_short
 from edgeprune.system.imports import first_line
 
 SCHEMA = 1
 PROCESSES = 5
 """Of a model alone, whose time is reported; the script ends earlier where they take long."""
 _REASON_LENGTH = 200
+_MOST = 10**12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +164,35 @@ def from_json(text: bytes) -> MeasurementResult | MeasurementFailure:
     try:
         if "error" in told:
             return TypeAdapter(MeasurementFailure).validate_python(told["error"])
-        return TypeAdapter(MeasurementResult).validate_python(told)
+        result = TypeAdapter(MeasurementResult).validate_python(told)
     except ValidationError as fault:
         first = fault.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "the whole"
         raise ValueError(f"{place}: {first['msg'][:_REASON_LENGTH]}") from fault
+    _check_figures(result)
+    return result
+
+
+def _check_figures(result: MeasurementResult) -> None:
+    """Check that times are possible ones.
+
+    Raises:
+        ValueError: says which is not.
+    """
+    counts = {"threads": result.threads, "batch_size": result.batch_size}
+    times: dict[str, float] = {}
+    for name, model in result.models.items():
+        for field in ("repetitions", "processes"):
+            counts[f"models.{name}.{field}"] = getattr(model, field)
+        for field in ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "cpu_time_p50_ms"):
+            times[f"models.{name}.{field}"] = getattr(model, field)
+    for place, count in counts.items():
+        if not 1 <= count < _MOST:
+            raise ValueError(f"{place}: {in_short(count)} is no count of 1 or more")
+    for place, time_ms in times.items():
+        if not (math.isfinite(time_ms) and time_ms > 0):
+            raise ValueError(f"{place}: {time_ms} is no time above 0")
+    for pair in (*result.pairs, *(() if result.noise is None else (result.noise,))):
+        for rows in (pair.cpu_ratios, pair.wall_ratios):
+            if not (rows and all(rows) and all(math.isfinite(r) and r > 0 for row in rows for r in row)):
+                raise ValueError(f"the ratios of {pair.b} over {pair.a} are none, or not all above 0")

@@ -99,6 +99,16 @@ def doubt(figure: LatencyMeasurement | LatencyRatio) -> str:
     return "" if figure.trusted else " NOT TO BE TRUSTED"
 
 
+def timing_words(latency: LatencyMeasurement) -> str:
+    """With what, where and how a model was timed."""
+    where = f" in {latency.processes} processes" if latency.processes > 1 else ""
+    return (
+        f"{latency.runtime} on {latency.machine}, {count_words(latency.threads, 'thread')}, "
+        f"batch {latency.batch_size}, {latency.repetitions} repetitions{where} after {latency.warmup} "
+        "to warm up"
+    )
+
+
 def ratio_meaning(ratio: LatencyRatio) -> str:
     """``faster`` or ``slower`` only if the whole interval is on that side of 1."""
     if ratio.high < 1.0:

@@ -32,6 +32,7 @@ _FILES = ("original", "compressed")
 _ABOVE_0 = (
     *(f"{file}.size_bytes" for file in _FILES),
     *(f"{file}.latency.latency_p{share}_ms" for file in _FILES for share in (50, 90, 99)),
+    *(f"{file}.latency.{field}" for file in _FILES for field in ("repetitions", "processes")),
     *(f"latency_ratio.{end}" for end in ("ratio", "low", "high")),
     *(f"{file}_prediction.latency_ms" for file in _FILES),
 )

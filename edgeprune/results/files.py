@@ -24,7 +24,7 @@ from edgeprune.artifacts.quantization import (
     QuantizationDetails,
 )
 from edgeprune.artifacts.report import Deviation, TensorDeviation
-from edgeprune.reporting.formatting import constant_channels, count_words, doubt, worst_channel
+from edgeprune.reporting.formatting import constant_channels, count_words, doubt, timing_words, worst_channel
 from edgeprune.reporting.quantization_words import nodes_words, stored_words, weighed_by
 from edgeprune.reporting.table import Table
 from edgeprune.reporting.tables import TerminalTable, grid_of
@@ -88,8 +88,8 @@ class ProfileResult:
                 f"{count_words(r.threads, 'thread')}, {r.provenance.value}){doubt(r)}"
             )
         latency = self.figures.latency
-        if latency is not None and latency.provenance is Provenance.MEASURED_ON_TARGET:
-            words.append(f"{latency.runtime} on {latency.machine}")
+        if latency is not None:
+            words.append(f"times: {timing_words(latency)}")
         return (*words, *(f"caution: {note}" for note in self.notes))
 
     def render(self) -> RenderableType:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeprune.storage.documents import UnreadableError, read_json
+from edgeprune.storage.documents import UnreadableError, check_regular, read_json
 from edgeprune.storage.files import atomic_write_text, sha256_file
 
 _CHECKSUM, _CONTENT, _FILES = "sha256", "content", "files"
@@ -45,8 +45,12 @@ def check_files(path: Path, *, left_out: frozenset[str] = frozenset()) -> None:
     for name, expected in _checked(path)[_FILES].items():
         if name in left_out:
             continue
+        beside = path.with_name(name)
         try:
-            actual = sha256_file(path.with_name(name))
+            check_regular(beside)
+            actual = sha256_file(beside)
+        except UnreadableError as error:
+            raise UnreadableError(f"belongs to {name!r}, which {error}") from error
         except OSError as error:
             raise UnreadableError(f"belongs to {name!r}, which cannot be read ({error.strerror})") from error
         if actual != expected:
@@ -59,6 +63,9 @@ def _checked(path: Path) -> dict[str, Any]:
         raise UnreadableError("is no record of a run, or one of another version of edgeprune")
     if record.pop(_CHECKSUM) != _sha256(record):
         raise UnreadableError("holds other content than was written")
+    files = record[_FILES]
+    if not isinstance(files, dict) or not all(name == Path(name).name and name != ".." for name in files):
+        raise UnreadableError("names files as no edgeprune does")
     return record
 
 

@@ -61,7 +61,10 @@ class BundleArguments(SpokenArguments, FileArguments):
 @command(BundleArguments)
 def bundle(session: Session, given: BundleArguments) -> None:
     """Pack ONNX files with a measuring script, for a device without a network."""
+    import torch
+
     from edgeprune import api
+    from edgeprune.reporting.formatting import count_words
 
     quiet_libraries(session)
     names = api.bundle(
@@ -75,4 +78,8 @@ def bundle(session: Session, given: BundleArguments) -> None:
     if given.as_json:
         show_json({"models": names})
     else:
-        show(f"copy it to the device, unpack it, run 'sh run.sh' there; models: {', '.join(names)}")
+        count = given.threads or torch.get_num_threads()
+        show(
+            f"copy it to the device, unpack it, run 'sh run.sh' there; models: {', '.join(names)}, each with "
+            f"{count_words(count, 'thread')}"
+        )

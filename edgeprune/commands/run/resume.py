@@ -27,8 +27,12 @@ def journal_folder(output: Path) -> Path:
     return output.expanduser().with_name(f"{output.name}.journal")
 
 
-def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | None = None) -> None:
+def check_journal(
+    output: Path | None, *, resume: bool, reads: outputs.Given | None = None, finished: bool = False
+) -> None:
     """Check before any work that the journal on disk and ``resume`` agree.
+
+    ``finished``: an output of before is there, from which the run goes on without a journal, too.
 
     Raises:
         UsageError: ``resume`` without an output folder, a journal exists without ``resume``, or the folder
@@ -49,7 +53,7 @@ def check_journal(output: Path | None, *, resume: bool, reads: outputs.Given | N
             f"the journal {str(folder)!r} holds values of a run that was stopped: add --resume to go on with "
             "it, or delete the folder to begin anew"
         )
-    if resume and not begun:
+    if resume and not begun and not finished:
         _log.warning(
             "--resume was given, and there is no journal %r of a run that was stopped: the run begins anew",
             str(folder),

@@ -318,8 +318,8 @@ class BudgetSearch:
         binding = binding_limit(nearest, self._original, self._budget)
         return BudgetError(
             f"the budget is out of reach, {binding} binds: {limits_in_words(self._budget)} was asked, and "
-            f"the nearest of {len(self._tried)} candidates has {in_words(nearest)}; give more, or another "
-            "target"
+            f"the nearest of {len(self._tried)} candidates has {in_words(nearest)}; set a wider limit, "
+            "or give another target"
         )
 
     def _refuse_drop(self, best: Built) -> None:

@@ -125,7 +125,8 @@ def _check(options: SweepOptions, plan: SweepPlan, cells: Sequence[Cell]) -> Non
     _check_cells(cells)
     read = {"sweep file": plan.source, **{k: v for cell in cells for k, v in read_by(cell.options).items()}}
     assert options.folder is not None
-    check_journal(options.folder, resume=options.resume, reads=read)
+    there = options.resume and bool(finished_cells(options.folder))
+    check_journal(options.folder, resume=options.resume, reads=read, finished=there)
     outputs.check_destination(options.folder, overwrite=options.overwrite, reads=read)
 
 

@@ -7,10 +7,12 @@ status 3: the result says what went wrong.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,8 +28,7 @@ _SAMPLES = 50
 _NOISY = 1.5
 _SLOWED = 0.9
 _GRACE_S = 5.0
-_MORE_PROCESSES_S = 10.0
-"""From then on one model is given no further process, since what differs between them is short."""
+_MORE_PROCESSES_S = 10.0  # then a model is given no further one: what differs between them is short
 _PROFILED_RUNS = 5
 _THROTTLED_NOW, _SINCE_START = 0xF, 0xF0000
 _CPU = Path("/sys/devices/system/cpu")
@@ -44,16 +45,18 @@ class MeasureError(Exception):
 
 def main(arguments: list[str]) -> int:
     """Measure a job, or in a fresh process one part of it."""
-    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     if arguments[1] == "--part":
-        return print_part(job, arguments[2], arguments[3:])
+        end_with_parent()
+        return print_part(json.loads(Path(arguments[0]).read_text("utf-8")), arguments[2], arguments[3:])
     result = Path(arguments[1])
     try:
-        answer = {"schema": SCHEMA, **measured(job, arguments[0])}
-        status = 0
+        job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+        answer, status = {"schema": SCHEMA, **measured(job, arguments[0])}, 0
         for caution in answer["cautions"]:
             say(f"caution: {caution}")
-    except MeasureError as error:
+    except Exception as fault:
+        reason = f"the job cannot be run ({type(fault).__name__}: {str(fault)[:200]}); use one of edgeprune"
+        error = fault if isinstance(fault, MeasureError) else MeasureError("run", reason)
         say(f"error: {error.told['model'] or 'the job'}: {error}")
         answer, status = {"schema": SCHEMA, "error": error.told}, FAILED_STATUS
     temporary = result.with_name(result.name + ".part")
@@ -145,9 +148,8 @@ def by_itself(job: dict[str, Any], job_path: str, name: str, ends_at: float | No
         return dict(sampling.pooled([timed(job, name)]))
     begun = time.monotonic()
     runs: list[dict[str, Any]] = []
-    while len(runs) < max(1, int(job.get("processes", 1))):
-        if runs and time.monotonic() - begun > _MORE_PROCESSES_S:
-            break
+    most = max(1, int(job.get("processes", 1)))
+    while len(runs) < most and not (runs and time.monotonic() - begun > _MORE_PROCESSES_S):
         try:
             runs.append(part(job, job_path, [name], ends_at))
         except MeasureError as error:
@@ -171,20 +173,26 @@ def part(job: dict[str, Any], job_path: str, names: list[str], ends_at: float | 
     except subprocess.TimeoutExpired:
         raise MeasureError("time", late, name) from None
     said = done.stderr.decode("utf-8", "replace")
-    if done.returncode == 0:
-        answer: dict[str, Any] = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])
+    if done.returncode in (0, FAILED_STATUS):
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            raise MeasureError("run", "its process ended without a result", name) from None
+        if done.returncode:
+            raise MeasureError(answer["kind"], answer["message"], answer["model"])
         return answer
-    if done.returncode == FAILED_STATUS:
-        raise as_error(json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1]))
     last = next((line for line in reversed(said.splitlines()) if line.strip()), "no message")
     if done.returncode == -9 or is_of_memory(said):
         raise MeasureError("memory", "was killed or refused memory: it does not fit into what is free", name)
     raise MeasureError("run", f"its process ended with status {done.returncode} ({last[:200]})", name)
 
 
-def as_error(told: dict[str, Any]) -> MeasureError:
-    """What a fresh process has said."""
-    return MeasureError(told["kind"], told["message"], told["model"])
+def end_with_parent() -> None:
+    """On Linux, be killed once the process that started this one has ended."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def is_of_memory(text: str) -> bool:

@@ -118,7 +118,8 @@ def advice(result: GateResult) -> str:
     """What would settle open checks; empty if none is open."""
     still_open = {check.metric for check in result.of(Decision.INCONCLUSIVE)}
     told = {
-        Metric.LATENCY: "a longer --time-limit, a quieter machine or a limit further off",
+        Metric.LATENCY: "times of the device instead of predictions (--ssh, [[devices]] of a sweep), a "
+        "longer --time-limit, a quieter machine, or a limit further off",
         Metric.QUALITY: "more held-out images or a larger allowance",
         Metric.AGREEMENT: "more held-out images or a larger allowance",
         Metric.MEMORY: "a limit further off than the 2% by which peaks scatter",

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune.api.caching import prune_shared, read_shared
 from edgeprune.caching.keys import Key, Stage
 from edgeprune.caching.maintenance import read_cache
 from edgeprune.caching.store import Store
+from edgeprune.errors import UsageError
 from edgeprune.reporting.sweep.cached import cache_table
 
 
@@ -32,3 +34,11 @@ def test_a_folder_that_is_not_there_is_said_to_be_none(tmp_path: Path) -> None:
     assert table.title.endswith("(there is no such folder yet)")
     assert table.rows == ()
     assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_file_is_no_cache(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.touch()
+    for call in (read_shared, prune_shared):
+        with pytest.raises(UsageError, match=r"is a file; name the folder of a cache"):
+            call(path)

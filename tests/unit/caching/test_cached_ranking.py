@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,13 @@ from torch.utils.data import TensorDataset
 
 from edgeprune.artifacts.choices import AttentionUnit, Effort
 from edgeprune.artifacts.pruning import Ranking
-from edgeprune.caching.store import Origin, Store
+from edgeprune.caching.store import ENTRY_NAME, Origin, Store
 from edgeprune.commands.run import stages
 from edgeprune.commands.run.shared.cached_ranking import cached_ranking
 from edgeprune.commands.run.state import Prepared, Run
 from edgeprune.options.runs import CompressOptions
 from edgeprune.quantization.formats import integer_format
+from edgeprune.storage.records import read_record, write_record
 from edgeprune.targets import load_target
 
 
@@ -70,6 +72,21 @@ def test_a_ranking_from_the_cache_is_the_same_in_every_bit_and_says_the_same(
     assert replace(made, values=taken.values, removal_costs=taken.removal_costs,
                    standard_errors=taken.standard_errors) == taken  # fmt: skip
     assert run.notes == later.notes == ["something was not as asked"]
+
+
+@pytest.mark.parametrize("notes", ["abc", [1, None], None, {"a": "b"}], ids=str)
+def test_notes_that_are_no_texts_are_not_taken(
+    notes: Any, base: tuple[CompressOptions, Prepared], tmp_path: Path
+) -> None:
+    Asked(tmp_path)(*base)
+    (path,) = tmp_path.glob("ranking/*/*/ranking.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "notes": notes}))
+    entry = path.with_name(ENTRY_NAME)
+    write_record(entry, read_record(entry), files=(path,))
+    again = Asked(tmp_path)
+    _, run = again(*base)
+    assert again.made == 1
+    assert run.notes == ["something was not as asked"]
 
 
 def other_images(prepared: Prepared) -> Prepared:

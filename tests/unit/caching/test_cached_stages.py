@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -20,7 +23,7 @@ from torch.utils.data import TensorDataset
 from edgeprune.artifacts.choices import Effort, Finetune
 from edgeprune.artifacts.quality import RankingCurves
 from edgeprune.caching.keys import Stage
-from edgeprune.caching.store import Origin, Store
+from edgeprune.caching.store import ENTRY_NAME, Origin, Store
 from edgeprune.commands.report.ranking_curves import ranking_curves
 from edgeprune.commands.run import iterative_pruning, stages
 from edgeprune.commands.run.iterative_pruning import RoundsRanker
@@ -30,6 +33,7 @@ from edgeprune.commands.run.state import Planned, Prepared, Pruned, Run
 from edgeprune.executors.local import LocalExecutor
 from edgeprune.options.runs import CompressOptions
 from edgeprune.quantization.formats import integer_format
+from edgeprune.storage.records import read_record, write_record
 from edgeprune.targets import load_target
 
 Base = tuple[CompressOptions, Prepared, Planned]
@@ -110,7 +114,12 @@ def of_another(path: Path) -> None:
     path.write_bytes(b"{}")
 
 
-@pytest.mark.parametrize("harm", [cut_off, of_another, Path.unlink])
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("harm", [cut_off, of_another, Path.unlink, pipe])
 def test_every_damaged_file_of_every_stage_is_made_anew(
     harm: Callable[[Path], None], base: Base, tmp_path: Path
 ) -> None:
@@ -127,6 +136,58 @@ def test_every_damaged_file_of_every_stage_is_made_anew(
         found = _all_stages(base, store)
         assert [use.stage.value for use in store.uses if use.damaged] == [name.parts[0]]
         assert found == made
+
+
+def sealed(folder: Path, **changed: Any) -> None:
+    """The record of an entry with the hashes of its files as they are now."""
+    path = folder / ENTRY_NAME
+    files = tuple(sorted(each for each in folder.iterdir() if each != path))
+    write_record(path, {**read_record(path), **changed}, files=files)
+
+
+def other_content(path: Path) -> Iterator[bytes]:
+    """What a file might hold by the fault of a program, which hashes do not tell."""
+    if path.suffix == ".json":
+        whole = json.loads(path.read_text())
+        yield from (b"null", b"[]", b"{}", b'"text"', b"[[1, 2]]", b"[[null, 1]]")
+        for key, value in whole.items() if isinstance(whole, dict) else ():
+            if value is not None:
+                yield json.dumps({**whole, key: {"of": "another kind"}}).encode()
+        return
+    tensors = safetensors.torch.load_file(path)
+    for name, tensor in tensors.items():
+        if tensor.dim():
+            yield safetensors.torch.save({**tensors, name: tensor[:1].clone()})
+        yield safetensors.torch.save({k: v for k, v in tensors.items() if k != name})
+
+
+@pytest.mark.parametrize("stage", [Stage.STATISTICS, Stage.RECOVERY, Stage.CURVES])
+def test_content_that_does_not_fit_is_made_anew_though_its_hashes_are_right(
+    stage: Stage, base: Base, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    made = _all_stages(base, Store(whole))
+    (entry,) = (whole / stage.value).glob("*/*")
+    for number, path in enumerate(sorted(set(entry.iterdir()) - {entry / ENTRY_NAME})):
+        for count, content in enumerate(other_content(path)):
+            folder = tmp_path / f"{number}-{count}"
+            shutil.copytree(whole, folder)
+            place = folder / path.relative_to(whole)
+            place.write_bytes(content)
+            sealed(place.parent)
+            store = Store(folder)
+            assert _all_stages(base, store) == made
+            assert [use.stage for use in store.uses if use.damaged] == [stage], content[:200]
+
+
+@pytest.mark.parametrize("took_s", ["abc", None, -1.0, True, "NaN", [], 10**400], ids=lambda v: str(v)[:9])
+def test_a_record_that_says_no_time_is_damaged(took_s: Any, base: Base, tmp_path: Path) -> None:
+    made = _all_stages(base, Store(tmp_path))
+    (entry,) = (tmp_path / "curves").glob("*/*")
+    sealed(entry, duration_s=took_s)
+    store = Store(tmp_path)
+    assert _all_stages(base, store) == made
+    assert [use.stage for use in store.uses if use.damaged] == [Stage.CURVES]
 
 
 def _all_stages(base: Base, store: Store) -> tuple[Any, ...]:

@@ -4,51 +4,31 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from measuring_jobs import Edit, convolution, edit
 
 from edgeprune import api
 from edgeprune.artifacts.latency import Provenance
 from edgeprune.devices.bundle import FOLDER, read_result
-from edgeprune.devices.connection import SCRIPT_NAMES, script_text
 from edgeprune.devices.protocol import (
     FailureKind,
     MeasurementFailure,
-    MeasurementJob,
     MeasurementResult,
-    ModelJob,
     from_json,
 )
 from edgeprune.devices.recorded import distrust
-from edgeprune.devices.script.sampling import interleaved, pooled, warmed_up
+from edgeprune.devices.script.sampling import interleaved, warmed_up
 from edgeprune.errors import DeviceError, OutputError, ProfileError, UsageError
-
-Edit = Callable[[dict[str, Any]], None]
-
-
-def convolution(path: Path, channels: int) -> Path:
-    weight = np.random.default_rng(0).standard_normal((channels, 3, 3, 3)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"], name="c")],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +59,6 @@ def unpack(packed: Path, where: Path) -> Path:
         lambda job: job.update(least_pairs=10, samples=3, warmup_limit_s=0.1, processes=2),
     )
     return folder
-
-
-def edit(path: Path, change: Edit) -> None:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    change(told)
-    path.write_text(json.dumps(told), encoding="utf-8")
 
 
 def run_sh(folder: Path, python: str = sys.executable, shell: str = "sh") -> subprocess.CompletedProcess[str]:
@@ -297,77 +271,36 @@ def test_warm_up_goes_on_while_times_fall(monkeypatch: pytest.MonkeyPatch) -> No
     assert 58 <= runs <= 75
 
 
-def measured_there(model: Path, folder: Path, edits: dict[str, str] | None = None, **more: Any) -> Any:
-    """A job of one model run by the script, from the folder of a device; ``edits`` of its text."""
-    for name in SCRIPT_NAMES:
-        text = script_text(name)
-        for old, new in (edits or {}).items():
-            text = text.replace(old, new)
-        (folder / name).write_text(text, encoding="utf-8")
-    shutil.copy(model, folder / "m.onnx")
-    job = MeasurementJob(threads=1, models=(ModelJob(name="m", file="m.onnx"),), samples=2, **more)
-    (folder / "job.json").write_bytes(job.to_json())
-    done = subprocess.run(
-        [sys.executable, "measure.py", "job.json", "result.json"],
-        cwd=folder,
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode == 0) == (b"error: " not in done.stderr), done.stderr
-    return from_json((folder / "result.json").read_bytes())
+IMPOSSIBLE: list[Edit] = [
+    *(lambda told, value=value: told["models"]["first"].update(processes=value) for value in (0, -5, 10**30)),
+    *(
+        lambda told, value=value: told["models"]["first"].update(latency_p50_ms=value)
+        for value in (0, -1.0, math.inf)
+    ),
+    lambda told: told["models"]["first"].update(repetitions=0),
+    lambda told: told.update(threads=-3),
+    lambda told: told.update(batch_size=0),
+    *(
+        lambda told, value=value: told["noise"].update(cpu_ratios=value)
+        for value in ([], [[]], [[math.nan]], [[0.0]])
+    ),
+    lambda told: told["pairs"][0].update(wall_ratios=[[1.0, -1.0]]),
+]  # fmt: skip
 
 
-def runs_of(slowness: float, memory_bytes: int | None, *, seed: int = 0) -> dict[str, Any]:
-    """What one process tells of a model that takes a millisecond, ``slowness`` times as long in this one."""
-    times = slowness * np.random.default_rng(seed).normal(1e6, 1e3, size=50)
-    return {
-        "wall_ns": times.tolist(), "cpu_ns": times.tolist(),
-        "first_run_ms": slowness, "load_ms": 2 * slowness,
-        "peak_memory_bytes": memory_bytes, "warmup": 8, "operators": [{"op_type": "Conv", "share": 1.0}],
-    }  # fmt: skip
-
-
-@given(slow=st.lists(st.floats(1.1, 3.0), max_size=2), memory=st.one_of(st.none(), st.integers(0, 9)))
-@settings(max_examples=20)
-def test_two_processes_of_five_that_are_slow_do_not_decide(slow: list[float], memory: int | None) -> None:
-    even = 5 - len(slow)
-    runs = [runs_of(factor, memory) for factor in slow] + [runs_of(1.0, None, seed=n) for n in range(even)]
-    found = pooled(runs)
-    assert found["latency_p50_ms"] == pytest.approx(1, abs=0.01)
-    assert found["cpu_time_p50_ms"] == pytest.approx(1, abs=0.01)
-    assert (found["first_run_ms"], found["load_ms"]) == (1, 2)
-    assert found["peak_memory_bytes"] == (memory if slow else None)
-    assert (found["processes"], found["repetitions"], found["warmup"]) == (5, 250, 40)
-
-
-def test_a_model_alone_is_run_in_several_processes(models: tuple[Path, Path], tmp_path: Path) -> None:
-    one = measured_there(models[0], tmp_path, processes=1, warmup_limit_s=0.1).models["m"]
-    three = measured_there(models[0], tmp_path, processes=3, warmup_limit_s=0.1).models["m"]
-    assert (one.processes, three.processes) == (1, 3)
-    assert three.warmup > one.warmup
-
-
-@pytest.mark.parametrize(
-    ("edits", "limit_s"),
-    [
-        ({"_MORE_PROCESSES_S = 10.0": "_MORE_PROCESSES_S = 0.0"}, None),
-        ({"import sampling": "import time; time.sleep(1.0); import sampling"}, 4.0),
-    ],
-    ids=["it took long", "the time is over"],
-)
-def test_no_more_processes_than_there_is_time_for(
-    edits: dict[str, str], limit_s: float | None, models: tuple[Path, Path], tmp_path: Path
+@pytest.mark.parametrize("change", IMPOSSIBLE)
+def test_impossible_figures_are_refused_by_their_place(
+    change: Edit, result: Path, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    more = {"processes": 99, "time_limit_s": limit_s, "warmup_limit_s": 0.1}
-    found = measured_there(models[0], tmp_path, edits, **more)
-    assert isinstance(found, MeasurementResult), found
-    assert 1 <= found.models["m"].processes < 9
+    path = tmp_path / "result.json"
+    shutil.copy(result, path)
+    edit(path, change)
+    with pytest.raises((UsageError, DeviceError), match=r"result.json.*(is no |are none)"):
+        read_result(path)
 
 
-def test_a_job_is_one_process_for_all_where_asked(models: tuple[Path, Path], tmp_path: Path) -> None:
-    told = measured_there(models[0], tmp_path, fresh_process=False, processes=5)
-    assert isinstance(told, MeasurementResult)
-    assert told.models["m"].repetitions >= 2
-    assert told.models["m"].processes == 1
-    assert (told.models["m"].operators, told.noise, told.pairs) == ((), None, ())
-    assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["job.json", "result.json"]
+def test_a_result_of_before_has_one_process(result: Path, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    shutil.copy(result, path)
+    edit(path, lambda told: told["models"]["first"].pop("processes"))
+    assert read_result(path).result.models["first"].processes == 1

@@ -353,3 +353,12 @@ def test_a_damaged_report_is_one_sentence(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UsageError, match=told):
             read_sweep_report(path)
+
+
+def test_going_on_from_a_finished_sweep_is_not_said_to_begin_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project(tmp_path)
+    for resume in (False, True):
+        swept(tmp_path, resume=resume, overwrite=resume)
+    assert "begins anew" not in caplog.text

@@ -53,7 +53,10 @@ def cached_ranking(
         with reading(_NAME):
             record = read_json(folder / _NAME)
             found = ranking_of(record, prepared.coupling.num_players)
-            run.notes.extend(record["notes"])
+            notes = record["notes"]
+            if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+                raise ValueError("notes that are no texts")
+            run.notes.extend(notes)
         _log.info("the ranking for a cut of %.0f%% is in the cache", 100 * ratio)
         return found, []
 

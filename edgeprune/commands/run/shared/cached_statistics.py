@@ -42,13 +42,19 @@ def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]
             tensors |= {f"mean-{number}": mean, f"covariance-{number}": covariance}
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         atomic_write_bytes(folder / _TENSORS, safetensors.torch.save(held))
-        atomic_write_text(folder / _PLACES, json.dumps(list(made.statistics)))
+        told = {"outputs": [list(o.shape) for o in made.outputs], "places": list(made.statistics)}
+        atomic_write_text(folder / _PLACES, json.dumps(told))
 
     def read(folder: Path) -> Observed:
         with reading(_TENSORS):
-            places = [(str(node), int(dim)) for node, dim in read_json(folder / _PLACES)]
+            told = read_json(folder / _PLACES)
+            places = [(str(node), int(dim)) for node, dim in told["places"]]
             held = safetensors.torch.load_file(folder / _TENSORS)
-            outputs = [held[f"output-{number}"] for number in range(len(held) - 2 * len(places))]
+            outputs = [held[f"output-{number}"] for number in range(len(told["outputs"]))]
+            if len(held) != len(outputs) + 2 * len(places) or not outputs:
+                raise ValueError(f"{len(held)} tensors for {len(outputs)} outputs and {len(places)} places")
+            if [list(output.shape) for output in outputs] != told["outputs"]:
+                raise ValueError("outputs of other shapes")
             statistics = {
                 place: (
                     held[f"mean-{number}"].to(device),
@@ -56,6 +62,11 @@ def cached_statistics(run: Run, prepared: Prepared, make: Callable[[], Observed]
                 )
                 for number, place in enumerate(places)
             }
+            for mean, covariance in statistics.values():
+                if mean.dim() != 1 or covariance.shape != (len(mean), len(mean)):
+                    raise ValueError(
+                        f"a mean of {tuple(mean.shape)} and a covariance of {tuple(covariance.shape)}"
+                    )
         return Observed(outputs, statistics)
 
     return store.get(Key(stage=Stage.STATISTICS, decided_by=decided_by(run, prepared)), make, write, read)
