@@ -145,6 +145,7 @@ def render(row: Row) -> str:
         )
         text += f"| {key[0]} | {key[1]} | {middle:.4f} ms | {ranges} |\n"
     outside = sum(each > by_itself[-1] for each in at_once)
+    by_chance = len(at_once) / (len(by_itself) + 1)
     spent = {
         both: statistics.median(turn["seconds"] for turn in turns if (", " in turn["boards"]) == both)
         for both in (False, True)
@@ -154,8 +155,9 @@ def render(row: Row) -> str:
         "| turns | pairs | median | 95% | largest |\n|---|---|---|---|---|\n"
         f"| both alone (A/A) | {len(by_itself)} | {_words(by_itself)} |\n"
         f"| alone and beside the other | {len(at_once)} | {_words(at_once)} |\n\n"
-        f"Beyond the largest of A/A: {outside} of {len(at_once)}. Times beside the other board are "
-        f"{100 * math.expm1(statistics.mean(shifts.values())):+.1f}% of those alone on average\n"
+        f"Beyond the largest of A/A: {outside} of {len(at_once)}; were both kinds of turns alike, "
+        f"{by_chance:.1f} are to be expected,\nsince there are more of these pairs. Times beside the other "
+        f"board are {100 * math.expm1(statistics.mean(shifts.values())):+.1f}% of those alone on average\n"
         f"(by candidate {100 * math.expm1(min(shifts.values())):+.1f}% to "
         f"{100 * math.expm1(max(shifts.values())):+.1f}%). A sweep of one board took {spent[False]:.0f} s, "
         f"one of both {spent[True]:.0f} s.\n"
