@@ -235,7 +235,7 @@ def test_hybrid_ranks_as_compress_does(report: Any) -> None:
 def test_the_same_seed_gives_the_same_bytes_and_json_is_the_report(
     project: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
-    command = (*SMALL, *asked("hybrid", "random"), "--threads", "1")
+    command = (*SMALL, *asked("hybrid", "random"), "--threads", "1", "--effort", "quick")
     first = edgeprune(*command, "-o", str(tmp_path / "a"), "--json")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout) == json.loads((tmp_path / "a" / "ranking.json").read_text())

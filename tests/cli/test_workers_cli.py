@@ -21,6 +21,7 @@ def test_what_is_compressed_over_workers_is_the_same_byte_for_byte(
     project: Path, tmp_path: Path, edgeprune: Any
 ) -> None:
     asked = ("compress", *model(project), "--ratio", "0.5", "--no-pictures", "--target", "rpi4")
+    asked += ("--effort", "quick")
     for name, more in (("one", ()), ("two", ("--workers", "2"))):
         done = edgeprune(*asked, *more, "-o", str(tmp_path / name))
         assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import edgeprune
-from edgeprune import Finetune, Precision, Preprocessing, Task, apply_surgery
+from edgeprune import Effort, Finetune, Precision, Preprocessing, Task, apply_surgery
 from edgeprune.errors import UsageError
 from edgeprune.fx import tensor_leaves
 
@@ -61,6 +61,7 @@ def test_files_of_a_run_are_one_pruned_network_with_its_own_inputs(factory: Any,
     report = edgeprune.compress(
         seeded(factory),
         calibration=data,
+        effort=Effort.QUICK,
         preprocessing=PLAIN,
         output=out,
         ratio=0.3,
@@ -83,7 +84,7 @@ def test_files_of_a_run_are_one_pruned_network_with_its_own_inputs(factory: Any,
 
 def test_the_program_of_a_run_is_compressed_again_and_ranked(tmp_path: Path):
     data = Items(NETWORKS[gate][0])
-    options = {"calibration": data, "preprocessing": PLAIN}
+    options = {"effort": Effort.QUICK, "calibration": data, "preprocessing": PLAIN}
     edgeprune.compress(seeded(gate), output=tmp_path / "one", ratio=0.2, width_quantum=1, **options)
     program = tmp_path / "one" / "model.pt2"
     again = edgeprune.compress(program, output=tmp_path / "two", ratio=0.2, width_quantum=1, **options)
@@ -98,6 +99,7 @@ def test_fine_tuning_limits_and_16_bits_take_several_inputs(tmp_path: Path):
     report = edgeprune.compress(
         seeded(gate),
         calibration=data,
+        effort=Effort.QUICK,
         preprocessing=PLAIN,
         output=out,
         ratio=0.3,

@@ -128,6 +128,7 @@ def test_a_transformer_goes_through_the_whole_pipeline(
         output=tmp_path / "out",
         width_quantum=1,
         threads=1,
+        effort=edgeprune.Effort.QUICK,
         **options,
     )
     assert report.pruning.macs_removed_share >= 0.25
