@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from code_digests import PAGES
 
 from edgeprune.commands.run.report_builder import package_versions
 from edgeprune.storage.files import atomic_write_text
@@ -27,6 +28,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "benchmarks"
 COMMITS = "commits.txt"
 """In a folder of results: those of the code that they were measured with."""
+CODE = "code.txt"
+"""In a folder of results: a line a module that they were measured with, its name and its digest."""
+_measured_with: set[str] = set()
 
 
 def research_data() -> Path:
@@ -104,7 +108,9 @@ def run_parts(
             text = header(part.title, command, seeds, options.threads, commits(folder))
             text += part.render(rows) if rows else ""
             text += f"\nNot run: {', '.join(missing)}.\n" if missing else ""
-            write_result(f"{options.page or part.page or f'{name}-{chosen}'}.md", text)
+            page = options.page or part.page or f"{name}-{chosen}"
+            write_result(f"{page}.md", text)
+            write_code(page, folder)
 
 
 @contextmanager
@@ -143,6 +149,11 @@ def results_of(jobs: Jobs, folder: Path, deadline: float) -> tuple[list[dict[str
             print(f"{name}: {json.dumps(found)}", flush=True)
         rows.append(json.loads(path.read_text()))
     return rows, missing
+
+
+def measured_with(digests: dict[str, str]) -> None:
+    """Results that are kept from now on rest on these modules, which a child process had loaded."""
+    _measured_with.update(f"{name} {digest}" for name, digest in digests.items())
 
 
 @dataclass(frozen=True)
@@ -196,16 +207,33 @@ def commit() -> str:
 def keep(path: Path, found: dict[str, Any]) -> None:
     """Put a result in place, and the commit of the code beside it."""
     atomic_write_text(path, json.dumps(found, indent=1))
-    note = path.parent / COMMITS
-    known = note.read_text().splitlines() if note.exists() else []
-    if commit() not in known:
-        atomic_write_text(note, "".join(f"{c}\n" for c in [*known, commit()]))
+    for name, lines in ((COMMITS, [commit()]), (CODE, sorted(_measured_with))):
+        note = path.parent / name
+        known = note.read_text().splitlines() if note.exists() else []
+        if set(lines) - set(known):
+            atomic_write_text(note, "".join(f"{line}\n" for line in dict.fromkeys([*known, *lines])))
 
 
 def commits(folder: Path) -> list[str]:
     """Of all results kept in ``folder`` and below."""
-    noted = (path.read_text().splitlines() for path in sorted(folder.rglob(COMMITS)))
-    return list(dict.fromkeys(commit for lines in noted for commit in lines))
+    return _noted(folder, COMMITS)
+
+
+def _noted(folder: Path, name: str) -> list[str]:
+    noted = (path.read_text().splitlines() for path in sorted(folder.rglob(name)))
+    return list(dict.fromkeys(line for lines in noted for line in lines))
+
+
+def write_code(page: str, folder: Path) -> None:
+    """Put the modules that results in ``folder`` rest on, where they are known, beside the pages."""
+    modules: dict[str, list[str]] = {}
+    for line in sorted(_noted(folder, CODE)):
+        name, digest = line.split()
+        modules.setdefault(name, []).append(digest)
+    if modules:
+        pages = json.loads(PAGES.read_text()) if PAGES.exists() else {}
+        pages[page] = modules
+        atomic_write_text(PAGES, json.dumps(dict(sorted(pages.items())), indent=1) + "\n")
 
 
 def header(title: str, command: str, seeds: str, threads: int, made_by: list[str] | None = None) -> str:

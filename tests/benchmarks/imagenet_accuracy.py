@@ -137,7 +137,7 @@ def render(rows: list[Row]) -> str:
 
 def _introduction(base: Row, plan: Row, minutes: float) -> str:
     network, deciding = plan["network"], plan["deciding_images"]
-    trained = f" and our\ndistillation ({minutes:g} minutes of wall time, seed 0)" if minutes else ""
+    trained = f" and our\ndistillation ({minutes:g} minutes of CPU time, seed 0)" if minutes else ""
     return (
         f"EfficientNet-Lite{network} at {SIZES[network]} pixels, {plan['fitting_images'] + deciding} "
         f"unlabelled images to fit with, of which recovery and\ndistillation keep {deciding} to decide; "

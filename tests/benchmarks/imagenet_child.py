@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from budget_peers import torch_pruning_plan
+from code_digests import CODE_KEY, loaded_code
 from imagenet_data import FITTING, TEST, Row, answers, judged, read_images
 from imagenet_networks import SIZES, trained
 from imagenet_onnxsim import pruned_by_onnxsim
@@ -185,6 +186,7 @@ def train(task: Row) -> Row:
             bench.captured.graph_module, recovered, bench.coupling, removed, split,
             generator=torch.Generator().manual_seed(bench.seed),
             options=replace(DistillationOptions(), steps=_MOST_STEPS, time_limit_s=limit_s),
+            clock=time.process_time,
         )  # fmt: skip
     (judgement,) = bench.judge(pupil)
     more = {"steps": report.steps, "kept_step": report.kept_step, "learning_rate": report.learning_rate}
@@ -210,7 +212,8 @@ def main() -> None:
     """Do the task of the first file, write its answer to the second."""
     task = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(task["threads"])
-    Path(sys.argv[2]).write_text(json.dumps(TASKS[task["task"]](task)))
+    found = TASKS[task["task"]](task)
+    Path(sys.argv[2]).write_text(json.dumps({**found, CODE_KEY: loaded_code()}))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Ended, NotMeasuredError, ended
+from code_digests import CODE_KEY
+from common import Ended, NotMeasuredError, ended, measured_with
 
 Row = dict[str, Any]
 
@@ -39,6 +40,7 @@ def child(task: Row, work: Path) -> Row:
     question.write_text(json.dumps(task))
     run([sys.executable, str(HERE / "imagenet_child.py"), str(question), str(answer)], work, task["threads"])
     found: Row = json.loads(answer.read_text())
+    measured_with(found.pop(CODE_KEY))
     return found
 
 

@@ -79,19 +79,21 @@ def distill(
     options: DistillationOptions | None = None,
     advance: Callable[[int], None] = lambda _units: None,
     device: torch.device = CPU,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[GraphModule, DistillationReport]:
     """Train ``recovered`` to match ``original`` on images (n, c, h, w); returns a new graph and a report.
 
     The deciding images, not used by recovery either, select the learning rate and the best step, and decide
     whether the network is closer to the original than before, by more than chance since the best of several
     steps looks better than it is; otherwise an unchanged copy is returned. All is computed on ``device``, and
-    the returned graph is in the processor's memory.
+    the returned graph is in the processor's memory. ``clock`` gives the seconds that the time limit and the
+    duration are counted in: ``time.process_time`` limits CPU time.
     """
     options = options or DistillationOptions()
-    started = time.perf_counter()
+    started = clock()
     original, before = moved(original, device), moved(recovered, device)
     pupil = _Pupil(original, copy.deepcopy(before), coupling, removed, images, options, generator)
-    course = _Course(pupil, options, started, generator, advance)
+    course = _Course(pupil, options, started, generator, advance, clock)
     rate = course.run()
     network = pupil.with_state(course.best.state)
     networks = (original, before, network)
@@ -109,7 +111,7 @@ def distill(
         validation_images=len(images.deciding),
         divergence_before=course.first,
         divergence_after=course.best.divergence if decision.taken else course.first,
-        duration_s=time.perf_counter() - started,
+        duration_s=clock() - started,
         feature=", ".join(pupil.features) or None,
         decision=decision,
     )
@@ -134,9 +136,11 @@ class _Course:
         started: float,
         generator: torch.Generator,
         advance: Callable[[int], None],
+        clock: Callable[[], float],
     ) -> None:
         self._pupil = pupil
         self._options = options
+        self._clock = clock
         self._started = started
         self._generator = generator
         self._advance = advance
@@ -200,7 +204,7 @@ class _Course:
         share = self.taken / self._options.steps
         if math.isinf(self._options.time_limit_s):
             return share
-        return max(share, (time.perf_counter() - self._started) / self._options.time_limit_s)
+        return max(share, (self._clock() - self._started) / self._options.time_limit_s)
 
     def _batch(self) -> Tensor:
         """Next batch of augmented images, reshuffled for every epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import networks as nets
 import pytest
@@ -25,11 +26,11 @@ IMAGES = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SHORT = DistillationOptions(steps=40, batch=32, learning_rates=(3e-3, 3e-4), checks=5)
 
 
-def taught(case: Trial, options: DistillationOptions = SHORT, *, seed: int = 0):
+def taught(case: Trial, options: DistillationOptions = SHORT, *, seed: int = 0, **more):
     return distill(
         case.captured.graph_module, case.pruned, case.coupling, case.removed,
         nets.split(IMAGES),
-        generator=torch.Generator().manual_seed(seed), options=options,
+        generator=torch.Generator().manual_seed(seed), options=options, **more,
     )  # fmt: skip
 
 
@@ -94,6 +95,14 @@ def test_a_time_limit_ends_training():
     case = trial(nets.residual_add(), IMAGES)
     _, report = taught(case, DistillationOptions(steps=100_000, batch=8, time_limit_s=0.5))
     assert 0 < report.steps < 100_000
+
+
+def test_a_time_limit_counts_the_seconds_of_the_clock_that_is_passed():
+    case, seconds = trial(nets.residual_add(), IMAGES), itertools.count()
+    options = DistillationOptions(steps=100_000, batch=8, time_limit_s=60)
+    _, report = taught(case, options, clock=lambda: float(next(seconds)))
+    assert 0 < report.steps < 60
+    assert report.duration_s >= 60
 
 
 def test_features_are_those_before_pooling_and_only_the_channels_that_stay():
