@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +24,18 @@ _SOME = 8
 _TEMPERATURE = 2.0
 _ROUNDING = 1e-6
 """A divergence or relative error that single precision may leave of two networks that compute the same."""
+
+
+class Proof(Enum):
+    """What a network must show on deciding images to be taken."""
+
+    AVERAGE = "better on average"
+    BEYOND_CHANCE = "better by more than chance"
+    BEST_OF_SEVERAL = "better by more than chance, though it is the best of several on these images"
+
+
+_RANKS = {Proof.AVERAGE: 1.96, Proof.BEYOND_CHANCE: 1.645, Proof.BEST_OF_SEVERAL: 1.96}
+"""Limits of standardized signed ranks: 95%, one side where a gain has to be shown, else two."""
 
 
 def is_classifier(outputs: list[Tensor]) -> bool:
@@ -48,7 +62,7 @@ def decide_between(
     after: list[Tensor],
     *,
     class_scores: bool = True,
-    selected: bool = False,
+    proof: Proof = Proof.AVERAGE,
 ) -> NetworkDecision:
     """Decide whether to keep the network ``after`` a step, from per-image outputs on deciding images.
 
@@ -56,15 +70,22 @@ def decide_between(
     by Kullback-Leibler divergence; other outputs by squared error relative to the spread of each channel.
     A network without a significant improvement (95%, Student's t) is kept if it is better on average; with
     fewer than 8 deciding images the mean gain must exceed t / 1.96 standard errors (1.2 with 7 images, 6.5
-    with 2), so that two or three images do not decide alone. With ``selected``, the network ``after`` is the
-    best of several on these very images and looks too good there: it must be better by more than chance.
+    with 2), so that two or three images do not decide alone; ``proof`` says where more is asked. Of
+    divergences and errors, of which a few images make most, Wilcoxon's signed ranks (Biometrics Bulletin 1,
+    1945) may show a gain or a loss as well, in the direction of the mean.
     """
-    decision = _compared(step, original, before, after, class_scores)
-    return replace(decision, taken=decision.taken and (decision.beyond_chance or not selected))
+    decision = _compared(step, original, before, after, class_scores, _RANKS[proof])
+    shown = decision.beyond_chance and not _of_rounding(decision)
+    return replace(decision, taken=decision.taken and (shown or proof is Proof.AVERAGE))
 
 
 def _compared(
-    step: str, original: list[Tensor], before: list[Tensor], after: list[Tensor], class_scores: bool
+    step: str,
+    original: list[Tensor],
+    before: list[Tensor],
+    after: list[Tensor],
+    class_scores: bool,
+    ranks_limit: float,
 ) -> NetworkDecision:
     if class_scores and is_classifier(original):
         answers = [(outputs[0].argmax(1) != original[0].argmax(1)).double() for outputs in (before, after)]
@@ -72,9 +93,10 @@ def _compared(
         if decision.beyond_chance:
             return decision
         divergences = [_divergence(original[0], outputs[0]) for outputs in (before, after)]
-        return _decision(step, DecisionMeasure.DIVERGENCE, *divergences)
+        decision = _decision(step, DecisionMeasure.DIVERGENCE, *divergences)
+        return _with_ranks(decision, divergences, ranks_limit)
     errors = [_relative_error(original, outputs) for outputs in (before, after)]
-    return _decision(step, DecisionMeasure.RELATIVE_ERROR, *errors)
+    return _with_ranks(_decision(step, DecisionMeasure.RELATIVE_ERROR, *errors), errors, ranks_limit)
 
 
 def _decision(step: str, measure: DecisionMeasure, before: Tensor, after: Tensor) -> NetworkDecision:
@@ -97,6 +119,33 @@ def _decision(step: str, measure: DecisionMeasure, before: Tensor, after: Tensor
         standard_error=error,
         images=count,
     )
+
+
+def _with_ranks(decision: NetworkDecision, losses: list[Tensor], limit: float) -> NetworkDecision:
+    """The decision, beyond chance also where signed ranks of two losses (n,) say so with the mean."""
+    before, after = losses
+    score = signed_rank_score(torch.nan_to_num(after - before, nan=math.inf))
+    known = len(before) >= _SOME and not _of_rounding(decision)
+    agreed = known and score * decision.difference > 0 and abs(score) > limit
+    return replace(decision, beyond_chance=decision.beyond_chance or agreed)
+
+
+def _of_rounding(decision: NetworkDecision) -> bool:
+    """Whether the network before the step computes what the original does, but for rounding."""
+    return decision.measure is not DecisionMeasure.CHANGED_ANSWERS and decision.before < _ROUNDING
+
+
+def signed_rank_score(differences: Tensor) -> float:
+    """Wilcoxon's signed-rank statistic of paired differences (n,), standardized; 0 where all are 0.
+
+    Zeros are left out, ties share their mean rank. About normal from 8 differences on.
+    """
+    values = differences[differences != 0].double().numpy()
+    if not len(values):
+        return 0.0
+    _, place, times = np.unique(np.abs(values), return_inverse=True, return_counts=True)
+    ranks = (times.cumsum() - (times - 1) / 2)[place]
+    return float((ranks * np.sign(values)).sum() / np.sqrt(np.square(ranks).sum()))
 
 
 def _quantile(degrees: float) -> float:
@@ -125,7 +174,7 @@ def in_words(decision: NetworkDecision) -> str:
     figures = f"{change}, {sure}"
     if decision.taken:
         return f"{decision.step} helped on {decision.images} images that it was not fitted to ({figures})"
-    if decision.measure is not DecisionMeasure.CHANGED_ANSWERS and decision.before < _ROUNDING:
+    if _of_rounding(decision):
         return (
             f"{decision.step} had nothing to gain: on {decision.images} images that it was not fitted to, "
             f"the network before it computes what the original does ({figures}); that one is delivered"

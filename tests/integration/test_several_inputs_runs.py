@@ -82,6 +82,7 @@ def test_files_of_a_run_are_one_pruned_network_with_its_own_inputs(factory: Any,
             np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
+@pytest.mark.wide
 def test_the_program_of_a_run_is_compressed_again_and_ranked(tmp_path: Path):
     data = Items(NETWORKS[gate][0])
     options = {"effort": Effort.QUICK, "calibration": data, "preprocessing": PLAIN}

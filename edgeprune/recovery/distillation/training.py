@@ -21,9 +21,9 @@ from torch.fx import GraphModule
 
 from edgeprune.accelerator import CPU, device_of, even_parts, in_memory, moved, parts_of
 from edgeprune.artifacts.coupling import CouplingGraph
-from edgeprune.artifacts.pruning import DistillationReport
+from edgeprune.artifacts.pruning import DistillationReport, NetworkDecision
 from edgeprune.outputs.errors import OutputErrors
-from edgeprune.recovery.agreement import decide_between, is_classifier, outputs_on
+from edgeprune.recovery.agreement import Proof, decide_between, is_classifier, outputs_on
 from edgeprune.recovery.distillation.augmentation import mixed, pasted, varied
 from edgeprune.recovery.distillation.features import Answers, joined, learnt_features, run, run_weighed
 from edgeprune.recovery.distillation.fused import fast_graph
@@ -83,11 +83,12 @@ def distill(
 ) -> tuple[GraphModule, DistillationReport]:
     """Train ``recovered`` to match ``original`` on images (n, c, h, w); returns a new graph and a report.
 
-    The deciding images, not used by recovery either, select the learning rate and the best step, and decide
-    whether the network is closer to the original than before, by more than chance since the best of several
-    steps looks better than it is; otherwise an unchanged copy is returned. All is computed on ``device``, and
-    the returned graph is in the processor's memory. ``clock`` gives the seconds that the time limit and the
-    duration are counted in: ``time.process_time`` limits CPU time.
+    The deciding images, not used by recovery either, select the learning rate and decide whether the last
+    step is closer to the original than the network before, by more than chance; where it is not, the best
+    step is asked, which has to show more since it looks better than it is. Else an unchanged copy is
+    returned. All is computed on ``device``, and the returned graph is in the processor's memory. ``clock``
+    gives the seconds that the time limit and the duration are counted in: ``time.process_time`` limits CPU
+    time.
     """
     options = options or DistillationOptions()
     started = clock()
@@ -95,26 +96,42 @@ def distill(
     pupil = _Pupil(original, copy.deepcopy(before), coupling, removed, images, options, generator)
     course = _Course(pupil, options, started, generator, advance, clock)
     rate = course.run()
-    network = pupil.with_state(course.best.state)
-    networks = (original, before, network)
-    decision = decide_between(
-        "distillation",
-        *(outputs_on(m, images.images, images.deciding) for m in networks),
-        class_scores=images.class_scores,
-        selected=True,
-    )
+    reached, network, decision = _delivered(course, pupil, original, before, images)
     return (moved(network, CPU) if decision.taken else copy.deepcopy(recovered)), DistillationReport(
         steps=course.taken,
-        kept_step=course.best.step if decision.taken else 0,
+        kept_step=reached.step if decision.taken else 0,
         learning_rate=rate,
         images=len(images.fitting),
         validation_images=len(images.deciding),
         divergence_before=course.first,
-        divergence_after=course.best.divergence if decision.taken else course.first,
+        divergence_after=reached.divergence if decision.taken else course.first,
         duration_s=clock() - started,
         feature=", ".join(pupil.features) or None,
         decision=decision,
     )
+
+
+def _delivered(
+    course: _Course, pupil: _Pupil, original: nn.Module, before: nn.Module, images: SplitImages
+) -> tuple[_Reached, GraphModule, NetworkDecision]:
+    """The last step, or the best where the last shows no gain; its network, and whether to deliver it."""
+    told, untaught = (outputs_on(network, images.images, images.deciding) for network in (original, before))
+    asked = {Proof.BEYOND_CHANCE: course.last}
+    if course.best.step not in (0, course.last.step):
+        asked[Proof.BEST_OF_SEVERAL] = course.best
+    for needed, reached in asked.items():
+        network = pupil.with_state(reached.state)
+        decision = decide_between(
+            "distillation",
+            told,
+            untaught,
+            outputs_on(network, images.images, images.deciding),
+            class_scores=images.class_scores,
+            proof=needed,
+        )
+        if decision.taken:
+            break
+    return reached, network, decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +163,7 @@ class _Course:
         self._advance = advance
         self._order = torch.empty(0, dtype=torch.long)
         self.first = pupil.balance()
-        self.best = _Reached(step=0, divergence=self.first, state=pupil.state())
+        self.best = self.last = _Reached(step=0, divergence=self.first, state=pupil.state())
         self.taken = 0
 
     def run(self) -> float:
@@ -193,10 +210,11 @@ class _Course:
         self._advance(1)
 
     def _found(self) -> float:
-        """Current divergence; ``best`` is updated."""
+        """Current divergence; ``last`` is updated, and ``best`` where it is the least."""
         divergence = self._pupil.divergence()
+        self.last = _Reached(step=self.taken, divergence=divergence, state=self._pupil.state())
         if divergence < self.best.divergence:
-            self.best = _Reached(step=self.taken, divergence=divergence, state=self._pupil.state())
+            self.best = self.last
         return divergence if math.isfinite(divergence) else math.inf
 
     def _done(self) -> float:

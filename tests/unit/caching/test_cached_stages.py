@@ -288,8 +288,16 @@ def test_nothing_is_shared_where_an_operator_is_of_the_user(
         ),
     ],
 )
+@pytest.mark.parametrize(
+    "before",
+    [(0.35, 0.2), *(pytest.param(each, marks=pytest.mark.wide) for each in ((), (0.2,), (0.5,)))],
+)
 def test_notes_of_rankings_in_rounds_are_the_same_from_the_cache(
-    asked: tuple[float, ...], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: tuple[float, ...],
+    asked: tuple[float, ...],
+    base: Base,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each once, whichever level was made before, alone or for another."""
     real = iterative_pruning.ranked_by
@@ -302,11 +310,11 @@ def test_notes_of_rankings_in_rounds_are_the_same_from_the_cache(
     prepared, wanted = base[1], notes_at(options, base[1], asked, None)
     assert wanted
     assert len(set(wanted)) == len(wanted)
-    for before in ((), (0.2,), (0.5,), (0.35, 0.2), asked):
-        folder = tmp_path / f"{before}"
-        if before:
-            notes_at(options, prepared, before, Store(folder))
-        assert sorted(notes_at(options, prepared, asked, Store(folder))) == sorted(wanted)
+    store = Store(tmp_path)
+    if before:
+        notes_at(options, prepared, before, store)
+    for _first_and_again in range(2):
+        assert sorted(notes_at(options, prepared, asked, store)) == sorted(wanted)
 
 
 def notes_at(

@@ -8,11 +8,12 @@ import torch
 from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from test_recovery import Trial, trial
 from torch import Tensor, nn
 
 from edgeprune.artifacts.pruning import DecisionMeasure
-from edgeprune.recovery.agreement import decide_between, in_words
+from edgeprune.recovery.agreement import Proof, decide_between, in_words, signed_rank_score
 from edgeprune.recovery.distillation.training import DistillationOptions, distill
 from edgeprune.recovery.reconstruction import reconstruct
 
@@ -215,7 +216,7 @@ def test_channels_that_nothing_depends_on_leave_nothing_to_gain():
 @pytest.mark.parametrize("kind", ["classes", "values"])
 def test_the_best_of_several_that_are_all_alike_is_not_an_improvement(kind):
     """Ten networks as far from the original as the one before: the best of them here is so by its luck."""
-    luck, kept = 0, 0
+    luck, kept, alone = 0, 0, 0
     for seed in range(60):
         rng = torch.Generator().manual_seed(seed)
         original = torch.randn(40, 6, dtype=torch.float64, generator=rng)
@@ -223,20 +224,56 @@ def test_the_best_of_several_that_are_all_alike_is_not_an_improvement(kind):
         def off(rng=rng, original=original) -> Tensor:
             return original + 0.3 * torch.randn(original.shape, dtype=torch.float64, generator=rng)
 
-        def decided(after, *, selected, before, original=original):
+        def decided(after, *, before, original=original, proof=Proof.BEST_OF_SEVERAL):
             classes = kind == "classes"
             return decide_between("training", [original], [before], [after], class_scores=classes,
-                                  selected=selected)  # fmt: skip
+                                  proof=proof)  # fmt: skip
 
         before, tried = off(), [off() for _ in range(10)]
         best = min(tried, key=lambda after: (after - original).square().mean())
-        luck += decided(best, selected=False, before=before).taken
-        found = decided(best, selected=True, before=before)
+        luck += decided(best, proof=Proof.AVERAGE, before=before).taken
+        found = decided(best, before=before)
+        alone += decided(tried[0], proof=Proof.BEYOND_CHANCE, before=before).taken
         kept += found.taken
         assert found.taken <= found.beyond_chance
         if not found.taken and not found.beyond_chance and found.difference < 0:
             assert "no more than chance" in in_words(found)
         better = original + 0.5 * (before - original)
-        assert decided(better, selected=True, before=before).taken
+        assert decided(better, before=before).taken
+        assert decided(better, proof=Proof.BEYOND_CHANCE, before=before).taken
     assert luck > 40
     assert kept < 15
+    assert alone < 9
+
+
+@given(st.lists(st.integers(-6, 6), min_size=1, max_size=40))
+def test_signed_ranks_are_those_of_scipy(differences):
+    score = signed_rank_score(torch.tensor(differences))
+    if not any(differences):
+        assert score == 0.0
+        return
+    found = stats.wilcoxon(differences, method="asymptotic", correction=False, alternative="greater")
+    assert score == pytest.approx(found.zstatistic)
+
+
+def test_many_small_gains_show_where_a_few_images_make_most_of_the_mean():
+    """Of 100 images 80 come much nearer; five are so far off that their noise hides the mean."""
+    rng = torch.Generator().manual_seed(0)
+    original = torch.zeros(100, 6, dtype=torch.float64)
+    error = 0.2 * torch.randn(100, 6, dtype=torch.float64, generator=rng)
+    error[:5] *= 30
+    after = 0.6 * error
+    after[:5] = error[:5] + torch.randn(5, 6, dtype=torch.float64, generator=rng)
+    after[0] = 0.9 * error[0]
+
+    def decided(before, after):
+        return decide_between("training", [original], [before], [after], class_scores=False,
+                              proof=Proof.BEST_OF_SEVERAL)  # fmt: skip
+
+    found = decided(error, after)
+    assert abs(found.difference) < 2 * found.standard_error
+    assert found.taken is (found.difference < 0)
+    assert found.difference < 0
+    worse = decided(after, error)
+    assert not worse.taken
+    assert worse.beyond_chance
