@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeprune.cli.process.session import begin, quiet_libraries, show, show_json
+from edgeprune.cli.process.session import Session, begin, quiet_libraries, show, show_json
 from edgeprune.cli.shared import options as opt
+from edgeprune.cli.shared.arguments import SpokenArguments, command
+from edgeprune.cli.shared.device_options import DeviceArguments
 from edgeprune.errors import UsageError
 from edgeprune.showing import for_people
 
@@ -40,6 +43,15 @@ NewName = Annotated[
     typer.Argument(metavar="NAME", help="What the profile is to be called: small letters, digits, - and _."),
 ]
 OnHost = Annotated[bool, typer.Option("--host", metavar="", help="Measure on this machine.")]
+OfTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="With --ssh or --adb: the profile that says what the device is (cores, instructions, memory).",
+        autocompletion=opt.complete_target,
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -154,27 +166,42 @@ def add_command(
         show_json({"path": str(path)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class WhatToCalibrate:
+    """The profile to write, and what is measured for it."""
+
+    name: NewName
+    on_host: OnHost = False
+    facts_of: OfTarget = None
+    output: Output = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateArguments(SpokenArguments, DeviceArguments, WhatToCalibrate):
+    """All arguments of ``targets calibrate``."""
+
+
 @targets_app.command("calibrate", cls=opt.Command)
-def calibrate_command(
-    context: typer.Context,
-    name: NewName,
-    on_host: OnHost = False,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: opt.AsJson = False,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> None:
+@command(CalibrateArguments)
+def calibrate(session: Session, given: CalibrateArguments) -> None:
     """Measure small networks on a device, in minutes, and write a profile that predicts from their times."""
-    session = begin(context, verbose, quiet)
-    if not on_host:
-        raise UsageError("where to measure was not said; accepted is --host, for this machine")
+    device = given.device_for(given.facts_of)
+    if given.on_host == (device is not None):
+        said = "both this machine (--host) and a device were" if given.on_host else "where to measure was not"
+        raise UsageError(
+            f"{said} said; accepted is --host, for this machine, or --ssh or --adb with --target"
+        )
+    if device is None and given.facts_of is not None:
+        raise UsageError("--target was given with --host; accepted is --ssh or --adb with it")
     from edgeprune import api
 
     quiet_libraries(session)
-    written = api.calibrate_target(name, output=output, overwrite=overwrite)
+    written = api.calibrate_target(
+        given.name, output=given.output, overwrite=given.overwrite, device=device, target=given.facts_of
+    )
     session.say_written(written.path, what="profile")
-    if as_json:
+    if given.as_json:
         show_json(written)
     else:
         show(_calibrated(for_people(written.profile)))

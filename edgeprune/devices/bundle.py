@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgeprune.devices.connection import JOB_NAME, RESULT_NAME, SCRIPT_NAMES, script_text
+from edgeprune.devices.instruction_sets import cautioned
 from edgeprune.devices.jobs import failure, measured_sha256, single_file
 from edgeprune.devices.protocol import PROCESSES, MeasurementJob, MeasurementResult, ModelJob, from_json
 from edgeprune.devices.recorded import RecordedMeasurer
@@ -18,6 +19,7 @@ from edgeprune.options.devices import BundleOptions
 from edgeprune.profiling.measurer import LATENCY_PAIRS, HostMeasurer, RunSettings
 from edgeprune.storage.files import atomic_write, scratch_folder
 from edgeprune.storage.outputs import MANIFEST_NAME, read_manifest
+from edgeprune.targets import TargetProfile
 
 FOLDER = "edgeprune-bench"
 """What a bundle is unpacked to."""
@@ -77,7 +79,7 @@ def write_bundle(options: BundleOptions, threads: int) -> tuple[str, ...]:
     return names
 
 
-def read_result(path: Path) -> RecordedMeasurer:
+def read_result(path: Path, target: TargetProfile | None = None) -> RecordedMeasurer:
     """What the script of a bundle has written.
 
     Raises:
@@ -101,7 +103,7 @@ def read_result(path: Path) -> RecordedMeasurer:
         ) from fault
     if not isinstance(told, MeasurementResult):
         raise failure(told, f"the device that wrote {path.name}", {})
-    return RecordedMeasurer(result=told, source=path.name)
+    return RecordedMeasurer(result=cautioned(told, target), source=path.name)
 
 
 def _models(given: Sequence[str | Path]) -> list[Path]:

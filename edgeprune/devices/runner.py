@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.artifacts.latency import LatencyMeasurement, LatencyRatio, Provenance
 from edgeprune.devices.connection import Device
+from edgeprune.devices.instruction_sets import cautioned
 from edgeprune.devices.jobs import run_job
 from edgeprune.devices.protocol import PROCESSES, MeasurementJob, MeasurementResult, ModelJob
 from edgeprune.devices.recorded import distrust, latency_of, machine_words, ratio_of
@@ -29,12 +30,14 @@ _QUICK_WARMUP_S = 0.5
 class DeviceMeasurer:
     """Runs models on a device; what one was measured to take is not measured again.
 
-    ``cautions``: what the device said about its measurements so far, each once. ``noise_check``: also find
-    out how noisy it is, and which operators take the time.
+    ``target``: what the device is said to be, so that one with other instructions is noticed. ``cautions``:
+    what the device said about its measurements so far, each once. ``noise_check``: also find out how noisy it
+    is, and which operators take the time.
     """
 
     device: Device
     settings: RunSettings
+    target: TargetProfile | None = None
     provenance: Provenance = Provenance.MEASURED_ON_TARGET
     noise_check: bool = False
     cautions: list[str] = field(default_factory=list, init=False)
@@ -119,7 +122,7 @@ class DeviceMeasurer:
             noise_check=self.noise_check and fresh_process,
             per_operator=self.noise_check and not pairs,
         )
-        result = run_job(self.device, job, onnx_paths)
+        result = cautioned(run_job(self.device, job, onnx_paths), self.target)
         for caution in distrust(result):
             told = f"{self.device.name}: {caution}"
             if told not in self.cautions:
@@ -131,4 +134,4 @@ def runner_on(target: TargetProfile, device: Device | None, how: RunSettings) ->
     """The runner of a target: by measurements on the device if one is connected, else as without one."""
     if device is None:
         return runner_here(target, how)
-    return MeasuringRunner(target=target, measurer=DeviceMeasurer(device=device, settings=how))
+    return MeasuringRunner(target=target, measurer=DeviceMeasurer(device=device, settings=how, target=target))

@@ -71,13 +71,16 @@ class LineProgress:
         self._began_s = self._line_s = clock()
         self._stages: list[_Job] = []
         self._tasks: list[_Job] = []
+        self._announced = ""
         self._lock = threading.Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, then report its progress while the block runs."""
+        """Announce a stage, unless it was the last one, too, then report its progress while the block runs."""
         with self._lock:
-            self._line(name)
+            if name != self._announced:
+                self._line(name)
+            self._announced = name
         with self._running(self._stages, _Job(name=name, began_s=self._clock())):
             yield
 

@@ -21,7 +21,7 @@ from common import folder_or_scratch, header, keep, write_result
 from quantized_random import quantized_with_random_images
 from torch import nn
 
-from edgeprune.commands.targets.calibration import Measured, calibrate
+from edgeprune.commands.targets.calibration import ThisHost, calibrate
 from edgeprune.profiling.prediction import predict
 from edgeprune.profiling.timing import least_cpu_ms
 from edgeprune.system.compat import import_torchvision
@@ -213,7 +213,7 @@ def main() -> int:
     with folder_or_scratch(options.results) as folder:
         path = folder / "this-host.toml"
         if not path.exists():
-            path.write_text(to_toml(calibrate("this-host", Measured())), encoding="utf-8")
+            path.write_text(to_toml(calibrate("this-host", ThisHost())), encoding="utf-8")
         profile = load_target(str(path))
         for job in jobs(LOOKED_AT if options.looked_at else (*TORCHVISION, *TIMM, *LARGE)):
             kept = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in job.name)}.json"

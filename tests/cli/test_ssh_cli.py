@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from loopback_sshd import Sshd, serving
 from onnx_models import written
 from small_project import sentence
 from torch import nn
 
+from edgeprune.commands.targets.calibration import calibrate
+from edgeprune.commands.targets.grid import grid
+from edgeprune.commands.targets.measuring_there import GridThere
+from edgeprune.devices.connection import connected
+from edgeprune.targets import load_target
+from edgeprune.targets.profile import is_arm
+
 THERE = "measured on target"
+TARGET_STATUS = 9
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +118,64 @@ def test_a_device_that_cannot_be_used(
     model: Path, edgeprune: Any, arguments: list[str], status: int, named: str
 ) -> None:
     assert named in sentence(edgeprune("profile", str(model), "-q", *arguments), status)
+
+
+def test_a_profile_of_another_processor_is_noticed(
+    sshd: Sshd, model: Path, tmp_path: Path, edgeprune: Any
+) -> None:
+    """Times are told as not to be trusted; tables are not made of them."""
+    other, same = ("n100", "rpi4") if is_arm(platform.machine()) else ("rpi4", "n100")
+    for target in (other, same):
+        done = edgeprune("profile", str(model), "--target", target, "--threads", "1", *sshd.arguments)
+        assert done.returncode == 0, done.stderr
+        assert (f"while the target {other} has" in done.stdout) is (target == other)
+    done = edgeprune(
+        "targets", "calibrate", "mine", "--target", other, *sshd.arguments, "-o", str(tmp_path / "mine.toml")
+    )
+    assert (done.returncode, done.stdout) == (TARGET_STATUS, "")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert f"while the target {other} has" in last
+    assert not (tmp_path / "mine.toml").exists()
+    assert sshd.left_over() == []
+
+
+def test_a_device_is_calibrated_over_its_connection(sshd: Sshd, tmp_path: Path) -> None:
+    """By a part of the grid, in which one file is none that can be run there."""
+    facts = load_target("rpi4" if is_arm(platform.machine()) else "n100")
+    points = [point for point in grid() if point.family == "pointwise"][:4]
+    unknown = onnx.load(written(nn.Flatten(), tmp_path / "flatten.onnx", (1, 8, 8)))
+    unknown.graph.node[0].op_type = "NoSuchOperator"
+    broken = tmp_path / "broken.onnx"
+    onnx.save(unknown, broken)
+    with connected(sshd.options) as device:
+        assert device is not None
+        there = GridThere(device=device, facts=facts)
+        there.check()
+        profile = calibrate("mine", there, points=points)
+        good = written(nn.Flatten(), tmp_path / "good.onnx", (1, 8, 8))
+        times = there.measure([good, broken], 1)
+    assert times[1] is None
+    assert times[0] is not None
+    assert times[0].time_ms > 0
+    found = profile.calibration
+    assert found is not None
+    assert found.machine.startswith(sshd.destination)
+    assert found.runtime.startswith("onnxruntime 1.")
+    assert found.measurements >= len(points)
+    assert (profile.cores, profile.isa) == (facts.cores, facts.isa)
+    assert sshd.left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ((), "where to measure was not said"),
+        (("--host", "--target", "rpi4"), "--target was given with --host"),
+        (("--ssh", "pi@board"), "--ssh was given without --target"),
+        (("--host", "--ssh", "pi@board", "--target", "rpi4"), "both this machine (--host) and a device"),
+        (("--identity", "key"), "--identity was given without --ssh"),
+    ],
+)
+def test_where_to_calibrate_is_said_once(more: tuple[str, ...], told: str, edgeprune: Any) -> None:
+    assert told in sentence(edgeprune("targets", "calibrate", "mine", *more), 2)

@@ -28,7 +28,7 @@ from edgeprune.profiling.measurer import RunSettings
 from edgeprune.profiling.work import size_bytes
 from edgeprune.results import GroupRow, Inspection, ProfileResult
 from edgeprune.storage.files import scratch_folder
-from edgeprune.targets import load_target
+from edgeprune.targets import TargetProfile, load_target
 
 
 def inspect_loaded(
@@ -94,10 +94,10 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     how = RunSettings(
         threads=threads, batch_size=options.batch_size, seed=options.seed, timeout_s=options.timeout_s
     )
-    recorded = None if options.result is None else read_result(Path(options.result))
+    recorded = None if options.result is None else read_result(Path(options.result), described)
     with _sized(paths, options.input_shape) as sized, connected(options.device) as device:
         runner = runner_on(described, device, how)
-        measurer = recorded or _fresh(device, how)
+        measurer = recorded or _fresh(device, how, described)
         for each in sized:  # check that it runs before any figure is computed
             (recorded or runner.measurer).check(each)
         measured = [
@@ -120,10 +120,10 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     )
 
 
-def _fresh(device: Device | None, how: RunSettings) -> DeviceMeasurer:
+def _fresh(device: Device | None, how: RunSettings, target: TargetProfile) -> DeviceMeasurer:
     """Measures in fresh processes, there or here, and finds out how far that is to be trusted."""
     if device is not None:
-        return DeviceMeasurer(device=device, settings=how, noise_check=True)
+        return DeviceMeasurer(device=device, settings=how, target=target, noise_check=True)
     return DeviceMeasurer(
         device=HostDevice(), settings=how, noise_check=True, provenance=Provenance.MEASURED_ON_HOST
     )

@@ -28,10 +28,11 @@ _DELIVERED = "model.onnx"
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What a cell delivered."""
+    """What a cell delivered; ``target`` as the sweep names it."""
 
     cell: str
     onnx_path: Path
+    target: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def measured(
 def _candidates(device: SweepDevice, cells: Sequence[tuple[Cell, Path]]) -> tuple[Candidate, ...]:
     targets = None if device.targets is None else {load_target(given).name for given in device.targets}
     return tuple(
-        Candidate(cell=cell.name, onnx_path=folder / _DELIVERED)
+        Candidate(cell=cell.name, onnx_path=folder / _DELIVERED, target=cell.options.target)
         for cell, folder in cells
         if targets is None or cell.target in targets
     )
@@ -126,7 +127,8 @@ def measure_all(work: Work) -> tuple[CellOnDevice, ...]:
 
 def _measured(errand: Errand, candidate: Candidate, there: Device) -> CellOnDevice:
     try:
-        measurer = DeviceMeasurer(device=there, settings=errand.how, noise_check=True)
+        target = load_target(candidate.target)
+        measurer = DeviceMeasurer(device=there, settings=errand.how, target=target, noise_check=True)
         return CellOnDevice(
             cell=candidate.cell,
             device=errand.device.name,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -30,22 +31,54 @@ from edgeprune.system.progress import task
 from edgeprune.targets import Calibration, TargetProfile, describe_host
 
 _OTHER_SIGN_EVERY = 6
-_WITH_THREADS_EVERY = 10
+_WITH_THREADS_EVERY = 12
 _LEAST_MEASURED = 20
 _COVERAGE = 0.9
 
 
+class MeasuredDevice(Protocol):
+    """A device to calibrate; ``machine``, ``runtime`` and ``cores`` are asked once it has measured."""
+
+    @property
+    def facts(self) -> TargetProfile:
+        """What is known of it."""
+        ...
+
+    @property
+    def machine(self) -> str:
+        """What measured, in words."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """The onnxruntime there."""
+        ...
+
+    @property
+    def cores(self) -> int | None:
+        """That can be used; ``None``: those of its facts."""
+        ...
+
+    @property
+    def measure(self) -> MeasureFiles:
+        """Times ONNX files there."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A device to calibrate: its facts, and what measures files there. ``None``: this host."""
+class ThisHost:
+    """This machine."""
 
-    facts: TargetProfile | None = None
-    machine: str = ""
-    runtime: str = ""
-    measure: MeasureFiles | None = None
+    facts: TargetProfile = field(default_factory=describe_host)
+    machine: str = field(default_factory=machine_description)
+    runtime: str = f"onnxruntime {metadata.version('onnxruntime')}"
+    cores: int | None = None
+    measure: MeasureFiles = measure_here
 
 
-def calibrate(name: str, device: Measured, *, points: Sequence[GridPoint] | None = None) -> TargetProfile:
+def calibrate(
+    name: str, device: MeasuredDevice, *, points: Sequence[GridPoint] | None = None
+) -> TargetProfile:
     """A profile of the device with tables, by measuring the grid there in 32 and 8 bits.
 
     ``points``: those of the grid that are measured; all where ``None``.
@@ -54,23 +87,22 @@ def calibrate(name: str, device: Measured, *, points: Sequence[GridPoint] | None
         TargetError: too few networks could be measured.
         ProfileError: a network cannot be run.
     """
-    facts = device.facts or describe_host()
-    measure = device.measure or measure_here
+    facts = device.facts
     chosen = grid() if points is None else tuple(points)
     began = time.monotonic()
     with scratch_folder("grid-") as folder:
         files = _written(chosen, facts, folder)
         kernels = kernels_of(facts)
-        single = _measured(files, measure(files, 1), kernels)
+        single = _measured(files, device.measure(files, 1), kernels)
         if len(single) < min(_LEAST_MEASURED, len(files)):
             raise TargetError(
                 f"only {len(single)} of {len(files)} networks could be measured; see that "
                 "onnxruntime runs there"
             )
         fitted = fit_tables(single, Device(quantum=facts.width_quantum, far_from_bytes=far_from(facts)))
-        threads, more = facts.cores or 1, files[::_WITH_THREADS_EVERY]
-        several = _measured(more, measure(more, threads), kernels) if threads > 1 else ()
-    profile = _profile(name, facts, device, fitted, len(single) + len(several), time.monotonic() - began)
+        threads, more = device.cores or facts.cores or 1, files[::_WITH_THREADS_EVERY]
+        several = _measured(more, device.measure(more, threads), kernels) if threads > 1 else ()
+    profile = _profile(name, device, fitted, len(single) + len(several), time.monotonic() - began)
     return _with_threads(profile, single, several, threads) if several else profile
 
 
@@ -119,18 +151,16 @@ def _measured(
 
 
 def _profile(
-    called: str, facts: TargetProfile, device: Measured, fitted: FittedTables, count: int, spent_s: float
+    called: str, device: MeasuredDevice, fitted: FittedTables, count: int, spent_s: float
 ) -> TargetProfile:
-    import onnxruntime
-
     ratios = np.array(fitted.held_out)
     low, high = (float(np.quantile(ratios, q)) for q in ((1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2))
-    where = device.machine or machine_description()
+    facts, where = device.facts, device.machine
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     tables = Calibration(
         machine=where,
         date=today,
-        runtime=device.runtime or f"onnxruntime {onnxruntime.__version__}",
+        runtime=device.runtime,
         edgeprune=metadata.version("edgeprune"),
         measurements=count,
         measured_s=round(spent_s, 1),

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeprune.commands.targets.calibration import Measured, calibrate
+from edgeprune.commands.targets.calibration import ThisHost, calibrate
 from edgeprune.commands.targets.fitting import Device, MeasuredNetwork, fit_tables, with_threads
 from edgeprune.commands.targets.grid import GridPoint, grid
 from edgeprune.commands.targets.measuring import NetworkTime, measure_here
@@ -41,7 +41,7 @@ def invented(files: Sequence[Path], threads: int) -> Sequence[NetworkTime | None
 
 @pytest.fixture(scope="module")
 def profile() -> TargetProfile:
-    device = Measured(
+    device = ThisHost(
         facts=load_target("rpi4"), machine="an invented board", runtime="none", measure=invented
     )
     return calibrate("invented", device, points=POINTS)
@@ -122,7 +122,7 @@ def test_threads_gain_by_what_was_measured() -> None:
 
 
 def test_too_few_measurements_are_refused() -> None:
-    device = Measured(facts=load_target("rpi4"), measure=lambda files, _: [None] * len(files))
+    device = ThisHost(facts=load_target("rpi4"), measure=lambda files, _: [None] * len(files))
     with pytest.raises(TargetError, match=r"only 0 of .* networks could be measured"):
         calibrate("none", device, points=POINTS[:2])
 

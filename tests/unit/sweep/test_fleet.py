@@ -188,7 +188,9 @@ def test_a_connection_that_is_cut_fails_what_is_left(
     """Within one errand, as its process runs it: the first measurement stays, the second one has a reason."""
     for name, width in (("a", 5), ("b", 7)):  # of other content, so that each is copied there
         written(nn.Sequential(nn.Flatten(), nn.Linear(64, width)), tmp_path / f"{name}.onnx", (1, 8, 8))
-    candidates = tuple(fleet.Candidate(cell=name, onnx_path=tmp_path / f"{name}.onnx") for name in "ab")
+    candidates = tuple(
+        fleet.Candidate(cell=name, onnx_path=tmp_path / f"{name}.onnx", target="rpi4") for name in "ab"
+    )
     device = SweepDevice(name="one", options=servers["one"].options)
     errand = fleet.Errand(device=device, candidates=candidates, folder=tmp_path, how=RunSettings(threads=1))
     measure, calls = fleet.DeviceMeasurer.latency, []

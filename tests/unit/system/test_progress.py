@@ -59,6 +59,21 @@ def test_a_stage_is_a_line_with_the_time_since_the_start(told: Told) -> None:
     assert told.lines == ["[0:00] load", "[1:01:05] rank"]
 
 
+def test_a_stage_that_follows_itself_is_one_line(told: Told) -> None:
+    for _ in range(3):
+        with told.display.stage("measuring on board"):
+            told.after(1.0)
+    with told.display.stage("export"):
+        told.after(1.0)
+    with told.display.stage("measuring on board"):
+        told.after(1.0)
+    assert [line.split("] ")[1] for line in told.lines] == [
+        "measuring on board",
+        "export",
+        "measuring on board",
+    ]
+
+
 def test_a_long_stage_says_every_30_s_that_it_goes_on(told: Told) -> None:
     with told.display.stage("export"):
         assert told.after(29.9) == []
