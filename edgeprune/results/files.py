@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from edgeprune.artifacts.instructions import InstructionCounts
 from edgeprune.artifacts.latency import (
     LatencyPrediction,
     LatencyRatio,
@@ -201,7 +202,8 @@ class Verification:
     """Two models on the same images; ``tensors`` are those that both have, in order of calculation.
 
     ``passed``: the outputs' relative error is within ``tolerance``; ``first_diverging`` is the first tensor
-    beyond it. ``emulated_core``: on which the second one ran, of which only the outputs are known.
+    beyond it. ``emulated_core``: on which the second one ran, of which only the outputs are known, and the
+    ``instructions`` of a run, or why they were not counted (``uncounted``).
     """
 
     deviation: Deviation
@@ -210,6 +212,8 @@ class Verification:
     tensors: tuple[TensorDeviation, ...]
     first_diverging: str | None
     emulated_core: str | None = None
+    instructions: InstructionCounts | None = None
+    uncounted: str | None = None
 
     def render(self) -> RenderableType:
         """Tables for the terminal: the outputs, and where inside the error grows most."""
@@ -232,6 +236,7 @@ class Verification:
                     "not of its speed"
                 )
             )
+            parts.append(self._counted())
             return Group(*parts)
         if not self.tensors:
             parts.append(Text("no inner tensor has the same name and shape in both"))
@@ -255,6 +260,18 @@ class Verification:
             worst = max(worst, tensor.error)
         steepest = sorted(range(len(grown)), key=lambda place: -grown[place])[:most]
         return [(self.tensors[place], grown[place]) for place in sorted(steepest) if grown[place] > 0]
+
+    def _counted(self) -> RenderableType:
+        """Instructions of a run by class, or why there are none."""
+        if self.instructions is None:
+            return Text(f"not counted: {self.uncounted}")
+        table = TerminalTable("instructions of a run", "count", "share")
+        for name in (*self.instructions.names(), "total"):
+            count = getattr(self.instructions, name)
+            table.add_row(
+                name.replace("_", " "), f"{count:,}", f"{count / max(1, self.instructions.total):.1%}"
+            )
+        return table
 
 
 def _kib(size_bytes: int) -> str:

@@ -76,7 +76,7 @@ class LineProgress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, unless it was the last one, too, then report its progress while the block runs."""
+        """Announce a stage, unless it was the last one, too, and report its progress."""
         with self._lock:
             if name != self._announced:
                 self._line(name)

@@ -19,8 +19,8 @@ from edgeprune.commands.verify.first_divergence import (
 )
 from edgeprune.coupling.plugins import ruled_operators
 from edgeprune.devices.emulation.cores import core_of
-from edgeprune.devices.emulation.running import emulated_outputs
-from edgeprune.errors import ParityError, ProfileError, UsageError
+from edgeprune.devices.emulation.running import emulated_instructions, emulated_outputs
+from edgeprune.errors import DeviceError, ParityError, ProfileError, UsageError
 from edgeprune.loading import load_model
 from edgeprune.onnx_io.inputs import only_input
 from edgeprune.onnx_io.passes.normal_form import Sizes
@@ -100,6 +100,11 @@ def verify_emulated(options: VerifyOptions, threads: int) -> Verification:
     before = parity.run_onnx(path, images, threads=threads, timeout_s=options.timeout_s)
     after = emulated_outputs(path, taken.name, images, core)
     deviation = parity.deviation(before, after, names=(path.name, f"{path.name} on an emulated {core.name}"))
+    instructions, uncounted = None, None
+    try:
+        instructions = emulated_instructions(path, taken.name, images[:batch], core)
+    except DeviceError as error:  # the outputs are known all the same
+        uncounted = str(error)
     return Verification(
         deviation=deviation,
         tolerance=options.tolerance,
@@ -107,6 +112,8 @@ def verify_emulated(options: VerifyOptions, threads: int) -> Verification:
         tensors=(),
         first_diverging=None,
         emulated_core=core.name,
+        instructions=instructions,
+        uncounted=uncounted,
     )
 
 

@@ -34,7 +34,7 @@ def system_root(core: Core) -> Path:
         DeviceError: a tool is missing, or something cannot be downloaded or stored; says what to do.
     """
     versions = "-".join(f"{name}-{metadata.version(name)}" for name in _WHEELS)
-    base = _cache() / f"aarch64-{versions}"
+    base = cache_folder() / f"aarch64-{versions}"
     root = base.with_name(f"{base.name}-{core.name}")
     if not root.is_dir():
         if not base.is_dir():
@@ -53,7 +53,8 @@ def site_of(root: Path) -> Path:
     return root / _SITE
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where what emulation needs is kept."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "edgeprune"
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from edgeprune.artifacts.instructions import InstructionCounts
 from edgeprune.devices.emulation.cores import CORES, core_of, cpuinfo
-from edgeprune.devices.emulation.running import QEMU, emulated_outputs
+from edgeprune.devices.emulation.running import QEMU, emulated_instructions, emulated_outputs
 from edgeprune.devices.emulation.system_root import system_root
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.targets import list_targets, load_target
@@ -94,3 +95,22 @@ def test_the_arguments_are_those_of_the_core(
     outputs = emulated_outputs(tmp_path / "m.onnx", "input", torch.zeros(1), CORES["cortex-a76"])
     assert [len(o) for o in outputs] == [3, 2]
     assert (tmp_path / "given").read_text().startswith(f"-cpu cortex-a76 -L {root} {root}/usr/bin/python3.11")
+
+
+def test_instructions_are_of_the_runs_behind_the_first(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for qemu that counts 100 of every class with one run, and 28 more with four more."""
+    root = tmp_path / "root"
+    (root / "usr" / "bin").mkdir(parents=True)
+    (root / "usr" / "bin" / "python3.11").touch()
+    monkeypatch.setattr("edgeprune.devices.emulation.running.system_root", lambda _: root)
+    monkeypatch.setattr("edgeprune.devices.emulation.running.counting_plugin", lambda _: tmp_path / "p.so")
+    names = " ".join(InstructionCounts.names())
+    lines = (
+        f'out="${{4#{tmp_path}/p.so,out=}}"; [ -f {tmp_path}/first ] && n=128 || n=100; : > {tmp_path}/first',
+        f'for name in {names}; do echo "$name $n"; done > "$out"',
+    )
+    program(tools, QEMU, "\n".join(lines))
+    found = emulated_instructions(tmp_path / "m.onnx", "input", torch.zeros(1, 2), CORES["cortex-a76"])
+    assert {getattr(found, name) for name in InstructionCounts.names()} == {28 // 4}
