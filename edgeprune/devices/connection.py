@@ -14,7 +14,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.options.devices import DeviceOptions
 
 JOB_NAME, RESULT_NAME, SCRIPT_NAME = "job.json", "result.json", "measure.py"
-SCRIPT_NAMES = (SCRIPT_NAME, "sampling.py")
+SCRIPT_NAMES = (SCRIPT_NAME, "sampling.py", "device_state.py")
 """The script and what it imports."""
 FAILED_STATUS = 3
 """Exit status of the script where it has written what went wrong."""

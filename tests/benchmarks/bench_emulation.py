@@ -159,8 +159,9 @@ def _render(rows: list[Row]) -> str:
     widths = [r for r in rows if "channels" in r]
     if widths:
         text += (
-            "\n## Width quantum\n\nMillions of instructions of a 3 x 3 convolution of 32 channels at 14 x 14, "
-            "by channels out. Where one channel more\ncosts next to nothing, the kernel computes it anyway.\n\n"
+            "\n## Width quantum\n\nMillions of instructions of a 3 x 3 convolution of 32 channels at 14 x "
+            "14, by channels out. Where one channel more\ncosts next to nothing, the kernel computes it "
+            "anyway.\n\n"
         )
         text += _line(["core", "form", *map(str, WIDTHS)]) + _line(["---"] * (2 + len(WIDTHS)))
         for core, form in dict.fromkeys((r["core"], r["form"]) for r in widths):

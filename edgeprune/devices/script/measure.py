@@ -1,8 +1,8 @@
 """Measures ONNX models where it runs: ``python measure.py JOB.json RESULT.json``; Python 3.9 on.
 
-Needs numpy, onnxruntime and ``sampling.py`` beside it alone, so that it can be copied to a device.
-``docs/devices.md`` has the fields of both files. Every model, and every pair, has fresh processes. Exit
-status 3: the result says what went wrong.
+Needs numpy, onnxruntime and the files ``sampling.py`` and ``device_state.py`` beside it alone, so that it
+can be copied to a device. ``docs/devices.md`` has the fields of both files. Every model, and every pair, has
+fresh processes. Exit status 3: the result says what went wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -20,18 +19,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sampling  # type: ignore[import-not-found] # the file beside this one
+import device_state  # type: ignore[import-not-found] # the files beside this one
+import sampling  # type: ignore[import-not-found]
 
 SCHEMA = 1
 FAILED_STATUS = 3
 _SAMPLES = 50
-_NOISY = 1.5
-_SLOWED = 0.9
 _GRACE_S = 5.0
 _MORE_PROCESSES_S = 10.0  # then a model is given no further one: what differs between them is short
 _PROFILED_RUNS = 5
-_THROTTLED_NOW, _SINCE_START = 0xF, 0xF0000
-_CPU = Path("/sys/devices/system/cpu")
+_PART, _TIMES = "--part", "--times"  # of a fresh process: the whole, or without shares by operator
 _MEMORY_SIGNS = ("MemoryError", "bad_alloc", "BFCArena", "Failed to allocate", "Cannot allocate memory")
 
 
@@ -45,9 +42,11 @@ class MeasureError(Exception):
 
 def main(arguments: list[str]) -> int:
     """Measure a job, or in a fresh process one part of it."""
-    if arguments[1] == "--part":
-        end_with_parent()
-        return print_part(json.loads(Path(arguments[0]).read_text("utf-8")), arguments[2], arguments[3:])
+    if arguments[1] in (_PART, _TIMES):
+        end_with_parent(int(arguments[2]))
+        job = json.loads(Path(arguments[0]).read_text("utf-8"))
+        job["per_operator"] = job.get("per_operator") and arguments[1] == _PART
+        return print_part(job, arguments[3], arguments[4:])
     result = Path(arguments[1])
     try:
         job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
@@ -73,7 +72,7 @@ def measured(job: dict[str, Any], job_path: str) -> dict[str, Any]:
     files = checked_files(job)
     limit_s = job.get("time_limit_s")
     ends_at = None if limit_s is None else time.monotonic() + limit_s
-    before = state()
+    before = device_state.state()
     in_pairs = set() if job.get("pairs_alone") else {name for pair in job["pairs"] for name in pair}
     alone = [model["name"] for model in job["models"] if model["name"] not in in_pairs]
     models: dict[str, Any] = {}
@@ -94,20 +93,20 @@ def measured(job: dict[str, Any], job_path: str) -> dict[str, Any]:
             if error.told["kind"] != "time":
                 raise
             told.append("no time was left to find out how busy the device was")
-    after, asked = state(), int(job.get("least_pairs", 100))
+    after, asked = device_state.state(), int(job.get("least_pairs", 100))
     for pair in pairs:
         done = sum(map(len, pair["cpu_ratios"]))
         if done < asked:
             told.append(f"the time limit of {limit_s:g} s ended the comparison at {done} of {asked} pairs")
     return {
-        "machine": machine(before, after),
+        "machine": device_state.machine(before, after),
         "threads": int(job["threads"]),
         "batch_size": int(job.get("batch_size") or 1),
         "files": files,
         "models": models,
         "pairs": pairs,
         "noise": noise,
-        "cautions": [*cautions(before, after, models), *told],
+        "cautions": [*device_state.cautions(before, after, models), *told],
     }
 
 
@@ -151,7 +150,7 @@ def by_itself(job: dict[str, Any], job_path: str, name: str, ends_at: float | No
     most = max(1, int(job.get("processes", 1)))
     while len(runs) < most and not (runs and time.monotonic() - begun > _MORE_PROCESSES_S):
         try:
-            runs.append(part(job, job_path, [name], ends_at))
+            runs.append(part(job, job_path, [name], ends_at, _TIMES if runs else _PART))
         except MeasureError as error:
             if not runs or error.told["kind"] != "time":
                 raise
@@ -159,14 +158,17 @@ def by_itself(job: dict[str, Any], job_path: str, name: str, ends_at: float | No
     return dict(sampling.pooled(runs))
 
 
-def part(job: dict[str, Any], job_path: str, names: list[str], ends_at: float | None) -> dict[str, Any]:
+def part(
+    job: dict[str, Any], job_path: str, names: list[str], ends_at: float | None, what: str = _PART
+) -> dict[str, Any]:
     """One model or pair, in a fresh process, which ends a comparison itself when the time is over."""
     left_s = None if ends_at is None else ends_at - time.monotonic()
     name, late = names[-1], f"took longer than {job['time_limit_s']:g} s" if ends_at is not None else ""
     if left_s is not None and left_s <= 0:
         raise MeasureError("time", late, name)
     script = str(Path(__file__).resolve())
-    command = [sys.executable, script, job_path, "--part", "-" if left_s is None else str(left_s), *names]
+    left = "-" if left_s is None else str(left_s)
+    command = [sys.executable, script, job_path, what, str(os.getpid()), left, *names]
     kill_after_s = None if left_s is None else left_s + _GRACE_S
     try:
         done = subprocess.run(command, capture_output=True, timeout=kill_after_s, check=False)
@@ -187,12 +189,14 @@ def part(job: dict[str, Any], job_path: str, names: list[str], ends_at: float | 
     raise MeasureError("run", f"its process ended with status {done.returncode} ({last[:200]})", name)
 
 
-def end_with_parent() -> None:
-    """On Linux, be killed once the process that started this one has ended."""
+def end_with_parent(parent: int) -> None:
+    """On Linux, be killed once the process that started this one has ended, or end if it has already."""
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(FAILED_STATUS)
 
 
 def is_of_memory(text: str) -> bool:
@@ -312,83 +316,6 @@ def status_bytes(field: str) -> int:
     """A figure of the kernel about this process."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
-
-
-def state() -> dict[str, Any]:
-    """What changes while a device works."""
-    clocks = [read(path) for path in _CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
-    warm = read(Path("/sys/class/thermal/thermal_zone0/temp"))
-    return {
-        "clock_khz": max((int(text) for text in clocks if text and text.isdigit()), default=None),
-        "temperature_c": int(warm) / 1000 if warm and warm.lstrip("-").isdigit() else None,
-        "throttled": throttled_flags(),
-    }
-
-
-def throttled_flags() -> str | None:
-    """``vcgencmd get_throttled`` of a Raspberry Pi, such as ``0x50005``."""
-    try:
-        done = subprocess.run(["vcgencmd", "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("ascii", "replace").strip().partition("=")[2] or None
-
-
-def machine(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What decides how fast a device is; what its system does not tell is null."""
-    import numpy as np
-    import onnxruntime as ort
-
-    board = read(Path("/proc/device-tree/model"))
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "onnxruntime": ort.__version__,
-        "cpu_name": board.strip("\0") if board else cpu_name(),
-        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "governor": read(_CPU / "cpu0/cpufreq/scaling_governor"),
-        "clock_khz_before": before["clock_khz"],
-        "clock_khz_after": after["clock_khz"],
-        "temperature_c_before": before["temperature_c"],
-        "temperature_c_after": after["temperature_c"],
-        "throttled_flags": after["throttled"],
-        "load_average": os.getloadavg()[0],
-    }
-
-
-def cpu_name() -> str | None:
-    """Of the first processor."""
-    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip().lower() in ("model name", "hardware", "model") and not value.strip().isdigit():
-            return value.strip()
-    return platform.machine() or None
-
-
-def cautions(before: dict[str, Any], after: dict[str, Any], models: dict[str, Any]) -> list[str]:
-    """Why the figures may be less than they seem."""
-    told = []
-    flags = after["throttled"] or "0"
-    since = int(flags, 16) & ~int(before["throttled"] or "0", 16) & _SINCE_START
-    if int(flags, 16) & _THROTTLED_NOW or since:
-        told.append(f"the device was throttled during the measurement (flags {flags})")
-    clocks = before["clock_khz"], after["clock_khz"]
-    if None not in clocks and clocks[1] < _SLOWED * clocks[0]:
-        told.append(f"the clock fell from {clocks[0] // 1000} to {clocks[1] // 1000} MHz")
-    worst = max((m["latency_p90_ms"] / m["latency_p50_ms"] for m in models.values()), default=1.0)
-    if worst > _NOISY:
-        told.append(f"one run in ten took {worst:.1f} times the median or more, so the device was busy")
-    return told
-
-
-def read(path: Path) -> str | None:
-    """Text of a file of the system, if there is one."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or None
-    except OSError:
-        return None
 
 
 def say(line: str) -> None:

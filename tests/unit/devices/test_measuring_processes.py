@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_a_process_that_says_nothing_is_told(said: str, status: int, model: Path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children of the end of their parent")
 def test_a_model_is_measured_no_longer_than_the_script_lives(model: Path, tmp_path: Path) -> None:
-    mark = f"{tmp_path.name}-job.json"
+    mark = f"{uuid.uuid4().hex}-job.json"
     for name in SCRIPT_NAMES:
         (tmp_path / name).write_text(script_text(name), encoding="utf-8")
     shutil.copy(model, tmp_path / "m.onnx")
