@@ -15,6 +15,8 @@ from edgeprune.devices.connection import JOB_NAME, RESULT_NAME, SCRIPT_NAME, End
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system.progress import task
 
+STARTED_BY = "EDGEPRUNE_STARTED_BY"
+"""Variable with the process whose end ends the script."""
 _LOG = logging.getLogger("edgeprune.devices")
 
 
@@ -44,7 +46,7 @@ def _run(command: list[str], folder: Path, time_limit_s: float) -> Ended:
     """Run in a group of its own, of which nothing is left."""
     process = subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
+        text=True, errors="replace", start_new_session=True, env={**os.environ, STARTED_BY: str(os.getpid())},
     )  # fmt: skip
     try:
         said, _ = process.communicate(timeout=time_limit_s)

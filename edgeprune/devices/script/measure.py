@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
         job = json.loads(Path(arguments[0]).read_text("utf-8"))
         job["per_operator"] = job.get("per_operator") and arguments[1] == _PART
         return print_part(job, arguments[3], arguments[4:])
+    if parent := os.environ.get("EDGEPRUNE_STARTED_BY"):
+        end_with_parent(int(parent))
     result = Path(arguments[1])
     try:
         job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))

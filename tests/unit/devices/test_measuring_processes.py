@@ -151,6 +151,29 @@ def test_a_model_is_measured_no_longer_than_the_script_lives(model: Path, tmp_pa
     wait_for(lambda: not processes())
 
 
+def test_nothing_measures_here_once_edgeprune_was_killed(model: Path, tmp_path: Path) -> None:
+    """As by the kernel when memory is short: no handler runs."""
+    mark = f"{uuid.uuid4().hex}.onnx"
+    shutil.copy(model, tmp_path / mark)
+    program = (
+        "import sys; from pathlib import Path; from edgeprune.devices.host import HostDevice\n"
+        "from edgeprune.devices.protocol import MeasurementJob, ModelJob\n"
+        "name = sys.argv[1]; models = (ModelJob(name=name, file=name),)\n"
+        "job = MeasurementJob(threads=1, models=models, samples=100_000)\n"
+        "HostDevice().measure(job.to_json(), {name: Path(name)}, time_limit_s=600)"
+    )
+
+    def processes() -> list[str]:
+        return subprocess.run(
+            ["pgrep", "-f", mark], capture_output=True, text=True, check=False
+        ).stdout.split()
+
+    with subprocess.Popen([sys.executable, "-c", program, mark], cwd=tmp_path) as own:
+        wait_for(lambda: len(processes()) == 2)  # the parts have it in their arguments, the script has not
+        own.kill()
+    wait_for(lambda: not processes())
+
+
 def wait_for(holds: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + 20.0
     while not holds():
