@@ -1,6 +1,6 @@
 """Instructions that a model retires on an emulated core, by class: a plugin of qemu counts them.
 
-Counts follow from the program and its data, so that they repeat to a thousandth; time under emulation says
+Counts follow from the program and its data, so that they repeat; time under emulation says
 nothing of a board's.
 """
 

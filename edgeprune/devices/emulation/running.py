@@ -96,7 +96,11 @@ def _run_model(
 
 
 def _run(command: list[str], root: Path, core: Core) -> None:
-    own = {"PYTHONPATH": str(site_of(root)), "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+    # Without a seed of hashes the interpreter takes another way each time, and counts differ by some percent.
+    own = {
+        "PYTHONPATH": str(site_of(root)), "PYTHONHASHSEED": "0", "ORT_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
     try:
         done = subprocess.run(
