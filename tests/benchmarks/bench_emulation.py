@@ -165,8 +165,8 @@ def _widths(rows: list[Row]) -> str:
         return ""
     text = (
         "\n## Width quantum\n\nA 3 x 3 convolution of 32 channels at 14 x 14, by channels out: thousands of "
-        "multiplying instructions (of the\nfirst three classes). Where a channel more costs nothing, the kernel "
-        "computes it anyway.\n\n"
+        "multiplying instructions (of the\nfirst three classes). Where a channel more costs nothing, the "
+        "kernel computes it anyway.\n\n"
     )
     text += _line(["core", "form", *map(str, WIDTHS)]) + _line(["---"] * (2 + len(WIDTHS)))
     for core, form in dict.fromkeys((r["core"], r["form"]) for r in rows):
