@@ -8,10 +8,11 @@ from typing import Annotated
 from annotated_types import Ge, Gt, IsFinite, Le, MultipleOf, Predicate
 
 from edgeprune.artifacts.choices import HOST
+from edgeprune.artifacts.quantization import Precision
 from edgeprune.errors import TargetError
 from edgeprune.storage.tables import Expected
 
-TARGET_SCHEMA_VERSION = "1.0"
+TARGET_SCHEMA_VERSION = "1.1"
 _FLOPS_PER_FMA = 2
 _FP32_BITS = 32
 
@@ -121,7 +122,8 @@ class Calibration:
 class TargetProfile:
     """One device. ``None`` means unknown; 0 cache bytes mean that there is no such cache.
 
-    ``width_quantum`` is the number of channels that layer widths should be a multiple of.
+    ``width_quantum`` is the number of channels that layer widths should be a multiple of,
+    ``int8_width_quantum`` that in 8 bits; ``None``: the same.
     ``l2_cache_bytes`` and ``l3_cache_bytes`` are totals over the whole processor. ``power_w`` is what the
     board takes with all cores busy. Latency is predicted by ``calibration`` where there is one, else by
     ``roofline``; the host has neither, since it is measured.
@@ -144,6 +146,8 @@ class TargetProfile:
     power_w: Positive | None = None
     width_quantum: Count
     width_quantum_reason: Text
+    int8_width_quantum: Count | None = None
+    int8_width_quantum_reason: Text | None = None
     roofline: Roofline | None = None
     calibration: Calibration | None = None
     note: str = ""
@@ -153,6 +157,11 @@ class TargetProfile:
     def is_host(self) -> bool:
         """Whether this is the local machine."""
         return self.name == HOST
+
+    def quantum_in(self, precision: Precision) -> int:
+        """Multiple of channels that the kernels of a precision like; of a mixture, that of 32 bits."""
+        own = self.int8_width_quantum if precision is Precision.INT8 else None
+        return own or self.width_quantum
 
     @property
     def predicts_int8(self) -> bool:

@@ -164,12 +164,26 @@ def _stored_as(run: Run, target: TargetProfile) -> IntegerFormat | None:
     return integer_format(target)
 
 
+def quantum_of(run: Run, target: TargetProfile) -> int:
+    """What was asked for, else the target's in the precision of the run; told where 8 bits have their own."""
+    if run.options.width_quantum is not None:
+        return run.options.width_quantum
+    quantum = target.quantum_in(run.options.stored_in)
+    told = Fact(
+        f"widths go in steps of {quantum}, as kernels of {target.name} in 8 bits compute them (in 32 bits "
+        f"{target.width_quantum})"
+    )
+    if quantum != target.width_quantum and told not in run.notes:
+        run.notes.append(told)
+    return quantum
+
+
 def plan(run: Run, prepared: Prepared) -> Planned:
     """Rank all players and select those to remove."""
     options = run.options
     ratio = options.ratio if options.ratio is not None else DEFAULT_RATIO
     coupling = prepared.coupling
-    quantum = options.width_quantum or prepared.target.width_quantum
+    quantum = quantum_of(run, prepared.target)
     # Select first on a flat ranking: an impossible request must fail before minutes of ranking.
     select(
         np.ones(coupling.num_players), coupling, ratio=ratio, width_quantum=quantum,

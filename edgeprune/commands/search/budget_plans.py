@@ -10,6 +10,7 @@ import numpy as np
 from edgeprune.artifacts.coupling import CouplingGraph
 from edgeprune.artifacts.pruning import PruningPlan
 from edgeprune.commands.run.iterative_pruning import RoundsRanker
+from edgeprune.commands.run.stages import quantum_of
 from edgeprune.commands.run.state import Planned, Prepared, Run, Variant
 from edgeprune.commands.search.block_removal import projected, restricted
 from edgeprune.commands.search.budget_aims import latency_share
@@ -112,9 +113,10 @@ class BudgetPlanner:
         return least + aim * (self._total(model) - least)
 
     def _rounding(self) -> _Rounding:
-        given, target = self._run.options.width_quantum, self._prepared.target
-        quantum = given or target.width_quantum
-        adapt = given is None and not (self._limits_latency() and self._has_steps(quantum))
+        quantum = quantum_of(self._run, self._prepared.target)
+        adapt = self._run.options.width_quantum is None and not (
+            self._limits_latency() and self._has_steps(quantum)
+        )
         return {"width_quantum": quantum, "adapt_quantum": adapt}
 
     def _limits_latency(self) -> bool:
