@@ -55,10 +55,10 @@ def calibrate_target(
     path = destination(name, None if output is None else Path(output))
     require_free(path, overwrite)
     if isinstance(device, DeviceOptions):
-        facts = load_target(str(target))
+        described = load_target(str(target))
         with connected(device) as there:
             assert there is not None
-            grid_there = GridThere(device=there, facts=facts)
+            grid_there = GridThere(device=there, facts=described)
             grid_there.check()
             profile = calibrate(name, grid_there)
     else:

@@ -186,19 +186,19 @@ class CalibrateArguments(SpokenArguments, DeviceArguments, WhatToCalibrate):
 @command(CalibrateArguments)
 def calibrate(session: Session, given: CalibrateArguments) -> None:
     """Measure small networks on a device, in minutes, and write a profile that predicts from their times."""
-    device = given.device_for(given.facts_of)
-    if given.on_host == (device is not None):
+    there = given.device_for(given.facts_of)
+    if given.on_host == (there is not None):
         said = "both this machine (--host) and a device were" if given.on_host else "where to measure was not"
         raise UsageError(
             f"{said} said; accepted is --host, for this machine, or --ssh or --adb with --target"
         )
-    if device is None and given.facts_of is not None:
+    if there is None and given.facts_of is not None:
         raise UsageError("--target was given with --host; accepted is --ssh or --adb with it")
     from edgeprune import api
 
     quiet_libraries(session)
     written = api.calibrate_target(
-        given.name, output=given.output, overwrite=given.overwrite, device=device, target=given.facts_of
+        given.name, output=given.output, overwrite=given.overwrite, device=there, target=given.facts_of
     )
     session.say_written(written.path, what="profile")
     if given.as_json:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from edgeprune.artifacts.instructions import InstructionCounts
 from edgeprune.artifacts.latency import (
+    InstructionCounts,
     LatencyPrediction,
     LatencyRatio,
     ModelFigures,

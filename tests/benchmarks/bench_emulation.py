@@ -20,7 +20,7 @@ from torch import nn
 
 import edgeprune
 from edgeprune import parity
-from edgeprune.artifacts.instructions import InstructionCounts
+from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
 from edgeprune.devices.emulation.cores import CORES
 from edgeprune.devices.emulation.running import QEMU, emulated_instructions, emulated_outputs

@@ -120,10 +120,10 @@ def profile_onnx(options: ProfileOptions, threads: int) -> ProfileResult:
     )
 
 
-def _fresh(device: Device | None, how: RunSettings, target: TargetProfile) -> DeviceMeasurer:
+def _fresh(device: Device | None, how: RunSettings, described: TargetProfile) -> DeviceMeasurer:
     """Measures in fresh processes, there or here, and finds out how far that is to be trusted."""
     if device is not None:
-        return DeviceMeasurer(device=device, settings=how, target=target, noise_check=True)
+        return DeviceMeasurer(device=device, settings=how, target=described, noise_check=True)
     return DeviceMeasurer(
         device=HostDevice(), settings=how, noise_check=True, provenance=Provenance.MEASURED_ON_HOST
     )

@@ -127,8 +127,9 @@ def measure_all(work: Work) -> tuple[CellOnDevice, ...]:
 
 def _measured(errand: Errand, candidate: Candidate, there: Device) -> CellOnDevice:
     try:
-        target = load_target(candidate.target)
-        measurer = DeviceMeasurer(device=there, settings=errand.how, target=target, noise_check=True)
+        measurer = DeviceMeasurer(
+            device=there, settings=errand.how, target=load_target(candidate.target), noise_check=True
+        )
         return CellOnDevice(
             cell=candidate.cell,
             device=errand.device.name,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +15,7 @@ from edgeprune.commands.targets.measuring import NetworkTime
 from edgeprune.devices.connection import Device
 from edgeprune.devices.instruction_sets import other_instructions
 from edgeprune.devices.jobs import run_job
-from edgeprune.devices.protocol import Machine, MeasurementJob, MeasurementResult, ModelJob
+from edgeprune.devices.protocol import Machine, MeasurementJob, ModelJob, ModelTimes
 from edgeprune.devices.recorded import machine_words
 from edgeprune.errors import ProfileError, TargetError
 from edgeprune.storage.files import scratch_folder, sha256_file
@@ -62,7 +63,7 @@ class GridThere:
         with scratch_folder("probe-") as folder:
             path = folder / "probe.onnx"
             onnx.save(grid()[0].model(), path)
-            self._run([(0, path)], 1, per_operator=False)
+            self._run([(0, path)], MeasurementJob(threads=1, models=(), fresh_process=False))
 
     def measure(self, files: Sequence[Path], threads: int) -> Sequence[NetworkTime | None]:
         """In several rounds with one thread: what disturbs a network in one of them is over in another.
@@ -70,60 +71,53 @@ class GridThere:
         Raises:
             DeviceError: it fails.
         """
-        rounds = _ROUNDS if threads == 1 else 1
+        alone = threads == 1
+        rounds = _ROUNDS if alone else 1
+        asked = MeasurementJob(
+            threads=threads,
+            models=(),
+            batch_size=1,
+            warmup_limit_s=_WARMUP_S,
+            fresh_process=False,
+            samples=_SAMPLES if alone else _WITH_THREADS_SAMPLES,
+        )
         least = [math.inf] * len(files)
         shares: list[dict[str, float]] = [{} for _ in files]
         words = f"measuring {len(files)} small networks on {self.device.name}"
-        words += "" if threads == 1 else f" with {threads} threads"
+        words += "" if alone else f" with {threads} threads"
         with progress.task(words, rounds * len(files)) as advance:
             for turn in range(rounds):
+                job = replace(asked, per_operator=turn == 0 and alone)
                 for begin in range(0, len(files), _TOGETHER):
                     part = files[begin : begin + _TOGETHER]
-                    for place, result in self._times(part, threads, per_operator=turn == 0 and threads == 1):
-                        times = result.models[f"network-{place}"]
-                        spent = times.cpu_time_p50_ms if threads == 1 else times.latency_p50_ms
+                    for place, times in self._times(part, job):
+                        spent = times.cpu_time_p50_ms if alone else times.latency_p50_ms
                         least[begin + place] = min(least[begin + place], spent)
                         if times.operators:
                             shares[begin + place] = {each.op_type: each.share for each in times.operators}
                     advance(len(part))
         return [
-            None if math.isinf(time_ms) else NetworkTime(time_ms=time_ms, shares=own)
-            for time_ms, own in zip(least, shares, strict=True)
+            None if math.isinf(spent) else NetworkTime(time_ms=spent, shares=own)
+            for spent, own in zip(least, shares, strict=True)
         ]
 
-    def _times(
-        self, files: Sequence[Path], threads: int, *, per_operator: bool
-    ) -> Iterator[tuple[int, MeasurementResult]]:
-        """Places of the files that could be run, each with the result that has it."""
+    def _times(self, files: Sequence[Path], job: MeasurementJob) -> Iterator[tuple[int, ModelTimes]]:
+        """Times of the files that could be run, by their places."""
         places = list(enumerate(files))
         try:
-            result = self._run(places, threads, per_operator=per_operator)
+            found = self._run(places, job)
         except ProfileError:  # of one of them; which the others do not have to suffer
             for one in places:
-                try:
-                    yield one[0], self._run([one], threads, per_operator=per_operator)
-                except ProfileError:
-                    continue
+                with contextlib.suppress(ProfileError):
+                    yield one[0], self._run([one], job)[0]
             return
-        for place, _ in places:
-            yield place, result
+        yield from enumerate(found)
 
-    def _run(
-        self, places: Sequence[tuple[int, Path]], threads: int, *, per_operator: bool
-    ) -> MeasurementResult:
-        job = MeasurementJob(
-            threads=threads,
-            batch_size=1,
-            models=tuple(
-                ModelJob(name=f"network-{place}", file=f"{sha256_file(path)}.onnx") for place, path in places
-            ),
-            warmup_limit_s=_WARMUP_S,
-            fresh_process=False,
-            samples=_SAMPLES if threads == 1 else _WITH_THREADS_SAMPLES,
-            per_operator=per_operator,
-        )
-        result = run_job(self.device, job, [path for _, path in places])
+    def _run(self, places: Sequence[tuple[int, Path]], job: MeasurementJob) -> list[ModelTimes]:
+        """The job with these files, in their order."""
+        models = [ModelJob(name=f"{place}", file=f"{sha256_file(path)}.onnx") for place, path in places]
+        result = run_job(self.device, replace(job, models=tuple(models)), [path for _, path in places])
         if (words := other_instructions(self.facts, result.machine)) is not None:
             raise TargetError(f"{self.device.name}: {words}; give --target a profile of such a processor")
         self._machine = result.machine
-        return result
+        return [result.models[model.name] for model in models]

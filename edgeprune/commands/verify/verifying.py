@@ -100,11 +100,11 @@ def verify_emulated(options: VerifyOptions, threads: int) -> Verification:
     before = parity.run_onnx(path, images, threads=threads, timeout_s=options.timeout_s)
     after = emulated_outputs(path, taken.name, images, core)
     deviation = parity.deviation(before, after, names=(path.name, f"{path.name} on an emulated {core.name}"))
-    instructions, uncounted = None, None
+    counts, reason = None, None
     try:
-        instructions = emulated_instructions(path, taken.name, images[:batch], core)
+        counts = emulated_instructions(path, taken.name, images[:batch], core)
     except DeviceError as error:  # the outputs are known all the same
-        uncounted = str(error)
+        reason = str(error)
     return Verification(
         deviation=deviation,
         tolerance=options.tolerance,
@@ -112,8 +112,8 @@ def verify_emulated(options: VerifyOptions, threads: int) -> Verification:
         tensors=(),
         first_diverging=None,
         emulated_core=core.name,
-        instructions=instructions,
-        uncounted=uncounted,
+        instructions=counts,
+        uncounted=reason,
     )
 
 

@@ -13,7 +13,7 @@ import subprocess
 from importlib import resources
 from pathlib import Path
 
-from edgeprune.artifacts.instructions import InstructionCounts
+from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.devices.connection import last_line
 from edgeprune.devices.emulation.system_root import cache_folder
 from edgeprune.errors import DeviceError

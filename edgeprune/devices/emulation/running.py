@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from edgeprune.artifacts.instructions import InstructionCounts
+from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.devices.connection import last_line
 from edgeprune.devices.emulation.cores import Core
 from edgeprune.devices.emulation.counting import counting_plugin, per_run, read_counts

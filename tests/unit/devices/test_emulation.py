@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeprune.artifacts.instructions import InstructionCounts
+from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.devices.emulation.cores import CORES, core_of, cpuinfo
 from edgeprune.devices.emulation.running import QEMU, emulated_instructions, emulated_outputs
 from edgeprune.devices.emulation.system_root import system_root

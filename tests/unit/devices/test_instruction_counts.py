@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.artifacts.instructions import InstructionCounts
+from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.devices.emulation.counting import counting_plugin, per_run, read_counts
 from edgeprune.errors import DeviceError
 
