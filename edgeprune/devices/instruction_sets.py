@@ -21,8 +21,8 @@ def other_instructions(target: TargetProfile, machine: Machine) -> str | None:
     """
     if target.isa is None:
         return None
-    found = _ARM.search(machine.platform) or _X86.search(machine.platform)
-    if found is None or is_arm(target.isa) == bool(_ARM.search(machine.platform)):
+    found = (_X86 if is_arm(target.isa) else _ARM).search(machine.platform)
+    if found is None:
         return None
     name = found.group().strip("-_. ")
     return f"it was measured on {name}, while the target {target.name} has {target.isa}"

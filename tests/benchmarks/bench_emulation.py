@@ -23,6 +23,7 @@ from edgeprune import parity
 from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
 from edgeprune.devices.emulation.cores import CORES
+from edgeprune.devices.emulation.counting import COMPILER
 from edgeprune.devices.emulation.running import QEMU, emulated_instructions, emulated_outputs
 from edgeprune.errors import DeviceError
 from edgeprune.options.cards import load_card
@@ -42,7 +43,7 @@ _FITTED = 256
 
 def lacks() -> str | None:
     """Why nothing can be measured here."""
-    for name, package in ((QEMU, "qemu-user"), ("cc", "gcc")):
+    for name, package in ((QEMU, "qemu-user"), (COMPILER, "gcc")):
         if shutil.which(name) is None:
             return f"{name} is missing (Debian, Ubuntu: apt install {package})"
     return None
@@ -95,14 +96,13 @@ def artefact(folder: Path, form: str, core: str, work: Path) -> Row:
         counts = [emulated_instructions(path, name, others[:1], CORES[core]) for _ in range(2)]
     except DeviceError as error:
         raise NotMeasuredError(str(error)) from error
-    found = parity.deviation(parity.run_onnx(path, others, threads=1), told, names=("here", core))
+    here = parity.run_onnx(path, others, threads=1)
+    found = parity.deviation(here, told, names=("here", core))
     return {
         "form": form,
         "core": core,
         "relative_error": found.relative_error,
-        "same_answers": float(
-            np.mean(parity.run_onnx(path, others, threads=1)[0].argmax(1) == told[0].argmax(1))
-        ),
+        "same_answers": float(np.mean(here[0].argmax(1) == told[0].argmax(1))),
         "counts": asdict(counts[0]),
         "again": counts[1].total / counts[0].total - 1.0,
     }
@@ -111,10 +111,8 @@ def artefact(folder: Path, form: str, core: str, work: Path) -> Row:
 def width(form: str, core: str, channels: int, work: Path) -> Row:
     """Instructions of a convolution of 3 x 3 with so many channels out, from 32 at 14 x 14."""
     torch.manual_seed(0)
-    network, image = (
-        nn.Sequential(nn.Conv2d(32, channels, 3, padding=1), nn.ReLU()),
-        torch.randn(1, 32, 14, 14),
-    )
+    network = nn.Sequential(nn.Conv2d(32, channels, 3, padding=1), nn.ReLU()).eval()
+    image = torch.randn(1, 32, 14, 14)
     source = work / "convolution.onnx"
     torch.onnx.export(network, (image,), str(source), dynamo=True, verbose=False)
     path = _as(form, source, torch.randn(16, 32, 14, 14), work)

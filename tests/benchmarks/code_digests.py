@@ -63,6 +63,9 @@ def _digest(name: str) -> str:
 
 def main() -> None:
     """Print a line a page."""
+    if not PAGES.exists():
+        print("no page tells yet which modules it rests on")
+        return
     for page, names in changed(json.loads(PAGES.read_text())).items():
         words = f"{len(names)} modules changed since: {', '.join(names)}" if names else "rests on this code"
         print(f"{page}: {words}")

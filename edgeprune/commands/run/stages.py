@@ -169,12 +169,13 @@ def quantum_of(run: Run, target: TargetProfile) -> int:
     if run.options.width_quantum is not None:
         return run.options.width_quantum
     quantum = target.quantum_in(run.options.stored_in)
-    told = Fact(
-        f"widths go in steps of {quantum}, as kernels of {target.name} in 8 bits compute them (in 32 bits "
-        f"{target.width_quantum})"
-    )
-    if quantum != target.width_quantum and told not in run.notes:
-        run.notes.append(told)
+    if quantum != target.width_quantum:
+        told = Fact(
+            f"widths go in steps of {quantum}, as kernels of {target.name} in 8 bits compute them (in 32 "
+            f"bits {target.width_quantum})"
+        )
+        if told not in run.notes:  # a search asks for every plan
+            run.notes.append(told)
     return quantum
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
@@ -71,7 +72,7 @@ class ThisHost:
 
     facts: TargetProfile = field(default_factory=describe_host)
     machine: str = field(default_factory=machine_description)
-    runtime: str = f"onnxruntime {metadata.version('onnxruntime')}"
+    runtime: str = f"onnxruntime {onnxruntime.__version__}"
     cores: int | None = None
     measure: MeasureFiles = measure_here
 

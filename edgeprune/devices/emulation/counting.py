@@ -15,11 +15,10 @@ from pathlib import Path
 
 from edgeprune.artifacts.latency import InstructionCounts
 from edgeprune.devices.connection import last_line
-from edgeprune.devices.emulation.system_root import cache_folder
+from edgeprune.devices.emulation.system_root import cache_folder, made_once
 from edgeprune.errors import DeviceError
-from edgeprune.storage.files import atomic_write, scratch_folder
 
-_COMPILER = "cc"
+COMPILER = "cc"
 _LIMIT_S = 120.0
 _INTERFACES = ((10, 2, 6), (10, 1, 5), (10, 0, 4), (9, 1, 3), (9, 0, 2), (4, 2, 1))
 """Version of the plugin interface from a version of qemu on."""
@@ -31,20 +30,17 @@ def counting_plugin(qemu: str) -> Path:
     Raises:
         DeviceError: there is no C compiler, or qemu is too old or says no version.
     """
-    if shutil.which(_COMPILER) is None:
+    if shutil.which(COMPILER) is None:
         raise DeviceError(
-            f"instructions are counted by a plugin that needs a C compiler, and {_COMPILER!r} is not "
+            f"instructions are counted by a plugin that needs a C compiler, and {COMPILER!r} is not "
             "installed; install one (Debian, Ubuntu: apt install gcc libc6-dev)"
         )
     interface = _interface(qemu)
     source = resources.files("edgeprune.devices.emulation").joinpath("counting.c").read_bytes()
-    name = f"counting-{interface}-{hashlib.sha256(source).hexdigest()[:12]}.so"
-    path = cache_folder() / name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        compiled = _compiled(source, interface)
-        atomic_write(path, lambda stream: stream.write(compiled), overwrite=True)
-    return path
+    name = f"counting-{interface}-{hashlib.sha256(source).hexdigest()[:12]}"
+    folder = cache_folder() / name
+    made_once(folder, lambda made: _compile(source, interface, made / f"{name}.so"))
+    return folder / f"{name}.so"
 
 
 def _interface(qemu: str) -> int:
@@ -59,35 +55,17 @@ def _interface(qemu: str) -> int:
     return known
 
 
-def _compiled(source: bytes, interface: int) -> bytes:
-    with scratch_folder() as folder:
-        (folder / "counting.c").write_bytes(source)
-        command = [
-            _COMPILER,
-            f"-DAPI={interface}",
-            "-O2",
-            "-shared",
-            "-fPIC",
-            "-o",
-            "counting.so",
-            "counting.c",
-        ]
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_S,
-            check=False,
+def _compile(source: bytes, interface: int, made: Path) -> None:
+    options = [f"-DAPI={interface}", "-O2", "-shared", "-fPIC", "-o", str(made), "-x", "c", "-"]
+    done = subprocess.run(
+        [COMPILER, *options], input=source, capture_output=True, timeout=_LIMIT_S, check=False
+    )
+    if done.returncode:
+        reason = last_line(done.stderr.decode(errors="replace").splitlines())
+        raise DeviceError(
+            f"the plugin that counts instructions cannot be compiled ({reason}); install the C library's "
+            "headers (Debian, Ubuntu: apt install libc6-dev)"
         )
-        if done.returncode:
-            reason = last_line(done.stderr.splitlines())
-            raise DeviceError(
-                f"the plugin that counts instructions cannot be compiled ({reason}); install the C "
-                "library's headers (Debian, Ubuntu: apt install libc6-dev)"
-            )
-        return (folder / "counting.so").read_bytes()
 
 
 def read_counts(path: Path) -> InstructionCounts:

@@ -37,9 +37,8 @@ def system_root(core: Core) -> Path:
     base = cache_folder() / f"aarch64-{versions}"
     root = base.with_name(f"{base.name}-{core.name}")
     if not root.is_dir():
-        if not base.is_dir():
-            _made(base, _fill)
-        _made(root, lambda folder: _with_core(base, folder, core))
+        made_once(base, _fill)
+        made_once(root, lambda folder: _with_core(base, folder, core))
     return root
 
 
@@ -59,8 +58,14 @@ def cache_folder() -> Path:
     return Path(home) / "edgeprune"
 
 
-def _made(folder: Path, fill: Callable[[Path], None]) -> None:
-    """The folder, whole or not at all."""
+def made_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder of the cache, whole or not at all, where it is missing.
+
+    Raises:
+        DeviceError: it cannot be made.
+    """
+    if folder.is_dir():
+        return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:

@@ -52,6 +52,16 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A system root with nothing but the name of an interpreter."""
+    folder = tmp_path / "root"
+    (folder / "usr" / "bin").mkdir(parents=True)
+    (folder / "usr" / "bin" / "python3.11").touch()
+    monkeypatch.setattr("edgeprune.devices.emulation.running.system_root", lambda _: folder)
+    return folder
+
+
 def test_without_qemu(tools: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="apt install qemu-user"):
         emulated_outputs(tmp_path / "m.onnx", "input", torch.zeros(1), CORES["cortex-a72"])
@@ -71,24 +81,15 @@ def test_what_cannot_be_fetched_leaves_nothing(tools: Path, tmp_path: Path) -> N
     assert list((tmp_path / "cache" / "edgeprune").iterdir()) == []
 
 
-def test_what_fails_there_is_told(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "root"
-    (root / "usr" / "bin").mkdir(parents=True)
-    (root / "usr" / "bin" / "python3.11").touch()
-    monkeypatch.setattr("edgeprune.devices.emulation.running.system_root", lambda _: root)
+@pytest.mark.usefixtures("root")
+def test_what_fails_there_is_told(tools: Path, tmp_path: Path) -> None:
     program(tools, QEMU, "echo 'qemu: uncaught target signal 4 (Illegal instruction)' >&2; exit 132")
     with pytest.raises(DeviceError, match=r"does not run on an emulated cortex-a53 \(qemu: .*Illegal"):
         emulated_outputs(tmp_path / "m.onnx", "input", torch.zeros(1), CORES["cortex-a53"])
 
 
-def test_the_arguments_are_those_of_the_core(
-    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_arguments_are_those_of_the_core(tools: Path, root: Path, tmp_path: Path) -> None:
     """A stand-in for qemu hands the inputs back: outputs keep their order, and the core is named."""
-    root = tmp_path / "root"
-    (root / "usr" / "bin").mkdir(parents=True)
-    (root / "usr" / "bin" / "python3.11").touch()
-    monkeypatch.setattr("edgeprune.devices.emulation.running.system_root", lambda _: root)
     answer = tmp_path / "answer.npz"
     np.savez(answer, output_0=np.arange(3.0), output_1=np.arange(2.0))
     program(tools, QEMU, f'echo "$@" > {tmp_path}/given; for last; do :; done; /bin/cp {answer} "$last"')
@@ -97,14 +98,11 @@ def test_the_arguments_are_those_of_the_core(
     assert (tmp_path / "given").read_text().startswith(f"-cpu cortex-a76 -L {root} {root}/usr/bin/python3.11")
 
 
+@pytest.mark.usefixtures("root")
 def test_instructions_are_of_the_runs_behind_the_first(
     tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for qemu that counts 100 of every class with one run, and 28 more with four more."""
-    root = tmp_path / "root"
-    (root / "usr" / "bin").mkdir(parents=True)
-    (root / "usr" / "bin" / "python3.11").touch()
-    monkeypatch.setattr("edgeprune.devices.emulation.running.system_root", lambda _: root)
     monkeypatch.setattr("edgeprune.devices.emulation.running.counting_plugin", lambda _: tmp_path / "p.so")
     names = " ".join(InstructionCounts.names())
     lines = (

@@ -131,7 +131,17 @@ def test_a_process_that_says_nothing_is_told(said: str, status: int, model: Path
     assert "ended without a result" in told.message
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children of the end of their parent")
+of_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="the kernel tells children of the end of their parent"
+)
+
+
+def processes(mark: str) -> list[str]:
+    """Those with ``mark`` in their command."""
+    return subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True, check=False).stdout.split()
+
+
+@of_linux
 def test_a_model_is_measured_no_longer_than_the_script_lives(model: Path, tmp_path: Path) -> None:
     mark = f"{uuid.uuid4().hex}-job.json"
     for name in SCRIPT_NAMES:
@@ -140,17 +150,13 @@ def test_a_model_is_measured_no_longer_than_the_script_lives(model: Path, tmp_pa
     job = MeasurementJob(threads=1, models=(ModelJob(name="m", file="m.onnx"),), samples=100_000)
     (tmp_path / mark).write_bytes(job.to_json())
 
-    def processes() -> list[str]:
-        return subprocess.run(
-            ["pgrep", "-f", mark], capture_output=True, text=True, check=False
-        ).stdout.split()
-
     with subprocess.Popen([sys.executable, "measure.py", mark, "result.json"], cwd=tmp_path) as script:
-        wait_for(lambda: len(processes()) == 2)
+        wait_for(lambda: len(processes(mark)) == 2)
         script.kill()
-    wait_for(lambda: not processes())
+    wait_for(lambda: not processes(mark))
 
 
+@of_linux
 def test_nothing_measures_here_once_edgeprune_was_killed(model: Path, tmp_path: Path) -> None:
     """As by the kernel when memory is short: no handler runs."""
     mark = f"{uuid.uuid4().hex}.onnx"
@@ -163,15 +169,12 @@ def test_nothing_measures_here_once_edgeprune_was_killed(model: Path, tmp_path: 
         "HostDevice().measure(job.to_json(), {name: Path(name)}, time_limit_s=600)"
     )
 
-    def processes() -> list[str]:
-        return subprocess.run(
-            ["pgrep", "-f", mark], capture_output=True, text=True, check=False
-        ).stdout.split()
-
     with subprocess.Popen([sys.executable, "-c", program, mark], cwd=tmp_path) as own:
-        wait_for(lambda: len(processes()) == 2)  # the parts have it in their arguments, the script has not
+        wait_for(
+            lambda: len(processes(mark)) == 2
+        )  # the parts have it in their arguments, the script has not
         own.kill()
-    wait_for(lambda: not processes())
+    wait_for(lambda: not processes(mark))
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
