@@ -18,6 +18,9 @@ from edgeprune.targets import Calibration, KindTable, Roofline, TargetProfile
 _FLOPS_PER_MAC = 2
 _US_PER_PS = 1e-6
 _SMALL, _LARGE, _KERNEL = 1, 256, 9
+_IN_KERNELS = frozenset({"", "Relu"})
+_CLIPS = frozenset({"Clip", "HardSigmoid", "LeakyRelu"})
+"""Fused activations: those that cost nothing, and cheap ones that take another pass over the output."""
 Features = Mapping[str, float]
 
 
@@ -136,7 +139,10 @@ def _by_tables(target: TargetProfile, calibration: Calibration, threads: int) ->
         parts = features(op, quantum=target.width_quantum, far_from_bytes=far)
         spent = {name: value * float(getattr(table, name)) for name, value in parts.items()}
         cores = 1 + (threads - 1) * table.parallel_efficiency
-        arithmetic = ("ps_per_mac", "ps_per_padded_mac", "ps_per_patch_value")
+        arithmetic = (
+            *("ps_per_mac", "ps_per_padded_mac", "ps_per_patch_value"),
+            *("ps_per_remainder_value", "ps_per_tap"),
+        )
         compute_us = sum(_US_PER_PS * spent[name] for name in arithmetic if name in spent)
         all_us = sum(spent[n] * (1.0 if n == "us_per_node" else _US_PER_PS) for n in spent)
         overhead_us = spent["us_per_node"]
@@ -196,6 +202,8 @@ def features(work: OpWork, *, quantum: int, far_from_bytes: float) -> Features:
         "ps_per_written_byte": float(work.written_bytes),
         "ps_per_far_byte": max(0.0, work.bytes_moved - far_from_bytes),
     }
+    if work.strided_values:
+        found["ps_per_strided_value"] = float(work.strided_values)
     if work.macs > 0:
         deep = work.groups * work.depth
         padded = float(math.ceil(work.rows / quantum) * quantum)
@@ -208,5 +216,16 @@ def features(work: OpWork, *, quantum: int, far_from_bytes: float) -> Features:
             "ps_per_output": float(work.groups * work.rows * work.columns),
             "ps_per_weight": float(deep * work.rows),
         }
-        del found["ps_per_read_byte"], found["ps_per_written_byte"]
+        if work.activation in _IN_KERNELS:
+            pass
+        elif work.activation in _CLIPS:
+            found["ps_per_clipped_output"] = found["ps_per_output"]
+        else:
+            found["ps_per_function_output"] = found["ps_per_output"]
+        if work.rows % quantum and not work.is_depthwise:
+            found["ps_per_remainder_value"] = found["ps_per_patch_value"]
+        if work.taps > 1 and not work.is_depthwise:
+            found["ps_per_tap"] = float(work.groups * work.taps * work.columns)
+        found["ps_per_read_byte"] -= work.weight_bytes
+        del found["ps_per_written_byte"], found["ps_per_far_byte"]
     return found

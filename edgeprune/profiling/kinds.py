@@ -78,6 +78,9 @@ class OpWork:
 
     ``integer``: calculated in 8 bits. A node with MACs is ``groups`` products of matrices of ``rows`` (output
     channels) x ``depth`` and ``depth`` x ``columns`` (output positions); all are 0 for others.
+    ``taps``: positions of a convolution's kernel. ``activation``: what onnxruntime has fused into the node, by the name of its operator.
+    ``strided_values``: those that a transposition moves one by one: more than one axis changes its place,
+    the last among them.
     """
 
     op_type: str
@@ -93,6 +96,9 @@ class OpWork:
     written_bytes: int = 0
     weight_bytes: int = 0
     blocked: bool = False
+    taps: int = 1
+    activation: str = ""
+    strided_values: int = 0
 
     @property
     def is_depthwise(self) -> bool:
@@ -168,6 +174,9 @@ def node_work(node: NodeProto, tensors: Tensors) -> OpWork:
         written_bytes=tensors.bytes_of(written),
         weight_bytes=tensors.bytes_of([n for n in read if n in tensors.constants]),
         blocked=node.domain.endswith("nchwc"),
+        taps=_taps(node, tensors),
+        activation=_text(attribute(node, "activation", "")),
+        strided_values=_strided_values(node, tensors),
     )  # fmt: skip
 
 
@@ -209,6 +218,36 @@ def _shape(node: NodeProto, name: str, tensors: Tensors) -> Shape:
 def attribute(node: NodeProto, name: str, default: object) -> object:
     """Value of an attribute."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def _taps(node: NodeProto, tensors: Tensors) -> int:
+    if node.op_type not in CONVOLUTIONS:
+        return 1
+    return math.prod(_shape(node, node.input[WEIGHT_AT.get(node.op_type, 1)], tensors)[2:])
+
+
+def _strided_values(node: NodeProto, tensors: Tensors) -> int:
+    if node.op_type != "Transpose":
+        return 0
+    sizes = _shape(node, node.output[0], tensors)
+    order = attribute(node, "perm", None)
+    axes = order if isinstance(order, list) else list(range(len(sizes)))[::-1]
+    # Axes of one value are in nobody's way, and what stays together moves as one.
+    longer = [axis for axis, size in zip(axes, sizes, strict=True) if size != 1]
+    heads = [a for i, a in enumerate(longer) if i == 0 or longer[i - 1] != _before(a, longer)]
+    if not heads or longer[-1] == max(longer):
+        return 0
+    one_moves = any([h for h in heads if h != head] == sorted(set(heads) - {head}) for head in heads)
+    return 0 if one_moves else math.prod(sizes)
+
+
+def _before(axis: int, axes: Sequence[int]) -> int | None:
+    """The largest of the axes below one."""
+    return max((other for other in axes if other < axis), default=None)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _convolution(node: NodeProto, tensors: Tensors) -> tuple[OpKind, tuple[int, int, int, int]]:

@@ -110,8 +110,8 @@ def _band(target: TargetProfile, integer: bool) -> tuple[float, float, float | N
     if target.calibration is not None:
         found = target.calibration
         why = (
-            f"{found.measurements} measurements on {found.machine} with {found.runtime}, {found.date}; the "
-            f"band held {100 * found.error_coverage:.0f}% of networks left out"
+            f"{found.measurements} networks of {found.nodes} nodes on {found.machine} with {found.runtime}, "
+            f"{found.date}; the band held {100 * found.error_coverage:.0f}% of blocks left out"
         )
         return found.error_low_factor, found.error_high_factor, found.error_coverage, why
     roofline = target.roofline

@@ -89,11 +89,16 @@ class KindTable:
     ps_per_mac: NotNegative = 0.0
     ps_per_padded_mac: NotNegative = 0.0
     ps_per_patch_value: NotNegative = 0.0
+    ps_per_remainder_value: NotNegative = 0.0
+    ps_per_tap: NotNegative = 0.0
     ps_per_output: NotNegative = 0.0
+    ps_per_clipped_output: NotNegative = 0.0
+    ps_per_function_output: NotNegative = 0.0
     ps_per_weight: NotNegative = 0.0
     ps_per_read_byte: NotNegative = 0.0
     ps_per_written_byte: NotNegative = 0.0
     ps_per_far_byte: NotNegative = 0.0
+    ps_per_strided_value: NotNegative = 0.0
     parallel_efficiency: NotNegative = 0.0
 
 
@@ -101,7 +106,8 @@ class KindTable:
 class Calibration:
     """What was measured on a device; ``kinds`` holds for one thread, ``us_per_run`` for a whole run.
 
-    The error band is that of networks of the grid that were held out of the fit.
+    ``measurements`` are of networks, ``nodes`` of their nodes. The error band is that of blocks of the grid
+    that were held out of the fit.
     """
 
     machine: Text
@@ -109,6 +115,7 @@ class Calibration:
     runtime: Text
     edgeprune: Text
     measurements: Count
+    nodes: NotNegative = 0
     measured_s: NotNegative
     held_out_median_error: NotNegative
     us_per_run: NotNegative

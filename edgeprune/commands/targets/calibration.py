@@ -18,6 +18,7 @@ import torch
 from edgeprune.artifacts.quantization import IntegerFormat, RangeMethod
 from edgeprune.commands.targets.fitting import Device, FittedTables, MeasuredNetwork, fit_tables, with_threads
 from edgeprune.commands.targets.grid import GridPoint, grid
+from edgeprune.commands.targets.grid_files import SMALLEST, GridFile, grid_files
 from edgeprune.commands.targets.measuring import MeasureFiles, NetworkTime, measure_here
 from edgeprune.errors import QuantizationError, TargetError
 from edgeprune.profiling.costs import far_from, node_cost
@@ -31,9 +32,9 @@ from edgeprune.system.host import machine_description
 from edgeprune.system.progress import task
 from edgeprune.targets import Calibration, TargetProfile, describe_host
 
-_OTHER_SIGN_EVERY = 6
-_WITH_THREADS_EVERY = 12
-_LEAST_MEASURED = 20
+_WITH_THREADS_EVERY = 4
+_LEAST_MEASURED = 0.5
+"""Share of the files."""
 _COVERAGE = 0.9
 
 
@@ -82,7 +83,7 @@ def calibrate(
 ) -> TargetProfile:
     """A profile of the device with tables, by measuring the grid there in 32 and 8 bits.
 
-    ``points``: those of the grid that are measured; all where ``None``.
+    ``points``: the blocks of the grid that are measured; all where ``None``.
 
     Raises:
         TargetError: too few networks could be measured.
@@ -92,41 +93,45 @@ def calibrate(
     chosen = grid() if points is None else tuple(points)
     began = time.monotonic()
     with scratch_folder("grid-") as folder:
-        files = _written(chosen, facts, folder)
+        files = _written(grid_files(chosen), facts, folder)
         kernels = kernels_of(facts)
-        single = _measured(files, device.measure(files, 1), kernels)
-        if len(single) < min(_LEAST_MEASURED, len(files)):
+        measured = _measured(files, device.measure(files, 1), kernels)
+        single = tuple(network for network in measured if network.name != SMALLEST)
+        if len(measured) < _LEAST_MEASURED * len(files) or not single:
             raise TargetError(
-                f"only {len(single)} of {len(files)} networks could be measured; see that "
+                f"only {len(measured)} of {len(files)} networks could be measured; see that "
                 "onnxruntime runs there"
             )
-        fitted = fit_tables(single, Device(quantum=facts.width_quantum, far_from_bytes=far_from(facts)))
-        threads, more = device.cores or facts.cores or 1, files[::_WITH_THREADS_EVERY]
+        us_per_run = 1e3 * sum(network.time_ms for network in measured if network.name == SMALLEST)
+        asked = Device(quantum=facts.width_quantum, far_from_bytes=far_from(facts))
+        fitted = fit_tables(single, asked, us_per_run=us_per_run)
+        threads, more = device.cores or facts.cores or 1, files[1::_WITH_THREADS_EVERY]
         several = _measured(more, device.measure(more, threads), kernels) if threads > 1 else ()
-    profile = _profile(name, device, fitted, len(single) + len(several), time.monotonic() - began)
+    count, spent_s = len(measured) + len(several), time.monotonic() - began
+    profile = _profile(name, device, fitted, us_per_run=us_per_run, count=count, spent_s=spent_s)
     return _with_threads(profile, single, several, threads) if several else profile
 
 
-def _written(points: Sequence[GridPoint], facts: TargetProfile, folder: Path) -> list[Path]:
-    """The files of the grid, in 8 bits as well where a point says so, some of these with the other sign."""
-    files = []
+def _written(files: Sequence[GridFile], facts: TargetProfile, folder: Path) -> list[Path]:
+    """The files of the grid."""
+    written = []
     form = integer_format(facts)
-    with task("writing small networks", len(points)) as advance:
-        for place, point in enumerate(points):
-            path = folder / f"{point.name}.onnx"
-            onnx.save(point.model(), path)
-            files.append(path)
-            if point.in_8_bits:
-                other = place % _OTHER_SIGN_EVERY == _OTHER_SIGN_EVERY - 1
-                signed = form.signed_activations != other
-                files += _in_8_bits(path, replace(form, signed_activations=signed))
+    with task("writing small networks", len(files)) as advance:
+        for file in files:
+            path = folder / f"{file.name}.onnx"
+            onnx.save(file.model(), path)
+            if not file.in_8_bits:
+                written.append(path)
+            else:
+                signed = form.signed_activations != file.other_sign
+                written += _in_8_bits(path, replace(form, signed_activations=signed))
             advance(1)
-    return files
+    return written
 
 
 def _in_8_bits(path: Path, chosen: IntegerFormat) -> list[Path]:
     """The file in 8 bits, with ranges of random images; none where nothing of it can be."""
-    made = path.with_name(f"{path.stem}-int8.onnx")
+    made = path.with_name(f"{path.stem}-quantized.onnx")
     sizes = [d.dim_value for d in onnx.load(str(path)).graph.input[0].type.tensor_type.shape.dim]
     images = torch.randn(*sizes, generator=torch.Generator().manual_seed(0))
     settings = IntegerSettings(form=chosen, method=RangeMethod.MINMAX, equalized=False, corrected=False)
@@ -134,6 +139,12 @@ def _in_8_bits(path: Path, chosen: IntegerFormat) -> list[Path]:
         quantize_integers(path, made, images, settings)
     except QuantizationError:
         return []
+    model = onnx.load(str(made))
+    for place, node in enumerate(model.graph.node):
+        # Shares of the time are told by names of nodes.
+        node.name = node.name or f"node{place}"
+    onnx.save(model, made)
+    path.unlink()
     return [made]
 
 
@@ -152,7 +163,13 @@ def _measured(
 
 
 def _profile(
-    called: str, device: MeasuredDevice, fitted: FittedTables, count: int, spent_s: float
+    called: str,
+    device: MeasuredDevice,
+    fitted: FittedTables,
+    *,
+    us_per_run: float,
+    count: int,
+    spent_s: float,
 ) -> TargetProfile:
     ratios = np.array(fitted.held_out)
     low, high = (float(np.quantile(ratios, q)) for q in ((1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2))
@@ -164,9 +181,10 @@ def _profile(
         runtime=device.runtime,
         edgeprune=metadata.version("edgeprune"),
         measurements=count,
+        nodes=fitted.nodes,
         measured_s=round(spent_s, 1),
         held_out_median_error=round(float(np.median(np.abs(ratios - 1.0))), 4),
-        us_per_run=round(fitted.us_per_run, 3),
+        us_per_run=round(us_per_run, 3),
         error_low_factor=round(min(1.0, low), 3),
         error_high_factor=round(max(1.0, high), 3),
         error_coverage=_COVERAGE,

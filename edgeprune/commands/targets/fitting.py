@@ -6,14 +6,14 @@ descent; outliers count less (Huber 1964).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.commands.targets.grid_files import block_of, is_joint
 from edgeprune.profiling.costs import TableKey, features, table_key
 from edgeprune.profiling.kinds import OpKind, OpWork
 from edgeprune.targets import KindTable
@@ -24,13 +24,13 @@ _ARITHMETIC = frozenset(
     kind.value for kind in (OpKind.CONV, OpKind.POINTWISE, OpKind.DEPTHWISE, OpKind.GROUPED, OpKind.GEMM)
 )
 _KEY = ("kind", "op_type", "integer", "blocked")
-_RUN: TableKey = ("run", "", False, False)
-_LEAST_SHARE = 0.01
-_RIDGE, _RIDGE_POOLED = 3e-3, 1e-5
+_RIDGE, _RIDGE_POOLED = 3e-4, 1e-5
 _SETTLED = 1e-5
 _SWEEPS, _REWEIGHTED, _OUTLIER = 200, 3, 0.15
 _FOLDS = 5
 _EFFICIENCIES = np.linspace(0.0, 1.0, 21)
+_WEIGHT_POWER = 0.25
+"""Of a node's time: the relative error of a long one does more to a network than that of a short one."""
 
 Array = NDArray[np.float64]
 _Row = dict[tuple[TableKey, str], float]
@@ -38,7 +38,7 @@ _Row = dict[tuple[TableKey, str], float]
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredNetwork:
-    """Work and CPU milliseconds of one network; ``shares`` of its nodes by name or by type, if known."""
+    """Work and CPU milliseconds of one network; ``shares`` of its nodes by name, if known."""
 
     name: str
     operations: tuple[OpWork, ...]
@@ -56,107 +56,106 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedTables:
-    """Tables for one thread, and the microseconds of every run; ``held_out`` are measured over predicted."""
+    """Tables for one thread; ``held_out`` are measured over predicted times of blocks, of ``nodes`` in all."""
 
     kinds: tuple[KindTable, ...]
-    us_per_run: float
     held_out: tuple[float, ...]
+    nodes: int
 
 
-def fit_tables(measured: Sequence[MeasuredNetwork], device: Device) -> FittedTables:
-    """Tables fitted to all networks, and how far off they are for those left out, a fifth at a time."""
-    design = _Design.of(measured, device)
-    solution = design.solve(np.ones(len(measured), dtype=bool))
-    fold = np.arange(len(measured)) % _FOLDS
-    ratios = np.empty(len(measured))
+def fit_tables(
+    measured: Sequence[MeasuredNetwork], device: Device, *, us_per_run: float = 0.0
+) -> FittedTables:
+    """Tables fitted to all networks, and how far off they are for those left out, a fifth at a time.
+
+    A network is told by its nodes where their shares are known, else as a whole; ``us_per_run`` of its time
+    are of no node.
+    """
+    design = _Design.of(measured, device, us_per_run)
+    fold = design.network % _FOLDS
+    predicted = np.empty(len(design.times_ms))
     for left_out in range(min(_FOLDS, len(measured))):
-        part = design.solve(fold != left_out)
-        ratios[fold == left_out] = 1.0 / np.maximum(design.totals[fold == left_out] @ part, 1e-9)
+        own = fold == left_out
+        predicted[own] = design.matrix[own] @ design.solve(~own) * design.times_ms[own]
     return FittedTables(
-        kinds=design.tables(solution),
-        us_per_run=float(solution[design.columns.index((_RUN, "us_per_node"))]),
-        held_out=tuple(float(r) for r in ratios),
+        kinds=design.tables(design.solve(np.ones(len(fold), dtype=bool))),
+        held_out=design.ratios_by_block(predicted),
+        nodes=len(fold),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Design:
-    """What each network (``totals``) and each of its nodes (``parts``) has, over its own time."""
+    """A row a node, or a network that is told as a whole: what it has of everything, over its own time."""
 
     columns: tuple[tuple[TableKey, str], ...]
-    totals: Array
-    parts: Array
-    part_of: NDArray[np.int64]
-    part_weights: Array
+    matrix: Array
+    times_ms: Array
+    network: NDArray[np.int64]
+    block: tuple[str, ...]
 
     @classmethod
-    def of(cls, measured: Sequence[MeasuredNetwork], device: Device) -> _Design:
+    def of(cls, measured: Sequence[MeasuredNetwork], device: Device, us_per_run: float) -> _Design:
         rows: list[_Row] = []
-        parts, owners = [], []
+        times, owners, blocks = [], [], []
         for place, network in enumerate(measured):
-            nodes = [(op, _features(op, device)) for op in network.operations if op.kind is not OpKind.FREE]
-            rows.append(
-                _summed([f for _, f in nodes], network.time_ms)
-                | {(_RUN, "us_per_node"): 1e-3 / network.time_ms}
-            )
-            for own, share in _nodes_of(network.shares, nodes):
-                if own and share >= _LEAST_SHARE:
-                    parts.append(_summed(own, share * network.time_ms))
-                    owners.append((place, math.sqrt(share)))
+            spent_ms = max(0.0, network.time_ms - us_per_run / 1e3)
+            for nodes, share, block in _told(network):
+                if share * spent_ms > 0:
+                    rows.append(_summed([_features(op, device) for op in nodes], share * spent_ms))
+                    times.append(share * spent_ms)
+                    owners.append(place)
+                    blocks.append(block)
         columns = tuple(sorted({column for row in rows for column in row}))
-
-        def matrix(given: list[_Row]) -> Array:
-            return np.array([[row.get(c, 0.0) for c in columns] for row in given]).reshape(-1, len(columns))
-
+        places = {column: at for at, column in enumerate(columns)}
+        matrix = np.zeros((len(rows), len(columns)))
+        for at, row in enumerate(rows):
+            matrix[at, [places[column] for column in row]] = list(row.values())
         return cls(
             columns=columns,
-            totals=matrix(rows),
-            parts=matrix(parts),
-            part_of=np.array([owner for owner, _ in owners], dtype=np.int64),
-            part_weights=np.array([weight for _, weight in owners]),
+            matrix=matrix,
+            times_ms=np.array(times),
+            network=np.array(owners, dtype=np.int64),
+            block=tuple(blocks),
         )
 
     def solve(self, chosen: NDArray[np.bool_]) -> Array:
-        """Non-negative coefficients from the chosen networks."""
-        own = chosen[self.part_of] if len(self.part_of) else np.zeros(0, dtype=bool)
-        matrix = np.concatenate([self.totals[chosen], self.parts[own]])
-        weights = np.concatenate([np.ones(int(chosen.sum())), self.part_weights[own]])
+        """Non-negative coefficients from the chosen rows."""
+        weights = self.times_ms[chosen] ** _WEIGHT_POWER
         groups = sorted({_group(key, name) for key, name in self.columns})
         pooled = np.array(
             [[_group(*column) == group for group in groups] for column in self.columns], dtype=float
         )
+        matrix = self.matrix[chosen]
         together = _robust(matrix @ pooled, weights, np.zeros(len(groups)), _RIDGE_POOLED)
         return _robust(matrix, weights, pooled @ together, _RIDGE)
+
+    def ratios_by_block(self, predicted_ms: Array) -> tuple[float, ...]:
+        """Measured over predicted time of every block of every network."""
+        sums: dict[tuple[int, str], list[float]] = {}
+        rows = zip(self.network, self.block, self.times_ms, predicted_ms, strict=True)
+        for network, block, spent, predicted in rows:
+            own = sums.setdefault((int(network), block), [0.0, 0.0])
+            own[0] += spent
+            own[1] += predicted
+        return tuple(spent / max(predicted, 1e-9) for spent, predicted in sums.values())
 
     def tables(self, solution: Array) -> tuple[KindTable, ...]:
         """The coefficients as rows of a profile."""
         values: dict[TableKey, dict[str, Any]] = {}
         for (key, name), value in zip(self.columns, solution, strict=True):
             values.setdefault(key, {})[name] = float(f"{value:.5g}")
-        return tuple(KindTable(**_named(key), **values[key]) for key in sorted(values) if key != _RUN)
+        return tuple(KindTable(**_named(key), **values[key]) for key in sorted(values))
 
 
-def _nodes_of(
-    shares: Mapping[str, float], nodes: Sequence[tuple[OpWork, _Row]]
-) -> list[tuple[list[_Row], float]]:
-    """Features of the nodes that a share is of: the one of that name, else all of that type.
-
-    Nodes without a name are told as TYPE_NUMBER; they are taken together.
-    """
-    names = {op.name for op, _ in nodes if op.name}
-    by_type: dict[str, float] = {}
-    rows = []
-    for name, share in shares.items():
-        if name in names:
-            rows.append(([f for op, f in nodes if op.name == name], share))
-        else:
-            stem, _, number = name.rpartition("_")
-            op_type = stem if number.isdigit() else name
-            by_type[op_type] = by_type.get(op_type, 0.0) + share
-    named = bool(rows)
-    for op_type, share in by_type.items():
-        rows.append(([f for op, f in nodes if op.op_type == op_type and not (named and op.name)], share))
-    return rows
+def _told(network: MeasuredNetwork) -> Iterator[tuple[Sequence[OpWork], float, str]]:
+    """Nodes, the share of the time that they take, and the block that they are of."""
+    run = [op for op in network.operations if op.kind is not OpKind.FREE]
+    known = [op for op in run if op.name in network.shares and not is_joint(op.name)]
+    if not known:
+        yield run, 1.0, ""
+    for op in known:
+        yield (op,), network.shares[op.name], block_of(op.name)
 
 
 def _features(work: OpWork, device: Device) -> _Row:
@@ -182,7 +181,7 @@ def _named(key: TableKey) -> dict[str, Any]:
 def _group(key: TableKey, name: str) -> tuple[str, bool, str]:
     """What a coefficient is like where its own kind was measured too little: arithmetic, or all else."""
     kind, _, integer, _ = key
-    return ("run" if key == _RUN else "arithmetic" if kind in _ARITHMETIC else "values", integer, name)
+    return ("arithmetic" if kind in _ARITHMETIC else "values", integer, name)
 
 
 def _robust(matrix: Array, weights: Array, prior: Array, ridge: float) -> Array:

@@ -1,4 +1,4 @@
-"""The grid of networks that a calibration measures: families of blocks, widths over the staircase."""
+"""The grid of blocks that a calibration measures: families, widths over the staircase."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import onnx
 
 from edgeprune.commands.targets.grid_networks import ACTIVATIONS, NetworkBuilder
 
-_WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 240, 256, 320, 384, 512)
+_WIDTHS = (
+    *(8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 240, 256, 320, 384, 512),
+    *(640, 768, 960, 1280),
+)
 _ODD_SHARE = 0.3
 _SIZES = (7, 10, 14, 20, 28, 28, 40, 56, 56, 80, 112)
 _LEAST_MACS, _MOST_MACS = 2e5, 1.2e8
 """Of a convolution of the grid."""
+_MOST_VALUES = 1_200_000
+"""Of an image: what the widest layers of mobile networks write, far beyond a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridPoint:
-    """One network of the grid, by name; ``in_8_bits``: measured in 8 bits, too."""
+    """One block of the grid, by name; ``in_8_bits``: measured in 8 bits, too."""
 
     name: str
     family: str
@@ -29,7 +34,7 @@ class GridPoint:
     in_8_bits: bool
 
     def model(self) -> onnx.ModelProto:
-        """The same network every time."""
+        """The same network of this block every time."""
         rng = np.random.default_rng([self.seed, *self.family.encode()])
         builder = NetworkBuilder(rng=rng, shape=_FAMILIES[self.family][2](rng))
         _FAMILIES[self.family][3](builder)
@@ -47,19 +52,19 @@ def _points() -> Iterator[GridPoint]:
             yield GridPoint(name=f"{name}-{number}", family=name, seed=number, in_8_bits=number < integer)
 
 
-def _width(rng: np.random.Generator, least: int = 8, most: int = 512) -> int:
+def _width(rng: np.random.Generator, least: int = 8, most: int = 1280) -> int:
     between = [w for w in _WIDTHS if least <= w <= most] or [max(8, min(least, most))]
     chosen = int(rng.choice(between))
     return chosen - int(rng.integers(1, 8)) if rng.random() < _ODD_SHARE and chosen > 8 else chosen
 
 
-def _image(rng: np.random.Generator, least: int = 8, most: int = 512) -> tuple[int, ...]:
+def _image(rng: np.random.Generator, least: int = 8, most: int = 1280) -> tuple[int, ...]:
     size = int(rng.choice(_SIZES))
-    channels = _width(rng, least, min(most, max(16, 8000 // size)))
+    channels = _width(rng, least, min(most, max(16, _MOST_VALUES // size**2)))
     return channels, size, size
 
 
-def _out(b: NetworkBuilder, kernel: int, most: int = 512, groups: int = 1) -> int:
+def _out(b: NetworkBuilder, kernel: int, most: int = 1280, groups: int = 1) -> int:
     """A width that keeps the multiply-accumulates of a convolution between bounds."""
     channels, high, wide = b.shape
     each = channels // groups * kernel * kernel * high * wide
@@ -100,6 +105,7 @@ def _inverted(b: NetworkBuilder) -> None:
     def inside() -> None:
         narrow = b.shape[0]
         wide = max(16, int(narrow * b.rng.choice([2, 3, 4, 6])))
+        wide = min(wide, max(16, _MOST_VALUES // math.prod(b.shape[1:])))
         b.convolution(wide, 1, act=function)
         b.convolution(wide, kernel, stride=step, groups=wide, act=function)
         if b.rng.random() < 0.4:
@@ -176,6 +182,17 @@ def _shuffled(b: NetworkBuilder) -> None:
     b.shuffle(2)
 
 
+def _sliced(b: NetworkBuilder) -> None:
+    b.convolution(_out(b, 1, 256), 1)
+    b.slice(0, b.shape[0] // 2)
+    b.convolution(_out(b, 3, 128), 3, act=_act(b))
+    if b.rng.random() < 0.5:
+        b.border(1)
+    else:
+        b.slice(1, b.shape[1] - 1)
+    b.convolution(b.shape[0], 3, groups=b.shape[0], act="")
+
+
 def _transformer(b: NetworkBuilder) -> None:
     b.tokens()
     heads = int(b.rng.choice([2, 3, 4]))
@@ -203,19 +220,20 @@ def _few_positions(rng: np.random.Generator) -> tuple[int, ...]:
 
 _Sizes = Callable[[np.random.Generator], tuple[int, ...]]
 _FAMILIES: dict[str, tuple[int, int, _Sizes, Callable[[NetworkBuilder], None]]] = {
-    "dense": (16, 10, _image, _dense),
-    "first": (8, 4, _pictures, _first),
-    "pointwise": (14, 8, _image, _pointwise),
-    "depthwise": (10, 8, _image, _depthwise),
-    "inverted": (16, 10, partial(_image, most=128), _inverted),
-    "grouped": (7, 4, partial(_image, least=16), _grouped),
-    "bottleneck": (8, 5, partial(_image, least=32), _bottleneck),
-    "pools": (5, 2, _image, _pools),
-    "elementwise": (6, 2, _image, _elementwise),
-    "linear": (5, 2, partial(_image, least=64), _linear),
-    "resized": (5, 3, partial(_image, most=128), _resized),
-    "joined": (6, 3, _image, _joined),
-    "shuffled": (5, 3, _image, _shuffled),
-    "transformer": (7, 3, _few_positions, _transformer),
+    "dense": (48, 30, _image, _dense),
+    "first": (24, 12, _pictures, _first),
+    "pointwise": (42, 24, _image, _pointwise),
+    "depthwise": (30, 24, _image, _depthwise),
+    "inverted": (48, 30, partial(_image, most=128), _inverted),
+    "grouped": (21, 12, partial(_image, least=16), _grouped),
+    "bottleneck": (24, 15, partial(_image, least=32), _bottleneck),
+    "pools": (15, 6, _image, _pools),
+    "elementwise": (18, 6, _image, _elementwise),
+    "linear": (15, 6, partial(_image, least=64), _linear),
+    "resized": (15, 9, partial(_image, most=128), _resized),
+    "joined": (18, 9, _image, _joined),
+    "shuffled": (15, 9, _image, _shuffled),
+    "sliced": (12, 9, partial(_image, least=16, most=256), _sliced),
+    "transformer": (21, 9, _few_positions, _transformer),
 }
-"""Networks in 32 bits, how many of these in 8 bits as well, the size of the input, and the blocks."""
+"""Blocks in 32 bits, how many of these in 8 bits as well, the size of the input, and what they are of."""

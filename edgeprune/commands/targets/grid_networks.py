@@ -146,6 +146,18 @@ class NetworkBuilder:
         self.value, self.shape = first, (channels // 2, *self.shape[1:])
         return f"{first}b"
 
+    def slice(self, axis: int, count: int) -> None:
+        """The first ``count`` of an axis (0: channels) go on."""
+        starts, ends, axes = (self.constant(np.array([v], np.int64)) for v in (0, count, axis + 1))
+        size = tuple(count if place == axis else length for place, length in enumerate(self.shape))
+        self.add("Slice", self.value, starts, ends, axes, shape=size)
+
+    def border(self, width: int) -> None:
+        """Zeros around images."""
+        channels, high, wide = self.shape
+        pads = self.constant(np.array([0, 0, width, width] * 2, np.int64))
+        self.add("Pad", self.value, pads, shape=(channels, high + 2 * width, wide + 2 * width))
+
     def tokens(self) -> None:
         """Images to rows of positions."""
         channels, high, wide = self.shape

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import onnxruntime as ort
 
-from edgeprune.profiling.timing import least_cpu_ms, measure
+from edgeprune.devices.script.sampling import (
+    FIRST_RUNS,
+    MIN_SAMPLE_NS,
+    Run,
+    node_times_us,
+    sample,
+    session_options,
+    warmed_up,
+)
+from edgeprune.profiling.timing import measure, open_runner
 from edgeprune.storage.files import scratch_folder
 from edgeprune.system import progress
 
-_KERNEL = "_kernel_time"
-_PROFILED_RUNS = 25
-_SAMPLES, _ROUNDS = 5, 4
+_PAIRS, _ROUNDS = 5, 3
+_SETTLING_NS = 5_000_000
 _REPETITIONS = 20
 
 
@@ -25,7 +33,7 @@ _REPETITIONS = 20
 class NetworkTime:
     """Milliseconds of one run: CPU time with one thread, wall time with more.
 
-    ``shares`` of the time by the names of nodes of the optimized graph, or by types of operators.
+    ``shares`` of the time by the names of nodes of the optimized graph.
     """
 
     time_ms: float
@@ -37,23 +45,66 @@ MeasureFiles = Callable[[Sequence[Path], int], Sequence[NetworkTime | None]]
 
 
 def measure_here(files: Sequence[Path], threads: int) -> Sequence[NetworkTime | None]:
-    """On this host, in several rounds: what disturbs a network in one of them is over in another.
+    """On this host, each file in turns with one of them: a processor whose speed changes changes both.
 
     Raises:
         ProfileError: a file cannot be run.
     """
     if threads > 1:
         return [NetworkTime(time_ms=wall, shares={}) for wall in _wall_times(files, threads)]
-    least = [math.inf] * len(files)
-    shares: list[dict[str, float]] = [{} for _ in files]
+    if not files:
+        return []
+    yardstick = open_runner(_yardstick(files), threads=1)
+    warmed_up(yardstick, 0.0)
+    ratios, yards_ms, shares = [], [], []
     with progress.task(f"measuring {len(files)} small networks", _ROUNDS * len(files)) as advance:
-        for turn in range(_ROUNDS):
-            for place, path in enumerate(files):
-                least[place] = min(least[place], least_cpu_ms(path, threads=1, samples=_SAMPLES, sessions=1))
-                if turn == 0:
-                    shares[place] = node_shares(path)
+        for path in files:
+            rounds = []
+            for _ in range(_ROUNDS):
+                rounds.append((*ratio_to(yardstick, path), node_shares(path)))
                 advance(1)
-    return [NetworkTime(time_ms=t, shares=s) for t, s in zip(least, shares, strict=True)]
+            ratios.append(median(ratio for ratio, _, _ in rounds))
+            yards_ms += [yard_ms for _, yard_ms, _ in rounds]
+            shares.append(_middle([own for _, _, own in rounds]))
+    yard_ms = median(yards_ms)
+    return [NetworkTime(time_ms=r * yard_ms, shares=s) for r, s in zip(ratios, shares, strict=True)]
+
+
+def _yardstick(files: Sequence[Path]) -> Path:
+    """The quickest of the files that take long enough for a sample."""
+    spent = []
+    for path in files:
+        run = open_runner(path, threads=1)
+        spent.append((min(sample(run, 1)[0] for _ in range(FIRST_RUNS)), path))
+    long = [each for each in spent if each[0] >= MIN_SAMPLE_NS]
+    return min(long)[1] if long else max(spent)[1]
+
+
+def ratio_to(yardstick: Run, path: Path) -> tuple[float, float]:
+    """CPU time of a file over that of the yardstick, and the yardstick's own milliseconds.
+
+    In turns, each behind runs of its own that are not timed: one model drives the other out of the caches.
+
+    Raises:
+        ProfileError: the file cannot be run.
+    """
+    run = open_runner(path, threads=1)
+    inner, _ = warmed_up(run, 0.0)
+    yards, ratios = [_settled(yardstick, 1)], []
+    for _ in range(_PAIRS):
+        spent = _settled(run, inner)
+        yards.append(_settled(yardstick, 1))
+        ratios.append(2.0 * spent / (yards[-2] + yards[-1]))
+    return median(ratios), median(yards) / 1e6
+
+
+def _settled(run: Run, inner: int) -> float:
+    """CPU nanoseconds of a run once it has run for some milliseconds."""
+    ends_at = time.monotonic_ns() + _SETTLING_NS
+    run()
+    while time.monotonic_ns() < ends_at:
+        run()
+    return sample(run, inner)[0]
 
 
 def _wall_times(files: Sequence[Path], threads: int) -> list[float]:
@@ -66,27 +117,23 @@ def _wall_times(files: Sequence[Path], threads: int) -> list[float]:
 
 
 def node_shares(path: Path) -> dict[str, float]:
-    """Share of every node of the optimized graph in the time, by its name.
-
-    By onnxruntime's profiler, which disturbs the times themselves; the least of some runs.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
+    """Share of every node of the optimized graph in the time, by its name."""
+    plain = open_runner(path, threads=1)
+    options = session_options(1)
     options.enable_profiling = True
     with scratch_folder() as scratch:
         options.profile_file_prefix = str(scratch / "profile")
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
         feeds = {x.name: rng.normal(size=x.shape).astype(np.float32) for x in session.get_inputs()}
-        for _ in range(_PROFILED_RUNS):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    least: dict[str, float] = {}
-    for event in events:
-        name = str(event["name"])
-        if event.get("cat") == "Node" and name.endswith(_KERNEL):
-            node = name.removesuffix(_KERNEL)
-            least[node] = min(least.get(node, math.inf), float(event["dur"]))
-    total = sum(least.values())
-    return {node: spent / total for node, spent in least.items()} if total else {}
+        spent_us, _ = node_times_us(plain, lambda: session.run(None, feeds), session.end_profiling)
+    return _of_one(spent_us)
+
+
+def _middle(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return _of_one({node: median(each[node] for each in rounds) for node in rounds[0]})
+
+
+def _of_one(spent: Mapping[str, float]) -> dict[str, float]:
+    total = sum(spent.values())
+    return {node: each / total for node, each in spent.items()}
