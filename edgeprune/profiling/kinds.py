@@ -78,7 +78,8 @@ class OpWork:
 
     ``integer``: calculated in 8 bits. A node with MACs is ``groups`` products of matrices of ``rows`` (output
     channels) x ``depth`` and ``depth`` x ``columns`` (output positions); all are 0 for others.
-    ``taps``: positions of a convolution's kernel. ``activation``: what onnxruntime has fused into the node, by the name of its operator.
+    ``taps``: positions of a convolution's kernel.
+    ``activation``: what onnxruntime has fused into the node, by the name of its operator.
     ``strided_values``: those that a transposition moves one by one: more than one axis changes its place,
     the last among them.
     """

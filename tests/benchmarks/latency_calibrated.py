@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import folder_or_scratch, header, keep, write_result
+from common import commits, folder_or_scratch, header, keep, write_result
 from quantized_random import quantized_with_random_images
 from torch import nn
 
@@ -165,7 +165,25 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.mean([np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i, j in pairs]))
 
 
-def render(rows: Sequence[dict[str, Any]], profile: TargetProfile, failed: Sequence[str]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A row a network."""
+    return [
+        "| network | bits | predicted ms | band | measured ms | predicted / measured |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {r['name']} | {r['bits']} | {r['predicted_ms']:.2f} | {r['low_ms']:.2f} to "
+            f"{r['high_ms']:.2f} | {r['measured_ms']:.2f} | {r['predicted_ms'] / r['measured_ms']:.2f} |"
+            for r in rows
+        ),
+    ]
+
+
+def render(
+    rows: Sequence[dict[str, Any]],
+    looked_at: Sequence[dict[str, Any]],
+    profile: TargetProfile,
+    failed: Sequence[str],
+) -> str:
     """The page below its header."""
     calibration = profile.calibration
     assert calibration is not None
@@ -174,8 +192,7 @@ def render(rows: Sequence[dict[str, Any]], profile: TargetProfile, failed: Seque
         f"{calibration.measurements} networks of {calibration.nodes} nodes measured "
         f"in {calibration.measured_s:.0f} s. Then networks with random weights, none of them in the grid, "
         "were predicted and measured: CPU time of one thread, in turns with one of the calibration's files "
-        "(the median of five rounds of new sessions), times what that file took in the calibration. The form "
-        f"of the tables was chosen with {', '.join(LOOKED_AT)}, which are not below.",
+        "(the median of five rounds of new sessions), times what that file took in the calibration.",
         "",
         "| what | aimed at | networks in 32 bits | networks in 8 bits | pruned, 32 bits |",
         "|---|---|---|---|---|",
@@ -215,18 +232,42 @@ def render(rows: Sequence[dict[str, Any]], profile: TargetProfile, failed: Seque
         line("inside the band", "90%", inside),
         line("Kendall tau within a family", "at least .9", tau),
         "",
-        "| network | bits | predicted ms | band | measured ms | predicted / measured |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {r['name']} | {r['bits']} | {r['predicted_ms']:.2f} | {r['low_ms']:.2f} to "
-            f"{r['high_ms']:.2f} | "
-            f"{r['measured_ms']:.2f} | {r['predicted_ms'] / r['measured_ms']:.2f} |"
-            for r in rows
-        ),
+        *table(rows),
         "",
         *([f"Not measured: {', '.join(failed)}.", ""] if failed else []),
+        "The form of the tables (blocks one after another, what a node has, the profiler's own time) was chosen "
+        "with these, which are not judged above:",
+        "",
+        *table(looked_at),
+        "",
     ]
     return "\n".join(lines)
+
+
+def measured_all(
+    names: Sequence[str], profile: TargetProfile, folder: Path, deadline: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of these networks, kept in ``folder``, and what could not be measured."""
+    rows: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for job in jobs(names):
+        kept = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in job.name)}.json"
+        if not kept.exists():
+            if time.monotonic() > deadline:
+                failed.append(f"{job.name} (no time left)")
+                continue
+            try:
+                keep(kept, {"rows": measured(job, profile, folder)})
+            except Exception as error:
+                failed.append(f"{job.name} ({type(error).__name__})")
+                print(f"{job.name}: {error}", file=sys.stderr, flush=True)
+                continue
+        own = json.loads(kept.read_text())["rows"]
+        rows += own
+        for row in own:
+            shown = {key: row[key] for key in ("name", "bits", "predicted_ms", "measured_ms")}
+            print(json.dumps(shown), row["predicted_ms"] / row["measured_ms"], flush=True)
+    return rows, failed
 
 
 def main() -> int:
@@ -234,38 +275,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, help="keeps the profile and one JSON a network")
     parser.add_argument("--limit-minutes", type=float, default=math.inf)
-    parser.add_argument(
-        "--looked-at", action="store_true", help="print the networks that forms are chosen with"
-    )
+    parser.add_argument("--looked-at", action="store_true", help="only networks that forms are chosen with")
     options = parser.parse_args()
     torch.set_num_threads(1)
     deadline = time.monotonic() + 60 * options.limit_minutes
-    rows: list[dict[str, Any]] = []
-    failed: list[str] = []
     with folder_or_scratch(options.results) as folder:
         profile = calibrated(folder)
-        for job in jobs(LOOKED_AT if options.looked_at else (*TORCHVISION, *TIMM, *LARGE)):
-            kept = folder / f"{''.join(c if c.isalnum() or c in '._' else '-' for c in job.name)}.json"
-            if not kept.exists():
-                if time.monotonic() > deadline:
-                    failed.append(f"{job.name} (no time left)")
-                    continue
-                try:
-                    keep(kept, {"rows": measured(job, profile, folder)})
-                except Exception as error:
-                    failed.append(f"{job.name} ({type(error).__name__})")
-                    print(f"{job.name}: {error}", file=sys.stderr, flush=True)
-                    continue
-            rows += json.loads(kept.read_text())["rows"]
-            for row in rows[-2:] if job.in_8_bits else rows[-1:]:
-                shown = {key: row[key] for key in ("name", "bits", "predicted_ms", "measured_ms")}
-                print(json.dumps(shown), row["predicted_ms"] / row["measured_ms"], flush=True)
-    if not options.looked_at:
+        looked_at, _ = measured_all(LOOKED_AT, profile, folder, deadline)
+        if options.looked_at:
+            return 0
+        rows, failed = measured_all((*TORCHVISION, *TIMM, *LARGE), profile, folder, deadline)
         command = "python tests/benchmarks/latency_calibrated.py"
-        write_result(
-            "latency-calibrated.md",
-            header("Latency predicted after calibration", command, "0", 1) + render(rows, profile, failed),
-        )
+        made_by = header("Latency predicted after calibration", command, "0", 1, commits(folder))
+        write_result("latency-calibrated.md", made_by + render(rows, looked_at, profile, failed))
     return 0
 
 

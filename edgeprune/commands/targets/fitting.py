@@ -56,7 +56,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedTables:
-    """Tables for one thread; ``held_out`` are measured over predicted times of blocks, of ``nodes`` in all."""
+    """Tables for one thread, of so many ``nodes``; ``held_out``: measured over predicted times of blocks."""
 
     kinds: tuple[KindTable, ...]
     held_out: tuple[float, ...]

@@ -27,7 +27,7 @@ SMALLEST = "smallest"
 
 @dataclass(frozen=True, kw_only=True)
 class GridFile:
-    """One network of the grid; ``other_sign``: its 8 bits have signs that the target's kernels do not prefer."""
+    """One network of the grid; ``other_sign``: in 8 bits of the sign that the target's kernels like less."""
 
     name: str
     points: tuple[GridPoint, ...]

@@ -118,7 +118,6 @@ def _wall_times(files: Sequence[Path], threads: int) -> list[float]:
 
 def node_shares(path: Path) -> dict[str, float]:
     """Share of every node of the optimized graph in the time, by its name."""
-    plain = open_runner(path, threads=1)
     options = session_options(1)
     options.enable_profiling = True
     with scratch_folder() as scratch:
@@ -126,7 +125,7 @@ def node_shares(path: Path) -> dict[str, float]:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
         feeds = {x.name: rng.normal(size=x.shape).astype(np.float32) for x in session.get_inputs()}
-        spent_us, _ = node_times_us(plain, lambda: session.run(None, feeds), session.end_profiling)
+        spent_us, _ = node_times_us(lambda: session.run(None, feeds), session.end_profiling)
     return _of_one(spent_us)
 
 

@@ -17,7 +17,7 @@ MIN_SAMPLE_NS = 2_000_000
 FIRST_RUNS = 3
 UNTIMED_RUNS, PROFILED_RUNS = 3, 9
 _KERNEL = "_kernel_time"
-_HALF_US, _LEAST_US = 0.5, 0.2
+_HALF_US = 0.5
 _MAX_INNER = 1000
 _BLOCK = 5
 _STABLE = 0.02
@@ -125,20 +125,13 @@ def timed_alone(
     return wall_ns, cpu_ns
 
 
-def node_times_us(
-    plain: Run, profiled: Run, end_profiling: Callable[[], str]
-) -> tuple[dict[str, float], dict[str, str]]:
+def node_times_us(profiled: Run, end_profiling: Callable[[], str]) -> tuple[dict[str, float], dict[str, str]]:
     """Microseconds and operator of every node of the optimized graph, by its name.
 
-    By the medians of onnxruntime's profiler, in turns with runs without it. It counts whole microseconds,
-    downwards, and makes every node longer by about the same: what nodes take together in excess of a run is
-    taken from each alike.
+    By the medians of onnxruntime's profiler, which counts whole microseconds, downwards, and makes every node
+    longer by its own work: by what the quickest node takes, which does next to nothing.
     """
-    whole_us = []
-    for turn in range(UNTIMED_RUNS + PROFILED_RUNS):
-        plain()
-        if turn >= UNTIMED_RUNS:
-            whole_us.append(sample(plain, 1)[0] / 1e3)
+    for _ in range(UNTIMED_RUNS + PROFILED_RUNS):
         profiled()
     spent: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}
@@ -150,9 +143,9 @@ def node_times_us(
             node = name[: -len(_KERNEL)]
             spent.setdefault(node, []).append(float(event["dur"]))
             kinds[node] = str(kind)
-    middle = {node: _median(times[-PROFILED_RUNS:]) + _HALF_US for node, times in spent.items()}
-    excess_us = max(0.0, (sum(middle.values()) - _median(whole_us)) / max(1, len(middle)))
-    return {node: max(_LEAST_US, time_us - excess_us) for node, time_us in middle.items()}, kinds
+    middle = {node: _median(times[-PROFILED_RUNS:]) for node, times in spent.items()}
+    least = min(middle.values(), default=0.0)
+    return {node: time_us - least + _HALF_US for node, time_us in middle.items()}, kinds
 
 
 def _median(values: list[float]) -> float:
