@@ -211,7 +211,8 @@ def _calibrated(profile: TargetProfile) -> str:
     found = profile.calibration
     assert found is not None
     return (
-        f"{found.measurements} measurements in {found.measured_s:.0f} s; networks left out of the fit: "
+        f"{found.measurements} networks of {found.nodes:,} nodes measured in {found.measured_s:.0f} s; "
+        "blocks left out of the fit: "
         f"median error {found.held_out_median_error:.1%}, {found.error_coverage:.0%} between "
         f"{found.error_low_factor:.2f} and {found.error_high_factor:.2f} of the prediction"
     )

@@ -37,6 +37,7 @@ class MeasurementJob:
 
     ``batch_size``: of inputs whose batch is open; 1 where ``None``. ``warmup_limit_s``: longest wait for
     stable times. ``fresh_process``: ``processes`` for every model, or one for all that are alone.
+    ``per_operator``: shares of the time by kind of operator, with ``per_node`` by node, too.
     ``pairs_alone``: models in pairs are timed alone, too. ``noise_check``: the first model is compared with
     itself, so that it is known how far to trust the rest. ``samples``: of a model alone, 2 ms each or more.
     """
@@ -50,6 +51,7 @@ class MeasurementJob:
     warmup_limit_s: float = 10.0
     time_limit_s: float | None = None
     per_operator: bool = False
+    per_node: bool = False
     fresh_process: bool = True
     processes: int = 1
     pairs_alone: bool = False
@@ -83,7 +85,10 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTimes:
-    """One model alone, of all runs in its processes; CPU time is of all threads together."""
+    """One model alone, of all runs in its processes; CPU time is of all threads together.
+
+    ``nodes``: shares of the time by the names of nodes of the optimized graph, where asked for.
+    """
 
     latency_p50_ms: float
     latency_p90_ms: float
@@ -95,6 +100,7 @@ class ModelTimes:
     repetitions: int
     warmup: int
     operators: tuple[OperatorShare, ...]
+    nodes: dict[str, float] | None = None
     processes: int = 1
 
 
@@ -186,6 +192,9 @@ def _check_figures(result: MeasurementResult) -> None:
             counts[f"models.{name}.{field}"] = getattr(model, field)
         for field in ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "cpu_time_p50_ms"):
             times[f"models.{name}.{field}"] = getattr(model, field)
+        shares = [each.share for each in model.operators] + list((model.nodes or {}).values())
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"models.{name}: a share of its time is none between 0 and 1")
     for place, count in counts.items():
         if not 1 <= count < _MOST:
             raise ValueError(f"{place}: {in_short(count)} is no count of 1 or more")

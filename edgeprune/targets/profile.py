@@ -12,13 +12,14 @@ from edgeprune.artifacts.quantization import Precision
 from edgeprune.errors import TargetError
 from edgeprune.storage.tables import Expected
 
-TARGET_SCHEMA_VERSION = "1.1"
+TARGET_SCHEMA_VERSION = "1.2"
 _FLOPS_PER_FMA = 2
 _FP32_BITS = 32
 
 Text = Annotated[str, Predicate(str.strip), Expected("a text in quotes that is not empty")]
 Count = Annotated[int, Gt(0), Expected("a positive whole number")]
 Bytes = Annotated[int, Ge(0), Expected("a whole number of bytes, or 0 for none,")]
+Number = Annotated[int, Ge(0), Expected("a whole number of at least 0")]
 Positive = Annotated[float, Gt(0), IsFinite, Expected("a positive number")]
 NotNegative = Annotated[float, Ge(0), IsFinite, Expected("a number of at least 0")]
 Share = Annotated[float, Gt(0), Le(1), Expected("a share, above 0 and at most 1,")]
@@ -115,7 +116,7 @@ class Calibration:
     runtime: Text
     edgeprune: Text
     measurements: Count
-    nodes: NotNegative = 0
+    nodes: Number = 0
     measured_s: NotNegative
     held_out_median_error: NotNegative
     us_per_run: NotNegative

@@ -235,8 +235,8 @@ def render(
         *table(rows),
         "",
         *([f"Not measured: {', '.join(failed)}.", ""] if failed else []),
-        "The form of the tables (blocks one after another, what a node has, the profiler's own time) was chosen "
-        "with these, which are not judged above:",
+        "The form of the tables (blocks one after another, what a node has, the profiler's own time) was "
+        "chosen with these, which are not judged above:",
         "",
         *table(looked_at),
         "",

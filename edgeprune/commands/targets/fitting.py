@@ -24,7 +24,7 @@ _ARITHMETIC = frozenset(
     kind.value for kind in (OpKind.CONV, OpKind.POINTWISE, OpKind.DEPTHWISE, OpKind.GROUPED, OpKind.GEMM)
 )
 _KEY = ("kind", "op_type", "integer", "blocked")
-_RIDGE, _RIDGE_POOLED = 3e-4, 1e-5
+_RIDGE, _RIDGE_POOLED = 3e-3, 1e-5
 _SETTLED = 1e-5
 _SWEEPS, _REWEIGHTED, _OUTLIER = 200, 3, 0.15
 _FOLDS = 5

@@ -146,7 +146,8 @@ def _pools(b: NetworkBuilder) -> None:
 def _elementwise(b: NetworkBuilder) -> None:
     for _ in range(3):
         given = b.value
-        b.activation(str(b.rng.choice(["Relu", "HardSwish", "SiLU", "Gelu", "Sigmoid", "Clip"])))
+        functions = ["Relu", "HardSwish", "SiLU", "Gelu", "Sigmoid", "HardSigmoid", "Clip"]
+        b.activation(str(b.rng.choice(functions)))
         b.add(str(b.rng.choice(["Add", "Mul"])), given, b.value)
 
 
@@ -228,7 +229,7 @@ _FAMILIES: dict[str, tuple[int, int, _Sizes, Callable[[NetworkBuilder], None]]] 
     "grouped": (21, 12, partial(_image, least=16), _grouped),
     "bottleneck": (24, 15, partial(_image, least=32), _bottleneck),
     "pools": (15, 6, _image, _pools),
-    "elementwise": (18, 6, _image, _elementwise),
+    "elementwise": (24, 12, _image, _elementwise),
     "linear": (15, 6, partial(_image, least=64), _linear),
     "resized": (15, 9, partial(_image, most=128), _resized),
     "joined": (18, 9, _image, _joined),

@@ -108,8 +108,9 @@ class _Joined:
 
     def model(self) -> onnx.ModelProto:
         """All that was appended; its output is one value, for which no memory is fetched anew in a run."""
+        assert self._last is not None
         end = self._one_value(f"{_JOINT}end")
-        outputs = [helper.make_tensor_value_info(end, TensorProto.FLOAT, None)]
+        outputs = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1] * len(_sizes(self._last)))]
         graph = helper.make_graph(self._nodes, "grid", self._inputs, outputs, self._weights)
         return _model(graph)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from edgeprune.commands.targets.grid import grid
+from edgeprune.commands.targets.grid_files import grid_files
 from edgeprune.commands.targets.measuring import NetworkTime
 from edgeprune.devices.connection import Device
 from edgeprune.devices.instruction_sets import other_instructions
@@ -22,7 +23,7 @@ from edgeprune.storage.files import scratch_folder, sha256_file
 from edgeprune.system import progress
 from edgeprune.targets import TargetProfile
 
-_TOGETHER = 30
+_TOGETHER = 10
 """Networks of a job: few jobs, of which each ends soon and none is too large for a small device."""
 _SAMPLES, _ROUNDS = 5, 4
 _WITH_THREADS_SAMPLES = 20
@@ -62,7 +63,7 @@ class GridThere:
         """
         with scratch_folder("probe-") as folder:
             path = folder / "probe.onnx"
-            onnx.save(grid()[0].model(), path)
+            onnx.save(grid_files(grid()[:1])[1].model(), path)
             self._run([(0, path)], MeasurementJob(threads=1, models=(), fresh_process=False))
 
     def measure(self, files: Sequence[Path], threads: int) -> Sequence[NetworkTime | None]:
@@ -87,14 +88,14 @@ class GridThere:
         words += "" if alone else f" with {threads} threads"
         with progress.task(words, rounds * len(files)) as advance:
             for turn in range(rounds):
-                job = replace(asked, per_operator=turn == 0 and alone)
+                job = replace(asked, per_operator=turn == 0 and alone, per_node=True)
                 for begin in range(0, len(files), _TOGETHER):
                     part = files[begin : begin + _TOGETHER]
                     for place, times in self._times(part, job):
                         spent = times.cpu_time_p50_ms if alone else times.latency_p50_ms
                         least[begin + place] = min(least[begin + place], spent)
-                        if times.operators:
-                            shares[begin + place] = {each.op_type: each.share for each in times.operators}
+                        if times.nodes:
+                            shares[begin + place] = times.nodes
                     advance(len(part))
         return [
             None if math.isinf(spent) else NetworkTime(time_ms=spent, shares=own)

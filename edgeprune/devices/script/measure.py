@@ -27,7 +27,6 @@ FAILED_STATUS = 3
 _SAMPLES = 50
 _GRACE_S = 5.0
 _MORE_PROCESSES_S = 10.0  # then a model is given no further one: what differs between them is short
-_PROFILED_RUNS = 5
 _PART, _TIMES = "--part", "--times"  # of a fresh process: the whole, or without shares by operator
 _MEMORY_SIGNS = ("MemoryError", "bad_alloc", "BFCArena", "Failed to allocate", "Cannot allocate memory")
 
@@ -231,7 +230,7 @@ def timed(job: dict[str, Any], name: str) -> dict[str, Any]:
         "load_ms": load_ms,
         "peak_memory_bytes": None if idle is None else max(0, peak_bytes() - idle),
         "warmup": warmup,
-        "operators": shares(job, name) if job.get("per_operator") else [],
+        **(shares(job, name) if job.get("per_operator") else {"operators": [], "nodes": None}),
     }
 
 
@@ -249,53 +248,52 @@ def compared(job: dict[str, Any], names: list[str], ends_at: float | None) -> di
     return {"cpu_ratios": cpu_ratios, "wall_ratios": wall_ratios}
 
 
-def opened(job: dict[str, Any], name: str, profile: str | None = None) -> tuple[Any, float, float]:
-    """A function that runs a model once; milliseconds of loading and of the first run.
+def opened(job: dict[str, Any], name: str) -> tuple[Any, float, float]:
+    """A function that runs a model once; milliseconds of loading and of the first run."""
+    session, feeds, load_ms, first_ms = loaded(job, name, sampling.session_options(int(job["threads"])))
+    return lambda: session.run(None, feeds), load_ms, first_ms
 
-    With ``profile``, the prefix of onnxruntime's own, some runs more are done and the function ends it.
-    """
+
+def loaded(job: dict[str, Any], name: str, options: Any) -> tuple[Any, dict[str, Any], float, float]:
+    """A session that has run once, its inputs, and milliseconds of loading and of that run."""
     import onnxruntime as ort
 
     files = {model["name"]: model["file"] for model in job["models"]}
-    options = sampling.session_options(int(job["threads"]))
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
     kind, start = "load", time.perf_counter()
     try:
         session = ort.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
-        loaded = time.perf_counter()
+        ready = time.perf_counter()
         feeds = sampling.random_inputs(session, job.get("batch_size"), int(job.get("seed", 0)))
         kind, begun = "run", time.perf_counter()
         session.run(None, feeds)
         first_ms = (time.perf_counter() - begun) * 1e3
-        for _ in range(0 if profile is None else _PROFILED_RUNS):
-            session.run(None, feeds)
     except sampling.InputError as error:
         raise MeasureError("run", str(error), name) from error
     except Exception as error:
         reason = f"onnxruntime {ort.__version__} cannot {kind} it ({str(error).strip()[:200]})"
         raise MeasureError("memory" if is_of_memory(repr(error)) else kind, reason, name) from error
-    if profile is not None:
-        return session.end_profiling, (loaded - start) * 1e3, first_ms
-    return lambda: session.run(None, feeds), (loaded - start) * 1e3, first_ms
+    return session, feeds, (ready - start) * 1e3, first_ms
 
 
-def shares(job: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Shares of the time by kind of operator; onnxruntime's profile makes times longer, so shares alone."""
+def shares(job: dict[str, Any], name: str) -> dict[str, Any]:
+    """Shares of the time by kind of operator and by node; onnxruntime's profile makes times longer."""
+    options = sampling.session_options(int(job["threads"]))
+    options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
-        end_profiling = opened(job, name, str(Path(folder) / "profile"))[0]
-        events = json.loads(Path(end_profiling()).read_text(encoding="utf-8"))
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session, feeds, _, _ = loaded(job, name, options)
+        nodes, kinds = sampling.node_times_us(lambda: session.run(None, feeds), session.end_profiling)
+    total = sum(nodes.values()) or 1.0
     spent: dict[str, float] = {}
-    for event in events:
-        kind = event.get("args", {}).get("op_name")
-        if event.get("cat") == "Node" and kind and str(event.get("name", "")).endswith("_kernel_time"):
-            spent[kind] = spent.get(kind, 0.0) + float(event["dur"])
-    total = sum(spent.values()) or 1.0
-    return [
-        {"op_type": kind, "share": duration / total}
-        for kind, duration in sorted(spent.items(), key=lambda item: -item[1])
-    ]
+    for node, time_us in nodes.items():
+        spent[kinds[node]] = spent.get(kinds[node], 0.0) + time_us / total
+    return {
+        "operators": [
+            {"op_type": kind, "share": share}
+            for kind, share in sorted(spent.items(), key=lambda item: -item[1])
+        ],
+        "nodes": {node: time_us / total for node, time_us in nodes.items()} if job.get("per_node") else None,
+    }
 
 
 def reset_peak() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 from edgeprune.commands.targets.calibration import ThisHost, calibrate
 from edgeprune.commands.targets.fitting import Device, MeasuredNetwork, fit_tables, with_threads
 from edgeprune.commands.targets.grid import GridPoint, grid
-from edgeprune.commands.targets.measuring import NetworkTime, measure_here
+from edgeprune.commands.targets.grid_files import SMALLEST, block_of, grid_files, is_joint
+from edgeprune.commands.targets.measuring import NetworkTime, measure_here, node_shares
+from edgeprune.devices.script.sampling import PROFILED_RUNS, UNTIMED_RUNS, node_times_us
 from edgeprune.errors import TargetError
-from edgeprune.profiling.costs import node_cost
-from edgeprune.profiling.kinds import OpKind, OpWork
+from edgeprune.profiling.costs import features, node_cost
+from edgeprune.profiling.kinds import OpKind, OpWork, Tensors, node_work
 from edgeprune.profiling.prediction import predict, predict_work
-from edgeprune.targets import KindTable, TargetProfile, load_target, to_toml
+from edgeprune.profiling.runtime.graph import kernels_of, runtime_work
+from edgeprune.targets import KindTable, TargetProfile, describe_host, load_target, to_toml
 
 POINTS = tuple(point for point in grid() if point.family in ("pointwise", "pools") and point.seed < 5)
 
@@ -50,13 +54,114 @@ def profile() -> TargetProfile:
 def test_the_grid_fits_its_budget_and_is_the_same_every_time() -> None:
     points = grid()
     assert len({point.name for point in points}) == len(points)
-    assert 150 <= len(points) + sum(point.in_8_bits for point in points) <= 185
+    assert len(grid_files(points)) <= 60
     assert {point.family for point in points} >= {
         "dense", "pointwise", "depthwise", "grouped", "linear", "pools", "elementwise", "resized",
         "transformer",
     }  # fmt: skip
     again = GridPoint(name="x", family=points[3].family, seed=points[3].seed, in_8_bits=False)
     assert again.model().SerializeToString() == points[3].model().SerializeToString()
+
+
+def test_blocks_of_a_file_run_one_after_another_and_keep_their_names(tmp_path: Path) -> None:
+    """What they are measured by: in the cache state of a network, and told apart."""
+    smallest, file, *others = grid_files(POINTS)
+    assert smallest.name == SMALLEST
+    assert [each.in_8_bits for each in others] == [True]
+    path = tmp_path / "file.onnx"
+    onnx.save(file.model(), path)
+    onnx.checker.check_model(str(path), full_check=True)
+    shares = node_shares(path)
+    blocks = [int(block_of(name)[1:]) for name in shares if block_of(name) and not is_joint(name)]
+    assert blocks == sorted(blocks)
+    assert set(blocks) == set(range(len(POINTS)))
+    told = runtime_work(path, kernels_of(describe_host())).operations
+    assert {op.name for op in told} >= set(shares), "every node that takes time is counted"
+
+
+def test_times_of_nodes_are_freed_of_what_the_profiler_takes(tmp_path: Path) -> None:
+    events = tmp_path / "profile.json"
+
+    def end() -> str:
+        rows = [
+            {"cat": "Node", "name": f"{name}_kernel_time", "dur": dur, "args": {"op_name": kind}}
+            for turn in range(UNTIMED_RUNS + PROFILED_RUNS)
+            for name, kind, dur in (("a", "Conv", 900 if turn < UNTIMED_RUNS else 104), ("b", "Relu", 4))
+        ]
+        other = {"cat": "Session", "name": "model_run", "dur": 500}
+        events.write_text(json.dumps([other, *rows]), encoding="utf-8")
+        return str(events)
+
+    found, kinds = node_times_us(lambda: None, end)
+    assert found == {"a": 100.5, "b": 0.5}
+    assert kinds == {"a": "Conv", "b": "Relu"}
+
+
+def test_tables_follow_from_shares_of_nodes_and_leave_joints_out() -> None:
+    """One file of many blocks: its whole time alone would tell nothing of its parts."""
+    rng = np.random.default_rng(0)
+
+    def time_ms(op: OpWork) -> float:
+        return 5e-3 + 30e-9 * op.macs + 400e-9 * op.rows * op.columns
+
+    networks = []
+    for place in range(5):
+        nodes = [
+            replace(
+                convolution(
+                    int(rng.integers(1, 40)) * 8, int(rng.integers(50, 900)), int(rng.integers(8, 300))
+                ),
+                name=f"b{block}/n",
+            )
+            for block in range(20)
+        ]
+        joint = replace(convolution(8, 1), name="joint-1-slice")
+        spent = {op.name: time_ms(op) for op in nodes} | {joint.name: 50.0}
+        total = sum(spent.values())
+        networks.append(
+            MeasuredNetwork(
+                name=str(place), operations=(*nodes, joint), time_ms=total + 0.009,
+                shares={name: each / total for name, each in spent.items()},
+            )
+        )  # fmt: skip
+    found = fit_tables(networks, Device(quantum=8, far_from_bytes=1e12), us_per_run=9.0)
+    assert found.nodes == 100
+    assert len(found.held_out) == 100
+    assert max(abs(ratio - 1.0) for ratio in found.held_out) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("order", "sizes", "singly"),
+    [
+        ([0, 2, 3, 1], (1, 8, 5, 6), False),  # to channels last: one axis moves
+        ([0, 3, 1, 2], (1, 5, 6, 8), False),
+        ([0, 2, 1, 3, 4], (1, 2, 4, 5, 6), False),  # shuffled channels: rows stay
+        ([0, 3, 4, 2, 1], (1, 2, 4, 5, 6), True),  # both at once
+        ([0, 3, 4, 2, 1], (1, 2, 1, 5, 6), False),
+        ([2, 1, 0], (3, 4, 5), True),
+        ([1, 0], (3, 4), False),
+        (None, (3, 4, 5), True),  # by default all axes turn round
+    ],
+)
+def test_transpositions_that_move_values_singly(
+    order: list[int] | None, sizes: tuple[int, ...], singly: bool
+) -> None:
+    attributes = {} if order is None else {"perm": order}
+    node = onnx.helper.make_node("Transpose", ["x"], ["y"], **attributes)
+    out = tuple(sizes[axis] for axis in order) if order else sizes[::-1]
+    tensors = Tensors(shapes={"x": sizes, "y": out}, item_bytes={"x": 4, "y": 4}, constants=frozenset())
+    assert node_work(node, tensors).strided_values == (np.prod(sizes) if singly else 0)
+
+
+def test_a_fused_activation_beyond_relu_takes_time_of_its_own() -> None:
+    asked = {"quantum": 8, "far_from_bytes": 1e12}
+    plain, relu, clip, function = (
+        features(replace(convolution(16), activation=name), **asked)
+        for name in ("", "Relu", "Clip", "Sigmoid")
+    )
+    assert plain == relu
+    assert set(clip) - set(plain) == {"ps_per_clipped_output"}
+    assert set(function) - set(plain) == {"ps_per_function_output"}
 
 
 def test_tables_recover_the_rates_that_made_the_times() -> None:
@@ -78,9 +183,9 @@ def test_a_calibrated_profile_predicts_what_was_measured_and_is_written_with_its
 ) -> None:
     assert profile.calibration is not None
     assert profile.calibration.machine == "an invented board"
-    assert profile.calibration.measurements >= len(POINTS)
-    path = tmp_path / "point.onnx"
-    onnx.save(POINTS[0].model(), path)
+    assert profile.calibration.measurements >= 3
+    path = tmp_path / "file.onnx"
+    onnx.save(grid_files(POINTS)[1].model(), path)
     (spent,) = invented([path], 1)
     assert spent is not None
     found = predict(path, profile, threads=1)
