@@ -104,11 +104,11 @@ def calibrate(
             )
         us_per_run = 1e3 * sum(network.time_ms for network in measured if network.name == SMALLEST)
         asked = Device(quantum=facts.width_quantum, far_from_bytes=far_from(facts))
-        fitted = fit_tables(single, asked, us_per_run=us_per_run)
+        fitted = fit_tables(single, asked, us_per_run)
         threads, more = device.cores or facts.cores or 1, files[1::_WITH_THREADS_EVERY]
         several = _measured(more, device.measure(more, threads), kernels) if threads > 1 else ()
     count, spent_s = len(measured) + len(several), time.monotonic() - began
-    profile = _profile(name, device, fitted, us_per_run=us_per_run, count=count, spent_s=spent_s)
+    profile = _profile(name, device, fitted, us_per_run, count, spent_s)
     return _with_threads(profile, single, several, threads) if several else profile
 
 
@@ -166,7 +166,6 @@ def _profile(
     called: str,
     device: MeasuredDevice,
     fitted: FittedTables,
-    *,
     us_per_run: float,
     count: int,
     spent_s: float,

@@ -63,9 +63,7 @@ class FittedTables:
     nodes: int
 
 
-def fit_tables(
-    measured: Sequence[MeasuredNetwork], device: Device, *, us_per_run: float = 0.0
-) -> FittedTables:
+def fit_tables(measured: Sequence[MeasuredNetwork], device: Device, us_per_run: float = 0.0) -> FittedTables:
     """Tables fitted to all networks, and how far off they are for those left out, a fifth at a time.
 
     A network is told by its nodes where their shares are known, else as a whole; ``us_per_run`` of its time
@@ -108,12 +106,12 @@ class _Design:
                     blocks.append(block)
         columns = tuple(sorted({column for row in rows for column in row}))
         places = {column: at for at, column in enumerate(columns)}
-        matrix = np.zeros((len(rows), len(columns)))
+        values = np.zeros((len(rows), len(columns)))
         for at, row in enumerate(rows):
-            matrix[at, [places[column] for column in row]] = list(row.values())
+            values[at, [places[column] for column in row]] = list(row.values())
         return cls(
             columns=columns,
-            matrix=matrix,
+            matrix=values,
             times_ms=np.array(times),
             network=np.array(owners, dtype=np.int64),
             block=tuple(blocks),

@@ -173,7 +173,7 @@ def pooled(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "warmup": sum(all_of("warmup")),
         "processes": len(runs),
         "operators": runs[0]["operators"],
-        "nodes": runs[0]["nodes"],
+        "nodes": runs[0].get("nodes"),
     }
 
 
